@@ -1,0 +1,61 @@
+//! Every bound of the format and of what a reader accepts, in one place (SPEC §2).
+
+/// Smallest chunk size that may be configured, in bytes.
+pub const CHUNK_MIN_FLOOR: u32 = 256;
+/// Largest maximum chunk size that may be configured, in bytes.
+pub const CHUNK_MAX_CEILING: u32 = 4 << 20;
+/// Default smallest chunk, in bytes.
+pub const CHUNK_MIN_DEFAULT: u32 = 16 << 10;
+/// Default average chunk, in bytes.
+pub const CHUNK_AVG_DEFAULT: u32 = 64 << 10;
+/// Default largest chunk, in bytes.
+pub const CHUNK_MAX_DEFAULT: u32 = 256 << 10;
+
+/// A segment is closed when its chunks reach this many bytes.
+pub const SEGMENT_TARGET: usize = 1 << 20;
+/// A reader refuses a segment that says it holds more raw bytes than this.
+pub const SEGMENT_RAW_MAX: usize = 16 << 20;
+/// A reader refuses a segment of more chunks than this.
+pub const SEGMENT_CHUNKS_MAX: usize = 1 << 18;
+
+/// Size of a full pack, in bytes.
+pub const PACK_LEN: usize = 32 << 20;
+/// A reader refuses a pack larger than this.
+pub const PACK_LEN_MAX: u64 = 256 << 20;
+/// The smallest pack: shorter ones are padded to it.
+pub const PACK_LEN_FLOOR: usize = 64 << 10;
+/// A reader refuses a pack of more segments than this.
+pub const PACK_SEGMENTS_MAX: usize = 1 << 20;
+/// A reader refuses a pack of more chunks than this.
+pub const PACK_CHUNKS_MAX: usize = 8 << 20;
+/// A reader refuses a sealed footer longer than this.
+pub const FOOTER_LEN_MAX: usize = 192 << 20;
+
+/// A reader refuses a log record longer than this.
+pub const RECORD_LEN_MAX: usize = 64 << 20;
+/// A reader refuses the VAULT file if it is longer than this.
+pub const VAULT_FILE_LEN_MAX: u64 = 4 << 10;
+
+/// A stream with more chunks than this stores its list of ids as a stream, one level deeper.
+pub const STREAM_IDS_INLINE: usize = 64;
+/// Deepest nesting of lists of ids that a reader follows.
+pub const STREAM_DEPTH_MAX: u8 = 4;
+
+/// Longest encoded tree entry, in bytes (a name, a link target, extended attributes).
+pub const ENTRY_LEN_MAX: usize = 8 << 20;
+/// Longest name of one path component, in bytes.
+pub const NAME_LEN_MAX: usize = 1024;
+/// Longest target of a symbolic link, in bytes.
+pub const LINK_TARGET_LEN_MAX: usize = 64 << 10;
+/// A list of holes longer than this many bytes is stored as a stream.
+pub const HOLES_INLINE: usize = 1 << 10;
+/// Deepest folder that is read or restored.
+pub const PATH_DEPTH_MAX: usize = 1 << 14;
+
+/// Most key slots in a vault.
+pub const KEY_SLOTS_MAX: usize = 16;
+
+const _: () = assert!(SEGMENT_TARGET + (CHUNK_MAX_CEILING as usize) < SEGMENT_RAW_MAX);
+const _: () = assert!(SEGMENT_RAW_MAX + (1 << 20) < PACK_LEN);
+const _: () = assert!((PACK_LEN as u64) <= PACK_LEN_MAX);
+const _: () = assert!(FOOTER_LEN_MAX as u64 <= PACK_LEN_MAX);

@@ -1,0 +1,198 @@
+//! The store: immutable objects under names that say nothing (SPEC §3).
+//!
+//! Everything that vault keeps passes through the one narrow trait [`Store`]. It is blocking, and every method may be
+//! called from many threads at once, so that a remote store can have many requests under way.
+
+use std::fmt;
+
+use crate::id::ObjectName;
+
+/// What an object is, which is also the folder it lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A copy of a key slot, in `keys/`.
+    Key,
+    /// Sealed segments of file content, in `packs/`.
+    Pack,
+    /// Sealed segments of trees, in `meta/`.
+    Meta,
+    /// A sealed record of a client's log, in `log/`.
+    Log,
+}
+
+impl Kind {
+    /// Every kind, in the order in which a snapshot makes them durable.
+    pub const ALL: [Self; 4] = [Self::Key, Self::Pack, Self::Meta, Self::Log];
+
+    /// The folder below the store's top.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            Self::Key => "keys",
+            Self::Pack => "packs",
+            Self::Meta => "meta",
+            Self::Log => "log",
+        }
+    }
+
+    /// Whether the folder is split by the first two digits of the names.
+    pub const fn fans_out(self) -> bool {
+        matches!(self, Self::Pack | Self::Meta)
+    }
+}
+
+/// Which object: the VAULT file, or one of a kind by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// The one clear file that says what this folder is.
+    Vault,
+    /// Any other object.
+    Named(Kind, ObjectName),
+}
+
+impl fmt::Display for ObjectKey {
+    /// The path below the store's top, with `/`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vault => f.write_str("VAULT"),
+            Self::Named(kind, name) if kind.fans_out() => {
+                write!(f, "{}/{}/{name}", kind.folder(), &name.to_string()[..2])
+            }
+            Self::Named(kind, name) => write!(f, "{}/{name}", kind.folder()),
+        }
+    }
+}
+
+/// One thing found by [`Store::list`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// An object, and its length in bytes.
+    Object {
+        /// Its name.
+        name: ObjectName,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Something that vault did not put there (a conflicted copy, a desktop file, a partial download): reported, never
+    /// touched. Its path below the store's top.
+    Foreign(String),
+}
+
+/// When what one client put becomes visible to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// At once: a local disk, a file server, S3.
+    Direct,
+    /// Some time later and in any order: a folder that a sync client carries away.
+    Synced,
+}
+
+/// Why a store could not do what was asked. Never to be mistaken for trouble with a source file.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such object.
+    #[error("object {object} is missing from the store")]
+    Missing {
+        /// Its path below the store's top.
+        object: String,
+    },
+    /// An object of that name is there already; nothing was changed.
+    #[error("object {object} exists already")]
+    Exists {
+        /// Its path below the store's top.
+        object: String,
+    },
+    /// The object ends before the range that was asked for.
+    #[error("object {object} is cut short: {need} bytes are needed, {have} are there")]
+    Short {
+        /// Its path below the store's top.
+        object: String,
+        /// Bytes that it must have at least.
+        need: u64,
+        /// Bytes that it has.
+        have: u64,
+    },
+    /// No space is left.
+    #[error("no space is left in the store (writing {object})")]
+    Full {
+        /// Its path below the store's top.
+        object: String,
+    },
+    /// The store may not be written.
+    #[error("the store is read-only (writing {object})")]
+    ReadOnly {
+        /// Its path below the store's top.
+        object: String,
+    },
+    /// The store as a whole is not there (a disk unplugged, a share gone).
+    #[error("the store {place} is not there")]
+    Gone {
+        /// Where it should be.
+        place: String,
+    },
+    /// Anything else.
+    #[error("cannot {action} object {object}")]
+    Io {
+        /// What was being done: `read`, `write`, `list`, `delete`.
+        action: &'static str,
+        /// Its path below the store's top.
+        object: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A place that keeps immutable objects.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Puts a new object. When this returns `Ok`, the object is durable, whole, and visible under its name; when it
+    /// returns an error, no part of it is visible (it may still become visible whole, if the outcome is unknown).
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if there is an object of that name: objects are never replaced.
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Reads exactly `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or [`StoreError::Short`] if the object ends before `offset + len`.
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// The length of an object, in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none.
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError>;
+
+    /// Calls `found` for everything in the folder of a kind, in no particular order. An implementation over pages asks
+    /// for one page after the other. An error means that the list is not whole, and must not be taken for one.
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError>;
+
+    /// Deletes an object. Deleting one that is not there succeeds.
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Moves an object out of the way, to where no command looks for objects but a person can find it. Nothing is lost.
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Where the store lies, for messages.
+    fn place(&self) -> String;
+
+    /// The folder of a store on this machine, so that a snapshot can leave it out.
+    fn folder(&self) -> Option<&std::path::Path> {
+        None
+    }
+
+    /// Reads a whole object of at most `max` bytes.
+    ///
+    /// # Errors
+    /// As [`Store::get_range`]; an object longer than `max` is [`StoreError::Io`].
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Vec<u8>, StoreError> {
+        let len = self.len(key)?;
+        if len > max {
+            return Err(StoreError::Io {
+                action: "read",
+                object: key.to_string(),
+                source: std::io::Error::other(format!("it has {len} bytes, more than the {max} that are allowed")),
+            });
+        }
+        self.get_range(key, 0, len as usize)
+    }
+}

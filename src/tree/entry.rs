@@ -1,0 +1,425 @@
+//! One entry of a directory's listing (SPEC §7.2): only what a restore can bring back.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::stream::Stream;
+use crate::limits::{ENTRY_LEN_MAX, HOLES_INLINE, LINK_TARGET_LEN_MAX};
+use crate::path::{NameError, Shown, check_name};
+
+/// The version byte that begins every listing.
+pub const LISTING_VERSION: u8 = 1;
+
+/// Why bytes are not a valid entry.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// Not msgpack of the expected shape.
+    #[error("a tree entry is malformed: {0}")]
+    Malformed(String),
+    /// A name that no file can have, such as `..`.
+    #[error("a tree entry has a forbidden name {name}: {source}")]
+    Name {
+        /// The name, made safe to show.
+        name: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// Fields that contradict each other or exceed a limit.
+    #[error("the tree entry {name} is not valid: {what}")]
+    Invalid {
+        /// The name, made safe to show.
+        name: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A listing begins with a version that this program does not know.
+    #[error("a tree was written by a newer vault (listing version {0})")]
+    Newer(u8),
+}
+
+/// A point in time: seconds since 1970 and nanoseconds, as file systems keep it (before 1970 the seconds are negative
+/// and the nanoseconds still count forward).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub secs: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.secs, self.nanos).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (secs, nanos) = Deserialize::deserialize(deserializer)?;
+        if nanos > 999_999_999 {
+            return Err(serde::de::Error::custom("nanoseconds out of range"));
+        }
+        Ok(Self { secs, nanos })
+    }
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
+pub enum FileKind {
+    /// A regular file.
+    File = 0,
+    /// A folder.
+    Directory = 1,
+    /// A symbolic link.
+    Symlink = 2,
+    /// A named pipe.
+    Fifo = 3,
+    /// A socket.
+    Socket = 4,
+    /// A character device.
+    CharDevice = 5,
+    /// A block device.
+    BlockDevice = 6,
+}
+
+impl From<FileKind> for u8 {
+    fn from(kind: FileKind) -> Self {
+        kind as Self
+    }
+}
+
+impl TryFrom<u8> for FileKind {
+    type Error = String;
+
+    fn try_from(byte: u8) -> Result<Self, String> {
+        [Self::File, Self::Directory, Self::Symlink, Self::Fifo, Self::Socket, Self::CharDevice, Self::BlockDevice]
+            .get(usize::from(byte))
+            .copied()
+            .ok_or_else(|| format!("unknown kind of file {byte}"))
+    }
+}
+
+/// Who a file belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the group.
+    pub gid: u32,
+    /// Name of the user; empty if unknown.
+    pub user: Vec<u8>,
+    /// Name of the group; empty if unknown.
+    pub group: Vec<u8>,
+}
+
+/// Where a sparse file has no data. The content stream holds only what lies between the holes.
+///
+/// The bytes are pairs of LEB128 numbers: the distance from the end of the last hole (from 0 at first) to the next
+/// one, and its length, both in bytes (SPEC §7.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holes {
+    /// The pairs themselves, at most [`HOLES_INLINE`] bytes.
+    #[serde(rename = "i")]
+    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The pairs as a stream.
+    #[serde(rename = "s")]
+    Stream(Stream),
+}
+
+/// File flags that Linux keeps for a file (SPEC §7.2, field `f`).
+pub mod flags {
+    /// The file may not be changed (`chattr +i`).
+    pub const IMMUTABLE: u32 = 1;
+    /// The file may only grow (`chattr +a`).
+    pub const APPEND: u32 = 2;
+    /// The file is left out by dump programs (`chattr +d`).
+    pub const NODUMP: u32 = 4;
+    /// The file is compressed by the file system (`chattr +c`).
+    pub const COMPRESSED: u32 = 8;
+    /// Every flag that this version knows.
+    pub const ALL: u32 = 15;
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name: bytes, not text.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: FileKind,
+    /// The low twelve bits of the mode: permissions, setuid, setgid, sticky.
+    pub mode: u32,
+    /// Who it belongs to.
+    pub owner: Owner,
+    /// When its content was last changed.
+    pub mtime: Time,
+    /// When it was made, if the file system knows. Recorded; Linux cannot set it.
+    pub btime: Option<Time>,
+    /// Length of a regular file, holes included, in bytes; 0 for everything else.
+    pub size: u64,
+    /// Content of a file without its holes; the listing of a folder.
+    pub content: Option<Stream>,
+    /// Where a sparse file has holes.
+    pub holes: Option<Holes>,
+    /// Target of a symbolic link.
+    pub target: Vec<u8>,
+    /// Major and minor number of a device.
+    pub device: Option<(u32, u32)>,
+    /// Extended attributes by name, ACLs and capabilities among them, sorted by name.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// File flags, see [`flags`].
+    pub flags: u32,
+    /// The file changed while it was read, so its content may never have existed like this on disk.
+    pub torn: bool,
+}
+
+impl Entry {
+    /// An entry of this name and kind, with everything else empty.
+    pub fn new(name: impl Into<Vec<u8>>, kind: FileKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            mode: 0,
+            owner: Owner::default(),
+            mtime: Time::default(),
+            btime: None,
+            size: 0,
+            content: None,
+            holes: None,
+            target: Vec::new(),
+            device: None,
+            xattrs: Vec::new(),
+            flags: 0,
+            torn: false,
+        }
+    }
+
+    /// Checks what the format demands of an entry (SPEC §7.2), so that a hostile tree is refused before anything is
+    /// done with it.
+    fn check(&self) -> Result<(), EntryError> {
+        let shown = || Shown(&self.name).to_string();
+        check_name(&self.name).map_err(|source| EntryError::Name { name: shown(), source })?;
+        let holes_ok = match &self.holes {
+            None => true,
+            Some(Holes::Inline(bytes)) => self.kind == FileKind::File && bytes.len() <= HOLES_INLINE,
+            Some(Holes::Stream(stream)) => self.kind == FileKind::File && stream.is_valid(),
+        };
+        let what = if self.mode > 0o7777 {
+            "its mode has unknown bits"
+        } else if !holes_ok {
+            "its holes are malformed"
+        } else if self.content.as_ref().is_some_and(|content| !content.is_valid()) {
+            "its content stream is malformed"
+        } else if matches!(self.kind, FileKind::File | FileKind::Directory) != self.content.is_some() {
+            "content and kind do not fit"
+        } else if self.kind != FileKind::File && self.size != 0 {
+            "only a regular file has a size"
+        } else if self.kind == FileKind::File
+            && self.content.as_ref().is_some_and(|content| {
+                if self.holes.is_some() { content.len > self.size } else { content.len != self.size }
+            })
+        {
+            "content and size do not fit"
+        } else if (self.kind == FileKind::Symlink) == self.target.is_empty()
+            || self.target.len() > LINK_TARGET_LEN_MAX
+            || self.target.contains(&0)
+        {
+            "its link target is malformed"
+        } else if matches!(self.kind, FileKind::CharDevice | FileKind::BlockDevice) != self.device.is_some() {
+            "device numbers and kind do not fit"
+        } else if self.xattrs.windows(2).any(|pair| pair[0].0 >= pair[1].0)
+            || self.xattrs.iter().any(|(name, _)| name.is_empty() || name.contains(&0))
+        {
+            "its extended attributes are malformed"
+        } else {
+            return Ok(());
+        };
+        Err(EntryError::Invalid { name: shown(), what })
+    }
+}
+
+/// The fields as they are stored: a map with one-letter keys, so that fields can be added; empty ones are left out.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    #[serde(rename = "n", with = "serde_bytes")]
+    name: Vec<u8>,
+    #[serde(rename = "k", default = "Wire::file", skip_serializing_if = "Wire::is_file")]
+    kind: FileKind,
+    #[serde(rename = "p")]
+    mode: u32,
+    #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
+    uid: u32,
+    #[serde(rename = "g", default, skip_serializing_if = "is_zero")]
+    gid: u32,
+    #[serde(rename = "U", default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
+    user: Vec<u8>,
+    #[serde(rename = "G", default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
+    group: Vec<u8>,
+    #[serde(rename = "m")]
+    mtime: Time,
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    btime: Option<Time>,
+    #[serde(rename = "s", default, skip_serializing_if = "is_zero_64")]
+    size: u64,
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    content: Option<Stream>,
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    holes: Option<Holes>,
+    #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
+    target: Vec<u8>,
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
+    xattrs: Vec<(ByteBuf, ByteBuf)>,
+    #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
+    flags: u32,
+    #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
+    torn: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+fn is_zero_64(value: &u64) -> bool {
+    *value == 0
+}
+
+impl Wire {
+    fn file() -> FileKind {
+        FileKind::File
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+    fn is_file(kind: &FileKind) -> bool {
+        *kind == FileKind::File
+    }
+}
+
+/// Appends the encoding of an entry to `out`. Equal entries have equal encodings.
+///
+/// # Errors
+/// If the entry breaks the rules of SPEC §7.2 (a forbidden name, say): it is never written then.
+pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> {
+    entry.check()?;
+    let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
+    let wire = Wire {
+        name: entry.name.clone(),
+        kind: entry.kind,
+        mode: entry.mode,
+        uid: entry.owner.uid,
+        gid: entry.owner.gid,
+        user: entry.owner.user.clone(),
+        group: entry.owner.group.clone(),
+        mtime: entry.mtime,
+        btime: entry.btime,
+        size: entry.size,
+        content: entry.content.clone(),
+        holes: entry.holes.clone(),
+        target: entry.target.clone(),
+        device: entry.device,
+        xattrs: entry.xattrs.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
+        flags: entry.flags,
+        torn: entry.torn,
+    };
+    let start = out.len();
+    let mut serializer = rmp_serde::Serializer::new(&mut *out).with_struct_map();
+    wire.serialize(&mut serializer).map_err(|error| EntryError::Malformed(error.to_string()))?;
+    if out.len() - start > ENTRY_LEN_MAX {
+        out.truncate(start);
+        return Err(EntryError::Invalid { name: Shown(&entry.name).to_string(), what: "it is too long" });
+    }
+    Ok(())
+}
+
+/// Decodes the entry at the start of `bytes`. Returns it with its encoded length, or `None` if `bytes` end in its
+/// middle (the caller then reads on, up to [`ENTRY_LEN_MAX`]).
+pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> {
+    let mut cursor = std::io::Cursor::new(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
+    deserializer.set_max_depth(16);
+    let wire = match Wire::deserialize(&mut deserializer) {
+        Ok(wire) => wire,
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(error) | rmp_serde::decode::Error::InvalidDataRead(error))
+            if error.kind() == std::io::ErrorKind::UnexpectedEof && bytes.len() < ENTRY_LEN_MAX =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(EntryError::Malformed(error.to_string())),
+    };
+    let used = cursor.position() as usize;
+    let entry = Entry {
+        name: wire.name,
+        kind: wire.kind,
+        mode: wire.mode,
+        owner: Owner { uid: wire.uid, gid: wire.gid, user: wire.user, group: wire.group },
+        mtime: wire.mtime,
+        btime: wire.btime,
+        size: wire.size,
+        content: wire.content,
+        holes: wire.holes,
+        target: wire.target,
+        device: wire.device,
+        xattrs: wire.xattrs.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect(),
+        flags: wire.flags,
+        torn: wire.torn,
+    };
+    entry.check()?;
+    Ok(Some((entry, used)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ChunkId;
+
+    fn full() -> Entry {
+        let stream = Stream { len: 40, depth: 0, ids: vec![ChunkId::new([7; 16])] };
+        Entry {
+            mode: 0o4755,
+            owner: Owner { uid: 1000, gid: 1001, user: b"me".to_vec(), group: b"us".to_vec() },
+            mtime: Time { secs: -1, nanos: 999_999_999 },
+            btime: Some(Time { secs: 5, nanos: 6 }),
+            size: 1 << 40,
+            content: Some(stream),
+            holes: Some(Holes::Inline(vec![40, 1])),
+            xattrs: vec![(b"user.a".to_vec(), vec![0, 255]), (b"user.b".to_vec(), vec![])],
+            flags: flags::NODUMP,
+            torn: true,
+            ..Entry::new(*b"\xff name", FileKind::File)
+        }
+    }
+
+    #[test]
+    fn entries_round_trip_and_every_prefix_is_incomplete() {
+        let mut bytes = Vec::new();
+        encode_entry(&full(), &mut bytes).unwrap();
+        assert_eq!(decode_entry(&bytes).unwrap(), Some((full(), bytes.len())));
+        for end in 0..bytes.len() {
+            assert!(matches!(decode_entry(&bytes[..end]), Ok(None)), "prefix of {end} bytes");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let refused = |change: &dyn Fn(&mut Entry)| {
+            let mut entry = full();
+            change(&mut entry);
+            assert!(encode_entry(&entry, &mut Vec::new()).is_err(), "{entry:?}");
+        };
+        refused(&|entry| entry.name = b"..".to_vec());
+        refused(&|entry| entry.name = b"a/b".to_vec());
+        refused(&|entry| entry.mode = 0o10000);
+        refused(&|entry| entry.content = None);
+        refused(&|entry| entry.size = 39);
+        refused(&|entry| entry.holes = None);
+        refused(&|entry| entry.target = b"x".to_vec());
+        refused(&|entry| entry.kind = FileKind::Symlink);
+        refused(&|entry| entry.device = Some((1, 2)));
+        refused(&|entry| entry.xattrs.swap(0, 1));
+    }
+}

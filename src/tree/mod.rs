@@ -1,0 +1,12 @@
+//! Trees: the listings of directories, and the record of a snapshot that points to them (SPEC §7, §8).
+//!
+//! Layers: [`entry`] one line of a listing · [`stream`] any bytes as chunks, with lists of ids that nest ·
+//! [`snapshot`] the body of a snapshot's record.
+
+pub mod entry;
+pub mod stream;
+pub mod snapshot;
+
+pub use entry::{Entry, EntryError, FileKind, Holes, Owner, Time, decode_entry, encode_entry};
+pub use snapshot::{Root, Skipped, Snapshot, Verdict};
+pub use stream::{Stream, StreamError};

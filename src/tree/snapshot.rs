@@ -1,0 +1,97 @@
+//! The body of a snapshot's record (SPEC §8.3).
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::Time;
+use super::stream::Stream;
+
+/// One of the paths that were snapshotted together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Its name in the snapshot's top folder: normally the last component of the path.
+    #[serde(rename = "n", with = "serde_bytes")]
+    pub name: Vec<u8>,
+    /// The absolute path it was read from; empty for a stream that was read from a command or from standard input.
+    #[serde(rename = "p", with = "serde_bytes")]
+    pub path: Vec<u8>,
+}
+
+/// Whether everything that should be in the snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Everything was read.
+    Complete,
+    /// Something could not be read; the list says what.
+    Partial,
+}
+
+/// One thing that could not be saved as it should be, as listed in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Path inside the snapshot.
+    #[serde(rename = "p", with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// Why, in words.
+    #[serde(rename = "w")]
+    pub why: String,
+    /// True if the content is stored nevertheless, but may be torn (the file changed while it was read).
+    #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
+}
+
+/// A dated state of a source. Unknown fields of later versions are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When it was begun (or the time that was given).
+    pub time: Time,
+    /// Name of the source.
+    pub source: String,
+    /// Name of the machine.
+    pub host: String,
+    /// Name of the user.
+    pub user: String,
+    /// The paths that were snapshotted together.
+    pub roots: Vec<Root>,
+    /// The listing of the top folder, which has one entry for each root.
+    pub tree: Stream,
+    /// Files with more than one name: see SPEC §7.4. Empty if there are none.
+    #[serde(default)]
+    pub links: Stream,
+    /// Files of every kind but folders.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Sum of the sizes of the regular files, holes included, in bytes.
+    pub bytes: u64,
+    /// Files that were not there in the snapshot before, by what the catalogue knew.
+    pub files_new: u64,
+    /// Files that differ from the snapshot before.
+    pub files_changed: u64,
+    /// Files that were found unchanged.
+    pub files_unchanged: u64,
+    /// Bytes that were read from the source.
+    pub bytes_read: u64,
+    /// Bytes of new chunks, before compression.
+    pub bytes_new: u64,
+    /// Bytes that were added to the store, records not counted.
+    pub bytes_stored: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Version of the program.
+    pub program: String,
+    /// Tags, sorted.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// A line of the user's own; may be empty.
+    #[serde(default)]
+    pub description: String,
+    /// Whether everything was read.
+    pub verdict: Verdict,
+    /// How many things are in `skipped_list`.
+    #[serde(default)]
+    pub skipped: u64,
+    /// A stream of msgpack-encoded [`Skipped`], one after the other. Empty if there are none.
+    #[serde(default)]
+    pub skipped_list: Stream,
+}
