@@ -1,0 +1,1 @@
+//! Looking into snapshots: listing folders, reading files.
