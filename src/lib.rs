@@ -7,6 +7,7 @@
 
 pub mod id;
 pub mod path;
+pub mod varint;
 pub mod limits;
 pub mod progress;
 pub mod store;
