@@ -10,4 +10,6 @@ pub mod path;
 pub mod limits;
 pub mod progress;
 pub mod store;
+pub mod chunk;
+pub mod seal;
 pub mod tree;
