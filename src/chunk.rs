@@ -186,9 +186,12 @@ mod tests {
         assert_eq!(lengths(&cutter(1 << 20, 2 << 20, 4 << 20), &large), GOLDEN_LARGE);
     }
 
-    const GOLDEN_DEFAULT: &[usize] = &[];
-    const GOLDEN_SMALL: &[usize] = &[];
-    const GOLDEN_LARGE: &[usize] = &[];
+    const GOLDEN_DEFAULT: &[usize] =
+        &[69245, 65852, 80860, 77458, 92190, 92930, 69182, 93343, 132997, 34900, 56938, 52585, 86206, 33878, 10012];
+    const GOLDEN_SMALL: &[usize] =
+        &[512, 539, 340, 584, 644, 581, 622, 646, 575, 484, 619, 598, 625, 526, 1043, 587, 476];
+    const GOLDEN_LARGE: &[usize] =
+        &[2498205, 2105964, 1296033, 2262643, 2575960, 2687836, 2130841, 2288154, 3276935, 2114475, 1928778];
 
     #[test]
     fn constant_data_is_cut_at_the_largest_size() {

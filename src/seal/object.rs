@@ -425,13 +425,21 @@ mod tests {
         assert_eq!(hex(&content), VECTOR_RECORD);
     }
 
-    const VECTOR_PACK_HEADER: &str = "";
-    const VECTOR_SEGMENT_9: &str = "";
-    const VECTOR_FOOTER: &str = "";
-    const VECTOR_LOCATOR: &str = "";
-    const VECTOR_PADDING: &str = "";
-    const VECTOR_RECORD_HEADER: &str = "";
-    const VECTOR_RECORD: &str = "";
+    const VECTOR_PACK_HEADER: &str = "7661756c746f626a01000101480000007c27e069561dad1f5976759fbe3e647b81091715fdc4e84bb1f34ca704d7508d\
+         f135ca668b763d5d72c7ee0504a8ba6d18970c8ad3b5b341857f6e074e461ec980f35b26f6c5d576af343ad707b1ff9a\
+         9d4a3d45b3b32f9f7e2983c656e5df265b4c7617b0dcbdeb";
+    const VECTOR_SEGMENT_9: &str = "62ba850799f21e15c9177b746c847055c34fc381690ee59d9c521a2b54d162a9e701db5ba530e5d9a5fa0bbb4c279179\
+         9740a19b7c5dc8e8e0c24840b07340f676d1bfe70d549fdc302e35db1d04d5cbf6";
+    const VECTOR_FOOTER: &str =
+        "c6d432bf967bcdae56392e776304199c9c7479f3fc16e5375b02aa4401ad52d6d7fe1d87ede3482b16f0014bf22c";
+    const VECTOR_LOCATOR: &str =
+        "acfe69c21247984ac62642deea24eb06425e4d58e352fdf0d63f592cc4d380a6e1561bd8b6b6f16578fc476411934a";
+    const VECTOR_PADDING: &str = "74b292ec0debb72132d3d2646c447ed7cefb8eeb4678f0d3296b475a1a01162b";
+    const VECTOR_RECORD_HEADER: &str = "7661756c746f626a0100030148000000d556eb1ede50d117f23d224d4f9c2a94a2e3054c97254a0aaeedd212a92e6cec\
+         33e28406f460972fe8528de20fb67a3ee94381eb4b8ad059c3ef5cdee74c3b3ed656ef76a01c579b4de0da50f5a9150d\
+         d586ee2b081200c61d90617d2aff7f9466f86f7c821d5258";
+    const VECTOR_RECORD: &str =
+        "29a2f068abe496836ebf3bc08b7c088401f4a0d9cb3270c3d7020fbd1dcee7cbd4b2ab35d749e066e31c137f09c7";
 
     fn sealed_segment(sealer: &ObjectSealer, number: u32) -> Vec<u8> {
         let mut out = b"before".to_vec();
