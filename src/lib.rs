@@ -11,4 +11,6 @@ pub mod varint;
 pub mod limits;
 pub mod progress;
 pub mod store;
+pub mod chunk;
+pub mod seal;
 pub mod tree;
