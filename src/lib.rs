@@ -11,3 +11,4 @@ pub mod limits;
 pub mod progress;
 pub mod store;
 pub mod tree;
+pub mod fs;
