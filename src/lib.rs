@@ -14,3 +14,4 @@ pub mod store;
 pub mod chunk;
 pub mod seal;
 pub mod tree;
+pub mod fs;
