@@ -107,7 +107,10 @@ mod tests {
         }
         assert_eq!(Reader::new(&[0x80, 0]).number(), Err(DecodeError::Number));
         assert_eq!(Reader::new(&[0xff; 11]).number(), Err(DecodeError::Number));
-        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number(), Err(DecodeError::Number));
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number(),
+            Err(DecodeError::Number)
+        );
         assert_eq!(Reader::new(&[9]).bounded("it", 8), Err(DecodeError::Limit("it")));
     }
 }

@@ -130,7 +130,7 @@ impl PackInfo {
         let name = ObjectName::new(reader.array().ok()?);
         let len = reader.number().ok()?;
         let mut segments = Vec::new();
-        let mut field = |reader: &mut varint::Reader<'_>| u32::try_from(reader.number().ok()?).ok();
+        let field = |reader: &mut varint::Reader<'_>| u32::try_from(reader.number().ok()?).ok();
         while !reader.rest().is_empty() {
             segments.push((field(&mut reader)?, field(&mut reader)?, field(&mut reader)?));
         }
@@ -221,8 +221,7 @@ impl Catalogue {
             keep
         })?;
         for id in lost {
-            let range = copy_key(&id, 0)..=copy_key(&id, u32::MAX);
-            let copy = copies.range(&range.start().clone()..=&range.end().clone())?.next().transpose()?;
+            let copy = copies.range::<&[u8; 20]>(&copy_key(&id, 0)..=&copy_key(&id, u32::MAX))?.next().transpose()?;
             let copy = copy.map(|(key, place)| (*key.value(), place.value()));
             if let Some((key, place)) = copy {
                 copies.remove(&key)?;
@@ -233,7 +232,10 @@ impl Catalogue {
     }
 
     /// Enters records, within a transaction.
-    pub(crate) fn insert_records(txn: &WriteTransaction, records: &[(ObjectName, Vec<u8>)]) -> Result<(), CatalogueError> {
+    pub(crate) fn insert_records(
+        txn: &WriteTransaction,
+        records: &[(ObjectName, Vec<u8>)],
+    ) -> Result<(), CatalogueError> {
         let mut table = txn.open_table(RECORDS)?;
         for (name, value) in records {
             table.insert(name.as_bytes(), value.as_slice())?;
@@ -281,7 +283,7 @@ impl Reader {
     /// If the database fails.
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, CatalogueError> {
         let mut places: Vec<ChunkPlace> = self.locate(id)?.into_iter().collect();
-        for copy in self.tables.copies.range(&copy_key(id, 0)..=&copy_key(id, u32::MAX))? {
+        for copy in self.tables.copies.range::<&[u8; 20]>(&copy_key(id, 0)..=&copy_key(id, u32::MAX))? {
             places.push(ChunkPlace::decode(copy?.1.value()));
         }
         Ok(places)

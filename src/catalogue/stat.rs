@@ -113,7 +113,7 @@ impl StatRow {
         let mut reader = varint::Reader::new(body);
         let mut row = Self { session: reader.number().ok()?, entries: Vec::new() };
         while !reader.rest().is_empty() {
-            let mut bytes = |reader: &mut varint::Reader<'_>| {
+            let bytes = |reader: &mut varint::Reader<'_>| {
                 let len = reader.bounded("", body.len()).ok()?;
                 reader.bytes(len).ok().map(<[u8]>::to_vec)
             };
@@ -177,7 +177,11 @@ impl Catalogue {
     }
 
     /// Writes rows, within a transaction.
-    pub(crate) fn insert_rows(&self, txn: &WriteTransaction, mut folders: Vec<FolderRows>) -> Result<(), CatalogueError> {
+    pub(crate) fn insert_rows(
+        &self,
+        txn: &WriteTransaction,
+        mut folders: Vec<FolderRows>,
+    ) -> Result<(), CatalogueError> {
         folders.sort_unstable_by_key(|rows| rows.folder);
         let mut stat = txn.open_table(STAT)?;
         let mut identities = txn.open_table(FOLDERS)?;

@@ -113,7 +113,8 @@ impl Chains {
 
     /// For each client, the highest number up to which all its records are there: what a new record acknowledges.
     pub fn seen(&self) -> Vec<(ClientId, u64)> {
-        let complete = |records: &BTreeMap<u64, Vec<Link>>| (1..).take_while(|number| records.contains_key(number)).count();
+        let complete =
+            |records: &BTreeMap<u64, Vec<Link>>| (1..).take_while(|number| records.contains_key(number)).count();
         self.clients.iter().map(|(client, records)| (*client, complete(records) as u64)).collect()
     }
 
@@ -155,7 +156,8 @@ impl Chains {
         }
         let mut findings = Vec::new();
         for (client, seen) in remembered {
-            let there = self.clients.get(client).and_then(|records| records.last_key_value()).map_or(0, |(number, _)| *number);
+            let there =
+                self.clients.get(client).and_then(|records| records.last_key_value()).map_or(0, |(number, _)| *number);
             if there < *seen {
                 findings.push(Finding::RolledBack { client: *client, seen: *seen, there });
             }
@@ -211,13 +213,21 @@ mod tests {
 
     #[test]
     fn a_whole_chain_has_no_findings() {
-        check(vec![link(1, 1, 11, 0, &[]), link(1, 2, 12, 11, &[(2, 1)]), link(2, 1, 21, 0, &[(1, 1)])], &[(1, 2)], &[]);
+        check(
+            vec![link(1, 1, 11, 0, &[]), link(1, 2, 12, 11, &[(2, 1)]), link(2, 1, 21, 0, &[(1, 1)])],
+            &[(1, 2)],
+            &[],
+        );
     }
 
     #[test]
     fn gaps_forks_and_rollbacks_are_found() {
         let client = ClientId::new([1; 16]);
-        check(vec![link(1, 1, 11, 0, &[]), link(1, 3, 13, 12, &[])], &[], &[Finding::Missing { client, numbers: vec![2] }]);
+        check(
+            vec![link(1, 1, 11, 0, &[]), link(1, 3, 13, 12, &[])],
+            &[],
+            &[Finding::Missing { client, numbers: vec![2] }],
+        );
         check(
             vec![link(2, 1, 21, 0, &[(1, 2)]), link(1, 1, 11, 0, &[])],
             &[],

@@ -7,7 +7,7 @@ use crate::id::{ClientId, Digest, ObjectName};
 use crate::limits::RECORD_LEN_MAX;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, Section, TAG_LEN};
-use crate::store::{ObjectKey, Kind, Store, StoreError};
+use crate::store::{Kind, ObjectKey, Store, StoreError};
 use crate::tree::{Snapshot, Time};
 
 /// Records are padded to a multiple of this many bytes before they are sealed, so that their length says little.
@@ -197,7 +197,10 @@ impl RecordBody {
 
 impl Record {
     /// The plaintext that is sealed: u32 length, msgpack, zero padding.
-    fn encode(&self) -> Result<Vec<u8>, RecordError> {
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         let (kind, body) = self.body.encode()?;
         let message = to_msgpack(&Wire {
             version: VERSION,

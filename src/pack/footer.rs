@@ -2,7 +2,7 @@
 
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_MAX_CEILING, PACK_CHUNKS_MAX, PACK_SEGMENTS_MAX, SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX};
-use crate::seal::compress::Method;
+use crate::seal::Method;
 use crate::varint::{self, DecodeError, Reader};
 
 const VERSION: u8 = 1;
@@ -71,7 +71,7 @@ impl Footer {
         let mut segments = Vec::with_capacity(count.min(reader.rest().len() / 4));
         for _ in 0..count {
             let sealed_len = reader.bounded("the length of a segment", 2 * SEGMENT_RAW_MAX)? as u32;
-            let method = Method::try_from(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
+            let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
             let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
             let lengths = read_lengths(&mut reader, raw_len)?;
             total += lengths.len();
@@ -102,7 +102,11 @@ pub(super) fn read_lengths(reader: &mut Reader<'_>, raw_len: u32) -> Result<Vec<
         sum += u64::from(len);
         lengths.push(len);
     }
-    if sum == u64::from(raw_len) && count > 0 { Ok(lengths) } else { Err(DecodeError::Limit("the raw length of a segment")) }
+    if sum == u64::from(raw_len) && count > 0 {
+        Ok(lengths)
+    } else {
+        Err(DecodeError::Limit("the raw length of a segment"))
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +117,12 @@ mod tests {
         let chunk = |byte, len| (ChunkId::new([byte; 16]), len);
         Footer {
             segments: vec![
-                SegmentEntry { sealed_len: 700, method: Method::Zstd, raw_len: 300, chunks: vec![chunk(1, 100), chunk(2, 200)] },
+                SegmentEntry {
+                    sealed_len: 700,
+                    method: Method::Zstd,
+                    raw_len: 300,
+                    chunks: vec![chunk(1, 100), chunk(2, 200)],
+                },
                 SegmentEntry { sealed_len: 99, method: Method::Raw, raw_len: 1, chunks: vec![chunk(3, 1)] },
             ],
         }

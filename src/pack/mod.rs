@@ -58,6 +58,15 @@ impl PackError {
         }
     }
 
+    /// Whether it tells of damage in the store (or of an object that is gone), so that only what depends on it is lost.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::Missing { .. } | StoreError::Short { .. }),
+            Self::Damaged { .. } | Self::Newer { .. } => true,
+            Self::Seal(_) => false,
+        }
+    }
+
     fn malformed(object: String, error: DecodeError) -> Self {
         Self::Damaged { object, what: error.to_string() }
     }

@@ -1,6 +1,5 @@
 //! Opens packs: their footers, and segments one at a time (SPEC §5.3, §5.4).
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::id::{ChunkId, ObjectName};
@@ -8,8 +7,7 @@ use crate::limits::{FOOTER_LEN_MAX, PACK_LEN_MAX};
 use crate::pack::footer::Footer;
 use crate::pack::segment::{Segment, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
-use crate::seal::compress::Decompressor;
-use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectOpener, Section, TAG_LEN};
+use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectOpener, Section, TAG_LEN};
 use crate::store::{ObjectKey, Store};
 use crate::varint::Reader;
 
@@ -36,7 +34,7 @@ pub struct PackReader<'a> {
 }
 
 /// How many packs' keys are remembered.
-const RECENT: NonZeroUsize = NonZeroUsize::new(64).unwrap(); // always: 64 is not zero
+const RECENT: usize = 64;
 
 /// How much of a pack's end is read at once in the hope that the footer is in it, in bytes.
 const TAIL: u64 = 128 << 10;
@@ -65,11 +63,12 @@ impl<'a> PackReader<'a> {
         drop(recent);
         let key = object_key(kind, name);
         let header = self.store.get_range(&key, 0, HEADER_LEN)?;
-        let opener = self.keys.open_object(kind, name, &header).map_err(|error| PackError::open(key.to_string(), &error))?;
+        let opener =
+            self.keys.open_object(kind, name, &header).map_err(|error| PackError::open(key.to_string(), &error))?;
         let opener = Arc::new(opener);
         recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.insert(0, (name, opener.clone()));
-        recent.truncate(RECENT.get());
+        recent.truncate(RECENT);
         Ok(opener)
     }
 
@@ -89,7 +88,9 @@ impl<'a> PackReader<'a> {
         let tail = self.store.get_range(&key, tail_offset, (len - tail_offset) as usize)?;
         let (rest, _) = tail.split_at(tail.len() - TRAILER_LEN);
         let (rest, locator) = rest.split_at(rest.len() - LOCATOR_LEN);
-        let open = |section, sealed: &[u8]| opener.open(section, sealed).map_err(|error| PackError::open(key.to_string(), &error));
+        let open = |section, sealed: &[u8]| {
+            opener.open(section, sealed).map_err(|error| PackError::open(key.to_string(), &error))
+        };
         let locator = open(Section::Locator, locator)?;
         let mut fields = Reader::new(&locator);
         let mut read = || -> Result<_, crate::varint::DecodeError> {
@@ -98,7 +99,8 @@ impl<'a> PackReader<'a> {
             let segments_end = u64::from_le_bytes(fields.array()?);
             Ok((offset, footer_len, segments_end, u32::from_le_bytes(fields.array()?)))
         };
-        let (offset, footer_len, segments_end, count) = read().map_err(|error| PackError::malformed(key.to_string(), error))?;
+        let (offset, footer_len, segments_end, count) =
+            read().map_err(|error| PackError::malformed(key.to_string(), error))?;
         let end = len - (LOCATOR_LEN + TRAILER_LEN) as u64;
         if footer_len > FOOTER_LEN_MAX as u64
             || footer_len < (NONCE_LEN + TAG_LEN) as u64

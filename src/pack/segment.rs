@@ -4,8 +4,7 @@ use crate::id::ChunkId;
 use crate::limits::{SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX, SEGMENT_TARGET};
 use crate::pack::PackError;
 use crate::pack::footer::{SegmentEntry, read_lengths};
-use crate::seal::compress::{Compressor, Decompressor, Method};
-use crate::seal::{Keys, ObjectOpener, SealError};
+use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
 use crate::varint::{self, DecodeError, Reader};
 
 /// Collects chunks for a segment. A chunk is copied in once, and hashed, compressed and sealed from that copy: so a file
@@ -19,7 +18,12 @@ pub struct SegmentBuilder {
 impl SegmentBuilder {
     /// Copies a chunk in by `fill`, which appends its bytes, and hashes the copy. If `is_new` says that it is already
     /// stored, the copy is taken away again.
-    pub fn push(&mut self, keys: &Keys, fill: impl FnOnce(&mut Vec<u8>), is_new: impl FnOnce(&ChunkId) -> bool) -> ChunkId {
+    pub fn push(
+        &mut self,
+        keys: &Keys,
+        fill: impl FnOnce(&mut Vec<u8>),
+        is_new: impl FnOnce(&ChunkId) -> bool,
+    ) -> ChunkId {
         let start = self.raw.len();
         fill(&mut self.raw);
         let id = keys.chunk_id(&self.raw[start..]);
@@ -47,28 +51,26 @@ impl SegmentBuilder {
     }
 
     /// Compresses what was collected, and starts the next segment.
-    ///
-    /// # Errors
-    /// If the compressor fails.
-    pub fn compress(&mut self, compressor: &mut Compressor) -> Result<SealedBody, SealError> {
-        let mut plain = Vec::with_capacity(self.raw.len() / 2 + 64 + 3 * self.chunks.len());
-        plain.push(Method::Raw as u8);
-        varint::put(&mut plain, self.raw.len() as u64);
-        varint::put(&mut plain, self.chunks.len() as u64);
-        self.chunks.iter().for_each(|(_, len)| varint::put(&mut plain, u64::from(*len)));
-        let method = compressor.compress(&self.raw, &mut plain)?;
-        plain[0] = method as u8;
+    pub fn compress(&mut self, compressor: &mut Compressor) -> SealedBody {
+        let mut buffer =
+            Vec::with_capacity(self.raw.len() / 2 + SEGMENT_HEAD_LEN + TAG_LEN + 16 + 3 * self.chunks.len());
+        buffer.resize(SEGMENT_HEAD_LEN + 1, 0);
+        varint::put(&mut buffer, self.raw.len() as u64);
+        varint::put(&mut buffer, self.chunks.len() as u64);
+        self.chunks.iter().for_each(|(_, len)| varint::put(&mut buffer, u64::from(*len)));
+        let method = compressor.compress(&self.raw, &mut buffer);
+        buffer[SEGMENT_HEAD_LEN] = method as u8;
         let raw_len = self.raw.len() as u32;
         self.raw.clear();
-        Ok(SealedBody { plain, method, raw_len, chunks: std::mem::take(&mut self.chunks) })
+        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks) }
     }
 }
 
 /// A compressed segment, ready to be sealed into whichever pack has room for it.
 #[derive(Debug)]
 pub struct SealedBody {
-    /// Plaintext of the segment's body.
-    pub plain: Vec<u8>,
+    /// Room for the head, then the plaintext of the segment's body.
+    pub(super) buffer: Vec<u8>,
     /// How the payload in it is compressed.
     pub method: Method,
     /// Sum of the lengths of the chunks.
@@ -126,7 +128,7 @@ pub fn open_segment(
 /// Splits the plaintext of a segment's body into method, raw length, lengths of the chunks, and payload.
 pub fn read_body(plain: &[u8]) -> Result<(Method, u32, Vec<u32>, &[u8]), DecodeError> {
     let mut reader = Reader::new(plain);
-    let method = Method::try_from(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
+    let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
     let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
     let lengths = read_lengths(&mut reader, raw_len)?;
     Ok((method, raw_len, lengths, reader.rest()))
@@ -136,7 +138,7 @@ impl SealedBody {
     /// The footer's entry for this segment.
     pub(super) fn entry(&self) -> SegmentEntry {
         SegmentEntry {
-            sealed_len: (crate::seal::SEGMENT_OVERHEAD + self.plain.len()) as u32,
+            sealed_len: (self.buffer.len() + TAG_LEN) as u32,
             method: self.method,
             raw_len: self.raw_len,
             chunks: self.chunks.clone(),

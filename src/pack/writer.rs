@@ -12,8 +12,7 @@ use crate::limits::{PACK_LEN, PACK_LEN_FLOOR};
 use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
-use crate::seal::compress::Decompressor;
-use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN};
+use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN};
 
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
 /// and tag, locator, trailer.
@@ -76,21 +75,33 @@ impl<'a> PackWriter<'a> {
     ///
     /// # Errors
     /// If sealing or verifying fails, or if nobody takes finished packs any more.
-    pub fn put(&self, body: SealedBody, decompressor: &mut Decompressor) -> Result<usize, PackError> {
+    pub fn put(&self, mut body: SealedBody, decompressor: &mut Decompressor) -> Result<usize, PackError> {
         let entry = body.entry();
         let (sealed_len, raw_len) = (entry.sealed_len as usize, entry.raw_len);
         let (pack, number, offset) = self.reserve(entry)?;
         let ids: Vec<ChunkId> = body.chunks.iter().map(|(id, _)| *id).collect();
-        let mut sealed = Vec::with_capacity(sealed_len);
-        let done = pack.sealer.seal_segment(number, &ids, &body.plain, &mut sealed).map_err(seal_error).and_then(|()| {
-            if self.verify {
-                let object = "a new segment";
-                let opener = pack.sealer.opener();
-                open_segment(self.keys, &opener, &object, number, &sealed, Some(&body.chunks), decompressor)
+        let done =
+            pack.sealer.seal_segment_in_place(number, &ids, &mut body.buffer, 0).map_err(seal_error).and_then(|()| {
+                let sealed = &body.buffer;
+                if self.verify {
+                    let object = "a new segment";
+                    open_segment(
+                        self.keys,
+                        pack.sealer.opener(),
+                        &object,
+                        number,
+                        sealed,
+                        Some(&body.chunks),
+                        decompressor,
+                    )
                     .map_err(|error| PackError::Seal(error.to_string()))?;
-            }
-            if sealed.len() == sealed_len { Ok(()) } else { Err(PackError::Seal(format!("{raw_len} bytes changed length"))) }
-        });
+                }
+                if sealed.len() == sealed_len {
+                    Ok(())
+                } else {
+                    Err(PackError::Seal(format!("{raw_len} bytes changed length")))
+                }
+            });
         if let Err(error) = done {
             // The place stays empty, so this pack can never be finished: the next segments go elsewhere.
             let mut open = lock(&self.open);
@@ -100,7 +111,7 @@ impl<'a> PackWriter<'a> {
             return Err(error);
         }
         let mut state = lock(&pack.state);
-        state.buffer[offset..offset + sealed_len].copy_from_slice(&sealed);
+        state.buffer[offset..offset + sealed_len].copy_from_slice(&body.buffer);
         state.pending -= 1;
         let finished = state.closed && state.pending == 0;
         drop(state);

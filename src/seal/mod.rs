@@ -115,7 +115,7 @@ impl fmt::Debug for MasterKey {
 }
 
 /// What a sealed object is; part of what every section is bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     /// Segments of file content.
     Pack = 1,

@@ -101,7 +101,13 @@ impl IdList {
         self.push_at(0, id, cutter, sink)
     }
 
-    fn push_at<S: ChunkSink>(&mut self, depth: usize, id: ChunkId, cutter: &Cutter, sink: &mut S) -> Result<(), S::Error> {
+    fn push_at<S: ChunkSink>(
+        &mut self,
+        depth: usize,
+        id: ChunkId,
+        cutter: &Cutter,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
         if self.levels.len() == depth {
             self.levels.push(Level::default());
         }
@@ -117,7 +123,7 @@ impl IdList {
             level.buffer = level.inline.iter().flat_map(|id| *id.as_bytes()).collect();
             level.inline = Vec::new();
         }
-        if level.buffer.len() < 2 * cutter.params().max as usize {
+        if level.buffer.len() < 2 * cutter.params().max() as usize {
             return Ok(());
         }
         self.cut_level(depth, cutter, sink)
@@ -157,7 +163,7 @@ impl StreamWriter {
     pub fn write<S: ChunkSink>(&mut self, bytes: &[u8], cutter: &Cutter, sink: &mut S) -> Result<(), S::Error> {
         self.buffer.extend_from_slice(bytes);
         self.len += bytes.len() as u64;
-        self.cut(cutter.params().max as usize, cutter, sink)
+        self.cut(cutter.params().max() as usize, cutter, sink)
     }
 
     /// Cuts chunks off the front while more than `keep` bytes are left (so that a cut never depends on how the bytes
@@ -253,7 +259,11 @@ impl StreamReader {
     /// If a chunk cannot be brought, or the lengths of the chunks do not add up to the stream's.
     pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<Vec<u8>>, S::Error> {
         let Some(id) = self.ids.next(source)? else {
-            return if self.rest == 0 { Ok(None) } else { Err(StreamError::Malformed("it is shorter than it says").into()) };
+            return if self.rest == 0 {
+                Ok(None)
+            } else {
+                Err(StreamError::Malformed("it is shorter than it says").into())
+            };
         };
         let bytes = source.chunk(&id)?;
         debug_assert!(bytes.len() <= CHUNK_MAX_CEILING as usize);

@@ -169,7 +169,9 @@ impl Vault {
             let mut bytes = Vec::new();
             let theirs: BTreeMap<ClientId, u64> = match file.read_to_end(&mut bytes) {
                 // One that is just being written has seen nothing yet.
-                Ok(_) => rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect(),
+                Ok(_) => {
+                    rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect()
+                }
                 Err(_) => BTreeMap::new(),
             };
             for (client, number) in &mut seen {
@@ -217,9 +219,16 @@ impl Vault {
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
-    pub fn publish(&self, body: RecordBody, time: Time, own: Option<&Session>, progress: &dyn Progress) -> Result<ObjectName, VaultError> {
+    pub fn publish(
+        &self,
+        body: RecordBody,
+        time: Time,
+        own: Option<&Session>,
+        progress: &dyn Progress,
+    ) -> Result<ObjectName, VaultError> {
         let path = self.state().join("client.lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
         lock.lock().map_err(state_error("lock", &path))?;
         // Another process of this client may have written since.
         self.refresh(progress)?;
@@ -233,14 +242,25 @@ impl Vault {
     }
 
     /// Joins as a new client, in place of earlier ones of this machine, user and folder.
-    fn join(&self, before: Option<ClientState>, time: Time, own: Option<&Session>, progress: &dyn Progress) -> Result<ClientState, VaultError> {
+    fn join(
+        &self,
+        before: Option<ClientState>,
+        time: Time,
+        own: Option<&Session>,
+        progress: &dyn Progress,
+    ) -> Result<ClientState, VaultError> {
         let place = self.place_hash();
         let (retires, synced) = {
             let log = self.log();
             let retired = log.chains.retired();
             let same_place = |client: &ClientId| log.chains.join(client).is_some_and(|join| join.place == place);
-            let retires: Vec<ClientId> =
-                log.chains.clients.keys().filter(|client| same_place(client) && !retired.contains(*client)).copied().collect();
+            let retires: Vec<ClientId> = log
+                .chains
+                .clients
+                .keys()
+                .filter(|client| same_place(client) && !retired.contains(*client))
+                .copied()
+                .collect();
             (retires, self.keyring().delivery == Delivery::Synced)
         };
         if let Some(before) = before.as_ref().filter(|before| before.place == place) {
@@ -272,10 +292,17 @@ impl Vault {
         Ok(state)
     }
 
-    fn put_record(&self, state: &mut ClientState, body: RecordBody, time: Time, own: Option<&Session>) -> Result<ObjectName, VaultError> {
+    fn put_record(
+        &self,
+        state: &mut ClientState,
+        body: RecordBody,
+        time: Time,
+        own: Option<&Session>,
+    ) -> Result<ObjectName, VaultError> {
         let mut seen = self.acknowledged(own);
         seen.retain(|(client, _)| *client != state.client);
-        let record = Record { client: state.client, number: state.number + 1, previous: state.digest, seen, time, body };
+        let record =
+            Record { client: state.client, number: state.number + 1, previous: state.digest, seen, time, body };
         let (name, bytes) = record.seal(self.keys())?;
         let digest = Digest::new(*blake3::hash(&bytes).as_bytes());
         state.pending = Some(digest);

@@ -64,7 +64,8 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<VaultId, Vau
         delivery: options.delivery,
         features: 0,
     };
-    let first = SlotFile::create(&keyring, &options.secret, Purpose::Password, &options.label, options.now, options.kdf)?;
+    let first =
+        SlotFile::create(&keyring, &options.secret, Purpose::Password, &options.label, options.now, options.kdf)?;
     put_slot(store, &first)?;
     if let Some(recovery) = &options.recovery {
         let slot = SlotFile::create(&keyring, recovery, Purpose::Recovery, "recovery key", options.now, options.kdf)?;

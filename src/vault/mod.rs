@@ -144,7 +144,7 @@ pub(crate) struct LogState {
 
 impl Vault {
     /// The vault's id.
-    pub const fn id(&self) -> VaultId {
+    pub fn id(&self) -> VaultId {
         self.keys.vault()
     }
 
@@ -181,7 +181,8 @@ impl Vault {
     /// Whether what one client writes reaches the others at once, as far as any record says.
     pub fn delivery(&self) -> Delivery {
         let log = self.log();
-        let joined_synced = log.chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
+        let joined_synced =
+            log.chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
         if joined_synced { Delivery::Synced } else { self.keyring.delivery }
     }
 

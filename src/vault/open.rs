@@ -74,7 +74,12 @@ impl Slots {
     /// The slots, each once.
     pub fn distinct(&self) -> Vec<SlotFile> {
         let mut seen = HashSet::new();
-        self.copies.iter().filter(|(_, slot)| seen.insert(slot.id())).map(|(_, slot)| slot.clone()).take(KEY_SLOTS_MAX).collect()
+        self.copies
+            .iter()
+            .filter(|(_, slot)| seen.insert(slot.id()))
+            .map(|(_, slot)| slot.clone())
+            .take(KEY_SLOTS_MAX)
+            .collect()
     }
 }
 
@@ -110,7 +115,8 @@ fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Resul
         if let Some(newer) = slots.bad.iter().find(|slot| slot.newer) {
             return Err(VaultError::Newer { place: place(), what: newer.what.clone() });
         }
-        let what = slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.object, slot.what));
+        let what =
+            slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.object, slot.what));
         return Err(VaultError::NoSlot { place: place(), what });
     }
     if let Some(id) = id {
@@ -129,7 +135,12 @@ fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Resul
 /// # Errors
 /// If there is no vault, the secret is wrong, the store or the catalogue fails as a whole. Single damaged objects are only
 /// noted.
-pub fn open(store: Arc<dyn Store>, secret: &Secret, options: OpenOptions, progress: &dyn Progress) -> Result<Vault, VaultError> {
+pub fn open(
+    store: Arc<dyn Store>,
+    secret: &Secret,
+    options: OpenOptions,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
     let mut bad = Vec::new();
     let keyring = unlock(store.as_ref(), secret, &mut bad)?;
     let keys = Keys::new(&keyring.master, keyring.vault, keyring.params);
@@ -138,8 +149,15 @@ pub fn open(store: Arc<dyn Store>, secret: &Secret, options: OpenOptions, progre
     let key = keys.derive_local("catalogue");
     let path = state.join("catalogue.redb");
     let (catalogue, fresh) = Catalogue::open(&path, key)?;
-    let mut vault =
-        Vault { store, keys, keyring, catalogue, state, identity: options.identity, log: Mutex::new(LogState::default()) };
+    let mut vault = Vault {
+        store,
+        keys,
+        keyring,
+        catalogue,
+        state,
+        identity: options.identity,
+        log: Mutex::new(LogState::default()),
+    };
     if fresh {
         progress.detail("the catalogue is new: it is built from the store");
     }
@@ -206,11 +224,19 @@ impl Vault {
         Ok(())
     }
 
-    fn refresh_records(&self, listing: &Listing, bad: &mut Vec<BadObject>, progress: &dyn Progress) -> Result<Chains, VaultError> {
+    fn refresh_records(
+        &self,
+        listing: &Listing,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<Chains, VaultError> {
         let known = self.catalogue.reader()?.records()?;
-        let gone: Vec<ObjectName> = known.iter().map(|(name, _)| *name).filter(|name| !listing.records.contains(name)).collect();
-        let known: HashMap<ObjectName, Vec<u8>> = known.into_iter().filter(|(name, _)| listing.records.contains(name)).collect();
-        let mut new: Vec<ObjectName> = listing.records.iter().filter(|name| !known.contains_key(*name)).copied().collect();
+        let gone: Vec<ObjectName> =
+            known.iter().map(|(name, _)| *name).filter(|name| !listing.records.contains(name)).collect();
+        let known: HashMap<ObjectName, Vec<u8>> =
+            known.into_iter().filter(|(name, _)| listing.records.contains(name)).collect();
+        let mut new: Vec<ObjectName> =
+            listing.records.iter().filter(|name| !known.contains_key(*name)).copied().collect();
         new.sort_unstable();
         let mut links = Vec::with_capacity(listing.records.len());
         let mut fresh = Vec::new();
@@ -261,7 +287,12 @@ impl Vault {
         Some(Link { name, digest: Digest::new(*digest), record: Record::decode(plain).ok()? })
     }
 
-    fn refresh_packs(&self, listing: &Listing, bad: &mut Vec<BadObject>, progress: &dyn Progress) -> Result<(), VaultError> {
+    fn refresh_packs(
+        &self,
+        listing: &Listing,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<(), VaultError> {
         let known = self.catalogue.reader()?.packs()?;
         let same = |info: &crate::catalogue::PackInfo| listing.packs.get(&info.name) == Some(&(info.kind, info.len));
         let gone: Vec<ObjectName> = known.values().filter(|info| !same(info)).map(|info| info.name).collect();
