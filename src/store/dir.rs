@@ -1,6 +1,6 @@
 //! A store in a folder: a disk, a file server, or a folder that a sync client carries away (SPEC §3).
 //!
-//! Objects are files that never change. How a new one appears whole and durable, or not at all, is in [`publish`]; this
+//! Objects are files that never change. How a new one appears whole and durable, or not at all, is in `publish`; this
 //! file maps names to paths, reads, lists, and says what went wrong. Paths start at the folder's real place, found once
 //! when the store is opened, so that a symbolic link on the way to it may be changed while we work. Below it no link
 //! that stands for a fan-out folder or an object is followed: whoever can write to the store must not make us read or
@@ -99,7 +99,12 @@ impl DirStore {
         let failed = |source| error_at(path, true, Action::Create, path.display().to_string(), source);
         publish::make_folders(path).map_err(failed)?;
         let store = Self::open(path)?;
-        if !store.path_of(&ObjectKey::Vault).exists() && !store.foreign_at_top()?.is_empty() {
+        // Whoever was killed while making the vault may have left a temporary file.
+        let is_leftover = |path: &String| {
+            let name = path.strip_prefix(TEMPORARY).and_then(|path| path.strip_prefix('/'));
+            name.is_some_and(publish::is_temporary_name)
+        };
+        if !store.path_of(&ObjectKey::Vault).exists() && !store.foreign_at_top()?.iter().all(is_leftover) {
             let text = "the folder is not empty, and what is in it is no vault";
             return Err(failed(io::Error::new(ErrorKind::DirectoryNotEmpty, text)));
         }

@@ -128,7 +128,7 @@ impl Publisher {
         for name in self.leftovers().unwrap_or_default() {
             let path = self.temporary.join(&name);
             // The lock is taken again and held, for a writer between making its file and locking it.
-            if is_temporary_name(&name)
+            if name.to_str().is_some_and(is_temporary_name)
                 && let Writer::Died(_lock) = writer_of(&path)
             {
                 let _ = fs::remove_file(&path);
@@ -199,9 +199,9 @@ impl Drop for TemporaryFile {
 
 const TEMPORARY_SUFFIX: &str = ".part";
 
-fn is_temporary_name(name: &std::ffi::OsStr) -> bool {
-    let stem = name.to_str().and_then(|text| text.strip_suffix(TEMPORARY_SUFFIX));
-    stem.is_some_and(|stem| stem.parse::<ObjectName>().is_ok())
+/// Whether a file in the folder for temporary files was made by this module.
+pub(super) fn is_temporary_name(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(|stem| stem.parse::<ObjectName>().is_ok())
 }
 
 /// What is known about the writer of a file in the folder for temporary files.

@@ -321,6 +321,13 @@ fn create_takes_only_what_is_empty_or_its_own() {
     assert_eq!(files(&folder.path().join("full")), ["letter"]);
     assert!(!folder.path().join("full/packs").exists());
 
+    let tmp = folder.path().join("interrupted/tmp");
+    fs::create_dir_all(&tmp).unwrap();
+    fs::write(tmp.join(format!("{}.part", "a".repeat(32))), b"dead").unwrap();
+    create("interrupted").unwrap();
+    fs::write(tmp.join("letter"), b"letter").unwrap();
+    assert!(create("interrupted").is_err(), "a folder of that name may be the user's");
+
     let error = create("full/letter").unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
     assert!(matches!(DirStore::open(&folder.path().join("full/letter")), Err(StoreError::Io { .. })));
