@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 /// The modules of the library in their order; those of one line may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["id", "path", "limits"],
+    &["id", "limits", "path", "varint"],
     &["progress"],
     &["store"],
     &["chunk"],
     &["seal"],
+    &["tree"],
     &["pack"],
     &["log"],
-    &["tree"],
     &["catalogue"],
     &["vault"],
     &["fs"],
