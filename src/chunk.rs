@@ -51,7 +51,7 @@ impl ChunkParams {
             bad("the largest is not above the average")
         } else if max > CHUNK_MAX_CEILING {
             bad("the largest is too large")
-        } else if min % 2 != 0 || max % 2 != 0 {
+        } else if !min.is_multiple_of(2) || !max.is_multiple_of(2) {
             bad("they are not even")
         } else {
             Ok(Self { min, avg, max })
