@@ -145,9 +145,9 @@ mod tests {
         }
     }
 
-    const VECTOR_ZERO: &str = "";
-    const VECTOR_ONES: &str = "";
-    const VECTOR_TEXT: &str = "";
+    const VECTOR_ZERO: &str = "00000-00000-00000-00000-00000-0VYT6";
+    const VECTOR_ONES: &str = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZKQM3";
+    const VECTOR_TEXT: &str = "60RK4-CSM6M-V3EE1-SC5H6-6S35C-TQCY0";
 
     #[test]
     fn typing_is_forgiven() {
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(error(""), Some(RecoveryKeyError::Length(0)));
         assert_eq!(error(&text[1..]), Some(RecoveryKeyError::Length(29)));
         assert_eq!(error(&format!("{}0", *text)), Some(RecoveryKeyError::Length(31)));
-        assert_eq!(error("correct horse"), None.or(Some(RecoveryKeyError::Length(12))));
+        assert_eq!(error("correct horse"), Some(RecoveryKeyError::Length(12)));
         assert_eq!(error("correct horse, u see"), Some(RecoveryKeyError::Character(',')));
         assert_eq!(error("U"), Some(RecoveryKeyError::Character('U')));
     }

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(VaultFile::parse(text.as_bytes()), Ok(FILE));
     }
 
-    const VECTOR_LAST_LINE: &str = "";
+    const VECTOR_LAST_LINE: &str = "blake3 5aa31f119a63a491f9e91782b0f628f3a546a98ad58e4a7361ddb43773425bad";
 
     #[test]
     fn the_line_for_the_finder_may_be_another() {
