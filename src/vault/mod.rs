@@ -200,6 +200,19 @@ impl Vault {
         self.log().findings.clone()
     }
 
+    /// Packs that are condemned: writers treat them as absent.
+    pub fn condemned(&self) -> std::collections::HashSet<ObjectName> {
+        let log = self.log();
+        let mut condemned = std::collections::HashSet::new();
+        for link in log.chains.links() {
+            if let RecordBody::Condemn(packs) = &link.record.body {
+                condemned.extend(packs.iter().map(|pack| pack.name));
+            }
+        }
+        condemned.retain(|name| log.packs.contains_key(name));
+        condemned
+    }
+
     /// Objects that could not be read.
     pub fn bad_objects(&self) -> Vec<BadObject> {
         self.log().bad.clone()
