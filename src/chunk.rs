@@ -51,7 +51,7 @@ impl ChunkParams {
             bad("the largest is not above the average")
         } else if max > CHUNK_MAX_CEILING {
             bad("the largest is too large")
-        } else if min % 2 != 0 || max % 2 != 0 {
+        } else if !min.is_multiple_of(2) || !max.is_multiple_of(2) {
             bad("they are not even")
         } else {
             Ok(Self { min, avg, max })
@@ -186,12 +186,16 @@ mod tests {
         assert_eq!(lengths(&cutter(1 << 20, 2 << 20, 4 << 20), &large), GOLDEN_LARGE);
     }
 
-    const GOLDEN_DEFAULT: &[usize] =
-        &[69245, 65852, 80860, 77458, 92190, 92930, 69182, 93343, 132997, 34900, 56938, 52585, 86206, 33878, 10012];
+    const GOLDEN_DEFAULT: &[usize] = &[
+        69_245, 65_852, 80_860, 77_458, 92_190, 92_930, 69_182, 93_343, 132_997, 34_900, 56_938, 52_585, 86_206,
+        33_878, 10_012,
+    ];
     const GOLDEN_SMALL: &[usize] =
-        &[512, 539, 340, 584, 644, 581, 622, 646, 575, 484, 619, 598, 625, 526, 1043, 587, 476];
-    const GOLDEN_LARGE: &[usize] =
-        &[2498205, 2105964, 1296033, 2262643, 2575960, 2687836, 2130841, 2288154, 3276935, 2114475, 1928778];
+        &[512, 539, 340, 584, 644, 581, 622, 646, 575, 484, 619, 598, 625, 526, 1_043, 587, 476];
+    const GOLDEN_LARGE: &[usize] = &[
+        2_498_205, 2_105_964, 1_296_033, 2_262_643, 2_575_960, 2_687_836, 2_130_841, 2_288_154, 3_276_935, 2_114_475,
+        1_928_778,
+    ];
 
     #[test]
     fn constant_data_is_cut_at_the_largest_size() {

@@ -7,6 +7,9 @@ mod aead;
 mod compress;
 mod keys;
 mod object;
+mod recovery;
+mod slot;
+mod vault_file;
 
 use std::fmt;
 
@@ -18,6 +21,12 @@ use crate::store::Kind;
 pub use compress::{Compressor, Decompressor, Method};
 pub use keys::Keys;
 pub use object::{ObjectOpener, ObjectSealer};
+pub use recovery::{RecoveryKey, RecoveryKeyError};
+pub use slot::{
+    KdfParams, Keyring, LABEL_LEN_MAX, Purpose, RAW_SECRET_LEN_MIN, SLOT_LEN, Secret, SlotError, SlotFile, SlotInfo,
+    UnlockError, unlock_any,
+};
+pub use vault_file::{FEATURES_KNOWN, FORMAT_VERSION, VaultFile, VaultFileError};
 
 /// Length of the header of every sealed object.
 pub const HEADER_LEN: usize = 120;
@@ -203,7 +212,16 @@ impl fmt::Display for Section {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
+
+    pub(super) fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
 
     #[test]
     fn names_are_random() {

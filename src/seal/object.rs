@@ -376,6 +376,7 @@ mod tests {
     use super::*;
     use crate::chunk::ChunkParams;
     use crate::seal::MasterKey;
+    use crate::seal::tests::hex;
 
     const BODY: &[u8] = b"the body of a segment";
 
@@ -389,14 +390,6 @@ mod tests {
 
     fn sealer(kind: ObjectKind) -> ObjectSealer {
         keys().create_object_with(kind, ObjectName::new([3; 16]), &[4; 32], &[5; 32]).unwrap()
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        use std::fmt::Write;
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap();
-            text
-        })
     }
 
     /// In SPEC: master key 32 × 01, vault id 16 × 02, name 16 × 03, object key 32 × 04, random bytes 32 × 05 for the
