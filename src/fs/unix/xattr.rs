@@ -111,12 +111,15 @@ impl Node<'_> {
     }
 }
 
+/// What the system says if there is no such attribute.
 #[cfg(target_os = "linux")]
-const NO_ATTRIBUTE: Errno = Errno::NODATA;
+pub const NO_ATTRIBUTE: Errno = Errno::NODATA;
+/// What the system says if there is no such attribute.
 #[cfg(target_os = "macos")]
-const NO_ATTRIBUTE: Errno = Errno::NOATTR;
+pub const NO_ATTRIBUTE: Errno = Errno::NOATTR;
+/// Not told apart.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-const NO_ATTRIBUTE: Errno = Errno::NOENT;
+pub const NO_ATTRIBUTE: Errno = Errno::NOENT;
 
 /// Calls with a small buffer, and with larger ones while the answer does not fit.
 fn read_growing(mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
