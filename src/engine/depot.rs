@@ -147,7 +147,8 @@ impl<'a> Depot<'a> {
             failed: AtomicBool::new(false),
             counters: DepotCounters::default(),
         });
-        let publisher = Publisher { shared: shared.clone(), received, packs: Vec::new(), rows: Vec::new(), weight: 0, chunks: 0 };
+        let publisher =
+            Publisher { shared: shared.clone(), received, packs: Vec::new(), rows: Vec::new(), weight: 0, chunks: 0 };
         let depot = Self {
             shared,
             options,
@@ -161,7 +162,7 @@ impl<'a> Depot<'a> {
     }
 
     /// The keys.
-    pub const fn keys(&self) -> &'a Keys {
+    pub fn keys(&self) -> &'a Keys {
         self.shared.vault.keys()
     }
 
@@ -221,11 +222,7 @@ impl<'a> Depot<'a> {
     /// # Errors
     /// If the run has failed; the failure itself is kept.
     pub fn put_data(&self, worker: &mut Worker, fill: impl FnOnce(&mut Vec<u8>)) -> Result<ChunkId, Failed> {
-        let id = worker.data.push(
-            self.keys(),
-            |buffer| fill(buffer),
-            |id| self.claim(id),
-        );
+        let id = worker.data.push(self.keys(), |buffer| fill(buffer), |id| self.claim(id));
         self.put_full(worker)?;
         Ok(id)
     }
@@ -244,13 +241,21 @@ impl<'a> Depot<'a> {
         self.shared.counters.bytes_new.fetch_add(worker.data.len() as u64, Relaxed);
         let Worker { data, compressor, decompressor, .. } = worker;
         let body = data.compress(compressor);
-        if self.options.dry_run { Ok(()) } else { self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error)) }
+        if self.options.dry_run {
+            Ok(())
+        } else {
+            self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+        }
     }
 
     fn flush_meta(&self, worker: &mut Worker) -> Result<(), Failed> {
         let Worker { meta, compressor, decompressor, .. } = worker;
         let body = meta.compress(compressor);
-        if self.options.dry_run { Ok(()) } else { self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error)) }
+        if self.options.dry_run {
+            Ok(())
+        } else {
+            self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+        }
     }
 
     fn give_up(&self, error: impl Into<VaultError>) -> Failed {

@@ -2,9 +2,7 @@
 
 use crate::chunk::ChunkParams;
 use crate::id::VaultId;
-use crate::seal::slot::{KdfParams, Keyring, Purpose, Secret, SlotFile};
-use crate::seal::vault_file::VaultFile;
-use crate::seal::{MasterKey, random};
+use crate::seal::{KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, random};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::VaultError;
 
@@ -71,6 +69,6 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<VaultId, Vau
         let slot = SlotFile::create(&keyring, recovery, Purpose::Recovery, "recovery key", options.now, options.kdf)?;
         put_slot(store, &slot)?;
     }
-    store.put(&ObjectKey::Vault, &VaultFile::new(id).encode())?;
+    store.put(&ObjectKey::Vault, VaultFile { id, features: 0 }.encode().as_bytes())?;
     Ok(id)
 }
