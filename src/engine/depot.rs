@@ -332,18 +332,6 @@ impl ChunkSink for MetaSink<'_, '_> {
     }
 }
 
-/// Stores chunks of content that come one after the other, on behalf of the calling thread.
-pub struct DataSink<'d, 'a>(pub &'d Depot<'a>);
-
-impl ChunkSink for DataSink<'_, '_> {
-    type Error = Failed;
-
-    fn put_chunk(&mut self, bytes: &[u8]) -> Result<ChunkId, Failed> {
-        let worker = &mut *self.0.worker();
-        self.0.put_data(worker, |buffer| buffer.extend_from_slice(bytes))
-    }
-}
-
 /// Puts finished packs into the store and enters them in the catalogue: run it on a thread of its own.
 pub struct Publisher<'a> {
     shared: Arc<Shared<'a>>,
