@@ -145,7 +145,7 @@ mod tests {
         );
         let data: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
         let first = keys.cutter().cut(&data);
-        assert_eq!((first, keys.cutter().cut(&data[first..])), (73430, 82882));
+        assert_eq!((first, keys.cutter().cut(&data[first..])), (73_430, 82_882));
     }
 
     #[test]

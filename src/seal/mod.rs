@@ -7,7 +7,9 @@ mod aead;
 mod compress;
 mod keys;
 mod object;
+mod secret;
 mod recovery;
+mod keyring;
 mod slot;
 mod vault_file;
 
@@ -19,13 +21,12 @@ use crate::id::ObjectName;
 use crate::store::Kind;
 
 pub use compress::{Compressor, Decompressor, Method};
+pub use keyring::{Keyring, LABEL_LEN_MAX, Purpose, SlotInfo};
 pub use keys::Keys;
 pub use object::{ObjectOpener, ObjectSealer};
 pub use recovery::{RecoveryKey, RecoveryKeyError};
-pub use slot::{
-    KdfParams, Keyring, LABEL_LEN_MAX, Purpose, RAW_SECRET_LEN_MIN, SLOT_LEN, Secret, SlotError, SlotFile, SlotInfo,
-    UnlockError, unlock_any,
-};
+pub use secret::{KdfParams, RAW_SECRET_LEN_MIN, Secret};
+pub use slot::{SLOT_LEN, SlotFile, UnlockError, unlock_any};
 pub use vault_file::{FEATURES_KNOWN, FORMAT_VERSION, VaultFile, VaultFileError};
 
 /// Length of the header of every sealed object.
@@ -66,6 +67,35 @@ pub enum SealError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+}
+
+/// Why a key slot cannot be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// It is not what was written.
+    #[error("the key slot is damaged: {0}")]
+    Damaged(&'static str),
+    /// It is sound, but this password or key does not open it.
+    #[error("the password or key does not open this key slot")]
+    WrongSecret,
+    /// A version, flag or number that this program does not know.
+    #[error("the key slot was written by a newer vault (unknown {what})")]
+    Newer {
+        /// What is unknown.
+        what: &'static str,
+    },
+    /// Costs of a password that are out of bounds, or a secret or label that no slot can have.
+    #[error("the key slot is not acceptable: {0}")]
+    Params(&'static str),
+    /// Argon2id needs more memory than there is.
+    #[error("there is not enough memory to check the password: {mib} MiB are needed")]
+    Memory {
+        /// How much it needs.
+        mib: u32,
+    },
+    /// There are no random bytes.
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 /// Fills `buf` with random bytes from the system.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::slot::Secret;
+use super::secret::Secret;
 use super::{SealError, random};
 
 const KEY_LEN: usize = 16;

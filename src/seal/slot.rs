@@ -32,30 +32,23 @@
 
 use std::fmt;
 
-use argon2::{Algorithm, Argon2, Params, Version};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::aead::Cipher;
+use super::keyring::{INFO_LEN, KEYRING_LEN, Keyring, Purpose, Reader, SlotInfo};
 use super::keys::{NonceKey, fresh};
 use super::recovery::{RecoveryKey, RecoveryKeyError};
-use super::vault_file::FEATURES_KNOWN;
-use super::{MasterKey, NONCE_LEN, SealError, TAG_LEN, random_array};
-use crate::chunk::ChunkParams;
+use super::secret::{Cost, KdfParams, RAW_SECRET_LEN_MIN, Secret, Stretch};
+use super::{MasterKey, NONCE_LEN, SlotError, TAG_LEN, random_array};
 use crate::id::{SlotId, VaultId};
 use crate::limits::KEY_SLOTS_MAX;
-use crate::store::Delivery;
 
 /// Length of a key slot.
 pub const SLOT_LEN: usize = 592;
-/// Longest label of a slot, in bytes.
-pub const LABEL_LEN_MAX: usize = 64;
-/// Shortest random secret, in bytes.
-pub const RAW_SECRET_LEN_MIN: usize = 16;
 
 const MAGIC: &[u8; 8] = b"vaultkey";
 const SLOT_VERSION: u16 = 1;
-const KEYRING_VERSION: u8 = 1;
 const STRETCH_ARGON2ID: u8 = 1;
 const STRETCH_NONE: u8 = 2;
 
@@ -63,50 +56,10 @@ const SALT_AT: usize = 56;
 const COMMITMENT_AT: usize = 88;
 const KEYRING_NONCE_AT: usize = 120;
 const KEYRING_AT: usize = KEYRING_NONCE_AT + NONCE_LEN;
-const KEYRING_LEN: usize = 256;
 const INFO_NONCE_AT: usize = KEYRING_AT + KEYRING_LEN + TAG_LEN;
 const INFO_AT: usize = INFO_NONCE_AT + NONCE_LEN;
-const INFO_LEN: usize = 104;
 const CHECKSUM_AT: usize = INFO_AT + INFO_LEN + TAG_LEN;
 const _: () = assert!(CHECKSUM_AT + 32 == SLOT_LEN);
-
-/// Bounds of the cost of a password, in both directions: a slot from a hostile store must neither be cheap to guess nor
-/// keep the machine busy for ever. Memory in KiB.
-const MEMORY_MIN: u32 = 19 << 10;
-const MEMORY_MAX: u32 = 2 << 20;
-const PASSES_MAX: u32 = 16;
-const LANES_MAX: u8 = 16;
-/// Bound of memory times passes, in KiB.
-const WORK_MAX: u64 = 8 << 20;
-
-/// Why a key slot cannot be made or opened.
-#[derive(Debug, thiserror::Error)]
-pub enum SlotError {
-    /// It is not what was written.
-    #[error("the key slot is damaged: {0}")]
-    Damaged(&'static str),
-    /// It is sound, but this password or key does not open it.
-    #[error("the password or key does not open this key slot")]
-    WrongSecret,
-    /// A version, flag or number that this program does not know.
-    #[error("the key slot was written by a newer vault (unknown {what})")]
-    Newer {
-        /// What is unknown.
-        what: &'static str,
-    },
-    /// Costs of a password that are out of bounds, or a secret or label that no slot can have.
-    #[error("the key slot is not acceptable: {0}")]
-    Params(&'static str),
-    /// Argon2id needs more memory than there is.
-    #[error("there is not enough memory to check the password: {mib} MiB are needed")]
-    Memory {
-        /// How much it needs.
-        mib: u32,
-    },
-    /// There are no random bytes.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-}
 
 /// Why no slot could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -123,262 +76,6 @@ pub enum UnlockError {
     /// No slot takes it, and this one could not be tried or is damaged.
     #[error(transparent)]
     Slot(SlotError),
-}
-
-/// What opens a slot. Wiped when dropped, never shown in Debug.
-pub enum Secret {
-    /// What a person chose.
-    Password(Zeroizing<Vec<u8>>),
-    /// At least 128 random bits: a recovery key or a device key.
-    Raw(Zeroizing<Vec<u8>>),
-}
-
-impl Secret {
-    /// A password.
-    pub fn password(text: impl AsRef<[u8]>) -> Self {
-        Self::Password(Zeroizing::new(text.as_ref().to_vec()))
-    }
-
-    /// A random secret.
-    pub fn raw(bytes: &[u8]) -> Self {
-        Self::Raw(Zeroizing::new(bytes.to_vec()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Password(_) => "Password(..)",
-            Self::Raw(_) => "Raw(..)",
-        })
-    }
-}
-
-/// How much work it is to try a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KdfParams {
-    /// 64 MiB, 3 passes, 4 lanes.
-    Standard,
-    /// 1 GiB, 4 passes, 4 lanes.
-    Strong,
-    /// As given, within the bounds.
-    Explicit {
-        /// Memory in KiB.
-        memory_kib: u32,
-        /// Passes over it.
-        passes: u32,
-        /// Lanes.
-        lanes: u8,
-    },
-}
-
-/// Costs that are within the bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cost {
-    memory: u32,
-    passes: u32,
-    lanes: u8,
-}
-
-impl Cost {
-    fn new(memory: u32, passes: u32, lanes: u8) -> Result<Self, SlotError> {
-        if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
-            Err(SlotError::Params("Argon2id memory is out of bounds"))
-        } else if !(1..=PASSES_MAX).contains(&passes) || u64::from(memory) * u64::from(passes) > WORK_MAX {
-            Err(SlotError::Params("Argon2id passes are out of bounds"))
-        } else if !(1..=LANES_MAX).contains(&lanes) {
-            Err(SlotError::Params("Argon2id lanes are out of bounds"))
-        } else {
-            Ok(Self { memory, passes, lanes })
-        }
-    }
-
-    fn stretch(self, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, SlotError> {
-        let refused = |_| SlotError::Params("Argon2id refuses its input");
-        let params = Params::new(self.memory, self.passes, u32::from(self.lanes), Some(32)).map_err(refused)?;
-        let mut out = Zeroizing::new([0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(password, salt, out.as_mut_slice())
-            .map_err(|error| match error {
-                argon2::Error::OutOfMemory => SlotError::Memory { mib: self.memory >> 10 },
-                other => refused(other),
-            })?;
-        Ok(out)
-    }
-}
-
-impl TryFrom<KdfParams> for Cost {
-    type Error = SlotError;
-
-    fn try_from(params: KdfParams) -> Result<Self, SlotError> {
-        match params {
-            KdfParams::Standard => Self::new(64 << 10, 3, 4),
-            KdfParams::Strong => Self::new(1 << 20, 4, 4),
-            KdfParams::Explicit { memory_kib, passes, lanes } => Self::new(memory_kib, passes, lanes),
-        }
-    }
-}
-
-/// What a slot is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A password.
-    Password = 1,
-    /// A printed recovery key.
-    Recovery = 2,
-    /// A key that lies on one machine.
-    Device = 3,
-}
-
-/// What the slots' list shows. Sealed by the master key: whoever opens one slot can read the info of all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotInfo {
-    /// What it is for.
-    pub purpose: Purpose,
-    /// When it was made, in seconds since 1970.
-    pub created: u64,
-    /// The user's own name for it; may be empty, at most [`LABEL_LEN_MAX`] bytes.
-    pub label: String,
-}
-
-/// What every slot of a vault holds.
-#[derive(Debug)]
-pub struct Keyring {
-    /// The vault it belongs to.
-    pub vault: VaultId,
-    /// The master key.
-    pub master: MasterKey,
-    /// How streams are cut in this vault.
-    pub params: ChunkParams,
-    /// When the vault was made, in seconds since 1970.
-    pub created: u64,
-    /// What the vault's store promises about delivery.
-    pub delivery: Delivery,
-    /// Feature flags; none are known yet.
-    pub features: u64,
-}
-
-impl Keyring {
-    fn encode(&self) -> Zeroizing<[u8; KEYRING_LEN]> {
-        let mut plain = Zeroizing::new([0; KEYRING_LEN]);
-        let mut rest = &mut plain[..];
-        for field in [
-            &[KEYRING_VERSION][..],
-            self.master.as_bytes(),
-            &self.params.min().to_le_bytes(),
-            &self.params.avg().to_le_bytes(),
-            &self.params.max().to_le_bytes(),
-            &self.created.to_le_bytes(),
-            &[match self.delivery {
-                Delivery::Direct => 0,
-                Delivery::Synced => 1,
-            }],
-            &self.features.to_le_bytes(),
-        ] {
-            let (place, after) = rest.split_at_mut(field.len());
-            place.copy_from_slice(field);
-            rest = after;
-        }
-        plain
-    }
-
-    fn decode(vault: VaultId, plain: &[u8; KEYRING_LEN]) -> Result<Self, SlotError> {
-        let mut reader = Reader(plain);
-        if reader.u8()? != KEYRING_VERSION {
-            return Err(SlotError::Newer { what: "keyring version" });
-        }
-        let master = MasterKey::from_bytes(reader.array_ref()?);
-        let params = ChunkParams::new(reader.u32()?, reader.u32()?, reader.u32()?)
-            .map_err(|_| SlotError::Damaged("its chunk sizes are not valid"))?;
-        let created = reader.u64()?;
-        let delivery = match reader.u8()? {
-            0 => Delivery::Direct,
-            1 => Delivery::Synced,
-            _ => return Err(SlotError::Newer { what: "way of delivery" }),
-        };
-        let features = reader.u64()?;
-        if features & !FEATURES_KNOWN != 0 {
-            return Err(SlotError::Newer { what: "feature" });
-        }
-        reader.zeros()?;
-        Ok(Self { vault, master, params, created, delivery, features })
-    }
-}
-
-impl SlotInfo {
-    fn encode(&self) -> Result<[u8; INFO_LEN], SlotError> {
-        let mut plain = [0; INFO_LEN];
-        let label = self.label.as_bytes();
-        if label.len() > LABEL_LEN_MAX {
-            return Err(SlotError::Params("the label is longer than 64 bytes"));
-        }
-        plain[0] = self.purpose as u8;
-        plain[1..9].copy_from_slice(&self.created.to_le_bytes());
-        plain[9] = label.len() as u8;
-        plain[10..10 + label.len()].copy_from_slice(label);
-        Ok(plain)
-    }
-
-    fn decode(plain: &[u8; INFO_LEN]) -> Result<Self, SlotError> {
-        let mut reader = Reader(plain);
-        let purpose = match reader.u8()? {
-            1 => Purpose::Password,
-            2 => Purpose::Recovery,
-            3 => Purpose::Device,
-            _ => return Err(SlotError::Newer { what: "purpose of a slot" }),
-        };
-        let created = reader.u64()?;
-        let len = usize::from(reader.u8()?);
-        if len > LABEL_LEN_MAX {
-            return Err(SlotError::Damaged("its label is too long"));
-        }
-        let label =
-            std::str::from_utf8(reader.bytes(len)?).map_err(|_| SlotError::Damaged("its label is not UTF-8"))?;
-        reader.zeros()?;
-        Ok(Self { purpose, created, label: label.to_owned() })
-    }
-}
-
-/// Takes fields off the front of bytes of a known length.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, len: usize) -> Result<&'a [u8], SlotError> {
-        let (field, rest) = self.0.split_at_checked(len).ok_or(SlotError::Damaged("it is cut short"))?;
-        self.0 = rest;
-        Ok(field)
-    }
-
-    fn array_ref<const N: usize>(&mut self) -> Result<&'a [u8; N], SlotError> {
-        self.bytes(N)?.try_into().map_err(|_| SlotError::Damaged("it is cut short"))
-    }
-
-    fn u8(&mut self) -> Result<u8, SlotError> {
-        Ok(u8::from_le_bytes(*self.array_ref()?))
-    }
-
-    fn u16(&mut self) -> Result<u16, SlotError> {
-        Ok(u16::from_le_bytes(*self.array_ref()?))
-    }
-
-    fn u32(&mut self) -> Result<u32, SlotError> {
-        Ok(u32::from_le_bytes(*self.array_ref()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, SlotError> {
-        Ok(u64::from_le_bytes(*self.array_ref()?))
-    }
-
-    fn zeros(self) -> Result<(), SlotError> {
-        if self.0.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(SlotError::Damaged("its padding is not empty")) }
-    }
-}
-
-/// How a slot's secret is stretched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stretch {
-    Argon2id(Cost),
-    None,
 }
 
 /// A sound key slot, locked.
@@ -557,21 +254,6 @@ impl fmt::Debug for SlotFile {
     }
 }
 
-impl Stretch {
-    fn apply(self, secret: &Secret, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, SlotError> {
-        match (self, secret) {
-            (Self::Argon2id(cost), Secret::Password(password)) => cost.stretch(password, salt),
-            (Self::None, Secret::Raw(bytes)) => {
-                let mut hasher = blake3::Hasher::new_derive_key("vault 2026 slot secret");
-                let stretched = Zeroizing::new(*hasher.update(salt).update(bytes).finalize().as_bytes());
-                hasher.zeroize();
-                Ok(stretched)
-            }
-            _ => Err(SlotError::WrongSecret),
-        }
-    }
-}
-
 fn commitment(stretched: &[u8; 32], before: &[u8]) -> blake3::Hash {
     blake3::keyed_hash(&Zeroizing::new(blake3::derive_key("vault 2026 slot commitment", stretched)), before)
 }
@@ -641,7 +323,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chunk::ChunkParams;
+    use crate::seal::secret::MEMORY_MIN;
     use crate::seal::tests::hex;
+    use crate::store::Delivery;
 
     const CHEAP: KdfParams = KdfParams::Explicit { memory_kib: MEMORY_MIN, passes: 1, lanes: 1 };
 
