@@ -2,6 +2,7 @@
 
 pub mod depot;
 pub mod read_file;
+pub mod walk;
 pub mod snapshot;
 pub mod restore;
 pub mod browse;

@@ -131,7 +131,7 @@ pub enum Feed {
     /// A regular file.
     File {
         /// The open file.
-        file: SourceFile,
+        file: Arc<SourceFile>,
         /// Ranges that hold data, in order.
         extents: Vec<(u64, u64)>,
         /// Whether it may be mapped.

@@ -6,39 +6,35 @@
 //! pool that works on the newest first, which keeps few folders open at a time; an idle thread takes the oldest, which
 //! keeps what lies together in the tree together in the segments.
 
-use std::collections::{BTreeMap, HashMap};
+mod finish;
+mod page;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
 
+use crate::catalogue::StatEntry;
 use crate::catalogue::stat::{FolderKey, FolderRows};
-use crate::catalogue::{StatEntry, StatRow};
-use crate::engine::depot::{Depot, Failed};
+use crate::engine::depot::Depot;
 use crate::engine::exclude::{ExcludeOptions, Rules};
-use crate::engine::read_file::{Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content};
+use crate::engine::read_file::ReadFailed;
 use crate::fs::{Dir, Names, OwnerNames, Stat};
-use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{Shown, join};
 use crate::progress::Progress;
-use crate::tree::entry::{LISTING_VERSION, flags};
-use crate::tree::{
-    ChunkSource, Entry, FileKind, Holes, IdReader, Skipped, Stream, StreamWriter, Time, decode_entry, encode_entry,
-};
-use crate::vault::{ReadError, TreeReader};
+use crate::tree::entry::flags;
+use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time, encode_entry};
+use crate::vault::TreeReader;
 
 /// Folders with more names than this are read in pages.
 const PAGE_MAX: usize = 4096;
 /// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
-/// Small files are read in batches of about this many bytes, so that other threads can take some.
-const BATCH_LEN: u64 = 4 << 20;
-/// Files from this size on are worked on by all threads at once.
-const SHARED_LEN: u64 = 32 << 20;
 
 /// Paths that are wanted, as a tree of names.
 #[derive(Debug, Default)]
@@ -101,7 +97,7 @@ pub struct Walk<'a> {
     /// Number of the session that writes rows.
     pub session: u64,
     /// Sessions whose rows are believed without looking chunks up.
-    pub trusted: std::collections::BTreeSet<u64>,
+    pub trusted: BTreeSet<u64>,
     /// Read every file.
     pub read_all: bool,
     /// What was changed from this time on may have been changed after it was read, too.
@@ -274,7 +270,7 @@ impl<'a> Walk<'a> {
         scope: &Scope<'s>,
         top: usize,
         name: &[u8],
-        path: &PathBuf,
+        path: &Path,
         wanted: Option<Arc<Wanted>>,
         rules: Rules,
     ) -> io::Result<()>
@@ -402,12 +398,11 @@ impl<'a> Walk<'a> {
     ) -> io::Result<Arc<Folder<'s>>> {
         let mut names = Names::new();
         dir.names(&mut names)?;
-        let has = |name: &[u8]| names.iter().any(|other| other == name);
-        let tagged = self.exclude.caches && has(b"CACHEDIR.TAG") && dir.is_cachedir_tagged();
+        let tagged = self.exclude.caches && has_name(&names, b"CACHEDIR.TAG") && dir.is_cachedir_tagged();
         let marker = if tagged {
             Some(b"CACHEDIR.TAG".to_vec())
         } else {
-            self.exclude.if_present.iter().find(|name| has(name)).cloned()
+            self.exclude.if_present.iter().find(|name| has_name(&names, name)).cloned()
         };
         if let Some(marker) = marker {
             // The folder stays, with what marks it, so that a restore is marked too.
@@ -474,337 +469,21 @@ impl<'a> Walk<'a> {
         let here = reader.has_rows(&key).unwrap_or(true);
         if here { key } else { reader.folder_of(identity).ok().flatten().unwrap_or(key) }
     }
+}
 
-    /// Reads one page of a folder: compares it with its rows, and spawns what has to be read.
-    fn read_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder<'s>>, index: usize)
-    where
-        'a: 's,
-    {
-        if self.stopped() {
-            return;
-        }
-        if index + 1 < folder.pages.len() {
-            // Only the next page, so that few are in memory at a time.
-            let folder = folder.clone();
-            scope.spawn(move |scope| self.read_page(scope, &folder, index + 1));
-        }
-        let range = folder.pages[index].clone();
-        let rows = self.old_rows(folder, &range);
-        let old_rows = rows.iter().filter_map(|row| row.entries.first().map(|entry| entry.name.clone())).collect();
-        let reused_session = rows.iter().all(|row| self.trusted.contains(&row.session));
-        let old_entries = rows.iter().map(|row| row.entries.len()).sum();
-        let mut old = Joined::new(rows, &self.trusted);
-        let page = Arc::new(Page {
-            folder: folder.clone(),
-            index,
-            outstanding: AtomicUsize::new(1),
-            slots: Mutex::new(Vec::with_capacity(range.len())),
-            old_rows,
-            old_entries,
-            reused_session,
-        });
-        let mut slots = Vec::with_capacity(range.len());
-        let mut folders = Vec::new();
-        let mut files = Vec::new();
-        for number in range {
-            let name = folder.names.get(number);
-            let Some(stat) = self.look(folder, name) else { continue };
-            let remembered = old.take(name);
-            let same = remembered.as_ref().filter(|(entry, _)| self.is_unchanged(entry, &stat));
-            let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
-            let mut slot = Slot {
-                stat: StatEntry {
-                    name: name.to_vec(),
-                    kind: stat.kind,
-                    inode: if is_racy { 0 } else { stat.ino },
-                    size: stat.size,
-                    mtime: stat.mtime,
-                    ctime: stat.ctime,
-                    entry: Vec::new(),
-                },
-                reused: false,
-            };
-            let slot_index = slots.len();
-            if stat.kind == FileKind::Directory {
-                let known = same.and_then(|(entry, _)| decode_entry(&entry.entry).ok().flatten()).map(|(entry, _)| entry);
-                folders.push((slot_index, stat, known));
-                slots.push(slot);
-                continue;
-            }
-            self.found.files.fetch_add(1, Relaxed);
-            self.found.bytes.fetch_add(stat.size, Relaxed);
-            let path = || join(&folder.path, name);
-            if stat.nlink > 1 {
-                lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path());
-            }
-            let reusable = same.filter(|(entry, trusted)| *trusted || self.is_stored(&entry.entry));
-            if let Some((entry, _)) = reusable {
-                slot.stat.entry.clone_from(&entry.entry);
-                slot.reused = slot.stat.inode == entry.inode;
-                self.found.files_unchanged.fetch_add(1, Relaxed);
-                self.progress.counters().files_unchanged.fetch_add(1, Relaxed);
-                self.progress.counters().add(1, stat.size);
-                slots.push(slot);
-                continue;
-            }
-            let counter = if remembered.is_some() { &self.found.files_changed } else { &self.found.files_new };
-            counter.fetch_add(1, Relaxed);
-            if stat.kind == FileKind::File {
-                files.push((slot_index, stat));
-            } else {
-                let entry = self.special_entry(&folder.dir, name, name, &stat);
-                self.progress.counters().add(1, 0);
-                match entry {
-                    Ok(entry) => self.encode(&entry, &path(), &mut slot.stat.entry),
-                    Err(error) => self.skip(&path(), error, false),
-                }
-            }
-            slots.push(slot);
-        }
-        *lock(&page.slots) = slots;
-        page.outstanding.fetch_add(folders.len() + files.len(), AcqRel);
-        // The pool takes the newest first: folders in reverse order, then the files of this page on top of them.
-        for (slot, stat, known) in folders.into_iter().rev() {
-            let page = page.clone();
-            scope.spawn(move |scope| self.enter_folder(scope, page, slot, &stat, known));
-        }
-        for batch in batches(files).into_iter().rev() {
-            let page = page.clone();
-            scope.spawn(move |scope| self.read_batch(scope, &page, batch));
-        }
-        self.leave(&page);
-    }
+/// Where a folder stands.
+struct Place {
+    path: Vec<u8>,
+    root_len: usize,
+    depth: usize,
+    root_dev: u64,
+    key: FolderKey,
+    old_key: FolderKey,
+}
 
-    /// The rows that may speak of a page.
-    fn old_rows(&self, folder: &Folder<'_>, range: &Range<usize>) -> Vec<StatRow> {
-        if range.is_empty() {
-            return Vec::new();
-        }
-        let (first, last) = (folder.names.get(range.start), folder.names.get(range.end - 1));
-        match self.depot.reader().rows(&folder.old_key, first, last) {
-            Ok(mut rows) => {
-                let bounds = |entry: &StatEntry| entry.name.as_slice() >= first && entry.name.as_slice() <= last;
-                rows.iter_mut().for_each(|row| row.entries.retain(bounds));
-                rows.retain(|row| !row.entries.is_empty());
-                rows
-            }
-            Err(error) => {
-                self.depot.fail(error.into());
-                Vec::new()
-            }
-        }
-    }
+/// What is called with a file's entry and what the file looked like when it had been read.
+type ReadDone<'s> = Box<dyn FnOnce(Result<(Entry, Stat), ReadFailed>) + Send + 's>;
 
-    /// Looks at one name; `None` if it is left out.
-    fn look(&self, folder: &Folder<'_>, name: &[u8]) -> Option<Stat> {
-        let path = join(&folder.path, name);
-        let below = path.get(folder.root_len..).unwrap_or_default();
-        let stat = match folder.dir.stat_at(name) {
-            Ok(stat) => stat,
-            // It was deleted since the folder was read: so it is not in the snapshot.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                self.skip(&path, error, false);
-                return None;
-            }
-        };
-        let is_folder = stat.kind == FileKind::Directory;
-        let is_large = self.exclude.larger_than.is_some_and(|limit| stat.kind == FileKind::File && stat.size > limit);
-        let is_nodump = self.exclude.nodump && stat.flags & flags::NODUMP != 0;
-        let is_own = is_folder && self.never.contains(&(stat.dev, stat.ino));
-        if is_large || is_nodump || is_own || folder.rules.exclude(below, is_folder) {
-            self.progress.detail(&format!("left out: {}", Shown(&path)));
-            return None;
-        }
-        Some(stat)
-    }
-
-    /// Whether a file is as it was when this entry was remembered.
-    fn is_unchanged(&self, old: &StatEntry, stat: &Stat) -> bool {
-        !self.read_all
-            && old.inode != 0
-            && old.inode == stat.ino
-            && old.kind == stat.kind
-            && old.size == stat.size
-            && old.mtime == stat.mtime
-            && old.ctime == stat.ctime
-    }
-
-    /// Whether all chunks of a remembered entry are stored.
-    fn is_stored(&self, entry: &[u8]) -> bool {
-        let Ok(Some((entry, _))) = decode_entry(entry) else { return false };
-        let hole_list = match &entry.holes {
-            Some(Holes::Stream(stream)) => Some(stream),
-            _ => None,
-        };
-        entry.content.iter().chain(hole_list).all(|stream| self.is_stream_stored(stream))
-    }
-
-    fn is_stream_stored(&self, stream: &Stream) -> bool {
-        if stream.depth == 0 {
-            return stream.ids.iter().all(|id| self.depot.is_stored(id));
-        }
-        let mut trees = lock(&self.trees);
-        let mut lists = Looked { trees: &mut trees, depot: self.depot, lost: false };
-        let mut ids = IdReader::new(stream);
-        loop {
-            match ids.next(&mut lists) {
-                Ok(Some(id)) if self.depot.is_stored(&id) => {}
-                Ok(None) => return !lists.lost,
-                Ok(Some(_)) | Err(_) => return false,
-            }
-        }
-    }
-
-    /// Encodes an entry; one that cannot be is listed and left out.
-    fn encode(&self, entry: &Entry, path: &[u8], out: &mut Vec<u8>) {
-        out.clear();
-        if let Err(error) = encode_entry(entry, out) {
-            self.skip(path, error, false);
-        }
-    }
-
-    /// Opens a folder inside another and spawns the reading of it.
-    fn enter_folder<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page<'s>>, slot: usize, stat: &Stat, known: Option<Entry>)
-    where
-        'a: 's,
-    {
-        if self.stopped() {
-            return;
-        }
-        let parent = page.folder.clone();
-        let name = lock(&page.slots)[slot].stat.name.clone();
-        let path = join(&parent.path, &name);
-        let unreadable = |error: &dyn std::fmt::Display| {
-            self.skip(&path, error, false);
-            // The folder itself is kept, empty, so that a restore has its metadata; the list says what is missing.
-            let entry = Entry { content: Some(Stream::EMPTY), ..self.plain_entry(&name, stat) };
-            self.found.folders.fetch_add(1, Relaxed);
-            let mut bytes = Vec::new();
-            self.encode(&entry, &path, &mut bytes);
-            let mut slots = lock(&page.slots);
-            slots[slot].stat.inode = 0;
-            slots[slot].stat.entry = bytes;
-            drop(slots);
-            self.leave(&page);
-        };
-        if parent.depth >= PATH_DEPTH_MAX {
-            return unreadable(&"it lies too deep");
-        }
-        let opened = parent.dir.open_dir(&name).and_then(|dir| {
-            let now = dir.stat()?;
-            let entry = match known {
-                Some(entry) if same_content(stat, &now) => entry,
-                _ => self.folder_entry(&name, &now, &dir)?,
-            };
-            Ok((dir, now, entry))
-        });
-        let (dir, now, entry) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return unreadable(&error),
-        };
-        if self.exclude.one_file_system && now.dev != parent.root_dev {
-            let entry = Entry { content: Some(Stream::EMPTY), ..entry };
-            self.found.folders.fetch_add(1, Relaxed);
-            let mut bytes = Vec::new();
-            self.encode(&entry, &path, &mut bytes);
-            lock(&page.slots)[slot].stat.entry = bytes;
-            return self.leave(&page);
-        }
-        let place = Place {
-            root_len: parent.root_len,
-            depth: parent.depth + 1,
-            root_dev: parent.root_dev,
-            key: child_key(&parent.key, &name),
-            old_key: child_key(&parent.old_key, &name),
-            path: path.clone(),
-        };
-        let wanted = match &parent.wanted {
-            Some(wanted) if !wanted.all => wanted.below.get(&name).cloned(),
-            _ => None,
-        };
-        let rules = parent.rules.clone();
-        match self.open_folder(Parent::Page(page.clone(), slot), dir, &now, entry, place, rules, wanted) {
-            // Straight on: the first page is read by the thread that opened the folder.
-            Ok(folder) => self.read_page(scope, &folder, 0),
-            Err(error) => unreadable(&error),
-        }
-    }
-
-    /// Reads some files of a page.
-    fn read_batch<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page<'s>>, batch: Vec<(usize, Stat)>)
-    where
-        'a: 's,
-    {
-        let folder = &page.folder;
-        for (slot, stat) in batch {
-            if self.stopped() {
-                return;
-            }
-            let name = lock(&page.slots)[slot].stat.name.clone();
-            let linked = (stat.nlink > 1).then(|| self.linked_entry(&name, &stat)).flatten();
-            if let Some(entry) = linked {
-                self.progress.counters().add(1, stat.size);
-                self.finish_file(page, slot, Ok((entry, stat)));
-                continue;
-            }
-            let spread = (stat.size >= SHARED_LEN).then_some(scope);
-            let page = page.clone();
-            self.read_file(spread, &folder.dir, &name, &stat, folder.local, Box::new(move |read| self.finish_file(&page, slot, read)));
-        }
-    }
-
-    /// The entry of a file that was already read under another name.
-    fn linked_entry(&self, name: &[u8], stat: &Stat) -> Option<Entry> {
-        let links = lock(&self.links);
-        let (entry, seen) = links.get(&(stat.dev, stat.ino))?.entry.as_ref()?;
-        same_content(seen, stat).then(|| Entry { name: name.to_vec(), ..entry.clone() })
-    }
-
-    /// Reads a regular file and makes its entry, then calls `done`.
-    fn read_file<'s>(&'s self, spread: Option<&Scope<'s>>, dir: &Dir, name: &[u8], stat: &Stat, local: bool, done: ReadDone<'s>)
-    where
-        'a: 's,
-    {
-        let opened = dir.open_file(name).and_then(|file| {
-            let is_sparse = stat.blocks.saturating_mul(512) < stat.size;
-            let extents = if is_sparse { file.extents(stat.size)? } else { None };
-            let xattrs = file.xattrs()?;
-            Ok((file, extents, xattrs))
-        });
-        let (file, extents, xattrs) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return done(Err(error.into())),
-        };
-        let name = name.to_vec();
-        let entry = move |content: Content, after: &Stat| Entry {
-            size: content.size,
-            content: Some(content.stream),
-            holes: content.holes,
-            torn: content.torn,
-            xattrs,
-            ..self.plain_entry(&name, after)
-        };
-        if stat.size <= SMALL_MAX && extents.is_none() {
-            let read = read_small(self.depot, &file, stat);
-            return done(read.map(|(content, after)| {
-                self.progress.counters().add(1, content.size);
-                self.progress.counters().bytes_read.fetch_add(content.size, Relaxed);
-                self.found.bytes_read.fetch_add(content.size, Relaxed);
-                (entry(content, &after), after)
-            }));
-        }
-        let ranges = extents.clone().unwrap_or_else(|| vec![(0, stat.size)]);
-        let again = dir.open_file(&name_of(&entry, &file));
-        let _ = again;
-        let before = stat.clone();
-        let second = match dup(&file) {
-            Ok(second) => second,
-            Err(error) => return done(Err(error.into())),
-        };
-        let feed = Feed::File { file, extents: ranges.clone(), map: local };
-        read_large(self.depot, feed, spread, self.progress, Box::new(move |read| {
-            let _ = (read, before, second, ranges, entry, done);
-        }));
-    }
+fn has_name(names: &Names, name: &[u8]) -> bool {
+    names.iter().any(|other| other == name)
 }
