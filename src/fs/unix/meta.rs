@@ -14,7 +14,9 @@ use super::process::privileged;
 #[cfg(not(target_os = "linux"))]
 use super::stat::stat_at;
 use super::stat::stat_fd;
-use super::xattr::{Node, fd_path};
+use super::xattr::Node;
+#[cfg(target_os = "linux")]
+use super::xattr::fd_path;
 use crate::fs::{Meta, Problem, Stat};
 use crate::path::Shown;
 use crate::tree::entry::flags;
