@@ -14,7 +14,9 @@ use super::process::privileged;
 #[cfg(not(target_os = "linux"))]
 use super::stat::stat_at;
 use super::stat::stat_fd;
-use super::xattr::{Node, fd_path};
+use super::xattr::Node;
+#[cfg(target_os = "linux")]
+use super::xattr::fd_path;
 use crate::fs::{Meta, Problem, Stat};
 use crate::path::Shown;
 use crate::tree::entry::flags;
@@ -52,7 +54,7 @@ pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
     }
     let (user_fits, group_fits) = set_owner(file, &stat, meta, &mut changed, &mut problems);
     if meta.options.xattrs {
-        set_xattrs(file, meta, &mut changed, &mut problems);
+        set_xattrs(file, &stat, meta, &mut changed, &mut problems);
     }
     let mut mode = meta.mode & 0o7777;
     if meta.kind == FileKind::File {
@@ -99,7 +101,7 @@ fn set_owner(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, proble
     (fits.0, group_fits)
 }
 
-fn set_xattrs(file: &Handle, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) {
+fn set_xattrs(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) {
     let refused = |error: Errno| matches!(error, Errno::PERM | Errno::ACCESS);
     let Some(node) = file.node() else {
         if !meta.xattrs.is_empty() {
@@ -118,6 +120,7 @@ fn set_xattrs(file: &Handle, meta: &Meta, changed: &mut bool, problems: &mut Vec
         if name == LABEL || meta.xattrs.iter().any(|(wanted, _)| wanted == name) {
             continue;
         }
+        make_writable(file, stat, changed);
         match node.remove(name) {
             Ok(()) => *changed = true,
             Err(error) if refused(error) || error == super::xattr::NO_ATTRIBUTE || error == Errno::OPNOTSUPP => {}
@@ -128,11 +131,30 @@ fn set_xattrs(file: &Handle, meta: &Meta, changed: &mut bool, problems: &mut Vec
         if present.contains(name) && node.get(name).is_ok_and(|old| old.as_ref() == Some(value)) {
             continue;
         }
+        make_writable(file, stat, changed);
         *changed = true;
         if let Err(error) = node.set(name, value) {
             let reserved = name.starts_with(b"trusted.") || name.starts_with(b"security.");
             problems.push(Problem::new(xattr(name), error.into(), reserved && refused(error) && !privileged()));
         }
+    }
+}
+
+/// A normal user may change attributes only of what he may write, whatever it is opened for. The mode is set later.
+fn make_writable(file: &Handle, stat: &Stat, changed: &mut bool) {
+    let needed = owner_needs(stat.kind);
+    if stat.mode & needed != needed && !privileged() {
+        // If this fails, so does what follows, and says so.
+        *changed |= file.chmod(stat.mode & 0o777 | needed).is_ok();
+    }
+}
+
+/// The rights without which an owner cannot work on his own file.
+fn owner_needs(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::File => 0o600,
+        FileKind::Directory => 0o700,
+        _ => 0,
     }
 }
 
@@ -157,11 +179,7 @@ pub fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
     if stat.flags & LOCKS != 0 {
         file.set_flags(0, LOCKS)?;
     }
-    let needed = match stat.kind {
-        FileKind::File => 0o600,
-        FileKind::Directory => 0o700,
-        _ => 0,
-    };
+    let needed = owner_needs(stat.kind);
     if stat.mode & needed != needed && !privileged() {
         file.chmod(stat.mode | needed)?;
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::Path;
 
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::AsFd as _;
 use rustix::fs::{
     AtFlags, Dev, FallocateFlags, FileType, Mode, OFlags, fallocate, linkat, makedev, mkdirat, openat, renameat,
     symlinkat, unlinkat,
@@ -285,7 +285,7 @@ impl TargetDir {
     #[cfg(target_os = "linux")]
     fn with_pinned<T>(&self, name: &[u8], act: impl FnOnce(&Handle) -> T) -> io::Result<T> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd: OwnedFd = openat(self.fd(), name, flags, Mode::empty())?;
+        let fd = openat(self.fd(), name, flags, Mode::empty())?;
         Ok(act(&Handle::Pinned(fd.as_fd())))
     }
 

@@ -120,7 +120,10 @@ fn every_kind_of_file_is_brought_back() {
             let wanted = Wanted::new(FileKind::File, 0o4751).xattr(b"user.b", b"\0\xff").xattr(b"user.a", b"");
             assert!(wanted.with(|meta| file.set_metadata(meta)).is_empty());
             wanted.check_read(&dir, name);
-            Wanted::new(FileKind::File, 0).xattr(b"user.b", b"other").check(&dir, name);
+            Wanted::new(FileKind::File, 0o400).xattr(b"user.b", b"other").check(&dir, name);
+            Wanted::new(FileKind::File, 0o400).xattr(b"user.c", b"third").check(&dir, name);
+            Wanted::new(FileKind::File, 0).check(&dir, name);
+            Wanted::new(FileKind::File, 0o444).xattr(b"user.d", b"fourth").check(&dir, name);
         }
         dir.make_dir(b"dir").unwrap();
         Wanted::new(FileKind::Directory, 0o1555).xattr(b"user.a", &[7; 3000]).check(&dir, b"dir");
