@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::stat::FolderRows;
 use crate::catalogue::{Catalogue, CatalogueError, Reader};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ObjectName};
 use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
@@ -55,13 +55,21 @@ enum Message {
     Rows(FolderRows),
 }
 
-/// What has been counted so far.
 #[derive(Debug, Default)]
-pub struct DepotCounters {
-    /// Bytes of new chunks of content.
-    pub bytes_new: AtomicU64,
+struct DepotCounters {
+    bytes_new: AtomicU64,
+    bytes_stored: AtomicU64,
+}
+
+/// What a run added to the store.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// The packs.
+    pub packs: Vec<ObjectName>,
+    /// Bytes of new chunks of content, before compression.
+    pub bytes_new: u64,
     /// Bytes put into the store.
-    pub bytes_stored: AtomicU64,
+    pub bytes_stored: u64,
 }
 
 /// What the depot and its publisher share.
@@ -147,8 +155,15 @@ impl<'a> Depot<'a> {
             failed: AtomicBool::new(false),
             counters: DepotCounters::default(),
         });
-        let publisher =
-            Publisher { shared: shared.clone(), received, packs: Vec::new(), rows: Vec::new(), weight: 0, chunks: 0 };
+        let publisher = Publisher {
+            shared: shared.clone(),
+            received,
+            packs: Vec::new(),
+            names: Vec::new(),
+            rows: Vec::new(),
+            weight: 0,
+            chunks: 0,
+        };
         let depot = Self {
             shared,
             options,
@@ -305,12 +320,6 @@ impl<'a> Depot<'a> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// What has been counted so far: bytes of new content, and bytes put into the store.
-    pub fn counted(&self) -> (u64, u64) {
-        let counters = &self.shared.counters;
-        (counters.bytes_new.load(Relaxed), counters.bytes_stored.load(Relaxed))
-    }
-
     /// Takes chunks of trees on behalf of the calling thread.
     pub const fn meta_sink(&self) -> MetaSink<'_, 'a> {
         MetaSink(self)
@@ -337,6 +346,7 @@ pub struct Publisher<'a> {
     shared: Arc<Shared<'a>>,
     received: Receiver<Message>,
     packs: Vec<NewPack>,
+    names: Vec<ObjectName>,
     rows: Vec<FolderRows>,
     weight: usize,
     chunks: usize,
@@ -348,7 +358,7 @@ impl Publisher<'_> {
     ///
     /// # Errors
     /// The first failure of the run, if the depot has not returned it.
-    pub fn run(mut self, progress: &dyn Progress) -> Result<DepotCounters, VaultError> {
+    pub fn run(mut self, progress: &dyn Progress) -> Result<Published, VaultError> {
         while let Ok(message) = self.received.recv() {
             if self.shared.failed.load(Relaxed) {
                 continue; // what comes now is thrown away, so that nobody waits to hand it over
@@ -371,10 +381,12 @@ impl Publisher<'_> {
         }
         let failure = lock(&self.shared.failure).take();
         let counters = &self.shared.counters;
-        let counted = |counter: &AtomicU64| AtomicU64::new(counter.load(Relaxed));
-        let counters =
-            DepotCounters { bytes_new: counted(&counters.bytes_new), bytes_stored: counted(&counters.bytes_stored) };
-        failure.map_or(Ok(counters), Err)
+        let published = Published {
+            packs: self.names,
+            bytes_new: counters.bytes_new.load(Relaxed),
+            bytes_stored: counters.bytes_stored.load(Relaxed),
+        };
+        failure.map_or(Ok(published), Err)
     }
 
     fn put(&mut self, pack: FinishedPack, progress: &dyn Progress) -> Result<(), VaultError> {
@@ -383,6 +395,7 @@ impl Publisher<'_> {
         self.shared.counters.bytes_stored.fetch_add(len, Relaxed);
         progress.counters().bytes_stored.fetch_add(len, Relaxed);
         self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
+        self.names.push(pack.name);
         self.packs.push(NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer });
         Ok(())
     }

@@ -204,6 +204,11 @@ impl Vault {
         self.log().findings.clone()
     }
 
+    /// The packs that the store listed last.
+    pub fn pack_names(&self) -> Vec<ObjectName> {
+        self.log().packs.keys().copied().collect()
+    }
+
     /// Packs that are condemned: writers treat them as absent.
     pub fn condemned(&self) -> std::collections::HashSet<ObjectName> {
         let log = self.log();

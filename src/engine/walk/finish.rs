@@ -13,7 +13,7 @@ use crate::tree::{Entry, Stream};
 
 impl Walk<'_> {
     /// Enters a file that was read, or that could not be.
-    pub(super) fn finish_file(&self, page: &Arc<Page<'_>>, slot: usize, read: Result<(Entry, Stat), ReadFailed>) {
+    pub(super) fn finish_file(&self, page: &Arc<Page>, slot: usize, read: Result<(Entry, Stat), ReadFailed>) {
         match read {
             Ok((entry, stat)) => {
                 let path = || join(&page.folder.path, &entry.name);
@@ -53,7 +53,7 @@ impl Walk<'_> {
     }
 
     /// One part of a page is finished. If it was the last one, goes on with the folder, and with its parents.
-    pub(super) fn leave(&self, page: &Arc<Page<'_>>) {
+    pub(super) fn leave(&self, page: &Arc<Page>) {
         let mut page = page.clone();
         loop {
             if page.outstanding.fetch_sub(1, AcqRel) > 1 || self.stopped() {
@@ -77,7 +77,7 @@ impl Walk<'_> {
     }
 
     /// Adds a finished page to its folder's listing. Returns the listing if it was the last one.
-    fn finish_page(&self, page: &Page<'_>) -> Option<Stream> {
+    fn finish_page(&self, page: &Page) -> Option<Stream> {
         let folder = &page.folder;
         let mut slots = std::mem::take(&mut *lock(&page.slots));
         // What could not be read, or was left out at the last moment, has no entry.
@@ -90,7 +90,8 @@ impl Walk<'_> {
         let row = StatRow { session: self.session, entries: slots.into_iter().map(|slot| slot.stat).collect() };
         let mut state = lock(&folder.state);
         if !keep {
-            let stale = page.old_rows.iter().filter(|name| Some(*name) != first.as_ref() && folder.key == folder.old_key);
+            let stale =
+                page.old_rows.iter().filter(|name| Some(*name) != first.as_ref() && folder.key == folder.old_key);
             state.rows.stale.extend(stale.cloned());
             state.rows.rows.push(row);
         }
@@ -98,7 +99,7 @@ impl Walk<'_> {
     }
 
     /// Writes pages to the listing in their order.
-    fn deliver(&self, folder: &Folder<'_>, state: &mut super::FolderState, index: usize, bytes: Vec<u8>) -> Option<Stream> {
+    fn deliver(&self, folder: &Folder, state: &mut super::FolderState, index: usize, bytes: Vec<u8>) -> Option<Stream> {
         let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
         state.waiting.insert(index, bytes);
         loop {

@@ -139,16 +139,16 @@ pub struct SkippedList {
 }
 
 /// What an entry belongs to.
-enum Parent<'s> {
+enum Parent {
     /// The top folder's entry of this number.
     Top(usize),
     /// An entry of a page.
-    Page(Arc<Page<'s>>, usize),
+    Page(Arc<Page>, usize),
 }
 
 /// A folder that is being read.
-struct Folder<'s> {
-    parent: Parent<'s>,
+struct Folder {
+    parent: Parent,
     /// Its entry, without the listing.
     entry: Mutex<Option<Entry>>,
     dir: Dir,
@@ -179,8 +179,8 @@ struct FolderState {
 }
 
 /// Some neighbouring entries of a folder.
-struct Page<'s> {
-    folder: Arc<Folder<'s>>,
+struct Page {
+    folder: Arc<Folder>,
     index: usize,
     /// Entries that are not finished, and one for the thread that reads the page.
     outstanding: AtomicUsize,
@@ -224,7 +224,9 @@ fn pages(names: &Names) -> Vec<Range<usize>> {
     let mut start = 0;
     for (index, name) in names.iter().enumerate() {
         // FNV-1a: this decides only about the cache, not about what is stored.
-        let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = name
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         if (hash >> 24) & PAGE_MASK == 0 || index + 1 - start == 2 * PAGE_MAX {
             pages.push(start..index + 1);
             start = index + 1;
@@ -249,7 +251,8 @@ impl<'a> Walk<'a> {
             self.found.unreadable.fetch_add(1, Relaxed);
         }
         let mut bytes = Vec::new();
-        let encoded = serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+        let encoded =
+            serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
         let mut list = lock(&self.skipped);
         if encoded.is_ok() {
             // A failure of the store ends the run elsewhere.
@@ -294,7 +297,14 @@ impl<'a> Walk<'a> {
             hasher.update(&self.source).update(path.as_os_str().as_encoded_bytes());
             let key = truncated(&hasher);
             let entry = self.folder_entry(name, &stat, &dir)?;
-            let place = Place { path: name.to_vec(), root_len: name.len() + 1, depth: 0, root_dev: stat.dev, key, old_key: key };
+            let place = Place {
+                path: name.to_vec(),
+                root_len: name.len() + 1,
+                depth: 0,
+                root_dev: stat.dev,
+                key,
+                old_key: key,
+            };
             // The names are read here, so that an unreadable root is an error.
             let folder = self.open_folder(Parent::Top(top), dir, &stat, entry, place, rules, wanted)?;
             scope.spawn(move |scope| self.read_page(scope, &folder, 0));
@@ -388,14 +398,14 @@ impl<'a> Walk<'a> {
     #[allow(clippy::too_many_arguments)] // what a folder is made of
     fn open_folder<'s>(
         &self,
-        parent: Parent<'s>,
+        parent: Parent,
         dir: Dir,
         stat: &Stat,
         entry: Entry,
         place: Place,
         rules: Rules,
         wanted: Option<Arc<Wanted>>,
-    ) -> io::Result<Arc<Folder<'s>>> {
+    ) -> io::Result<Arc<Folder>> {
         let mut names = Names::new();
         dir.names(&mut names)?;
         let tagged = self.exclude.caches && has_name(&names, b"CACHEDIR.TAG") && dir.is_cachedir_tagged();

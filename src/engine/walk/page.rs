@@ -12,7 +12,9 @@ use rayon::Scope;
 
 use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::depot::Depot;
-use crate::engine::read_file::{Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content};
+use crate::engine::read_file::{
+    Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
+};
 use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key, lock};
 use crate::fs::{Dir, SourceFile, Stat};
 use crate::id::ChunkId;
@@ -31,7 +33,7 @@ const RETRY_MAX: u64 = 64 << 20;
 
 impl<'a> Walk<'a> {
     /// Reads one page of a folder: compares it with its rows, and spawns what has to be read.
-    fn read_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder<'s>>, index: usize)
+    pub(super) fn read_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, index: usize)
     where
         'a: 's,
     {
@@ -81,7 +83,8 @@ impl<'a> Walk<'a> {
             };
             let slot_index = slots.len();
             if stat.kind == FileKind::Directory {
-                let known = same.and_then(|(entry, _)| decode_entry(&entry.entry).ok().flatten()).map(|(entry, _)| entry);
+                let known =
+                    same.and_then(|(entry, _)| decode_entry(&entry.entry).ok().flatten()).map(|(entry, _)| entry);
                 folders.push((slot_index, stat, known));
                 slots.push(slot);
                 continue;
@@ -131,7 +134,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The rows that may speak of a page.
-    fn old_rows(&self, folder: &Folder<'_>, range: &Range<usize>) -> Vec<StatRow> {
+    fn old_rows(&self, folder: &Folder, range: &Range<usize>) -> Vec<StatRow> {
         if range.is_empty() {
             return Vec::new();
         }
@@ -151,7 +154,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks at one name; `None` if it is left out.
-    fn look(&self, folder: &Folder<'_>, name: &[u8]) -> Option<Stat> {
+    fn look(&self, folder: &Folder, name: &[u8]) -> Option<Stat> {
         let path = join(&folder.path, name);
         let below = path.get(folder.root_len..).unwrap_or_default();
         let stat = match folder.dir.stat_at(name) {
@@ -212,7 +215,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Encodes an entry; one that cannot be is listed and left out.
-    fn encode(&self, entry: &Entry, path: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, entry: &Entry, path: &[u8], out: &mut Vec<u8>) {
         out.clear();
         if let Err(error) = encode_entry(entry, out) {
             self.skip(path, error, false);
@@ -220,7 +223,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Opens a folder inside another and spawns the reading of it.
-    fn enter_folder<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page<'s>>, slot: usize, stat: &Stat, known: Option<Entry>)
+    fn enter_folder<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page>, slot: usize, stat: &Stat, known: Option<Entry>)
     where
         'a: 's,
     {
@@ -287,7 +290,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads some files of a page.
-    fn read_batch<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page<'s>>, batch: Vec<(usize, Stat)>)
+    fn read_batch<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, batch: Vec<(usize, Stat)>)
     where
         'a: 's,
     {
@@ -305,7 +308,14 @@ impl<'a> Walk<'a> {
             }
             let spread = (stat.size >= SHARED_LEN).then_some(scope);
             let page = page.clone();
-            self.read_file(spread, &folder.dir, &name, &stat, folder.local, Box::new(move |read| self.finish_file(&page, slot, read)));
+            self.read_file(
+                spread,
+                &folder.dir,
+                &name,
+                &stat,
+                folder.local,
+                Box::new(move |read| self.finish_file(&page, slot, read)),
+            );
         }
     }
 
@@ -317,8 +327,15 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads a regular file and makes its entry, then calls `done`.
-    fn read_file<'s>(&'s self, spread: Option<&Scope<'s>>, dir: &Dir, name: &[u8], stat: &Stat, local: bool, done: ReadDone<'s>)
-    where
+    pub(super) fn read_file<'s>(
+        &'s self,
+        spread: Option<&Scope<'s>>,
+        dir: &Dir,
+        name: &[u8],
+        stat: &Stat,
+        local: bool,
+        done: ReadDone<'s>,
+    ) where
         'a: 's,
     {
         let opened = dir.open_file(name).and_then(|file| {
@@ -387,8 +404,12 @@ impl<'a> Walk<'a> {
                 // If it was cut off in between, nothing is known of its holes any more.
                 Ok(Content { size: stream.len, stream, holes: None, torn })
             } else {
-                holes_between(&large.extents, large.before.size, self.depot)
-                    .map(|holes| Content { stream, holes, size: large.before.size, torn })
+                holes_between(&large.extents, large.before.size, self.depot).map(|holes| Content {
+                    stream,
+                    holes,
+                    size: large.before.size,
+                    torn,
+                })
             };
             done(content.map(|content| (content, after)).map_err(ReadFailed::from));
         };
