@@ -105,9 +105,9 @@ mod tests {
         assert_eq!(
             render(&snapshots, &TimeZone::UTC, Some(80)),
             [
-                "Date              Id        Source       Host    Files     Size     Stored  Verdict",
-                "2026-11-20 00:00  1f2e0000  …/Documents  laptop  2,000  5.0 MiB  256.0 KiB  complete",
-                "2026-11-21 00:00  3a000000  etc          laptop  2,000  5.0 MiB  256.0 KiB  partial",
+                "Date              Id        Source           Files     Size     Stored  Verdict",
+                "2026-11-20 00:00  1f2e0000  …e/me/Documents  2,000  5.0 MiB  256.0 KiB  complete",
+                "2026-11-21 00:00  3a000000  etc              2,000  5.0 MiB  256.0 KiB  partial",
             ]
         );
         snapshots[0].body.tags = vec!["a".into(), "b\x1b".into()];

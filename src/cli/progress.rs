@@ -1,5 +1,6 @@
 //! Progress on a terminal, warnings, and Ctrl-C.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::io::IsTerminal;
@@ -305,17 +306,12 @@ fn line(phase: Phase, numbers: Numbers, pace: &Pace) -> String {
 fn bar(done: u64, goal: u64) -> String {
     let percent = (u128::from(done) * 100 / u128::from(goal.max(1))).min(99) as u64;
     let full = percent * BAR_WIDTH / 100;
-    let bar: String = (0..BAR_WIDTH)
-        .map(|n| {
-            if n < full {
-                '='
-            } else if n == full {
-                '>'
-            } else {
-                ' '
-            }
-        })
-        .collect();
+    let cell = |n: u64| match n.cmp(&full) {
+        Ordering::Less => '=',
+        Ordering::Equal => '>',
+        Ordering::Greater => ' ',
+    };
+    let bar: String = (0..BAR_WIDTH).map(cell).collect();
     format!("[{bar}] {percent:2} %")
 }
 

@@ -1,6 +1,7 @@
 //! Which snapshot is meant: `latest~2`, the start of an id, a date; and the path inside it.
 
 use std::ffi::OsStr;
+use std::fmt::Write;
 
 use jiff::tz::TimeZone;
 use vault::path::Shown;
@@ -127,8 +128,8 @@ fn which(name: &str, zone: &TimeZone) -> Result<Which, String> {
 fn ambiguous(prefix: &str, fitting: &[&SnapshotInfo], zone: &TimeZone) -> Failure {
     let mut what = format!("{prefix} is the start of {} ids:", fitting.len());
     for info in fitting.iter().take(AMBIGUOUS_SHOWN) {
-        what +=
-            &format!("\n  {}  {}  {}", info.id, dates::shown(info.body.time, zone), Shown(info.body.source.as_bytes()));
+        let (date, source) = (dates::shown(info.body.time, zone), Shown(info.body.source.as_bytes()));
+        let _ = write!(what, "\n  {}  {date}  {source}", info.id);
     }
     if fitting.len() > AMBIGUOUS_SHOWN {
         what += "\n  ...";

@@ -181,7 +181,11 @@ mod tests {
                 "3d4c  /etc         laptop      5 B",
             ],
         );
-        check("monthly", Some(25), &["Id    Source       Size", "1f2e  …cuments  1.2 GiB", "3d4c  /etc          5 B"]);
+        check(
+            "monthly",
+            Some(25),
+            &["Id    Source         Size", "1f2e  …Documents  1.2 GiB", "3d4c  /etc            5 B"],
+        );
     }
 
     #[test]
