@@ -19,3 +19,4 @@ pub mod log;
 pub mod catalogue;
 pub mod vault;
 pub mod fs;
+pub mod engine;

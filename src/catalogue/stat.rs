@@ -238,6 +238,15 @@ impl Reader {
         Ok(self.stat.folders.get(identity)?.map(|folder| *folder.value()))
     }
 
+    /// Whether there are rows of a folder.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn has_rows(&self, folder: &FolderKey) -> Result<bool, CatalogueError> {
+        let (low, high) = (row_key(folder, b""), row_key(folder, &[0xff; 2]));
+        Ok(self.stat.stat.range(low.as_slice()..=high.as_slice())?.next().transpose()?.is_some())
+    }
+
     /// The rows of a folder that may hold entries from `first` to `last` (names, both included), in order. Damaged rows are
     /// passed over: their files are read again.
     ///

@@ -5,7 +5,7 @@
 //! same on what `std` alone can do, and says `Unsupported` for the rest.
 
 mod names;
-#[cfg(not(unix))]
+#[cfg(any(not(unix), test))]
 pub mod portable;
 #[cfg(unix)]
 mod unix;
@@ -22,7 +22,9 @@ pub use portable::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, low_priority, privileged, raise_file_limit,
 };
 #[cfg(unix)]
-pub use unix::{Dir, OwnerNames, SourceFile, Window, low_priority, privileged, raise_file_limit};
+pub use unix::{
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, low_priority, privileged, raise_file_limit,
+};
 
 /// What a file system says about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +108,8 @@ pub struct Problem {
     /// What the system said.
     #[source]
     pub error: io::Error,
-    /// Nothing is wrong: this user, or this file system, simply cannot have it. Said once in a summary.
+    /// Nothing is wrong: a normal user simply may not set it, or few file systems have it (compression). Said once in
+    /// a summary.
     pub expected: bool,
 }
 

@@ -4,7 +4,6 @@
 //! it, and copied into the pack. A pack that is full and has all its segments is closed by whichever thread comes last,
 //! and handed on to be put into the store.
 
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::id::{ChunkId, ObjectName};
@@ -56,8 +55,11 @@ pub struct PackWriter<'a> {
     pack_len: usize,
     verify: bool,
     open: Mutex<Option<Arc<OpenPack>>>,
-    finished: SyncSender<FinishedPack>,
+    finished: Box<HandOn<'a>>,
 }
+
+/// Takes a finished pack; `false` if it is not wanted any more.
+type HandOn<'a> = dyn Fn(FinishedPack) -> bool + Send + Sync + 'a;
 
 /// A lock is never held while foreign code runs, so a poisoned one still guards a consistent value.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,8 +69,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'a> PackWriter<'a> {
     /// A writer whose finished packs go to `finished`. With `verify`, every segment is opened and hashed again before it
     /// is accepted.
-    pub fn new(keys: &'a Keys, kind: ObjectKind, verify: bool, finished: SyncSender<FinishedPack>) -> Self {
-        Self { keys, kind, pack_len: PACK_LEN, verify, open: Mutex::new(None), finished }
+    pub fn new(
+        keys: &'a Keys,
+        kind: ObjectKind,
+        verify: bool,
+        finished: impl Fn(FinishedPack) -> bool + Send + Sync + 'a,
+    ) -> Self {
+        Self { keys, kind, pack_len: PACK_LEN, verify, open: Mutex::new(None), finished: Box::new(finished) }
     }
 
     /// Seals a segment into a pack; returns its sealed length. The decompressor is used to verify it.
@@ -191,7 +198,11 @@ impl<'a> PackWriter<'a> {
         bytes.extend_from_slice(trailer.as_bytes());
         let footer = std::mem::take(&mut state.footer);
         let finished = FinishedPack { kind: self.kind, name: pack.sealer.name(), bytes, footer };
-        self.finished.send(finished).map_err(|_| PackError::Seal("writing to the store has stopped".to_owned()))
+        if (self.finished)(finished) {
+            Ok(())
+        } else {
+            Err(PackError::Seal("writing to the store has stopped".to_owned()))
+        }
     }
 }
 

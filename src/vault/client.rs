@@ -214,8 +214,8 @@ impl Vault {
         fits.then_some(state)
     }
 
-    /// Publishes a record of this client, which joins first if it has to. The log should have been read just before.
-    /// Returns the name of the record's object.
+    /// Publishes a record of this client, which joins first if it has to. The store is looked at once more before; if
+    /// `confirm` then says no, nothing is published. Returns the name of the record's object, or `None`.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -224,21 +224,24 @@ impl Vault {
         body: RecordBody,
         time: Time,
         own: Option<&Session>,
+        confirm: impl FnOnce(&Self) -> bool,
         progress: &dyn Progress,
-    ) -> Result<ObjectName, VaultError> {
+    ) -> Result<Option<ObjectName>, VaultError> {
         let path = self.state().join("client.lock");
         let lock =
             File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
         lock.lock().map_err(state_error("lock", &path))?;
         // Another process of this client may have written since.
         self.refresh(progress)?;
+        if !confirm(self) {
+            return Ok(None);
+        }
         let loaded = ClientState::load(self.state());
         let mut state = match loaded.clone().and_then(|state| self.fitting(state)) {
             Some(state) => state,
             None => self.join(loaded, time, own, progress)?,
         };
-        let name = self.put_record(&mut state, body, time, own)?;
-        Ok(name)
+        self.put_record(&mut state, body, time, own).map(Some)
     }
 
     /// Joins as a new client, in place of earlier ones of this machine, user and folder.

@@ -2,11 +2,10 @@
 
 use crate::chunk::ChunkParams;
 use crate::id::VaultId;
-use crate::seal::slot::{KdfParams, Keyring, Purpose, Secret, SlotFile};
-use crate::seal::vault_file::VaultFile;
-use crate::seal::{MasterKey, random};
+use crate::progress::Progress;
+use crate::seal::{KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, random};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
-use crate::vault::VaultError;
+use crate::vault::{Vault, VaultError};
 
 /// How a vault is made.
 pub struct CreateOptions {
@@ -24,6 +23,25 @@ pub struct CreateOptions {
     pub now: u64,
     /// Where to put a recovery key: a second slot that opens with it.
     pub recovery: Option<Secret>,
+}
+
+impl Vault {
+    /// Puts the VAULT file again if it is missing: everything in it is known.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn mend_vault_file(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        match self.store().len(&ObjectKey::Vault) {
+            Err(StoreError::Missing { .. }) => {
+                let file = VaultFile { id: self.id(), features: 0 };
+                self.store().put(&ObjectKey::Vault, file.encode().as_bytes())?;
+                progress.warn("the VAULT file was missing; it has been made again");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
 }
 
 /// Puts both copies of a key slot.
@@ -71,6 +89,6 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<VaultId, Vau
         let slot = SlotFile::create(&keyring, recovery, Purpose::Recovery, "recovery key", options.now, options.kdf)?;
         put_slot(store, &slot)?;
     }
-    store.put(&ObjectKey::Vault, &VaultFile::new(id).encode())?;
+    store.put(&ObjectKey::Vault, VaultFile { id, features: 0 }.encode().as_bytes())?;
     Ok(id)
 }

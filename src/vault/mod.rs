@@ -21,8 +21,7 @@ use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ClientId, ObjectName, VaultId};
 use crate::log::{Chains, Finding, RecordBody, RecordError};
 use crate::pack::PackError;
-use crate::seal::slot::Keyring;
-use crate::seal::{Keys, ObjectKind, SealError};
+use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError};
 use crate::store::{Delivery, Store, StoreError};
 use crate::tree::Snapshot;
 
@@ -46,6 +45,8 @@ pub enum VaultError {
     WrongSecret {
         /// Where.
         place: String,
+        /// It looks like a recovery key with a typing mistake.
+        mistyped: bool,
     },
     /// Key slots are there, but none of them is whole.
     #[error("no key slot of the vault in {place} is readable: {what}")]
@@ -78,6 +79,9 @@ pub enum VaultError {
     /// Sealing failed.
     #[error("cannot seal: {0}")]
     Seal(#[from] SealError),
+    /// A key slot could not be made.
+    #[error("cannot make a key slot: {0}")]
+    Slot(#[from] SlotError),
     /// The folder for this machine's state cannot be used.
     #[error("cannot {action} {path}")]
     State {
@@ -198,6 +202,24 @@ impl Vault {
     /// What is wrong with the log.
     pub fn findings(&self) -> Vec<Finding> {
         self.log().findings.clone()
+    }
+
+    /// The packs that the store listed last.
+    pub fn pack_names(&self) -> Vec<ObjectName> {
+        self.log().packs.keys().copied().collect()
+    }
+
+    /// Packs that are condemned: writers treat them as absent.
+    pub fn condemned(&self) -> std::collections::HashSet<ObjectName> {
+        let log = self.log();
+        let mut condemned = std::collections::HashSet::new();
+        for link in log.chains.links() {
+            if let RecordBody::Condemn(packs) = &link.record.body {
+                condemned.extend(packs.iter().map(|pack| pack.name));
+            }
+        }
+        condemned.retain(|name| log.packs.contains_key(name));
+        condemned
     }
 
     /// Objects that could not be read.

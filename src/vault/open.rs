@@ -14,9 +14,10 @@ use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::{Chains, Link, Record, RecordBody, RecordError};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress};
-use crate::seal::slot::{Keyring, Secret, SlotFile, UnlockError, unlock_any};
-use crate::seal::vault_file::{VaultFile, VaultFileError};
-use crate::seal::{Keys, ObjectKind};
+use crate::seal::{
+    Keyring, Keys, ObjectKind, SLOT_LEN, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError,
+    unlock_any,
+};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::client::{ClientState, Identity};
 use crate::vault::{BadObject, LogState, Vault, VaultError};
@@ -58,8 +59,9 @@ impl Slots {
         let mut slots = Self { copies: Vec::new(), bad: Vec::new() };
         for name in names {
             let key = ObjectKey::Named(Kind::Key, name);
-            let parsed = match store.get(&key, crate::seal::slot::SLOT_LEN as u64) {
-                Ok(bytes) => SlotFile::parse(&bytes).map_err(|error| (error.to_string(), error.is_newer())),
+            let parsed = match store.get(&key, SLOT_LEN as u64) {
+                Ok(bytes) => SlotFile::parse(&bytes)
+                    .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),
                 Err(error @ StoreError::Gone { .. }) => return Err(error),
                 Err(error) => Err((error.to_string(), false)),
             };
@@ -91,8 +93,10 @@ fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<Vaul
     };
     match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
         Ok(bytes) => match VaultFile::parse(&bytes) {
-            Ok(file) => Ok(Some(file.id())),
-            Err(VaultFileError::Newer(what)) => Err(VaultError::Newer { place: store.place(), what }),
+            Ok(file) => Ok(Some(file.id)),
+            Err(VaultFileError::Newer { what }) => {
+                Err(VaultError::Newer { place: store.place(), what: what.to_owned() })
+            }
             Err(error) => damaged(error.to_string()),
         },
         Err(StoreError::Missing { .. }) => damaged("it is missing".to_owned()),
@@ -125,7 +129,9 @@ fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Resul
     }
     match unlock_any(&candidates, secret) {
         Ok((_, keyring)) => Ok(keyring),
-        Err(UnlockError::Wrong) => Err(VaultError::WrongSecret { place: place() }),
+        Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {
+            Err(VaultError::WrongSecret { place: place(), mistyped: matches!(error, UnlockError::Mistyped) })
+        }
         Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
     }
 }

@@ -1,8 +1,10 @@
 //! Opening and listing, shared by both sides.
 
+use std::fs::File;
 use std::io;
 #[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
@@ -38,6 +40,16 @@ pub fn open_parent(dir: impl AsFd, (dev, ino): (u64, u64)) -> io::Result<OwnedFd
     }
 }
 
+/// Reads at a position. Returns how many bytes were read: none at the end.
+pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buf, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Calls again when a signal came in between.
 pub fn retried<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
@@ -50,6 +62,7 @@ pub fn retried<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io
 
 /// Adds the names in a directory that is read from its beginning, without `.` and `..`.
 #[cfg(target_os = "linux")]
+#[allow(clippy::large_stack_arrays)] // much cheaper than memory of its own for each directory
 pub fn list(dir: impl AsFd, out: &mut Names) -> io::Result<()> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
     let mut entries = rustix::fs::RawDir::new(dir.as_fd(), &mut buffer);

@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, OFlags, SeekFrom, fstatfs, readlinkat, seek, statat};
 use rustix::io::Errno;
 
-use super::open::{DIRECTORY, FILE, list, open_parent, open_quietly};
+use super::open::{DIRECTORY, FILE, list, open_parent, open_quietly, read_at};
 use super::stat::{stat_at, stat_fd};
 use super::window::Window;
 use super::xattr::{Node, Xattrs, fd_path};
@@ -43,6 +42,10 @@ impl Dir {
     /// need not keep as many handles.
     pub fn open_parent(&self, dev_ino: (u64, u64)) -> io::Result<Self> {
         open_parent(&self.fd, dev_ino).map(Self::new)
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     fn new(fd: OwnedFd) -> Self {
@@ -195,12 +198,7 @@ impl SourceFile {
 
     /// Reads at a position; fewer bytes than asked for are normal, none means the end.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match self.file.read_at(buf, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        read_at(&self.file, buf, offset)
     }
 
     /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.

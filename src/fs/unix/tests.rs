@@ -1,5 +1,6 @@
 //! Real files of every kind, read and brought back.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,8 +20,10 @@ fn scratch() -> Vec<TempDir> {
 }
 
 fn name(bytes: &[u8]) -> &Path {
-    Path::new(std::ffi::OsStr::from_bytes(bytes))
+    Path::new(OsStr::from_bytes(bytes))
 }
+
+mod target;
 
 mod source {
     use super::*;
@@ -110,7 +113,9 @@ mod source {
             let extents = |len: u64, data: &[u64]| {
                 let file = File::create(dir.path().join("file")).unwrap();
                 file.set_len(len).unwrap();
-                data.iter().for_each(|&at| file.write_all_at(&[7; 65536], at).unwrap());
+                for &at in data {
+                    file.write_all_at(&vec![7; 65536], at).unwrap();
+                }
                 let source = Dir::open(dir.path()).unwrap().open_file(b"file").unwrap();
                 assert_eq!(source.stat().unwrap().size, len);
                 source.extents(len).unwrap()

@@ -24,6 +24,7 @@ pub enum Node<'a> {
     /// A path whose last component is not followed.
     Link(CString),
     /// A path that is followed: a link of the system itself to an open file.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // only Linux has such links
     Magic(CString),
 }
 
@@ -111,12 +112,15 @@ impl Node<'_> {
     }
 }
 
+/// What the system says if there is no such attribute.
 #[cfg(target_os = "linux")]
-const NO_ATTRIBUTE: Errno = Errno::NODATA;
+pub const NO_ATTRIBUTE: Errno = Errno::NODATA;
+/// What the system says if there is no such attribute.
 #[cfg(target_os = "macos")]
-const NO_ATTRIBUTE: Errno = Errno::NOATTR;
+pub const NO_ATTRIBUTE: Errno = Errno::NOATTR;
+/// Not told apart.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-const NO_ATTRIBUTE: Errno = Errno::NOENT;
+pub const NO_ATTRIBUTE: Errno = Errno::NOENT;
 
 /// Calls with a small buffer, and with larger ones while the answer does not fit.
 fn read_growing(mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {

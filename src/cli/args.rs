@@ -1,0 +1,467 @@
+//! The command line: every command, option and help text.
+
+mod snapshot;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgAction;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+pub use snapshot::SnapshotArgs;
+
+use crate::cli::units;
+
+/// What `vault` says when it is called without a command.
+pub const FIRST_HELP: &str = "\
+vault keeps dated states of your folders: deduplicated, compressed, encrypted.
+
+  vault snapshot --init --repo /mnt/disk/vault ~/Documents    make a vault, and keep today's state in it
+  vault list --repo /mnt/disk/vault                           the states that are kept
+  vault restore --repo /mnt/disk/vault latest --to ~/back     bring one back
+
+Set VAULT_REPO, and --repo can be left out. All commands: vault --help. One in detail: vault help snapshot
+";
+
+const AFTER_HELP: &str = "\
+A snapshot is named by its id or the start of it, or as:
+  latest                the last one; latest~1 is the one before it
+  2026-11-20            the last one of that day
+  2026-11-20T18:30      the last one taken by then
+and a path inside it by SNAPSHOT:PATH, as in latest:Documents/letter.odt
+
+The password comes from the first of: --password-file, --password-command, VAULT_PASSWORD,
+VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, the terminal. A recovery key is accepted in its place.
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong command line
+  3  done, but something was skipped
+  4  damage found
+  130  interrupted";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vault",
+    version,
+    about = "Keeps dated states of folders: deduplicated, compressed, encrypted",
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    disable_help_flag = true
+)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct GlobalArgs {
+    /// The vault: the folder that it lies in
+    #[arg(short, long, global = true, env = "VAULT_REPO", value_name = "PATH", hide_env_values = true)]
+    pub repo: Option<PathBuf>,
+
+    /// Read the password from the first line of a file
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]
+    pub password_file: Option<PathBuf>,
+
+    /// Read the password from the first line that a command prints
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub password_command: Option<OsString>,
+
+    /// Print JSON, and errors as JSON too
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Print only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print details
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Show no progress bar
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+
+    /// Where this machine keeps its catalogue of the vault [default: the state folder of the user]
+    #[arg(long, global = true, env = "VAULT_STATE_DIR", value_name = "DIR", hide_env_values = true)]
+    pub state: Option<PathBuf>,
+
+    /// How many threads work [default: one for each processor]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new vault
+    Init(InitArgs),
+    /// Keep the state of some folders
+    Snapshot(Box<SnapshotArgs>),
+    /// Show the snapshots
+    #[command(visible_alias = "snapshots")]
+    List(ListArgs),
+    /// Show the files in a snapshot
+    Ls(LsArgs),
+    /// Print a file of a snapshot
+    Cat(CatArgs),
+    /// Bring a snapshot back, whole or in part
+    Restore(RestoreArgs),
+    /// Passwords and recovery keys
+    Key(KeyArgs),
+    /// Show the version (with --verbose: how it was built)
+    Version,
+}
+
+/// How hard a password is to guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kdf {
+    /// 64 MiB of memory for each try
+    Standard,
+    /// 1 GiB of memory for each try, which opening the vault then needs too
+    Strong,
+}
+
+/// How what one machine stores reaches the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeliveryArg {
+    /// At once: a disk, a file server
+    Direct,
+    /// Some time later, in any order: a folder of Dropbox, OneDrive, Syncthing and the like
+    Synced,
+}
+
+/// How a new vault is made.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options for the new vault")]
+pub struct NewVaultArgs {
+    /// Print a recovery key too, which opens the vault if the password is lost
+    #[arg(long)]
+    pub recovery_key: bool,
+
+    /// How hard the password is to guess
+    #[arg(long, value_enum, default_value = "standard")]
+    pub kdf: Kdf,
+
+    /// How the vault reaches other machines [default: synced in a known cloud folder, else direct]
+    #[arg(long, value_enum)]
+    pub delivery: Option<DeliveryArg>,
+
+    /// What `vault key list` calls the password [default: USER@HOST]
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+
+    /// Average size of a chunk, a power of two from 1K to 1M; it can never be changed
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "64K")]
+    pub chunk_avg: u64,
+}
+
+/// `vault init`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault init --repo /mnt/disk/vault
+  vault init --repo ~/Dropbox/vault --recovery-key
+  VAULT_PASSWORD_FILE=/etc/vault.key vault init --repo /srv/vault --kdf strong
+
+On a terminal it asks for the password and offers a recovery key; otherwise it asks nothing.
+A folder that holds a vault already is left as it is.")]
+pub struct InitArgs {
+    /// How it is made.
+    #[command(flatten)]
+    pub new: NewVaultArgs,
+}
+
+/// Which snapshots a name such as `latest` means.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FilterArgs {
+    /// Only snapshots of this source
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+
+    /// Only snapshots of this machine
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+}
+
+/// `vault list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault list
+  vault list --source Documents --tag monthly
+  vault list --json
+
+Stored is what a snapshot added to the vault. A snapshot is partial if something could not be read;
+vault ls --skipped SNAPSHOT says what.")]
+pub struct ListArgs {
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Only snapshots with this tag (again: with any of them)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+}
+
+/// `vault ls`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault ls                              the top of the last snapshot
+  vault ls -l latest:Documents
+  vault ls -R 2026-11-20:/home/me       a path as it is on the disk
+  vault ls --skipped latest             what could not be saved
+
+Names are made safe for the terminal; --print0 and --json give their exact bytes.")]
+pub struct LsArgs {
+    /// The snapshot, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
+    pub snapshot: OsString,
+
+    /// Show mode, owner, size and time too
+    #[arg(short, long)]
+    pub long: bool,
+
+    /// Show everything below, with paths
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+
+    /// Print the exact bytes of the names, each ended by a zero byte
+    #[arg(short = '0', long, conflicts_with_all = ["long", "json"])]
+    pub print0: bool,
+
+    /// Show what could not be saved, and why
+    #[arg(long, conflicts_with_all = ["long", "recursive"])]
+    pub skipped: bool,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault cat`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault cat latest:Documents/letter.txt
+  vault cat 2026-11-20:db.sql | psql")]
+pub struct CatArgs {
+    /// The snapshot, and the file in it
+    #[arg(value_name = "SNAPSHOT:PATH")]
+    pub snapshot: OsString,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// What happens to files that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverwriteArg {
+    /// They are written anew
+    Always,
+    /// They are compared, and only what differs is written
+    IfChanged,
+    /// They are left as they are
+    Never,
+}
+
+/// `vault restore`.
+#[derive(Debug, Args)]
+#[command(
+    group(clap::ArgGroup::new("target").required(true).args(["to", "in_place"])),
+    after_help = "\
+Examples:
+  vault restore latest --to ~/back                      all of it, as ~/back/Documents
+  vault restore latest:Documents/letter.odt --to .      one file
+  vault restore 2026-11-20 --in-place --dry-run         what would change, and then
+  vault restore 2026-11-20 --in-place                   back to where it came from
+  vault restore latest --to ~/back --include '*.jpg'
+
+A folder that is not empty is refused, unless --overwrite says what happens to what is there.
+In place, only what differs is written. Nothing outside of what is restored is touched."
+)]
+pub struct RestoreArgs {
+    /// The snapshot, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub snapshot: OsString,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Restore below this folder
+    #[arg(long, value_name = "DIR", help_heading = "Where to (one is needed)")]
+    pub to: Option<PathBuf>,
+
+    /// Restore to where it came from
+    #[arg(long, help_heading = "Where to (one is needed)")]
+    pub in_place: bool,
+
+    /// Only what matches, and what is below it (can be given again)
+    #[arg(long, value_name = "GLOB", help_heading = "What")]
+    pub include: Vec<String>,
+
+    /// Not what matches (can be given again)
+    #[arg(long, value_name = "GLOB", help_heading = "What")]
+    pub exclude: Vec<String>,
+
+    /// What happens to files that are there already [default in place: if-changed]
+    #[arg(long, value_enum, value_name = "WHEN", help_heading = "How")]
+    pub overwrite: Option<OverwriteArg>,
+
+    /// Delete from restored folders what is not in the snapshot
+    #[arg(long, help_heading = "How")]
+    pub delete: bool,
+
+    /// Say what would be done, and write nothing
+    #[arg(short = 'n', long, help_heading = "How")]
+    pub dry_run: bool,
+
+    /// Read every written file back and compare it
+    #[arg(long, help_heading = "How")]
+    pub verify: bool,
+
+    /// Do not restore owners
+    #[arg(long, help_heading = "How")]
+    pub no_owner: bool,
+
+    /// Restore owners by number, not by name
+    #[arg(long, help_heading = "How", conflicts_with = "no_owner")]
+    pub numeric_owner: bool,
+}
+
+/// `vault key`.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+/// Where a new password comes from.
+#[derive(Debug, Clone, Args)]
+pub struct NewPasswordArgs {
+    /// Read the new password from the first line of a file
+    #[arg(long, value_name = "FILE", conflicts_with = "new_password_command")]
+    pub new_password_file: Option<PathBuf>,
+
+    /// Read the new password from the first line that a command prints
+    #[arg(long, value_name = "COMMAND")]
+    pub new_password_command: Option<OsString>,
+
+    /// How hard the new password is to guess
+    #[arg(long, value_enum, default_value = "standard")]
+    pub kdf: Kdf,
+}
+
+/// The commands about keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Add a password or a recovery key; those that are there stay valid
+    #[command(after_help = "\
+Examples:
+  vault key add --label 'my sister'
+  vault key add --recovery-key
+
+The new password comes from the first of: --new-password-file, --new-password-command,
+VAULT_NEW_PASSWORD, the terminal.")]
+    Add {
+        /// Where it comes from.
+        #[command(flatten)]
+        new: NewPasswordArgs,
+
+        /// Make and print a recovery key instead
+        #[arg(long, conflicts_with_all = ["new_password_file", "new_password_command"])]
+        recovery_key: bool,
+
+        /// What `vault key list` calls it [default: USER@HOST]
+        #[arg(long, value_name = "TEXT")]
+        label: Option<String>,
+    },
+    /// Show the key slots
+    List,
+    /// Remove a key slot: its password or recovery key opens the vault no more
+    #[command(after_help = "\
+Example:
+  vault key remove 1f2e3d4c
+
+The last one cannot be removed. Whoever kept a copy of the slot and knows its password can still
+open that copy: removing it does not change the key that seals the data.")]
+    Remove {
+        /// The id of the slot, or the start of it, from `vault key list`
+        id: String,
+    },
+    /// Change the password that was given
+    #[command(after_help = "\
+The password that opens the vault is replaced by the new one; others stay valid. The new password
+comes from the first of: --new-password-file, --new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
+    Passwd {
+        /// Where it comes from.
+        #[command(flatten)]
+        new: NewPasswordArgs,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_are_understood_or_refused() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        for line in [
+            "vault",
+            "vault init --repo /x",
+            "vault snapshot --repo /x /src",
+            "vault restore --repo /x latest --to out",
+            "vault snapshots --json",
+            "vault ls",
+            "vault -r /x ls -lR latest:a --source s",
+            "vault snapshot --stdin db.sql --command pg_dump",
+            "vault snapshot --files-from - --from0",
+            "vault key list",
+            "vault version --verbose",
+        ] {
+            assert!(parse(line), "{line}");
+        }
+        for line in [
+            "vault restore latest",
+            "vault restore latest --to a --in-place",
+            "vault snapshot",
+            "vault snapshot --command x a",
+            "vault snapshot --from0 a",
+            "vault snapshot a --level 20",
+            "vault snapshot a --time yesterday",
+            "vault snapshot a --exclude-larger-than x",
+            "vault ls -q -v",
+            "vault --threads 0 ls",
+            "vault key",
+            "vault unlock",
+        ] {
+            assert!(!parse(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `vault ls` and `vault cat`.
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use vault::engine::browse;
+use vault::path::Shown;
+use vault::tree::Entry;
+use vault::tree::FileKind;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::CatArgs;
+use crate::cli::args::LsArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::json::EntryJson;
+use crate::cli::json::SkippedJson;
+use crate::cli::output::Output;
+use crate::cli::select;
+use crate::cli::select::Wanted;
+use crate::cli::table;
+use crate::cli::units;
+
+/// Runs `vault ls`.
+pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
+    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let (vault, _) = context.open()?;
+    let snapshots = vault.snapshots()?;
+    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let mut out = Output::new();
+    if args.skipped {
+        skipped(context, args, &vault, info, &mut out)?;
+        return out.finish().map(|()| Exit::Done);
+    }
+    let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+    // Standard output may fail at any line: that ends the listing, and is not the listing's own failure.
+    let mut failed = None;
+    let listed = browse::list(&vault, info, &path, args.recursive, &mut |path, entry| {
+        let printed = if args.print0 {
+            out.bytes(if args.recursive { path } else { &entry.name }).and_then(|()| out.bytes(b"\0"))
+        } else if context.global.json {
+            out.json(&EntryJson::new(path, entry))
+        } else {
+            let name = if args.recursive { path } else { &entry.name };
+            let shown = if args.long { long(name, entry, &context.zone) } else { short(name, entry) };
+            out.line(shown)
+        };
+        printed.map_err(|failure| {
+            failed = Some(failure);
+            std::io::Error::other("the output failed")
+        })
+    });
+    match (failed, listed) {
+        (Some(failure), _) => Err(failure),
+        (None, Err(error)) => Err(error.into()),
+        (None, Ok(())) => out.finish().map(|()| Exit::Done),
+    }
+}
+
+#[derive(Serialize)]
+struct SkippedListJson<'a> {
+    snapshot: String,
+    skipped: Vec<SkippedJson<'a>>,
+}
+
+fn skipped(
+    context: &Context,
+    args: &LsArgs,
+    vault: &Vault,
+    info: &SnapshotInfo,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let list = browse::skipped(vault, info)?;
+    if context.global.json {
+        let skipped = list.iter().map(SkippedJson::from).collect();
+        return out.json(&SkippedListJson { snapshot: info.id.to_string(), skipped });
+    }
+    for skipped in &list {
+        if args.print0 {
+            out.bytes(&skipped.path)?;
+            out.bytes(b"\0")?;
+        } else {
+            let stored = if skipped.stored { " (it is stored nevertheless)" } else { "" };
+            out.line(format_args!("{}: {}{stored}", Shown(&skipped.path), Shown(skipped.why.as_bytes())))?;
+        }
+    }
+    if list.is_empty() && !args.print0 && !context.global.quiet {
+        out.line(format_args!("Nothing was skipped in snapshot {}.", info.id.short()))?;
+    }
+    Ok(())
+}
+
+/// Runs `vault cat`.
+pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
+    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let Some(path) = wanted.path.clone() else {
+        return Err(Failure::usage("which file?").hint("Give the path after a colon: vault cat latest:PATH"));
+    };
+    let (vault, _) = context.open()?;
+    let snapshots = vault.snapshots()?;
+    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let mut out = Output::new();
+    browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer())?;
+    out.finish().map(|()| Exit::Done)
+}
+
+/// The name, with `/` behind a folder's.
+fn short(name: &[u8], entry: &Entry) -> String {
+    format!("{}{}", Shown(name), if entry.kind == FileKind::Directory { "/" } else { "" })
+}
+
+/// Mode, owner, size (or device numbers), time, name and target. The columns have fixed widths, since the listing is
+/// printed while it is read.
+fn long(name: &[u8], entry: &Entry, zone: &TimeZone) -> String {
+    let owner = |name: &[u8], id: u32| if name.is_empty() { id.to_string() } else { Shown(name).to_string() };
+    let pad = |text: String, to: usize| format!("{text}{}", " ".repeat(to.saturating_sub(table::width(&text))));
+    let size = match entry.device {
+        Some((major, minor)) => format!("{major}, {minor}"),
+        None if entry.kind == FileKind::File => units::size(entry.size),
+        None => "-".to_owned(),
+    };
+    let target = if entry.kind == FileKind::Symlink { format!(" -> {}", Shown(&entry.target)) } else { String::new() };
+    format!(
+        "{}  {}  {}  {size:>10}  {}  {}{target}",
+        mode(entry),
+        pad(owner(&entry.owner.user, entry.owner.uid), 8),
+        pad(owner(&entry.owner.group, entry.owner.gid), 8),
+        dates::shown(entry.mtime, zone),
+        short(name, entry),
+    )
+}
+
+/// Kind and permissions, as `-rwxr-xr-x`.
+fn mode(entry: &Entry) -> String {
+    let kind = match entry.kind {
+        FileKind::File => '-',
+        FileKind::Directory => 'd',
+        FileKind::Symlink => 'l',
+        FileKind::Fifo => 'p',
+        FileKind::Socket => 's',
+        FileKind::CharDevice => 'c',
+        FileKind::BlockDevice => 'b',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+        let bits = entry.mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (entry.mode & special != 0, bits & 1 != 0) {
+            (true, true) => set,
+            (true, false) => unset,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use vault::tree::Owner;
+    use vault::tree::Time;
+
+    use super::*;
+
+    #[test]
+    fn modes_are_shown_as_everywhere() {
+        for (kind, bits, expected) in [
+            (FileKind::File, 0o644, "-rw-r--r--"),
+            (FileKind::File, 0o4755, "-rwsr-xr-x"),
+            (FileKind::Directory, 0o1777, "drwxrwxrwt"),
+            (FileKind::Fifo, 0o7000, "p--S--S--T"),
+        ] {
+            let mut entry = Entry::new(*b"a", kind);
+            entry.mode = bits;
+            assert_eq!(mode(&entry), expected);
+        }
+    }
+
+    #[test]
+    fn long_lines_say_all() {
+        let mut entry = Entry::new(*b"li\nk", FileKind::Symlink);
+        entry.mode = 0o777;
+        entry.mtime = Time { secs: 1_795_132_800, nanos: 0 };
+        entry.owner = Owner { uid: 1000, gid: 5, user: b"me".to_vec(), group: Vec::new() };
+        entry.target = b"../x\x1b".to_vec();
+        let expected = "lrwxrwxrwx  me        5                  -  2026-11-20 00:00  a/li\\nk -> ../x\\x1b";
+        assert_eq!(long(b"a/li\nk", &entry, &TimeZone::UTC), expected);
+    }
+}

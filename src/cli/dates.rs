@@ -1,0 +1,181 @@
+//! Dates and times: read and shown in the local time zone, exact in UTC for programs.
+
+use jiff::Timestamp;
+use jiff::civil;
+use jiff::tz::TimeZone;
+use vault::tree::Time;
+
+/// The time now.
+pub fn now() -> Time {
+    from_timestamp(Timestamp::now())
+}
+
+fn from_timestamp(timestamp: Timestamp) -> Time {
+    // Before 1970 jiff counts the nanoseconds backward, file systems count them forward.
+    let nanos = timestamp.as_nanosecond();
+    Time { secs: nanos.div_euclid(1_000_000_000) as i64, nanos: nanos.rem_euclid(1_000_000_000) as u32 }
+}
+
+fn to_timestamp(time: Time) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)).ok()
+}
+
+/// Local date and minute, `2026-11-20 18:30`; a time that no calendar reaches is shown as seconds since 1970.
+pub fn shown(time: Time, zone: &TimeZone) -> String {
+    to_timestamp(time).map_or_else(
+        || format!("@{}", time.secs),
+        |timestamp| timestamp.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string(),
+    )
+}
+
+/// RFC 3339 in UTC with nanoseconds, for JSON.
+pub fn exact(time: Time) -> String {
+    to_timestamp(time).map_or_else(|| format!("@{}", time.secs), |timestamp| format!("{timestamp:.9}"))
+}
+
+/// What a date, or a date and time, covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Its first instant.
+    pub from: Time,
+    /// The first instant after it.
+    pub until: Time,
+    /// Whether it is a whole day.
+    pub day: bool,
+}
+
+/// Length of the date at the start of `text`, `2026-11-20`, or of the date and time, `2026-11-20T18:30[:15[.5]][Z|+01:00]`
+/// (a space may stand for the `T`). `None` if there is no date.
+///
+/// It is found by its shape alone, since a colon also begins the path in `SNAPSHOT:PATH`.
+pub fn prefix_len(text: &[u8]) -> Option<usize> {
+    let matches = |at: usize, shape: &[u8]| {
+        text.get(at..at + shape.len()).is_some_and(|part| {
+            part.iter()
+                .zip(shape)
+                .all(|(byte, shape)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape })
+        })
+    };
+    if !matches(0, b"0000-00-00") {
+        return None;
+    }
+    let mut end = 10;
+    if !matches(10, b"T00:00") && !matches(10, b"t00:00") && !matches(10, b" 00:00") {
+        return Some(end);
+    }
+    end += 6;
+    if matches(end, b":00") {
+        end += 3;
+        if text.get(end) == Some(&b'.') {
+            let digits = text[end + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            end += if digits > 0 { 1 + digits } else { 0 };
+        }
+    }
+    if matches(end, b"Z") || matches(end, b"z") {
+        end += 1;
+    } else if matches(end, b"+00:00") || matches(end, b"-00:00") {
+        end += 6;
+    }
+    Some(end)
+}
+
+/// Reads a date, or a date and time, in the local zone if it names none.
+pub fn parse(text: &str, zone: &TimeZone) -> Result<Span, String> {
+    let bad = |why: String| {
+        let why = if why.is_empty() { why } else { format!(" ({why})") };
+        format!("'{text}' is not a date{why}; write it like 2026-11-20, 2026-11-20T18:30 or 2026-11-20T18:30:00Z")
+    };
+    let wrong = |error: jiff::Error| bad(error.to_string());
+    if prefix_len(text.as_bytes()) != Some(text.len()) {
+        return Err(bad(String::new()));
+    }
+    if text.len() == 10 {
+        let date: civil::Date = text.parse().map_err(wrong)?;
+        let start = |date: civil::Date| date.to_zoned(zone.clone()).and_then(|zoned| zoned.start_of_day());
+        let from = from_timestamp(start(date).map_err(wrong)?.timestamp());
+        let until = from_timestamp(date.tomorrow().and_then(start).map_err(wrong)?.timestamp());
+        return Ok(Span { from, until, day: true });
+    }
+    // "2026-11-20T18:30" covers a minute, with seconds it covers a second, with a fraction it is one instant.
+    let nanos = match text.as_bytes().get(16) {
+        Some(b':') if text.as_bytes().get(19) == Some(&b'.') => 1,
+        Some(b':') => 1_000_000_000,
+        _ => 60_000_000_000,
+    };
+    let zoned = text.ends_with(['Z', 'z']) || text[16..].contains(['+', '-']);
+    let from = if zoned {
+        text.parse::<Timestamp>().map_err(wrong)?
+    } else {
+        let local: civil::DateTime = text.parse().map_err(wrong)?;
+        local.to_zoned(zone.clone()).map_err(wrong)?.timestamp()
+    };
+    let until = Timestamp::from_nanosecond(from.as_nanosecond() + nanos).map_err(wrong)?;
+    Ok(Span { from: from_timestamp(from), until: from_timestamp(until), day: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn berlin() -> TimeZone {
+        // As a rule, so that the test does not depend on the zones that are installed.
+        TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
+    }
+
+    #[test]
+    fn dates_cover_days_minutes_and_seconds() {
+        let check = |text: &str, from: i64, secs: i64| {
+            let span = parse(text, &berlin()).unwrap();
+            assert_eq!((span.from.secs, span.until.secs - span.from.secs), (from, secs), "{text}");
+        };
+        check("2026-11-20", 1_795_129_200, 86_400);
+        check("2026-03-29", 1_774_738_800, 23 * 3600); // a day with a lost hour
+        check("2026-11-20T18:30", 1_795_195_800, 60);
+        check("2026-11-20 18:30:15", 1_795_195_815, 1);
+        check("2026-11-20T18:30Z", 1_795_199_400, 60);
+        check("2026-11-20T18:30:00+05:30", 1_795_179_600, 1);
+        let instant = parse("2026-11-20T18:30:00.25Z", &berlin()).unwrap();
+        assert_eq!((instant.from.nanos, instant.until.nanos), (250_000_000, 250_000_001));
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for text in [
+            "",
+            "today",
+            "2026-11",
+            "20261120",
+            "2026-13-01",
+            "2026-02-30",
+            "2026-11-20T",
+            "2026-11-20T25:00",
+            "2026-11-20T18:30x",
+        ] {
+            assert!(parse(text, &berlin()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_ends_where_a_path_begins() {
+        for (text, expected) in [
+            ("2026-11-20", Some(10)),
+            ("2026-11-20:home", Some(10)),
+            ("2026-11-20T18:30:home", Some(16)),
+            ("2026-11-20T18:30:15:home", Some(19)),
+            ("2026-11-20 18:30:15.5+01:00:x", Some(27)),
+            ("2026-11-20T18:30:1", Some(16)),
+            ("latest:2026-11-20", None),
+        ] {
+            assert_eq!(prefix_len(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_shown_locally_and_exactly() {
+        let time = Time { secs: 1_795_195_800, nanos: 5 };
+        assert_eq!(shown(time, &berlin()), "2026-11-20 18:30");
+        assert_eq!(exact(time), "2026-11-20T17:30:00.000000005Z");
+        assert_eq!(exact(Time { secs: -1, nanos: 500_000_000 }), "1969-12-31T23:59:59.500000000Z");
+        assert_eq!(shown(Time { secs: i64::MAX, nanos: 0 }, &berlin()), format!("@{}", i64::MAX));
+    }
+}

@@ -1,0 +1,250 @@
+//! How commands end: every exit code, and the wording of every failure with what to do next.
+
+use std::fmt::Write;
+use std::io;
+
+use vault::chunk::ChunkParamsError;
+use vault::engine::browse::BrowseError;
+use vault::engine::keys::KeyError;
+use vault::engine::restore::RestoreError;
+use vault::engine::snapshot::SnapshotError;
+use vault::store::StoreError;
+use vault::vault::VaultError;
+
+/// Every exit code of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// Done, but something was skipped.
+    Skipped = 3,
+    /// The vault is damaged.
+    Damage = 4,
+    /// Stopped by the user.
+    Interrupted = 130,
+}
+
+/// A command that could not do what was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What failed, on what. Empty: nothing is said.
+    pub what: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// It failed.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, what: what.into(), hint: None }
+    }
+
+    /// It was asked for in a way that makes no sense.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(what) }
+    }
+
+    /// It failed, because of `error`.
+    pub fn caused(what: impl AsRef<str>, error: &dyn std::error::Error) -> Self {
+        Self::new(format!("{}: {}", what.as_ref(), chain(error)))
+    }
+
+    /// With a line that says what to do next.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// The user stopped it.
+    pub fn interrupted() -> Self {
+        Self::new("interrupted").exit(Exit::Interrupted)
+    }
+
+    /// Writing to standard output failed. If the reader has gone (`vault list | head`), that is its good right.
+    pub fn output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self { exit: Exit::Done, what: String::new(), hint: None }
+        } else {
+            Self::caused("cannot write the output", error)
+        }
+    }
+}
+
+/// An error with its causes, in one line. A cause that its effect has named already is not said again.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = plain(cause);
+        if !text.contains(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The text of an error without the number that the standard library adds to what the system said.
+fn plain(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) if error.is::<io::Error>() => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
+const CHECK: &str = "All else in the vault can still be listed and restored.";
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            StoreError::Missing { .. } | StoreError::Short { .. } => failure.exit(Exit::Damage).hint(CHECK),
+            StoreError::Full { .. } => {
+                failure.hint("Nothing that was stored is lost. Make room and run the same command again: it continues.")
+            }
+            StoreError::ReadOnly { .. } => {
+                failure.hint("Listing and restoring work; to add to it, make its folder writable.")
+            }
+            StoreError::Gone { .. } => failure.hint("Is the disk or the share connected? Is the path right?"),
+            StoreError::Exists { .. } | StoreError::Io { .. } => failure,
+        }
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            VaultError::Store(error) => error.into(),
+            VaultError::NoVault { place } => failure
+                .hint(format!("Is the path right? A new vault is made with: vault init --repo {}", quoted(&place))),
+            VaultError::Exists { place } => failure
+                .hint(format!("Nothing was changed. See what is in it with: vault list --repo {}", quoted(&place))),
+            VaultError::WrongSecret => failure.hint("A recovery key is accepted in place of the password."),
+            VaultError::Newer { .. } => failure.hint("It is not damaged. Use the newest version of vault to read it."),
+            VaultError::Damaged { .. } => failure.exit(Exit::Damage).hint(CHECK),
+            VaultError::Interrupted => Self::interrupted(),
+            VaultError::Catalogue { .. } => {
+                failure.hint("The catalogue is only a copy: delete the file, and it is built anew from the vault.")
+            }
+        }
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            SnapshotError::Vault(error) => error.into(),
+            SnapshotError::Store(error) => error.into(),
+            SnapshotError::Source { .. } => {
+                failure.hint("No snapshot was made: a missing path is never taken for an empty one.")
+            }
+            SnapshotError::Input(_) => failure.hint("No snapshot was made."),
+            SnapshotError::Interrupted => {
+                Self::interrupted().hint("What was stored so far is kept: the next snapshot does not store it again.")
+            }
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            RestoreError::Vault(error) => error.into(),
+            RestoreError::NotFound { .. } => failure.hint(LOOK),
+            RestoreError::NotEmpty { .. } => failure.hint(
+                "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|never",
+            ),
+            RestoreError::Interrupted => {
+                Self::interrupted().hint("The same command with --overwrite if-changed continues where it stopped.")
+            }
+            RestoreError::Pattern { .. } => failure.exit(Exit::Usage),
+            RestoreError::Target { .. } => failure,
+        }
+    }
+}
+
+const LOOK: &str = "See what is in it with: vault ls SNAPSHOT";
+
+impl From<BrowseError> for Failure {
+    fn from(error: BrowseError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            BrowseError::Vault(error) => error.into(),
+            BrowseError::Output(error) => Self::output(&error),
+            BrowseError::NotFound { .. } => failure.hint(LOOK),
+            BrowseError::NotAFile { .. } => failure.hint("Only regular files have content to print. See: vault ls"),
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            KeyError::Vault(error) => error.into(),
+            KeyError::LastSlot => {
+                failure.hint("Without a key slot nobody could open the vault. Add another first: vault key add")
+            }
+            KeyError::NotFound(_) => failure.hint("See which there are with: vault key list"),
+        }
+    }
+}
+
+impl From<ChunkParamsError> for Failure {
+    fn from(error: ChunkParamsError) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_chained_once_and_without_numbers() {
+        let source = io::Error::from_raw_os_error(13);
+        let error = StoreError::Io { action: "read", object: "VAULT".into(), source };
+        assert_eq!(chain(&error), "cannot read object VAULT: Permission denied");
+    }
+
+    #[test]
+    fn each_failure_has_its_exit_code() {
+        let exit = |failure: Failure| failure.exit;
+        assert_eq!(exit(VaultError::WrongSecret.into()), Exit::Failed);
+        assert_eq!(exit(StoreError::Missing { object: "x".into() }.into()), Exit::Damage);
+        assert_eq!(exit(SnapshotError::Interrupted.into()), Exit::Interrupted);
+        assert_eq!(exit(Failure::usage("x")), Exit::Usage);
+        assert_eq!(exit(Failure::output(&io::ErrorKind::BrokenPipe.into())), Exit::Done);
+    }
+
+    #[test]
+    fn hints_can_be_pasted_into_a_shell() {
+        for (word, expected) in [("/a/b", "/a/b"), ("/my disk", "'/my disk'"), ("it's", "'it'\\''s'"), ("", "''")] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+}

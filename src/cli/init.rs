@@ -1,0 +1,249 @@
+//! `vault init`, and the first snapshot's `--init`.
+
+use std::io;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use vault::chunk::ChunkParams;
+use vault::engine::keys;
+use vault::id::VaultId;
+use vault::seal::KdfParams;
+use vault::seal::Purpose;
+use vault::seal::Secret;
+use vault::seal::recovery::RecoveryKey;
+use vault::store::Delivery;
+use vault::store::Store;
+use vault::store::dir::DirStore;
+use vault::vault::CreateOptions;
+use vault::vault::Vault;
+use vault::vault::VaultError;
+
+use crate::cli::args::DeliveryArg;
+use crate::cli::args::InitArgs;
+use crate::cli::args::Kdf;
+use crate::cli::args::NewVaultArgs;
+use crate::cli::ask;
+use crate::cli::context;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::password;
+use crate::cli::password::Password;
+
+/// A vault that was just made.
+pub struct Created {
+    id: VaultId,
+    place: String,
+    delivery: Delivery,
+    recovery_key: Option<RecoveryKey>,
+    /// Its password.
+    pub password: Password,
+    /// Its store.
+    pub store: Arc<dyn Store>,
+}
+
+/// A vault that was just made, for `--json`.
+#[derive(Serialize)]
+pub struct CreatedJson {
+    vault: String,
+    repo: String,
+    delivery: &'static str,
+    recovery_key: Option<String>,
+}
+
+impl From<&Created> for CreatedJson {
+    fn from(created: &Created) -> Self {
+        Self {
+            vault: created.id.to_string(),
+            repo: created.place.clone(),
+            delivery: match created.delivery {
+                Delivery::Direct => "direct",
+                Delivery::Synced => "synced",
+            },
+            recovery_key: created.recovery_key.as_ref().map(RecoveryKey::format),
+        }
+    }
+}
+
+/// Runs `vault init`.
+pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
+    let created = create(context, &args.new)?;
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&CreatedJson::from(&created))?;
+    } else {
+        tell(context, &created, &mut out)?;
+        if !context.global.quiet {
+            out.line(format_args!("Next: vault snapshot --repo {} PATH", quoted(&created.place)))?;
+        }
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+/// Makes a vault. A person at a terminal is asked for what is not given.
+pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure> {
+    let place = context.place()?;
+    let shown = place.display().to_string();
+    let params = chunk_params(new.chunk_avg)?;
+    if Context::has_vault(&place)? {
+        return Err(VaultError::Exists { place: shown }.into());
+    }
+    let delivery = match new.delivery {
+        Some(DeliveryArg::Direct) => Delivery::Direct,
+        Some(DeliveryArg::Synced) => Delivery::Synced,
+        None => guess_delivery(&place, &|path| path.exists()),
+    };
+    let password = password::new(context.password_sources(), &shown)?;
+    let recovery = new.recovery_key || offered(&password);
+    let label = new.label.clone().unwrap_or_else(context::user_at_host);
+    let store: Arc<dyn Store> = Arc::new(DirStore::create(&place)?);
+    let options = CreateOptions {
+        secret: password.secret(),
+        label,
+        kdf: kdf_params(new.kdf),
+        params,
+        delivery,
+        now: dates::now(),
+    };
+    let id = Vault::create(store.as_ref(), &options)?;
+    let mut created = Created { id, place: shown, delivery, recovery_key: None, password, store };
+    if recovery {
+        let vault = context.open_with(Arc::clone(&created.store), &created.password, None)?;
+        created.recovery_key = Some(add_recovery_key(&vault, "recovery key")?.0);
+    }
+    Ok(created)
+}
+
+/// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once.
+pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
+    if !context.global.quiet {
+        out.line(format_args!("Made a vault in {}.", created.place))?;
+        if created.delivery == Delivery::Synced {
+            out.line("It is treated as a folder that a program carries to other machines (see --delivery).")?;
+        }
+    }
+    if let Some(key) = &created.recovery_key {
+        tell_recovery_key(key, created.password.typed, out)?;
+    }
+    Ok(())
+}
+
+/// Shows a recovery key, and waits until a person has written it down.
+pub fn tell_recovery_key(key: &RecoveryKey, person: bool, out: &mut Output) -> Result<(), Failure> {
+    out.line("Recovery key:\n")?;
+    out.styled(Style::Bold, &format!("    {}", key.format()))?;
+    out.line(
+        "\nIt opens the vault if the password is lost, for you and for anyone who finds it. It is shown only now:",
+    )?;
+    out.line("write it down or print it, and keep it away from this machine.")?;
+    if person && io::stdin().is_terminal() {
+        out.flush()?;
+        ask("Press Enter when that is done. ");
+    }
+    Ok(())
+}
+
+/// Makes a recovery key and its slot.
+pub fn add_recovery_key(vault: &Vault, label: &str) -> Result<(RecoveryKey, vault::id::SlotId), Failure> {
+    let key = RecoveryKey::generate().map_err(|error| Failure::caused("cannot make a recovery key", &error))?;
+    let secret = Secret::Recovery(key.clone());
+    let slot = keys::add(vault, &secret, Purpose::Recovery, label, KdfParams::STANDARD, dates::now())?;
+    Ok((key, slot))
+}
+
+/// The parameters behind a name.
+pub fn kdf_params(kdf: Kdf) -> KdfParams {
+    match kdf {
+        Kdf::Standard => KdfParams::STANDARD,
+        Kdf::Strong => KdfParams::STRONG,
+    }
+}
+
+/// Whether the person who typed the password wants a recovery key too.
+fn offered(password: &Password) -> bool {
+    if !password.typed || !io::stdin().is_terminal() {
+        return false;
+    }
+    let answer = ask("Without the password nobody can read the vault. Make a recovery key to print, too? [Y/n] ");
+    answer.is_some_and(|answer| !answer.to_lowercase().starts_with('n'))
+}
+
+fn chunk_params(avg: u64) -> Result<ChunkParams, Failure> {
+    let avg = u32::try_from(avg).ok().filter(|avg| avg.is_power_of_two() && (1 << 10..=1 << 20).contains(avg));
+    let avg = avg.ok_or_else(|| Failure::usage("the average size of a chunk must be a power of two from 1K to 1M"))?;
+    Ok(ChunkParams::new(avg / 4, avg, avg * 4)?)
+}
+
+/// Folders that programs carry to other machines, by name (lower case)...
+const SYNCED_FOLDERS: &[&str] = &[
+    "dropbox",
+    "onedrive",
+    "google drive",
+    "googledrive",
+    "my drive",
+    "icloud drive",
+    "icloud~drive",
+    "mobile documents",
+    "cloudstorage",
+    "nextcloud",
+    "owncloud",
+    "syncthing",
+    "seafile",
+    "pcloud drive",
+    "pclouddrive",
+    "proton drive",
+    "mega",
+    "megasync",
+    "resilio sync",
+];
+/// ... or by a company's name behind it, as in `OneDrive - Example Ltd` ...
+const SYNCED_PREFIXES: &[&str] = &["dropbox (", "onedrive - ", "onedrive-", "googledrive-", "dropbox-"];
+/// ... or by what such a program puts into them.
+const SYNCED_MARKS: &[&str] =
+    &[".stfolder", ".dropbox", ".dropbox.cache", ".sync", ".owncloudsync.log", ".nextcloudsync.log"];
+
+fn guess_delivery(place: &Path, exists: &dyn Fn(&Path) -> bool) -> Delivery {
+    let by_name = place.components().any(|component| {
+        let name = component.as_os_str().to_string_lossy().to_lowercase();
+        SYNCED_FOLDERS.contains(&name.as_str()) || SYNCED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    });
+    let by_mark = || place.ancestors().any(|folder| SYNCED_MARKS.iter().any(|mark| exists(&folder.join(mark))));
+    if by_name || by_mark() { Delivery::Synced } else { Delivery::Direct }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synced_folders_are_known() {
+        let marked = |path: &Path| path == Path::new("/data/shared/.stfolder");
+        for (place, expected) in [
+            ("/mnt/disk/vault", Delivery::Direct),
+            ("/home/me/Dropbox/vault", Delivery::Synced),
+            ("/home/me/OneDrive - Example Ltd/a/b", Delivery::Synced),
+            ("/Users/me/Library/CloudStorage/x", Delivery::Synced),
+            ("/home/me/dropbox-notes.d/vault", Delivery::Synced),
+            ("/home/me/omega/vault", Delivery::Direct),
+            ("/data/shared/vault", Delivery::Synced),
+            ("/data/other/vault", Delivery::Direct),
+        ] {
+            assert_eq!(guess_delivery(Path::new(place), &marked), expected, "{place}");
+        }
+    }
+
+    #[test]
+    fn chunk_sizes_are_checked() {
+        for (avg, good) in
+            [(1 << 16, true), (1 << 10, true), (1 << 20, true), (1 << 9, false), (1 << 21, false), (50_000, false)]
+        {
+            assert_eq!(chunk_params(avg).is_ok(), good, "{avg}");
+        }
+    }
+}

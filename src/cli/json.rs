@@ -1,0 +1,306 @@
+//! The JSON that `--json` prints. These shapes are stable: fields are added, never renamed or removed.
+//!
+//! | command | prints |
+//! |---|---|
+//! | `init` | `{vault, repo, delivery, recovery_key}` |
+//! | `snapshot` | `{snapshot, dry_run, unchanged, skipped}`: [`SnapshotJson`] or null if none was made; a list of [`SkippedJson`] |
+//! | `list` | `{vault, snapshots}`: a list of [`SnapshotJson`], oldest first |
+//! | `ls` | one [`EntryJson`] in each line |
+//! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
+//! | `cat` | the file itself |
+//! | `restore` | [`RestoreJson`] |
+//! | `key list` | `{slots}`: a list of [`SlotJson`] |
+//! | `key add`, `key passwd` | `{slot, recovery_key}` |
+//! | `key remove` | `{removed}` |
+//! | `version` | `{version, format, target, features}` |
+//!
+//! An error is `{error, hint, code}` on standard error, where `code` is the exit code; a warning is `{warning}`. Times
+//! are RFC 3339 in UTC; sizes are in bytes. Names and paths are strings if they are UTF-8, otherwise
+//! `{text, bytes}`: something to show, and the exact bytes in hexadecimal.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde::Serializer;
+use vault::engine::keys::SlotInfo;
+use vault::engine::restore::RestoreReport;
+use vault::id::ObjectName;
+use vault::tree::Entry;
+use vault::tree::FileKind;
+use vault::tree::Skipped;
+use vault::tree::Snapshot;
+use vault::tree::Time;
+use vault::tree::Verdict;
+
+use crate::cli::dates;
+
+/// Bytes that are text, or nearly so.
+#[derive(Debug, Clone, Copy)]
+pub struct Name<'a>(pub &'a [u8]);
+
+#[derive(Serialize)]
+struct NotText<'a> {
+    text: &'a str,
+    bytes: String,
+}
+
+impl Serialize for Name<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Ok(text) = std::str::from_utf8(self.0) {
+            return serializer.serialize_str(text);
+        }
+        let mut bytes = String::with_capacity(self.0.len() * 2);
+        for byte in self.0 {
+            let _ = write!(bytes, "{byte:02x}");
+        }
+        NotText { text: &String::from_utf8_lossy(self.0), bytes }.serialize(serializer)
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+fn exact<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&dates::exact(*time))
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Complete => "complete",
+        Verdict::Partial => "partial",
+    }
+}
+
+/// A path that was snapshotted.
+#[derive(Serialize)]
+pub struct RootJson<'a> {
+    name: Name<'a>,
+    /// Null for what came from standard input or a command.
+    path: Option<Name<'a>>,
+}
+
+/// A snapshot.
+#[derive(Serialize)]
+pub struct SnapshotJson<'a> {
+    /// Null for a dry run.
+    id: Option<String>,
+    #[serde(serialize_with = "exact")]
+    time: Time,
+    source: &'a str,
+    host: &'a str,
+    user: &'a str,
+    roots: Vec<RootJson<'a>>,
+    files: u64,
+    folders: u64,
+    bytes: u64,
+    files_new: u64,
+    files_changed: u64,
+    files_unchanged: u64,
+    bytes_read: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+    duration_ms: u64,
+    program: &'a str,
+    tags: &'a [String],
+    description: &'a str,
+    /// `complete` or `partial`.
+    verdict: &'static str,
+    skipped: u64,
+}
+
+impl<'a> SnapshotJson<'a> {
+    /// The snapshot of this id.
+    pub fn new(id: Option<ObjectName>, body: &'a Snapshot) -> Self {
+        let root = |root: &'a vault::tree::Root| RootJson {
+            name: Name(&root.name),
+            path: (!root.path.is_empty()).then_some(Name(&root.path)),
+        };
+        Self {
+            id: id.map(|id| id.to_string()),
+            time: body.time,
+            source: &body.source,
+            host: &body.host,
+            user: &body.user,
+            roots: body.roots.iter().map(root).collect(),
+            files: body.files,
+            folders: body.folders,
+            bytes: body.bytes,
+            files_new: body.files_new,
+            files_changed: body.files_changed,
+            files_unchanged: body.files_unchanged,
+            bytes_read: body.bytes_read,
+            bytes_new: body.bytes_new,
+            bytes_stored: body.bytes_stored,
+            duration_ms: body.duration_ms,
+            program: &body.program,
+            tags: &body.tags,
+            description: &body.description,
+            verdict: verdict(body.verdict),
+            skipped: body.skipped,
+        }
+    }
+}
+
+/// Something that could not be saved as it should be.
+#[derive(Serialize)]
+pub struct SkippedJson<'a> {
+    path: Name<'a>,
+    why: &'a str,
+    /// True if it is in the snapshot, but changed while it was read.
+    stored: bool,
+}
+
+impl<'a> From<&'a Skipped> for SkippedJson<'a> {
+    fn from(skipped: &'a Skipped) -> Self {
+        Self { path: Name(&skipped.path), why: &skipped.why, stored: skipped.stored }
+    }
+}
+
+/// A file in a snapshot.
+#[derive(Serialize)]
+pub struct EntryJson<'a> {
+    path: Name<'a>,
+    /// `file`, `directory`, `symlink`, `fifo`, `socket`, `char-device` or `block-device`.
+    kind: &'static str,
+    /// The mode's low twelve bits, octal.
+    mode: String,
+    uid: u32,
+    gid: u32,
+    user: Name<'a>,
+    group: Name<'a>,
+    #[serde(serialize_with = "exact")]
+    mtime: Time,
+    size: u64,
+    /// Of a symbolic link, else null.
+    target: Option<Name<'a>>,
+    /// Major and minor number of a device, else null.
+    device: Option<(u32, u32)>,
+    /// The file changed while it was read.
+    torn: bool,
+}
+
+impl<'a> EntryJson<'a> {
+    /// The entry at this path.
+    pub fn new(path: &'a [u8], entry: &'a Entry) -> Self {
+        Self {
+            path: Name(path),
+            kind: kind(entry.kind),
+            mode: format!("{:04o}", entry.mode),
+            uid: entry.owner.uid,
+            gid: entry.owner.gid,
+            user: Name(&entry.owner.user),
+            group: Name(&entry.owner.group),
+            mtime: entry.mtime,
+            size: entry.size,
+            target: (entry.kind == FileKind::Symlink).then_some(Name(&entry.target)),
+            device: entry.device,
+            torn: entry.torn,
+        }
+    }
+}
+
+fn kind(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "symlink",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharDevice => "char-device",
+        FileKind::BlockDevice => "block-device",
+    }
+}
+
+/// Something that could not be restored as it was.
+#[derive(Serialize)]
+pub struct ProblemJson<'a> {
+    path: Name<'a>,
+    what: &'a str,
+    /// True if it is because of damage in the vault.
+    damage: bool,
+}
+
+/// What a restore did.
+#[derive(Serialize)]
+pub struct RestoreJson<'a> {
+    snapshot: String,
+    dry_run: bool,
+    files: u64,
+    folders: u64,
+    bytes: u64,
+    bytes_written: u64,
+    files_unchanged: u64,
+    files_kept: u64,
+    files_verified: u64,
+    deleted: u64,
+    problem_count: u64,
+    /// The first thousand.
+    problems: Vec<ProblemJson<'a>>,
+    /// What a normal user may not do, and how often it was met.
+    not_permitted: &'a BTreeMap<String, u64>,
+}
+
+impl<'a> RestoreJson<'a> {
+    /// The report about this snapshot.
+    pub fn new(id: ObjectName, dry_run: bool, report: &'a RestoreReport) -> Self {
+        let problems = report.problems.iter();
+        Self {
+            snapshot: id.to_string(),
+            dry_run,
+            files: report.files,
+            folders: report.folders,
+            bytes: report.bytes,
+            bytes_written: report.bytes_written,
+            files_unchanged: report.files_unchanged,
+            files_kept: report.files_kept,
+            files_verified: report.files_verified,
+            deleted: report.deleted,
+            problem_count: report.problem_count,
+            problems: problems.map(|p| ProblemJson { path: Name(&p.path), what: &p.what, damage: p.damage }).collect(),
+            not_permitted: &report.not_permitted,
+        }
+    }
+}
+
+/// A key slot.
+#[derive(Serialize)]
+pub struct SlotJson<'a> {
+    id: String,
+    /// `password`, `recovery` or `device`.
+    purpose: &'static str,
+    label: &'a str,
+    #[serde(serialize_with = "exact")]
+    created: Time,
+    /// How many of its copies are whole; there should be two.
+    copies: u64,
+}
+
+impl<'a> SlotJson<'a> {
+    /// The slot.
+    pub fn new(slot: &'a SlotInfo, purpose: &'static str) -> Self {
+        Self { id: slot.id.to_string(), purpose, label: &slot.label, created: slot.created, copies: slot.copies.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_their_exact_bytes() {
+        let json = |name: &[u8]| serde_json::to_string(&Name(name)).unwrap();
+        assert_eq!(json("dé\n".as_bytes()), "\"dé\\n\"");
+        assert_eq!(json(b"a\xff"), "{\"text\":\"a\u{fffd}\",\"bytes\":\"61ff\"}");
+    }
+
+    #[test]
+    fn entries_have_a_stable_shape() {
+        let mut entry = Entry::new(*b"link", FileKind::Symlink);
+        entry.mode = 0o777;
+        entry.target = b"../x".to_vec();
+        let json = serde_json::to_string(&EntryJson::new(b"a/link", &entry)).unwrap();
+        let expected = "{\"path\":\"a/link\",\"kind\":\"symlink\",\"mode\":\"0777\",\"uid\":0,\"gid\":0,\"user\":\"\",\
+             \"group\":\"\",\"mtime\":\"1970-01-01T00:00:00.000000000Z\",\"size\":0,\"target\":\"../x\",\"device\":null,\
+             \"torn\":false}";
+        assert_eq!(json, expected);
+    }
+}

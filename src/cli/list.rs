@@ -1,0 +1,118 @@
+//! `vault list`.
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use vault::path::Shown;
+use vault::tree::Verdict;
+use vault::vault::SnapshotInfo;
+
+use crate::cli::args::ListArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::json::SnapshotJson;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::select;
+use crate::cli::table;
+use crate::cli::table::Column;
+use crate::cli::units;
+
+const COLUMNS: &[Column] = &[
+    Column::left("Date"),
+    Column::left("Id"),
+    Column::left("Source").min(8).keep_end(),
+    Column::left("Host").min(6).drop(2),
+    Column::right("Files").drop(1),
+    Column::right("Size"),
+    Column::right("Stored"),
+    Column::left("Verdict"),
+    Column::left("Tags").min(6).drop(3),
+];
+
+#[derive(Serialize)]
+struct ListJson<'a> {
+    vault: String,
+    snapshots: Vec<SnapshotJson<'a>>,
+}
+
+/// Runs `vault list`.
+pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    let mut snapshots = vault.snapshots()?;
+    let all = snapshots.len();
+    snapshots.retain(|info| {
+        select::matches(info, &args.filter)
+            && (args.tag.is_empty() || args.tag.iter().any(|tag| info.body.tags.contains(tag)))
+    });
+    let mut out = Output::new();
+    if context.global.json {
+        let snapshots = snapshots.iter().map(|info| SnapshotJson::new(Some(info.id), &info.body)).collect();
+        out.json(&ListJson { vault: vault.id().to_string(), snapshots })?;
+    } else if snapshots.is_empty() {
+        if !context.global.quiet {
+            out.line(if all == 0 {
+                "There is no snapshot in this vault yet. Take one with: vault snapshot PATH"
+            } else {
+                "No snapshot is like that. See all with: vault list"
+            })?;
+        }
+    } else {
+        let mut lines = render(&snapshots, &context.zone, out.width).into_iter();
+        if let Some(titles) = lines.next() {
+            out.styled(Style::Bold, &titles)?;
+        }
+        lines.try_for_each(|line| out.line(line))?;
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+fn render(snapshots: &[SnapshotInfo], zone: &TimeZone, width: Option<usize>) -> Vec<String> {
+    let row = |info: &SnapshotInfo| {
+        let body = &info.body;
+        let shown = |text: &str| Shown(text.as_bytes()).to_string();
+        vec![
+            dates::shown(body.time, zone),
+            info.id.short(),
+            shown(&body.source),
+            shown(&body.host),
+            units::count(body.files),
+            units::size(body.bytes),
+            units::size(body.bytes_stored),
+            match body.verdict {
+                Verdict::Complete => "complete".to_owned(),
+                Verdict::Partial => "partial".to_owned(),
+            },
+            shown(&body.tags.join(", ")),
+        ]
+    };
+    table::render(COLUMNS, &snapshots.iter().map(row).collect::<Vec<_>>(), width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::select::tests::info;
+
+    #[test]
+    fn the_table_fits_eighty_columns() {
+        let mut snapshots = vec![
+            info([0x1f, 0x2e], 1_795_132_800, "/home/me/Documents", "laptop"),
+            info([0x3a, 0], 1_795_219_200, "etc", "laptop"),
+        ];
+        snapshots[1].body.verdict = Verdict::Partial;
+        assert_eq!(
+            render(&snapshots, &TimeZone::UTC, Some(80)),
+            [
+                "Date              Id        Source           Files     Size     Stored  Verdict",
+                "2026-11-20 00:00  1f2e0000  …e/me/Documents  2,000  5.0 MiB  256.0 KiB  complete",
+                "2026-11-21 00:00  3a000000  etc              2,000  5.0 MiB  256.0 KiB  partial",
+            ]
+        );
+        snapshots[0].body.tags = vec!["a".into(), "b\x1b".into()];
+        let lines = render(&snapshots, &TimeZone::UTC, None);
+        assert!(lines[1].ends_with("complete  a, b\\x1b"), "{}", lines[1]);
+        assert!(lines[1].contains("/home/me/Documents"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
+//!
+//! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`progress`], [`output`],
+//! [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what is meant ·
+//! [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`], [`browse`],
+//! [`restore`], [`key`], [`version`].
+
+mod error;
+mod units;
+mod dates;
+mod table;
+mod roots;
+mod args;
+mod output;
+mod json;
+mod select;
+mod progress;
+mod password;
+mod context;
+mod init;
+mod snapshot;
+mod list;
+mod browse;
+mod restore;
+mod key;
+mod version;
+
+use std::ffi::OsString;
+use std::io;
+use std::io::Write;
+use std::panic;
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use args::Cli;
+use args::Command;
+use clap::Parser;
+use clap::error::ErrorKind;
+use context::Context;
+use error::Exit;
+use error::Failure;
+
+/// Where and why the last panic began.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    // The hook keeps silent: the library catches panics of the catalogue's database and goes on.
+    panic::set_hook(Box::new(|info| {
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string().replace('\n', " ");
+    }));
+    let exit = match panic::catch_unwind(AssertUnwindSafe(|| run(&args, json))) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(failure)) => {
+            report(&failure, json);
+            failure.exit
+        }
+        Err(_) => {
+            let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let version = env!("CARGO_PKG_VERSION");
+            let failure = Failure::new(format!("this is a bug in vault {version}: {what}"))
+                .hint("Please report it with this line. Snapshots that were taken before are not affected.");
+            report(&failure, json);
+            failure.exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, json),
+    };
+    let Some(command) = cli.command else {
+        let mut out = output::Output::new();
+        out.bytes(args::FIRST_HELP.as_bytes())?;
+        return out.finish().map(|()| Exit::Done);
+    };
+    let context = Context::new(cli.global);
+    match command {
+        Command::Init(args) => init::run(&context, &args),
+        Command::Snapshot(args) => snapshot::run(&context, &args),
+        Command::List(args) => list::run(&context, &args),
+        Command::Ls(args) => browse::ls(&context, &args),
+        Command::Cat(args) => browse::cat(&context, &args),
+        Command::Restore(args) => restore::run(&context, &args),
+        Command::Key(args) => key::run(&context, args.command),
+        Command::Version => version::run(&context),
+    }
+}
+
+/// Prints help where it was asked for, or what is wrong with the command line.
+fn usage(error: &clap::Error, json: bool) -> Result<Exit, Failure> {
+    let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if json && !help {
+        let text = error.render().to_string();
+        let what = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        return Err(Failure::usage(what));
+    }
+    match error.print() {
+        Err(error) => Err(Failure::output(&error)),
+        Ok(()) if help => Ok(Exit::Done),
+        Ok(()) => Ok(Exit::Usage),
+    }
+}
+
+fn report(failure: &Failure, json: bool) {
+    if failure.what.is_empty() {
+        return;
+    }
+    let text = if json {
+        serde_json::json!({ "error": failure.what, "hint": failure.hint, "code": failure.exit as u8 }).to_string()
+    } else {
+        let hint = failure.hint.iter().map(|hint| format!("\n  {hint}"));
+        hint.fold(format!("vault: {}", failure.what), |text, hint| text + &hint)
+    };
+    let _ = writeln!(io::stderr(), "{text}"); // where nobody listens, the exit code still speaks
+}
+
+/// Says something to a person at the terminal.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Asks a person at the terminal; `None` at the end of the input.
+fn ask(question: &str) -> Option<String> {
+    let _ = write!(io::stderr(), "{question}");
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    match io::stdin().read_line(&mut answer) {
+        Ok(length) if length > 0 => Some(answer.trim().to_owned()),
+        _ => None,
+    }
+}

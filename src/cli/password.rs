@@ -1,0 +1,211 @@
+//! Where passwords come from: options, the environment, the terminal.
+
+use std::env;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+
+use vault::seal::Secret;
+use vault::seal::recovery::RecoveryKey;
+use zeroize::Zeroizing;
+
+use crate::cli::error::Failure;
+use crate::cli::error::chain;
+
+/// A password is the first line of a file or of a command's output, if that is not longer than this.
+const INPUT_LEN_MAX: u64 = 64 << 10;
+/// Passwords with fewer characters get a remark.
+const SHORT: usize = 12;
+
+/// Where to look for a password, in this order: the options, the variable, the variable with `_FILE`, with `_COMMAND`,
+/// the terminal.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// `--password-file`.
+    pub file: Option<&'a Path>,
+    /// `--password-command`.
+    pub command: Option<&'a OsStr>,
+    /// The option's name without `-file` and `-command`.
+    pub option: &'static str,
+    /// The environment variable's name.
+    pub variable: &'static str,
+}
+
+/// A password.
+pub struct Password {
+    text: Zeroizing<Vec<u8>>,
+    /// Whether it was typed, so that there is someone to talk to.
+    pub typed: bool,
+}
+
+impl Password {
+    /// The password, or the recovery key if it is one, as the vault takes it.
+    pub fn secret(&self) -> Secret {
+        let key = std::str::from_utf8(&self.text).ok().and_then(|text| RecoveryKey::parse(text).ok());
+        key.map_or_else(|| Secret::Password(self.text.clone()), Secret::Recovery)
+    }
+}
+
+/// The password of an existing vault.
+pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
+    if let Some(text) = configured(sources, &|name| env::var_os(name))? {
+        return Ok(Password { text, typed: false });
+    }
+    let text = prompt(sources, &format!("Password of the vault {place}: "))?;
+    Ok(Password { text, typed: true })
+}
+
+/// A new password: on a terminal it is asked for twice.
+pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
+    if let Some(text) = configured(sources, &|name| env::var_os(name))? {
+        return Ok(Password { text, typed: false });
+    }
+    let text = prompt(sources, &format!("New password for the vault {place}: "))?;
+    if String::from_utf8_lossy(&text).chars().count() < SHORT {
+        super::note(
+            "This password is short. Whoever gets hold of the vault can try many; five random words are strong.",
+        );
+    }
+    let again = prompt(sources, "The same again: ")?;
+    if *again != *text {
+        return Err(Failure::new("the two passwords differ").hint("Nothing was done."));
+    }
+    Ok(Password { text, typed: true })
+}
+
+fn configured(
+    sources: Sources<'_>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let Sources { option, variable, .. } = sources;
+    let file_variable = format!("{variable}_FILE");
+    let command_variable = format!("{variable}_COMMAND");
+    let (text, from) = if let Some(file) = sources.file {
+        (from_file(file)?, format!("--{option}-file"))
+    } else if let Some(command) = sources.command {
+        (from_command(command)?, format!("--{option}-command"))
+    } else if let Some(text) = environment(variable) {
+        (Zeroizing::new(super::roots::bytes_of(&text)), variable.to_owned())
+    } else if let Some(file) = environment(&file_variable) {
+        (from_file(Path::new(&file))?, file_variable)
+    } else if let Some(command) = environment(&command_variable) {
+        (from_command(&command)?, command_variable)
+    } else {
+        return Ok(None);
+    };
+    if text.is_empty() {
+        return Err(Failure::new(format!("the password from {from} is empty")));
+    }
+    Ok(Some(text))
+}
+
+fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed =
+        |error: &io::Error| Failure::caused(format!("cannot read the password file {}", path.display()), error);
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    first_line(file).map_err(|error| failed(&error))
+}
+
+fn from_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let what = || format!("the password command '{}' failed", command.display());
+    let failed = |error: io::Error| Failure::caused(what(), &error);
+    let mut child = shell(command).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let line = child.stdout.take().map_or_else(|| Ok(Zeroizing::default()), first_line);
+    let status = child.wait().map_err(failed)?;
+    if !status.success() {
+        return Err(Failure::new(format!("{}: {status}", what())));
+    }
+    line.map_err(failed)
+}
+
+fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    // The capacity is there from the start: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(INPUT_LEN_MAX as usize + 1));
+    input.take(INPUT_LEN_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > INPUT_LEN_MAX {
+        return Err(io::Error::other("it is too long for a password"));
+    }
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+}
+
+/// A command as the system's shell runs it.
+pub fn shell(command: &OsStr) -> Command {
+    let (shell, option) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+    let mut process = Command::new(shell);
+    process.arg(option).arg(command);
+    process
+}
+
+fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let Sources { option, variable, .. } = sources;
+    if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
+        return Err(Failure::new("a password is needed, and there is no terminal to ask for it").hint(format!(
+            "Give --{option}-file or --{option}-command, or set {variable}, {variable}_FILE or {variable}_COMMAND."
+        )));
+    }
+    let text = rpassword::prompt_password(question).map_err(|error| {
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Failure::interrupted();
+        }
+        Failure::new(format!("cannot ask for the password: {}", chain(&error)))
+            .hint(format!("Give --{option}-file or --{option}-command, or set {variable}."))
+    })?;
+    let text = Zeroizing::new(text.into_bytes());
+    if text.is_empty() {
+        return Err(Failure::new("the password is empty").hint("Nothing was done."));
+    }
+    Ok(text)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn check(
+        file: Option<&Path>,
+        command: Option<&str>,
+        environment: &[(&str, &str)],
+        expected: Result<Option<&str>, &str>,
+    ) {
+        let sources =
+            Sources { file, command: command.map(OsStr::new), option: "password", variable: "VAULT_PASSWORD" };
+        let environment = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        match (configured(sources, &environment), expected) {
+            (Ok(text), Ok(expected)) => {
+                assert_eq!(text.as_deref().map(|text| String::from_utf8_lossy(text).into_owned()).as_deref(), expected);
+            }
+            (Err(failure), Err(expected)) => assert!(failure.what.contains(expected), "{}", failure.what),
+            (found, expected) => panic!("{:?} instead of {expected:?}", found.map(|_| ()).map_err(|f| f.what)),
+        }
+    }
+
+    #[test]
+    fn sources_are_asked_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "from file\r\nmore\n").unwrap();
+        let shown = path.to_str().unwrap();
+        let all = [("VAULT_PASSWORD", "direct"), ("VAULT_PASSWORD_FILE", shown), ("VAULT_PASSWORD_COMMAND", "echo c")];
+        check(Some(&path), Some("echo c"), &all, Ok(Some("from file")));
+        check(None, Some("printf 'a b\\nc'"), &all, Ok(Some("a b")));
+        check(None, None, &all, Ok(Some("direct")));
+        check(None, None, &all[1..], Ok(Some("from file")));
+        check(None, None, &all[2..], Ok(Some("c")));
+        check(None, None, &[], Ok(None));
+    }
+
+    #[test]
+    fn bad_sources_are_named() {
+        check(None, None, &[("VAULT_PASSWORD", "")], Err("VAULT_PASSWORD is empty"));
+        check(Some(Path::new("/nowhere/at/all")), None, &[], Err("/nowhere/at/all"));
+        check(None, Some("exit 3"), &[], Err("'exit 3' failed: exit status: 3"));
+        check(None, Some("true"), &[], Err("--password-command is empty"));
+    }
+}

@@ -1,0 +1,198 @@
+//! From the paths that were typed to the roots of a snapshot: absolute paths, their names, and lists of files.
+
+use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::path::Component;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// The bytes of a path or a word, as the system gave them.
+#[cfg(unix)]
+pub fn bytes_of(text: &std::ffi::OsStr) -> Vec<u8> {
+    std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec()
+}
+
+/// The bytes of a path or a word; elsewhere than on Unix they are text, with `/` between components.
+#[cfg(not(unix))]
+pub fn bytes_of(text: &std::ffi::OsStr) -> Vec<u8> {
+    text.to_string_lossy().replace('\\', "/").into_bytes()
+}
+
+/// The path made of these bytes.
+#[cfg(unix)]
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}
+
+/// The path made of these bytes.
+#[cfg(not(unix))]
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The path as an absolute one, without `.` and `..`. Symbolic links stay as they are: `a/..` is taken as written.
+pub fn absolute(current: &Path, path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in current.join(path).components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop(); // at the top it stays there, as on any system
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// One root: its name in the snapshot's top folder, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRoot {
+    /// The last component of the path; `root` for `/`.
+    pub name: Vec<u8>,
+    /// The absolute path.
+    pub path: PathBuf,
+}
+
+/// Gives each path a name of its own: the last component, with `~2`, `~3` where several have the same. A path that is
+/// given twice is taken once.
+pub fn name_roots(paths: &[PathBuf], taken: &mut HashSet<Vec<u8>>) -> Vec<NamedRoot> {
+    let mut seen = HashSet::new();
+    let mut roots = Vec::new();
+    for path in paths {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let base = path.file_name().map_or_else(|| drive_name(path), bytes_of);
+        roots.push(NamedRoot { name: free_name(&base, taken), path: path.clone() });
+    }
+    roots
+}
+
+/// The name, or the first of `name~2`, `name~3`, ... that is not taken. It is taken then.
+pub fn free_name(base: &[u8], taken: &mut HashSet<Vec<u8>>) -> Vec<u8> {
+    let mut name = base.to_vec();
+    let mut number = 2;
+    while !taken.insert(name.clone()) {
+        name = [base, format!("~{number}").as_bytes()].concat();
+        number += 1;
+    }
+    name
+}
+
+/// A name for the top of a file system: `root`, or the letter of the drive.
+fn drive_name(path: &Path) -> Vec<u8> {
+    match path.components().next() {
+        Some(Component::Prefix(prefix)) => {
+            let text = prefix.as_os_str().to_string_lossy();
+            text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().into_bytes()
+        }
+        _ => b"root".to_vec(),
+    }
+}
+
+/// The paths in a list, separated by newlines or zero bytes. Empty ones are passed over.
+pub fn split_list(bytes: &[u8], zero: bool) -> Vec<PathBuf> {
+    let parts = bytes.split(|&byte| byte == if zero { 0 } else { b'\n' });
+    parts
+        .map(|part| if zero { part } else { part.strip_suffix(b"\r").unwrap_or(part) })
+        .filter(|part| !part.is_empty())
+        .map(path_of)
+        .collect()
+}
+
+/// A list of paths as one root: the deepest folder that holds them all, and the paths below it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What is taken of it, sorted; a path below another one is covered by it. `None`: all.
+    pub only: Option<Vec<Vec<u8>>>,
+}
+
+/// Groups absolute paths; `None` if there are none.
+pub fn group(paths: &[PathBuf]) -> Option<Group> {
+    let mut parents = paths.iter().map(|path| path.parent().unwrap_or(path));
+    let mut folder = parents.next()?.to_path_buf();
+    for parent in parents {
+        while !parent.starts_with(&folder) && folder.pop() {}
+    }
+    let mut only: Vec<Vec<u8>> = Vec::new();
+    // Sorted by components, a folder comes right before what is below it.
+    for path in paths.iter().collect::<BTreeSet<_>>() {
+        let Ok(below) = path.strip_prefix(&folder) else { continue };
+        let below = bytes_of(below.as_os_str());
+        if below.is_empty() {
+            return Some(Group { folder, only: None });
+        }
+        let covered = only.last().is_some_and(|last| {
+            below.strip_prefix(last.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        });
+        if !covered {
+            only.push(below);
+        }
+    }
+    Some(Group { folder, only: Some(only) })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_absolute_as_written() {
+        for (path, expected) in [
+            ("/a/b", "/a/b"),
+            ("b", "/cur/dir/b"),
+            (".", "/cur/dir"),
+            ("..", "/cur"),
+            ("./a/../b//c/", "/cur/dir/b/c"),
+            ("/../..", "/"),
+            ("../../../x", "/x"),
+        ] {
+            assert_eq!(absolute(Path::new("/cur/dir"), Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_root_has_its_own_name() {
+        let check = |paths: &[&str], expected: &[&str]| {
+            let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+            let names: Vec<_> = name_roots(&paths, &mut HashSet::new()).into_iter().map(|root| root.name).collect();
+            assert_eq!(names, expected.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>());
+        };
+        check(&["/home/me/Documents", "/etc"], &["Documents", "etc"]);
+        check(&["/"], &["root"]);
+        check(&["/root", "/"], &["root", "root~2"]);
+        check(&["/x/a", "/y/a", "/z/a", "/x/a"], &["a", "a~2", "a~3"]);
+        check(&["/x/a", "/w/a~2", "/y/a"], &["a", "a~2", "a~3"]);
+        check(&["/x/a", "/y/a", "/w/a~2"], &["a", "a~2", "a~2~2"]);
+    }
+
+    #[test]
+    fn lists_are_split_into_exact_names() {
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(split_list(b"a\n\nb c\r\n d", false), paths(&["a", "b c", " d"]));
+        assert_eq!(split_list(b"a\nb\0c\r\0\0", true), paths(&["a\nb", "c\r"]));
+        assert_eq!(split_list(b"\xff\n", false), [path_of(b"\xff")]);
+    }
+
+    #[test]
+    fn lists_become_one_folder_and_what_is_taken_of_it() {
+        let check = |paths: &[&str], expected: Option<(&str, Option<&[&str]>)>| {
+            let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+            let expected = expected.map(|(folder, only)| Group {
+                folder: PathBuf::from(folder),
+                only: only.map(|only| only.iter().map(|path| path.as_bytes().to_vec()).collect()),
+            });
+            assert_eq!(group(&paths), expected, "{paths:?}");
+        };
+        check(&[], None);
+        check(&["/a/b/c"], Some(("/a/b", Some(&["c"]))));
+        check(&["/a/b/d/e", "/a/b/c"], Some(("/a/b", Some(&["c", "d/e"]))));
+        check(&["/a/b", "/a/b/c", "/a/b-c", "/a/b/d/e"], Some(("/a", Some(&["b", "b-c"]))));
+        check(&["/a/x", "/b/y"], Some(("/", Some(&["a/x", "b/y"]))));
+        check(&["/a", "/"], Some(("/", None)));
+        check(&["/ab/x", "/a/x"], Some(("/", Some(&["a/x", "ab/x"]))));
+    }
+}

@@ -1,0 +1,362 @@
+//! `vault snapshot`.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Serialize;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::snapshot::Input;
+use vault::engine::snapshot::SnapshotOptions;
+use vault::engine::snapshot::SnapshotReport;
+use vault::path::Shown;
+use vault::path::check_name;
+use vault::progress::Progress;
+use vault::tree::Verdict;
+
+use crate::cli::args::SnapshotArgs;
+use crate::cli::context::Context;
+use crate::cli::context::current_folder;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::init;
+use crate::cli::init::CreatedJson;
+use crate::cli::json::SkippedJson;
+use crate::cli::json::SnapshotJson;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::password;
+use crate::cli::roots;
+use crate::cli::units;
+
+/// The file of patterns that is honoured in any folder.
+const IGNORE_FILE: &[u8] = b".vaultignore";
+/// How many skipped things are shown.
+const SKIPPED_SHOWN: usize = 20;
+/// A longer list of paths, or file of patterns, is a mistake.
+const LIST_LEN_MAX: u64 = 1 << 30;
+
+/// Runs `vault snapshot`.
+pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
+    // All that can be wrong with the command line is found before a password is asked for.
+    let exclude = exclude_options(context, args)?;
+    let sources = Sources::from_args(args)?;
+    let mut out = Output::new();
+    let place = context.place()?;
+    let mut created = None;
+    let vault = if args.init && !Context::has_vault(&place)? {
+        let new = created.insert(init::create(context, &args.new)?);
+        if !context.global.json {
+            init::tell(context, new, &mut out)?;
+            out.flush()?;
+        }
+        context.open_with(new.store.clone(), &new.password, args.host.as_deref())?
+    } else {
+        open(context, &place, args)?
+    };
+    context.screen.watch_interrupts();
+    let source = args.source.clone().unwrap_or_else(|| sources.default_name.clone());
+    let options = SnapshotOptions {
+        source,
+        inputs: sources.into_inputs(args.command.as_deref())?,
+        time: args.time.unwrap_or_else(dates::now),
+        clock: &dates::now,
+        tags: sorted(&args.tag),
+        description: args.description.clone().unwrap_or_default(),
+        exclude,
+        skip_if_unchanged: args.skip_if_unchanged,
+        dry_run: args.dry_run,
+        level: args.level,
+        verify: !args.no_verify,
+        read_all: args.read_all,
+        threads: context.threads(),
+    };
+    let report = vault::engine::snapshot::snapshot(&vault, options, &context.screen);
+    context.screen.clear();
+    let report = report?;
+    let exit = if report.snapshot.verdict == Verdict::Partial { Exit::Skipped } else { Exit::Done };
+    let told = if context.global.json {
+        let json = ReportJson {
+            snapshot: (report.id.is_some() || args.dry_run).then(|| SnapshotJson::new(report.id, &report.snapshot)),
+            dry_run: args.dry_run,
+            unchanged: report.unchanged,
+            skipped: report.skipped.iter().map(SkippedJson::from).collect(),
+            init: created.as_ref().map(CreatedJson::from),
+        };
+        out.json(&json)
+    } else {
+        tell(context, args, &report, &mut out)
+    };
+    // The snapshot is taken, whether or not somebody reads on: its exit code stays.
+    match told.and_then(|()| out.finish()) {
+        Err(failure) if failure.exit != Exit::Done => Err(failure),
+        _ => Ok(exit),
+    }
+}
+
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    snapshot: Option<SnapshotJson<'a>>,
+    dry_run: bool,
+    unchanged: bool,
+    skipped: Vec<SkippedJson<'a>>,
+    init: Option<CreatedJson>,
+}
+
+fn open(context: &Context, place: &Path, args: &SnapshotArgs) -> Result<vault::vault::Vault, Failure> {
+    let store = Context::store(place)?;
+    if !Context::has_vault(place)? {
+        return Err(vault::vault::VaultError::NoVault { place: store.place() }.into());
+    }
+    let password = password::existing(context.password_sources(), &place.display().to_string())?;
+    context.open_with(store, &password, args.host.as_deref())
+}
+
+fn sorted(tags: &[String]) -> Vec<String> {
+    let mut tags = tags.to_vec();
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+/// What is to be kept, checked but not yet opened.
+struct Sources {
+    roots: Vec<roots::NamedRoot>,
+    group: Option<(Vec<u8>, roots::Group)>,
+    stdin: Option<Vec<u8>>,
+    default_name: String,
+}
+
+impl Sources {
+    fn from_args(args: &SnapshotArgs) -> Result<Self, Failure> {
+        let current = current_folder()?;
+        let mut taken = HashSet::new();
+        let paths = args.paths.iter().map(|path| existing(&current, path)).collect::<Result<Vec<_>, _>>()?;
+        let roots = roots::name_roots(&paths, &mut taken);
+        let mut names: Vec<String> = roots.iter().map(|root| shown(&root.path)).collect();
+        let mut group = None;
+        if let Some(file) = &args.files_from {
+            let list = roots::split_list(&read_list(file)?, args.from0);
+            let list = list.iter().map(|path| absolute(&current, path)).collect::<Result<Vec<_>, _>>()?;
+            let Some(found) = roots::group(&list) else {
+                return Err(Failure::new(format!("the list {} names no files", file.display())));
+            };
+            names.push(shown(&found.folder));
+            let root = roots::name_roots(std::slice::from_ref(&found.folder), &mut taken);
+            group = root.into_iter().next().map(|root| (root.name, found));
+        }
+        let stdin = args.stdin.as_deref().map(roots::bytes_of);
+        if let Some(name) = &stdin {
+            check_name(name).map_err(|error| Failure::usage(format!("--stdin {}: {error}", Shown(name))))?;
+            if !taken.insert(name.clone()) {
+                return Err(Failure::usage(format!("--stdin {}: a path has this name already", Shown(name))));
+            }
+            names.push(Shown(name).to_string());
+        }
+        Ok(Self { roots, group, stdin, default_name: names.join(", ") })
+    }
+
+    /// Starts the command, if there is one.
+    fn into_inputs(self, command: Option<&OsStr>) -> Result<Vec<Input>, Failure> {
+        let path = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
+        let mut inputs: Vec<Input> = self.roots.into_iter().map(path).collect();
+        if let Some((name, group)) = self.group {
+            inputs.push(Input::Path { name, path: group.folder, only: group.only });
+        }
+        if let Some(name) = self.stdin {
+            inputs.push(match command {
+                Some(command) => command_input(name, command)?,
+                None => Input::Reader { name, reader: Box::new(io::stdin()), finish: Box::new(|| Ok(())) },
+            });
+        }
+        Ok(inputs)
+    }
+}
+
+/// The output of a command as a file. If the command fails, so does the snapshot: half a dump is no dump.
+fn command_input(name: Vec<u8>, command: &OsStr) -> Result<Input, Failure> {
+    let text = command.display().to_string();
+    let spawned = password::shell(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child: Child =
+        spawned.map_err(|error| Failure::caused(format!("cannot start the command '{text}'"), &error))?;
+    let Some(stdout) = child.stdout.take() else {
+        return Err(Failure::new(format!("the command '{text}' has no output")));
+    };
+    let finish = move || match child.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the command '{text}' failed: {status}")),
+        Err(error) => Err(format!("the command '{text}' is lost: {error}")),
+    };
+    Ok(Input::Reader { name, reader: Box::new(stdout), finish: Box::new(finish) })
+}
+
+fn shown(path: &Path) -> String {
+    Shown(&roots::bytes_of(path.as_os_str())).to_string()
+}
+
+/// The absolute form of a path as it was written. Where `..` comes after a symbolic link, that is not the folder that
+/// the system would go to; then the system is right.
+fn absolute(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    let written = roots::absolute(current, path);
+    if !path.components().any(|component| component == std::path::Component::ParentDir) {
+        return Ok(written);
+    }
+    let failed = |error: io::Error| Failure::caused(format!("cannot find {}", shown(path)), &error);
+    let real = fs::canonicalize(current.join(path)).map_err(failed)?;
+    Ok(if fs::canonicalize(&written).is_ok_and(|same| same == real) { written } else { real })
+}
+
+/// The absolute form of a path that must be there.
+fn existing(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    let path = absolute(current, path)?;
+    match fs::metadata(&path) {
+        Ok(_) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("there is no {}", shown(&path)))
+                .hint("No snapshot was made: a missing path is never taken for an empty one."))
+        }
+        Err(error) => Err(Failure::caused(format!("cannot read {}", shown(&path)), &error)),
+    }
+}
+
+fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: io::Error| Failure::caused(format!("cannot read the list {}", path.display()), &error);
+    let input: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(fs::File::open(path).map_err(failed)?) };
+    let mut bytes = Vec::new();
+    input.take(LIST_LEN_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 == LIST_LEN_MAX {
+        return Err(failed(io::Error::other("it is too long")));
+    }
+    Ok(bytes)
+}
+
+fn exclude_options(context: &Context, args: &SnapshotArgs) -> Result<ExcludeOptions, Failure> {
+    let mut patterns = args.exclude.clone();
+    for file in &args.exclude_from {
+        let bytes = read_list(file)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))?;
+        patterns
+            .extend(text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).map(str::to_owned));
+    }
+    for pattern in patterns.iter().filter(|pattern| pattern.starts_with("~/")) {
+        context
+            .screen
+            .warn(&format!("the pattern '{pattern}' is not about your home folder: patterns start at the kept paths"));
+    }
+    Ok(ExcludeOptions {
+        patterns,
+        ignore_file: (!args.no_vaultignore).then(|| IGNORE_FILE.to_vec()),
+        caches: args.exclude_caches,
+        if_present: args.exclude_if_present.iter().map(|name| roots::bytes_of(name)).collect(),
+        larger_than: args.exclude_larger_than,
+        one_file_system: args.one_file_system,
+        nodump: args.exclude_nodump,
+    })
+}
+
+/// Says in plain words what was done.
+fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &mut Output) -> Result<(), Failure> {
+    let body = &report.snapshot;
+    let source = Shown(body.source.as_bytes());
+    if !context.global.quiet {
+        let title = match &report.id {
+            Some(id) if body.verdict == Verdict::Complete => {
+                format!("Snapshot {} of {source} is complete.", id.short())
+            }
+            Some(id) => format!("Snapshot {} of {source} is taken, but not all could be saved.", id.short()),
+            None if args.dry_run => format!("Dry run: nothing was stored. A snapshot of {source} would be:"),
+            None => format!("Nothing changed in {source} since its last snapshot, so no new one was made."),
+        };
+        out.styled(Style::Bold, &title)?;
+        let took = units::took(Duration::from_millis(body.duration_ms));
+        out.line(format_args!(
+            "  looked at  {} in {}, {}, in {took}",
+            units::counted(body.files, "file", "files"),
+            units::counted(body.folders, "folder", "folders"),
+            units::size(body.bytes)
+        ))?;
+        out.line(format_args!(
+            "  found      {} new, {} changed, {} unchanged",
+            units::count(body.files_new),
+            units::count(body.files_changed),
+            units::count(body.files_unchanged)
+        ))?;
+        out.line(format_args!("  read       {}", units::size(body.bytes_read)))?;
+        if !args.dry_run {
+            out.line(format_args!(
+                "  stored     {} of new data, {} after compression",
+                units::size(body.bytes_new),
+                units::size(body.bytes_stored)
+            ))?;
+        }
+        if report.unchanged && report.id.is_some() {
+            out.line("  All is as in the last snapshot.")?;
+        }
+    }
+    if body.skipped > 0 {
+        let title = format!(
+            "  not saved as it should be: {}",
+            units::counted(body.skipped, "file or folder", "files or folders")
+        );
+        out.styled(Style::Warning, &title)?;
+        for skipped in report.skipped.iter().take(SKIPPED_SHOWN) {
+            let stored = if skipped.stored { " (it is stored nevertheless)" } else { "" };
+            out.line(format_args!("    {}: {}{stored}", Shown(&skipped.path), skipped.why))?;
+        }
+        let more = body.skipped.saturating_sub(report.skipped.len().min(SKIPPED_SHOWN) as u64);
+        if more > 0 {
+            let all = report.id.map_or_else(String::new, |id| format!(": vault ls --skipped {}", id.short()));
+            out.line(format_args!("    and {} more{all}", units::count(more)))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_path_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(existing(folder.path(), Path::new("gone")).unwrap_err().what.ends_with("/gone"));
+        assert_eq!(existing(folder.path(), Path::new(".")).unwrap(), folder.path());
+    }
+
+    #[test]
+    fn dots_after_a_link_lead_to_where_the_system_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(folder.path()).unwrap();
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", top.join("link")).unwrap();
+        assert_eq!(absolute(&top, Path::new("a/b/..")).unwrap(), top.join("a"));
+        assert_eq!(absolute(&top, Path::new("link/..")).unwrap(), top.join("a"));
+        assert_eq!(absolute(&top, Path::new("link")).unwrap(), top.join("link"));
+    }
+
+    #[test]
+    fn a_failing_command_fails_the_input() {
+        let finish = |command: &str| match command_input(b"x".to_vec(), OsStr::new(command)).unwrap() {
+            Input::Reader { mut reader, finish, .. } => {
+                let mut text = String::new();
+                reader.read_to_string(&mut text).unwrap();
+                (text, finish())
+            }
+            Input::Path { .. } => unreachable!(),
+        };
+        assert_eq!(finish("echo hello"), ("hello\n".to_owned(), Ok(())));
+        let (text, result) = finish("echo half; exit 5");
+        assert_eq!(text, "half\n");
+        assert_eq!(result.unwrap_err(), "the command 'echo half; exit 5' failed: exit status: 5");
+    }
+}
