@@ -1,10 +1,8 @@
 //! Which part of a snapshot is restored.
 
-use std::path::Path;
-
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::engine::restore::{RestoreError, RestoreOptions};
+use crate::engine::restore::{RestoreError, RestoreOptions, system_path};
 use crate::path::Shown;
 
 /// Which paths of a snapshot are restored, by the patterns of the user.
@@ -52,13 +50,17 @@ impl Selection {
         if self.is_all() || above == Picked::No {
             return above;
         }
-        let path = as_path(path);
+        let path = system_path(path);
         if self.exclude.as_ref().is_some_and(|globs| globs.matched(&path, is_folder).is_ignore()) {
             return Picked::No;
         }
         match &self.include {
             Some(globs) if above == Picked::Perhaps && !globs.matched(&path, is_folder).is_ignore() => {
-                if is_folder { Picked::Perhaps } else { Picked::No }
+                if is_folder {
+                    Picked::Perhaps
+                } else {
+                    Picked::No
+                }
             }
             _ => Picked::Yes,
         }
@@ -76,17 +78,6 @@ impl Selection {
         }
         picked
     }
-}
-
-#[cfg(unix)]
-fn as_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
-    use std::os::unix::ffi::OsStrExt as _;
-    std::borrow::Cow::Borrowed(Path::new(std::ffi::OsStr::from_bytes(bytes)))
-}
-
-#[cfg(not(unix))]
-fn as_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
-    std::borrow::Cow::Owned(Path::new(&*String::from_utf8_lossy(bytes)).to_path_buf())
 }
 
 fn compile(patterns: &[String]) -> Result<Option<Gitignore>, RestoreError> {
