@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::interrupt;
 
 /// A password is the first line of a file or of a command's output, if that is not longer than this.
 const INPUT_LEN_MAX: u64 = 64 << 10;
@@ -150,7 +151,7 @@ fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Fa
             "Give --{option}-file or --{option}-command, or set {variable}, {variable}_FILE or {variable}_COMMAND."
         )));
     }
-    let text = rpassword::prompt_password(question).map_err(|error| {
+    let text = interrupt::while_hidden(|| rpassword::prompt_password(question)).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return Failure::interrupted();
         }
