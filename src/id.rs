@@ -146,7 +146,7 @@ mod tests {
     fn hex_round_trips_and_nothing_else_is_accepted() {
         let id = ChunkId::new(*b"0123456789abcdef");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "30", &id.to_string().to_uppercase()[..31], &"G0".repeat(16), &"0é".repeat(11)[..32]] {
+        for bad in ["", "30", &id.to_string().to_uppercase()[..31], &"G0".repeat(16), &"é".repeat(16)] {
             assert!(bad.parse::<ChunkId>().is_err(), "{bad}");
         }
         assert!("AB".repeat(16).parse::<ChunkId>().is_err(), "upper case would give an object two names");

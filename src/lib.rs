@@ -6,8 +6,17 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 pub mod id;
-pub mod path;
 pub mod limits;
+pub mod path;
+pub mod varint;
 pub mod progress;
 pub mod store;
+pub mod chunk;
+pub mod seal;
 pub mod tree;
+pub mod pack;
+pub mod log;
+pub mod catalogue;
+pub mod vault;
+pub mod fs;
+pub mod engine;

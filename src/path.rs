@@ -38,6 +38,19 @@ pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 
+/// The bytes of a name that the system gave.
+#[cfg(unix)]
+pub fn from_os(name: &std::ffi::OsStr) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    name.as_bytes().to_vec()
+}
+
+/// The bytes of a name that the system gave. Names that are not Unicode are kept as well as text can keep them.
+#[cfg(not(unix))]
+pub fn from_os(name: &std::ffi::OsStr) -> Vec<u8> {
+    name.to_string_lossy().into_owned().into_bytes()
+}
+
 /// `parent/name`, or just `name` where the parent is empty.
 pub fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(parent.len() + 1 + name.len());

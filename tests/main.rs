@@ -1,1 +1,4 @@
 //! Integration tests.
+#![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
+
+mod tidy;

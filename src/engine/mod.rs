@@ -1,5 +1,8 @@
 //! What vault does with an opened vault and the user's files: each command plans, then executes.
 
+pub mod depot;
+pub mod read_file;
+pub mod walk;
 pub mod snapshot;
 pub mod restore;
 pub mod browse;

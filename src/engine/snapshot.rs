@@ -1,10 +1,25 @@
 //! Taking a snapshot (SPEC §8): walk, compare with the stat cache, read what changed, store, and write the record.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::exclude::ExcludeOptions;
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
+use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
+use crate::engine::read_file::{Feed, ReadFailed, read_large};
+use crate::engine::walk::{Found, Links, SkippedList, Walk, Wanted};
+use crate::fs::{Dir, OwnerNames};
 use crate::id::ObjectName;
-use crate::tree::{Skipped, Snapshot, Time};
+use crate::log::RecordBody;
+use crate::progress::{Phase, Progress};
+use crate::seal::random;
+use crate::tree::entry::LISTING_VERSION;
+use crate::tree::{Entry, FileKind, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
+use crate::varint;
+use crate::vault::client::Session;
+use crate::vault::{ReadError, Vault, VaultError};
 
 /// Something to snapshot.
 pub enum Input {
@@ -73,3 +88,433 @@ pub struct SnapshotReport {
 
 /// How many skipped things a report carries.
 pub const SKIPPED_SHOWN: usize = 1000;
+
+/// Why no snapshot was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A path that should be taken is missing or cannot be read. It is never taken for an empty one.
+    #[error("cannot read {path}")]
+    Root {
+        /// The path.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Nothing to take, or two things of one name.
+    #[error("{0}")]
+    Inputs(String),
+    /// An exclude pattern is not valid.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// What feeds a stream failed (a command, say).
+    #[error("{name} could not be read: {what}")]
+    Feed {
+        /// The name it was to have.
+        name: String,
+        /// What went wrong.
+        what: String,
+    },
+    /// The store, the catalogue or the state folder failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Stored trees could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Packs went away from the store again and again while the snapshot was taken.
+    #[error("packs keep vanishing from the store while the snapshot is taken")]
+    Unsettled,
+    /// No threads could be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// How long timestamps may lag behind the clock, in nanoseconds: the kernel's own is only as fine as its tick.
+const CLOCK_TICK: i64 = 100_000_000;
+/// How often a snapshot is begun again because packs that it relies on went away.
+const ATTEMPTS: usize = 5;
+
+/// Takes a snapshot.
+///
+/// # Errors
+/// If no snapshot was taken. Single files that cannot be read are listed in it instead.
+pub fn snapshot(
+    vault: &Vault,
+    mut options: SnapshotOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<SnapshotReport, SnapshotError> {
+    check_inputs(&options.inputs)?;
+    let begun = (options.clock)();
+    vault.findings().iter().for_each(|finding| progress.warn(&finding.to_string()));
+    if !options.dry_run {
+        vault.mend_vault_file(progress)?;
+    }
+    let inputs = std::mem::take(&mut options.inputs);
+    let (mut paths, mut readers) = (Vec::new(), Vec::new());
+    for input in inputs {
+        match input {
+            Input::Path { name, path, only } => {
+                paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
+            }
+            Input::Reader { name, reader, finish } => readers.push(Feeding { name, reader, finish }),
+        }
+    }
+    let previous = vault.snapshots().into_iter().rfind(|other| other.body.source == options.source);
+    let goals = previous.as_ref().map_or((0, 0), |other| (other.body.files, other.body.bytes));
+    progress.counters().restart(goals.0, goals.1);
+    progress.phase(Phase::Snapshot);
+    // Bytes that come from elsewhere can be read only once, so what became of them is kept for further attempts.
+    let mut fed = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let usable = usable_packs(vault);
+        let session = if options.dry_run { None } else { Some(vault.begin_session()?) };
+        let pass = Pass { vault, options: &options, progress, paths: &paths, begun };
+        let taken = pass.take(&mut readers, &mut fed)?;
+        let body = pass.body(&taken, begun);
+        let unchanged = previous
+            .as_ref()
+            .is_some_and(|other| other.body.tree == body.tree && other.body.links == body.links && body.skipped == 0);
+        let report = |id| SnapshotReport { id, snapshot: body.clone(), skipped: taken.skipped.clone(), unchanged };
+        if options.dry_run || (unchanged && options.skip_if_unchanged) {
+            return Ok(report(None));
+        }
+        progress.phase(Phase::Publish);
+        let needed: HashSet<ObjectName> = usable.into_iter().chain(taken.published.packs.iter().copied()).collect();
+        let confirm = |vault: &Vault| needed.is_subset(&usable_packs(vault));
+        let id = vault.publish(
+            RecordBody::Snapshot(Box::new(body.clone())),
+            options.time,
+            session.as_ref(),
+            confirm,
+            progress,
+        )?;
+        if let Some(id) = id {
+            remember(vault, &taken, session)?;
+            return Ok(report(Some(id)));
+        }
+        progress.detail("packs went away while the snapshot was taken: it is taken again");
+    }
+    Err(SnapshotError::Unsettled)
+}
+
+/// Marks what the run wrote into the stat cache as good.
+fn remember(vault: &Vault, taken: &Taken, session: Option<Session>) -> Result<(), VaultError> {
+    drop(session);
+    let txn = vault.catalogue().write()?;
+    Catalogue::end_session(&txn, taken.session, taken.epoch)?;
+    txn.commit().map_err(CatalogueError::from)?;
+    Ok(())
+}
+
+fn check_inputs(inputs: &[Input]) -> Result<(), SnapshotError> {
+    let mut names = BTreeSet::new();
+    for input in inputs {
+        let (Input::Path { name, .. } | Input::Reader { name, .. }) = input;
+        let shown = crate::path::Shown(name);
+        crate::path::check_name(name).map_err(|error| SnapshotError::Inputs(format!("{shown}: {error}")))?;
+        if !names.insert(name) {
+            return Err(SnapshotError::Inputs(format!("two things to snapshot have the name {shown}")));
+        }
+    }
+    if inputs.is_empty() { Err(SnapshotError::Inputs("there is nothing to snapshot".to_owned())) } else { Ok(()) }
+}
+
+/// The packs that are there and not condemned.
+fn usable_packs(vault: &Vault) -> HashSet<ObjectName> {
+    let condemned = vault.condemned();
+    vault.pack_names().into_iter().filter(|name| !condemned.contains(name)).collect()
+}
+
+/// A path to take.
+struct SourcePath {
+    name: Vec<u8>,
+    path: PathBuf,
+    only: Option<Arc<Wanted>>,
+}
+
+/// Bytes to take that come from elsewhere.
+struct Feeding {
+    name: Vec<u8>,
+    reader: Box<dyn std::io::Read + Send>,
+    finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
+}
+
+/// One attempt at a snapshot.
+struct Pass<'p> {
+    vault: &'p Vault,
+    options: &'p SnapshotOptions<'p>,
+    progress: &'p dyn Progress,
+    paths: &'p [SourcePath],
+    begun: Time,
+}
+
+/// What an attempt stored.
+struct Taken {
+    tree: Stream,
+    links: Stream,
+    skipped_list: Stream,
+    skipped_count: u64,
+    skipped: Vec<Skipped>,
+    found: Found,
+    published: Published,
+    roots: Vec<Root>,
+    session: u64,
+    epoch: u64,
+}
+
+impl Pass<'_> {
+    fn take(&self, readers: &mut Vec<Feeding>, fed: &mut Vec<Entry>) -> Result<Taken, SnapshotError> {
+        let options = self.options;
+        let threads = options.threads.max(1);
+        let depot_options =
+            DepotOptions { level: options.level, verify: options.verify, dry_run: options.dry_run, threads };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20);
+        let pool = pool.build().map_err(|error| SnapshotError::Threads(error.to_string()))?;
+        let (depot, publisher) = Depot::new(self.vault, depot_options)?;
+        let progress = self.progress;
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(move || publisher.run(progress));
+            let walked = self.walk(&depot, &pool, readers, fed);
+            if walked.is_err() {
+                // Nothing of this will be used: the publisher throws away what it still gets.
+                depot.fail(VaultError::Interrupted);
+            }
+            let finished = depot.finish();
+            let published = publisher.join().unwrap_or(Err(VaultError::Interrupted));
+            let mut taken = match walked {
+                Err(SnapshotError::Vault(VaultError::Interrupted)) if progress.stopped() => {
+                    return Err(SnapshotError::Interrupted);
+                }
+                Err(SnapshotError::Vault(VaultError::Interrupted)) => {
+                    // The walk only saw that something failed; what it was, the depot or the publisher knows.
+                    return Err(finished
+                        .err()
+                        .or(published.err())
+                        .map_or(SnapshotError::Interrupted, SnapshotError::from));
+                }
+                walked => walked?,
+            };
+            finished?;
+            taken.published = published?;
+            Ok(taken)
+        })
+    }
+
+    /// Walks the paths, reads the feeds, and stores the trees.
+    fn walk(
+        &self,
+        depot: &Depot<'_>,
+        pool: &rayon::ThreadPool,
+        readers: &mut Vec<Feeding>,
+        fed: &mut Vec<Entry>,
+    ) -> Result<Taken, SnapshotError> {
+        let (options, vault, progress) = (self.options, self.vault, self.progress);
+        let reader = depot.reader();
+        let mut session = [0; 8];
+        random(&mut session).map_err(VaultError::from)?;
+        let owners = OwnerNames::new();
+        let walk = Walk {
+            depot,
+            progress,
+            exclude: &options.exclude,
+            source: hash_of(options.source.as_bytes()),
+            session: u64::from_le_bytes(session),
+            trusted: reader.trusted_sessions().map_err(VaultError::from)?,
+            read_all: options.read_all,
+            racy_from: earlier(self.begun, CLOCK_TICK),
+            never: own_folders(vault),
+            owners: &owners,
+            trees: Mutex::new(vault.tree_reader()?),
+            found: Found::default(),
+            links: Mutex::default(),
+            skipped: Mutex::default(),
+            top: Mutex::default(),
+        };
+        let mut roots = Vec::new();
+        // Each root's name waits in its place until the root is finished.
+        for SourcePath { name, path, .. } in self.paths {
+            roots.push(Root { name: name.clone(), path: path.as_os_str().as_encoded_bytes().to_vec() });
+            lock(&walk.top).push(Some(name.clone()));
+        }
+        let (paths, patterns) = (self.paths, &options.exclude.patterns);
+        pool.scope(|scope| {
+            let begin = |(index, source): (usize, &SourcePath)| -> Result<(), SnapshotError> {
+                let SourcePath { name, path, only } = source;
+                let rules = Rules::new(patterns, path)?;
+                let root = |source| SnapshotError::Root { path: path.display().to_string(), source };
+                walk.begin(scope, index, name, path, only.clone(), rules).map_err(root)
+            };
+            let begun = paths.iter().enumerate().try_for_each(begin);
+            if begun.is_err() {
+                // What was begun already ends at once.
+                depot.fail(VaultError::Interrupted);
+            }
+            begun
+        })?;
+        self.read_feeds(depot, pool, readers, fed)?;
+        if progress.stopped() || depot.has_failed() {
+            return Err(VaultError::Interrupted.into());
+        }
+        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for (root, bytes) in roots.iter().zip(std::mem::take(&mut *lock(&walk.top))) {
+            match bytes {
+                Some(bytes) if !bytes.is_empty() && bytes != root.name => entries.push((root.name.clone(), bytes)),
+                _ => {}
+            }
+        }
+        for entry in fed.iter() {
+            let mut bytes = Vec::new();
+            crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
+            entries.push((entry.name.clone(), bytes));
+            roots.push(Root { name: entry.name.clone(), path: Vec::new() });
+            walk.found.files.fetch_add(1, Relaxed);
+            walk.found.files_new.fetch_add(1, Relaxed);
+            walk.found.bytes.fetch_add(entry.size, Relaxed);
+            walk.found.bytes_read.fetch_add(entry.size, Relaxed);
+        }
+        entries.sort_unstable();
+        let stored = |_: Failed| SnapshotError::from(VaultError::Interrupted);
+        let tree = store_top(depot, &entries).map_err(stored)?;
+        let links = store_links(depot, std::mem::take(&mut *lock(&walk.links)).into_values()).map_err(stored)?;
+        let SkippedList { first, count, stream } = std::mem::take(&mut *lock(&walk.skipped));
+        let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink()).map_err(stored)?;
+        Ok(Taken {
+            tree,
+            links,
+            skipped_list,
+            skipped_count: count,
+            skipped: first,
+            session: walk.session,
+            epoch: reader.epoch(),
+            found: walk.found,
+            published: Published::default(),
+            roots,
+        })
+    }
+
+    /// Stores what comes from elsewhere, one after the other.
+    fn read_feeds(
+        &self,
+        depot: &Depot<'_>,
+        pool: &rayon::ThreadPool,
+        readers: &mut Vec<Feeding>,
+        fed: &mut Vec<Entry>,
+    ) -> Result<(), SnapshotError> {
+        for input in readers.drain(..) {
+            let Feeding { name, reader, finish } = input;
+            let result = Mutex::new(Err(ReadFailed::Run));
+            pool.scope(|scope| {
+                let done = Box::new(|read| *lock(&result) = read);
+                read_large(depot, Feed::Reader(reader), Some(scope), self.progress, done);
+            });
+            let feed = |what: String| SnapshotError::Feed { name: crate::path::Shown(&name).to_string(), what };
+            let (stream, _) = match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                Ok(read) => read,
+                Err(ReadFailed::Source(error)) => return Err(feed(error.to_string())),
+                Err(ReadFailed::Run) => return Err(VaultError::Interrupted.into()),
+            };
+            finish().map_err(feed)?;
+            self.progress.counters().add(1, 0);
+            let (size, mtime) = (stream.len, self.options.time);
+            fed.push(Entry {
+                mode: 0o600,
+                mtime,
+                size,
+                content: Some(stream),
+                ..Entry::new(name.clone(), FileKind::File)
+            });
+        }
+        Ok(())
+    }
+
+    /// The record's body.
+    fn body(&self, taken: &Taken, begun: Time) -> Snapshot {
+        let (options, found) = (self.options, &taken.found);
+        let now = (options.clock)();
+        let millis = |time: Time| i128::from(time.secs) * 1000 + i128::from(time.nanos / 1_000_000);
+        let mut tags = options.tags.clone();
+        tags.sort_unstable();
+        tags.dedup();
+        Snapshot {
+            time: options.time,
+            source: options.source.clone(),
+            host: self.vault.identity().host.clone(),
+            user: self.vault.identity().user.clone(),
+            roots: taken.roots.clone(),
+            tree: taken.tree.clone(),
+            links: taken.links.clone(),
+            files: found.files.load(Relaxed),
+            folders: found.folders.load(Relaxed),
+            bytes: found.bytes.load(Relaxed),
+            files_new: found.files_new.load(Relaxed),
+            files_changed: found.files_changed.load(Relaxed),
+            files_unchanged: found.files_unchanged.load(Relaxed),
+            bytes_read: found.bytes_read.load(Relaxed),
+            bytes_new: taken.published.bytes_new,
+            bytes_stored: taken.published.bytes_stored,
+            duration_ms: u64::try_from(millis(now) - millis(begun)).unwrap_or(0),
+            program: self.vault.identity().program.clone(),
+            tags,
+            description: options.description.clone(),
+            verdict: if found.unreadable.load(Relaxed) == 0 { Verdict::Complete } else { Verdict::Partial },
+            skipped: taken.skipped_count,
+            skipped_list: taken.skipped_list.clone(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hash_of(bytes: &[u8]) -> [u8; 16] {
+    let mut key = [0; 16];
+    blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut key);
+    key
+}
+
+fn earlier(time: Time, nanos: i64) -> Time {
+    let total = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos) - i128::from(nanos);
+    Time { secs: total.div_euclid(1_000_000_000) as i64, nanos: total.rem_euclid(1_000_000_000) as u32 }
+}
+
+/// The store's folder and the catalogue's: they are never part of a snapshot.
+fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
+    let folders = vault.store().folder().into_iter().chain([vault.state()]);
+    folders
+        .filter_map(|folder| Dir::open(folder).and_then(|dir| dir.stat()).ok())
+        .map(|stat| (stat.dev, stat.ino))
+        .collect()
+}
+
+/// Stores the listing of the top folder.
+fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream, Failed> {
+    let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
+    let mut listing = StreamWriter::default();
+    listing.write(&[LISTING_VERSION], cutter, sink)?;
+    for (_, entry) in entries {
+        listing.write(entry, cutter, sink)?;
+    }
+    listing.finish(cutter, sink)
+}
+
+/// Stores which paths are names of one file (SPEC §7.4).
+fn store_links(depot: &Depot<'_>, links: impl Iterator<Item = Links>) -> Result<Stream, Failed> {
+    let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
+    let mut groups: Vec<Vec<Vec<u8>>> = links.map(|links| links.paths).filter(|paths| paths.len() > 1).collect();
+    groups.iter_mut().for_each(|paths| paths.sort_unstable());
+    groups.sort_unstable();
+    let mut stream = StreamWriter::default();
+    for paths in groups {
+        let mut bytes = Vec::new();
+        varint::put(&mut bytes, paths.len() as u64);
+        for path in paths {
+            varint::put(&mut bytes, path.len() as u64);
+            bytes.extend_from_slice(&path);
+        }
+        stream.write(&bytes, cutter, sink)?;
+    }
+    stream.finish(cutter, sink)
+}

@@ -3,6 +3,13 @@
 //! Everything that vault keeps passes through the one narrow trait [`Store`]. It is blocking, and every method may be
 //! called from many threads at once, so that a remote store can have many requests under way.
 
+#[cfg(test)]
+pub mod conformance;
+pub mod dir;
+pub mod faulty;
+pub mod mem;
+pub mod synced;
+
 use std::fmt;
 
 use crate::id::ObjectName;

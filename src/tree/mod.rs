@@ -9,4 +9,6 @@ pub mod snapshot;
 
 pub use entry::{Entry, EntryError, FileKind, Holes, Owner, Time, decode_entry, encode_entry};
 pub use snapshot::{Root, Skipped, Snapshot, Verdict};
-pub use stream::{Stream, StreamError};
+pub use stream::{
+    ChunkSink, ChunkSource, IdList, IdReader, Stream, StreamError, StreamReader, StreamWriter, read_stream,
+};

@@ -1,0 +1,197 @@
+//! The catalogue: what lies where in the store, and what the source files looked like last time. One redb file on this
+//! machine; a cache that can be deleted at any time.
+//!
+//! It is never believed against the store: a vault compares it with the store's list of objects when it is opened. redb
+//! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (the rows of the stat cache
+//! flow into new trees) carries a keyed checksum of its own.
+//!
+//! [`packs`] packs, chunks, records · [`stat`] the stat cache.
+
+pub mod packs;
+pub mod stat;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
+
+pub use packs::{ChunkPlace, PackInfo};
+pub use stat::{StatEntry, StatRow};
+
+/// The layout of the tables; a catalogue of another version is built anew.
+const VERSION: u64 = 1;
+
+/// Memory for redb's pages, in bytes.
+const CACHE_LEN: usize = 24 << 20;
+
+/// Single numbers: `version`, `epoch`, `next_pack`, `next_session`.
+const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
+
+/// The catalogue could not be used. It can always be built anew, so this never means that data is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The file or its folder cannot be written or read.
+    #[error("the catalogue {path} cannot be used: {what}")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The database failed in the middle of work.
+    #[error("the catalogue failed: {0} (it is only a cache: delete it, and it is rebuilt from the store)")]
+    Database(String),
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CatalogueError {
+            fn from(error: $error) -> Self {
+                Self::Database(error.to_string())
+            }
+        })*
+    };
+}
+from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+
+/// An opened catalogue. Several processes may have it open at once; one writes at a time, and only for moments.
+#[derive(Debug)]
+pub struct Catalogue {
+    db: Database,
+    path: PathBuf,
+    key: [u8; 32],
+}
+
+impl Catalogue {
+    /// Opens the catalogue in this file, or makes a new one if it is missing or useless. `key` authenticates what is read
+    /// back. Returns also whether it is new.
+    ///
+    /// # Errors
+    /// If the file can neither be opened nor replaced.
+    pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
+        match Self::try_open(path, key) {
+            Ok(opened) => Ok(opened),
+            Err(_) => {
+                Self::discard(path)?;
+                Self::try_open(path, key)
+            }
+        }
+    }
+
+    /// Moves a useless catalogue away, so that a process that still has it open is not disturbed.
+    fn discard(path: &Path) -> Result<(), CatalogueError> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(CatalogueError::Unusable { path: path.display().to_string(), what: error.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether damage inside redb's own pages makes it panic is up to redb, so a panic counts as damage.
+    fn try_open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
+        let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
+        let open = || -> Result<(Self, bool), CatalogueError> {
+            // The hook of a panic belongs to the program; here it is enough that the panic is caught.
+            let db = Database::builder()
+                .set_cache_size(CACHE_LEN)
+                .set_concurrency_mode(ConcurrencyMode::MultiWriter)
+                .create(path)
+                .map_err(|error| unusable(error.to_string()))?;
+            private(path).map_err(|error| unusable(error.to_string()))?;
+            let catalogue = Self { db, path: path.to_owned(), key };
+            let version = catalogue.number("version")?;
+            if version.is_some_and(|version| version != VERSION) {
+                return Err(unusable("it has another version".to_owned()));
+            }
+            if version.is_none() {
+                let txn = catalogue.write()?;
+                txn.open_table(NUMBERS)?.insert("version", VERSION)?;
+                packs::create_tables(&txn)?;
+                stat::create_tables(&txn)?;
+                txn.commit()?;
+            }
+            catalogue.probe()?;
+            Ok((catalogue, version.is_none()))
+        };
+        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(unusable("it is damaged".to_owned())))
+    }
+
+    /// Touches every table, so that one that is not there is noticed at once.
+    fn probe(&self) -> Result<(), CatalogueError> {
+        let reader = self.reader()?;
+        reader.packs()?;
+        Ok(())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A write transaction. Waits while another process has one, which takes moments.
+    pub(crate) fn write(&self) -> Result<WriteTransaction, CatalogueError> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_quick_repair(true);
+        Ok(txn)
+    }
+
+    /// A view of the state at this moment.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn reader(&self) -> Result<Reader, CatalogueError> {
+        Reader::new(self.db.begin_read()?, self.key)
+    }
+
+    /// One of the single numbers.
+    fn number(&self, name: &str) -> Result<Option<u64>, CatalogueError> {
+        let txn = self.db.begin_read()?;
+        match txn.open_table(NUMBERS) {
+            Ok(table) => Ok(table.get(name)?.map(|value| value.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Takes a number and leaves the next one.
+fn next_number(txn: &WriteTransaction, name: &str) -> Result<u64, CatalogueError> {
+    let mut table = txn.open_table(NUMBERS)?;
+    let value = table.get(name)?.map_or(1, |value| value.value());
+    table.insert(name, value + 1)?;
+    Ok(value)
+}
+
+/// The catalogue holds names of files in clear: nobody else may read it.
+fn private(path: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    }
+    let _ = path;
+    Ok(())
+}
+
+/// A view of the catalogue at one moment; may be used from many threads.
+pub struct Reader {
+    key: [u8; 32],
+    epoch: u64,
+    tables: packs::Tables,
+    stat: stat::Tables,
+}
+
+impl Reader {
+    fn new(txn: ReadTransaction, key: [u8; 32]) -> Result<Self, CatalogueError> {
+        let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
+        Ok(Self { key, epoch, tables: packs::Tables::open(&txn)?, stat: stat::Tables::open(&txn)? })
+    }
+
+    /// How often packs have been lost or condemned. What was known to be stored in an earlier epoch is looked up again.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}

@@ -1,0 +1,353 @@
+//! The catalogue's tables of packs, chunks and records.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+
+use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader, next_number};
+use crate::id::{ChunkId, ObjectName};
+use crate::pack::{Footer, SegmentPlace};
+use crate::seal::{HEADER_LEN, ObjectKind};
+use crate::varint;
+
+/// Number of a pack in this catalogue → see [`PackInfo::encode`].
+const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
+/// Name of a pack → its number.
+const NUMBERS_OF_PACKS: TableDefinition<&[u8; 16], u32> = TableDefinition::new("pack_numbers");
+/// Id of a chunk → pack, segment, offset in the opened segment, length.
+const CHUNKS: TableDefinition<&[u8; 16], [u8; 16]> = TableDefinition::new("chunks");
+/// Other places of chunks that are stored more than once: id and pack → as in `chunks`.
+const COPIES: TableDefinition<&[u8; 20], [u8; 16]> = TableDefinition::new("copies");
+/// Name of a log record → hash of its object (32 bytes) and the record's plaintext.
+const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
+
+/// Creates the tables.
+pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError> {
+    txn.open_table(PACKS)?;
+    txn.open_table(NUMBERS_OF_PACKS)?;
+    txn.open_table(CHUNKS)?;
+    txn.open_table(COPIES)?;
+    txn.open_table(RECORDS)?;
+    Ok(())
+}
+
+/// The tables of a reader.
+pub(super) struct Tables {
+    packs: ReadOnlyTable<u32, &'static [u8]>,
+    chunks: ReadOnlyTable<&'static [u8; 16], [u8; 16]>,
+    copies: ReadOnlyTable<&'static [u8; 20], [u8; 16]>,
+    records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+}
+
+impl Tables {
+    pub(super) fn open(txn: &ReadTransaction) -> Result<Self, CatalogueError> {
+        Ok(Self {
+            packs: txn.open_table(PACKS)?,
+            chunks: txn.open_table(CHUNKS)?,
+            copies: txn.open_table(COPIES)?,
+            records: txn.open_table(RECORDS)?,
+        })
+    }
+}
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkPlace {
+    /// Number of the pack in this catalogue.
+    pub pack: u32,
+    /// Number of the segment in the pack.
+    pub segment: u32,
+    /// Where the chunk begins in the opened segment, in bytes.
+    pub offset: u32,
+    /// Its length, in bytes.
+    pub len: u32,
+}
+
+impl ChunkPlace {
+    fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (field, value) in bytes.chunks_exact_mut(4).zip([self.pack, self.segment, self.offset, self.len]) {
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: [u8; 16]) -> Self {
+        let field = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { pack: field(0), segment: field(4), offset: field(8), len: field(12) }
+    }
+}
+
+/// A pack as the catalogue knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackInfo {
+    /// Pack or meta pack.
+    pub kind: ObjectKind,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its length, in bytes.
+    pub len: u64,
+    /// Sealed length, raw length and number of chunks of each segment, in order.
+    pub segments: Vec<(u32, u32, u32)>,
+    /// Where each segment begins in the pack.
+    offsets: Vec<u64>,
+}
+
+impl PackInfo {
+    fn new(kind: ObjectKind, name: ObjectName, len: u64, segments: Vec<(u32, u32, u32)>) -> Self {
+        let mut offset = HEADER_LEN as u64;
+        let offsets = segments
+            .iter()
+            .map(|(sealed, _, _)| {
+                let start = offset;
+                offset += u64::from(*sealed);
+                start
+            })
+            .collect();
+        Self { kind, name, len, segments, offsets }
+    }
+
+    /// Where a segment lies.
+    pub fn place(&self, number: u32) -> Option<SegmentPlace> {
+        let index = number as usize;
+        let (len, _, _) = *self.segments.get(index)?;
+        Some(SegmentPlace { kind: self.kind, pack: self.name, number, offset: *self.offsets.get(index)?, len })
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![u8::from(self.kind == ObjectKind::Meta)];
+        out.extend_from_slice(self.name.as_bytes());
+        varint::put(&mut out, self.len);
+        for (sealed, raw, chunks) in &self.segments {
+            [sealed, raw, chunks].iter().for_each(|value| varint::put(&mut out, u64::from(**value)));
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = varint::Reader::new(bytes);
+        let kind = if reader.byte().ok()? == 1 { ObjectKind::Meta } else { ObjectKind::Pack };
+        let name = ObjectName::new(reader.array().ok()?);
+        let len = reader.number().ok()?;
+        let mut segments = Vec::new();
+        let field = |reader: &mut varint::Reader<'_>| u32::try_from(reader.number().ok()?).ok();
+        while !reader.rest().is_empty() {
+            segments.push((field(&mut reader)?, field(&mut reader)?, field(&mut reader)?));
+        }
+        Some(Self::new(kind, name, len, segments))
+    }
+}
+
+/// A pack with its footer, to be entered.
+#[derive(Debug)]
+pub struct NewPack {
+    /// Pack or meta pack.
+    pub kind: ObjectKind,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its length, in bytes.
+    pub len: u64,
+    /// What is in it.
+    pub footer: Footer,
+}
+
+impl Catalogue {
+    /// Enters packs that are in the store, within a transaction.
+    pub(crate) fn insert_packs(txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
+        let mut places = Vec::with_capacity(new.iter().map(|pack| pack.footer.segments.len() * 16).sum());
+        {
+            let mut packs = txn.open_table(PACKS)?;
+            let mut numbers = txn.open_table(NUMBERS_OF_PACKS)?;
+            for pack in new {
+                if numbers.get(pack.name.as_bytes())?.is_some() {
+                    continue;
+                }
+                let number = next_number(txn, "next_pack")? as u32;
+                let segments = pack.footer.segments.iter();
+                let segments = segments.map(|s| (s.sealed_len, s.raw_len, s.chunks.len() as u32)).collect();
+                let info = PackInfo::new(pack.kind, pack.name, pack.len, segments);
+                packs.insert(number, info.encode().as_slice())?;
+                numbers.insert(pack.name.as_bytes(), number)?;
+                for (segment, entry) in pack.footer.segments.iter().enumerate() {
+                    let mut offset = 0;
+                    for (id, len) in &entry.chunks {
+                        let place = ChunkPlace { pack: number, segment: segment as u32, offset, len: *len };
+                        places.push((*id, place));
+                        offset += len;
+                    }
+                }
+            }
+        }
+        // In the order of the keys, inserting costs a quarter.
+        places.sort_unstable_by_key(|(id, _)| *id);
+        let mut chunks = txn.open_table(CHUNKS)?;
+        let mut copies = txn.open_table(COPIES)?;
+        for (id, place) in places {
+            let previous = chunks.insert(id.as_bytes(), place.encode())?.map(|previous| previous.value());
+            if let Some(previous) = previous {
+                let pack = ChunkPlace::decode(previous).pack;
+                copies.insert(&copy_key(&id, pack), previous)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out packs that are no longer in the store, and everything that lies in them; chunks with another copy stay.
+    pub(crate) fn remove_packs(txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
+        let mut numbers_gone = std::collections::BTreeSet::new();
+        {
+            let mut packs = txn.open_table(PACKS)?;
+            let mut numbers = txn.open_table(NUMBERS_OF_PACKS)?;
+            for name in gone {
+                let number = numbers.remove(name.as_bytes())?.map(|number| number.value());
+                if let Some(number) = number {
+                    packs.remove(number)?;
+                    numbers_gone.insert(number);
+                }
+            }
+        }
+        if numbers_gone.is_empty() {
+            return Ok(());
+        }
+        let mut copies = txn.open_table(COPIES)?;
+        copies.retain(|_, place| !numbers_gone.contains(&ChunkPlace::decode(place).pack))?;
+        let mut chunks = txn.open_table(CHUNKS)?;
+        let mut lost = Vec::new();
+        chunks.retain(|id, place| {
+            let keep = !numbers_gone.contains(&ChunkPlace::decode(place).pack);
+            if !keep {
+                lost.push(ChunkId::new(*id));
+            }
+            keep
+        })?;
+        for id in lost {
+            let copy = copies.range::<&[u8; 20]>(&copy_key(&id, 0)..=&copy_key(&id, u32::MAX))?.next().transpose()?;
+            let copy = copy.map(|(key, place)| (*key.value(), place.value()));
+            if let Some((key, place)) = copy {
+                copies.remove(&key)?;
+                chunks.insert(id.as_bytes(), place)?;
+            }
+        }
+        bump_epoch(txn)
+    }
+
+    /// Enters records, within a transaction.
+    pub(crate) fn insert_records(
+        txn: &WriteTransaction,
+        records: &[(ObjectName, Vec<u8>)],
+    ) -> Result<(), CatalogueError> {
+        let mut table = txn.open_table(RECORDS)?;
+        for (name, value) in records {
+            table.insert(name.as_bytes(), value.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Takes out records that are no longer in the store.
+    pub(crate) fn remove_records(txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
+        let mut table = txn.open_table(RECORDS)?;
+        for name in gone {
+            table.remove(name.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// From now on nothing that was known to be stored is believed without looking it up.
+pub(crate) fn bump_epoch(txn: &WriteTransaction) -> Result<(), CatalogueError> {
+    let mut table = txn.open_table(NUMBERS)?;
+    let epoch = table.get("epoch")?.map_or(0, |value| value.value());
+    table.insert("epoch", epoch + 1)?;
+    Ok(())
+}
+
+fn copy_key(id: &ChunkId, pack: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(id.as_bytes());
+    key[16..].copy_from_slice(&pack.to_be_bytes());
+    key
+}
+
+impl Reader {
+    /// Where a chunk lies, if it is stored.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, CatalogueError> {
+        Ok(self.tables.chunks.get(id.as_bytes())?.map(|place| ChunkPlace::decode(place.value())))
+    }
+
+    /// Every place of a chunk.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, CatalogueError> {
+        let mut places: Vec<ChunkPlace> = self.locate(id)?.into_iter().collect();
+        for copy in self.tables.copies.range::<&[u8; 20]>(&copy_key(id, 0)..=&copy_key(id, u32::MAX))? {
+            places.push(ChunkPlace::decode(copy?.1.value()));
+        }
+        Ok(places)
+    }
+
+    /// How many different chunks are stored.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn chunk_count(&self) -> Result<u64, CatalogueError> {
+        Ok(self.tables.chunks.len()?)
+    }
+
+    /// Calls `found` for every chunk and its place, in the order of the ids; copies come last.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn for_each_chunk(&self, mut found: impl FnMut(ChunkId, ChunkPlace)) -> Result<(), CatalogueError> {
+        for row in self.tables.chunks.iter()? {
+            let (id, place) = row?;
+            found(ChunkId::new(*id.value()), ChunkPlace::decode(place.value()));
+        }
+        for row in self.tables.copies.iter()? {
+            let (key, place) = row?;
+            if let Some(id) = ChunkId::from_slice(&key.value()[..16]) {
+                found(id, ChunkPlace::decode(place.value()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A pack by its number in this catalogue.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn pack(&self, number: u32) -> Result<Option<PackInfo>, CatalogueError> {
+        Ok(self.tables.packs.get(number)?.and_then(|bytes| PackInfo::decode(bytes.value())))
+    }
+
+    /// All packs, by number.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn packs(&self) -> Result<BTreeMap<u32, PackInfo>, CatalogueError> {
+        let mut packs = BTreeMap::new();
+        for row in self.tables.packs.iter()? {
+            let (number, bytes) = row?;
+            let info = PackInfo::decode(bytes.value())
+                .ok_or_else(|| CatalogueError::Database("a row of the table of packs is malformed".to_owned()))?;
+            packs.insert(number.value(), info);
+        }
+        Ok(packs)
+    }
+
+    /// All records: name, and hash of the object (32 bytes) followed by the plaintext.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
+        let mut records = Vec::new();
+        for row in self.tables.records.iter()? {
+            let (name, value) = row?;
+            records.push((ObjectName::new(*name.value()), value.value().to_vec()));
+        }
+        Ok(records)
+    }
+}

@@ -1,0 +1,425 @@
+//! Where new chunks go (SPEC §5): looked up, put into segments on the core that read them, sealed into packs, put into the
+//! store by a thread of its own, and entered in the catalogue once they are durable.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::catalogue::packs::NewPack;
+use crate::catalogue::stat::FolderRows;
+use crate::catalogue::{Catalogue, CatalogueError, Reader};
+use crate::id::{ChunkId, ObjectName};
+use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
+use crate::progress::Progress;
+use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
+use crate::store::ObjectKey;
+use crate::tree::ChunkSink;
+use crate::vault::{Vault, VaultError};
+
+/// How new data is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct DepotOptions {
+    /// zstd level.
+    pub level: i32,
+    /// Open and hash every segment before its pack is put.
+    pub verify: bool,
+    /// Look up and count, but store nothing.
+    pub dry_run: bool,
+    /// How many threads will put chunks.
+    pub threads: usize,
+}
+
+/// Rows wait in memory up to about this many bytes before they are written.
+const ROWS_WAITING: usize = 12 << 20;
+/// Chunks of durable packs wait in memory up to this number before they are entered.
+const CHUNKS_WAITING: usize = 200_000;
+/// Claims are spread over this many locks.
+const SHARDS: usize = 64;
+
+/// Ids that this run stores and that are not in the catalogue yet.
+struct Claims([Mutex<HashSet<ChunkId>>; SHARDS]);
+
+impl Claims {
+    fn shard(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<ChunkId>> {
+        lock(&self.0[usize::from(id.as_bytes()[0]) % SHARDS])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Message {
+    Pack(FinishedPack),
+    Rows(FolderRows),
+}
+
+#[derive(Debug, Default)]
+struct DepotCounters {
+    bytes_new: AtomicU64,
+    bytes_stored: AtomicU64,
+}
+
+/// What a run added to the store.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// The packs.
+    pub packs: Vec<ObjectName>,
+    /// Bytes of new chunks of content, before compression.
+    pub bytes_new: u64,
+    /// Bytes put into the store.
+    pub bytes_stored: u64,
+}
+
+/// What the depot and its publisher share.
+struct Shared<'a> {
+    vault: &'a Vault,
+    claims: Claims,
+    reader: RwLock<Arc<Reader>>,
+    /// The first failure; everything after it is only a consequence.
+    failure: Mutex<Option<VaultError>>,
+    failed: AtomicBool,
+    counters: DepotCounters,
+}
+
+impl Shared<'_> {
+    fn fail(&self, error: VaultError) {
+        lock(&self.failure).get_or_insert(error);
+        self.failed.store(true, Relaxed);
+    }
+}
+
+/// The run has failed or was stopped; why is known elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed;
+
+/// Takes chunks from many threads.
+pub struct Depot<'a> {
+    shared: Arc<Shared<'a>>,
+    options: DepotOptions,
+    /// Numbers of packs whose chunks count as absent.
+    condemned: HashSet<u32>,
+    workers: Vec<Mutex<Worker>>,
+    data: PackWriter<'a>,
+    meta: PackWriter<'a>,
+    messages: SyncSender<Message>,
+}
+
+/// What one thread keeps for itself.
+pub struct Worker {
+    data: SegmentBuilder,
+    meta: SegmentBuilder,
+    compressor: Compressor,
+    decompressor: Decompressor,
+    /// For the content of small files.
+    pub buffer: Vec<u8>,
+}
+
+impl<'a> Depot<'a> {
+    /// A depot for one run, and the publisher that must run beside it.
+    ///
+    /// # Errors
+    /// If the catalogue fails, or compressors cannot be set up.
+    pub fn new(vault: &'a Vault, options: DepotOptions) -> Result<(Self, Publisher<'a>), VaultError> {
+        // A pack is handed over only when the one before has been put: with the one being filled, that bounds what is in
+        // flight.
+        let (messages, received) = sync_channel(0);
+        let hand_on = |messages: &SyncSender<Message>| {
+            let messages = messages.clone();
+            move |pack| messages.send(Message::Pack(pack)).is_ok()
+        };
+        let (hand_data_on, hand_meta_on) = (hand_on(&messages), hand_on(&messages));
+        let reader = Arc::new(vault.catalogue().reader()?);
+        let condemned_names = vault.condemned();
+        let condemned = if condemned_names.is_empty() {
+            HashSet::new()
+        } else {
+            let packs = reader.packs()?.into_iter();
+            packs.filter(|(_, info)| condemned_names.contains(&info.name)).map(|(number, _)| number).collect()
+        };
+        let worker = || -> Result<Mutex<Worker>, VaultError> {
+            Ok(Mutex::new(Worker {
+                data: SegmentBuilder::default(),
+                meta: SegmentBuilder::default(),
+                compressor: Compressor::new(options.level)?,
+                decompressor: Decompressor::new()?,
+                buffer: Vec::new(),
+            }))
+        };
+        let shared = Arc::new(Shared {
+            vault,
+            claims: Claims(std::array::from_fn(|_| Mutex::default())),
+            reader: RwLock::new(reader),
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            counters: DepotCounters::default(),
+        });
+        let publisher = Publisher {
+            shared: shared.clone(),
+            received,
+            packs: Vec::new(),
+            names: Vec::new(),
+            rows: Vec::new(),
+            weight: 0,
+            chunks: 0,
+        };
+        let depot = Self {
+            shared,
+            options,
+            condemned,
+            workers: (0..options.threads.max(1)).map(|_| worker()).collect::<Result<_, _>>()?,
+            data: PackWriter::new(vault.keys(), ObjectKind::Pack, options.verify, hand_data_on),
+            meta: PackWriter::new(vault.keys(), ObjectKind::Meta, options.verify, hand_meta_on),
+            messages,
+        };
+        Ok((depot, publisher))
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &'a Keys {
+        self.shared.vault.keys()
+    }
+
+    /// The newest view of the catalogue.
+    pub fn reader(&self) -> Arc<Reader> {
+        self.shared.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The state of the calling thread, which must be one of the pool that was counted in the options.
+    pub fn worker(&self) -> MutexGuard<'_, Worker> {
+        lock(&self.workers[rayon::current_thread_index().unwrap_or(0) % self.workers.len()])
+    }
+
+    /// Notes a failure of the store or the catalogue; the run ends soon.
+    pub fn fail(&self, error: VaultError) {
+        self.shared.fail(error);
+    }
+
+    /// Whether there was a failure.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Relaxed)
+    }
+
+    /// Whether a chunk is stored, in a pack that is not condemned, or by this run.
+    pub fn is_stored(&self, id: &ChunkId) -> bool {
+        self.shared.claims.shard(id).contains(id) || self.is_in_catalogue(id)
+    }
+
+    fn is_in_catalogue(&self, id: &ChunkId) -> bool {
+        let found = self.reader().locate(id).and_then(|place| match place {
+            Some(place) if self.condemned.contains(&place.pack) => {
+                let others = self.reader().locate_all(id)?;
+                Ok(others.iter().any(|place| !self.condemned.contains(&place.pack)))
+            }
+            place => Ok(place.is_some()),
+        });
+        found.unwrap_or_else(|error| {
+            self.fail(error.into());
+            true
+        })
+    }
+
+    /// Whether the caller must store this chunk: it is not stored, and no other thread stores it.
+    fn claim(&self, id: &ChunkId) -> bool {
+        if !self.shared.claims.shard(id).insert(*id) {
+            return false;
+        }
+        let known = self.is_in_catalogue(id);
+        if known {
+            self.shared.claims.shard(id).remove(id);
+        }
+        !known
+    }
+
+    /// Stores a chunk of content, which `fill` appends to the buffer it is given.
+    ///
+    /// # Errors
+    /// If the run has failed; the failure itself is kept.
+    pub fn put_data(&self, worker: &mut Worker, fill: impl FnOnce(&mut Vec<u8>)) -> Result<ChunkId, Failed> {
+        let id = worker.data.push(self.keys(), |buffer| fill(buffer), |id| self.claim(id));
+        self.put_full(worker)?;
+        Ok(id)
+    }
+
+    fn put_full(&self, worker: &mut Worker) -> Result<(), Failed> {
+        if worker.data.is_full() {
+            self.flush_data(worker)?;
+        }
+        if worker.meta.is_full() {
+            self.flush_meta(worker)?;
+        }
+        if self.has_failed() { Err(Failed) } else { Ok(()) }
+    }
+
+    fn flush_data(&self, worker: &mut Worker) -> Result<(), Failed> {
+        self.shared.counters.bytes_new.fetch_add(worker.data.len() as u64, Relaxed);
+        let Worker { data, compressor, decompressor, .. } = worker;
+        let body = data.compress(compressor);
+        if self.options.dry_run {
+            Ok(())
+        } else {
+            self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+        }
+    }
+
+    fn flush_meta(&self, worker: &mut Worker) -> Result<(), Failed> {
+        let Worker { meta, compressor, decompressor, .. } = worker;
+        let body = meta.compress(compressor);
+        if self.options.dry_run {
+            Ok(())
+        } else {
+            self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+        }
+    }
+
+    fn give_up(&self, error: impl Into<VaultError>) -> Failed {
+        self.fail(error.into());
+        Failed
+    }
+
+    /// Hands rows of the stat cache to the publisher.
+    pub fn put_rows(&self, rows: FolderRows) {
+        // If nobody receives it, the publisher has failed, and has said so.
+        if !self.options.dry_run {
+            let _ = self.messages.send(Message::Rows(rows));
+        }
+    }
+
+    /// Flushes what the workers still hold and closes the packs. Ends the publisher.
+    ///
+    /// # Errors
+    /// The first failure of the run.
+    pub fn finish(self) -> Result<(), VaultError> {
+        for worker in &self.workers {
+            let mut worker = lock(worker);
+            if self.has_failed() {
+                break;
+            }
+            let flush = |depot: &Self, worker: &mut Worker| -> Result<(), Failed> {
+                if !worker.data.is_empty() {
+                    depot.flush_data(worker)?;
+                }
+                if !worker.meta.is_empty() {
+                    depot.flush_meta(worker)?;
+                }
+                Ok(())
+            };
+            if flush(&self, &mut worker).is_err() {
+                break;
+            }
+        }
+        for packs in [&self.data, &self.meta] {
+            if !self.has_failed()
+                && let Err(error) = packs.finish()
+            {
+                self.fail(error.into());
+            }
+        }
+        let failure = lock(&self.shared.failure).take();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Takes chunks of trees on behalf of the calling thread.
+    pub const fn meta_sink(&self) -> MetaSink<'_, 'a> {
+        MetaSink(self)
+    }
+}
+
+/// Stores chunks of trees and of lists of ids.
+pub struct MetaSink<'d, 'a>(&'d Depot<'a>);
+
+impl ChunkSink for MetaSink<'_, '_> {
+    type Error = Failed;
+
+    fn put_chunk(&mut self, bytes: &[u8]) -> Result<ChunkId, Failed> {
+        let depot = self.0;
+        let worker = &mut *depot.worker();
+        let id = worker.meta.push(depot.keys(), |buffer| buffer.extend_from_slice(bytes), |id| depot.claim(id));
+        depot.put_full(worker)?;
+        Ok(id)
+    }
+}
+
+/// Puts finished packs into the store and enters them in the catalogue: run it on a thread of its own.
+pub struct Publisher<'a> {
+    shared: Arc<Shared<'a>>,
+    received: Receiver<Message>,
+    packs: Vec<NewPack>,
+    names: Vec<ObjectName>,
+    rows: Vec<FolderRows>,
+    weight: usize,
+    chunks: usize,
+}
+
+impl Publisher<'_> {
+    /// Works until the depot is finished. Failures are noted, and come out of [`Depot::finish`] or
+    /// [`Publisher::run`], whichever is later.
+    ///
+    /// # Errors
+    /// The first failure of the run, if the depot has not returned it.
+    pub fn run(mut self, progress: &dyn Progress) -> Result<Published, VaultError> {
+        while let Ok(message) = self.received.recv() {
+            if self.shared.failed.load(Relaxed) {
+                continue; // what comes now is thrown away, so that nobody waits to hand it over
+            }
+            let handled = match message {
+                Message::Pack(pack) => self.put(pack, progress),
+                Message::Rows(rows) => {
+                    self.weight += rows.weight();
+                    self.rows.push(rows);
+                    Ok(())
+                }
+            };
+            let full = self.weight > ROWS_WAITING || self.chunks > CHUNKS_WAITING;
+            if let Err(error) = handled.and_then(|()| if full { self.commit() } else { Ok(()) }) {
+                self.shared.fail(error);
+            }
+        }
+        if !self.shared.failed.load(Relaxed) {
+            self.commit()?;
+        }
+        let failure = lock(&self.shared.failure).take();
+        let counters = &self.shared.counters;
+        let published = Published {
+            packs: self.names,
+            bytes_new: counters.bytes_new.load(Relaxed),
+            bytes_stored: counters.bytes_stored.load(Relaxed),
+        };
+        failure.map_or(Ok(published), Err)
+    }
+
+    fn put(&mut self, pack: FinishedPack, progress: &dyn Progress) -> Result<(), VaultError> {
+        let len = pack.bytes.len() as u64;
+        self.shared.vault.store().put(&ObjectKey::Named(pack.kind.store_kind(), pack.name), &pack.bytes)?;
+        self.shared.counters.bytes_stored.fetch_add(len, Relaxed);
+        progress.counters().bytes_stored.fetch_add(len, Relaxed);
+        self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
+        self.names.push(pack.name);
+        self.packs.push(NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer });
+        Ok(())
+    }
+
+    /// Enters what is durable, and lets go of it.
+    fn commit(&mut self) -> Result<(), VaultError> {
+        if self.packs.is_empty() && self.rows.is_empty() {
+            return Ok(());
+        }
+        let catalogue = self.shared.vault.catalogue();
+        let txn = catalogue.write()?;
+        Catalogue::insert_packs(&txn, &self.packs)?;
+        catalogue.insert_rows(&txn, std::mem::take(&mut self.rows))?;
+        txn.commit().map_err(CatalogueError::from)?;
+        // First everyone sees what was entered, then the claims end: so no chunk is ever taken for new in between.
+        let reader = Arc::new(catalogue.reader()?);
+        *self.shared.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
+        for pack in self.packs.drain(..) {
+            for (id, _) in pack.footer.segments.iter().flat_map(|segment| &segment.chunks) {
+                self.shared.claims.shard(id).remove(id);
+            }
+        }
+        self.weight = 0;
+        self.chunks = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Finishing: entries make pages, pages make folders, folders are entries of their parents.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::AcqRel;
+
+use crate::catalogue::StatRow;
+use crate::engine::read_file::ReadFailed;
+use crate::engine::walk::{Folder, Page, Parent, Walk, lock};
+use crate::fs::Stat;
+use crate::path::join;
+use crate::tree::entry::LISTING_VERSION;
+use crate::tree::{Entry, Stream};
+
+impl Walk<'_> {
+    /// Enters a file that was read, or that could not be.
+    pub(super) fn finish_file(&self, page: &Arc<Page>, slot: usize, read: Result<(Entry, Stat), ReadFailed>) {
+        match read {
+            Ok((entry, stat)) => {
+                let path = || join(&page.folder.path, &entry.name);
+                let mut bytes = Vec::new();
+                if entry.torn {
+                    self.skip(&path(), "it changed while it was read; what was read is stored", true);
+                }
+                self.encode(&entry, &path(), &mut bytes);
+                let mut slots = lock(&page.slots);
+                let row = &mut slots[slot].stat;
+                // It is remembered as it was when it was read, not as it was when it was looked at first.
+                let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
+                row.inode = if is_racy || entry.torn { 0 } else { stat.ino };
+                row.size = stat.size;
+                row.mtime = stat.mtime;
+                row.ctime = stat.ctime;
+                row.entry = bytes;
+                drop(slots);
+                if stat.nlink > 1
+                    && let Some(links) = lock(&self.links).get_mut(&(stat.dev, stat.ino))
+                {
+                    links.entry = Some((entry, stat));
+                }
+            }
+            Err(ReadFailed::Source(error)) => {
+                let name = lock(&page.slots)[slot].stat.name.clone();
+                let path = join(&page.folder.path, &name);
+                // If it was deleted since it was looked at, it is simply not there.
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    self.skip(&path, error, false);
+                }
+            }
+            // The run has failed; nothing of it will be used.
+            Err(ReadFailed::Run) => return,
+        }
+        self.leave(page);
+    }
+
+    /// One part of a page is finished. If it was the last one, goes on with the folder, and with its parents.
+    pub(super) fn leave(&self, page: &Arc<Page>) {
+        let mut page = page.clone();
+        loop {
+            if page.outstanding.fetch_sub(1, AcqRel) > 1 || self.stopped() {
+                return;
+            }
+            let Some(listing) = self.finish_page(&page) else { return };
+            let folder = &page.folder;
+            let Some(entry) = lock(&folder.entry).take() else { return };
+            let entry = Entry { content: Some(listing), ..entry };
+            match &folder.parent {
+                Parent::Top(top) => return self.put_top(*top, Some(entry)),
+                Parent::Page(parent, slot) => {
+                    let mut bytes = Vec::new();
+                    self.encode(&entry, &folder.path, &mut bytes);
+                    lock(&parent.slots)[*slot].stat.entry = bytes;
+                    let parent = parent.clone();
+                    page = parent;
+                }
+            }
+        }
+    }
+
+    /// Adds a finished page to its folder's listing. Returns the listing if it was the last one.
+    fn finish_page(&self, page: &Page) -> Option<Stream> {
+        let folder = &page.folder;
+        let mut slots = std::mem::take(&mut *lock(&page.slots));
+        // What could not be read, or was left out at the last moment, has no entry.
+        slots.retain(|slot| !slot.stat.entry.is_empty());
+        let mut bytes = Vec::with_capacity(slots.iter().map(|slot| slot.stat.entry.len()).sum());
+        slots.iter().for_each(|slot| bytes.extend_from_slice(&slot.stat.entry));
+        let same = slots.iter().all(|slot| slot.reused) && slots.len() == page.old_entries && page.old_rows.len() <= 1;
+        let keep = same && page.reused_session && folder.key == folder.old_key;
+        let first = slots.first().map(|slot| slot.stat.name.clone());
+        let row = StatRow { session: self.session, entries: slots.into_iter().map(|slot| slot.stat).collect() };
+        let mut state = lock(&folder.state);
+        if !keep {
+            let stale =
+                page.old_rows.iter().filter(|name| Some(*name) != first.as_ref() && folder.key == folder.old_key);
+            state.rows.stale.extend(stale.cloned());
+            state.rows.rows.push(row);
+        }
+        self.deliver(folder, &mut state, page.index, bytes)
+    }
+
+    /// Writes pages to the listing in their order.
+    fn deliver(&self, folder: &Folder, state: &mut super::FolderState, index: usize, bytes: Vec<u8>) -> Option<Stream> {
+        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
+        state.waiting.insert(index, bytes);
+        loop {
+            let next = state.next;
+            let Some(bytes) = state.waiting.remove(&next) else { break };
+            let begin: &[u8] = if state.next == 0 { &[LISTING_VERSION] } else { &[] };
+            state.listing.write(begin, cutter, sink).ok()?;
+            state.listing.write(&bytes, cutter, sink).ok()?;
+            state.next += 1;
+        }
+        if state.rows.weight() > ROWS_AT_ONCE || state.next == folder.pages.len() {
+            let mut rows = std::mem::take(&mut state.rows);
+            state.rows.folder = rows.folder;
+            if !(rows.rows.is_empty() && rows.stale.is_empty()) {
+                rows.identity = Some(folder.identity);
+                self.depot.put_rows(rows);
+            }
+        }
+        if state.next < folder.pages.len() {
+            return None;
+        }
+        std::mem::take(&mut state.listing).finish(cutter, sink).ok()
+    }
+}
+
+/// Rows of a large folder are handed on when they take more than this many bytes.
+const ROWS_AT_ONCE: usize = 1 << 20;

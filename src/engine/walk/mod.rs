@@ -1,0 +1,499 @@
+//! Walks the source and turns folders into trees (SPEC §7, §8.5).
+//!
+//! Every folder is read in pages of neighbouring names. A page is finished when each of its files is stored and each of
+//! its folders has a tree; a folder is finished when its pages are, and its listing goes up into the page of its parent.
+//! Whoever finishes the last part goes on with what depends on it, so nobody waits and nothing recurses. Tasks run on a
+//! pool that works on the newest first, which keeps few folders open at a time; an idle thread takes the oldest, which
+//! keeps what lies together in the tree together in the segments.
+
+mod finish;
+mod page;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::Scope;
+
+use crate::catalogue::StatEntry;
+use crate::catalogue::stat::{FolderKey, FolderRows};
+use crate::engine::depot::Depot;
+use crate::engine::exclude::{ExcludeOptions, Rules};
+use crate::engine::read_file::ReadFailed;
+use crate::fs::{Dir, Names, OwnerNames, Stat};
+use crate::path::{Shown, join};
+use crate::progress::Progress;
+use crate::tree::entry::flags;
+use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time, encode_entry};
+use crate::vault::TreeReader;
+
+/// Folders with more names than this are read in pages.
+const PAGE_MAX: usize = 4096;
+/// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
+const PAGE_MASK: u64 = 0x3ff;
+
+/// Paths that are wanted, as a tree of names.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Everything from here on.
+    all: bool,
+    below: BTreeMap<Vec<u8>, Arc<Wanted>>,
+}
+
+impl Wanted {
+    /// The tree of these paths.
+    pub fn new(paths: &[Vec<u8>]) -> Self {
+        let mut sorted: Vec<Vec<&[u8]>> = paths.iter().map(|path| crate::path::components(path).collect()).collect();
+        sorted.sort_unstable();
+        Self::build(&sorted, 0)
+    }
+
+    fn build(paths: &[Vec<&[u8]>], depth: usize) -> Self {
+        let mut wanted = Self { all: paths.iter().any(|path| path.len() == depth), below: BTreeMap::new() };
+        if !wanted.all {
+            for group in paths.chunk_by(|a, b| a[depth] == b[depth]) {
+                wanted.below.insert(group[0][depth].to_vec(), Arc::new(Self::build(group, depth + 1)));
+            }
+        }
+        wanted
+    }
+}
+
+/// What was found, in numbers.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Files of every kind but folders.
+    pub files: AtomicU64,
+    /// Folders.
+    pub folders: AtomicU64,
+    /// Sizes of the regular files.
+    pub bytes: AtomicU64,
+    /// Files that were not there before.
+    pub files_new: AtomicU64,
+    /// Files that differ from before.
+    pub files_changed: AtomicU64,
+    /// Files that were not opened.
+    pub files_unchanged: AtomicU64,
+    /// Bytes read from files.
+    pub bytes_read: AtomicU64,
+    /// Things that could not be read.
+    pub unreadable: AtomicU64,
+}
+
+/// The walk of one snapshot.
+pub struct Walk<'a> {
+    /// Where chunks go.
+    pub depot: &'a Depot<'a>,
+    /// Whom to tell.
+    pub progress: &'a dyn Progress,
+    /// What to leave out.
+    pub exclude: &'a ExcludeOptions,
+    /// A hash of the source's name: sources do not share remembered folders.
+    pub source: [u8; 16],
+    /// Number of the session that writes rows.
+    pub session: u64,
+    /// Sessions whose rows are believed without looking chunks up.
+    pub trusted: BTreeSet<u64>,
+    /// Read every file.
+    pub read_all: bool,
+    /// What was changed from this time on may have been changed after it was read, too.
+    pub racy_from: Time,
+    /// Folders that are never entered: the store's and the catalogue's own (device, inode).
+    pub never: Vec<(u64, u64)>,
+    /// Names of owners.
+    pub owners: &'a OwnerNames,
+    /// Reads lists of ids of large unchanged files, where they have to be looked up.
+    pub trees: Mutex<TreeReader<'a>>,
+    /// What was found.
+    pub found: Found,
+    /// Names of files that have several, by device and inode.
+    pub links: Mutex<HashMap<(u64, u64), Links>>,
+    /// What could not be saved as it should be.
+    pub skipped: Mutex<SkippedList>,
+    /// The entries of the top folder.
+    pub top: Mutex<Vec<Option<Vec<u8>>>>,
+}
+
+/// The names of one file.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// Paths in the snapshot.
+    pub paths: Vec<Vec<u8>>,
+    /// Its entry, once it has been read under one of them, with what it looked like.
+    entry: Option<(Entry, Stat)>,
+}
+
+/// What was skipped: the first ones for the report, all of them as a stream.
+#[derive(Default)]
+pub struct SkippedList {
+    /// The first ones.
+    pub first: Vec<Skipped>,
+    /// How many there are.
+    pub count: u64,
+    /// All of them.
+    pub stream: StreamWriter,
+}
+
+/// What an entry belongs to.
+enum Parent {
+    /// The top folder's entry of this number.
+    Top(usize),
+    /// An entry of a page.
+    Page(Arc<Page>, usize),
+}
+
+/// A folder that is being read.
+struct Folder {
+    parent: Parent,
+    /// Its entry, without the listing.
+    entry: Mutex<Option<Entry>>,
+    dir: Dir,
+    /// Path in the snapshot.
+    path: Vec<u8>,
+    /// Length of the root's name in `path`, with the slash: what follows is the path that rules see.
+    root_len: usize,
+    depth: usize,
+    root_dev: u64,
+    local: bool,
+    key: FolderKey,
+    /// Where its rows were before, if it was renamed.
+    old_key: FolderKey,
+    identity: [u8; 16],
+    rules: Rules,
+    wanted: Option<Arc<Wanted>>,
+    names: Names,
+    pages: Vec<Range<usize>>,
+    state: Mutex<FolderState>,
+}
+
+#[derive(Default)]
+struct FolderState {
+    next: usize,
+    waiting: BTreeMap<usize, Vec<u8>>,
+    listing: StreamWriter,
+    rows: FolderRows,
+}
+
+/// Some neighbouring entries of a folder.
+struct Page {
+    folder: Arc<Folder>,
+    index: usize,
+    /// Entries that are not finished, and one for the thread that reads the page.
+    outstanding: AtomicUsize,
+    slots: Mutex<Vec<Slot>>,
+    /// First names of the rows that this page was compared with, and whether it may differ from them.
+    old_rows: Vec<Vec<u8>>,
+    old_entries: usize,
+    reused_session: bool,
+}
+
+/// One entry of a page.
+struct Slot {
+    stat: StatEntry,
+    /// Taken from the row without a change.
+    reused: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The key of a folder inside another.
+fn child_key(parent: &FolderKey, name: &[u8]) -> FolderKey {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(parent).update(name);
+    truncated(&hasher)
+}
+
+fn truncated(hasher: &blake3::Hasher) -> [u8; 16] {
+    let mut key = [0; 16];
+    hasher.finalize_xof().fill(&mut key);
+    key
+}
+
+/// Splits sorted names into pages, by their content.
+fn pages(names: &Names) -> Vec<Range<usize>> {
+    if names.len() <= PAGE_MAX {
+        return std::iter::once(0..names.len()).collect();
+    }
+    let mut pages = Vec::new();
+    let mut start = 0;
+    for (index, name) in names.iter().enumerate() {
+        // FNV-1a: this decides only about the cache, not about what is stored.
+        let hash = name
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        if (hash >> 24) & PAGE_MASK == 0 || index + 1 - start == 2 * PAGE_MAX {
+            pages.push(start..index + 1);
+            start = index + 1;
+        }
+    }
+    if start < names.len() {
+        pages.push(start..names.len());
+    }
+    pages
+}
+
+impl<'a> Walk<'a> {
+    fn stopped(&self) -> bool {
+        self.depot.has_failed() || self.progress.stopped()
+    }
+
+    /// Notes something that could not be saved, or not as it should be.
+    fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
+        let skipped = Skipped { path: path.to_vec(), why: why.to_string(), stored };
+        self.progress.warn(&format!("{}: {why}", Shown(path)));
+        if !stored {
+            self.found.unreadable.fetch_add(1, Relaxed);
+        }
+        let mut bytes = Vec::new();
+        let encoded =
+            serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+        let mut list = lock(&self.skipped);
+        if encoded.is_ok() {
+            // A failure of the store ends the run elsewhere.
+            let _ = list.stream.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink());
+            list.count += 1;
+        }
+        if list.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
+            list.first.push(skipped);
+        }
+    }
+
+    /// Begins with a root: opens it, and spawns the reading of what is in it.
+    ///
+    /// # Errors
+    /// If it cannot be read at all: that is never taken for an empty folder.
+    pub fn begin<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        top: usize,
+        name: &[u8],
+        path: &Path,
+        wanted: Option<Arc<Wanted>>,
+        rules: Rules,
+    ) -> io::Result<()>
+    where
+        'a: 's,
+    {
+        // A link that is named as a root is followed, so that a snapshot of it is never just the link.
+        let real = std::fs::canonicalize(path)?;
+        let parent = real.parent().map_or(Ok(None), |parent| Dir::open(parent).map(Some))?;
+        let file_name = real.file_name().map(crate::path::from_os);
+        let stat = match (&parent, &file_name) {
+            (Some(parent), Some(file_name)) => parent.stat_at(file_name)?,
+            _ => Dir::open(&real)?.stat()?,
+        };
+        if stat.kind == FileKind::Directory {
+            let dir = Dir::open(&real)?;
+            if self.never.contains(&(stat.dev, stat.ino)) {
+                return Err(io::Error::other("it is the vault's own folder"));
+            }
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&self.source).update(path.as_os_str().as_encoded_bytes());
+            let key = truncated(&hasher);
+            let entry = self.folder_entry(name, &stat, &dir)?;
+            let place = Place {
+                path: name.to_vec(),
+                root_len: name.len() + 1,
+                depth: 0,
+                root_dev: stat.dev,
+                key,
+                old_key: key,
+            };
+            // The names are read here, so that an unreadable root is an error.
+            let folder = self.open_folder(Parent::Top(top), dir, &stat, entry, place, rules, wanted)?;
+            scope.spawn(move |scope| self.read_page(scope, &folder, 0));
+            return Ok(());
+        }
+        let (Some(parent), Some(file_name)) = (parent, file_name) else {
+            return Err(io::Error::other("it is neither a folder nor a file"));
+        };
+        if stat.kind == FileKind::File {
+            parent.open_file(&file_name)?;
+        }
+        scope.spawn(move |_| self.read_root_file(&parent, &file_name, top));
+        Ok(())
+    }
+
+    /// Reads a root that is a file.
+    fn read_root_file(&self, parent: &Dir, file_name: &[u8], top: usize) {
+        let name = lock(&self.top).get(top).cloned().flatten().unwrap_or_default();
+        let entry = parent.stat_at(file_name).map_err(ReadFailed::from).and_then(|stat| {
+            self.found.files.fetch_add(1, Relaxed);
+            self.found.files_new.fetch_add(1, Relaxed);
+            match stat.kind {
+                FileKind::File => {
+                    let mut result = Err(ReadFailed::Run);
+                    let slot = &mut result;
+                    self.read_file(None, parent, file_name, &stat, true, Box::new(move |read| *slot = read));
+                    result.map(|(mut entry, _)| {
+                        entry.name.clone_from(&name);
+                        entry
+                    })
+                }
+                _ => Ok(self.special_entry(parent, file_name, &name, &stat)?),
+            }
+        });
+        match entry {
+            Ok(entry) => {
+                if entry.torn {
+                    self.skip(&name, "it changed while it was read; what was read is stored", true);
+                }
+                self.put_top(top, Some(entry));
+            }
+            Err(ReadFailed::Source(error)) => {
+                self.skip(&name, error, false);
+                self.put_top(top, None);
+            }
+            Err(ReadFailed::Run) => {}
+        }
+    }
+
+    /// Enters a finished root.
+    pub fn put_top(&self, top: usize, entry: Option<Entry>) {
+        let mut bytes = Vec::new();
+        if let Some(entry) = entry
+            && let Err(error) = encode_entry(&entry, &mut bytes)
+        {
+            self.skip(&entry.name, error, false);
+        }
+        lock(&self.top)[top] = Some(bytes);
+    }
+
+    /// The entry of a folder, without its listing.
+    fn folder_entry(&self, name: &[u8], stat: &Stat, dir: &Dir) -> io::Result<Entry> {
+        Ok(Entry { xattrs: dir.xattrs()?, ..self.plain_entry(name, stat) })
+    }
+
+    /// What every kind of entry has.
+    fn plain_entry(&self, name: &[u8], stat: &Stat) -> Entry {
+        Entry {
+            mode: stat.mode,
+            owner: self.owners.owner(stat.uid, stat.gid),
+            mtime: stat.mtime,
+            btime: stat.btime,
+            flags: stat.flags & flags::ALL,
+            ..Entry::new(name, stat.kind)
+        }
+    }
+
+    /// The entry of a link, a pipe, a socket or a device.
+    fn special_entry(&self, dir: &Dir, file_name: &[u8], name: &[u8], stat: &Stat) -> io::Result<Entry> {
+        let mut entry = self.plain_entry(name, stat);
+        match stat.kind {
+            FileKind::Symlink => entry.target = dir.read_link(file_name)?,
+            FileKind::CharDevice | FileKind::BlockDevice => entry.device = Some(stat.device),
+            _ => {}
+        }
+        entry.xattrs = dir.xattrs_at(file_name)?;
+        Ok(entry)
+    }
+
+    /// Reads the names of an opened folder and decides what of it is taken.
+    #[allow(clippy::too_many_arguments)] // what a folder is made of
+    fn open_folder<'s>(
+        &self,
+        parent: Parent,
+        dir: Dir,
+        stat: &Stat,
+        entry: Entry,
+        place: Place,
+        rules: Rules,
+        wanted: Option<Arc<Wanted>>,
+    ) -> io::Result<Arc<Folder>> {
+        let mut names = Names::new();
+        dir.names(&mut names)?;
+        let tagged = self.exclude.caches && has_name(&names, b"CACHEDIR.TAG") && dir.is_cachedir_tagged();
+        let marker = if tagged {
+            Some(b"CACHEDIR.TAG".to_vec())
+        } else {
+            self.exclude.if_present.iter().find(|name| has_name(&names, name)).cloned()
+        };
+        if let Some(marker) = marker {
+            // The folder stays, with what marks it, so that a restore is marked too.
+            names.clear();
+            names.push(&marker, None)?;
+        }
+        if let Some(wanted) = wanted.as_ref().filter(|wanted| !wanted.all) {
+            let mut kept = Names::new();
+            for (index, name) in names.iter().enumerate() {
+                if wanted.below.contains_key(name) {
+                    kept.push(name, names.kind_hint(index))?;
+                }
+            }
+            for name in wanted.below.keys().filter(|name| !kept.iter().any(|other| other == name.as_slice())) {
+                self.skip(&join(&place.path, name), "there is no such file", false);
+            }
+            kept.sort();
+            names = kept;
+        }
+        let mut rules = rules;
+        if let Some(file) = self.exclude.ignore_file.as_ref().filter(|file| has_name(&names, file)) {
+            let below = place.path.get(place.root_len..).unwrap_or_default();
+            match dir.read_small(file, 1 << 20) {
+                Ok(Some(content)) => match rules.with_file(&content, below) {
+                    Ok(inner) => rules = inner,
+                    Err(error) => self.progress.warn(&format!("{}: {error}", Shown(&join(&place.path, file)))),
+                },
+                Ok(None) => {}
+                Err(error) => self.progress.warn(&format!("{}: {error}", Shown(&join(&place.path, file)))),
+            }
+        }
+        self.found.folders.fetch_add(1, Relaxed);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.source).update(&stat.dev.to_le_bytes()).update(&stat.ino.to_le_bytes());
+        let identity = truncated(&hasher);
+        let pages = pages(&names);
+        let rows = FolderRows { folder: place.key, ..FolderRows::default() };
+        Ok(Arc::new(Folder {
+            parent,
+            entry: Mutex::new(Some(entry)),
+            local: dir.is_local(),
+            dir,
+            path: place.path,
+            root_len: place.root_len,
+            depth: place.depth,
+            root_dev: place.root_dev,
+            key: place.key,
+            old_key: self.old_key(place.old_key, &identity, &names),
+            identity,
+            rules,
+            wanted,
+            names,
+            pages,
+            state: Mutex::new(FolderState { rows, ..FolderState::default() }),
+        }))
+    }
+
+    /// Where this folder's rows are: under its path, or, if it was renamed, under the path it had.
+    fn old_key(&self, key: FolderKey, identity: &[u8; 16], names: &Names) -> FolderKey {
+        if self.read_all || names.is_empty() {
+            return key;
+        }
+        let reader = self.depot.reader();
+        let here = reader.has_rows(&key).unwrap_or(true);
+        if here { key } else { reader.folder_of(identity).ok().flatten().unwrap_or(key) }
+    }
+}
+
+/// Where a folder stands.
+struct Place {
+    path: Vec<u8>,
+    root_len: usize,
+    depth: usize,
+    root_dev: u64,
+    key: FolderKey,
+    old_key: FolderKey,
+}
+
+/// What is called with a file's entry and what the file looked like when it had been read.
+type ReadDone<'s> = Box<dyn FnOnce(Result<(Entry, Stat), ReadFailed>) + Send + 's>;
+
+fn has_name(names: &Names, name: &[u8]) -> bool {
+    names.iter().any(|other| other == name)
+}

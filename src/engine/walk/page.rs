@@ -1,0 +1,483 @@
+//! Reading a page of a folder: comparing, and reading what changed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+use rayon::Scope;
+
+use crate::catalogue::{StatEntry, StatRow};
+use crate::engine::depot::Depot;
+use crate::engine::read_file::{
+    Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
+};
+use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key, lock};
+use crate::fs::{Dir, SourceFile, Stat};
+use crate::id::ChunkId;
+use crate::limits::PATH_DEPTH_MAX;
+use crate::path::{Shown, join};
+use crate::tree::entry::flags;
+use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Stream, decode_entry, encode_entry};
+use crate::vault::{ReadError, TreeReader};
+
+/// Small files are read in batches of about this many bytes, so that other threads can take some.
+const BATCH_LEN: u64 = 4 << 20;
+/// Files from this size on are worked on by all threads at once.
+const SHARED_LEN: u64 = 32 << 20;
+/// Files below this size that change while they are read are read again.
+const RETRY_MAX: u64 = 64 << 20;
+
+impl<'a> Walk<'a> {
+    /// Reads one page of a folder: compares it with its rows, and spawns what has to be read.
+    pub(super) fn read_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, index: usize)
+    where
+        'a: 's,
+    {
+        if self.stopped() {
+            return;
+        }
+        if index + 1 < folder.pages.len() {
+            // Only the next page, so that few are in memory at a time.
+            let folder = folder.clone();
+            scope.spawn(move |scope| self.read_page(scope, &folder, index + 1));
+        }
+        let range = folder.pages[index].clone();
+        let rows = self.old_rows(folder, &range);
+        let old_rows = rows.iter().filter_map(|row| row.entries.first().map(|entry| entry.name.clone())).collect();
+        let reused_session = rows.iter().all(|row| self.trusted.contains(&row.session));
+        let old_entries = rows.iter().map(|row| row.entries.len()).sum();
+        let mut old = Joined::new(rows, &self.trusted);
+        let page = Arc::new(Page {
+            folder: folder.clone(),
+            index,
+            outstanding: AtomicUsize::new(1),
+            slots: Mutex::new(Vec::with_capacity(range.len())),
+            old_rows,
+            old_entries,
+            reused_session,
+        });
+        let mut slots = Vec::with_capacity(range.len());
+        let mut folders = Vec::new();
+        let mut files = Vec::new();
+        for number in range {
+            let name = folder.names.get(number);
+            let Some(stat) = self.look(folder, name) else { continue };
+            let remembered = old.take(name);
+            let same = remembered.as_ref().filter(|(entry, _)| self.is_unchanged(entry, &stat));
+            let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
+            let mut slot = Slot {
+                stat: StatEntry {
+                    name: name.to_vec(),
+                    kind: stat.kind,
+                    inode: if is_racy { 0 } else { stat.ino },
+                    size: stat.size,
+                    mtime: stat.mtime,
+                    ctime: stat.ctime,
+                    entry: Vec::new(),
+                },
+                reused: false,
+            };
+            let slot_index = slots.len();
+            if stat.kind == FileKind::Directory {
+                let known =
+                    same.and_then(|(entry, _)| decode_entry(&entry.entry).ok().flatten()).map(|(entry, _)| entry);
+                folders.push((slot_index, stat, known));
+                slots.push(slot);
+                continue;
+            }
+            self.found.files.fetch_add(1, Relaxed);
+            self.found.bytes.fetch_add(stat.size, Relaxed);
+            let path = || join(&folder.path, name);
+            if stat.nlink > 1 {
+                lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path());
+            }
+            let reusable = same.filter(|(entry, trusted)| *trusted || self.is_stored(&entry.entry));
+            if let Some((entry, _)) = reusable {
+                slot.stat.entry.clone_from(&entry.entry);
+                slot.reused = slot.stat.inode == entry.inode;
+                self.found.files_unchanged.fetch_add(1, Relaxed);
+                self.progress.counters().files_unchanged.fetch_add(1, Relaxed);
+                self.progress.counters().add(1, stat.size);
+                slots.push(slot);
+                continue;
+            }
+            let counter = if remembered.is_some() { &self.found.files_changed } else { &self.found.files_new };
+            counter.fetch_add(1, Relaxed);
+            if stat.kind == FileKind::File {
+                files.push((slot_index, stat));
+            } else {
+                let entry = self.special_entry(&folder.dir, name, name, &stat);
+                self.progress.counters().add(1, 0);
+                match entry {
+                    Ok(entry) => self.encode(&entry, &path(), &mut slot.stat.entry),
+                    Err(error) => self.skip(&path(), error, false),
+                }
+            }
+            slots.push(slot);
+        }
+        *lock(&page.slots) = slots;
+        page.outstanding.fetch_add(folders.len() + files.len(), AcqRel);
+        // The pool takes the newest first: folders in reverse order, then the files of this page on top of them.
+        for (slot, stat, known) in folders.into_iter().rev() {
+            let page = page.clone();
+            scope.spawn(move |scope| self.enter_folder(scope, page, slot, &stat, known));
+        }
+        for batch in batches(files).into_iter().rev() {
+            let page = page.clone();
+            scope.spawn(move |scope| self.read_batch(scope, &page, batch));
+        }
+        self.leave(&page);
+    }
+
+    /// The rows that may speak of a page.
+    fn old_rows(&self, folder: &Folder, range: &Range<usize>) -> Vec<StatRow> {
+        if range.is_empty() {
+            return Vec::new();
+        }
+        let (first, last) = (folder.names.get(range.start), folder.names.get(range.end - 1));
+        match self.depot.reader().rows(&folder.old_key, first, last) {
+            Ok(mut rows) => {
+                let bounds = |entry: &StatEntry| entry.name.as_slice() >= first && entry.name.as_slice() <= last;
+                rows.iter_mut().for_each(|row| row.entries.retain(bounds));
+                rows.retain(|row| !row.entries.is_empty());
+                rows
+            }
+            Err(error) => {
+                self.depot.fail(error.into());
+                Vec::new()
+            }
+        }
+    }
+
+    /// Looks at one name; `None` if it is left out.
+    fn look(&self, folder: &Folder, name: &[u8]) -> Option<Stat> {
+        let path = join(&folder.path, name);
+        let below = path.get(folder.root_len..).unwrap_or_default();
+        let stat = match folder.dir.stat_at(name) {
+            Ok(stat) => stat,
+            // It was deleted since the folder was read: so it is not in the snapshot.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.skip(&path, error, false);
+                return None;
+            }
+        };
+        let is_folder = stat.kind == FileKind::Directory;
+        let is_large = self.exclude.larger_than.is_some_and(|limit| stat.kind == FileKind::File && stat.size > limit);
+        let is_nodump = self.exclude.nodump && stat.flags & flags::NODUMP != 0;
+        let is_own = is_folder && self.never.contains(&(stat.dev, stat.ino));
+        if is_large || is_nodump || is_own || folder.rules.exclude(below, is_folder) {
+            self.progress.detail(&format!("left out: {}", Shown(&path)));
+            return None;
+        }
+        Some(stat)
+    }
+
+    /// Whether a file is as it was when this entry was remembered.
+    fn is_unchanged(&self, old: &StatEntry, stat: &Stat) -> bool {
+        !self.read_all
+            && old.inode != 0
+            && old.inode == stat.ino
+            && old.kind == stat.kind
+            && old.size == stat.size
+            && old.mtime == stat.mtime
+            && old.ctime == stat.ctime
+    }
+
+    /// Whether all chunks of a remembered entry are stored.
+    fn is_stored(&self, entry: &[u8]) -> bool {
+        let Ok(Some((entry, _))) = decode_entry(entry) else { return false };
+        let hole_list = match &entry.holes {
+            Some(Holes::Stream(stream)) => Some(stream),
+            _ => None,
+        };
+        entry.content.iter().chain(hole_list).all(|stream| self.is_stream_stored(stream))
+    }
+
+    fn is_stream_stored(&self, stream: &Stream) -> bool {
+        if stream.depth == 0 {
+            return stream.ids.iter().all(|id| self.depot.is_stored(id));
+        }
+        let mut trees = lock(&self.trees);
+        let mut lists = Looked { trees: &mut trees, depot: self.depot };
+        let mut ids = IdReader::new(stream);
+        loop {
+            match ids.next(&mut lists) {
+                Ok(Some(id)) if self.depot.is_stored(&id) => {}
+                Ok(None) => return true,
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Encodes an entry; one that cannot be is listed and left out.
+    pub(super) fn encode(&self, entry: &Entry, path: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        if let Err(error) = encode_entry(entry, out) {
+            self.skip(path, error, false);
+        }
+    }
+
+    /// Opens a folder inside another and spawns the reading of it.
+    fn enter_folder<'s>(&'s self, scope: &Scope<'s>, page: Arc<Page>, slot: usize, stat: &Stat, known: Option<Entry>)
+    where
+        'a: 's,
+    {
+        if self.stopped() {
+            return;
+        }
+        let parent = page.folder.clone();
+        let name = lock(&page.slots)[slot].stat.name.clone();
+        let path = join(&parent.path, &name);
+        let unreadable = |error: &dyn std::fmt::Display| {
+            self.skip(&path, error, false);
+            // The folder itself is kept, empty, so that a restore has its metadata; the list says what is missing.
+            let entry = Entry { content: Some(Stream::EMPTY), ..self.plain_entry(&name, stat) };
+            self.found.folders.fetch_add(1, Relaxed);
+            let mut bytes = Vec::new();
+            self.encode(&entry, &path, &mut bytes);
+            let mut slots = lock(&page.slots);
+            slots[slot].stat.inode = 0;
+            slots[slot].stat.entry = bytes;
+            drop(slots);
+            self.leave(&page);
+        };
+        if parent.depth >= PATH_DEPTH_MAX {
+            return unreadable(&"it lies too deep");
+        }
+        let opened = parent.dir.open_dir(&name).and_then(|dir| {
+            let now = dir.stat()?;
+            let entry = match known {
+                Some(entry) if same_content(stat, &now) => entry,
+                _ => self.folder_entry(&name, &now, &dir)?,
+            };
+            Ok((dir, now, entry))
+        });
+        let (dir, now, entry) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return unreadable(&error),
+        };
+        if self.exclude.one_file_system && now.dev != parent.root_dev {
+            let entry = Entry { content: Some(Stream::EMPTY), ..entry };
+            self.found.folders.fetch_add(1, Relaxed);
+            let mut bytes = Vec::new();
+            self.encode(&entry, &path, &mut bytes);
+            lock(&page.slots)[slot].stat.entry = bytes;
+            return self.leave(&page);
+        }
+        let place = Place {
+            root_len: parent.root_len,
+            depth: parent.depth + 1,
+            root_dev: parent.root_dev,
+            key: child_key(&parent.key, &name),
+            old_key: child_key(&parent.old_key, &name),
+            path: path.clone(),
+        };
+        let wanted = match &parent.wanted {
+            Some(wanted) if !wanted.all => wanted.below.get(&name).cloned(),
+            _ => None,
+        };
+        let rules = parent.rules.clone();
+        match self.open_folder(Parent::Page(page.clone(), slot), dir, &now, entry, place, rules, wanted) {
+            // Straight on: the first page is read by the thread that opened the folder.
+            Ok(folder) => self.read_page(scope, &folder, 0),
+            Err(error) => unreadable(&error),
+        }
+    }
+
+    /// Reads some files of a page.
+    fn read_batch<'s>(&'s self, scope: &Scope<'s>, page: &Arc<Page>, batch: Vec<(usize, Stat)>)
+    where
+        'a: 's,
+    {
+        let folder = &page.folder;
+        for (slot, stat) in batch {
+            if self.stopped() {
+                return;
+            }
+            let name = lock(&page.slots)[slot].stat.name.clone();
+            let linked = (stat.nlink > 1).then(|| self.linked_entry(&name, &stat)).flatten();
+            if let Some(entry) = linked {
+                self.progress.counters().add(1, stat.size);
+                self.finish_file(page, slot, Ok((entry, stat)));
+                continue;
+            }
+            let spread = (stat.size >= SHARED_LEN).then_some(scope);
+            let page = page.clone();
+            self.read_file(
+                spread,
+                &folder.dir,
+                &name,
+                &stat,
+                folder.local,
+                Box::new(move |read| self.finish_file(&page, slot, read)),
+            );
+        }
+    }
+
+    /// The entry of a file that was already read under another name.
+    fn linked_entry(&self, name: &[u8], stat: &Stat) -> Option<Entry> {
+        let links = lock(&self.links);
+        let (entry, seen) = links.get(&(stat.dev, stat.ino))?.entry.as_ref()?;
+        same_content(seen, stat).then(|| Entry { name: name.to_vec(), ..entry.clone() })
+    }
+
+    /// Reads a regular file and makes its entry, then calls `done`.
+    pub(super) fn read_file<'s>(
+        &'s self,
+        spread: Option<&Scope<'s>>,
+        dir: &Dir,
+        name: &[u8],
+        stat: &Stat,
+        local: bool,
+        done: ReadDone<'s>,
+    ) where
+        'a: 's,
+    {
+        let opened = dir.open_file(name).and_then(|file| {
+            let is_sparse = stat.blocks.saturating_mul(512) < stat.size;
+            let extents = if is_sparse { file.extents(stat.size)? } else { None };
+            let xattrs = file.xattrs()?;
+            Ok((file, extents, xattrs))
+        });
+        let (file, extents, xattrs) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return done(Err(error.into())),
+        };
+        let name = name.to_vec();
+        let entry = move |content: Content, after: &Stat| Entry {
+            size: content.size,
+            content: Some(content.stream),
+            holes: content.holes,
+            torn: content.torn,
+            xattrs,
+            ..self.plain_entry(&name, after)
+        };
+        if stat.size <= SMALL_MAX && extents.is_none() {
+            let read = read_small(self.depot, &file, stat);
+            return done(read.map(|(content, after)| {
+                self.progress.counters().add(1, content.size);
+                self.progress.counters().bytes_read.fetch_add(content.size, Relaxed);
+                self.found.bytes_read.fetch_add(content.size, Relaxed);
+                (entry(content, &after), after)
+            }));
+        }
+        let large = LargeFile {
+            file: Arc::new(file),
+            extents: extents.unwrap_or_else(|| vec![(0, stat.size)]),
+            before: stat.clone(),
+        };
+        let done = Box::new(move |read: Result<(Content, Stat), ReadFailed>| {
+            self.progress.counters().add(1, 0);
+            done(read.map(|(content, after)| (entry(content, &after), after)));
+        });
+        self.read_large_file(spread, large, local, done);
+    }
+
+    /// Reads a large or sparse file; once more, in one thread and without a mapping, if it changed and is not very large.
+    fn read_large_file<'s>(&'s self, spread: Option<&Scope<'s>>, large: LargeFile, map: bool, done: ContentDone<'s>)
+    where
+        'a: 's,
+    {
+        let feed = Feed::File { file: large.file.clone(), extents: large.extents.clone(), map };
+        let finish = move |read: Result<(Stream, bool), ReadFailed>| {
+            let looked = read.and_then(|(stream, torn)| {
+                let after = large.file.stat()?;
+                self.found.bytes_read.fetch_add(stream.len, Relaxed);
+                Ok((stream, torn || !same_content(&large.before, &after), after))
+            });
+            let (stream, torn, after) = match looked {
+                Ok(looked) => looked,
+                Err(failed) => return done(Err(failed)),
+            };
+            if torn && map && after.size < RETRY_MAX {
+                let extents = large.file.extents(after.size).ok().flatten().unwrap_or_else(|| vec![(0, after.size)]);
+                let again = LargeFile { extents, before: after, ..large };
+                return self.read_large_file(None, again, false, done);
+            }
+            let data: u64 = large.extents.iter().map(|(start, end)| end - start).sum();
+            let content = if data == large.before.size || data != stream.len {
+                // If it was cut off in between, nothing is known of its holes any more.
+                Ok(Content { size: stream.len, stream, holes: None, torn })
+            } else {
+                holes_between(&large.extents, large.before.size, self.depot).map(|holes| Content {
+                    stream,
+                    holes,
+                    size: large.before.size,
+                    torn,
+                })
+            };
+            done(content.map(|content| (content, after)).map_err(ReadFailed::from));
+        };
+        read_large(self.depot, feed, spread, self.progress, Box::new(finish));
+    }
+}
+
+/// A large file that is being read.
+struct LargeFile {
+    file: Arc<SourceFile>,
+    extents: Vec<(u64, u64)>,
+    before: Stat,
+}
+
+type ContentDone<'s> = Box<dyn FnOnce(Result<(Content, Stat), ReadFailed>) + Send + 's>;
+
+/// Splits the files of a page into batches that are worth handing to another thread.
+fn batches(files: Vec<(usize, Stat)>) -> Vec<Vec<(usize, Stat)>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut len = 0;
+    for file in files {
+        len += file.1.size + 4096;
+        batch.push(file);
+        if len >= BATCH_LEN {
+            batches.push(std::mem::take(&mut batch));
+            len = 0;
+        }
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+/// Remembered entries, taken in the order of the names.
+struct Joined {
+    entries: std::iter::Peekable<std::vec::IntoIter<(StatEntry, bool)>>,
+}
+
+impl Joined {
+    /// The entries of these rows, each with whether its row is believed.
+    fn new(rows: Vec<StatRow>, trusted: &BTreeSet<u64>) -> Self {
+        let mut entries = Vec::with_capacity(rows.iter().map(|row| row.entries.len()).sum());
+        for row in rows {
+            let believed = trusted.contains(&row.session);
+            entries.extend(row.entries.into_iter().map(|entry| (entry, believed)));
+        }
+        Self { entries: entries.into_iter().peekable() }
+    }
+
+    /// The entry of this name. Names must come in order.
+    fn take(&mut self, name: &[u8]) -> Option<(StatEntry, bool)> {
+        while self.entries.next_if(|(entry, _)| entry.name.as_slice() < name).is_some() {}
+        self.entries.next_if(|(entry, _)| entry.name == name)
+    }
+}
+
+/// Reads lists of ids, but only from chunks that are stored where they will stay.
+struct Looked<'t, 'v, 'd> {
+    trees: &'t mut TreeReader<'v>,
+    depot: &'d Depot<'d>,
+}
+
+impl ChunkSource for Looked<'_, '_, '_> {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        if self.depot.is_stored(id) { self.trees.chunk(id) } else { Err(ReadError::Lost(*id)) }
+    }
+}

@@ -1,0 +1,165 @@
+//! The user's files: walking and reading them, and writing them back with all that belongs to them.
+//!
+//! Everything goes by directory handles and single names, so that no link planted meanwhile leads astray and no path is
+//! too long. [`source`](Dir) reads, [`target`](TargetDir) writes. `unix` is complete on Linux; `portable` offers the
+//! same on what `std` alone can do, and says `Unsupported` for the rest.
+
+mod names;
+#[cfg(any(not(unix), test))]
+pub mod portable;
+#[cfg(unix)]
+mod unix;
+
+use std::borrow::Cow;
+use std::io;
+
+use crate::path::check_name;
+use crate::tree::{FileKind, Owner, Time};
+
+pub use names::Names;
+#[cfg(not(unix))]
+pub use portable::{
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, low_priority, privileged, raise_file_limit,
+};
+#[cfg(unix)]
+pub use unix::{
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, low_priority, privileged, raise_file_limit,
+};
+
+/// What a file system says about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: FileKind,
+    /// The low twelve bits of the mode.
+    pub mode: u32,
+    /// Number of the owner.
+    pub uid: u32,
+    /// Number of the group.
+    pub gid: u32,
+    /// Length of a regular file in bytes; 0 for everything else.
+    pub size: u64,
+    /// When the content was last changed.
+    pub mtime: Time,
+    /// When anything about the file was last changed.
+    pub ctime: Time,
+    /// When it was made, if known.
+    pub btime: Option<Time>,
+    /// The file system it lies on.
+    pub dev: u64,
+    /// Its number there; 0 if the system has none.
+    pub ino: u64,
+    /// How many names it has.
+    pub nlink: u64,
+    /// Major and minor number of a device; zero for everything else.
+    pub device: (u32, u32),
+    /// Blocks of 512 bytes that it takes up.
+    pub blocks: u64,
+    /// Bits of [`crate::tree::entry::flags`].
+    pub flags: u32,
+    /// A file system is mounted here (Linux 5.8 and newer say so; compare `dev` as well).
+    pub mount_root: bool,
+}
+
+/// What is set on a restored file.
+#[derive(Debug, Clone, Copy)]
+pub struct Meta<'a> {
+    /// What it is; nothing is set on a file of another kind.
+    pub kind: FileKind,
+    /// The low twelve bits of the mode.
+    pub mode: u32,
+    /// Who it shall belong to: by name if this machine knows the name, else by number.
+    pub owner: &'a Owner,
+    /// When its content was last changed.
+    pub mtime: Time,
+    /// All extended attributes that it shall have.
+    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    /// Bits of [`crate::tree::entry::flags`].
+    pub flags: u32,
+    /// What is to be set at all.
+    pub options: MetaOptions,
+    /// Looks up the names of owners.
+    pub names: &'a OwnerNames,
+}
+
+/// Which metadata is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaOptions {
+    /// Set the owner and the group.
+    pub owner: bool,
+    /// Take the numbers of owner and group as they are, without looking up names.
+    pub numeric: bool,
+    /// Set extended attributes, ACLs and capabilities among them, and remove those that were not saved.
+    pub xattrs: bool,
+}
+
+impl Default for MetaOptions {
+    fn default() -> Self {
+        Self { owner: true, numeric: false, xattrs: true }
+    }
+}
+
+/// Something about a file that could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set {what}")]
+pub struct Problem {
+    /// `owner`, `mode`, `times`, `flags`, `xattr user.x`, or `metadata` if the file could not be reached at all.
+    pub what: Cow<'static, str>,
+    /// What the system said.
+    #[source]
+    pub error: io::Error,
+    /// Nothing is wrong: a normal user simply may not set it, or few file systems have it (compression). Said once in
+    /// a summary.
+    pub expected: bool,
+}
+
+impl Problem {
+    fn new(what: impl Into<Cow<'static, str>>, error: io::Error, expected: bool) -> Self {
+        Self { what: what.into(), error, expected }
+    }
+}
+
+/// Whether an error only says that a normal user may not do this (change an owner, make a device).
+pub fn is_expected(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && !privileged()
+}
+
+/// Refuses what is not the name of a single path component, before it gets anywhere near the system.
+fn checked(name: &[u8]) -> io::Result<&[u8]> {
+    check_name(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(name)
+}
+
+/// The content of a file that holds at most `max` bytes.
+fn read_bounded(file: &SourceFileRef<'_>, max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        let n = file(&mut block, bytes.len() as u64)?;
+        if n == 0 {
+            return Ok(bytes);
+        }
+        bytes.extend_from_slice(&block[..n]);
+        if bytes.len() > max {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too long"));
+        }
+    }
+}
+
+/// Reads at a position.
+type SourceFileRef<'a> = dyn Fn(&mut [u8], u64) -> io::Result<usize> + 'a;
+
+/// The name and the first bytes of the file that marks a cache (<https://bford.info/cachedir/>).
+const CACHEDIR_TAG: (&[u8], &[u8]) = (b"CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+
+/// Fills `buf` as far as the file reaches. Returns how many bytes were read.
+fn read_full(read_at: &SourceFileRef<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match read_at(&mut buf[done..], offset + done as u64)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,672 @@
+//! Files by what the standard library offers on every system; for Windows. Owners, devices, holes and attributes do
+//! not exist here, and directories are paths: a link that someone plants during a restore is refused when it is seen,
+//! but not with the certainty that handles give.
+
+use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::fs::{CACHEDIR_TAG, Meta, Names, Problem, Stat, checked, read_bounded, read_full};
+use crate::tree::{FileKind, Owner, Time};
+
+/// Names with values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A directory of the source.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Opens a directory by its path; links in it are followed.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        fs::read_dir(path)?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Opens a directory in this one; fails if it is a link.
+    pub fn open_dir(&self, name: &[u8]) -> io::Result<Self> {
+        self.expect(name, FileKind::Directory)?;
+        Self::open(&self.at(name)?)
+    }
+
+    /// Opens the directory above.
+    pub fn open_parent(&self, _dev_ino: (u64, u64)) -> io::Result<Self> {
+        Self::open(self.path.parent().ok_or(io::ErrorKind::NotFound)?)
+    }
+
+    /// What the directory itself is like.
+    pub fn stat(&self) -> io::Result<Stat> {
+        from_metadata(&fs::metadata(&self.path)?)
+    }
+
+    /// What `name` is; a link itself.
+    pub fn stat_at(&self, name: &[u8]) -> io::Result<Stat> {
+        from_metadata(&fs::symlink_metadata(self.at(name)?)?)
+    }
+
+    /// Replaces `out` with the names in this directory, sorted bytewise.
+    ///
+    /// # Errors
+    /// If one of them is not Unicode: its bytes could not be brought back.
+    pub fn names(&self, out: &mut Names) -> io::Result<()> {
+        out.clear();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name =
+                name.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a name is not Unicode"))?;
+            let kind = entry.file_type().ok().and_then(|file_type| kind_of(file_type).ok());
+            out.push(name.as_bytes(), kind)?;
+        }
+        out.sort();
+        Ok(())
+    }
+
+    /// Where a symbolic link points to.
+    pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(fs::read_link(self.at(name)?)?.as_os_str().as_encoded_bytes().to_vec())
+    }
+
+    /// Opens a file for reading; fails for anything but a regular file.
+    pub fn open_file(&self, name: &[u8]) -> io::Result<SourceFile> {
+        self.expect(name, FileKind::File)?;
+        Ok(SourceFile { file: Mutex::new(File::open(self.at(name)?)?) })
+    }
+
+    /// None here.
+    pub fn xattrs_at(&self, _name: &[u8]) -> io::Result<Xattrs> {
+        Ok(Vec::new())
+    }
+
+    /// None here.
+    pub fn xattrs(&self) -> io::Result<Xattrs> {
+        Ok(Vec::new())
+    }
+
+    /// Whether the directory says that it is a cache.
+    pub fn is_cachedir_tagged(&self) -> bool {
+        let (name, signature) = CACHEDIR_TAG;
+        let mut start = vec![0; signature.len()];
+        self.open_file(name).and_then(|file| file.read_full_at(&mut start, 0)).is_ok() && start == signature
+    }
+
+    /// Whether there is anything of this name.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.stat_at(name).is_ok()
+    }
+
+    /// The content of a small file; `None` if there is no regular file of this name.
+    ///
+    /// # Errors
+    /// If it is longer than `max` bytes, a link, or cannot be read.
+    pub fn read_small(&self, name: &[u8], max: usize) -> io::Result<Option<Vec<u8>>> {
+        match self.stat_at(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(stat) if !matches!(stat.kind, FileKind::File | FileKind::Symlink) => Ok(None),
+            Err(error) => Err(error),
+            Ok(_) => self.open_file(name)?.read_all(max).map(Some),
+        }
+    }
+
+    /// No: nothing is mapped here.
+    pub fn is_local(&self) -> bool {
+        false
+    }
+
+    fn at(&self, name: &[u8]) -> io::Result<PathBuf> {
+        let name = std::str::from_utf8(checked(name)?)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidFilename, "the name is not Unicode"))?;
+        if cfg!(windows) && name.contains(['\\', ':']) {
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, "the name contains a separator"));
+        }
+        Ok(self.path.join(name))
+    }
+
+    fn expect(&self, name: &[u8], kind: FileKind) -> io::Result<()> {
+        if self.stat_at(name)?.kind == kind {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "another kind of file lies there"))
+        }
+    }
+}
+
+/// An open file of the source.
+#[derive(Debug)]
+pub struct SourceFile {
+    file: Mutex<File>,
+}
+
+impl SourceFile {
+    /// What the open file is.
+    pub fn stat(&self) -> io::Result<Stat> {
+        from_metadata(&locked(&self.file).metadata()?)
+    }
+
+    /// Reads at a position; none means the end.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        read_at(&self.file, buf, offset)
+    }
+
+    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    pub fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        read_full(&|buf, offset| self.read_at(buf, offset), buf, offset)
+    }
+
+    /// The whole content.
+    ///
+    /// # Errors
+    /// If it is longer than `max` bytes or cannot be read.
+    pub fn read_all(&self, max: usize) -> io::Result<Vec<u8>> {
+        read_bounded(&|buf, offset| self.read_at(buf, offset), max)
+    }
+
+    /// None here.
+    pub fn xattrs(&self) -> io::Result<Xattrs> {
+        Ok(Vec::new())
+    }
+
+    /// Holes cannot be seen.
+    pub fn extents(&self, _size: u64) -> io::Result<Option<Vec<(u64, u64)>>> {
+        Ok(None)
+    }
+
+    /// Reads the range: a mapping would keep other programs from changing the file.
+    pub fn map(&self, offset: u64, len: usize) -> io::Result<Window> {
+        let mut bytes = vec![0; len];
+        let used = self.read_full_at(&mut bytes, offset)?;
+        Ok(Window { bytes, torn: used < len })
+    }
+}
+
+/// A part of a file, read beforehand.
+#[derive(Debug)]
+pub struct Window {
+    bytes: Vec<u8>,
+    torn: bool,
+}
+
+impl Window {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Appends a copy of a part to `out`.
+    ///
+    /// # Panics
+    /// If the range exceeds the window.
+    pub fn copy_to(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes[range]);
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether the file was shorter than asked for.
+    pub fn torn(&self) -> bool {
+        self.torn
+    }
+}
+
+/// Names of users and groups, of which this system has none.
+#[derive(Debug, Default)]
+pub struct OwnerNames;
+
+impl OwnerNames {
+    /// Knows nobody.
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// Unknown.
+    pub fn user(&self, _uid: u32) -> Arc<[u8]> {
+        Arc::default()
+    }
+
+    /// Unknown.
+    pub fn group(&self, _gid: u32) -> Arc<[u8]> {
+        Arc::default()
+    }
+
+    /// The numbers alone.
+    pub fn owner(&self, uid: u32, gid: u32) -> Owner {
+        Owner { uid, gid, ..Owner::default() }
+    }
+
+    /// Unknown.
+    pub fn uid(&self, _name: &[u8]) -> Option<u32> {
+        None
+    }
+
+    /// Unknown.
+    pub fn gid(&self, _name: &[u8]) -> Option<u32> {
+        None
+    }
+
+    /// The numbers as they are.
+    pub fn resolve(&self, owner: &Owner, _numeric: bool) -> (u32, u32) {
+        (owner.uid, owner.gid)
+    }
+}
+
+/// A directory that is restored into.
+#[derive(Debug)]
+pub struct TargetDir {
+    dir: Dir,
+}
+
+impl TargetDir {
+    /// Opens the directory to restore into; `create` makes it, and those above it, if they are missing.
+    pub fn open_root(path: &Path, create: bool) -> io::Result<Self> {
+        if create {
+            fs::create_dir_all(path)?;
+        }
+        Ok(Self { dir: Dir::open(path)? })
+    }
+
+    /// The same directory to be read.
+    pub fn as_source(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Makes a directory.
+    pub fn make_dir(&self, name: &[u8]) -> io::Result<()> {
+        fs::create_dir(self.at(name)?)
+    }
+
+    /// Opens a directory in this one; fails if it is a link.
+    pub fn open_dir(&self, name: &[u8]) -> io::Result<Self> {
+        Ok(Self { dir: self.dir.open_dir(name)? })
+    }
+
+    /// Opens the directory above.
+    pub fn open_parent(&self, dev_ino: (u64, u64)) -> io::Result<Self> {
+        Ok(Self { dir: self.dir.open_parent(dev_ino)? })
+    }
+
+    /// What the directory itself is like.
+    pub fn stat(&self) -> io::Result<Stat> {
+        self.dir.stat()
+    }
+
+    /// What `name` is, if there is anything; a link itself.
+    pub fn stat_at(&self, name: &[u8]) -> io::Result<Option<Stat>> {
+        match self.dir.stat_at(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            stat => stat.map(Some),
+        }
+    }
+
+    /// The names in this directory, sorted bytewise.
+    pub fn names(&self) -> io::Result<Names> {
+        let mut names = Names::new();
+        self.dir.names(&mut names)?;
+        Ok(names)
+    }
+
+    /// Whether the directory is empty.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(fs::read_dir(&self.dir.path)?.next().is_none())
+    }
+
+    /// Makes a file; fails if there is anything of this name.
+    pub fn create_file(&self, name: &[u8]) -> io::Result<TargetFile> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.at(name)?)?;
+        Ok(TargetFile { file: Mutex::new(file) })
+    }
+
+    /// Opens a regular file to change it; fails for anything else.
+    pub fn open_existing(&self, name: &[u8]) -> io::Result<TargetFile> {
+        self.dir.expect(name, FileKind::File)?;
+        self.unlock_at(name)?;
+        let file = OpenOptions::new().read(true).write(true).open(self.at(name)?)?;
+        Ok(TargetFile { file: Mutex::new(file) })
+    }
+
+    /// Not here: most users of Windows may not make one.
+    pub fn symlink(&self, _name: &[u8], _target: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Not here.
+    pub fn fifo(&self, _name: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Not here.
+    pub fn socket(&self, _name: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Not here.
+    pub fn device(&self, _name: &[u8], _kind: FileKind, _device: (u32, u32)) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives a file in `from` a further name here.
+    pub fn hard_link(&self, name: &[u8], from: &TargetDir, from_name: &[u8]) -> io::Result<()> {
+        from.dir.expect(from_name, FileKind::File)?;
+        fs::hard_link(from.at(from_name)?, self.at(name)?)
+    }
+
+    /// Removes anything but a directory.
+    pub fn remove_file(&self, name: &[u8]) -> io::Result<()> {
+        let path = self.at(name)?;
+        // A link to a folder counts as a folder on Windows.
+        fs::remove_file(&path).or_else(|error| {
+            let is_link = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());
+            if is_link { fs::remove_dir(&path) } else { Err(error) }
+        })
+    }
+
+    /// Removes a file or a directory with all that is in it. Links are removed, not followed.
+    pub fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
+        match self.dir.stat_at(name)?.kind {
+            FileKind::Directory => fs::remove_dir_all(self.at(name)?),
+            _ => self.remove_file(name),
+        }
+    }
+
+    /// Gives a file or directory a new name in this directory.
+    pub fn rename(&self, name: &[u8], new: &[u8]) -> io::Result<()> {
+        fs::rename(self.at(name)?, self.at(new)?)
+    }
+
+    /// Nothing to do here.
+    pub fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Lets a file be changed.
+    pub fn unlock_at(&self, name: &[u8]) -> io::Result<()> {
+        let stat = self.dir.stat_at(name)?;
+        if stat.kind == FileKind::File && stat.mode & 0o200 == 0 {
+            set_readonly(&File::open(self.at(name)?)?, false)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what belongs to `name` as far as it exists here. Returns what could not be set.
+    pub fn set_metadata(&self, name: &[u8], meta: &Meta) -> Vec<Problem> {
+        if meta.kind != FileKind::File {
+            return Vec::new();
+        }
+        match self.open_existing(name) {
+            Ok(file) => file.set_metadata(meta),
+            Err(error) => vec![Problem::new("metadata", error, false)],
+        }
+    }
+
+    /// Nothing belongs to a directory here.
+    pub fn set_own_metadata(&self, _meta: &Meta) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The system offers nothing for this.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// A name that may be made here: Windows gives meanings to many.
+    fn at(&self, name: &[u8]) -> io::Result<PathBuf> {
+        if cfg!(windows) && is_reserved(name) {
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, "this system cannot have a file of this name"));
+        }
+        self.dir.at(name)
+    }
+}
+
+/// Whether Windows takes this name for something else: a device, a part of a file, a name without its end.
+fn is_reserved(name: &[u8]) -> bool {
+    let stem = name.split(|&byte| byte == b'.').next().unwrap_or_default().trim_ascii_end().to_ascii_uppercase();
+    let numbered = |prefix: &[u8]| {
+        stem.strip_prefix(prefix).is_some_and(|rest| {
+            // The superscripts one to three count as digits.
+            matches!(rest, [b'0'..=b'9'] | [0xc2, 0xb2 | 0xb3 | 0xb9])
+        })
+    };
+    name.iter().any(|byte| byte.is_ascii_control() || b"<>:\"/\\|?*".contains(byte))
+        || name.ends_with(b".")
+        || name.ends_with(b" ")
+        || matches!(&stem[..], b"CON" | b"PRN" | b"AUX" | b"NUL" | b"CONIN$" | b"CONOUT$")
+        || numbered(b"COM")
+        || numbered(b"LPT")
+}
+
+/// An open file that is restored.
+#[derive(Debug)]
+pub struct TargetFile {
+    file: Mutex<File>,
+}
+
+impl TargetFile {
+    /// Writes the whole of `buf` at a position.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut file = locked(&self.file);
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(buf)
+    }
+
+    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        read_full(&|buf, offset| read_at(&self.file, buf, offset), buf, offset)
+    }
+
+    /// Cuts the file off or lets it grow.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        locked(&self.file).set_len(len)
+    }
+
+    /// The system offers nothing for this.
+    pub fn preallocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Overwrites a range with zeros.
+    pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let zeros = vec![0; 64 << 10];
+        let end = offset.saturating_add(len).min(self.stat()?.size);
+        let mut position = offset;
+        while position < end {
+            let n = (end - position).min(zeros.len() as u64);
+            self.write_at(&zeros[..n as usize], position)?;
+            position += n;
+        }
+        Ok(())
+    }
+
+    /// What the open file is.
+    pub fn stat(&self) -> io::Result<Stat> {
+        from_metadata(&locked(&self.file).metadata()?)
+    }
+
+    /// Sets the time and whether the file may be written. Returns what could not be set.
+    pub fn set_metadata(&self, meta: &Meta) -> Vec<Problem> {
+        let file = locked(&self.file);
+        let mut problems = Vec::new();
+        let times = to_system(meta.mtime)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+            .and_then(|time| file.set_times(FileTimes::new().set_modified(time)));
+        problems.extend(times.err().map(|error| Problem::new("times", error, false)));
+        let mode = set_readonly(&file, meta.mode & 0o200 == 0);
+        problems.extend(mode.err().map(|error| Problem::new("mode", error, false)));
+        problems
+    }
+
+    /// Makes the content survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        locked(&self.file).sync_all()
+    }
+}
+
+/// There is no such limit here.
+pub fn raise_file_limit() -> u64 {
+    u64::from(u16::MAX)
+}
+
+/// Not offered here.
+pub fn low_priority() {}
+
+/// Not told apart here.
+pub fn privileged() -> bool {
+    false
+}
+
+fn locked(file: &Mutex<File>) -> std::sync::MutexGuard<'_, File> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_at(file: &Mutex<File>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut file = locked(file);
+    file.seek(SeekFrom::Start(offset))?;
+    loop {
+        match file.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[allow(clippy::permissions_set_readonly_false)] // on the systems this is for, it means no more than it says
+fn set_readonly(file: &File, readonly: bool) -> io::Result<()> {
+    let mut permissions = file.metadata()?.permissions();
+    if permissions.readonly() == readonly {
+        return Ok(());
+    }
+    permissions.set_readonly(readonly);
+    file.set_permissions(permissions)
+}
+
+fn kind_of(file_type: fs::FileType) -> io::Result<FileKind> {
+    if file_type.is_file() {
+        Ok(FileKind::File)
+    } else if file_type.is_dir() {
+        Ok(FileKind::Directory)
+    } else if file_type.is_symlink() {
+        Ok(FileKind::Symlink)
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "an unknown kind of file"))
+    }
+}
+
+/// There is no time of the last change but that of the content, so that one stands for both.
+fn from_metadata(metadata: &Metadata) -> io::Result<Stat> {
+    let kind = kind_of(metadata.file_type())?;
+    let mtime = metadata.modified().map(from_system)?;
+    let write = if metadata.permissions().readonly() { 0 } else { 0o200 };
+    Ok(Stat {
+        kind,
+        mode: write | if kind == FileKind::Directory { 0o555 } else { 0o444 },
+        uid: 0,
+        gid: 0,
+        size: if kind == FileKind::File { metadata.len() } else { 0 },
+        mtime,
+        ctime: mtime,
+        btime: metadata.created().ok().map(from_system),
+        dev: 0,
+        ino: 0,
+        nlink: 1,
+        device: (0, 0),
+        blocks: metadata.len().div_ceil(512),
+        flags: 0,
+        mount_root: false,
+    })
+}
+
+fn from_system(time: SystemTime) -> Time {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => Time { secs: since.as_secs().cast_signed(), nanos: since.subsec_nanos() },
+        Err(before) => {
+            let before = before.duration();
+            let secs = -before.as_secs().cast_signed();
+            match before.subsec_nanos() {
+                0 => Time { secs, nanos: 0 },
+                nanos => Time { secs: secs - 1, nanos: 1_000_000_000 - nanos },
+            }
+        }
+    }
+}
+
+fn to_system(time: Time) -> Option<SystemTime> {
+    let secs = Duration::from_secs(time.secs.unsigned_abs());
+    let whole =
+        if time.secs < 0 { SystemTime::UNIX_EPOCH.checked_sub(secs) } else { SystemTime::UNIX_EPOCH.checked_add(secs) };
+    whole?.checked_add(Duration::from_nanos(u64::from(time.nanos)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_go_both_ways() {
+        for time in [(0, 0), (-1, 0), (-1, 1), (-1, 999_999_999), (5, 6), (-5_000_000_000, 7)] {
+            let time = Time { secs: time.0, nanos: time.1 };
+            assert_eq!(to_system(time).map(from_system), Some(time));
+        }
+    }
+
+    #[test]
+    fn names_with_a_meaning_are_known() {
+        for name in ["con", "NUL.txt", "aux .c", "com1", "lpt9.x", "a:b", "a\\b", "a.", "a ", "a?", "\u{1}"] {
+            assert!(is_reserved(name.as_bytes()), "{name}");
+        }
+        for name in ["console", "a.b", "com", "com10", ".con", "\u{e4}"] {
+            assert!(!is_reserved(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_are_read_and_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = TargetDir::open_root(&scratch.path().join("a/b"), true).unwrap();
+        root.make_dir(b"dir").unwrap();
+        let file = root.create_file(b"file").unwrap();
+        assert!(root.create_file(b"file").is_err());
+        file.write_at(b"hello", 3).unwrap();
+        file.punch_hole(4, 2).unwrap();
+        let owner = Owner::default();
+        let meta = Meta {
+            kind: FileKind::File,
+            mode: 0o444,
+            owner: &owner,
+            mtime: Time { secs: -7, nanos: 100 },
+            xattrs: &[],
+            flags: 0,
+            options: crate::fs::MetaOptions::default(),
+            #[cfg(not(unix))]
+            names: &OwnerNames,
+            #[cfg(unix)]
+            names: &crate::fs::OwnerNames::new(),
+        };
+        assert!(file.set_metadata(&meta).is_empty());
+        let source = Dir::open(&scratch.path().join("a/b")).unwrap();
+        let stat = source.stat_at(b"file").unwrap();
+        assert_eq!((stat.kind, stat.mode, stat.size, stat.mtime), (FileKind::File, 0o444, 8, meta.mtime));
+        let window = source.open_file(b"file").unwrap().map(1, 9).unwrap();
+        assert!(window.torn());
+        assert_eq!(window.bytes(), b"\0\0h\0\0lo\0\0");
+        assert!(source.open_dir(b"file").is_err() && source.open_dir(b"..").is_err());
+        assert_eq!(root.names().unwrap().iter().collect::<Vec<_>>(), [b"dir".as_slice(), b"file"]);
+        root.open_existing(b"file").unwrap().set_len(1).unwrap();
+        root.hard_link(b"again", &root, b"file").unwrap();
+        root.remove_tree(b"dir").unwrap();
+        root.remove_file(b"again").unwrap();
+        root.rename(b"file", b"other").unwrap();
+        assert_eq!(source.read_small(b"other", 1).unwrap().unwrap(), b"\0");
+        assert_eq!(source.read_small(b"file", 1).unwrap(), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! Setting what belongs to a file, in the one order that works: the owner first, since a change of owner takes
+//! capabilities and setuid bits away; attributes before the mode, since an ACL changes it; times after everything that
+//! touches them; flags last, since an immutable file can be changed no more.
+
+use std::io;
+
+use rustix::fd::BorrowedFd;
+use rustix::fs::{
+    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens, utimensat,
+};
+use rustix::io::Errno;
+
+use super::process::privileged;
+#[cfg(not(target_os = "linux"))]
+use super::stat::stat_at;
+use super::stat::stat_fd;
+use super::xattr::Node;
+#[cfg(target_os = "linux")]
+use super::xattr::fd_path;
+use crate::fs::{Meta, Problem, Stat};
+use crate::path::Shown;
+use crate::tree::entry::flags;
+use crate::tree::{FileKind, Time};
+
+/// The flags that keep everyone from changing a file.
+const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
+/// Kept even where it was not saved: it belongs to the system that the file is restored to.
+const LABEL: &[u8] = b"security.selinux";
+
+/// A file whose metadata is set.
+pub enum Handle<'a> {
+    /// Open for reading or writing.
+    Open(BorrowedFd<'a>),
+    /// Held by a handle that can neither read nor write: links, devices, what may not be read.
+    #[cfg(target_os = "linux")]
+    Pinned(BorrowedFd<'a>),
+    /// A name in a directory, for systems without such handles.
+    #[cfg(not(target_os = "linux"))]
+    Named(BorrowedFd<'a>, &'a [u8]),
+}
+
+/// Sets everything that `meta` asks for. Returns what could not be set.
+pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
+    let stat = match file.stat() {
+        Ok(stat) if stat.kind == meta.kind => stat,
+        Ok(_) => return vec![Problem::new("metadata", io::Error::other("another kind of file lies there"), false)],
+        Err(error) => return vec![Problem::new("metadata", error, false)],
+    };
+    let mut problems = Vec::new();
+    let mut changed = false;
+    if stat.flags & LOCKS != 0 {
+        // If this fails, so does what follows, and says so.
+        changed = file.set_flags(0, LOCKS).is_ok();
+    }
+    let (user_fits, group_fits) = set_owner(file, &stat, meta, &mut changed, &mut problems);
+    if meta.options.xattrs {
+        set_xattrs(file, &stat, meta, &mut changed, &mut problems);
+    }
+    let mut mode = meta.mode & 0o7777;
+    if meta.kind == FileKind::File {
+        // A program must not run with the rights of someone it was never meant for.
+        mode &= !(if user_fits { 0 } else { 0o4000 } | if group_fits { 0 } else { 0o2000 });
+    }
+    if meta.kind != FileKind::Symlink && (changed || stat.mode != mode) {
+        if let Err(error) = file.chmod(mode) {
+            problems.push(Problem::new("mode", error.into(), false));
+        }
+        changed = true;
+    }
+    if (changed || stat.mtime != meta.mtime)
+        && let Err(error) = file.set_mtime(meta.mtime)
+    {
+        problems.push(Problem::new("times", error.into(), false));
+    }
+    if (stat.flags ^ meta.flags) & flags::ALL != 0 || stat.flags & LOCKS != 0 {
+        set_flags(file, meta.flags & flags::ALL, &mut problems);
+    }
+    problems
+}
+
+/// Returns whether user and group are now what they should be.
+fn set_owner(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) -> (bool, bool) {
+    let (uid, gid) = meta.names.resolve(meta.owner, meta.options.numeric);
+    let fits = (stat.uid == uid, stat.gid == gid);
+    if !meta.options.owner || fits == (true, true) {
+        return fits;
+    }
+    // The highest number means "leave it" to the system.
+    if uid == u32::MAX || gid == u32::MAX {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "the number of the owner is not valid");
+        problems.push(Problem::new("owner", error, false));
+        return fits;
+    }
+    let user = (!fits.0).then(|| Uid::from_raw(uid));
+    let group = (!fits.1).then(|| Gid::from_raw(gid));
+    *changed = true;
+    let Err(error) = file.chown(user, group) else { return (true, true) };
+    problems.push(Problem::new("owner", error.into(), error == Errno::PERM && !privileged()));
+    // A member of the group may give the file to it, even if not to the user.
+    let group_fits = fits.1 || user.is_some() && file.chown(None, group).is_ok();
+    (fits.0, group_fits)
+}
+
+fn set_xattrs(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) {
+    let refused = |error: Errno| matches!(error, Errno::PERM | Errno::ACCESS);
+    let Some(node) = file.node() else {
+        if !meta.xattrs.is_empty() {
+            problems.push(Problem::new("xattrs", io::ErrorKind::Unsupported.into(), false));
+        }
+        return;
+    };
+    let present = match node.names() {
+        Ok(present) => present,
+        Err(error) => {
+            problems.push(Problem::new("xattrs", error, false));
+            return;
+        }
+    };
+    for name in &present {
+        if name == LABEL || meta.xattrs.iter().any(|(wanted, _)| wanted == name) {
+            continue;
+        }
+        make_writable(file, stat, changed);
+        match node.remove(name) {
+            Ok(()) => *changed = true,
+            Err(error) if refused(error) || error == super::xattr::NO_ATTRIBUTE || error == Errno::OPNOTSUPP => {}
+            Err(error) => problems.push(Problem::new(xattr(name), error.into(), false)),
+        }
+    }
+    for (name, value) in meta.xattrs {
+        if present.contains(name) && node.get(name).is_ok_and(|old| old.as_ref() == Some(value)) {
+            continue;
+        }
+        make_writable(file, stat, changed);
+        *changed = true;
+        if let Err(error) = node.set(name, value) {
+            let reserved = name.starts_with(b"trusted.") || name.starts_with(b"security.");
+            problems.push(Problem::new(xattr(name), error.into(), reserved && refused(error) && !privileged()));
+        }
+    }
+}
+
+/// A normal user may change attributes only of what he may write, whatever it is opened for. The mode is set later.
+fn make_writable(file: &Handle, stat: &Stat, changed: &mut bool) {
+    let needed = owner_needs(stat.kind);
+    if stat.mode & needed != needed && !privileged() {
+        // If this fails, so does what follows, and says so.
+        *changed |= file.chmod(stat.mode & 0o777 | needed).is_ok();
+    }
+}
+
+/// The rights without which an owner cannot work on his own file.
+fn owner_needs(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::File => 0o600,
+        FileKind::Directory => 0o700,
+        _ => 0,
+    }
+}
+
+fn xattr(name: &[u8]) -> String {
+    format!("xattr {}", Shown(name))
+}
+
+fn set_flags(file: &Handle, wanted: u32, problems: &mut Vec<Problem>) {
+    let Err(error) = file.set_flags(wanted, flags::ALL) else { return };
+    // Locks are for administrators, and few file systems compress: the other flags are set all the same.
+    let (dropped, expected) = match Errno::from_io_error(&error) {
+        Some(Errno::PERM) => (LOCKS, !privileged()),
+        Some(Errno::OPNOTSUPP | Errno::INVAL) => (flags::COMPRESSED, wanted & flags::COMPRESSED != 0),
+        _ => (0, false),
+    };
+    let settled = wanted & dropped != 0 && file.set_flags(wanted & !dropped, flags::ALL & !dropped).is_ok();
+    problems.push(Problem::new("flags", error, expected && settled));
+}
+
+/// Makes a file of ours accessible to its owner, and takes the flags away that forbid every change.
+pub fn unlock(file: &Handle, stat: &Stat) -> io::Result<()> {
+    if stat.flags & LOCKS != 0 {
+        file.set_flags(0, LOCKS)?;
+    }
+    let needed = owner_needs(stat.kind);
+    if stat.mode & needed != needed && !privileged() {
+        file.chmod(stat.mode | needed)?;
+    }
+    Ok(())
+}
+
+/// Whether [`unlock`] has anything to do.
+pub fn is_locked(stat: &Stat) -> bool {
+    stat.flags & LOCKS != 0 || (stat.kind == FileKind::Directory && stat.mode & 0o700 != 0o700 && !privileged())
+}
+
+impl Handle<'_> {
+    pub fn stat(&self) -> io::Result<Stat> {
+        match self {
+            Self::Open(fd) => stat_fd(fd),
+            #[cfg(target_os = "linux")]
+            Self::Pinned(fd) => stat_fd(fd),
+            #[cfg(not(target_os = "linux"))]
+            Self::Named(dir, name) => stat_at(dir, name),
+        }
+    }
+
+    fn chown(&self, user: Option<Uid>, group: Option<Gid>) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => fchown(fd, user, group),
+            #[cfg(target_os = "linux")]
+            Self::Pinned(fd) => chownat(fd, c"", user, group, AtFlags::EMPTY_PATH),
+            #[cfg(not(target_os = "linux"))]
+            Self::Named(dir, name) => chownat(dir, *name, user, group, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn chmod(&self, mode: u32) -> rustix::io::Result<()> {
+        let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
+        match self {
+            Self::Open(fd) => fchmod(fd, mode),
+            #[cfg(target_os = "linux")]
+            Self::Pinned(fd) => rustix::fs::chmod(fd_path(fd, None).ok_or(Errno::OPNOTSUPP)?, mode),
+            #[cfg(not(target_os = "linux"))]
+            Self::Named(dir, name) => rustix::fs::chmodat(dir, *name, mode, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    #[allow(clippy::cast_lossless)] // the types of the fields differ between systems
+    fn set_mtime(&self, time: Time) -> rustix::io::Result<()> {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ },
+            last_modification: Timespec { tv_sec: time.secs as _, tv_nsec: time.nanos as _ },
+        };
+        match self {
+            Self::Open(fd) => futimens(fd, &times),
+            #[cfg(target_os = "linux")]
+            Self::Pinned(fd) => match utimensat(fd, c"", &times, AtFlags::EMPTY_PATH) {
+                // Linux before 5.8.
+                Err(Errno::INVAL) => {
+                    let path = fd_path(fd, None).ok_or(Errno::INVAL)?;
+                    utimensat(rustix::fs::CWD, path, &times, AtFlags::empty())
+                }
+                result => result,
+            },
+            #[cfg(not(target_os = "linux"))]
+            Self::Named(dir, name) => utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn node(&self) -> Option<Node<'_>> {
+        match self {
+            Self::Open(fd) => Some(Node::Open(*fd)),
+            #[cfg(target_os = "linux")]
+            Self::Pinned(fd) => fd_path(fd, None).map(Node::Magic),
+            #[cfg(not(target_os = "linux"))]
+            Self::Named(..) => None,
+        }
+    }
+
+    /// Sets those of the `known` flags that are `wanted` and clears the others; the rest stays as it is.
+    #[cfg(target_os = "linux")]
+    fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
+        use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+        let bits = |flags: u32| {
+            [
+                (flags::IMMUTABLE, IFlags::IMMUTABLE),
+                (flags::APPEND, IFlags::APPEND),
+                (flags::NODUMP, IFlags::NODUMP),
+                (flags::COMPRESSED, IFlags::COMPRESSED),
+            ]
+            .into_iter()
+            .filter(|&(flag, _)| flags & flag != 0)
+            .fold(IFlags::empty(), |bits, (_, bit)| bits | bit)
+        };
+        // Never on anything but files and directories: a device has its own meanings for such requests.
+        let Self::Open(fd) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let old = ioctl_getflags(fd)?;
+        let new = (old & !bits(known)) | bits(wanted);
+        if new != old {
+            ioctl_setflags(fd, new)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn set_flags(&self, _wanted: u32, _known: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

@@ -1,0 +1,21 @@
+//! Files by system calls on handles. Linux is complete; macOS lacks what its comments say.
+
+mod meta;
+mod open;
+mod owners;
+mod process;
+mod sigbus;
+mod source;
+mod stat;
+mod target;
+mod window;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+pub use owners::OwnerNames;
+pub use process::{low_priority, privileged, raise_file_limit};
+pub use source::{Dir, SourceFile};
+pub use target::{TargetDir, TargetFile};
+pub use window::Window;

@@ -1,0 +1,30 @@
+//! What this process may do, and how much of it.
+
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setpriority_process, setrlimit};
+
+/// Raises the number of files that may be open at once as far as the system allows. Returns that number.
+pub fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    // macOS refuses "unlimited" here, and more than this is not needed anywhere.
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(1 << 20);
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current >= wanted {
+        return current;
+    }
+    [wanted, 10_240]
+        .into_iter()
+        .filter(|&number| number > current)
+        .find(|&number| setrlimit(Resource::Nofile, Rlimit { current: Some(number), maximum: limit.maximum }).is_ok())
+        .unwrap_or(current)
+}
+
+/// Lets other programs go first. On Linux the priority for the disk follows that for the processor.
+pub fn low_priority() {
+    // A refusal changes nothing about the result of our work.
+    let _ = setpriority_process(None, 10);
+}
+
+/// Whether the user may do what only an administrator may: change owners, make devices.
+pub fn privileged() -> bool {
+    geteuid().is_root()
+}

@@ -1,0 +1,381 @@
+//! The target of a restore. Every step is one name in an open directory, checked before, and no link is ever followed:
+//! neither a hostile tree nor a link that someone plants meanwhile leads outside.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::Path;
+
+use rustix::fd::AsFd as _;
+use rustix::fs::{
+    AtFlags, Dev, FallocateFlags, FileType, Mode, OFlags, fallocate, linkat, makedev, mkdirat, openat, renameat,
+    symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::meta::{Handle, is_locked, set_metadata, unlock};
+use super::open::{DIRECTORY, FILE, open_quietly, read_at, retried};
+use super::source::Dir;
+use super::stat::{stat_at, stat_fd};
+use crate::fs::{Meta, Names, Problem, Stat, checked, read_full};
+use crate::tree::FileKind;
+
+/// Above this depth [`TargetDir::remove_tree`] closes the handles of the uppermost directories.
+const HANDLES_MAX: usize = 64;
+
+/// An open directory that is restored into.
+#[derive(Debug)]
+pub struct TargetDir {
+    dir: Dir,
+}
+
+impl TargetDir {
+    /// Opens the directory to restore into; `create` makes it, and those above it, if they are missing. Links in the
+    /// path are followed: the user named it.
+    pub fn open_root(path: &Path, create: bool) -> io::Result<Self> {
+        if create {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+        Ok(Self { dir: Dir::open(path)? })
+    }
+
+    /// The same directory to be read: what is already there can be compared through it.
+    pub fn as_source(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Makes a directory that only its owner may enter.
+    pub fn make_dir(&self, name: &[u8]) -> io::Result<()> {
+        Ok(mkdirat(self.fd(), checked(name)?, Mode::RWXU)?)
+    }
+
+    /// Opens a directory in this one; fails if it is a link.
+    pub fn open_dir(&self, name: &[u8]) -> io::Result<Self> {
+        Ok(Self { dir: self.dir.open_dir(name)? })
+    }
+
+    /// Opens the directory above, if it is still the one with these `dev` and `ino`.
+    pub fn open_parent(&self, dev_ino: (u64, u64)) -> io::Result<Self> {
+        Ok(Self { dir: self.dir.open_parent(dev_ino)? })
+    }
+
+    /// What the directory itself is like.
+    pub fn stat(&self) -> io::Result<Stat> {
+        self.dir.stat()
+    }
+
+    /// What `name` is, if there is anything; a link itself.
+    pub fn stat_at(&self, name: &[u8]) -> io::Result<Option<Stat>> {
+        match stat_at(self.fd(), checked(name)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            stat => stat.map(Some),
+        }
+    }
+
+    /// The names in this directory, sorted bytewise.
+    pub fn names(&self) -> io::Result<Names> {
+        let mut names = Names::new();
+        self.dir.names(&mut names)?;
+        Ok(names)
+    }
+
+    /// Whether the directory is empty.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.names()?.is_empty())
+    }
+
+    /// Makes a file that only its owner may read; fails if there is anything of this name.
+    pub fn create_file(&self, name: &[u8]) -> io::Result<TargetFile> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = checked(name)?;
+        let fd = retried(|| openat(self.fd(), name, flags, Mode::RUSR | Mode::WUSR))?;
+        Ok(TargetFile { file: fd.into() })
+    }
+
+    /// Opens a regular file to change it; fails for anything else. What keeps its owner from changing it (a read-only
+    /// mode, flags) is taken away where that is allowed, to be set again by [`TargetFile::set_metadata`].
+    pub fn open_existing(&self, name: &[u8]) -> io::Result<TargetFile> {
+        let name = checked(name)?;
+        let regular = |stat: Stat| match stat.kind {
+            FileKind::File => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        };
+        // Asked before as well, since opening a device can have effects.
+        regular(stat_at(self.fd(), name)?)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = || retried(|| openat(self.fd(), name, flags, Mode::empty()));
+        let fd = match open() {
+            Err(Errno::PERM | Errno::ACCESS) if self.unlock_at(name).is_ok() => open(),
+            result => result,
+        }?;
+        regular(stat_fd(&fd)?)?;
+        Ok(TargetFile { file: fd.into() })
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(&self, name: &[u8], target: &[u8]) -> io::Result<()> {
+        Ok(symlinkat(target, self.fd(), checked(name)?)?)
+    }
+
+    /// Makes a named pipe.
+    pub fn fifo(&self, name: &[u8]) -> io::Result<()> {
+        self.make_node(name, FileType::Fifo, 0)
+    }
+
+    /// Makes a socket, which nobody listens to.
+    pub fn socket(&self, name: &[u8]) -> io::Result<()> {
+        self.make_node(name, FileType::Socket, 0)
+    }
+
+    /// Makes a device.
+    pub fn device(&self, name: &[u8], kind: FileKind, (major, minor): (u32, u32)) -> io::Result<()> {
+        let file_type = match kind {
+            FileKind::CharDevice => FileType::CharacterDevice,
+            FileKind::BlockDevice => FileType::BlockDevice,
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a kind of device")),
+        };
+        self.make_node(name, file_type, makedev(major, minor))
+    }
+
+    #[cfg(not(target_os = "macos"))]
+    fn make_node(&self, name: &[u8], file_type: FileType, device: Dev) -> io::Result<()> {
+        Ok(rustix::fs::mknodat(self.fd(), checked(name)?, file_type, Mode::RUSR | Mode::WUSR, device)?)
+    }
+
+    /// macOS makes these by path only, which could lead astray.
+    #[cfg(target_os = "macos")]
+    fn make_node(&self, _name: &[u8], _file_type: FileType, _device: Dev) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives a file in `from` a further name here.
+    pub fn hard_link(&self, name: &[u8], from: &TargetDir, from_name: &[u8]) -> io::Result<()> {
+        Ok(linkat(from.fd(), checked(from_name)?, self.fd(), checked(name)?, AtFlags::empty())?)
+    }
+
+    /// Removes anything but a directory; flags that forbid it are cleared where that is allowed.
+    pub fn remove_file(&self, name: &[u8]) -> io::Result<()> {
+        self.remove(checked(name)?, AtFlags::empty())
+    }
+
+    fn remove(&self, name: &[u8], flags: AtFlags) -> io::Result<()> {
+        match unlinkat(self.fd(), name, flags) {
+            Err(Errno::PERM) if self.unlock_at(name).is_ok() => Ok(unlinkat(self.fd(), name, flags)?),
+            result => Ok(result?),
+        }
+    }
+
+    /// Removes a file or a directory with all that is in it, whatever its depth. Links are removed, not followed.
+    ///
+    /// # Errors
+    /// If something cannot be removed, or a file system is mounted in there; what came before is gone then.
+    pub fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
+        let name = checked(name)?;
+        if stat_at(self.fd(), name)?.kind != FileKind::Directory {
+            return self.remove_file(name);
+        }
+        let dev = self.stat()?.dev;
+        let (mut dir, top) = self.enter(name, dev)?;
+        let mut levels = vec![top];
+        while let Some(level) = levels.last_mut() {
+            if level.next < level.names.len() {
+                let child = level.names.get(level.next).to_vec();
+                let hint = level.names.kind_hint(level.next);
+                level.next += 1;
+                let kind = match hint {
+                    Some(kind) => kind,
+                    None => stat_at(dir.fd(), &child)?.kind,
+                };
+                if kind != FileKind::Directory {
+                    dir.remove_file(&child)?;
+                    continue;
+                }
+                let (below, entered) = dir.enter(&child, dev)?;
+                level.held = Some(std::mem::replace(&mut dir, below));
+                if let Some(far) = levels.len().checked_sub(HANDLES_MAX) {
+                    levels[far].held = None;
+                }
+                levels.push(entered);
+                continue;
+            }
+            let done = levels.pop().map(|level| level.name).unwrap_or_default();
+            let Some(above) = levels.last_mut() else { break };
+            let parent = match above.held.take() {
+                Some(parent) => parent,
+                None => dir.open_parent(above.id)?,
+            };
+            parent.remove(&done, AtFlags::REMOVEDIR)?;
+            dir = parent;
+        }
+        self.remove(name, AtFlags::REMOVEDIR)
+    }
+
+    /// Opens a directory whose content is removed, and makes that possible. It must lie on the file system `dev`.
+    fn enter(&self, name: &[u8], dev: u64) -> io::Result<(Self, Level)> {
+        let stat = stat_at(self.fd(), name)?;
+        if stat.dev != dev || stat.mount_root {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a file system is mounted there"));
+        }
+        if is_locked(&stat) {
+            self.unlock_at(name)?;
+        }
+        let dir = self.open_dir(name)?;
+        let stat = dir.stat()?;
+        let names = dir.names()?;
+        let level = Level { name: name.to_vec(), id: (stat.dev, stat.ino), names, next: 0, held: None };
+        Ok((dir, level))
+    }
+
+    /// Gives a file or directory a new name in this directory, in place of anything that has it.
+    pub fn rename(&self, name: &[u8], new: &[u8]) -> io::Result<()> {
+        Ok(renameat(self.fd(), checked(name)?, self.fd(), checked(new)?)?)
+    }
+
+    /// Lets the owner change this directory: adds the rights for it and clears the flags that forbid it, where that is
+    /// allowed. [`TargetDir::set_metadata`] sets them again.
+    pub fn unlock(&self) -> io::Result<()> {
+        unlock(&Handle::Open(self.fd()), &self.stat()?)
+    }
+
+    /// The same for a file or directory in this one.
+    pub fn unlock_at(&self, name: &[u8]) -> io::Result<()> {
+        let name = checked(name)?;
+        let stat = stat_at(self.fd(), name)?;
+        self.with_handle(name, stat.kind, |file| {
+            let stat = file.stat()?;
+            unlock(file, &stat)
+        })?
+    }
+
+    /// Sets what belongs to `name`, itself even if it is a link. For a directory this comes after its content. Returns
+    /// what could not be set.
+    pub fn set_metadata(&self, name: &[u8], meta: &Meta) -> Vec<Problem> {
+        let result = checked(name).and_then(|name| {
+            // Nothing is opened that is not what it should be: opening a device can have effects.
+            let kind = stat_at(self.fd(), name)?.kind;
+            self.with_handle(name, kind, |file| set_metadata(file, meta))
+        });
+        result.unwrap_or_else(|error| vec![Problem::new("metadata", error, false)])
+    }
+
+    /// Sets what belongs to this directory itself. Returns what could not be set.
+    pub fn set_own_metadata(&self, meta: &Meta) -> Vec<Problem> {
+        set_metadata(&Handle::Open(self.fd()), meta)
+    }
+
+    /// Makes what was created in this directory survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self.fd())?)
+    }
+
+    /// Opens files and directories for reading; anything else, and what may not be read, is only held fast.
+    fn with_handle<T>(&self, name: &[u8], kind: FileKind, act: impl FnOnce(&Handle) -> T) -> io::Result<T> {
+        let opened = match kind {
+            FileKind::File => open_quietly(self.fd(), name, FILE),
+            FileKind::Directory => open_quietly(self.fd(), name, DIRECTORY),
+            _ => Err(io::ErrorKind::PermissionDenied.into()),
+        };
+        match opened {
+            Ok(fd) => Ok(act(&Handle::Open(fd.as_fd()))),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.with_pinned(name, act),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn with_pinned<T>(&self, name: &[u8], act: impl FnOnce(&Handle) -> T) -> io::Result<T> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(self.fd(), name, flags, Mode::empty())?;
+        Ok(act(&Handle::Pinned(fd.as_fd())))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn with_pinned<T>(&self, name: &[u8], act: impl FnOnce(&Handle) -> T) -> io::Result<T> {
+        Ok(act(&Handle::Named(self.fd(), name)))
+    }
+
+    fn fd(&self) -> rustix::fd::BorrowedFd<'_> {
+        self.dir.fd()
+    }
+}
+
+/// A directory on the way down to what is being removed.
+struct Level {
+    name: Vec<u8>,
+    id: (u64, u64),
+    names: Names,
+    next: usize,
+    /// Its handle while a directory below it is being emptied, unless that is too far below.
+    held: Option<TargetDir>,
+}
+
+/// An open file that is restored.
+#[derive(Debug)]
+pub struct TargetFile {
+    file: File,
+}
+
+impl TargetFile {
+    /// Writes the whole of `buf` at a position.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    /// Fills `buf` from a position on, as far as the file reaches. Returns how many bytes were read.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        read_full(&|buf, offset| read_at(&self.file, buf, offset), buf, offset)
+    }
+
+    /// Cuts the file off or lets it grow by a hole.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    /// Takes room for `len` bytes beforehand, so that a full disk is noticed at once. A file system that cannot do so
+    /// is passed over.
+    pub fn preallocate(&self, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        match retried(|| fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NOTTY) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Turns a range into a hole; where there are none, it is overwritten with zeros.
+    pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match retried(|| if len == 0 { Ok(()) } else { fallocate(&self.file, flags, offset, len) }) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NOTTY) => {}
+                result => return Ok(result?),
+            }
+        }
+        let zeros = vec![0; 64 << 10];
+        let end = offset.saturating_add(len).min(self.stat()?.size);
+        let mut position = offset;
+        while position < end {
+            let n = (end - position).min(zeros.len() as u64);
+            self.write_at(&zeros[..n as usize], position)?;
+            position += n;
+        }
+        Ok(())
+    }
+
+    /// What the open file is.
+    pub fn stat(&self) -> io::Result<Stat> {
+        stat_fd(&self.file)
+    }
+
+    /// Sets what belongs to the file, after its content. Returns what could not be set.
+    pub fn set_metadata(&self, meta: &Meta) -> Vec<Problem> {
+        set_metadata(&Handle::Open(self.file.as_fd()), meta)
+    }
+
+    /// Makes the content survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}

@@ -1,0 +1,9 @@
+//! The log: what each client did, as sealed records in chains without gaps (SPEC §8).
+//!
+//! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them.
+
+pub mod record;
+pub mod chain;
+
+pub use chain::{Chains, Finding, Link};
+pub use record::{Record, RecordBody, RecordError};

@@ -1,0 +1,303 @@
+//! One record of a client's log (SPEC §8.1).
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::id::{ClientId, Digest, ObjectName};
+use crate::limits::RECORD_LEN_MAX;
+use crate::pack::TRAILER_LEN;
+use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, Section, TAG_LEN};
+use crate::store::{Kind, ObjectKey, Store, StoreError};
+use crate::tree::{Snapshot, Time};
+
+/// Records are padded to a multiple of this many bytes before they are sealed, so that their length says little.
+const PADDING: usize = 1 << 10;
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The object is not what was put.
+    #[error("object {object} is damaged: {what}")]
+    Damaged {
+        /// Its path below the store's top.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Written by a later version.
+    #[error("object {object} was written by a newer vault: {what}")]
+    Newer {
+        /// Its path below the store's top.
+        object: String,
+        /// What is unknown.
+        what: String,
+    },
+    /// Sealing failed.
+    #[error("a record could not be sealed: {0}")]
+    Seal(String),
+}
+
+/// A pack as records name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PackRef {
+    /// Whether it is a meta pack.
+    #[serde(rename = "m", default)]
+    pub meta: bool,
+    /// Its name.
+    #[serde(rename = "n")]
+    pub name: ObjectName,
+}
+
+/// A client's first record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Name of the machine.
+    pub host: String,
+    /// Name of the user.
+    pub user: String,
+    /// A keyed hash of the machine's id, the user and the path of the state folder: equal for a client that lost its
+    /// state and joins anew.
+    #[serde(with = "serde_bytes")]
+    pub place: Vec<u8>,
+    /// Earlier clients that this one takes the place of.
+    #[serde(default)]
+    pub retires: Vec<ClientId>,
+    /// The store delivers late (a synced folder).
+    #[serde(default)]
+    pub synced: bool,
+    /// Version of the program.
+    #[serde(default)]
+    pub program: String,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordBody {
+    /// A client joined.
+    Join(Join),
+    /// A snapshot was taken; its id is the name of the record's object.
+    Snapshot(Box<Snapshot>),
+    /// Snapshots were forgotten.
+    Forget(Vec<ObjectName>),
+    /// Packs were condemned: their living chunks have been copied, writers treat them as absent.
+    Condemn(Vec<PackRef>),
+    /// Condemned packs were deleted.
+    Sweep(Vec<PackRef>),
+    /// Clients were retired: they hold up no sweep any more.
+    Retire(Vec<ClientId>),
+    /// Snapshots that retention must keep, or no longer.
+    Pin {
+        /// The snapshots.
+        snapshots: Vec<ObjectName>,
+        /// Whether they are pinned from now on.
+        pinned: bool,
+    },
+    /// A kind of record that this version does not know: nothing may be collected, everything else goes on.
+    Unknown(u8),
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Whose it is.
+    pub client: ClientId,
+    /// 1 for the client's first record, then without gaps.
+    pub number: u64,
+    /// BLAKE3 of the client's previous record (the object's bytes); zeros for the first.
+    pub previous: Digest,
+    /// For each other client, the number of its last record that had been read (with all before it) when this one was
+    /// written. So every record is also an acknowledgement.
+    pub seen: Vec<(ClientId, u64)>,
+    /// What the client's clock said. Never used to decide what may be deleted.
+    pub time: Time,
+    /// What it says.
+    pub body: RecordBody,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    #[serde(rename = "v")]
+    version: u8,
+    #[serde(rename = "c")]
+    client: ClientId,
+    #[serde(rename = "n")]
+    number: u64,
+    #[serde(rename = "p")]
+    previous: Digest,
+    #[serde(rename = "s")]
+    seen: Vec<(ClientId, u64)>,
+    #[serde(rename = "t")]
+    time: Time,
+    #[serde(rename = "k")]
+    kind: u8,
+    #[serde(rename = "b")]
+    body: ByteBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PinWire {
+    snapshots: Vec<ObjectName>,
+    pinned: bool,
+}
+
+const VERSION: u8 = 1;
+
+fn to_msgpack<T: Serialize>(value: &T) -> Result<Vec<u8>, RecordError> {
+    let mut out = Vec::new();
+    value
+        .serialize(&mut rmp_serde::Serializer::new(&mut out).with_struct_map())
+        .map_err(|error| RecordError::Seal(error.to_string()))?;
+    Ok(out)
+}
+
+/// Decodes a value that must fill `bytes` exactly.
+fn from_msgpack<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+    let mut cursor = std::io::Cursor::new(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
+    deserializer.set_max_depth(16);
+    let value = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    if cursor.position() == bytes.len() as u64 { Ok(value) } else { Err("bytes follow the record".to_owned()) }
+}
+
+impl RecordBody {
+    fn encode(&self) -> Result<(u8, Vec<u8>), RecordError> {
+        Ok(match self {
+            Self::Join(join) => (1, to_msgpack(join)?),
+            Self::Snapshot(snapshot) => (2, to_msgpack(snapshot)?),
+            Self::Forget(snapshots) => (3, to_msgpack(snapshots)?),
+            Self::Condemn(packs) => (4, to_msgpack(packs)?),
+            Self::Sweep(packs) => (5, to_msgpack(packs)?),
+            Self::Retire(clients) => (6, to_msgpack(clients)?),
+            Self::Pin { snapshots, pinned } => {
+                (7, to_msgpack(&PinWire { snapshots: snapshots.clone(), pinned: *pinned })?)
+            }
+            Self::Unknown(kind) => return Err(RecordError::Seal(format!("kind {kind} is unknown"))),
+        })
+    }
+
+    fn decode(kind: u8, bytes: &[u8]) -> Result<Self, String> {
+        Ok(match kind {
+            1 => Self::Join(from_msgpack(bytes)?),
+            2 => Self::Snapshot(Box::new(from_msgpack(bytes)?)),
+            3 => Self::Forget(from_msgpack(bytes)?),
+            4 => Self::Condemn(from_msgpack(bytes)?),
+            5 => Self::Sweep(from_msgpack(bytes)?),
+            6 => Self::Retire(from_msgpack(bytes)?),
+            7 => {
+                let PinWire { snapshots, pinned } = from_msgpack(bytes)?;
+                Self::Pin { snapshots, pinned }
+            }
+            _ => Self::Unknown(kind),
+        })
+    }
+}
+
+impl Record {
+    /// The plaintext that is sealed: u32 length, msgpack, zero padding.
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let (kind, body) = self.body.encode()?;
+        let message = to_msgpack(&Wire {
+            version: VERSION,
+            client: self.client,
+            number: self.number,
+            previous: self.previous,
+            seen: self.seen.clone(),
+            time: self.time,
+            kind,
+            body: ByteBuf::from(body),
+        })?;
+        let mut plain = (message.len() as u32).to_le_bytes().to_vec();
+        plain.extend_from_slice(&message);
+        plain.resize(plain.len().next_multiple_of(PADDING), 0);
+        if plain.len() > RECORD_LEN_MAX / 2 {
+            return Err(RecordError::Seal("it is too long".to_owned()));
+        }
+        Ok(plain)
+    }
+
+    /// Decodes the plaintext of a record.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn decode(plain: &[u8]) -> Result<Self, String> {
+        let (len, rest) = plain.split_first_chunk().ok_or("it is too short")?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let (message, padding) = rest.split_at_checked(len).ok_or("it is cut short")?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err("its padding is not zero".to_owned());
+        }
+        let wire: Wire = from_msgpack(message)?;
+        if wire.version != VERSION {
+            return Err(format!("version {} of records is unknown", wire.version));
+        }
+        if wire.number == 0 {
+            return Err("its number is zero".to_owned());
+        }
+        let body = RecordBody::decode(wire.kind, &wire.body)?;
+        if let RecordBody::Snapshot(snapshot) = &body
+            && !(snapshot.tree.is_valid() && snapshot.links.is_valid() && snapshot.skipped_list.is_valid())
+        {
+            return Err("a stream in it is out of bounds".to_owned());
+        }
+        Ok(Self {
+            client: wire.client,
+            number: wire.number,
+            previous: wire.previous,
+            seen: wire.seen,
+            time: wire.time,
+            body,
+        })
+    }
+
+    /// Seals the record as a new object. Returns the object's name and bytes.
+    ///
+    /// # Errors
+    /// If it is too long or sealing fails.
+    pub fn seal(&self, keys: &Keys) -> Result<(ObjectName, Vec<u8>), RecordError> {
+        let failed = |error: SealError| RecordError::Seal(error.to_string());
+        let sealer = keys.create_object(ObjectKind::Record).map_err(failed)?;
+        let mut bytes = sealer.header().to_vec();
+        sealer.seal(Section::Record, &self.encode()?, &mut bytes).map_err(failed)?;
+        let trailer = blake3::hash(&bytes);
+        bytes.extend_from_slice(trailer.as_bytes());
+        Ok((sealer.name(), bytes))
+    }
+
+    /// Opens the bytes of a record's object.
+    ///
+    /// # Errors
+    /// If they are damaged, from another vault, or from a newer version.
+    pub fn open(keys: &Keys, name: ObjectName, bytes: &[u8]) -> Result<Self, RecordError> {
+        let object = || ObjectKey::Named(Kind::Log, name).to_string();
+        let failed = |error: SealError| match error {
+            SealError::Newer { .. } => RecordError::Newer { object: object(), what: error.to_string() },
+            _ => RecordError::Damaged { object: object(), what: error.to_string() },
+        };
+        let damaged = |what: &str| RecordError::Damaged { object: object(), what: what.to_owned() };
+        if bytes.len() < HEADER_LEN + NONCE_LEN + TAG_LEN + TRAILER_LEN {
+            return Err(damaged("it is cut short"));
+        }
+        let (head, trailer) = bytes.split_at(bytes.len() - TRAILER_LEN);
+        let opener = keys.open_object(ObjectKind::Record, name, &head[..HEADER_LEN]).map_err(failed)?;
+        let plain = opener.open(Section::Record, &head[HEADER_LEN..]).map_err(failed)?;
+        if blake3::hash(head) != *trailer {
+            return Err(damaged("its checksum is wrong"));
+        }
+        Self::decode(&plain).map_err(|what| damaged(&what))
+    }
+
+    /// Reads a record from the store. Returns it with the hash of its object.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or if the store fails.
+    pub fn read(store: &dyn Store, keys: &Keys, name: ObjectName) -> Result<(Self, Digest), RecordError> {
+        let bytes = store.get(&ObjectKey::Named(Kind::Log, name), RECORD_LEN_MAX as u64)?;
+        Ok((Self::open(keys, name, &bytes)?, Digest::new(*blake3::hash(&bytes).as_bytes())))
+    }
+}

@@ -1,0 +1,73 @@
+//! Packs: sealed segments back to back in one object, followed by its own sealed index (SPEC §5).
+//!
+//! [`footer`] what a pack says it holds · [`segment`] chunks laid end to end · [`writer`] fills packs from many threads ·
+//! [`reader`] opens footers and segments.
+
+pub mod footer;
+pub mod segment;
+pub mod writer;
+pub mod reader;
+
+pub use footer::{Footer, SegmentEntry};
+pub use reader::{PackReader, SegmentPlace};
+pub use segment::{SealedBody, SegmentBuilder};
+pub use writer::{FinishedPack, PackWriter};
+
+use crate::seal::SealError;
+use crate::store::StoreError;
+use crate::varint::DecodeError;
+
+/// Sealed length of the locator: nonce, 24 bytes, tag.
+pub const LOCATOR_LEN: usize = 64;
+/// Length of the clear BLAKE3 trailer.
+pub const TRAILER_LEN: usize = 32;
+
+/// Why a pack could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The object is not what was put: flipped, cut, swapped or renamed.
+    #[error("object {object} is damaged: {what}")]
+    Damaged {
+        /// Its path below the store's top.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Written by a later version.
+    #[error("object {object} was written by a newer vault: {what}")]
+    Newer {
+        /// Its path below the store's top.
+        object: String,
+        /// What is unknown.
+        what: String,
+    },
+    /// Sealing failed, or what was sealed could not be opened again: nothing was stored.
+    #[error("a segment could not be sealed and verified: {0}")]
+    Seal(String),
+}
+
+impl PackError {
+    /// What opening a sealed part of `object` failed with.
+    fn open(object: String, error: &SealError) -> Self {
+        match error {
+            SealError::Newer { .. } => Self::Newer { object, what: error.to_string() },
+            _ => Self::Damaged { object, what: error.to_string() },
+        }
+    }
+
+    /// Whether it tells of damage in the store (or of an object that is gone), so that only what depends on it is lost.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::Missing { .. } | StoreError::Short { .. }),
+            Self::Damaged { .. } | Self::Newer { .. } => true,
+            Self::Seal(_) => false,
+        }
+    }
+
+    fn malformed(object: String, error: DecodeError) -> Self {
+        Self::Damaged { object, what: error.to_string() }
+    }
+}

@@ -1,0 +1,147 @@
+//! Segments: new chunks laid end to end, compressed as one frame and sealed as one message (SPEC §5.2).
+
+use crate::id::ChunkId;
+use crate::limits::{SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX, SEGMENT_TARGET};
+use crate::pack::PackError;
+use crate::pack::footer::{SegmentEntry, read_lengths};
+use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
+use crate::varint::{self, DecodeError, Reader};
+
+/// Collects chunks for a segment. A chunk is copied in once, and hashed, compressed and sealed from that copy: so a file
+/// that changes meanwhile can never be stored under an id that is not its content's.
+#[derive(Debug, Default)]
+pub struct SegmentBuilder {
+    raw: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+impl SegmentBuilder {
+    /// Copies a chunk in by `fill`, which appends its bytes, and hashes the copy. If `is_new` says that it is already
+    /// stored, the copy is taken away again.
+    pub fn push(
+        &mut self,
+        keys: &Keys,
+        fill: impl FnOnce(&mut Vec<u8>),
+        is_new: impl FnOnce(&ChunkId) -> bool,
+    ) -> ChunkId {
+        let start = self.raw.len();
+        fill(&mut self.raw);
+        let id = keys.chunk_id(&self.raw[start..]);
+        if self.raw.len() > start && is_new(&id) {
+            self.chunks.push((id, (self.raw.len() - start) as u32));
+        } else {
+            self.raw.truncate(start);
+        }
+        id
+    }
+
+    /// Bytes collected so far.
+    pub const fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Whether nothing has been collected.
+    pub const fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Whether the segment has reached its size and should be compressed now.
+    pub const fn is_full(&self) -> bool {
+        self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_MAX
+    }
+
+    /// Compresses what was collected, and starts the next segment.
+    pub fn compress(&mut self, compressor: &mut Compressor) -> SealedBody {
+        let mut buffer =
+            Vec::with_capacity(self.raw.len() / 2 + SEGMENT_HEAD_LEN + TAG_LEN + 16 + 3 * self.chunks.len());
+        buffer.resize(SEGMENT_HEAD_LEN + 1, 0);
+        varint::put(&mut buffer, self.raw.len() as u64);
+        varint::put(&mut buffer, self.chunks.len() as u64);
+        self.chunks.iter().for_each(|(_, len)| varint::put(&mut buffer, u64::from(*len)));
+        let method = compressor.compress(&self.raw, &mut buffer);
+        buffer[SEGMENT_HEAD_LEN] = method as u8;
+        let raw_len = self.raw.len() as u32;
+        self.raw.clear();
+        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks) }
+    }
+}
+
+/// A compressed segment, ready to be sealed into whichever pack has room for it.
+#[derive(Debug)]
+pub struct SealedBody {
+    /// Room for the head, then the plaintext of the segment's body.
+    pub(super) buffer: Vec<u8>,
+    /// How the payload in it is compressed.
+    pub method: Method,
+    /// Sum of the lengths of the chunks.
+    pub raw_len: u32,
+    /// The chunks in it.
+    pub chunks: Vec<(ChunkId, u32)>,
+}
+
+/// An opened segment: its raw bytes and the chunks in them, every id verified.
+#[derive(Debug, Default)]
+pub struct Segment {
+    /// The chunks end to end.
+    pub raw: Vec<u8>,
+    /// Where each chunk begins in `raw`, with its id and length.
+    pub chunks: Vec<(ChunkId, u32, u32)>,
+}
+
+/// Opens a sealed segment, decompresses it, and hashes its chunks. With `expected` (the footer's entry) the ids must be
+/// those; without, they are whatever the content says, as when a footer is rebuilt.
+pub fn open_segment(
+    keys: &Keys,
+    opener: &ObjectOpener,
+    object: &dyn std::fmt::Display,
+    number: u32,
+    sealed: &[u8],
+    expected: Option<&[(ChunkId, u32)]>,
+    decompressor: &mut Decompressor,
+) -> Result<Segment, PackError> {
+    let damaged = |what: String| PackError::Damaged { object: object.to_string(), what };
+    let mut plain = Vec::with_capacity(sealed.len());
+    opener.open_segment(number, sealed, &mut plain).map_err(|error| PackError::open(object.to_string(), &error))?;
+    let mut segment = Segment::default();
+    let (method, raw_len, lengths, payload) =
+        read_body(&plain).map_err(|error| damaged(format!("segment {number}: {error}")))?;
+    decompressor
+        .decompress(method, payload, raw_len as usize, &mut segment.raw)
+        .map_err(|error| damaged(format!("segment {number}: {error}")))?;
+    if expected.is_some_and(|chunks| chunks.len() != lengths.len()) {
+        return Err(damaged(format!("segment {number} holds another number of chunks than its index says")));
+    }
+    let mut start = 0;
+    segment.chunks.reserve(lengths.len());
+    for (index, len) in lengths.iter().enumerate() {
+        let end = start + *len as usize;
+        let id = keys.chunk_id(&segment.raw[start..end]);
+        if expected.is_some_and(|chunks| chunks[index] != (id, *len)) {
+            return Err(damaged(format!("segment {number}: a chunk is not what its id says")));
+        }
+        segment.chunks.push((id, start as u32, *len));
+        start = end;
+    }
+    Ok(segment)
+}
+
+/// Splits the plaintext of a segment's body into method, raw length, lengths of the chunks, and payload.
+pub fn read_body(plain: &[u8]) -> Result<(Method, u32, Vec<u32>, &[u8]), DecodeError> {
+    let mut reader = Reader::new(plain);
+    let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
+    let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
+    let lengths = read_lengths(&mut reader, raw_len)?;
+    Ok((method, raw_len, lengths, reader.rest()))
+}
+
+impl SealedBody {
+    /// The footer's entry for this segment.
+    pub(super) fn entry(&self) -> SegmentEntry {
+        SegmentEntry {
+            sealed_len: (self.buffer.len() + TAG_LEN) as u32,
+            method: self.method,
+            raw_len: self.raw_len,
+            chunks: self.chunks.clone(),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Fills packs with segments from many threads (SPEC §5.3).
+//!
+//! A segment gets its place in a pack when it is compressed (its length is known then), is sealed by the thread that made
+//! it, and copied into the pack. A pack that is full and has all its segments is closed by whichever thread comes last,
+//! and handed on to be put into the store.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::id::{ChunkId, ObjectName};
+use crate::limits::{PACK_LEN, PACK_LEN_FLOOR};
+use crate::pack::footer::{Footer, SegmentEntry};
+use crate::pack::segment::{SealedBody, open_segment};
+use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
+use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN};
+
+/// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
+/// and tag, locator, trailer.
+const FRAME: usize = HEADER_LEN + 1 + 5 + NONCE_LEN + TAG_LEN + LOCATOR_LEN + TRAILER_LEN;
+
+/// A pack that is whole and sealed, to be put into the store.
+#[derive(Debug)]
+pub struct FinishedPack {
+    /// Pack or meta pack.
+    pub kind: ObjectKind,
+    /// Its name.
+    pub name: ObjectName,
+    /// All its bytes.
+    pub bytes: Vec<u8>,
+    /// What is in it.
+    pub footer: Footer,
+}
+
+#[derive(Debug)]
+struct OpenPack {
+    sealer: ObjectSealer,
+    state: Mutex<PackState>,
+}
+
+#[derive(Debug, Default)]
+struct PackState {
+    buffer: Vec<u8>,
+    /// Where the next segment begins.
+    end: usize,
+    footer_len: usize,
+    footer: Footer,
+    /// Segments that have a place but have not been copied in.
+    pending: usize,
+    closed: bool,
+}
+
+/// Fills packs of one kind. All methods may be called from many threads.
+pub struct PackWriter<'a> {
+    keys: &'a Keys,
+    kind: ObjectKind,
+    pack_len: usize,
+    verify: bool,
+    open: Mutex<Option<Arc<OpenPack>>>,
+    finished: Box<HandOn<'a>>,
+}
+
+/// Takes a finished pack; `false` if it is not wanted any more.
+type HandOn<'a> = dyn Fn(FinishedPack) -> bool + Send + Sync + 'a;
+
+/// A lock is never held while foreign code runs, so a poisoned one still guards a consistent value.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> PackWriter<'a> {
+    /// A writer whose finished packs go to `finished`. With `verify`, every segment is opened and hashed again before it
+    /// is accepted.
+    pub fn new(
+        keys: &'a Keys,
+        kind: ObjectKind,
+        verify: bool,
+        finished: impl Fn(FinishedPack) -> bool + Send + Sync + 'a,
+    ) -> Self {
+        Self { keys, kind, pack_len: PACK_LEN, verify, open: Mutex::new(None), finished: Box::new(finished) }
+    }
+
+    /// Seals a segment into a pack; returns its sealed length. The decompressor is used to verify it.
+    ///
+    /// # Errors
+    /// If sealing or verifying fails, or if nobody takes finished packs any more.
+    pub fn put(&self, mut body: SealedBody, decompressor: &mut Decompressor) -> Result<usize, PackError> {
+        let entry = body.entry();
+        let (sealed_len, raw_len) = (entry.sealed_len as usize, entry.raw_len);
+        let (pack, number, offset) = self.reserve(entry)?;
+        let ids: Vec<ChunkId> = body.chunks.iter().map(|(id, _)| *id).collect();
+        let done =
+            pack.sealer.seal_segment_in_place(number, &ids, &mut body.buffer, 0).map_err(seal_error).and_then(|()| {
+                let sealed = &body.buffer;
+                if self.verify {
+                    let object = "a new segment";
+                    open_segment(
+                        self.keys,
+                        pack.sealer.opener(),
+                        &object,
+                        number,
+                        sealed,
+                        Some(&body.chunks),
+                        decompressor,
+                    )
+                    .map_err(|error| PackError::Seal(error.to_string()))?;
+                }
+                if sealed.len() == sealed_len {
+                    Ok(())
+                } else {
+                    Err(PackError::Seal(format!("{raw_len} bytes changed length")))
+                }
+            });
+        if let Err(error) = done {
+            // The place stays empty, so this pack can never be finished: the next segments go elsewhere.
+            let mut open = lock(&self.open);
+            if open.as_ref().is_some_and(|current| Arc::ptr_eq(current, &pack)) {
+                *open = None;
+            }
+            return Err(error);
+        }
+        let mut state = lock(&pack.state);
+        state.buffer[offset..offset + sealed_len].copy_from_slice(&body.buffer);
+        state.pending -= 1;
+        let finished = state.closed && state.pending == 0;
+        drop(state);
+        if finished { self.finish_pack(&pack, true) } else { Ok(()) }?;
+        Ok(sealed_len)
+    }
+
+    /// Gives a segment its place, closing the pack that has no room for it.
+    fn reserve(&self, entry: SegmentEntry) -> Result<(Arc<OpenPack>, u32, usize), PackError> {
+        let (sealed_len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
+        let mut open = lock(&self.open);
+        let mut full = None;
+        if let Some(pack) = open.as_ref() {
+            let mut state = lock(&pack.state);
+            if FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len {
+                state.closed = true;
+                full = Some((pack.clone(), state.pending == 0));
+                drop(state);
+                *open = None;
+            }
+        }
+        let pack = match open.as_ref() {
+            Some(pack) => pack.clone(),
+            None => open.insert(self.create_pack()?).clone(),
+        };
+        let mut state = lock(&pack.state);
+        let (number, offset) = (state.footer.segments.len() as u32, state.end);
+        state.end += sealed_len;
+        state.footer_len += entry_len;
+        state.footer.segments.push(entry);
+        state.pending += 1;
+        drop(state);
+        drop(open);
+        if let Some((full, true)) = full {
+            self.finish_pack(&full, true)?;
+        }
+        Ok((pack, number, offset))
+    }
+
+    fn create_pack(&self) -> Result<Arc<OpenPack>, PackError> {
+        let sealer = self.keys.create_object(self.kind).map_err(seal_error)?;
+        let mut buffer = vec![0; self.pack_len];
+        buffer[..HEADER_LEN].copy_from_slice(sealer.header());
+        let state = PackState { buffer, end: HEADER_LEN, ..PackState::default() };
+        Ok(Arc::new(OpenPack { sealer, state: Mutex::new(state) }))
+    }
+
+    /// Finishes the pack that is still open, if there is one. All segments must have been put.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn finish(&self) -> Result<(), PackError> {
+        let pack = lock(&self.open).take();
+        pack.map_or(Ok(()), |pack| self.finish_pack(&pack, false))
+    }
+
+    /// Adds padding, footer, locator and trailer, and hands the pack on.
+    fn finish_pack(&self, pack: &OpenPack, full: bool) -> Result<(), PackError> {
+        let mut state = std::mem::take(&mut *lock(&pack.state));
+        let mut footer = Vec::new();
+        pack.sealer.seal(Section::Footer, &state.footer.encode(), &mut footer).map_err(seal_error)?;
+        let need = state.end + footer.len() + LOCATOR_LEN + TRAILER_LEN;
+        let total = if full { self.pack_len } else { padded_len(need, self.pack_len)? };
+        let footer_offset = total - TRAILER_LEN - LOCATOR_LEN - footer.len();
+        let padding = pack.sealer.padding(footer_offset - state.end);
+        let mut bytes = state.buffer;
+        bytes[state.end..footer_offset].copy_from_slice(&padding);
+        bytes.truncate(footer_offset);
+        bytes.extend_from_slice(&footer);
+        let mut locator = Vec::with_capacity(24);
+        locator.extend_from_slice(&(footer_offset as u64).to_le_bytes());
+        locator.extend_from_slice(&(footer.len() as u32).to_le_bytes());
+        locator.extend_from_slice(&(state.end as u64).to_le_bytes());
+        locator.extend_from_slice(&(state.footer.segments.len() as u32).to_le_bytes());
+        pack.sealer.seal(Section::Locator, &locator, &mut bytes).map_err(seal_error)?;
+        let trailer = blake3::hash(&bytes);
+        bytes.extend_from_slice(trailer.as_bytes());
+        let footer = std::mem::take(&mut state.footer);
+        let finished = FinishedPack { kind: self.kind, name: pack.sealer.name(), bytes, footer };
+        if (self.finished)(finished) {
+            Ok(())
+        } else {
+            Err(PackError::Seal("writing to the store has stopped".to_owned()))
+        }
+    }
+}
+
+fn seal_error(error: SealError) -> PackError {
+    PackError::Seal(error.to_string())
+}
+
+/// The length of the last pack of a session: Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and
+/// Communication with PURBs", 2019) over the length with random jitter, so that lengths cannot be probed by adding to
+/// the data bit by bit; never below the floor, never above a full pack.
+fn padded_len(need: usize, pack_len: usize) -> Result<usize, PackError> {
+    let base = need.max(PACK_LEN_FLOOR);
+    let mut bytes = [0; 8];
+    crate::seal::random(&mut bytes).map_err(seal_error)?;
+    let jitter = u64::from_le_bytes(bytes) as usize % padme_step(base);
+    Ok(padme(base + jitter).min(pack_len).max(need))
+}
+
+/// The step to which Padmé rounds lengths of this size up.
+fn padme_step(len: usize) -> usize {
+    let exponent = len.ilog2();
+    1 << (exponent - (exponent.ilog2() + 1))
+}
+
+fn padme(len: usize) -> usize {
+    len.next_multiple_of(padme_step(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padded_lengths_are_few_and_cost_little() {
+        let mut sizes = std::collections::BTreeSet::new();
+        for len in (PACK_LEN_FLOOR..PACK_LEN).step_by(997) {
+            let padded = padme(len);
+            assert!(padded >= len && (padded - len) * 8 <= len, "{len} became {padded}");
+            sizes.insert(padded);
+        }
+        assert!(sizes.len() < 300, "{} different sizes", sizes.len());
+        for need in [1, 70_000, 1 << 20, PACK_LEN - 1, PACK_LEN] {
+            let total = padded_len(need, PACK_LEN).unwrap();
+            assert!((need.max(PACK_LEN_FLOOR)..=PACK_LEN).contains(&total));
+        }
+    }
+}

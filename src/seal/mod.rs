@@ -1,0 +1,273 @@
+//! Keys, compression, encryption (SPEC §4): the only layer that names a cipher, and the only source of randomness.
+//!
+//! One random master key stands behind everything. [`SlotFile`]s wrap it for a password or a recovery key; [`Keys`]
+//! holds what is derived from it for one vault; each object has a random key of its own, wrapped in its header.
+
+mod aead;
+mod compress;
+mod keys;
+mod object;
+mod secret;
+mod recovery;
+mod keyring;
+mod slot;
+mod vault_file;
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+use crate::id::ObjectName;
+use crate::store::Kind;
+
+pub use compress::{Compressor, Decompressor, Method};
+pub use keyring::{Keyring, LABEL_LEN_MAX, Purpose, SlotInfo};
+pub use keys::Keys;
+pub use object::{ObjectOpener, ObjectSealer};
+pub use recovery::{RecoveryKey, RecoveryKeyError};
+pub use secret::{KdfParams, RAW_SECRET_LEN_MIN, Secret};
+pub use slot::{SLOT_LEN, SlotFile, UnlockError, unlock_any};
+pub use vault_file::{FEATURES_KNOWN, FORMAT_VERSION, VaultFile, VaultFileError};
+
+/// Length of the header of every sealed object.
+pub const HEADER_LEN: usize = 120;
+/// Length of the tag behind every ciphertext.
+pub const TAG_LEN: usize = 16;
+/// Length of the nonce before every section.
+pub const NONCE_LEN: usize = 24;
+/// What sealing adds to a section that is not a segment.
+pub const SEAL_OVERHEAD: usize = NONCE_LEN + TAG_LEN;
+/// Length of what lies before the sealed body of a segment: the nonce and the sealed length of the body.
+pub const SEGMENT_HEAD_LEN: usize = NONCE_LEN + 4 + TAG_LEN;
+
+/// Why something could not be sealed or opened. Names no object (the caller knows it) and shows no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// A version, flag or number that this program does not know.
+    #[error("it was written by a newer vault (unknown {what})")]
+    Newer {
+        /// What is unknown.
+        what: &'static str,
+    },
+    /// The header does not open with this vault's key under this name.
+    #[error("its header is damaged, or it was renamed or belongs to another vault")]
+    NotOurs,
+    /// The header opens, but is not the one that the object was made with.
+    #[error("its header does not match its key")]
+    Commitment,
+    /// A section is not what was sealed there.
+    #[error("its {0} is damaged")]
+    Damaged(Section),
+    /// Something that no vault writes.
+    #[error("it is malformed: {0}")]
+    Malformed(&'static str),
+    /// The compressor could not be set up; no memory is left.
+    #[error("zstd cannot be set up: no memory is left")]
+    Zstd,
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Why a key slot cannot be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// It is not what was written.
+    #[error("the key slot is damaged: {0}")]
+    Damaged(&'static str),
+    /// It is sound, but this password or key does not open it.
+    #[error("the password or key does not open this key slot")]
+    WrongSecret,
+    /// A version, flag or number that this program does not know.
+    #[error("the key slot was written by a newer vault (unknown {what})")]
+    Newer {
+        /// What is unknown.
+        what: &'static str,
+    },
+    /// Costs of a password that are out of bounds, or a secret or label that no slot can have.
+    #[error("the key slot is not acceptable: {0}")]
+    Params(&'static str),
+    /// Argon2id needs more memory than there is.
+    #[error("there is not enough memory to check the password: {mib} MiB are needed")]
+    Memory {
+        /// How much it needs.
+        mib: u32,
+    },
+    /// There are no random bytes.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// Fills `buf` with random bytes from the system.
+pub fn random(buf: &mut [u8]) -> Result<(), SealError> {
+    Ok(getrandom::fill(buf)?)
+}
+
+/// Random bytes from the system, as an array: for names and ids.
+pub fn random_array<const N: usize>() -> Result<[u8; N], SealError> {
+    let mut bytes = [0; N];
+    random(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A fresh name for an object.
+pub fn random_name() -> Result<ObjectName, SealError> {
+    random_array().map(ObjectName::new)
+}
+
+/// The key that all others come from. Lies on the heap, so that moving it leaves no copy behind; wiped when dropped.
+pub struct MasterKey(Box<[u8; Self::LEN]>);
+
+impl MasterKey {
+    /// Length in bytes.
+    pub const LEN: usize = 32;
+
+    /// A random key.
+    pub fn generate() -> Result<Self, SealError> {
+        let mut key = Self(Box::new([0; Self::LEN]));
+        random(&mut key.0[..])?;
+        Ok(key)
+    }
+
+    /// The key made of these bytes.
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let mut key = Self(Box::new([0; Self::LEN]));
+        key.0.copy_from_slice(bytes);
+        key
+    }
+
+    fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl Drop for MasterKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(..)")
+    }
+}
+
+/// What a sealed object is; part of what every section is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// Segments of file content.
+    Pack = 1,
+    /// Segments of trees.
+    Meta = 2,
+    /// A record of a client's log.
+    Record = 3,
+}
+
+impl ObjectKind {
+    /// Where objects of this kind lie in the store.
+    pub const fn store_kind(self) -> Kind {
+        match self {
+            Self::Pack => Kind::Pack,
+            Self::Meta => Kind::Meta,
+            Self::Record => Kind::Log,
+        }
+    }
+
+    /// What the store's objects of this kind are; `None` for key slots, which are not sealed objects.
+    pub const fn from_store_kind(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Key => None,
+            Kind::Pack => Some(Self::Pack),
+            Kind::Meta => Some(Self::Meta),
+            Kind::Log => Some(Self::Record),
+        }
+    }
+}
+
+/// A separately sealed part of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Section {
+    /// The length of a segment's sealed body; the number counts the segments of a pack from 0.
+    SegmentHead(u32),
+    /// The content of a segment.
+    SegmentBody(u32),
+    /// The list of a pack's segments and chunks.
+    Footer,
+    /// Where the footer lies.
+    Locator,
+    /// The content of a log record.
+    Record,
+}
+
+impl Section {
+    /// Every kind of section, in the order of their tags.
+    const CONTEXTS: [&'static str; 5] = [
+        "vault 2026 section segment head",
+        "vault 2026 section segment body",
+        "vault 2026 section footer",
+        "vault 2026 section locator",
+        "vault 2026 section record",
+    ];
+
+    const fn tag(self) -> u8 {
+        match self {
+            Self::SegmentHead(_) => 1,
+            Self::SegmentBody(_) => 2,
+            Self::Footer => 3,
+            Self::Locator => 4,
+            Self::Record => 5,
+        }
+    }
+
+    const fn number(self) -> u32 {
+        match self {
+            Self::SegmentHead(number) | Self::SegmentBody(number) => number,
+            Self::Footer | Self::Locator | Self::Record => 0,
+        }
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SegmentHead(number) => write!(f, "head of segment {number}"),
+            Self::SegmentBody(number) => write!(f, "segment {number}"),
+            Self::Footer => f.write_str("footer"),
+            Self::Locator => f.write_str("locator"),
+            Self::Record => f.write_str("content"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    pub(super) fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+
+    #[test]
+    fn names_are_random() {
+        assert_ne!(random_name().unwrap(), random_name().unwrap());
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        assert_eq!(format!("{:?}", MasterKey::from_bytes(&[7; 32])), "MasterKey(..)");
+    }
+
+    #[test]
+    fn kinds_and_folders_belong_together() {
+        for kind in [ObjectKind::Pack, ObjectKind::Meta, ObjectKind::Record] {
+            assert_eq!(ObjectKind::from_store_kind(kind.store_kind()), Some(kind));
+        }
+        assert_eq!(ObjectKind::from_store_kind(Kind::Key), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! What opens a key slot, and how much work it is to try a password (SPEC §4.2).
+
+use std::fmt;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::SlotError;
+
+/// Shortest random secret, in bytes.
+pub const RAW_SECRET_LEN_MIN: usize = 16;
+
+/// Bounds of the cost of a password, in both directions: a slot from a hostile store must neither be cheap to guess nor
+/// keep the machine busy for ever. Memory in KiB.
+pub(super) const MEMORY_MIN: u32 = 19 << 10;
+const MEMORY_MAX: u32 = 2 << 20;
+const PASSES_MAX: u32 = 16;
+const LANES_MAX: u8 = 16;
+/// Bound of memory times passes, in KiB.
+const WORK_MAX: u64 = 8 << 20;
+
+/// What opens a slot. Wiped when dropped, never shown in Debug.
+pub enum Secret {
+    /// What a person chose.
+    Password(Zeroizing<Vec<u8>>),
+    /// At least 128 random bits: a recovery key or a device key.
+    Raw(Zeroizing<Vec<u8>>),
+}
+
+impl Secret {
+    /// A password.
+    pub fn password(text: impl AsRef<[u8]>) -> Self {
+        Self::Password(Zeroizing::new(text.as_ref().to_vec()))
+    }
+
+    /// A random secret.
+    pub fn raw(bytes: &[u8]) -> Self {
+        Self::Raw(Zeroizing::new(bytes.to_vec()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(..)",
+            Self::Raw(_) => "Raw(..)",
+        })
+    }
+}
+
+/// How much work it is to try a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KdfParams {
+    /// 64 MiB, 3 passes, 4 lanes.
+    Standard,
+    /// 1 GiB, 4 passes, 4 lanes.
+    Strong,
+    /// As given, within the bounds.
+    Explicit {
+        /// Memory in KiB.
+        memory_kib: u32,
+        /// Passes over it.
+        passes: u32,
+        /// Lanes.
+        lanes: u8,
+    },
+}
+
+/// Costs that are within the bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) memory: u32,
+    pub(super) passes: u32,
+    pub(super) lanes: u8,
+}
+
+impl Cost {
+    pub(super) fn new(memory: u32, passes: u32, lanes: u8) -> Result<Self, SlotError> {
+        if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
+            Err(SlotError::Params("Argon2id memory is out of bounds"))
+        } else if !(1..=PASSES_MAX).contains(&passes) || u64::from(memory) * u64::from(passes) > WORK_MAX {
+            Err(SlotError::Params("Argon2id passes are out of bounds"))
+        } else if !(1..=LANES_MAX).contains(&lanes) {
+            Err(SlotError::Params("Argon2id lanes are out of bounds"))
+        } else {
+            Ok(Self { memory, passes, lanes })
+        }
+    }
+
+    fn stretch(self, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, SlotError> {
+        let refused = |_| SlotError::Params("Argon2id refuses its input");
+        let params = Params::new(self.memory, self.passes, u32::from(self.lanes), Some(32)).map_err(refused)?;
+        let mut out = Zeroizing::new([0; 32]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(password, salt, out.as_mut_slice())
+            .map_err(|error| match error {
+                argon2::Error::OutOfMemory => SlotError::Memory { mib: self.memory >> 10 },
+                other => refused(other),
+            })?;
+        Ok(out)
+    }
+}
+
+impl TryFrom<KdfParams> for Cost {
+    type Error = SlotError;
+
+    fn try_from(params: KdfParams) -> Result<Self, SlotError> {
+        match params {
+            KdfParams::Standard => Self::new(64 << 10, 3, 4),
+            KdfParams::Strong => Self::new(1 << 20, 4, 4),
+            KdfParams::Explicit { memory_kib, passes, lanes } => Self::new(memory_kib, passes, lanes),
+        }
+    }
+}
+
+/// How a slot's secret is stretched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stretch {
+    Argon2id(Cost),
+    None,
+}
+
+impl Stretch {
+    pub(super) fn apply(self, secret: &Secret, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, SlotError> {
+        match (self, secret) {
+            (Self::Argon2id(cost), Secret::Password(password)) => cost.stretch(password, salt),
+            (Self::None, Secret::Raw(bytes)) => {
+                let mut hasher = blake3::Hasher::new_derive_key("vault 2026 slot secret");
+                let stretched = Zeroizing::new(*hasher.update(salt).update(bytes).finalize().as_bytes());
+                hasher.zeroize();
+                Ok(stretched)
+            }
+            _ => Err(SlotError::WrongSecret),
+        }
+    }
+}

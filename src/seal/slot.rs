@@ -1,0 +1,611 @@
+//! A key slot: the master key, wrapped by a password or a random secret (SPEC §4.2).
+//!
+//! 592 bytes; numbers are little-endian:
+//!
+//! | at  | length | what |
+//! |----:|-------:|------|
+//! | 0   | 8      | `vaultkey` |
+//! | 8   | 2      | version, 1 |
+//! | 10  | 1      | how the secret is stretched: 1 Argon2id (v1.3), 2 not at all (it is random) |
+//! | 11  | 1      | Argon2id lanes; 0 for method 2 |
+//! | 12  | 4      | Argon2id memory in KiB; 0 for method 2 |
+//! | 16  | 4      | Argon2id passes; 0 for method 2 |
+//! | 20  | 4      | flags, 0 |
+//! | 24  | 16     | id of the vault |
+//! | 40  | 16     | id of the slot |
+//! | 56  | 32     | salt |
+//! | 88  | 32     | commitment: BLAKE3 keyed by `derive_key("vault 2026 slot commitment", S)` of bytes 0 to 88 |
+//! | 120 | 24     | nonce of the keyring |
+//! | 144 | 272    | keyring (256 bytes) sealed by `derive_key("vault 2026 slot kek", S)`; associated data: bytes 0 to 120 |
+//! | 416 | 24     | nonce of the info |
+//! | 440 | 120    | info (104 bytes) sealed by `derive_key("vault 2026 slot info", master key)`; associated data: bytes 0 to 416 |
+//! | 560 | 32     | BLAKE3 of everything before |
+//!
+//! S is Argon2id(password, salt) of 32 bytes, or `derive_key("vault 2026 slot secret", salt ‖ secret)`.
+//!
+//! Keyring: version u8 = 1, master key 32, chunk sizes 3 × u32 (smallest, average, largest), created u64 (seconds since
+//! 1970), delivery u8 (0 direct, 1 synced), features u64, zeros.
+//! Info: purpose u8 (1 password, 2 recovery key, 3 device key), created u64, length of the label u8, label, zeros.
+//!
+//! The first and the last field keep their place in every version, so that a newer slot is told from a damaged one; the
+//! checksum is looked at first, so that a damaged slot is told from a wrong password.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::aead::Cipher;
+use super::keyring::{INFO_LEN, KEYRING_LEN, Keyring, Purpose, Reader, SlotInfo};
+use super::keys::{NonceKey, fresh};
+use super::recovery::{RecoveryKey, RecoveryKeyError};
+use super::secret::{Cost, KdfParams, RAW_SECRET_LEN_MIN, Secret, Stretch};
+use super::{MasterKey, NONCE_LEN, SlotError, TAG_LEN, random_array};
+use crate::id::{SlotId, VaultId};
+use crate::limits::KEY_SLOTS_MAX;
+
+/// Length of a key slot.
+pub const SLOT_LEN: usize = 592;
+
+const MAGIC: &[u8; 8] = b"vaultkey";
+const SLOT_VERSION: u16 = 1;
+const STRETCH_ARGON2ID: u8 = 1;
+const STRETCH_NONE: u8 = 2;
+
+const SALT_AT: usize = 56;
+const COMMITMENT_AT: usize = 88;
+const KEYRING_NONCE_AT: usize = 120;
+const KEYRING_AT: usize = KEYRING_NONCE_AT + NONCE_LEN;
+const INFO_NONCE_AT: usize = KEYRING_AT + KEYRING_LEN + TAG_LEN;
+const INFO_AT: usize = INFO_NONCE_AT + NONCE_LEN;
+const CHECKSUM_AT: usize = INFO_AT + INFO_LEN + TAG_LEN;
+const _: () = assert!(CHECKSUM_AT + 32 == SLOT_LEN);
+
+/// Why no slot could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockError {
+    /// No slot takes this password or key.
+    #[error("wrong password or key")]
+    Wrong,
+    /// No slot takes it as a password, and it looks like a recovery key with a typing mistake.
+    #[error("wrong password; or, if it is meant as a recovery key, it was mistyped: its check does not fit")]
+    Mistyped,
+    /// There are no slots to try.
+    #[error("the vault has no readable key slot")]
+    NoSlots,
+    /// No slot takes it, and this one could not be tried or is damaged.
+    #[error(transparent)]
+    Slot(SlotError),
+}
+
+/// A sound key slot, locked.
+#[derive(Clone)]
+pub struct SlotFile {
+    bytes: Box<[u8; SLOT_LEN]>,
+    stretch: Stretch,
+    vault: VaultId,
+    id: SlotId,
+}
+
+/// The random parts of a slot, apart so that tests can give others.
+struct Randomness {
+    slot: [u8; SlotId::LEN],
+    salt: [u8; 32],
+    keyring: [u8; 32],
+    info: [u8; 32],
+}
+
+impl SlotFile {
+    /// Makes a slot that holds this keyring and opens with this secret. `kdf` matters for passwords only. Costs of
+    /// Argon2id aside, nothing here is slow.
+    pub fn create(
+        keyring: &Keyring,
+        secret: &Secret,
+        purpose: Purpose,
+        label: &str,
+        created: u64,
+        kdf: KdfParams,
+    ) -> Result<Self, SlotError> {
+        let info = SlotInfo { purpose, created, label: label.to_owned() };
+        let randomness = Randomness { slot: random_array()?, salt: random_array()?, keyring: fresh()?, info: fresh()? };
+        Self::create_with(keyring, secret, &info, kdf, &randomness)
+    }
+
+    fn create_with(
+        keyring: &Keyring,
+        secret: &Secret,
+        info: &SlotInfo,
+        kdf: KdfParams,
+        randomness: &Randomness,
+    ) -> Result<Self, SlotError> {
+        let stretch = match secret {
+            Secret::Password(_) => Stretch::Argon2id(kdf.try_into()?),
+            Secret::Raw(bytes) if bytes.len() < RAW_SECRET_LEN_MIN => {
+                return Err(SlotError::Params("a random secret must have 128 bits at least"));
+            }
+            Secret::Raw(_) => Stretch::None,
+        };
+        let (method, cost) = match stretch {
+            Stretch::Argon2id(cost) => (STRETCH_ARGON2ID, cost),
+            Stretch::None => (STRETCH_NONE, Cost { memory: 0, passes: 0, lanes: 0 }),
+        };
+        let mut bytes = Box::new([0; SLOT_LEN]);
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..10].copy_from_slice(&SLOT_VERSION.to_le_bytes());
+        bytes[10] = method;
+        bytes[11] = cost.lanes;
+        bytes[12..16].copy_from_slice(&cost.memory.to_le_bytes());
+        bytes[16..20].copy_from_slice(&cost.passes.to_le_bytes());
+        bytes[24..40].copy_from_slice(keyring.vault.as_bytes());
+        bytes[40..56].copy_from_slice(&randomness.slot);
+        bytes[SALT_AT..COMMITMENT_AT].copy_from_slice(&randomness.salt);
+
+        let stretched = stretch.apply(secret, &randomness.salt)?;
+        let commitment = commitment(&stretched, &bytes[..COMMITMENT_AT]);
+        bytes[COMMITMENT_AT..KEYRING_NONCE_AT].copy_from_slice(commitment.as_bytes());
+
+        let nonces = NonceKey::new(&keyring.master);
+        let too_long = SlotError::Params("too long to be sealed");
+        let plain = keyring.encode();
+        let nonce = nonces.nonce(&randomness.keyring, &bytes[..KEYRING_NONCE_AT], [&plain[..]]);
+        bytes[KEYRING_NONCE_AT..KEYRING_AT].copy_from_slice(&nonce);
+        let mut text = plain;
+        let tag = kek(&stretched).seal(&nonce, &bytes[..KEYRING_NONCE_AT], &mut text[..]).ok_or(too_long)?;
+        bytes[KEYRING_AT..KEYRING_AT + KEYRING_LEN].copy_from_slice(&text[..]);
+        bytes[KEYRING_AT + KEYRING_LEN..INFO_NONCE_AT].copy_from_slice(&tag);
+
+        let too_long = SlotError::Params("too long to be sealed");
+        let mut text = info.encode()?;
+        let nonce = nonces.nonce(&randomness.info, &bytes[..INFO_NONCE_AT], [&text[..]]);
+        bytes[INFO_NONCE_AT..INFO_AT].copy_from_slice(&nonce);
+        let tag = info_key(&keyring.master).seal(&nonce, &bytes[..INFO_NONCE_AT], &mut text).ok_or(too_long)?;
+        bytes[INFO_AT..INFO_AT + INFO_LEN].copy_from_slice(&text);
+        bytes[INFO_AT + INFO_LEN..CHECKSUM_AT].copy_from_slice(&tag);
+
+        let checksum = blake3::hash(&bytes[..CHECKSUM_AT]);
+        bytes[CHECKSUM_AT..].copy_from_slice(checksum.as_bytes());
+        Ok(Self { bytes, stretch, vault: keyring.vault, id: SlotId::new(randomness.slot) })
+    }
+
+    /// Reads a slot, as far as it can be read without a secret.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SlotError> {
+        let mut reader = Reader(bytes);
+        if reader.bytes(8)? != MAGIC {
+            return Err(SlotError::Damaged("it does not begin like a key slot"));
+        }
+        let (before, checksum) = bytes.split_last_chunk::<32>().ok_or(SlotError::Damaged("it is cut short"))?;
+        if blake3::hash(before).as_bytes() != checksum {
+            return Err(SlotError::Damaged("its checksum does not fit"));
+        }
+        match reader.u16()? {
+            SLOT_VERSION => {}
+            0 => return Err(SlotError::Damaged("there is no such version")),
+            _ => return Err(SlotError::Newer { what: "version" }),
+        }
+        let bytes: &[u8; SLOT_LEN] = bytes.try_into().map_err(|_| SlotError::Damaged("its length is wrong"))?;
+        let (method, lanes) = (reader.u8()?, reader.u8()?);
+        let (memory, passes) = (reader.u32()?, reader.u32()?);
+        if reader.u32()? != 0 {
+            return Err(SlotError::Newer { what: "flags" });
+        }
+        let stretch = match method {
+            STRETCH_ARGON2ID => Stretch::Argon2id(Cost::new(memory, passes, lanes)?),
+            STRETCH_NONE if (memory, passes, lanes) == (0, 0, 0) => Stretch::None,
+            STRETCH_NONE => return Err(SlotError::Params("a random secret is not stretched")),
+            _ => return Err(SlotError::Newer { what: "way to stretch a secret" }),
+        };
+        let vault = VaultId::new(*reader.array_ref()?);
+        let id = SlotId::new(*reader.array_ref()?);
+        Ok(Self { bytes: Box::new(*bytes), stretch, vault, id })
+    }
+
+    /// The bytes to store, twice.
+    pub fn as_bytes(&self) -> &[u8; SLOT_LEN] {
+        &self.bytes
+    }
+
+    /// The vault that the slot says it belongs to. Believed only once the slot is open.
+    pub fn vault(&self) -> VaultId {
+        self.vault
+    }
+
+    /// The id that both copies of the slot share.
+    pub fn id(&self) -> SlotId {
+        self.id
+    }
+
+    /// Whether it opens with a password, rather than with a recovery or device key.
+    pub fn takes_password(&self) -> bool {
+        matches!(self.stretch, Stretch::Argon2id(_))
+    }
+
+    /// Opens the slot. Takes the time of the stretching if the slot takes that kind of secret.
+    pub fn unlock(&self, secret: &Secret) -> Result<Keyring, SlotError> {
+        let stretched = self.stretch.apply(secret, &self.bytes[SALT_AT..COMMITMENT_AT])?;
+        let expected = commitment(&stretched, &self.bytes[..COMMITMENT_AT]);
+        if !bool::from(expected.as_bytes()[..].ct_eq(&self.bytes[COMMITMENT_AT..KEYRING_NONCE_AT])) {
+            return Err(SlotError::WrongSecret);
+        }
+        let mut plain = Zeroizing::new([0; KEYRING_LEN]);
+        self.open_at(KEYRING_NONCE_AT, &kek(&stretched), &mut plain)?;
+        Keyring::decode(self.vault, &plain)
+    }
+
+    /// What the slot is for, as the owner of the master key may know.
+    pub fn info(&self, master: &MasterKey) -> Result<SlotInfo, SlotError> {
+        let mut plain = [0; INFO_LEN];
+        self.open_at(INFO_NONCE_AT, &info_key(master), &mut plain)?;
+        SlotInfo::decode(&plain)
+    }
+
+    /// Opens what lies behind the nonce at `at`; associated data is everything before it.
+    fn open_at<const N: usize>(&self, at: usize, key: &Cipher, plain: &mut [u8; N]) -> Result<(), SlotError> {
+        let (aad, rest) = self.bytes.split_at(at);
+        let mut reader = Reader(rest);
+        let nonce = reader.array_ref()?;
+        plain.copy_from_slice(reader.bytes(N)?);
+        key.open(nonce, aad, plain, reader.array_ref()?).ok_or(SlotError::Damaged("what it holds does not open"))
+    }
+}
+
+impl fmt::Debug for SlotFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlotFile({} {:?})", self.id, self.stretch)
+    }
+}
+
+fn commitment(stretched: &[u8; 32], before: &[u8]) -> blake3::Hash {
+    blake3::keyed_hash(&Zeroizing::new(blake3::derive_key("vault 2026 slot commitment", stretched)), before)
+}
+
+fn kek(stretched: &[u8; 32]) -> Cipher {
+    Cipher::new(&Zeroizing::new(blake3::derive_key("vault 2026 slot kek", stretched)))
+}
+
+fn info_key(master: &MasterKey) -> Cipher {
+    Cipher::new(&Zeroizing::new(blake3::derive_key("vault 2026 slot info", master.as_bytes())))
+}
+
+/// Opens the first slot that takes the secret, and says which it was.
+///
+/// A password that has the form of a recovery key is tried as one first: that costs nothing. Copies of a slot are tried
+/// once, and at most [`KEY_SLOTS_MAX`] slots are tried with a password, so that planted slots cannot keep the machine
+/// busy. A slot that is damaged inside, newer, or that needs too much memory is passed over; if no other opens, it is the
+/// error.
+pub fn unlock_any(slots: &[SlotFile], secret: &Secret) -> Result<(usize, Keyring), UnlockError> {
+    if slots.is_empty() {
+        return Err(UnlockError::NoSlots);
+    }
+    let recovery = match secret {
+        Secret::Password(text) => std::str::from_utf8(text).ok().map(RecoveryKey::parse),
+        Secret::Raw(_) => None,
+    };
+    let mut trouble = None;
+    if let Some(Ok(key)) = &recovery
+        && let Some(opened) = try_slots(slots, &key.secret(), &mut trouble)
+    {
+        return Ok(opened);
+    }
+    if let Some(opened) = try_slots(slots, secret, &mut trouble) {
+        return Ok(opened);
+    }
+    Err(match (trouble, recovery) {
+        (Some(trouble), _) => UnlockError::Slot(trouble),
+        (None, Some(Err(RecoveryKeyError::Mistyped))) => UnlockError::Mistyped,
+        (None, _) => UnlockError::Wrong,
+    })
+}
+
+fn try_slots(slots: &[SlotFile], secret: &Secret, trouble: &mut Option<SlotError>) -> Option<(usize, Keyring)> {
+    let is_password = matches!(secret, Secret::Password(_));
+    let mut tried: Vec<&SlotFile> = Vec::new();
+    for (index, slot) in slots.iter().enumerate() {
+        if slot.takes_password() != is_password || tried.iter().any(|other| other.bytes == slot.bytes) {
+            continue;
+        }
+        if is_password && tried.len() == KEY_SLOTS_MAX {
+            break;
+        }
+        tried.push(slot);
+        match slot.unlock(secret) {
+            Ok(keyring) => return Some((index, keyring)),
+            Err(SlotError::WrongSecret) => {}
+            Err(error) => {
+                trouble.get_or_insert(error);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chunk::ChunkParams;
+    use crate::seal::secret::MEMORY_MIN;
+    use crate::seal::tests::hex;
+    use crate::store::Delivery;
+
+    const CHEAP: KdfParams = KdfParams::Explicit { memory_kib: MEMORY_MIN, passes: 1, lanes: 1 };
+
+    fn keyring() -> Keyring {
+        Keyring {
+            vault: VaultId::new([2; 16]),
+            master: MasterKey::from_bytes(&[1; 32]),
+            params: ChunkParams::default(),
+            created: 1_700_000_000,
+            delivery: Delivery::Synced,
+            features: 0,
+        }
+    }
+
+    fn create(secret: &Secret, purpose: Purpose) -> SlotFile {
+        SlotFile::create(&keyring(), secret, purpose, "laptop", 1_800_000_000, CHEAP).unwrap()
+    }
+
+    fn raw_slot() -> SlotFile {
+        create(&Secret::raw(&[9; 16]), Purpose::Recovery)
+    }
+
+    /// The slot with these bytes changed and a checksum that fits, as whoever can write to the store could make it.
+    fn forged(slot: &SlotFile, at: usize, field: &[u8]) -> Vec<u8> {
+        let mut bytes = slot.as_bytes()[..CHECKSUM_AT].to_vec();
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let checksum = blake3::hash(&bytes);
+        bytes.extend_from_slice(checksum.as_bytes());
+        bytes
+    }
+
+    fn check_keyring(opened: &Keyring) {
+        let keyring = keyring();
+        assert_eq!(opened.master.as_bytes(), keyring.master.as_bytes());
+        assert_eq!((opened.vault, opened.params), (keyring.vault, keyring.params));
+        assert_eq!((opened.created, opened.delivery, opened.features), (keyring.created, keyring.delivery, 0));
+    }
+
+    /// In SPEC: the keyring above; slot id 16 × 03, salt 32 × 04, random bytes 32 × 05 for the keyring and 32 × 06 for
+    /// the info; created 1,800,000,000, label "laptop"; Argon2id with 19 MiB, 1 pass, 1 lane.
+    #[test]
+    fn whole_slots_are_pinned() {
+        let randomness = Randomness { slot: [3; 16], salt: [4; 32], keyring: [5; 32], info: [6; 32] };
+        let slot = |secret: &Secret, purpose| {
+            let info = SlotInfo { purpose, created: 1_800_000_000, label: "laptop".to_owned() };
+            let slot = SlotFile::create_with(&keyring(), secret, &info, CHEAP, &randomness).unwrap();
+            check_keyring(&SlotFile::parse(slot.as_bytes()).unwrap().unlock(secret).unwrap());
+            hex(slot.as_bytes())
+        };
+        assert_eq!(slot(&Secret::password("correct horse"), Purpose::Password), VECTOR_PASSWORD);
+        assert_eq!(slot(&Secret::raw(b"0123456789abcdef"), Purpose::Recovery), VECTOR_RAW);
+    }
+
+    const VECTOR_PASSWORD: &str = "\
+         7661756c746b657901000101004c00000100000000000000020202020202020202020202020202020303030303030303\
+         03030303030303030404040404040404040404040404040404040404040404040404040404040404dbfd6c0da0974e82\
+         6eac574b3bd6fa8d8e16f92e29354703fa643941e724b8d66b10d86f9d147cde6f8a56a743006a54c79a4f7d47d08fd4\
+         b8a12c92ea51123abd691079923324cc250c5659ab200568c8816a638c5002eed1c88a5024ed7ca78fa8fb5bd9db012d\
+         75eff14dd94ad99ee7af411e1d1a8acbeda27f2b9b3ae2acd4c56b6b00ece044b4ca7e8549e590bb2e9666a9ced33044\
+         04e3c8773e73285109ed9d2fc60007061437aac9db635f8ad4cbf48eeddfc6f45bdba3a4ec2997c89eb137a43d32645a\
+         30866a40847f200a42bb4f04c0aa29e6512c6d2249a0e08114d37bf35d2b9c3adc552a9eb69517887e2c748916eef590\
+         5ba9fb9c08c7ed4b6ad992736e3b7317e08af90a9ce9e80b9a7b6d7df20d01f11a8ed36e9ec71a70a9065739c77e77ed\
+         718ae5b9071df37bc7d2eff19b9488b6e42bba4f860b6ae3b6f5f78cfcb6b85eb08a755e0e1ec5eb4c339aecbb32198e\
+         36946298de67bd5b69971e5d8c6d7b055541e454f7aeeb7a225a4a66661b6bc15028811a73219cde973246d596b883f7\
+         307886fadc6b52f0b65f3e83ef346517cb2d9d3944ba77871dd5366adea382034337b7c42e9cd7842a315f4ef9c3cfa7\
+         af7b2096e31d396064a2382f35fe9e75954399c36d9a80d8799af80d5e763593b139bf633ba0f112c9da27fecc37a7a7\
+         4e71f2649fc88e9fc2473ccb346cb091";
+    const VECTOR_RAW: &str = "\
+         7661756c746b657901000200000000000000000000000000020202020202020202020202020202020303030303030303\
+         030303030303030304040404040404040404040404040404040404040404040404040404040404044cafde5153a9f3e3\
+         fcaf5bc8ec8c7f7e89ae8576c77921d2a8fe7c1f70ac41a350c47632eb86ab317b92253cfe78d1c4f0f3c28816926bfd\
+         413428bef428134301d6dfdb34c0ddce7ae95fcc8aeeb44a93a34a7a97b5e2107ff8d234bcd0dc6e37013f01e071b3d7\
+         4a18168bc1416e6611bf5352c5c4d362c9abf6107029dff6e8fef2d643caa1ee218be1af03f9136e27d10af901f806cd\
+         d2b6cbc5afafaa7be3df32dff291a7c625d49db0eaa02318e801562e72a139f82b7a103662e72d002ca16bb994b63b52\
+         3f698332f58207f760b1117ca9df97c46eca006e44495f7bfea1e8ed12d55cf3bb07abadee2ce9d02c8cbd2875519e59\
+         14ae11363bd9c1b28de5a88b5bb1e19c64797b79e6f03719c6f6861b0dcca6d3c5bcb065c383ac94414767178cc15e99\
+         9829d51cc1014404f3e5f38f19521f392c931cb255f7dcd092636c6a9569c341bc9e8294264886642f70fe68c4532788\
+         386e082ec0cbf323554765a2f41b18853a64aecd0808ac442946c74a87ca360624145cf2c64ef89968590351c4b54393\
+         288de852dc9674d80780b0cd533c916f044aeea57dc2a33e95106568ddf2d3207b528c65fcdec9213b9766ecf0348034\
+         b05ca636af89172ca26c4e81baddc8dc5b30ef58d8d09e528ab176b6b3ffc7c29ab70954c80fe79ce98704fce0f8e5a1\
+         6a546d6c3b2adc48034f9804f5d94ef9";
+
+    #[test]
+    fn a_slot_opens_with_its_secret_only() {
+        let password = create(&Secret::password("correct horse"), Purpose::Password);
+        let raw = raw_slot();
+        check_keyring(&password.unlock(&Secret::password("correct horse")).unwrap());
+        check_keyring(&raw.unlock(&Secret::raw(&[9; 16])).unwrap());
+        for (slot, secret) in [
+            (&password, Secret::password("correct horses")),
+            (&password, Secret::password("")),
+            (&password, Secret::raw(b"correct horse")),
+            (&raw, Secret::raw(&[8; 16])),
+            (&raw, Secret::raw(&[9; 17])),
+            (&raw, Secret::password([9; 16])),
+        ] {
+            assert!(matches!(slot.unlock(&secret), Err(SlotError::WrongSecret)));
+        }
+        assert!(SlotFile::create(&keyring(), &Secret::raw(&[9; 15]), Purpose::Device, "", 0, CHEAP).is_err());
+    }
+
+    #[test]
+    fn info_opens_with_the_master_key() {
+        let slot = SlotFile::parse(raw_slot().as_bytes()).unwrap();
+        let info = SlotInfo { purpose: Purpose::Recovery, created: 1_800_000_000, label: "laptop".to_owned() };
+        assert_eq!(slot.info(&keyring().master).unwrap(), info);
+        assert!(slot.info(&MasterKey::from_bytes(&[9; 32])).is_err());
+        let label = |len: usize| {
+            let label = "é".repeat(len);
+            let slot = SlotFile::create(&keyring(), &Secret::raw(&[9; 16]), Purpose::Device, &label, 0, CHEAP)?;
+            assert_eq!(slot.info(&keyring().master)?.label, label);
+            Ok::<_, SlotError>(())
+        };
+        assert!(label(0).is_ok());
+        assert!(label(32).is_ok());
+        assert!(matches!(label(33), Err(SlotError::Params(_))));
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_is_damage() {
+        let slot = raw_slot();
+        for at in 0..SLOT_LEN {
+            assert!(matches!(SlotFile::parse(&slot.as_bytes()[..at]), Err(SlotError::Damaged(_))), "cut at {at}");
+            for bit in 0..8 {
+                let mut bytes = *slot.as_bytes();
+                bytes[at] ^= 1 << bit;
+                assert!(matches!(SlotFile::parse(&bytes), Err(SlotError::Damaged(_))), "byte {at} bit {bit}");
+            }
+        }
+        assert!(SlotFile::parse(&[&slot.as_bytes()[..], b"!"].concat()).is_err());
+    }
+
+    #[test]
+    fn every_forged_bit_is_noticed() {
+        let slot = raw_slot();
+        for at in 0..CHECKSUM_AT {
+            for bit in 0..8 {
+                let bytes = forged(&slot, at, &[slot.as_bytes()[at] ^ 1 << bit]);
+                let error = match SlotFile::parse(&bytes) {
+                    Ok(forged) => {
+                        forged.unlock(&Secret::raw(&[9; 16])).and_then(|ring| forged.info(&ring.master)).err()
+                    }
+                    Err(error) => Some(error),
+                };
+                let expected = match at {
+                    8 | 9 | 20..24 if (at, bit) != (8, 0) => matches!(error, Some(SlotError::Newer { .. })),
+                    10 => matches!(error, Some(SlotError::Newer { .. } | SlotError::Params(_))),
+                    11..20 => matches!(error, Some(SlotError::Params(_))),
+                    24..120 => matches!(error, Some(SlotError::WrongSecret)),
+                    _ => matches!(error, Some(SlotError::Damaged(_))),
+                };
+                assert!(expected, "byte {at} bit {bit}: {error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn costs_are_bounded_in_both_directions() {
+        let slot = create(&Secret::password("correct horse"), Purpose::Password);
+        let parse = |memory: u32, passes: u32, lanes: u8| {
+            let field = [&[lanes][..], &memory.to_le_bytes(), &passes.to_le_bytes()].concat();
+            SlotFile::parse(&forged(&slot, 11, &field))
+        };
+        for (memory, passes, lanes) in [(MEMORY_MIN, 1, 1), (64 << 10, 3, 4), (1 << 20, 4, 4), (2 << 20, 4, 16)] {
+            assert!(parse(memory, passes, lanes).is_ok());
+        }
+        for (memory, passes, lanes) in [
+            (MEMORY_MIN - 1, 1, 1),
+            (0, 1, 1),
+            ((2 << 20) + 1, 1, 1),
+            (u32::MAX, u32::MAX, 1),
+            (MEMORY_MIN, 0, 1),
+            (MEMORY_MIN, 17, 1),
+            (2 << 20, 5, 1),
+            (MEMORY_MIN, 1, 0),
+            (MEMORY_MIN, 1, 17),
+        ] {
+            assert!(matches!(parse(memory, passes, lanes), Err(SlotError::Params(_))), "{memory} {passes} {lanes}");
+            let kdf = KdfParams::Explicit { memory_kib: memory, passes, lanes };
+            assert!(SlotFile::create(&keyring(), &Secret::password("p"), Purpose::Password, "", 0, kdf).is_err());
+        }
+        assert_eq!(Cost::try_from(KdfParams::Standard).unwrap(), Cost { memory: 65_536, passes: 3, lanes: 4 });
+        assert_eq!(Cost::try_from(KdfParams::Strong).unwrap(), Cost { memory: 1_048_576, passes: 4, lanes: 4 });
+    }
+
+    #[test]
+    fn newer_is_not_damaged() {
+        let newer =
+            |at, field: &[u8]| matches!(SlotFile::parse(&forged(&raw_slot(), at, field)), Err(SlotError::Newer { .. }));
+        assert!(newer(8, &[2, 0]));
+        assert!(newer(20, &[0, 0, 0, 1]));
+        assert!(newer(10, &[3]));
+        let mut longer = b"vaultkey\x02\x00and something else".to_vec();
+        longer.extend_from_slice(blake3::hash(&longer).as_bytes());
+        assert!(matches!(SlotFile::parse(&longer), Err(SlotError::Newer { .. })));
+
+        let decode = |at: usize, byte: u8| {
+            let mut plain = keyring().encode();
+            plain[at] = byte;
+            Keyring::decode(VaultId::new([2; 16]), &plain).err()
+        };
+        assert!(decode(0, 1).is_none());
+        for at in [0, 53, 54, 61] {
+            assert!(matches!(decode(at, 2), Some(SlotError::Newer { .. })), "{at}");
+        }
+        for at in [33, 37, 41, 62, 255] {
+            assert!(matches!(decode(at, 3), Some(SlotError::Damaged(_))), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_right_slot_among_many_is_found() {
+        let recovery = RecoveryKey::generate().unwrap();
+        let slots = [
+            create(&Secret::password("one"), Purpose::Password),
+            create(&recovery.secret(), Purpose::Recovery),
+            create(&Secret::password("two"), Purpose::Password),
+        ];
+        let found = |secret| {
+            unlock_any(&slots, &secret).map(|(index, keyring)| {
+                check_keyring(&keyring);
+                index
+            })
+        };
+        assert_eq!(found(Secret::password("one")).unwrap(), 0);
+        assert_eq!(found(Secret::password("two")).unwrap(), 2);
+        assert_eq!(found(recovery.secret()).unwrap(), 1);
+        assert_eq!(found(Secret::password(recovery.to_text().to_lowercase())).unwrap(), 1);
+        assert!(matches!(found(Secret::password("three")), Err(UnlockError::Wrong)));
+        let text = recovery.to_text();
+        let other = RecoveryKey::generate().unwrap().to_text();
+        assert!(matches!(found(Secret::password(other.as_bytes())), Err(UnlockError::Wrong)));
+        let last = if text.ends_with('0') { "4" } else { "0" };
+        let mistyped = format!("{}{last}", &text[..text.len() - 1]);
+        assert!(matches!(found(Secret::password(mistyped)), Err(UnlockError::Mistyped)));
+        assert!(matches!(unlock_any(&[], &Secret::password("one")), Err(UnlockError::NoSlots)));
+    }
+
+    #[test]
+    fn a_damaged_slot_does_not_hide_the_others() {
+        let sound = create(&Secret::password("one"), Purpose::Password);
+        let broken = SlotFile::parse(&forged(&sound, KEYRING_AT, &[0; 8])).unwrap();
+        let (index, _) = unlock_any(&[broken.clone(), sound], &Secret::password("one")).unwrap();
+        assert_eq!(index, 1);
+        let error = unlock_any(&[broken], &Secret::password("one")).unwrap_err();
+        assert!(matches!(error, UnlockError::Slot(SlotError::Damaged(_))));
+    }
+
+    #[test]
+    fn planted_slots_do_not_keep_the_machine_busy() {
+        let copy = create(&Secret::password("one"), Purpose::Password);
+        let slots = vec![copy; 10_000];
+        assert!(matches!(unlock_any(&slots, &Secret::password("two")), Err(UnlockError::Wrong)));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(format!("{:?} {:?}", Secret::password("horse"), Secret::raw(b"horse")), "Password(..) Raw(..)");
+        assert!(!format!("{:?}", keyring()).contains("[1"));
+        let shown = format!("{:?}", raw_slot());
+        assert!(shown.starts_with("SlotFile(") && shown.ends_with(" None)"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, fields in prop::array::uniform32(any::<u8>())) {
+            let _ = SlotFile::parse(&bytes);
+            let _ = SlotFile::parse(&[&MAGIC[..], &bytes].concat());
+            let _ = SlotFile::parse(&forged(&raw_slot(), 8, &fields[..16]));
+            let mut plain = [0; KEYRING_LEN];
+            plain[..32].copy_from_slice(&fields);
+            plain[0] = 1;
+            plain[32..64].copy_from_slice(&fields);
+            let _ = Keyring::decode(VaultId::new([0; 16]), &plain);
+            let mut plain = [0; INFO_LEN];
+            plain[..32].copy_from_slice(&fields);
+            plain[0] %= 5;
+            plain[9] %= 80;
+            let _ = SlotInfo::decode(&plain);
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! A store in a folder: a disk, a file server, or a folder that a sync client carries away (SPEC §3).
+//!
+//! Objects are files that never change. How a new one appears whole and durable, or not at all, is in `publish`; this
+//! file maps names to paths, reads, lists, and says what went wrong. Paths start at the folder's real place, found once
+//! when the store is opened, so that a symbolic link on the way to it may be changed while we work. Below it no link
+//! that stands for a fan-out folder or an object is followed: whoever can write to the store must not make us read or
+//! write elsewhere.
+
+mod publish;
+
+use std::collections::HashSet;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::id::ObjectName;
+use crate::path::Shown;
+use crate::store::Kind;
+use crate::store::Listed;
+use crate::store::ObjectKey;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::dir::publish::Publisher;
+
+/// Objects that were read last stay open, since a pack is read many times from many threads.
+const OPEN_FILES_MAX: usize = 32;
+
+/// Where objects are moved that are out of the way, below the store's top.
+const QUARANTINE: &str = "quarantine";
+
+/// Where files are written that the file system cannot keep nameless, below the store's top.
+const TEMPORARY: &str = "tmp";
+
+/// What systems and sync clients put into the top of a disk or of a shared folder on their own.
+const HARMLESS: &[&str] = &[
+    "$RECYCLE.BIN",
+    ".DS_Store",
+    ".Spotlight-V100",
+    ".Trashes",
+    ".directory",
+    ".dropbox",
+    ".fseventsd",
+    ".stfolder",
+    ".stignore",
+    "System Volume Information",
+    "desktop.ini",
+    "lost+found",
+];
+
+/// A store in a folder.
+#[derive(Debug)]
+pub struct DirStore {
+    /// Its real path, without symbolic links.
+    top: PathBuf,
+    /// The device of `top`: an unplugged disk leaves an empty folder of another device behind.
+    device: u64,
+    publisher: Publisher,
+    /// Folders whose own entry in their parent is known to be durable.
+    durable: Mutex<HashSet<PathBuf>>,
+    /// The files that were read last, newest at the end.
+    open_files: Mutex<Vec<(ObjectKey, Arc<File>)>>,
+}
+
+impl DirStore {
+    /// Opens the store in the folder `path`. Nothing is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if there is no such folder.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| error_at(path, false, Action::Open, path.display().to_string(), source);
+        let top = fs::canonicalize(path).map_err(failed)?;
+        let found = fs::metadata(&top).map_err(failed)?;
+        if !found.is_dir() {
+            let source = io::Error::new(ErrorKind::NotADirectory, "it is not a folder");
+            return Err(error_at(path, true, Action::Open, path.display().to_string(), source));
+        }
+        Ok(Self {
+            device: device_of(&found),
+            publisher: Publisher::new(top.join(TEMPORARY)),
+            durable: Mutex::default(),
+            open_files: Mutex::default(),
+            top,
+        })
+    }
+
+    /// Makes the folder `path` with all that leads to it, and opens the empty store in it. A folder that is there must
+    /// be empty or have been made by this function.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] of kind `DirectoryNotEmpty` if there is anything else in it; then nothing was changed.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| error_at(path, true, Action::Create, path.display().to_string(), source);
+        publish::make_folders(path).map_err(failed)?;
+        let store = Self::open(path)?;
+        // Whoever was killed while making the vault may have left a temporary file.
+        let is_leftover = |path: &String| {
+            let name = path.strip_prefix(TEMPORARY).and_then(|path| path.strip_prefix('/'));
+            name.is_some_and(publish::is_temporary_name)
+        };
+        if !store.path_of(&ObjectKey::Vault).exists() && !store.foreign_at_top()?.iter().all(is_leftover) {
+            let text = "the folder is not empty, and what is in it is no vault";
+            return Err(failed(io::Error::new(ErrorKind::DirectoryNotEmpty, text)));
+        }
+        for kind in Kind::ALL {
+            store.ensure_folder(kind.folder()).map_err(|e| store.error(Action::Create, kind.folder(), e))?;
+        }
+        Ok(store)
+    }
+
+    /// Whether the store can be written at all, found out without leaving anything in it.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`] with the folder that cannot be written, or whatever else stands in the way.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        for folder in Kind::ALL.map(Kind::folder).into_iter().chain([""]) {
+            let path = self.top.join(folder);
+            if path.is_dir() {
+                let shown = if folder.is_empty() { self.place() } else { folder.to_owned() };
+                self.publisher.probe(&path).map_err(|e| self.error(Action::Write, &shown, e))?;
+            } else if !self.is_there() {
+                return Err(StoreError::Gone { place: self.place() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that may still be written, where the system says so.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`], or what the system said.
+    pub fn free_space(&self) -> Result<Option<u64>, StoreError> {
+        free_space(&self.top).map_err(|e| self.error(Action::List, &self.place(), e))
+    }
+
+    /// Paths at the top of the store that are neither vault's own nor usual on any disk, and what writers that died
+    /// left in the folder for temporary files.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`], or what the system said.
+    pub fn foreign_at_top(&self) -> Result<Vec<String>, StoreError> {
+        let failed = |e| self.error(Action::List, &self.place(), e);
+        let mut foreign = Vec::new();
+        for entry in fs::read_dir(&self.top).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let is_dir = entry.path().is_dir();
+            let known = match name.to_str() {
+                Some("VAULT") => !is_dir,
+                Some(QUARANTINE | TEMPORARY) => is_dir,
+                Some(name) => HARMLESS.contains(&name) || is_dir && Kind::ALL.iter().any(|kind| kind.folder() == name),
+                None => false,
+            };
+            if !known {
+                foreign.push(shown(&name));
+            }
+        }
+        let leftovers = self.publisher.leftovers().map_err(failed)?;
+        foreign.extend(leftovers.iter().map(|name| format!("{TEMPORARY}/{}", shown(name))));
+        foreign.sort();
+        Ok(foreign)
+    }
+
+    /// The path of an object.
+    pub fn path_of(&self, key: &ObjectKey) -> PathBuf {
+        self.top.join(key.to_string())
+    }
+
+    /// Whether the store's folder is there, and still is on the device where it was.
+    fn is_there(&self) -> bool {
+        fs::metadata(&self.top).is_ok_and(|found| found.is_dir() && device_of(&found) == self.device)
+    }
+
+    fn error(&self, action: Action, object: &str, source: io::Error) -> StoreError {
+        error_at(&self.top, self.is_there(), action, object.to_owned(), source)
+    }
+
+    /// Makes a folder below the top if it is not there, and its entry durable. A folder that is there may come from a
+    /// process that died before it made the entry durable, so each is synced once.
+    fn ensure_folder(&self, relative: &str) -> io::Result<PathBuf> {
+        let mut path = self.top.clone();
+        for part in relative.split('/').filter(|part| !part.is_empty()) {
+            path.push(part);
+            if !lock(&self.durable).contains(&path) {
+                self.publisher.make_folder(&path)?;
+                lock(&self.durable).insert(path.clone());
+            }
+        }
+        Ok(path)
+    }
+
+    fn put_file(&self, object: &str, bytes: &[u8]) -> io::Result<()> {
+        let (folder, name) = object.rsplit_once('/').unwrap_or(("", object));
+        let first = self.ensure_folder(folder).and_then(|path| self.publisher.publish(&path, name, bytes));
+        match first {
+            // Sync clients remove empty folders: what was there a moment ago is made again.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => {
+                lock(&self.durable).clear();
+                self.ensure_folder(folder).and_then(|path| self.publisher.publish(&path, name, bytes))
+            }
+            done => done,
+        }
+    }
+
+    /// An object's file and its length. Only a regular file is opened: a FIFO would make us wait for ever.
+    fn open_object(&self, key: &ObjectKey) -> io::Result<(Arc<File>, u64)> {
+        let kept = lock(&self.open_files).iter().find(|(kept, _)| kept == key).map(|(_, file)| Arc::clone(file));
+        if let Some(file) = kept {
+            let found = file.metadata()?;
+            if !is_deleted(&found) {
+                return Ok((file, found.len()));
+            }
+            self.forget(key);
+        }
+        let file = Arc::new(open_regular(&self.path_of(key))?);
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(not_a_file());
+        }
+        let mut files = lock(&self.open_files);
+        if !files.iter().any(|(kept, _)| kept == key) {
+            if files.len() >= OPEN_FILES_MAX {
+                files.remove(0);
+            }
+            files.push((*key, Arc::clone(&file)));
+        }
+        Ok((file, found.len()))
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        lock(&self.open_files).retain(|(kept, _)| kept != key);
+    }
+
+    /// Lists one folder of objects. `relative` is its path below the top, `prefix` what the names in it must begin with.
+    fn list_folder(&self, relative: &str, prefix: &str, found: &mut dyn FnMut(Listed)) -> io::Result<()> {
+        for entry in fs::read_dir(self.top.join(relative))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let object = name.to_str().filter(|text| text.starts_with(prefix)).and_then(|text| text.parse().ok());
+            let is_file = entry.file_type()?.is_file();
+            let listed = match object {
+                Some(name) if is_file => match entry.metadata() {
+                    Ok(found) => Listed::Object { name, len: found.len() },
+                    // It was deleted since the folder was read.
+                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                },
+                _ => Listed::Foreign(format!("{relative}/{}", shown(&name))),
+            };
+            found(listed);
+        }
+        Ok(())
+    }
+
+    fn list_kind(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> io::Result<()> {
+        if !kind.fans_out() {
+            return self.list_folder(kind.folder(), "", found);
+        }
+        for entry in fs::read_dir(self.top.join(kind.folder()))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let fan_out = name.to_str().filter(|text| is_fan_out(text) && entry.file_type().is_ok_and(|t| t.is_dir()));
+            let Some(prefix) = fan_out else {
+                found(Listed::Foreign(format!("{}/{}", kind.folder(), shown(&name))));
+                continue;
+            };
+            match self.list_folder(&format!("{}/{prefix}", kind.folder()), prefix, found) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for DirStore {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+        if !self.is_there() {
+            // Otherwise the mount point of an unplugged disk would be filled.
+            return Err(StoreError::Gone { place: self.place() });
+        }
+        let object = key.to_string();
+        self.put_file(&object, bytes).map_err(|e| self.error(Action::Write, &object, e))
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let failed = |e| self.error(Action::Read, &key.to_string(), e);
+        let (file, have) = self.open_object(key).map_err(failed)?;
+        let need = offset.saturating_add(len as u64);
+        if have < need {
+            return Err(StoreError::Short { object: key.to_string(), need, have });
+        }
+        let mut bytes = vec![0; len];
+        read_exact_at(&file, &mut bytes, offset).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        let failed = |e| self.error(Action::Read, &key.to_string(), e);
+        let found = fs::symlink_metadata(self.path_of(key)).map_err(failed)?;
+        if found.is_file() { Ok(found.len()) } else { Err(failed(not_a_file())) }
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        match self.list_kind(kind, found) {
+            // Without its folder there are no objects of that kind, as long as it is the store that we look at.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
+            done => done.map_err(|e| self.error(Action::List, kind.folder(), e)),
+        }
+    }
+
+    /// The folder is not synced: after a power cut a deleted object may be there again, which harms nothing.
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.forget(key);
+        match fs::remove_file(self.path_of(key)) {
+            Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
+            done => done.map_err(|e| self.error(Action::Delete, &key.to_string(), e)),
+        }
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.forget(key);
+        let plain = match key {
+            ObjectKey::Vault => key.to_string(),
+            ObjectKey::Named(kind, name) => format!("{}-{name}", kind.folder()),
+        };
+        let failed = |e| self.error(Action::Quarantine, &key.to_string(), e);
+        let from = self.path_of(key);
+        fs::symlink_metadata(&from).map_err(failed)?;
+        let folder = self.ensure_folder(QUARANTINE).map_err(failed)?;
+        let mut to = folder.join(&plain);
+        for number in 1.. {
+            match self.publisher.move_new(&from, &to) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => to = folder.join(format!("{plain}-{number}")),
+                done => return done.map_err(failed),
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        self.top.display().to_string()
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.top)
+    }
+}
+
+/// What was being done when something failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Open,
+    Create,
+    Read,
+    List,
+    Write,
+    Delete,
+    Quarantine,
+}
+
+impl Action {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Write => "write",
+            Self::Delete => "delete",
+            Self::Quarantine => "quarantine",
+        }
+    }
+
+    const fn writes(self) -> bool {
+        !matches!(self, Self::Open | Self::Read | Self::List)
+    }
+}
+
+/// Turns what the system said into what it means for the store; `is_there` tells whether the store as a whole is there.
+fn error_at(top: &Path, is_there: bool, action: Action, object: String, source: io::Error) -> StoreError {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge if action.writes() => {
+            StoreError::Full { object }
+        }
+        ErrorKind::AlreadyExists if action == Action::Write => StoreError::Exists { object },
+        ErrorKind::PermissionDenied if action == Action::Open => {
+            StoreError::Io { action: action.verb(), object, source }
+        }
+        _ if !is_there => StoreError::Gone { place: top.display().to_string() },
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied if action.writes() => {
+            StoreError::ReadOnly { object }
+        }
+        ErrorKind::NotFound if matches!(action, Action::Read | Action::Quarantine) => StoreError::Missing { object },
+        _ => StoreError::Io { action: action.verb(), object, source },
+    }
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::other("it is not a regular file")
+}
+
+/// Whether this is the name of a folder of objects: two lower-case hexadecimal digits.
+fn is_fan_out(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn shown(name: &std::ffi::OsStr) -> String {
+    Shown(name.as_encoded_bytes()).to_string()
+}
+
+/// A panic in another thread leaves these maps whole: they are caches.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 128 random bits as the name of a temporary file. The layer that owns randomness is above this one.
+fn random_name() -> io::Result<ObjectName> {
+    let mut bytes = [0; ObjectName::LEN];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(ObjectName::new(bytes))
+}
+
+#[cfg(unix)]
+fn device_of(found: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::dev(found)
+}
+
+#[cfg(not(unix))]
+fn device_of(_: &fs::Metadata) -> u64 {
+    0
+}
+
+#[cfg(unix)]
+fn is_deleted(found: &fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(found) == 0
+}
+
+#[cfg(not(unix))]
+fn is_deleted(_: &fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(unix)]
+fn open_regular(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, rustix::fs::Mode::empty()) {
+        Ok(fd) => Ok(fd.into()),
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => Err(not_a_file()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(not(unix))]
+fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::symlink_metadata(path)?.is_file() { File::open(path) } else { Err(not_a_file()) }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        bytes = &mut bytes[count..];
+        offset += count as u64;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn free_space(path: &Path) -> io::Result<Option<u64>> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+#[cfg(not(unix))]
+fn free_space(_: &Path) -> io::Result<Option<u64>> {
+    Ok(None)
+}
+
+#[cfg(all(test, unix))]
+mod tests;

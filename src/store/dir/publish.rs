@@ -1,0 +1,406 @@
+//! How a new file appears in a folder: whole and durable, or not at all.
+//!
+//! Best is a file without a name, made in the destination folder and linked to its name once its bytes are durable: if
+//! the process is killed, nothing is left. Where the file system (or the operating system) has no such files, a
+//! temporary one is written in a folder of its own, far from any place where objects are looked for, and moved.
+//! A move must never replace anything, and not every file system can promise that in one step: see [`Way`].
+
+use std::ffi::OsString;
+use std::fs;
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::TryLockError;
+use std::io;
+use std::io::ErrorKind;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Once;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::id::ObjectName;
+use crate::store::dir::random_name;
+
+/// How a file gets its name, from the best way to the poorest. One that is not supported gives way to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// A nameless file is linked.
+    Anonymous,
+    /// A temporary file is renamed, and the system refuses to replace.
+    Rename,
+    /// A temporary file is linked to its name, and its first name removed.
+    HardLink,
+    /// A temporary file is renamed after a look whether the name is free. Names are random, so that the moment between
+    /// the two does not matter.
+    #[allow(dead_code, reason = "what is left when all else fails; only tests begin with it")]
+    Look,
+}
+
+/// What makes a file durable; tests put in what fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sync {
+    pub(super) file: fn(&File) -> io::Result<()>,
+    pub(super) folder: fn(&Path) -> io::Result<()>,
+}
+
+/// Makes files appear.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// The folder for temporary files; made when it is first needed.
+    temporary: PathBuf,
+    pub(super) best: Way,
+    pub(super) sync: Sync,
+    /// Set when nameless files were found not to work here.
+    anonymous_fails: AtomicBool,
+    cleaned: Once,
+}
+
+impl Publisher {
+    pub(super) fn new(temporary: PathBuf) -> Self {
+        Self {
+            temporary,
+            best: Way::Anonymous,
+            sync: Sync { file: sync_file, folder: sync_folder },
+            anonymous_fails: AtomicBool::new(false),
+            cleaned: Once::new(),
+        }
+    }
+
+    /// Makes `folder/name` with these bytes, durably.
+    pub(super) fn publish(&self, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.cleaned.call_once(|| self.clean());
+        let path = folder.join(name);
+        if !self.publish_anonymous(folder, &path, bytes)? {
+            self.publish_temporary(&path, bytes)?;
+        }
+        (self.sync.folder)(folder).inspect_err(|_| {
+            // It would be reported as not stored, and might be gone after a power cut: better gone now.
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    /// Moves a file, durably and without replacing anything.
+    pub(super) fn move_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        move_new(self.best, from, to)?;
+        for path in [to, from] {
+            if let Some(folder) = path.parent() {
+                (self.sync.folder)(folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a folder unless it is there, and its entry in its parent durable in either case.
+    pub(super) fn make_folder(&self, path: &Path) -> io::Result<()> {
+        make_folder(path, self.sync.folder)
+    }
+
+    /// Finds out whether files can be made in a folder, and leaves none.
+    pub(super) fn probe(&self, folder: &Path) -> io::Result<()> {
+        if self.best == Way::Anonymous && open_anonymous(folder)?.is_some() {
+            return Ok(());
+        }
+        check_access(folder)?;
+        self.make_folder(&self.temporary)?;
+        TemporaryFile::create(&self.temporary).map(drop)
+    }
+
+    /// Names in the folder for temporary files that no living process is writing.
+    pub(super) fn leftovers(&self) -> io::Result<Vec<OsString>> {
+        let entries = match fs::read_dir(&self.temporary) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut leftovers = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if !matches!(writer_of(&entry.path()), Writer::Lives) {
+                leftovers.push(entry.file_name());
+            }
+        }
+        Ok(leftovers)
+    }
+
+    /// Removes what writers that died have left. Whatever cannot be removed is reported as foreign some time.
+    fn clean(&self) {
+        for name in self.leftovers().unwrap_or_default() {
+            let path = self.temporary.join(&name);
+            // The lock is taken again and held, for a writer between making its file and locking it.
+            if name.to_str().is_some_and(is_temporary_name)
+                && let Writer::Died(_lock) = writer_of(&path)
+            {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Returns whether it was possible. An error means that it was, and failed.
+    fn publish_anonymous(&self, folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
+        if self.best != Way::Anonymous || self.anonymous_fails.load(Relaxed) {
+            return Ok(false);
+        }
+        let linked = match open_anonymous(folder)? {
+            None => false,
+            Some(mut file) => {
+                file.write_all(bytes)?;
+                (self.sync.file)(&file)?;
+                link_anonymous(&file, path)?
+            }
+        };
+        if !linked {
+            self.anonymous_fails.store(true, Relaxed);
+        }
+        Ok(linked)
+    }
+
+    fn publish_temporary(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.make_folder(&self.temporary)?;
+        let mut temporary = TemporaryFile::create(&self.temporary)?;
+        temporary.file.write_all(bytes)?;
+        make_read_only(&temporary.file);
+        (self.sync.file)(&temporary.file)?;
+        move_new(self.best, &temporary.path, path)?;
+        // If this fails, a power cut may leave the temporary file as well: the next writer removes it.
+        let _ = (self.sync.folder)(&self.temporary);
+        Ok(())
+    }
+}
+
+/// A file in the folder for temporary files, removed when it is dropped unless it has been moved away. It is locked as
+/// long as its writer lives.
+struct TemporaryFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl TemporaryFile {
+    fn create(folder: &Path) -> io::Result<Self> {
+        loop {
+            let path = folder.join(format!("{}{TEMPORARY_SUFFIX}", random_name()?));
+            let file = new_file_options().open(&path)?;
+            let locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            let temporary = Self { file, path };
+            // Someone who cleans up may have taken the file between these two steps; then another one is made. A file
+            // system without locks has nobody who could have.
+            if locked && temporary.path.exists() {
+                return Ok(temporary);
+            }
+        }
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+const TEMPORARY_SUFFIX: &str = ".part";
+
+/// Whether a file in the folder for temporary files was made by this module.
+pub(super) fn is_temporary_name(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(|stem| stem.parse::<ObjectName>().is_ok())
+}
+
+/// What is known about the writer of a file in the folder for temporary files.
+enum Writer {
+    Lives,
+    /// With the lock that keeps others from taking the file.
+    Died(#[allow(dead_code, reason = "held for its lock")] File),
+    Unknown,
+}
+
+fn writer_of(path: &Path) -> Writer {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        return Writer::Unknown;
+    }
+    // File servers want the file open for writing when it is locked; the last state of a temporary file forbids that.
+    let opened = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path));
+    let Ok(file) = opened else { return Writer::Unknown };
+    match file.try_lock() {
+        Ok(()) => Writer::Died(file),
+        Err(TryLockError::WouldBlock) => Writer::Lives,
+        Err(TryLockError::Error(_)) => Writer::Unknown,
+    }
+}
+
+/// Gives a file another name without replacing anything; `best` is the first way to try.
+fn move_new(best: Way, from: &Path, to: &Path) -> io::Result<()> {
+    if best <= Way::Rename && rename_no_replace(from, to)? {
+        return Ok(());
+    }
+    if best <= Way::HardLink && hard_link(from, to)? {
+        return Ok(());
+    }
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    fs::rename(from, to)
+}
+
+fn hard_link(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::hard_link(from, to) {
+        // If this fails, the file has two names: the first is a leftover that someone cleans up.
+        Ok(()) => fs::remove_file(from).or(Ok(())).map(|()| true),
+        Err(e) if is_final(&e) || e.kind() == ErrorKind::NotFound => Err(e),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Whether another way of giving a file its name would fail as well.
+fn is_final(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// Makes a folder and all that leads to it, each entry durable.
+pub(super) fn make_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => make_folders(parent)?,
+        _ => {}
+    }
+    make_folder(path, sync_folder)
+}
+
+fn make_folder(path: &Path, sync_folder: fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    match folder_builder().create(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists || !path.is_dir() => return Err(e),
+        _ => {}
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        Some(_) => sync_folder(Path::new(".")),
+        None => Ok(()),
+    }
+}
+
+/// Makes a file's bytes and length durable.
+fn sync_file(file: &File) -> io::Result<()> {
+    match file.sync_data() {
+        // On Apple's systems this is a full flush, which shares do not offer; they have the ordinary one.
+        #[cfg(target_vendor = "apple")]
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => {
+            rustix::fs::fsync(file).map_err(io::Error::from)
+        }
+        done => done,
+    }
+}
+
+/// Makes the entries of a folder durable. Some shares cannot do it for folders, and say so.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => Ok(()),
+        done => done,
+    }
+}
+
+/// There is no such call; the file system's journal has to do.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn folder_builder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+#[cfg(not(unix))]
+fn folder_builder() -> DirBuilder {
+    DirBuilder::new()
+}
+
+/// A temporary file can be opened for writing, since those who clean up have to lock it.
+fn new_file_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Objects never change. Where there are no such permissions it does not matter.
+#[cfg(unix)]
+fn make_read_only(file: &File) {
+    let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o400));
+}
+
+/// Elsewhere a read-only file could not be deleted.
+#[cfg(not(unix))]
+fn make_read_only(_: &File) {}
+
+#[cfg(unix)]
+fn check_access(folder: &Path) -> io::Result<()> {
+    use rustix::fs::Access;
+    Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+#[cfg(not(unix))]
+fn check_access(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Opens a nameless file in a folder, or says that there are none here.
+#[cfg(target_os = "linux")]
+fn open_anonymous(folder: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::Mode;
+    use rustix::fs::OFlags;
+    use rustix::io::Errno;
+    match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR) {
+        Ok(fd) => Ok(Some(fd.into())),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_anonymous(_: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
+/// Gives a nameless file its name, or says that it cannot be done here (no /proc, a file system without links).
+#[cfg(target_os = "linux")]
+fn link_anonymous(file: &File, path: &Path) -> io::Result<bool> {
+    use rustix::fs::AtFlags;
+    use rustix::fs::CWD;
+    use std::os::fd::AsRawFd;
+    let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
+        Ok(()) => Ok(true),
+        Err(e) if is_final(&e) => Err(e),
+        Err(_) => Ok(false),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link_anonymous(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Renames a file, or says that the system cannot do it with the promise not to replace anything.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn rename_no_replace(from: &Path, to: &Path) -> io::Result<bool> {
+    use rustix::fs::CWD;
+    use rustix::fs::RenameFlags;
+    use rustix::io::Errno;
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn rename_no_replace(_: &Path, _: &Path) -> io::Result<bool> {
+    Ok(false)
+}

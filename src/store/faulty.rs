@@ -1,0 +1,365 @@
+//! A store that fails as told, around any other: what a power cut, a full disk, a lost answer or a bad wire would do.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::store::Kind;
+use crate::store::Listed;
+use crate::store::ObjectKey;
+use crate::store::Store;
+use crate::store::StoreError;
+
+/// What a write that fails leaves in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// Nothing: the write was not done.
+    Nothing,
+    /// For a put, the first half of the object, which no store may do but some remote ones have done; for any other
+    /// write the same as `Nothing`.
+    Half,
+    /// All of it: the write was done, and only its acknowledgement was lost.
+    Whole,
+}
+
+/// One way to fail. Operations and writes are counted from 0; a write is a put, a delete or a quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The power is cut at this write: it and every later operation fail.
+    CutAtWrite {
+        /// Its number.
+        write: u64,
+        /// What it leaves.
+        leaves: Leaves,
+    },
+    /// One write fails, the next ones work.
+    FailAtWrite {
+        /// Its number.
+        write: u64,
+        /// What it leaves.
+        leaves: Leaves,
+    },
+    /// One operation of any sort fails and does nothing, the next ones work.
+    FailAtOperation(u64),
+    /// No put that would make more than this many bytes of all puts together succeeds.
+    FullAfter(u64),
+    /// Lists do not show this object; it can be read all the same.
+    Hide(ObjectKey),
+    /// Lists fail after this many entries.
+    CutListsAfter(u64),
+    /// Lists come in the opposite order.
+    ReverseLists,
+    /// One read returns wrong data.
+    FlipInGet {
+        /// The number of the read, counted by itself.
+        get: u64,
+        /// Which bit of the data, modulo its length.
+        bit: u64,
+    },
+}
+
+/// How often a [`FaultyStore`] was used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Operations of any sort.
+    pub operations: u64,
+    /// Puts, deletes and quarantines.
+    pub writes: u64,
+    /// Reads of bytes.
+    pub gets: u64,
+    /// Bytes of the puts that succeeded.
+    pub bytes_put: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Vec<Fault>,
+    counts: Counts,
+    is_cut: bool,
+}
+
+/// A store that fails as told.
+#[derive(Debug)]
+pub struct FaultyStore<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+/// What is to become of one write.
+enum Verdict {
+    Works,
+    Fails(Leaves, StoreError),
+}
+
+impl<S: Store> FaultyStore<S> {
+    /// A store that works, and counts.
+    pub fn new(inner: S) -> Self {
+        Self { inner, state: Mutex::default() }
+    }
+
+    /// A store that dies at this write, without having done it.
+    pub fn dying(inner: S, write: u64) -> Self {
+        Self::new(inner).with(Fault::CutAtWrite { write, leaves: Leaves::Nothing })
+    }
+
+    /// The same store with one more fault.
+    #[must_use]
+    pub fn with(self, fault: Fault) -> Self {
+        self.add(fault);
+        self
+    }
+
+    /// Adds a fault.
+    pub fn add(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Takes all faults away, and brings the power back. The counts go on.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.is_cut = false;
+    }
+
+    /// How often it was used so far.
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    /// The store inside, which never fails by itself.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The store inside: what survives.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one operation, or fails it.
+    fn operate(&self, action: &'static str, object: &dyn ToString) -> Result<MutexGuard<'_, State>, StoreError> {
+        let mut state = self.state();
+        let number = state.counts.operations;
+        state.counts.operations += 1;
+        if state.is_cut {
+            return Err(failed(action, object, "the power is cut"));
+        }
+        if state.faults.contains(&Fault::FailAtOperation(number)) {
+            return Err(failed(action, object, "this operation was to fail"));
+        }
+        Ok(state)
+    }
+
+    /// Counts one write and says what is to become of it.
+    fn judge_write(&self, action: &'static str, key: &ObjectKey, len: u64) -> Verdict {
+        let mut state = match self.operate(action, key) {
+            Ok(state) => state,
+            Err(e) => return Verdict::Fails(Leaves::Nothing, e),
+        };
+        let number = state.counts.writes;
+        state.counts.writes += 1;
+        let bytes_after = state.counts.bytes_put + len;
+        let mut verdict = Verdict::Works;
+        let mut is_cut = false;
+        for fault in &state.faults {
+            match fault {
+                Fault::CutAtWrite { write, leaves } if *write == number => {
+                    is_cut = true;
+                    verdict = Verdict::Fails(*leaves, failed(action, key, "the power was cut"));
+                    break;
+                }
+                Fault::FailAtWrite { write, leaves } if *write == number => {
+                    verdict = Verdict::Fails(*leaves, failed(action, key, "this write was to fail"));
+                }
+                Fault::FullAfter(bytes) if len > 0 && bytes_after > *bytes => {
+                    verdict = Verdict::Fails(Leaves::Nothing, StoreError::Full { object: key.to_string() });
+                }
+                _ => {}
+            }
+        }
+        state.is_cut |= is_cut;
+        verdict
+    }
+
+    /// Does a write that is no put, as far as the faults let it.
+    fn write(
+        &self,
+        action: &'static str,
+        key: &ObjectKey,
+        work: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match self.judge_write(action, key, 0) {
+            Verdict::Works => work(),
+            Verdict::Fails(Leaves::Whole, e) => work().and(Err(e)),
+            Verdict::Fails(_, e) => Err(e),
+        }
+    }
+}
+
+impl<S: Store> Store for FaultyStore<S> {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+        let done = match self.judge_write("write", key, bytes.len() as u64) {
+            Verdict::Works => self.inner.put(key, bytes),
+            Verdict::Fails(Leaves::Nothing, e) => Err(e),
+            Verdict::Fails(Leaves::Half, e) => self.inner.put(key, &bytes[..bytes.len() / 2]).and(Err(e)),
+            Verdict::Fails(Leaves::Whole, e) => self.inner.put(key, bytes).and(Err(e)),
+        };
+        if done.is_ok() {
+            self.state().counts.bytes_put += bytes.len() as u64;
+        }
+        done
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let number = {
+            let mut state = self.operate("read", key)?;
+            state.counts.gets += 1;
+            state.counts.gets - 1
+        };
+        let mut bytes = self.inner.get_range(key, offset, len)?;
+        let mut state = self.state();
+        state.counts.bytes_read += bytes.len() as u64;
+        for fault in &state.faults {
+            if let Fault::FlipInGet { get, bit } = fault
+                && *get == number
+                && !bytes.is_empty()
+            {
+                let bit = (*bit % (bytes.len() as u64 * 8)) as usize;
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        drop(self.operate("read", key)?);
+        self.inner.len(key)
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        let faults = self.operate("list", &kind.folder())?.faults.clone();
+        let hidden: BTreeSet<ObjectKey> =
+            faults.iter().filter_map(|fault| if let Fault::Hide(key) = fault { Some(*key) } else { None }).collect();
+        let mut listed = Vec::new();
+        self.inner.list(kind, &mut |entry| match entry {
+            Listed::Object { name, .. } if hidden.contains(&ObjectKey::Named(kind, name)) => {}
+            entry => listed.push(entry),
+        })?;
+        if faults.contains(&Fault::ReverseLists) {
+            listed.reverse();
+        }
+        let cut = faults.iter().find_map(|fault| if let Fault::CutListsAfter(n) = fault { Some(*n) } else { None });
+        for (number, entry) in listed.into_iter().enumerate() {
+            if cut == Some(number as u64) {
+                return Err(failed("list", &kind.folder(), "the list was to be cut"));
+            }
+            found(entry);
+        }
+        Ok(())
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.write("delete", key, || self.inner.delete(key))
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.write("quarantine", key, || self.inner.quarantine(key))
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.inner.folder()
+    }
+}
+
+fn failed(action: &'static str, object: &dyn ToString, why: &'static str) -> StoreError {
+    StoreError::Io { action, object: object.to_string(), source: io::Error::other(why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ObjectName;
+    use crate::store::conformance::check_foreign;
+    use crate::store::conformance::check_store;
+    use crate::store::mem::MemStore;
+
+    fn key(number: u8) -> ObjectKey {
+        ObjectKey::Named(Kind::Pack, ObjectName::new([number; 16]))
+    }
+
+    /// Puts objects 0 to 3 of ten bytes each; returns which puts succeeded and the lengths of what is then there.
+    fn check(fault: Fault, succeeded: &[u8], left: &[(u8, u64)]) {
+        let store = FaultyStore::new(MemStore::new()).with(fault);
+        let done: Vec<u8> = (0..4).filter(|&n| store.put(&key(n), &[n; 10]).is_ok()).collect();
+        assert_eq!(done, succeeded, "{store:?}");
+        let found: Vec<_> = store.inner().objects().iter().map(|(k, bytes)| (*k, bytes.len() as u64)).collect();
+        let expected: Vec<_> = left.iter().map(|(n, len)| (key(*n), *len)).collect();
+        assert_eq!(found, expected, "{store:?}");
+        assert_eq!(store.counts().operations, 4);
+    }
+
+    #[test]
+    fn conforms_without_faults_and_with_lists_in_another_order() {
+        check_store(|| FaultyStore::new(MemStore::new()));
+        check_store(|| FaultyStore::new(MemStore::new()).with(Fault::ReverseLists));
+        check_foreign(|| FaultyStore::new(MemStore::new()), |store, kind, name| store.inner().add_foreign(kind, name));
+    }
+
+    #[test]
+    fn writes_fail_as_told() {
+        use Leaves::Half;
+        use Leaves::Nothing;
+        use Leaves::Whole;
+        check(Fault::CutAtWrite { write: 2, leaves: Nothing }, &[0, 1], &[(0, 10), (1, 10)]);
+        check(Fault::CutAtWrite { write: 1, leaves: Whole }, &[0], &[(0, 10), (1, 10)]);
+        check(Fault::CutAtWrite { write: 1, leaves: Half }, &[0], &[(0, 10), (1, 5)]);
+        check(Fault::FailAtWrite { write: 1, leaves: Half }, &[0, 2, 3], &[(0, 10), (1, 5), (2, 10), (3, 10)]);
+        check(Fault::FailAtWrite { write: 3, leaves: Whole }, &[0, 1, 2], &[(0, 10), (1, 10), (2, 10), (3, 10)]);
+        check(Fault::FailAtOperation(1), &[0, 2, 3], &[(0, 10), (2, 10), (3, 10)]);
+        check(Fault::FullAfter(29), &[0, 1], &[(0, 10), (1, 10)]);
+        check(Fault::FullAfter(30), &[0, 1, 2], &[(0, 10), (1, 10), (2, 10)]);
+    }
+
+    #[test]
+    fn after_a_cut_nothing_works_until_it_is_healed() {
+        let store = FaultyStore::dying(MemStore::new(), 1);
+        store.put(&key(0), b"bytes").unwrap();
+        assert!(store.delete(&key(0)).is_err());
+        assert!(store.get_range(&key(0), 0, 5).is_err());
+        assert!(store.len(&key(0)).is_err());
+        assert!(store.list(Kind::Pack, &mut |_| {}).is_err());
+        store.heal();
+        assert_eq!(store.get(&key(0), 5).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn reads_and_lists_lie_as_told() {
+        let store = FaultyStore::new(MemStore::new())
+            .with(Fault::FlipInGet { get: 1, bit: 9 })
+            .with(Fault::Hide(key(1)))
+            .with(Fault::CutListsAfter(2));
+        for number in 0..3 {
+            store.put(&key(number), &[0; 2]).unwrap();
+        }
+        let read: Vec<_> = (0..3).map(|_| store.get_range(&key(0), 0, 2).unwrap()).collect();
+        assert_eq!(read, [[0, 0], [0, 2], [0, 0]]);
+        let mut names = Vec::new();
+        store.list(Kind::Pack, &mut |entry| names.push(entry)).unwrap();
+        assert_eq!(names, [0, 2].map(|n| Listed::Object { name: ObjectName::new([n; 16]), len: 2 }));
+        store.put(&key(3), &[]).unwrap();
+        assert!(store.list(Kind::Pack, &mut |_| {}).is_err(), "a list that is not whole is an error");
+    }
+}

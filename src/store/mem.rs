@@ -1,0 +1,199 @@
+//! A store in memory, for tests: the same promises, and ways to look at what is stored and to damage it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::RwLockReadGuard;
+use std::sync::RwLockWriteGuard;
+
+use crate::store::Kind;
+use crate::store::Listed;
+use crate::store::ObjectKey;
+use crate::store::Store;
+use crate::store::StoreError;
+
+/// Everything that a [`MemStore`] holds. Copies share the bytes of the objects, so that a copy is cheap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemState {
+    objects: BTreeMap<ObjectKey, Arc<[u8]>>,
+    quarantined: Vec<(ObjectKey, Arc<[u8]>)>,
+    foreign: BTreeSet<(Kind, String)>,
+}
+
+/// A store in memory. A clone is another handle of the same store; see [`MemStore::deep_copy`] for one of its own.
+#[derive(Debug, Clone, Default)]
+pub struct MemStore {
+    state: Arc<RwLock<MemState>>,
+}
+
+impl MemStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A store that holds this.
+    pub fn from_state(state: MemState) -> Self {
+        Self { state: Arc::new(RwLock::new(state)) }
+    }
+
+    /// Another store with the same content: what happens to one does not happen to the other.
+    #[must_use]
+    pub fn deep_copy(&self) -> Self {
+        Self::from_state(self.snapshot())
+    }
+
+    /// What the store holds now.
+    pub fn snapshot(&self) -> MemState {
+        self.read().clone()
+    }
+
+    /// Makes the store hold this, and nothing else.
+    pub fn restore(&self, state: MemState) {
+        *self.write() = state;
+    }
+
+    /// Every object, in the order of the keys.
+    pub fn objects(&self) -> Vec<(ObjectKey, Arc<[u8]>)> {
+        self.read().objects.iter().map(|(key, bytes)| (*key, Arc::clone(bytes))).collect()
+    }
+
+    /// What was moved out of the way, oldest first.
+    pub fn quarantined(&self) -> Vec<(ObjectKey, Arc<[u8]>)> {
+        self.read().quarantined.clone()
+    }
+
+    /// The sum of the lengths of all objects.
+    pub fn total_len(&self) -> u64 {
+        self.read().objects.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// Changes an object behind the back of those who use the store; returns whether it is there.
+    pub fn mutate(&self, key: &ObjectKey, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut state = self.write();
+        let Some(bytes) = state.objects.get_mut(key) else { return false };
+        let mut changed = bytes.to_vec();
+        change(&mut changed);
+        *bytes = changed.into();
+        true
+    }
+
+    /// Puts these bytes under a name, whatever was there; returns what it was.
+    pub fn replace(&self, key: ObjectKey, bytes: impl Into<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+        self.write().objects.insert(key, bytes.into())
+    }
+
+    /// Takes an object away; returns what it was.
+    pub fn remove(&self, key: &ObjectKey) -> Option<Arc<[u8]>> {
+        self.write().objects.remove(key)
+    }
+
+    /// Puts something foreign into the folder of a kind; `name` is its path below that folder.
+    pub fn add_foreign(&self, kind: Kind, name: &str) {
+        self.write().foreign.insert((kind, name.to_owned()));
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, MemState> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, MemState> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of an object, shared.
+    fn object(&self, key: &ObjectKey) -> Result<Arc<[u8]>, StoreError> {
+        self.read().objects.get(key).cloned().ok_or_else(|| StoreError::Missing { object: key.to_string() })
+    }
+}
+
+impl Store for MemStore {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut state = self.write();
+        if state.objects.contains_key(key) {
+            return Err(StoreError::Exists { object: key.to_string() });
+        }
+        state.objects.insert(*key, bytes.into());
+        Ok(())
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let bytes = self.object(key)?;
+        let have = bytes.len() as u64;
+        let need = offset.saturating_add(len as u64);
+        if have < need {
+            return Err(StoreError::Short { object: key.to_string(), need, have });
+        }
+        Ok(bytes[offset as usize..need as usize].to_vec())
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        Ok(self.object(key)?.len() as u64)
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        // The lock is not held while `found` runs: it may use the store.
+        let mut listed = Vec::new();
+        {
+            let state = self.read();
+            for (key, bytes) in &state.objects {
+                match key {
+                    ObjectKey::Named(of, name) if *of == kind => {
+                        listed.push(Listed::Object { name: *name, len: bytes.len() as u64 });
+                    }
+                    _ => {}
+                }
+            }
+            for (_, name) in state.foreign.iter().filter(|(of, _)| *of == kind) {
+                listed.push(Listed::Foreign(format!("{}/{name}", kind.folder())));
+            }
+        }
+        listed.into_iter().for_each(found);
+        Ok(())
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.remove(key);
+        Ok(())
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let mut state = self.write();
+        let bytes = state.objects.remove(key).ok_or_else(|| StoreError::Missing { object: key.to_string() })?;
+        state.quarantined.push((*key, bytes));
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        "in memory".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::check_foreign;
+    use crate::store::conformance::check_store;
+
+    #[test]
+    fn conforms() {
+        check_store(MemStore::new);
+        check_foreign(MemStore::new, MemStore::add_foreign);
+    }
+
+    #[test]
+    fn a_clone_shares_and_a_deep_copy_does_not() {
+        let store = MemStore::new();
+        store.clone().put(&ObjectKey::Vault, b"one").unwrap();
+        let copy = store.deep_copy();
+        let before = store.snapshot();
+        assert!(store.mutate(&ObjectKey::Vault, |bytes| bytes[0] ^= 1));
+        assert_eq!(copy.get(&ObjectKey::Vault, 9).unwrap(), b"one");
+        assert_eq!(store.get(&ObjectKey::Vault, 9).unwrap(), b"nne");
+        store.restore(before);
+        assert_eq!(store.get(&ObjectKey::Vault, 9).unwrap(), b"one");
+        assert_eq!(store.total_len(), 3);
+    }
+}

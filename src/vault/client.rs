@@ -1,0 +1,327 @@
+//! Who writes to the vault from here, and how its records are published (SPEC §8.1, §8.2).
+//!
+//! What must survive the loss of the catalogue lies beside it: the client's id, its last record, and how far every chain
+//! had come when it was last seen. Numbers are given out under a lock of the operating system, which ends with the process
+//! that held it, so it can never be stale.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClientId, Digest, ObjectName};
+use crate::log::record::Join;
+use crate::log::{Link, Record, RecordBody};
+use crate::progress::Progress;
+use crate::seal::random;
+use crate::store::{Delivery, Kind, ObjectKey};
+use crate::tree::Time;
+use crate::vault::{Vault, VaultError};
+
+/// Who works with a vault on this machine.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name of the machine, as shown in lists.
+    pub host: String,
+    /// Name of the user.
+    pub user: String,
+    /// Something that stays the same for this machine and this user, and differs for others; only a keyed hash of it is
+    /// ever stored.
+    pub machine: String,
+    /// Version of the program.
+    pub program: String,
+}
+
+/// What a client remembers of itself and of the others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ClientState {
+    pub(crate) client: ClientId,
+    /// Keyed hash of machine, user and folder: a state that was copied to another place does not fit it.
+    #[serde(with = "serde_bytes")]
+    pub(crate) place: Vec<u8>,
+    /// Number and hash of its last record.
+    pub(crate) number: u64,
+    pub(crate) digest: Digest,
+    /// Hash of the record that was about to be put when this was saved: if the log has it, it is this client's own.
+    #[serde(default)]
+    pub(crate) pending: Option<Digest>,
+    /// The highest number of each client that was ever seen.
+    pub(crate) remembered: BTreeMap<ClientId, u64>,
+}
+
+fn state_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> VaultError {
+    let path = path.display().to_string();
+    move |source| VaultError::State { action, path, source }
+}
+
+/// Makes a folder that only this user can read.
+pub(crate) fn make_private_folder(path: &Path) -> Result<(), VaultError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(path).map_err(state_error("make the folder", path))
+}
+
+/// Replaces a small file so that after a crash it is either the old one or the new one.
+/// Only `durable` makes it survive a power cut.
+fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), VaultError> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        if durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, path)?;
+        path.parent().filter(|_| durable).map_or(Ok(()), sync_folder)
+    };
+    write().map_err(state_error("write", path))
+}
+
+/// Makes renames in a folder durable, where the system can.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+impl ClientState {
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("client")
+    }
+
+    /// What is remembered in this folder; `None` if nothing is, or it is damaged.
+    pub(crate) fn load(folder: &Path) -> Option<Self> {
+        let bytes = std::fs::read(Self::path(folder)).ok()?;
+        let (sum, body) = bytes.split_at_checked(32)?;
+        (blake3::hash(body) == *sum).then(|| rmp_serde::from_slice(body).ok()).flatten()
+    }
+
+    fn save(&self, folder: &Path, durable: bool) -> Result<(), VaultError> {
+        let mut body = Vec::new();
+        let encoded = self.serialize(&mut rmp_serde::Serializer::new(&mut body).with_struct_map());
+        encoded.map_err(|error| state_error("write", folder)(std::io::Error::other(error.to_string())))?;
+        let sum = *blake3::hash(&body).as_bytes();
+        replace_file(&Self::path(folder), &[&sum[..], &body].concat(), durable)
+    }
+}
+
+/// Work that uses what is in the store, such as a snapshot under way. As long as it lives, no record of this client
+/// acknowledges more than what this work had seen when it began; so nothing that it relies on is swept.
+#[derive(Debug)]
+pub struct Session {
+    path: PathBuf,
+    /// Held locked as long as the session lives.
+    _file: File,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A file that stays behind is not locked any more, and is removed by the next record's writer.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Vault {
+    /// Begins work that relies on what this vault's log now says.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub fn begin_session(&self) -> Result<Session, VaultError> {
+        let folder = self.state().join("sessions");
+        make_private_folder(&folder)?;
+        let mut name = [0; 16];
+        random(&mut name)?;
+        let path = folder.join(ObjectName::new(name).to_string());
+        let seen = self.log().chains.seen();
+        let mut body = Vec::new();
+        let encoded = seen.serialize(&mut rmp_serde::Serializer::new(&mut body));
+        encoded.map_err(|error| state_error("write", &path)(std::io::Error::other(error.to_string())))?;
+        let begin = || -> std::io::Result<File> {
+            let mut file = File::options().create_new(true).read(true).write(true).open(&path)?;
+            file.lock()?;
+            file.write_all(&body)?;
+            Ok(file)
+        };
+        let file = begin().map_err(state_error("write", &path))?;
+        Ok(Session { path, _file: file })
+    }
+
+    /// What a record may acknowledge: no more than what every session under way, other than `own`, had seen.
+    fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
+        let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
+        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        for entry in entries {
+            let path = entry.path();
+            if own.is_some_and(|own| own.path == path) {
+                continue;
+            }
+            let Ok(mut file) = File::open(&path) else { continue };
+            if file.try_lock_shared().is_ok() {
+                // Nobody holds it: its process is gone.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            let mut bytes = Vec::new();
+            let theirs: BTreeMap<ClientId, u64> = match file.read_to_end(&mut bytes) {
+                // One that is just being written has seen nothing yet.
+                Ok(_) => {
+                    rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect()
+                }
+                Err(_) => BTreeMap::new(),
+            };
+            for (client, number) in &mut seen {
+                *number = (*number).min(theirs.get(client).copied().unwrap_or(0));
+            }
+        }
+        seen.into_iter().filter(|(_, number)| *number > 0).collect()
+    }
+
+    /// The keyed hash by which a client that lost its state is recognized.
+    fn place_hash(&self) -> Vec<u8> {
+        let key = self.keys().derive_local("client place");
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        for part in [&self.identity().machine, &self.identity().user, &self.state().display().to_string()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        hasher.finalize().as_bytes()[..16].to_vec()
+    }
+
+    /// The client that writes from here, if it has joined and its memory fits the log.
+    pub fn client(&self) -> Option<ClientId> {
+        self.fitting(ClientState::load(self.state())?).map(|state| state.client)
+    }
+
+    /// What this client remembers of itself, if the log has exactly that: its last record, or the one that it was about to
+    /// put when it was cut off.
+    fn fitting(&self, mut state: ClientState) -> Option<ClientState> {
+        let log = self.log();
+        let last = log.chains.last(&state.client)?;
+        if last.record.number == state.number + 1 && Some(last.digest) == state.pending {
+            state.number += 1;
+            state.digest = last.digest;
+        }
+        let whole = |records: &BTreeMap<u64, Vec<Link>>| records.values().all(|same| same.len() == 1);
+        let fits = state.place == self.place_hash()
+            && last.record.number == state.number
+            && last.digest == state.digest
+            && log.chains.clients.get(&state.client).is_some_and(whole)
+            && !log.chains.retired().contains(&state.client);
+        fits.then_some(state)
+    }
+
+    /// Publishes a record of this client, which joins first if it has to. The store is looked at once more before; if
+    /// `confirm` then says no, nothing is published. Returns the name of the record's object, or `None`.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
+    pub fn publish(
+        &self,
+        body: RecordBody,
+        time: Time,
+        own: Option<&Session>,
+        confirm: impl FnOnce(&Self) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<Option<ObjectName>, VaultError> {
+        let path = self.state().join("client.lock");
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
+        lock.lock().map_err(state_error("lock", &path))?;
+        // Another process of this client may have written since.
+        self.refresh(progress)?;
+        if !confirm(self) {
+            return Ok(None);
+        }
+        let loaded = ClientState::load(self.state());
+        let mut state = match loaded.clone().and_then(|state| self.fitting(state)) {
+            Some(state) => state,
+            None => self.join(loaded, time, own, progress)?,
+        };
+        self.put_record(&mut state, body, time, own).map(Some)
+    }
+
+    /// Joins as a new client, in place of earlier ones of this machine, user and folder.
+    fn join(
+        &self,
+        before: Option<ClientState>,
+        time: Time,
+        own: Option<&Session>,
+        progress: &dyn Progress,
+    ) -> Result<ClientState, VaultError> {
+        let place = self.place_hash();
+        let (retires, synced) = {
+            let log = self.log();
+            let retired = log.chains.retired();
+            let same_place = |client: &ClientId| log.chains.join(client).is_some_and(|join| join.place == place);
+            let retires: Vec<ClientId> = log
+                .chains
+                .clients
+                .keys()
+                .filter(|client| same_place(client) && !retired.contains(*client))
+                .copied()
+                .collect();
+            (retires, self.keyring().delivery == Delivery::Synced)
+        };
+        if let Some(before) = before.as_ref().filter(|before| before.place == place) {
+            progress.warn(&format!(
+                "this machine's last records are not as it remembers them (the store was set back, or this machine was): \
+                 it goes on as a new client, in place of {}",
+                &before.client.to_string()[..8]
+            ));
+        }
+        let mut id = [0; 16];
+        random(&mut id)?;
+        let mut state = ClientState {
+            client: ClientId::new(id),
+            place: place.clone(),
+            number: 0,
+            digest: Digest::new([0; 32]),
+            pending: None,
+            remembered: before.map(|before| before.remembered).unwrap_or_default(),
+        };
+        let join = Join {
+            host: self.identity().host.clone(),
+            user: self.identity().user.clone(),
+            place,
+            retires,
+            synced,
+            program: self.identity().program.clone(),
+        };
+        self.put_record(&mut state, RecordBody::Join(join), time, own)?;
+        Ok(state)
+    }
+
+    fn put_record(
+        &self,
+        state: &mut ClientState,
+        body: RecordBody,
+        time: Time,
+        own: Option<&Session>,
+    ) -> Result<ObjectName, VaultError> {
+        let mut seen = self.acknowledged(own);
+        seen.retain(|(client, _)| *client != state.client);
+        let record =
+            Record { client: state.client, number: state.number + 1, previous: state.digest, seen, time, body };
+        let (name, bytes) = record.seal(self.keys())?;
+        let digest = Digest::new(*blake3::hash(&bytes).as_bytes());
+        state.pending = Some(digest);
+        state.save(self.state(), false)?;
+        self.store().put(&ObjectKey::Named(Kind::Log, name), &bytes)?;
+        state.number += 1;
+        state.digest = digest;
+        state.pending = None;
+        let mut log = self.log();
+        log.chains.push(Link { name, digest: state.digest, record });
+        for (client, number) in log.chains.seen() {
+            let known = state.remembered.entry(client).or_default();
+            *known = number.max(*known);
+        }
+        drop(log);
+        state.save(self.state(), true)?;
+        Ok(name)
+    }
+}

@@ -1,0 +1,270 @@
+//! An opened vault: a store, the keys to it, and the catalogue of what is in it.
+//!
+//! [`create`] makes a new one · [`open`] unlocks it and brings the catalogue up to date · [`client`] who writes, and how
+//! its records are published · [`read`] brings chunks and trees.
+
+pub mod create;
+pub mod open;
+pub mod client;
+pub mod read;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use client::Identity;
+pub use create::CreateOptions;
+pub use open::OpenOptions;
+pub use read::{ReadError, TreeReader};
+
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::id::{ClientId, ObjectName, VaultId};
+use crate::log::{Chains, Finding, RecordBody, RecordError};
+use crate::pack::PackError;
+use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError};
+use crate::store::{Delivery, Store, StoreError};
+use crate::tree::Snapshot;
+
+/// Why a vault could not be made, opened or written to.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// There is no vault in this place.
+    #[error("there is no vault in {place}")]
+    NoVault {
+        /// Where.
+        place: String,
+    },
+    /// There is a vault in this place already.
+    #[error("there is a vault in {place} already")]
+    Exists {
+        /// Where.
+        place: String,
+    },
+    /// No key slot opens with this password or key.
+    #[error("the password is wrong for the vault in {place}")]
+    WrongSecret {
+        /// Where.
+        place: String,
+        /// It looks like a recovery key with a typing mistake.
+        mistyped: bool,
+    },
+    /// Key slots are there, but none of them is whole.
+    #[error("no key slot of the vault in {place} is readable: {what}")]
+    NoSlot {
+        /// Where.
+        place: String,
+        /// What is wrong with the slots.
+        what: String,
+    },
+    /// The vault as a whole was written by a later version.
+    #[error("the vault in {place} was written by a newer vault: {what}")]
+    Newer {
+        /// Where.
+        place: String,
+        /// What is unknown.
+        what: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A record could not be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A pack could not be written or read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// Sealing failed.
+    #[error("cannot seal: {0}")]
+    Seal(#[from] SealError),
+    /// A key slot could not be made.
+    #[error("cannot make a key slot: {0}")]
+    Slot(#[from] SlotError),
+    /// The folder for this machine's state cannot be used.
+    #[error("cannot {action} {path}")]
+    State {
+        /// What was being done.
+        action: &'static str,
+        /// Which file or folder.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A snapshot as the log has it.
+#[derive(Debug, Clone)]
+pub struct SnapshotInfo {
+    /// Its id: the name of its record.
+    pub id: ObjectName,
+    /// Who took it.
+    pub client: ClientId,
+    /// The number of its record.
+    pub number: u64,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// What the record says.
+    pub body: Snapshot,
+}
+
+/// An object that could not be read when the vault was opened. It keeps nothing else from being used.
+#[derive(Debug, Clone)]
+pub struct BadObject {
+    /// Its path below the store's top.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// Whether it is only unknown (from a newer version), not damaged.
+    pub newer: bool,
+}
+
+/// An opened vault.
+pub struct Vault {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    keyring: Keyring,
+    catalogue: Catalogue,
+    /// This machine's folder for this vault.
+    state: PathBuf,
+    identity: Identity,
+    log: Mutex<LogState>,
+}
+
+/// What is known of the log and of the packs' list; replaced whenever the store is listed again.
+#[derive(Default)]
+pub(crate) struct LogState {
+    pub(crate) chains: Chains,
+    pub(crate) findings: Vec<Finding>,
+    /// The packs that the store listed last, with their lengths.
+    pub(crate) packs: HashMap<ObjectName, (ObjectKind, u64)>,
+    pub(crate) bad: Vec<BadObject>,
+    pub(crate) foreign: Vec<String>,
+}
+
+impl Vault {
+    /// The vault's id.
+    pub fn id(&self) -> VaultId {
+        self.keys.vault()
+    }
+
+    /// Where its objects lie.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The keys derived from its master key.
+    pub const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// What its key slots hold.
+    pub const fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// The local catalogue.
+    pub const fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// This machine's folder for this vault.
+    pub fn state(&self) -> &std::path::Path {
+        &self.state
+    }
+
+    /// Who works with it here.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether what one client writes reaches the others at once, as far as any record says.
+    pub fn delivery(&self) -> Delivery {
+        let log = self.log();
+        let joined_synced =
+            log.chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
+        if joined_synced { Delivery::Synced } else { self.keyring.delivery }
+    }
+
+    pub(crate) fn log(&self) -> MutexGuard<'_, LogState> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All clients' records, as of the last look at the store.
+    pub fn chains(&self) -> Chains {
+        self.log().chains.clone()
+    }
+
+    /// What is wrong with the log.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.log().findings.clone()
+    }
+
+    /// The packs that the store listed last.
+    pub fn pack_names(&self) -> Vec<ObjectName> {
+        self.log().packs.keys().copied().collect()
+    }
+
+    /// Packs that are condemned: writers treat them as absent.
+    pub fn condemned(&self) -> std::collections::HashSet<ObjectName> {
+        let log = self.log();
+        let mut condemned = std::collections::HashSet::new();
+        for link in log.chains.links() {
+            if let RecordBody::Condemn(packs) = &link.record.body {
+                condemned.extend(packs.iter().map(|pack| pack.name));
+            }
+        }
+        condemned.retain(|name| log.packs.contains_key(name));
+        condemned
+    }
+
+    /// Objects that could not be read.
+    pub fn bad_objects(&self) -> Vec<BadObject> {
+        self.log().bad.clone()
+    }
+
+    /// Things in the store that vault did not put there.
+    pub fn foreign(&self) -> Vec<String> {
+        self.log().foreign.clone()
+    }
+
+    /// The snapshots that are not forgotten: by time, and those of one client always in the order in which it took them.
+    pub fn snapshots(&self) -> Vec<SnapshotInfo> {
+        let log = self.log();
+        let mut forgotten = std::collections::HashSet::new();
+        let mut pins: HashMap<ObjectName, bool> = HashMap::new();
+        for link in log.chains.links() {
+            match &link.record.body {
+                RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
+                RecordBody::Pin { snapshots, pinned } => pins.extend(snapshots.iter().map(|name| (*name, *pinned))),
+                _ => {}
+            }
+        }
+        let mut snapshots: Vec<SnapshotInfo> = log
+            .chains
+            .links()
+            .filter(|link| !forgotten.contains(&link.name))
+            .filter_map(|link| match &link.record.body {
+                RecordBody::Snapshot(body) => Some(SnapshotInfo {
+                    id: link.name,
+                    client: link.record.client,
+                    number: link.record.number,
+                    pinned: pins.get(&link.name).copied().unwrap_or(false),
+                    body: Snapshot::clone(body),
+                }),
+                _ => None,
+            })
+            .collect();
+        snapshots.sort_by(|a, b| (a.body.time, a.client, a.number).cmp(&(b.body.time, b.client, b.number)));
+        snapshots
+    }
+
+    /// The snapshot with this id, if it is not forgotten.
+    pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
+        self.snapshots().into_iter().find(|snapshot| snapshot.id == *id)
+    }
+}

@@ -1,0 +1,352 @@
+//! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9).
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+
+use crate::catalogue::packs::NewPack;
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::id::{Digest, ObjectName, VaultId};
+use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
+use crate::log::{Chains, Link, Record, RecordBody, RecordError};
+use crate::pack::{PackError, PackReader};
+use crate::progress::{Phase, Progress};
+use crate::seal::{
+    Keyring, Keys, ObjectKind, SLOT_LEN, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError,
+    unlock_any,
+};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::vault::client::{ClientState, Identity};
+use crate::vault::{BadObject, LogState, Vault, VaultError};
+
+/// How a vault is opened.
+pub struct OpenOptions {
+    /// The folder in which this user keeps the state of all vaults.
+    pub state: PathBuf,
+    /// Who works with it.
+    pub identity: Identity,
+}
+
+/// Footers are read in groups of this many packs, each entered in one transaction.
+const GROUP: usize = 256;
+
+/// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
+pub struct Slots {
+    /// Each readable copy.
+    pub copies: Vec<(ObjectName, SlotFile)>,
+    /// Unreadable copies.
+    pub bad: Vec<BadObject>,
+}
+
+impl Slots {
+    /// Reads all key slots.
+    ///
+    /// # Errors
+    /// If the store fails as a whole.
+    pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut names = Vec::new();
+        store.list(Kind::Key, &mut |listed| {
+            if let Listed::Object { name, .. } = listed {
+                names.push(name);
+            }
+        })?;
+        names.sort_unstable();
+        // More than this is no vault's doing, and each could cost a key derivation.
+        names.truncate(8 * KEY_SLOTS_MAX);
+        let mut slots = Self { copies: Vec::new(), bad: Vec::new() };
+        for name in names {
+            let key = ObjectKey::Named(Kind::Key, name);
+            let parsed = match store.get(&key, SLOT_LEN as u64) {
+                Ok(bytes) => SlotFile::parse(&bytes)
+                    .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),
+                Err(error @ StoreError::Gone { .. }) => return Err(error),
+                Err(error) => Err((error.to_string(), false)),
+            };
+            match parsed {
+                Ok(slot) => slots.copies.push((name, slot)),
+                Err((what, newer)) => slots.bad.push(BadObject { object: key.to_string(), what, newer }),
+            }
+        }
+        Ok(slots)
+    }
+
+    /// The slots, each once.
+    pub fn distinct(&self) -> Vec<SlotFile> {
+        let mut seen = HashSet::new();
+        self.copies
+            .iter()
+            .filter(|(_, slot)| seen.insert(slot.id()))
+            .map(|(_, slot)| slot.clone())
+            .take(KEY_SLOTS_MAX)
+            .collect()
+    }
+}
+
+/// Reads the VAULT file. `None` if it is missing or damaged: its content can be had from any key slot.
+fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<VaultId>, VaultError> {
+    let mut damaged = |what: String| {
+        bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+        Ok(None)
+    };
+    match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
+        Ok(bytes) => match VaultFile::parse(&bytes) {
+            Ok(file) => Ok(Some(file.id)),
+            Err(VaultFileError::Newer { what }) => {
+                Err(VaultError::Newer { place: store.place(), what: what.to_owned() })
+            }
+            Err(error) => damaged(error.to_string()),
+        },
+        Err(StoreError::Missing { .. }) => damaged("it is missing".to_owned()),
+        Err(error @ StoreError::Gone { .. }) => Err(error.into()),
+        Err(error) => damaged(error.to_string()),
+    }
+}
+
+/// Finds the slot that `secret` opens.
+fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Result<Keyring, VaultError> {
+    let place = || store.place();
+    let id = vault_file(store, bad)?;
+    let slots = Slots::read(store)?;
+    bad.extend(slots.bad.iter().cloned());
+    let mut candidates = slots.distinct();
+    if candidates.is_empty() {
+        if id.is_none() && slots.bad.is_empty() {
+            return Err(VaultError::NoVault { place: place() });
+        }
+        if let Some(newer) = slots.bad.iter().find(|slot| slot.newer) {
+            return Err(VaultError::Newer { place: place(), what: newer.what.clone() });
+        }
+        let what =
+            slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.object, slot.what));
+        return Err(VaultError::NoSlot { place: place(), what });
+    }
+    if let Some(id) = id {
+        // A slot of another vault, put here by mistake or malice, opens nothing.
+        candidates.retain(|slot| slot.vault() == id);
+    }
+    match unlock_any(&candidates, secret) {
+        Ok((_, keyring)) => Ok(keyring),
+        Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {
+            Err(VaultError::WrongSecret { place: place(), mistyped: matches!(error, UnlockError::Mistyped) })
+        }
+        Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
+    }
+}
+
+/// Unlocks a vault and brings its catalogue up to date.
+///
+/// # Errors
+/// If there is no vault, the secret is wrong, the store or the catalogue fails as a whole. Single damaged objects are only
+/// noted.
+pub fn open(
+    store: Arc<dyn Store>,
+    secret: &Secret,
+    options: OpenOptions,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
+    let mut bad = Vec::new();
+    let keyring = unlock(store.as_ref(), secret, &mut bad)?;
+    let keys = Keys::new(&keyring.master, keyring.vault, keyring.params);
+    let state = options.state.join(keyring.vault.to_string());
+    crate::vault::client::make_private_folder(&state)?;
+    let key = keys.derive_local("catalogue");
+    let path = state.join("catalogue.redb");
+    let (catalogue, fresh) = Catalogue::open(&path, key)?;
+    let mut vault = Vault {
+        store,
+        keys,
+        keyring,
+        catalogue,
+        state,
+        identity: options.identity,
+        log: Mutex::new(LogState::default()),
+    };
+    if fresh {
+        progress.detail("the catalogue is new: it is built from the store");
+    }
+    let synced = vault.refresh(progress);
+    if let Err(VaultError::Catalogue(error)) = synced {
+        // What looked like a catalogue was not one inside: once more, from nothing.
+        progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
+        drop(vault.catalogue);
+        std::fs::remove_file(&path).map_err(|source| VaultError::State {
+            action: "remove",
+            path: path.display().to_string(),
+            source,
+        })?;
+        vault.catalogue = Catalogue::open(&path, key)?.0;
+        vault.refresh(progress)?;
+    } else {
+        synced?;
+    }
+    vault.log().bad.extend(bad);
+    Ok(vault)
+}
+
+/// What the store lists.
+struct Listing {
+    packs: HashMap<ObjectName, (ObjectKind, u64)>,
+    records: HashSet<ObjectName>,
+    foreign: Vec<String>,
+}
+
+fn list(store: &dyn Store) -> Result<Listing, StoreError> {
+    let mut listing = Listing { packs: HashMap::new(), records: HashSet::new(), foreign: Vec::new() };
+    // Records first: a pack that a listed record speaks of was put before it, so it is listed too.
+    store.list(Kind::Log, &mut |listed| match listed {
+        Listed::Object { name, .. } => {
+            listing.records.insert(name);
+        }
+        Listed::Foreign(path) => listing.foreign.push(path),
+    })?;
+    for (kind, object_kind) in [(Kind::Pack, ObjectKind::Pack), (Kind::Meta, ObjectKind::Meta)] {
+        store.list(kind, &mut |listed| match listed {
+            Listed::Object { name, len } => {
+                listing.packs.insert(name, (object_kind, len));
+            }
+            Listed::Foreign(path) => listing.foreign.push(path),
+        })?;
+    }
+    Ok(listing)
+}
+
+impl Vault {
+    /// Looks at the store again: reads new records and the footers of new packs, and takes what is gone out of the
+    /// catalogue.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole. A single object that cannot be read is only noted.
+    pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        let listing = list(self.store())?;
+        let mut bad = Vec::new();
+        let chains = self.refresh_records(&listing, &mut bad, progress)?;
+        self.refresh_packs(&listing, &mut bad, progress)?;
+        let remembered = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
+        let findings = chains.findings(&remembered);
+        *self.log() = LogState { chains, findings, packs: listing.packs, bad, foreign: listing.foreign };
+        Ok(())
+    }
+
+    fn refresh_records(
+        &self,
+        listing: &Listing,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<Chains, VaultError> {
+        let known = self.catalogue.reader()?.records()?;
+        let gone: Vec<ObjectName> =
+            known.iter().map(|(name, _)| *name).filter(|name| !listing.records.contains(name)).collect();
+        let known: HashMap<ObjectName, Vec<u8>> =
+            known.into_iter().filter(|(name, _)| listing.records.contains(name)).collect();
+        let mut new: Vec<ObjectName> =
+            listing.records.iter().filter(|name| !known.contains_key(*name)).copied().collect();
+        new.sort_unstable();
+        let mut links = Vec::with_capacity(listing.records.len());
+        let mut fresh = Vec::new();
+        for (name, value) in known {
+            match Self::stored_link(name, &value) {
+                Some(link) => links.push(link),
+                // A row that does not decode was damaged on this machine; the object decides.
+                None => new.push(name),
+            }
+        }
+        let read: Vec<_> = new.par_iter().map(|name| (*name, Record::read(self.store(), &self.keys, *name))).collect();
+        for (name, result) in read {
+            match result {
+                Ok((record, digest)) => {
+                    fresh.push((name, Self::stored_value(&record, digest)?));
+                    if let RecordBody::Unknown(kind) = &record.body {
+                        let object = ObjectKey::Named(Kind::Log, name).to_string();
+                        bad.push(BadObject { object, what: format!("a record of unknown kind {kind}"), newer: true });
+                    }
+                    links.push(Link { name, digest, record });
+                }
+                Err(RecordError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
+                Err(error) => {
+                    let newer = matches!(error, RecordError::Newer { .. });
+                    let object = ObjectKey::Named(Kind::Log, name).to_string();
+                    bad.push(BadObject { object, what: error.to_string(), newer });
+                }
+            }
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+        }
+        if !(gone.is_empty() && fresh.is_empty()) {
+            let txn = self.catalogue.write()?;
+            Catalogue::remove_records(&txn, &gone)?;
+            Catalogue::insert_records(&txn, &fresh)?;
+            txn.commit().map_err(CatalogueError::from)?;
+        }
+        Ok(Chains::new(links))
+    }
+
+    fn stored_value(record: &Record, digest: Digest) -> Result<Vec<u8>, VaultError> {
+        Ok([&digest.as_bytes()[..], &record.encode()?].concat())
+    }
+
+    fn stored_link(name: ObjectName, value: &[u8]) -> Option<Link> {
+        let (digest, plain) = value.split_first_chunk()?;
+        Some(Link { name, digest: Digest::new(*digest), record: Record::decode(plain).ok()? })
+    }
+
+    fn refresh_packs(
+        &self,
+        listing: &Listing,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<(), VaultError> {
+        let known = self.catalogue.reader()?.packs()?;
+        let same = |info: &crate::catalogue::PackInfo| listing.packs.get(&info.name) == Some(&(info.kind, info.len));
+        let gone: Vec<ObjectName> = known.values().filter(|info| !same(info)).map(|info| info.name).collect();
+        let kept: HashSet<ObjectName> = known.values().filter(|info| same(info)).map(|info| info.name).collect();
+        let mut new: Vec<_> = listing.packs.iter().filter(|(name, _)| !kept.contains(*name)).collect();
+        new.sort_unstable_by_key(|(name, _)| **name);
+        if !gone.is_empty() {
+            let txn = self.catalogue.write()?;
+            Catalogue::remove_packs(&txn, &gone)?;
+            txn.commit().map_err(CatalogueError::from)?;
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        progress.counters().restart(new.len() as u64, new.iter().map(|(_, (_, len))| len).sum());
+        progress.phase(Phase::Catalogue);
+        let reader = PackReader::new(self.store(), &self.keys);
+        for group in new.chunks(GROUP) {
+            let read: Vec<_> = group
+                .par_iter()
+                .map(|(name, (kind, len))| {
+                    let footer = reader.footer(*kind, **name, *len);
+                    progress.counters().add(1, *len);
+                    progress.counters().bytes_read.fetch_add(0, Relaxed);
+                    (**name, *kind, *len, footer)
+                })
+                .collect();
+            let mut packs = Vec::with_capacity(group.len());
+            for (name, kind, len, footer) in read {
+                match footer {
+                    Ok(footer) => packs.push(NewPack { kind, name, len, footer }),
+                    Err(PackError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
+                    // It may have been swept since it was listed.
+                    Err(PackError::Store(StoreError::Missing { .. })) => {}
+                    Err(error) => {
+                        let newer = matches!(error, PackError::Newer { .. });
+                        let object = ObjectKey::Named(kind.store_kind(), name).to_string();
+                        bad.push(BadObject { object, what: error.to_string(), newer });
+                    }
+                }
+            }
+            let txn = self.catalogue.write()?;
+            Catalogue::insert_packs(&txn, &packs)?;
+            txn.commit().map_err(CatalogueError::from)?;
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Brings chunks and trees out of the store, through the catalogue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::id::ChunkId;
+use crate::limits::ENTRY_LEN_MAX;
+use crate::pack::segment::Segment;
+use crate::pack::{PackError, PackReader};
+use crate::seal::{Decompressor, SealError};
+use crate::tree::entry::LISTING_VERSION;
+use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamError, StreamReader, decode_entry};
+use crate::vault::Vault;
+
+/// Why something that is stored could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No pack has this chunk.
+    #[error("chunk {0} is in no pack of the store")]
+    Lost(ChunkId),
+    /// A pack could not be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// What the chunks hold is no valid stream.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// What the chunks hold is no valid listing.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The decompressor could not be set up.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl ReadError {
+    /// Whether it tells of damage in the store, so that only what depends on it is lost.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::Stream(_) | Self::Entry(_) => true,
+            Self::Pack(error) => error.is_damage(),
+            Self::Catalogue(_) | Self::Seal(_) => false,
+        }
+    }
+}
+
+/// Opened segments that are kept, at most.
+const SEGMENTS_KEPT: usize = 6;
+
+/// Reads trees and other streams, one thread at a time.
+pub struct TreeReader<'a> {
+    packs: PackReader<'a>,
+    reader: Arc<Reader>,
+    infos: HashMap<u32, Option<Arc<PackInfo>>>,
+    segments: Vec<((u32, u32), Arc<Segment>)>,
+    decompressor: Decompressor,
+}
+
+impl Vault {
+    /// A reader of what the catalogue knows at this moment.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn tree_reader(&self) -> Result<TreeReader<'_>, ReadError> {
+        Ok(TreeReader {
+            packs: PackReader::new(self.store(), self.keys()),
+            reader: Arc::new(self.catalogue().reader()?),
+            infos: HashMap::new(),
+            segments: Vec::new(),
+            decompressor: Decompressor::new()?,
+        })
+    }
+}
+
+impl TreeReader<'_> {
+    /// The view of the catalogue that is used.
+    pub const fn catalogue(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// A pack by its number in the catalogue.
+    fn info(&mut self, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
+        if let Some(info) = self.infos.get(&number) {
+            return Ok(info.clone());
+        }
+        let info = self.reader.pack(number)?.map(Arc::new);
+        self.infos.insert(number, info.clone());
+        Ok(info)
+    }
+
+    fn segment(&mut self, place: ChunkPlace) -> Result<Arc<Segment>, ReadError> {
+        let key = (place.pack, place.segment);
+        if let Some(index) = self.segments.iter().position(|(other, _)| *other == key) {
+            self.segments[..=index].rotate_right(1);
+            return Ok(self.segments[0].1.clone());
+        }
+        let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
+        let info = self.info(place.pack)?.ok_or_else(unknown)?;
+        let segment_place = info.place(place.segment).ok_or_else(unknown)?;
+        let segment = Arc::new(self.packs.segment(&segment_place, None, &mut self.decompressor)?);
+        self.segments.insert(0, (key, segment.clone()));
+        self.segments.truncate(SEGMENTS_KEPT);
+        Ok(segment)
+    }
+
+    fn chunk_at(&mut self, id: &ChunkId, place: ChunkPlace) -> Result<Vec<u8>, ReadError> {
+        let segment = self.segment(place)?;
+        let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset).ok();
+        match found.map(|index| segment.chunks[index]) {
+            Some((other, offset, len)) if other == *id => {
+                Ok(segment.raw[offset as usize..(offset + len) as usize].to_vec())
+            }
+            _ => Err(ReadError::Lost(*id)),
+        }
+    }
+
+    /// Calls `each` for every entry of a listing, in the order of the names; stops when it returns `false`.
+    ///
+    /// # Errors
+    /// If the listing cannot be read, or is not valid.
+    pub fn for_each_entry(&mut self, listing: &Stream, mut each: impl FnMut(Entry) -> bool) -> Result<(), ReadError> {
+        let mut entries = Listing::new(listing);
+        while let Some(entry) = entries.next(self)? {
+            if !each(entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ChunkSource for TreeReader<'_> {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        let mut first = None;
+        for place in self.reader.locate_all(id)? {
+            match self.chunk_at(id, place) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(ReadError::Lost(*id)))
+    }
+}
+
+/// Reads the entries of one listing, a chunk at a time.
+#[derive(Debug)]
+pub struct Listing {
+    stream: StreamReader,
+    buffer: Vec<u8>,
+    used: usize,
+    begun: bool,
+    ended: bool,
+    last: Vec<u8>,
+}
+
+impl Listing {
+    /// Reads this listing from its start.
+    pub fn new(listing: &Stream) -> Self {
+        let ended = listing.len == 0;
+        Self { stream: StreamReader::new(listing), buffer: Vec::new(), used: 0, begun: false, ended, last: Vec::new() }
+    }
+
+    /// The next entry, or `None` at the end.
+    ///
+    /// # Errors
+    /// If a chunk cannot be brought, or the bytes are not a valid listing: a newer version, a forbidden name, names out
+    /// of order.
+    pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<Entry>, S::Error>
+    where
+        S::Error: From<EntryError>,
+    {
+        loop {
+            if !self.begun && self.buffer.len() > self.used {
+                let version = self.buffer[self.used];
+                if version != LISTING_VERSION {
+                    return Err(EntryError::Newer(version).into());
+                }
+                self.used += 1;
+                self.begun = true;
+            }
+            if self.begun && self.used < self.buffer.len() {
+                match decode_entry(&self.buffer[self.used..])? {
+                    Some((entry, len)) => {
+                        self.used += len;
+                        if entry.name <= self.last {
+                            return Err(EntryError::Malformed("its names are not in order".to_owned()).into());
+                        }
+                        self.last.clone_from(&entry.name);
+                        return Ok(Some(entry));
+                    }
+                    None if self.ended || self.buffer.len() - self.used > ENTRY_LEN_MAX => {
+                        return Err(EntryError::Malformed("it ends in the middle of an entry".to_owned()).into());
+                    }
+                    None => {}
+                }
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.buffer.drain(..self.used);
+            self.used = 0;
+            match self.stream.next(source)? {
+                Some(bytes) => self.buffer.extend_from_slice(&bytes),
+                None => self.ended = true,
+            }
+        }
+    }
+}
