@@ -12,7 +12,6 @@ use std::process::Command;
 use std::process::Stdio;
 
 use vault::seal::Secret;
-use vault::seal::recovery::RecoveryKey;
 use zeroize::Zeroizing;
 
 use crate::cli::error::Failure;
@@ -46,10 +45,9 @@ pub struct Password {
 }
 
 impl Password {
-    /// The password, or the recovery key if it is one, as the vault takes it.
+    /// The password as the vault takes it; it finds out by itself if it is a recovery key.
     pub fn secret(&self) -> Secret {
-        let key = std::str::from_utf8(&self.text).ok().and_then(|text| RecoveryKey::parse(text).ok());
-        key.map_or_else(|| Secret::Password(self.text.clone()), Secret::Recovery)
+        Secret::Password(self.text.clone())
     }
 }
 
