@@ -27,7 +27,7 @@ use crate::cli::units;
 pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
     let (vault, _) = context.open()?;
-    let snapshots = vault.snapshots()?;
+    let snapshots = vault.snapshots();
     let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
     let mut out = Output::new();
     if args.skipped {
@@ -99,7 +99,7 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage("which file?").hint("Give the path after a colon: vault cat latest:PATH"));
     };
     let (vault, _) = context.open()?;
-    let snapshots = vault.snapshots()?;
+    let snapshots = vault.snapshots();
     let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
     let mut out = Output::new();
     browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer())?;
