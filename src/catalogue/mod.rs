@@ -71,13 +71,11 @@ impl Catalogue {
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
-        match Self::try_open(path, key) {
-            Ok(opened) => Ok(opened),
-            Err(_) => {
-                Self::discard(path)?;
-                Self::try_open(path, key)
-            }
+        if let Ok(opened) = Self::try_open(path, key) {
+            return Ok(opened);
         }
+        Self::discard(path)?;
+        Self::try_open(path, key)
     }
 
     /// Moves a useless catalogue away, so that a process that still has it open is not disturbed.

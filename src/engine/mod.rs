@@ -7,3 +7,4 @@ pub mod snapshot;
 pub mod restore;
 pub mod browse;
 pub mod exclude;
+pub mod keys;

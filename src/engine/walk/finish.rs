@@ -83,7 +83,9 @@ impl Walk<'_> {
         // What could not be read, or was left out at the last moment, has no entry.
         slots.retain(|slot| !slot.stat.entry.is_empty());
         let mut bytes = Vec::with_capacity(slots.iter().map(|slot| slot.stat.entry.len()).sum());
-        slots.iter().for_each(|slot| bytes.extend_from_slice(&slot.stat.entry));
+        for slot in &slots {
+            bytes.extend_from_slice(&slot.stat.entry);
+        }
         let same = slots.iter().all(|slot| slot.reused) && slots.len() == page.old_entries && page.old_rows.len() <= 1;
         let keep = same && page.reused_session && folder.key == folder.old_key;
         let first = slots.first().map(|slot| slot.stat.name.clone());

@@ -396,7 +396,7 @@ impl<'a> Walk<'a> {
 
     /// Reads the names of an opened folder and decides what of it is taken.
     #[allow(clippy::too_many_arguments)] // what a folder is made of
-    fn open_folder<'s>(
+    fn open_folder(
         &self,
         parent: Parent,
         dir: Dir,

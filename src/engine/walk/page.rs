@@ -142,7 +142,9 @@ impl<'a> Walk<'a> {
         match self.depot.reader().rows(&folder.old_key, first, last) {
             Ok(mut rows) => {
                 let bounds = |entry: &StatEntry| entry.name.as_slice() >= first && entry.name.as_slice() <= last;
-                rows.iter_mut().for_each(|row| row.entries.retain(bounds));
+                for row in &mut rows {
+                    row.entries.retain(bounds);
+                }
                 rows.retain(|row| !row.entries.is_empty());
                 rows
             }
