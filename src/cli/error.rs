@@ -123,6 +123,9 @@ impl From<StoreError> for Failure {
                 failure.hint("Listing and restoring work; to add to it, make its folder writable.")
             }
             StoreError::Gone { .. } => failure.hint("Is the disk or the share connected? Is the path right?"),
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                failure.hint("Choose a new folder, or an empty one. Nothing was changed.")
+            }
             StoreError::Exists { .. } | StoreError::Io { .. } => failure,
         }
     }
