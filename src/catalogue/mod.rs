@@ -10,6 +10,7 @@
 pub mod packs;
 pub mod stat;
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,14 @@ pub enum CatalogueError {
     /// The file or its folder cannot be written or read.
     #[error("the catalogue {path} cannot be used: {what}")]
     Unusable {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The file is not what a catalogue was left as.
+    #[error("the catalogue {path} is damaged: {what}")]
+    Damaged {
         /// The file.
         path: String,
         /// What is wrong.
@@ -71,11 +80,15 @@ impl Catalogue {
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
-        if let Ok(opened) = Self::try_open(path, key) {
-            return Ok(opened);
+        match Self::try_open(path, key) {
+            // No space, no permission: a new one would fare no better.
+            Err(error @ CatalogueError::Unusable { .. }) => Err(error),
+            Err(_) => {
+                Self::discard(path)?;
+                Self::try_open(path, key)
+            }
+            Ok(opened) => Ok(opened),
         }
-        Self::discard(path)?;
-        Self::try_open(path, key)
     }
 
     /// Moves a useless catalogue away, so that a process that still has it open is not disturbed.
@@ -91,18 +104,26 @@ impl Catalogue {
     /// Whether damage inside redb's own pages makes it panic is up to redb, so a panic counts as damage.
     fn try_open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
         let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
+        let damaged = |what: String| CatalogueError::Damaged { path: path.display().to_string(), what };
         let open = || -> Result<(Self, bool), CatalogueError> {
             // The hook of a panic belongs to the program; here it is enough that the panic is caught.
             let db = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .set_concurrency_mode(ConcurrencyMode::MultiWriter)
                 .create(path)
-                .map_err(|error| unusable(error.to_string()))?;
+                .map_err(|error| match error {
+                    redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                        if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+                    {
+                        unusable(error.to_string())
+                    }
+                    error => damaged(error.to_string()),
+                })?;
             private(path).map_err(|error| unusable(error.to_string()))?;
             let catalogue = Self { db, path: path.to_owned(), key };
             let version = catalogue.number("version")?;
             if version.is_some_and(|version| version != VERSION) {
-                return Err(unusable("it has another version".to_owned()));
+                return Err(damaged("it has another version".to_owned()));
             }
             if version.is_none() {
                 let txn = catalogue.write()?;
@@ -114,7 +135,7 @@ impl Catalogue {
             catalogue.probe()?;
             Ok((catalogue, version.is_none()))
         };
-        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(unusable("it is damaged".to_owned())))
+        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged("redb cannot read it".to_owned())))
     }
 
     /// Touches every table, so that one that is not there is noticed at once.
