@@ -119,7 +119,9 @@ impl PackInfo {
         out.extend_from_slice(self.name.as_bytes());
         varint::put(&mut out, self.len);
         for (sealed, raw, chunks) in &self.segments {
-            [sealed, raw, chunks].iter().for_each(|value| varint::put(&mut out, u64::from(**value)));
+            for value in [*sealed, *raw, *chunks] {
+                varint::put(&mut out, u64::from(value));
+            }
         }
         out
     }
@@ -264,7 +266,7 @@ pub(crate) fn bump_epoch(txn: &WriteTransaction) -> Result<(), CatalogueError> {
 fn copy_key(id: &ChunkId, pack: u32) -> [u8; 20] {
     let mut key = [0; 20];
     key[..16].copy_from_slice(id.as_bytes());
-    key[16..].copy_from_slice(&pack.to_be_bytes());
+    key[16..].copy_from_slice(&pack.to_le_bytes());
     key
 }
 

@@ -18,11 +18,15 @@ use crate::cli::units;
 pub const FIRST_HELP: &str = "\
 vault keeps dated states of your folders: deduplicated, compressed, encrypted.
 
-  vault snapshot --init --repo /mnt/disk/vault ~/Documents    make a vault, and keep today's state in it
-  vault list --repo /mnt/disk/vault                           the states that are kept
-  vault restore --repo /mnt/disk/vault latest --to ~/back     bring one back
+Keep today's state (--init makes the vault, the first time):
+  vault snapshot --init --repo /mnt/disk/vault ~/Documents
+See what is kept:
+  vault list --repo /mnt/disk/vault
+Bring it back, here as ~/back/Documents:
+  vault restore --repo /mnt/disk/vault latest --to ~/back
 
-Set VAULT_REPO, and --repo can be left out. All commands: vault --help. One in detail: vault help snapshot
+Set VAULT_REPO, and --repo can be left out.
+All commands: vault --help. One in detail: vault help snapshot
 ";
 
 const AFTER_HELP: &str = "\
@@ -32,15 +36,16 @@ A snapshot is named by its id or the start of it, or as:
   2026-11-20T18:30      the last one taken by then
 and a path inside it by SNAPSHOT:PATH, as in latest:Documents/letter.odt
 
-The password comes from the first of: --password-file, --password-command, VAULT_PASSWORD,
-VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, the terminal. A recovery key is accepted in its place.
+The password comes from the first of: --password-file, --password-command,
+VAULT_PASSWORD, VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, the terminal.
+A recovery key is accepted in its place.
 
 Exit codes:
-  0  done
-  1  failed
-  2  wrong command line
-  3  done, but something was skipped
-  4  damage found
+    0  done
+    1  failed
+    2  wrong command line
+    3  done, but something was skipped
+    4  damage found
   130  interrupted";
 
 /// The whole command line.
@@ -75,7 +80,7 @@ pub struct GlobalArgs {
     pub password_file: Option<PathBuf>,
 
     /// Read the password from the first line that a command prints
-    #[arg(long, global = true, value_name = "COMMAND")]
+    #[arg(long, global = true, hide_short_help = true, value_name = "COMMAND")]
     pub password_command: Option<OsString>,
 
     /// Print JSON, and errors as JSON too
@@ -91,18 +96,25 @@ pub struct GlobalArgs {
     pub verbose: u8,
 
     /// Show no progress bar
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub no_progress: bool,
 
     /// Where this machine keeps its catalogue of the vault [default: the state folder of the user]
-    #[arg(long, global = true, env = "VAULT_STATE_DIR", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "VAULT_STATE_DIR",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub state: Option<PathBuf>,
 
     /// How many threads work [default: one for each processor]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// Print help
+    /// Print help; --help says more than -h
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
 }
@@ -156,19 +168,19 @@ pub struct NewVaultArgs {
     pub recovery_key: bool,
 
     /// How hard the password is to guess
-    #[arg(long, value_enum, default_value = "standard")]
+    #[arg(long, hide_short_help = true, value_enum, default_value = "standard")]
     pub kdf: Kdf,
 
     /// How the vault reaches other machines [default: synced in a known cloud folder, else direct]
-    #[arg(long, value_enum)]
+    #[arg(long, hide_short_help = true, value_enum)]
     pub delivery: Option<DeliveryArg>,
 
     /// What `vault key list` calls the password [default: USER@HOST]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, hide_short_help = true, value_name = "TEXT")]
     pub label: Option<String>,
 
     /// Average size of a chunk, a power of two from 1K to 1M; it can never be changed
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "64K")]
+    #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = units::parse_size, default_value = "64K")]
     pub chunk_avg: u64,
 }
 
@@ -180,8 +192,8 @@ Examples:
   vault init --repo ~/Dropbox/vault --recovery-key
   VAULT_PASSWORD_FILE=/etc/vault.key vault init --repo /srv/vault --kdf strong
 
-On a terminal it asks for the password and offers a recovery key; otherwise it asks nothing.
-A folder that holds a vault already is left as it is.")]
+On a terminal it asks for the password and offers a recovery key; otherwise it
+asks nothing. A folder that holds a vault already is left as it is.")]
 pub struct InitArgs {
     /// How it is made.
     #[command(flatten)]
@@ -190,6 +202,7 @@ pub struct InitArgs {
 
 /// Which snapshots a name such as `latest` means.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which snapshot")]
 pub struct FilterArgs {
     /// Only snapshots of this source
     #[arg(long, value_name = "NAME")]
@@ -208,14 +221,14 @@ Examples:
   vault list --source Documents --tag monthly
   vault list --json
 
-Stored is what a snapshot added to the vault. A snapshot is partial if something could not be read;
-vault ls --skipped SNAPSHOT says what.")]
+Stored is what a snapshot added to the vault. A snapshot is partial if something
+could not be read; vault ls --skipped SNAPSHOT says what.")]
 pub struct ListArgs {
     /// Which ones.
     #[command(flatten)]
     pub filter: FilterArgs,
 
-    /// Only snapshots with this tag (again: with any of them)
+    /// Only snapshots with this tag (given again: with any of them)
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
 }
@@ -229,7 +242,7 @@ Examples:
   vault ls -R 2026-11-20:/home/me       a path as it is on the disk
   vault ls --skipped latest             what could not be saved
 
-Names are made safe for the terminal; --print0 and --json give their exact bytes.")]
+Names are made safe for the terminal; --print0 and --json give the exact bytes.")]
 pub struct LsArgs {
     /// The snapshot, and a path in it
     #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
@@ -289,14 +302,15 @@ pub enum OverwriteArg {
     group(clap::ArgGroup::new("target").required(true).args(["to", "in_place"])),
     after_help = "\
 Examples:
-  vault restore latest --to ~/back                      all of it, as ~/back/Documents
-  vault restore latest:Documents/letter.odt --to .      one file
-  vault restore 2026-11-20 --in-place --dry-run         what would change, and then
-  vault restore 2026-11-20 --in-place                   back to where it came from
+  vault restore latest --to ~/back                 all, as ~/back/Documents
+  vault restore latest:Documents/letter.odt --to . one file
   vault restore latest --to ~/back --include '*.jpg'
+  vault restore 2026-11-20 --in-place --dry-run    what would change, and then
+  vault restore 2026-11-20 --in-place              back to where it came from
 
-A folder that is not empty is refused, unless --overwrite says what happens to what is there.
-In place, only what differs is written. Nothing outside of what is restored is touched."
+A folder that is not empty is refused, unless --overwrite says what happens to
+what is there. In place, only what differs is written. Nothing outside of what
+is restored is touched."
 )]
 pub struct RestoreArgs {
     /// The snapshot, and a path in it
@@ -381,8 +395,8 @@ Examples:
   vault key add --label 'my sister'
   vault key add --recovery-key
 
-The new password comes from the first of: --new-password-file, --new-password-command,
-VAULT_NEW_PASSWORD, the terminal.")]
+The new password comes from the first of: --new-password-file,
+--new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
     Add {
         /// Where it comes from.
         #[command(flatten)]
@@ -403,16 +417,18 @@ VAULT_NEW_PASSWORD, the terminal.")]
 Example:
   vault key remove 1f2e3d4c
 
-The last one cannot be removed. Whoever kept a copy of the slot and knows its password can still
-open that copy: removing it does not change the key that seals the data.")]
+The last one cannot be removed. Whoever kept a copy of the slot and knows its
+password can still read the vault: the key that seals the data stays the same.")]
     Remove {
         /// The id of the slot, or the start of it, from `vault key list`
         id: String,
     },
     /// Change the password that was given
     #[command(after_help = "\
-The password that opens the vault is replaced by the new one; others stay valid. The new password
-comes from the first of: --new-password-file, --new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
+The password that opens the vault is replaced by the new one; others stay valid.
+
+The new password comes from the first of: --new-password-file,
+--new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
     Passwd {
         /// Where it comes from.
         #[command(flatten)]
@@ -427,6 +443,18 @@ mod tests {
     #[test]
     fn the_definitions_are_sound() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_fit_eighty_columns() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().chain(FIRST_HELP.lines()) {
+                assert!(line.len() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&<Cli as clap::CommandFactory>::command());
     }
 
     #[test]

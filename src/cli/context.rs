@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use jiff::tz::TimeZone;
+use vault::progress::Progress;
 use vault::store::ObjectKey;
 use vault::store::Store;
 use vault::store::StoreError;
@@ -16,7 +17,6 @@ use vault::vault::OpenOptions;
 use vault::vault::Vault;
 
 use crate::cli::args::GlobalArgs;
-use crate::cli::dates;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::password;
@@ -115,10 +115,19 @@ impl Context {
 
     /// Opens the vault in this store with this password, as a machine of this name.
     pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
-        let options = OpenOptions { state: self.state_folder()?, identity: identity(host), now: dates::now() };
-        let vault = Vault::open(store, &password.secret(), options, &self.screen);
+        let options = OpenOptions { state: self.state_folder()?, identity: identity(host) };
+        let vault = vault::vault::open::open(store, &password.secret(), options, &self.screen);
         self.screen.clear();
-        Ok(vault?)
+        let vault = vault?;
+        for bad in vault.bad_objects() {
+            let hint = if bad.newer { "it was written by a newer vault" } else { "all else can still be used" };
+            let what = if bad.what.contains(&bad.object) { bad.what } else { format!("{}: {}", bad.object, bad.what) };
+            self.screen.warn(&format!("{what} ({hint})"));
+        }
+        for path in vault.foreign() {
+            self.screen.detail(&format!("{path} lies in the vault's folder, but is not part of it"));
+        }
+        Ok(vault)
     }
 
     /// How many threads work.

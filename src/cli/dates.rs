@@ -10,6 +10,16 @@ pub fn now() -> Time {
     from_timestamp(Timestamp::now())
 }
 
+/// The time now, in whole seconds since 1970.
+pub fn now_secs() -> u64 {
+    u64::try_from(now().secs).unwrap_or(0)
+}
+
+/// A time in whole seconds since 1970.
+pub fn from_secs(secs: u64) -> Time {
+    Time { secs: i64::try_from(secs).unwrap_or(i64::MAX), nanos: 0 }
+}
+
 fn from_timestamp(timestamp: Timestamp) -> Time {
     // Before 1970 jiff counts the nanoseconds backward, file systems count them forward.
     let nanos = timestamp.as_nanosecond();

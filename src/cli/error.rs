@@ -3,12 +3,16 @@
 use std::fmt::Write;
 use std::io;
 
+use vault::catalogue::CatalogueError;
 use vault::chunk::ChunkParamsError;
 use vault::engine::browse::BrowseError;
 use vault::engine::keys::KeyError;
 use vault::engine::restore::RestoreError;
 use vault::engine::snapshot::SnapshotError;
+use vault::log::RecordError;
+use vault::pack::PackError;
 use vault::store::StoreError;
+use vault::vault::ReadError;
 use vault::vault::VaultError;
 
 /// Every exit code of the program.
@@ -104,6 +108,8 @@ fn plain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 const CHECK: &str = "All else in the vault can still be listed and restored.";
+const NEWER: &str = "It is not damaged. Use the newest version of vault to read it.";
+const LOOK: &str = "See what is in it with: vault ls SNAPSHOT";
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -117,6 +123,9 @@ impl From<StoreError> for Failure {
                 failure.hint("Listing and restoring work; to add to it, make its folder writable.")
             }
             StoreError::Gone { .. } => failure.hint("Is the disk or the share connected? Is the path right?"),
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                failure.hint("Choose a new folder, or an empty one. Nothing was changed.")
+            }
             StoreError::Exists { .. } | StoreError::Io { .. } => failure,
         }
     }
@@ -126,18 +135,48 @@ impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            VaultError::Store(error) => error.into(),
             VaultError::NoVault { place } => failure
                 .hint(format!("Is the path right? A new vault is made with: vault init --repo {}", quoted(&place))),
             VaultError::Exists { place } => failure
                 .hint(format!("Nothing was changed. See what is in it with: vault list --repo {}", quoted(&place))),
-            VaultError::WrongSecret => failure.hint("A recovery key is accepted in place of the password."),
-            VaultError::Newer { .. } => failure.hint("It is not damaged. Use the newest version of vault to read it."),
-            VaultError::Damaged { .. } => failure.exit(Exit::Damage).hint(CHECK),
-            VaultError::Interrupted => Self::interrupted(),
-            VaultError::Catalogue { .. } => {
-                failure.hint("The catalogue is only a copy: delete the file, and it is built anew from the vault.")
+            VaultError::WrongSecret { mistyped: true, .. } => {
+                failure.hint("If it is meant as a recovery key: it has a typing mistake.")
             }
+            VaultError::WrongSecret { .. } => failure.hint("A recovery key is accepted in place of the password."),
+            VaultError::NoSlot { .. } => failure.exit(Exit::Damage).hint(
+                "Without a key slot nobody can open the vault. Copies of the folder 'keys' from another place help.",
+            ),
+            VaultError::Newer { .. } => failure.hint(NEWER),
+            VaultError::Store(error)
+            | VaultError::Record(RecordError::Store(error))
+            | VaultError::Pack(PackError::Store(error)) => error.into(),
+            VaultError::Record(RecordError::Newer { .. }) | VaultError::Pack(PackError::Newer { .. }) => {
+                failure.hint(NEWER)
+            }
+            VaultError::Record(RecordError::Damaged { .. }) | VaultError::Pack(PackError::Damaged { .. }) => {
+                failure.exit(Exit::Damage).hint(CHECK)
+            }
+            VaultError::Catalogue(CatalogueError::Unusable { .. }) | VaultError::State { .. } => {
+                failure.hint("Another folder for it can be given with --state DIR, or VAULT_STATE_DIR.")
+            }
+            VaultError::Catalogue(_)
+            | VaultError::Record(_)
+            | VaultError::Pack(_)
+            | VaultError::Seal(_)
+            | VaultError::Slot(_) => failure,
+            VaultError::Interrupted => Self::interrupted(),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            ReadError::Pack(PackError::Store(error)) => error.into(),
+            ReadError::Pack(PackError::Newer { .. }) => failure.hint(NEWER),
+            error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            _ => failure,
         }
     }
 }
@@ -146,15 +185,20 @@ impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            SnapshotError::Vault(error) => error.into(),
-            SnapshotError::Store(error) => error.into(),
-            SnapshotError::Source { .. } => {
-                failure.hint("No snapshot was made: a missing path is never taken for an empty one.")
-            }
-            SnapshotError::Input(_) => failure.hint("No snapshot was made."),
-            SnapshotError::Interrupted => {
+            SnapshotError::Vault(VaultError::Interrupted) | SnapshotError::Interrupted => {
                 Self::interrupted().hint("What was stored so far is kept: the next snapshot does not store it again.")
             }
+            SnapshotError::Vault(error) => error.into(),
+            SnapshotError::Read(error) => error.into(),
+            SnapshotError::Root { .. } => {
+                failure.hint("No snapshot was made: a missing path is never taken for an empty one.")
+            }
+            SnapshotError::Inputs(_) | SnapshotError::Pattern(_) => failure.exit(Exit::Usage),
+            SnapshotError::Feed { .. } => failure.hint("No snapshot was made."),
+            SnapshotError::Unsettled => {
+                failure.hint("No snapshot was made. Another machine may be collecting: try again.")
+            }
+            SnapshotError::Threads(_) => failure.hint("Fewer can be asked for with --threads N."),
         }
     }
 }
@@ -163,27 +207,34 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            RestoreError::Vault(error) => error.into(),
-            RestoreError::NotFound { .. } => failure.hint(LOOK),
-            RestoreError::NotEmpty { .. } => failure.hint(
-                "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|never",
-            ),
             RestoreError::Interrupted => {
                 Self::interrupted().hint("The same command with --overwrite if-changed continues where it stopped.")
             }
+            RestoreError::Store(error) => error.into(),
+            RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
+            error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            RestoreError::Read { .. } => failure,
+            RestoreError::NoSuchSnapshot { .. }
+            | RestoreError::NoSuchPath { .. }
+            | RestoreError::NothingSelected { .. } => failure.hint(LOOK),
+            RestoreError::NoPlace { .. } => failure.hint("Restore it to a folder: --to DIR"),
+            RestoreError::NotEmpty { .. } => failure.hint(
+                "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|never",
+            ),
             RestoreError::Pattern { .. } => failure.exit(Exit::Usage),
             RestoreError::Target { .. } => failure,
         }
     }
 }
 
-const LOOK: &str = "See what is in it with: vault ls SNAPSHOT";
-
 impl From<BrowseError> for Failure {
     fn from(error: BrowseError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            BrowseError::Vault(error) => error.into(),
+            error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            BrowseError::Read { source, .. } => source.into(),
+            BrowseError::Partial { .. } => failure,
+            BrowseError::Interrupted => Self::interrupted(),
             BrowseError::Output(error) => Self::output(&error),
             BrowseError::NotFound { .. } => failure.hint(LOOK),
             BrowseError::NotAFile { .. } => failure.hint("Only regular files have content to print. See: vault ls"),
@@ -196,10 +247,13 @@ impl From<KeyError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             KeyError::Vault(error) => error.into(),
-            KeyError::LastSlot => {
-                failure.hint("Without a key slot nobody could open the vault. Add another first: vault key add")
+            KeyError::Store(error) => error.into(),
+            KeyError::Last(_) => failure.hint("Add another first: vault key add"),
+            KeyError::NoSuchSlot(_) | KeyError::Full => failure.hint("See which there are with: vault key list"),
+            KeyError::WrongSecret => {
+                failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }
-            KeyError::NotFound(_) => failure.hint("See which there are with: vault key list"),
+            KeyError::Slot(_) | KeyError::Seal(_) => failure,
         }
     }
 }
@@ -234,7 +288,8 @@ mod tests {
     #[test]
     fn each_failure_has_its_exit_code() {
         let exit = |failure: Failure| failure.exit;
-        assert_eq!(exit(VaultError::WrongSecret.into()), Exit::Failed);
+        let wrong = VaultError::WrongSecret { place: "x".into(), mistyped: false };
+        assert_eq!(exit(wrong.into()), Exit::Failed);
         assert_eq!(exit(StoreError::Missing { object: "x".into() }.into()), Exit::Damage);
         assert_eq!(exit(SnapshotError::Interrupted.into()), Exit::Interrupted);
         assert_eq!(exit(Failure::usage("x")), Exit::Usage);

@@ -11,14 +11,14 @@ use vault::engine::keys;
 use vault::id::VaultId;
 use vault::seal::KdfParams;
 use vault::seal::Purpose;
-use vault::seal::Secret;
-use vault::seal::recovery::RecoveryKey;
+use vault::seal::RecoveryKey;
 use vault::store::Delivery;
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::vault::CreateOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
+use vault::vault::create;
 
 use crate::cli::args::DeliveryArg;
 use crate::cli::args::InitArgs;
@@ -66,7 +66,7 @@ impl From<&Created> for CreatedJson {
                 Delivery::Direct => "direct",
                 Delivery::Synced => "synced",
             },
-            recovery_key: created.recovery_key.as_ref().map(RecoveryKey::format),
+            recovery_key: created.recovery_key.as_ref().map(|key| key.to_text().to_string()),
         }
     }
 }
@@ -100,7 +100,8 @@ pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure>
         None => guess_delivery(&place, &|path| path.exists()),
     };
     let password = password::new(context.password_sources(), &shown)?;
-    let recovery = new.recovery_key || offered(&password);
+    let wants_recovery_key = new.recovery_key || offered(&password);
+    let recovery_key = if wants_recovery_key { Some(generate()?) } else { None };
     let label = new.label.clone().unwrap_or_else(context::user_at_host);
     let store: Arc<dyn Store> = Arc::new(DirStore::create(&place)?);
     let options = CreateOptions {
@@ -109,15 +110,11 @@ pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure>
         kdf: kdf_params(new.kdf),
         params,
         delivery,
-        now: dates::now(),
+        now: dates::now_secs(),
+        recovery: recovery_key.as_ref().map(RecoveryKey::secret),
     };
-    let id = Vault::create(store.as_ref(), &options)?;
-    let mut created = Created { id, place: shown, delivery, recovery_key: None, password, store };
-    if recovery {
-        let vault = context.open_with(Arc::clone(&created.store), &created.password, None)?;
-        created.recovery_key = Some(add_recovery_key(&vault, "recovery key")?.0);
-    }
-    Ok(created)
+    let id = create::create(store.as_ref(), &options)?;
+    Ok(Created { id, place: shown, delivery, recovery_key, password, store })
 }
 
 /// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once.
@@ -137,7 +134,7 @@ pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<()
 /// Shows a recovery key, and waits until a person has written it down.
 pub fn tell_recovery_key(key: &RecoveryKey, person: bool, out: &mut Output) -> Result<(), Failure> {
     out.line("Recovery key:\n")?;
-    out.styled(Style::Bold, &format!("    {}", key.format()))?;
+    out.styled(Style::Bold, &format!("    {}", *key.to_text()))?;
     out.line(
         "\nIt opens the vault if the password is lost, for you and for anyone who finds it. It is shown only now:",
     )?;
@@ -151,17 +148,20 @@ pub fn tell_recovery_key(key: &RecoveryKey, person: bool, out: &mut Output) -> R
 
 /// Makes a recovery key and its slot.
 pub fn add_recovery_key(vault: &Vault, label: &str) -> Result<(RecoveryKey, vault::id::SlotId), Failure> {
-    let key = RecoveryKey::generate().map_err(|error| Failure::caused("cannot make a recovery key", &error))?;
-    let secret = Secret::Recovery(key.clone());
-    let slot = keys::add(vault, &secret, Purpose::Recovery, label, KdfParams::STANDARD, dates::now())?;
+    let key = generate()?;
+    let slot = keys::add(vault, &key.secret(), Purpose::Recovery, label, KdfParams::Standard, dates::now_secs())?;
     Ok((key, slot))
+}
+
+fn generate() -> Result<RecoveryKey, Failure> {
+    RecoveryKey::generate().map_err(|error| Failure::caused("cannot make a recovery key", &error))
 }
 
 /// The parameters behind a name.
 pub fn kdf_params(kdf: Kdf) -> KdfParams {
     match kdf {
-        Kdf::Standard => KdfParams::STANDARD,
-        Kdf::Strong => KdfParams::STRONG,
+        Kdf::Standard => KdfParams::Standard,
+        Kdf::Strong => KdfParams::Strong,
     }
 }
 

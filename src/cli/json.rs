@@ -277,7 +277,13 @@ pub struct SlotJson<'a> {
 impl<'a> SlotJson<'a> {
     /// The slot.
     pub fn new(slot: &'a SlotInfo, purpose: &'static str) -> Self {
-        Self { id: slot.id.to_string(), purpose, label: &slot.label, created: slot.created, copies: slot.copies.into() }
+        Self {
+            id: slot.id.to_string(),
+            purpose,
+            label: &slot.label,
+            created: dates::from_secs(slot.created),
+            copies: slot.copies,
+        }
     }
 }
 

@@ -86,8 +86,8 @@ fn list(context: &Context) -> Result<Exit, Failure> {
                 short(slot.id),
                 purpose(slot.purpose).to_owned(),
                 Shown(slot.label.as_bytes()).to_string(),
-                dates::shown(slot.created, &context.zone),
-                if u64::from(slot.copies) < COPIES { "one copy is damaged".to_owned() } else { "good".to_owned() },
+                dates::shown(dates::from_secs(slot.created), &context.zone),
+                if slot.copies < COPIES { "one copy is damaged".to_owned() } else { "good".to_owned() },
             ]
         };
         let mut lines = table::render(COLUMNS, &slots.iter().map(row).collect::<Vec<_>>(), out.width).into_iter();
@@ -108,14 +108,14 @@ fn add(context: &Context, new: &NewPasswordArgs, label: Option<String>) -> Resul
     let password = new_password(context, new)?;
     let label = label.unwrap_or_else(context::user_at_host);
     let slot =
-        keys::add(&vault, &password.secret(), Purpose::Password, &label, init::kdf_params(new.kdf), dates::now())?;
+        keys::add(&vault, &password.secret(), Purpose::Password, &label, init::kdf_params(new.kdf), dates::now_secs())?;
     added(context, slot, &format!("Added the password as key slot {}; the others stay valid.", short(slot)))
 }
 
 fn passwd(context: &Context, new: &NewPasswordArgs) -> Result<Exit, Failure> {
     let (vault, old) = context.open()?;
     let password = new_password(context, new)?;
-    let slot = keys::change(&vault, &old.secret(), &password.secret(), init::kdf_params(new.kdf), dates::now())?;
+    let slot = keys::change(&vault, &old.secret(), &password.secret(), init::kdf_params(new.kdf), dates::now_secs())?;
     added(context, slot, "The password is changed. Other passwords and recovery keys stay valid.")
 }
 
@@ -134,7 +134,7 @@ fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Fail
     let (key, slot) = init::add_recovery_key(&vault, label.unwrap_or("recovery key"))?;
     let mut out = Output::new();
     if context.global.json {
-        out.json(&AddedJson { slot: slot.to_string(), recovery_key: Some(key.format()) })?;
+        out.json(&AddedJson { slot: slot.to_string(), recovery_key: Some(key.to_text().to_string()) })?;
     } else {
         init::tell_recovery_key(&key, password.typed && io::stdout().is_terminal(), &mut out)?;
     }

@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use vault::path::Shown;
+use vault::progress::Progress;
 use vault::tree::Verdict;
 use vault::vault::SnapshotInfo;
 
@@ -40,7 +41,8 @@ struct ListJson<'a> {
 /// Runs `vault list`.
 pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let mut snapshots = vault.snapshots()?;
+    vault.findings().iter().for_each(|finding| context.screen.warn(&finding.to_string()));
+    let mut snapshots = vault.snapshots();
     let all = snapshots.len();
     snapshots.retain(|info| {
         select::matches(info, &args.filter)
@@ -65,7 +67,10 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
         }
         lines.try_for_each(|line| out.line(line))?;
     }
-    out.finish().map(|()| Exit::Done)
+    out.finish()?;
+    // A damaged record may be that of a snapshot, which the list then lacks.
+    let damaged = vault.bad_objects().iter().any(|bad| !bad.newer);
+    Ok(if damaged { Exit::Damage } else { Exit::Done })
 }
 
 fn render(snapshots: &[SnapshotInfo], zone: &TimeZone, width: Option<usize>) -> Vec<String> {

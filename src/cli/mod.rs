@@ -1,9 +1,10 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
-//! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`progress`], [`output`],
-//! [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what is meant ·
-//! [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`], [`browse`],
-//! [`restore`], [`key`], [`version`].
+//! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
+//! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
+//! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
+//! [`browse`], [`restore`], [`key`], [`version`].
+#![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
 mod units;
@@ -14,6 +15,7 @@ mod args;
 mod output;
 mod json;
 mod select;
+mod interrupt;
 mod progress;
 mod password;
 mod context;
@@ -81,6 +83,7 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         out.bytes(args::FIRST_HELP.as_bytes())?;
         return out.finish().map(|()| Exit::Done);
     };
+    interrupt::install();
     let context = Context::new(cli.global);
     match command {
         Command::Init(args) => init::run(&context, &args),

@@ -37,7 +37,11 @@ impl Output {
     pub fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Self { width: terminal.then(terminal_width), color: terminal && colors(), out: BufWriter::new(stdout) }
+        Self {
+            width: terminal.then(|| terminal_width(&stdout)),
+            color: terminal && colors(),
+            out: BufWriter::new(stdout),
+        }
     }
 
     /// Prints one line.
@@ -98,18 +102,18 @@ pub fn colors() -> bool {
         && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Columns of the terminal on standard output.
+/// Columns of a terminal.
 #[cfg(unix)]
-fn terminal_width() -> usize {
-    rustix::termios::tcgetwinsize(io::stdout())
+pub fn terminal_width(terminal: impl std::os::fd::AsFd) -> usize {
+    rustix::termios::tcgetwinsize(terminal)
         .ok()
         .map(|size| usize::from(size.ws_col))
         .filter(|&columns| columns > 0)
         .unwrap_or(WIDTH_DEFAULT)
 }
 
-/// Columns of the terminal on standard output.
+/// Columns of a terminal.
 #[cfg(not(unix))]
-fn terminal_width() -> usize {
+pub fn terminal_width<T>(_: T) -> usize {
     env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH_DEFAULT)
 }

@@ -12,11 +12,11 @@ use std::process::Command;
 use std::process::Stdio;
 
 use vault::seal::Secret;
-use vault::seal::recovery::RecoveryKey;
 use zeroize::Zeroizing;
 
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::interrupt;
 
 /// A password is the first line of a file or of a command's output, if that is not longer than this.
 const INPUT_LEN_MAX: u64 = 64 << 10;
@@ -45,10 +45,9 @@ pub struct Password {
 }
 
 impl Password {
-    /// The password, or the recovery key if it is one, as the vault takes it.
+    /// The password as the vault takes it; it finds out by itself if it is a recovery key.
     pub fn secret(&self) -> Secret {
-        let key = std::str::from_utf8(&self.text).ok().and_then(|text| RecoveryKey::parse(text).ok());
-        key.map_or_else(|| Secret::Password(self.text.clone()), Secret::Recovery)
+        Secret::Password(self.text.clone())
     }
 }
 
@@ -150,7 +149,7 @@ fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Fa
             "Give --{option}-file or --{option}-command, or set {variable}, {variable}_FILE or {variable}_COMMAND."
         )));
     }
-    let text = rpassword::prompt_password(question).map_err(|error| {
+    let text = interrupt::while_hidden(|| rpassword::prompt_password(question)).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return Failure::interrupted();
         }

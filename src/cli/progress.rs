@@ -1,11 +1,10 @@
-//! Progress on a terminal, warnings, and Ctrl-C.
+//! Progress on a terminal, and warnings.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
-use std::process;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -25,9 +24,10 @@ use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
 
-use crate::cli::error::Exit;
+use crate::cli::interrupt;
 use crate::cli::output;
 use crate::cli::output::Style;
+use crate::cli::table;
 use crate::cli::units;
 
 /// How often the bar is drawn.
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// Speed and time left are taken from this much of the past.
 const WINDOW: Duration = Duration::from_secs(8);
 /// Columns of the bar itself.
-const BAR_WIDTH: u64 = 20;
+const BAR_WIDTH: u64 = 10;
 
 /// How the library's messages are shown.
 #[derive(Debug, Clone, Copy)]
@@ -112,20 +112,16 @@ impl Screen {
         Self { shared, ticker }
     }
 
-    /// From now on, Ctrl-C (and the signals that ask a program to end) lets the work end in good order; a second one
-    /// ends it at once. Not earlier: while a password is typed, Ctrl-C must end the program.
+    /// From now on, Ctrl-C lets the work end in good order.
     pub fn watch_interrupts(&self) {
         let shared = Arc::clone(&self.shared);
-        let handler = move || {
-            if shared.stop.swap(true, Relaxed) {
-                process::exit(i32::from(Exit::Interrupted as u8));
-            }
-            if !shared.manner.json {
+        interrupt::end_gently(move || {
+            let first = !shared.stop.swap(true, Relaxed);
+            if first && !shared.manner.json {
                 shared.say("stopping ... (once more stops at once)");
             }
-        };
-        // It fails only if there is a handler already, which then does the same.
-        let _ = ctrlc::set_handler(handler);
+            first
+        });
     }
 
     /// Takes the bar away: the work is over, or something is to be asked.
@@ -201,7 +197,12 @@ fn tick(shared: &Shared) {
                 pace.add(now, numbers);
                 if now - *busy_since.get_or_insert(now) >= PATIENCE {
                     let bar = state.bar.get_or_insert_with(new_bar);
-                    bar.set_message(line(phase, numbers, &pace));
+                    bar.set_message(line(
+                        phase,
+                        numbers,
+                        &pace,
+                        output::terminal_width(io::stderr()).saturating_sub(3),
+                    ));
                     bar.tick();
                 }
             }
@@ -261,45 +262,51 @@ impl Pace {
     }
 }
 
-fn line(phase: Phase, numbers: Numbers, pace: &Pace) -> String {
-    let files = || match numbers.files_goal {
-        0 => units::counted(numbers.files, "file", "files"),
-        goal => format!("{} of {}", units::count(numbers.files.min(goal)), units::counted(goal, "file", "files")),
+/// What is known, the most wanted first; what does not fit into so many columns is left out.
+fn line(phase: Phase, numbers: Numbers, pace: &Pace, width: usize) -> String {
+    let parts = match phase {
+        Phase::Catalogue if numbers.files_goal > 0 => vec![
+            "reading what is new in the vault:".to_owned(),
+            format!("{} of {}", units::count(numbers.files), units::count(numbers.files_goal)),
+        ],
+        Phase::Catalogue => vec!["reading what is new in the vault".to_owned()],
+        Phase::Plan => vec!["looking up what is needed".to_owned()],
+        Phase::Publish => vec!["writing the last of it".to_owned()],
+        Phase::Snapshot | Phase::Restore | Phase::Check | Phase::Collect => measured(numbers, pace),
     };
-    match phase {
-        Phase::Catalogue => {
-            let of = numbers.files_goal;
-            let part = if of > 0 {
-                format!(": {} of {}", units::count(numbers.files), units::count(of))
-            } else {
-                String::new()
-            };
-            format!("reading what is new in the vault{part}")
+    let mut line = String::new();
+    for part in parts {
+        let gap = if line.is_empty() { "" } else { "  " };
+        if table::width(&line) + gap.len() + table::width(&part) > width {
+            break;
         }
-        Phase::Plan => "looking up what is needed".to_owned(),
-        Phase::Publish => "writing the last of it".to_owned(),
-        Phase::Snapshot | Phase::Restore | Phase::Check | Phase::Collect => {
-            let mut parts = vec![files()];
-            let bytes = units::size(numbers.bytes);
-            if numbers.bytes_goal > 0 {
-                parts.insert(0, bar(numbers.bytes, numbers.bytes_goal));
-                parts.push(format!("{bytes} of {}", units::size(numbers.bytes_goal)));
-            } else {
-                parts.push(bytes);
-            }
-            if let Some(speed) = pace.per_second(|numbers| numbers.read) {
-                parts.push(format!("{}/s", units::size(speed)));
-            }
-            if numbers.unchanged > 0 {
-                parts.push(format!("{} unchanged", units::count(numbers.unchanged)));
-            }
-            let left = numbers.bytes_goal.saturating_sub(numbers.bytes);
-            if let Some(speed) = pace.per_second(|numbers| numbers.bytes).filter(|&speed| speed > 0 && left > 0) {
-                parts.push(format!("{} left", units::clock(Duration::from_secs(left / speed))));
-            }
-            parts.join("  ")
-        }
+        line += gap;
+        line += &part;
     }
+    line
+}
+
+fn measured(numbers: Numbers, pace: &Pace) -> Vec<String> {
+    let mut parts = Vec::new();
+    let bytes = units::size(numbers.bytes);
+    if numbers.bytes_goal > 0 {
+        parts.push(bar(numbers.bytes, numbers.bytes_goal));
+        let left = numbers.bytes_goal.saturating_sub(numbers.bytes);
+        if let Some(speed) = pace.per_second(|numbers| numbers.bytes).filter(|&speed| speed > 0 && left > 0) {
+            parts.push(format!("{} left", units::clock(Duration::from_secs(left / speed))));
+        }
+        parts.push(format!("{bytes} of {}", units::size(numbers.bytes_goal)));
+    } else {
+        parts.push(bytes);
+    }
+    parts.push(units::counted(numbers.files, "file", "files"));
+    if let Some(speed) = pace.per_second(|numbers| numbers.read) {
+        parts.push(format!("{}/s", units::size(speed)));
+    }
+    if numbers.unchanged > 0 {
+        parts.push(format!("{} unchanged", units::count(numbers.unchanged)));
+    }
+    parts
 }
 
 /// `[=====>    ]  35 %`. A goal may be an estimate, so it is never reached before the work is over.
@@ -319,7 +326,7 @@ fn bar(done: u64, goal: u64) -> String {
 mod tests {
     use super::*;
 
-    fn check(phase: Phase, goals: (u64, u64), secs: u64, expected: &str) {
+    fn check(phase: Phase, goals: (u64, u64), secs: u64, width: usize, expected: &str) {
         let start = Instant::now();
         let mut pace = Pace::default();
         pace.add(start, Numbers::default());
@@ -332,26 +339,19 @@ mod tests {
             bytes_goal: goals.1,
         };
         pace.add(start + Duration::from_secs(secs), numbers);
-        assert_eq!(line(phase, numbers, &pace), expected);
+        assert_eq!(line(phase, numbers, &pace, width), expected);
     }
 
     #[test]
     fn the_line_says_what_is_known() {
-        check(Phase::Snapshot, (0, 0), 0, "1,200 files  300.0 MiB  1,000 unchanged");
-        check(Phase::Snapshot, (0, 0), 4, "1,200 files  300.0 MiB  25.0 MiB/s  1,000 unchanged");
-        check(
-            Phase::Restore,
-            (4800, 1200 << 20),
-            4,
-            "[=====>              ] 25 %  1,200 of 4,800 files  300.0 MiB of 1.2 GiB  25.0 MiB/s  1,000 unchanged  0:12 left",
-        );
-        check(
-            Phase::Snapshot,
-            (1000, 1 << 20),
-            4,
-            "[===================>] 99 %  1,000 of 1,000 files  300.0 MiB of 1.0 MiB  25.0 MiB/s  1,000 unchanged",
-        );
-        check(Phase::Catalogue, (2000, 0), 4, "reading what is new in the vault: 1,200 of 2,000");
+        check(Phase::Snapshot, (0, 0), 0, 80, "300.0 MiB  1,200 files  1,000 unchanged");
+        check(Phase::Snapshot, (0, 0), 4, 80, "300.0 MiB  1,200 files  25.0 MiB/s  1,000 unchanged");
+        let all = "[==>       ] 25 %  0:12 left  300.0 MiB of 1.2 GiB  1,200 files  25.0 MiB/s";
+        check(Phase::Restore, (4800, 1200 << 20), 4, 77, all);
+        check(Phase::Restore, (4800, 1200 << 20), 4, 40, &all[..28]);
+        let over = "[=========>] 99 %  300.0 MiB of 1.0 MiB  1,200 files  25.0 MiB/s  1,000 unchanged";
+        check(Phase::Snapshot, (1000, 1 << 20), 4, 200, over);
+        check(Phase::Catalogue, (2000, 0), 4, 80, "reading what is new in the vault:  1,200 of 2,000");
     }
 
     #[test]

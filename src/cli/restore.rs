@@ -36,7 +36,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         None => Target::InPlace,
     };
     let (vault, _) = context.open()?;
-    let snapshots = vault.snapshots()?;
+    let snapshots = vault.snapshots();
     let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
     let path = wanted.path.as_deref().map(|path| select::inside(&info.body.roots, path));
     let options = RestoreOptions {

@@ -177,6 +177,7 @@ pub mod tests {
             id: ObjectName::new(bytes),
             client: ClientId::new([9; 16]),
             number: 1,
+            pinned: false,
             body: Snapshot {
                 time: Time { secs, nanos: 0 },
                 source: source.into(),

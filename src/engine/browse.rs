@@ -314,9 +314,8 @@ pub fn cat(
 ) -> Result<u64, BrowseError> {
     let mut trees = reader(vault)?;
     let entry = find(&mut trees, info, path)?;
-    let content = match (&entry.content, entry.kind) {
-        (Some(content), FileKind::File) => content,
-        _ => return Err(BrowseError::NotAFile { path: Shown(path).to_string() }),
+    let (Some(content), FileKind::File) = (&entry.content, entry.kind) else {
+        return Err(BrowseError::NotAFile { path: Shown(path).to_string() });
     };
     let failed = |error: ReadError| BrowseError::read(path, error);
     let mut layout = Layout::new(&entry);

@@ -8,3 +8,4 @@ pub mod restore;
 pub mod browse;
 pub mod exclude;
 pub(crate) mod sparse;
+pub mod keys;

@@ -185,7 +185,7 @@ pub fn snapshot(
         let confirm = |vault: &Vault| needed.is_subset(&usable_packs(vault));
         let id = vault.publish(
             RecordBody::Snapshot(Box::new(body.clone())),
-            options.time,
+            (options.clock)(),
             session.as_ref(),
             confirm,
             progress,
@@ -504,7 +504,9 @@ fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream
 fn store_links(depot: &Depot<'_>, links: impl Iterator<Item = Links>) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
     let mut groups: Vec<Vec<Vec<u8>>> = links.map(|links| links.paths).filter(|paths| paths.len() > 1).collect();
-    groups.iter_mut().for_each(|paths| paths.sort_unstable());
+    for paths in &mut groups {
+        paths.sort_unstable();
+    }
     groups.sort_unstable();
     let mut stream = StreamWriter::default();
     for paths in groups {

@@ -113,8 +113,9 @@ impl Chains {
 
     /// For each client, the highest number up to which all its records are there: what a new record acknowledges.
     pub fn seen(&self) -> Vec<(ClientId, u64)> {
-        let complete =
-            |records: &BTreeMap<u64, Vec<Link>>| (1..).take_while(|number| records.contains_key(number)).count();
+        let complete = |records: &BTreeMap<u64, Vec<Link>>| {
+            records.keys().zip(1..).take_while(|(number, want)| *number == want).count()
+        };
         self.clients.iter().map(|(client, records)| (*client, complete(records) as u64)).collect()
     }
 

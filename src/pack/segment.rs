@@ -103,7 +103,7 @@ pub fn open_segment(
     let mut plain = Vec::with_capacity(sealed.len());
     opener.open_segment(number, sealed, &mut plain).map_err(|error| PackError::open(object.to_string(), &error))?;
     let mut segment = Segment::default();
-    let (method, raw_len, lengths, payload) =
+    let Body { method, raw_len, lengths, payload } =
         read_body(&plain).map_err(|error| damaged(format!("segment {number}: {error}")))?;
     decompressor
         .decompress(method, payload, raw_len as usize, &mut segment.raw)
@@ -125,13 +125,29 @@ pub fn open_segment(
     Ok(segment)
 }
 
-/// Splits the plaintext of a segment's body into method, raw length, lengths of the chunks, and payload.
-pub fn read_body(plain: &[u8]) -> Result<(Method, u32, Vec<u32>, &[u8]), DecodeError> {
+/// Splits the plaintext of a segment's body.
+///
+/// # Errors
+/// If anything is malformed or over its limit.
+pub fn read_body(plain: &[u8]) -> Result<Body<'_>, DecodeError> {
     let mut reader = Reader::new(plain);
     let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
     let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
     let lengths = read_lengths(&mut reader, raw_len)?;
-    Ok((method, raw_len, lengths, reader.rest()))
+    Ok(Body { method, raw_len, lengths, payload: reader.rest() })
+}
+
+/// The plaintext of a segment's body, split into its parts.
+#[derive(Debug)]
+pub struct Body<'b> {
+    /// How the payload is compressed.
+    pub method: Method,
+    /// Sum of the lengths of the chunks.
+    pub raw_len: u32,
+    /// Length of each chunk.
+    pub lengths: Vec<u32>,
+    /// The chunks end to end, compressed.
+    pub payload: &'b [u8],
 }
 
 impl SealedBody {

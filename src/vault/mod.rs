@@ -23,7 +23,7 @@ use crate::log::{Chains, Finding, RecordBody, RecordError};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError};
 use crate::store::{Delivery, Store, StoreError};
-use crate::tree::Snapshot;
+use crate::tree::{Snapshot, Time};
 
 /// Why a vault could not be made, opened or written to.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +232,8 @@ impl Vault {
         self.log().foreign.clone()
     }
 
-    /// The snapshots that are not forgotten: by time, and those of one client always in the order in which it took them.
+    /// The snapshots that are not forgotten, in the order in which they were taken: those of one client by the numbers of
+    /// their records, whatever its clock said; between clients by their clocks.
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
         let log = self.log();
         let mut forgotten = std::collections::HashSet::new();
@@ -244,23 +245,27 @@ impl Vault {
                 _ => {}
             }
         }
-        let mut snapshots: Vec<SnapshotInfo> = log
-            .chains
-            .links()
-            .filter(|link| !forgotten.contains(&link.name))
-            .filter_map(|link| match &link.record.body {
-                RecordBody::Snapshot(body) => Some(SnapshotInfo {
-                    id: link.name,
-                    client: link.record.client,
-                    number: link.record.number,
-                    pinned: pins.get(&link.name).copied().unwrap_or(false),
-                    body: Snapshot::clone(body),
-                }),
-                _ => None,
-            })
-            .collect();
-        snapshots.sort_by(|a, b| (a.body.time, a.client, a.number).cmp(&(b.body.time, b.client, b.number)));
-        snapshots
+        let mut snapshots = Vec::new();
+        for records in log.chains.clients.values() {
+            let mut latest = Time::default();
+            for link in records.values().flatten() {
+                latest = latest.max(link.record.time);
+                if let RecordBody::Snapshot(body) = &link.record.body
+                    && !forgotten.contains(&link.name)
+                {
+                    let info = SnapshotInfo {
+                        id: link.name,
+                        client: link.record.client,
+                        number: link.record.number,
+                        pinned: pins.get(&link.name).copied().unwrap_or(false),
+                        body: Snapshot::clone(body),
+                    };
+                    snapshots.push((latest, info));
+                }
+            }
+        }
+        snapshots.sort_by_key(|(time, info)| (*time, info.client, info.number));
+        snapshots.into_iter().map(|(_, info)| info).collect()
     }
 
     /// The snapshot with this id, if it is not forgotten.

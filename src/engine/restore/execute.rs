@@ -11,7 +11,7 @@ use crate::engine::restore::RestoreError;
 use crate::engine::restore::compare;
 use crate::engine::restore::links::Links;
 use crate::engine::restore::run::{Halt, Run, fatal, lock};
-use crate::engine::restore::special::temporary_name;
+use crate::engine::restore::special::{put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
 use crate::fs::TargetFile;
 use crate::pack::segment::Segment;
@@ -377,7 +377,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 run.tally.files_verified.fetch_add(1, Relaxed);
             }
             if let Some(name) = &state.temporary {
-                run.put_in_place(&dir, name, &task.name)?;
+                put_in_place(&dir, name, &task.name)?;
                 state.temporary = None;
             }
             if let Some(group) = task.group {

@@ -11,7 +11,7 @@ use crate::engine::restore::execute::FinishError;
 use crate::engine::restore::place::Places;
 use crate::engine::restore::run::{Halt, Run, lock};
 use crate::engine::restore::select::Picked;
-use crate::engine::restore::special::temporary_name;
+use crate::engine::restore::special::{put_in_place, temporary_name};
 use crate::engine::restore::task::Identity;
 use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
 use crate::limits::ENTRY_LEN_MAX;
@@ -48,7 +48,6 @@ struct State {
     /// By hash.
     members: Vec<Row>,
     groups: Vec<Group>,
-    linked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -378,7 +377,7 @@ impl Linker<'_, '_> {
         let linked = if there.is_some() {
             let temporary = temporary_name()?;
             self.link_or_copy(&from, &from_name, &stat, &dir, &temporary).and_then(|()| {
-                self.run.put_in_place(&dir, &temporary, &name).inspect_err(|_| {
+                put_in_place(&dir, &temporary, &name).inspect_err(|_| {
                     let _ = dir.remove_file(&temporary);
                 })
             })

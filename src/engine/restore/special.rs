@@ -130,7 +130,7 @@ impl Run<'_> {
             }
             let temporary = temporary_name()?;
             make(&dir, &temporary, entry)?;
-            if let Err(error) = self.put_in_place(&dir, &temporary, name) {
+            if let Err(error) = put_in_place(&dir, &temporary, name) {
                 // What cannot be put in place must not stay under its other name.
                 let _ = dir.remove_file(&temporary);
                 return Err(error);
@@ -141,16 +141,6 @@ impl Run<'_> {
         let problems = dir.set_metadata(name, &meta);
         let stat = dir.stat_at(name)?.ok_or(io::ErrorKind::NotFound)?;
         Ok((Identity::of(&stat), problems))
-    }
-
-    /// Gives something its final name, over whatever has that name.
-    pub(super) fn put_in_place(&self, dir: &TargetDir, temporary: &[u8], name: &[u8]) -> io::Result<()> {
-        match dir.rename(temporary, name) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.unlock_at(name).is_ok() => {
-                dir.rename(temporary, name)
-            }
-            result => result,
-        }
     }
 
     /// Deletes something that the snapshot does not have, unless it is not in the selection.
@@ -194,6 +184,16 @@ impl Run<'_> {
             }
         }
         Ok(false)
+    }
+}
+
+/// Gives something its final name, over whatever has that name.
+pub(super) fn put_in_place(dir: &TargetDir, temporary: &[u8], name: &[u8]) -> io::Result<()> {
+    match dir.rename(temporary, name) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.unlock_at(name).is_ok() => {
+            dir.rename(temporary, name)
+        }
+        result => result,
     }
 }
 

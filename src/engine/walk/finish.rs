@@ -66,10 +66,14 @@ impl Walk<'_> {
             match &folder.parent {
                 Parent::Top(top) => return self.put_top(*top, Some(entry)),
                 Parent::Page(parent, slot) => {
+                    let parent = parent.clone();
                     let mut bytes = Vec::new();
                     self.encode(&entry, &folder.path, &mut bytes);
-                    lock(&parent.slots)[*slot].stat.entry = bytes;
-                    let parent = parent.clone();
+                    {
+                        let slot = &mut lock(&parent.slots)[*slot];
+                        slot.reused = slot.stat.entry == bytes;
+                        slot.stat.entry = bytes;
+                    }
                     page = parent;
                 }
             }
@@ -83,9 +87,11 @@ impl Walk<'_> {
         // What could not be read, or was left out at the last moment, has no entry.
         slots.retain(|slot| !slot.stat.entry.is_empty());
         let mut bytes = Vec::with_capacity(slots.iter().map(|slot| slot.stat.entry.len()).sum());
-        slots.iter().for_each(|slot| bytes.extend_from_slice(&slot.stat.entry));
+        for slot in &slots {
+            bytes.extend_from_slice(&slot.stat.entry);
+        }
         let same = slots.iter().all(|slot| slot.reused) && slots.len() == page.old_entries && page.old_rows.len() <= 1;
-        let keep = same && page.reused_session && folder.key == folder.old_key;
+        let keep = same && page.old_trusted && folder.key == folder.old_key;
         let first = slots.first().map(|slot| slot.stat.name.clone());
         let row = StatRow { session: self.session, entries: slots.into_iter().map(|slot| slot.stat).collect() };
         let mut state = lock(&folder.state);

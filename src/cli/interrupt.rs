@@ -1,0 +1,90 @@
+//! Ctrl-C, and the other signals that ask a program to end.
+//!
+//! At first they end the program at once. When long work begins, the first one asks it to end in good order, and only
+//! the second ends it at once. While a password is typed the terminal does not show what is typed, and must be told to
+//! do so again before the program ends.
+
+use std::io;
+use std::io::Write;
+use std::process;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::cli::error::Exit;
+
+/// What long work does when it is asked to end; it says whether it was asked for the first time.
+type Stop = Box<dyn Fn() -> bool + Send>;
+
+struct State {
+    stop: Option<Stop>,
+    terminal: Option<Terminal>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { stop: None, terminal: None });
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins to handle the signals. Where some are ignored on purpose (`nohup`), all stay as they are: what is stored
+/// survives any end of the program.
+pub fn install() {
+    let _ = ctrlc::try_set_handler(|| {
+        let mut state = state();
+        if let Some(terminal) = state.terminal.take() {
+            terminal.restore();
+            let _ = writeln!(io::stderr());
+        } else if state.stop.as_ref().is_some_and(|stop| stop()) {
+            return;
+        }
+        process::exit(i32::from(Exit::Interrupted as u8));
+    });
+}
+
+/// From now on, the first signal calls this instead of ending the program.
+pub fn end_gently(stop: impl Fn() -> bool + Send + 'static) {
+    state().stop = Some(Box::new(stop));
+}
+
+/// Runs something that asks for a password.
+pub fn while_hidden<T>(prompt: impl FnOnce() -> T) -> T {
+    state().terminal = Terminal::save();
+    let result = prompt();
+    state().terminal = None;
+    result
+}
+
+/// The settings of the terminal.
+#[cfg(unix)]
+struct Terminal {
+    file: std::fs::File,
+    settings: rustix::termios::Termios,
+}
+
+#[cfg(unix)]
+impl Terminal {
+    fn save() -> Option<Self> {
+        let file = std::fs::File::open("/dev/tty").ok()?;
+        let settings = rustix::termios::tcgetattr(&file).ok()?;
+        Some(Self { file, settings })
+    }
+
+    fn restore(self) {
+        // If the terminal has gone, there is nothing to restore.
+        let _ = rustix::termios::tcsetattr(&self.file, rustix::termios::OptionalActions::Now, &self.settings);
+    }
+}
+
+/// Elsewhere the terminal restores itself.
+#[cfg(not(unix))]
+struct Terminal;
+
+#[cfg(not(unix))]
+impl Terminal {
+    fn save() -> Option<Self> {
+        Some(Self)
+    }
+
+    fn restore(self) {}
+}
