@@ -183,6 +183,24 @@ fn make_files(top: &Path) {
     }
 }
 
+/// Whatever a test calls a vector is printed in SPEC.md.
+#[test]
+fn the_spec_prints_the_vectors() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let plain = |text: &str| text.split_whitespace().collect::<String>();
+    let spec = plain(&fs::read_to_string(top.join("SPEC.md")).unwrap());
+    let mut count = 0;
+    for (path, bytes) in contents(&top.join("src")) {
+        let source = String::from_utf8_lossy(&bytes).replace("\\\n", " ");
+        for vector in source.split("const VECTOR_").skip(1) {
+            let value = plain(vector.split('"').nth(1).unwrap());
+            assert!(spec.contains(&value), "{}: VECTOR_{}", path.display(), &vector[..40]);
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count} vectors");
+}
+
 #[test]
 fn the_reader_written_from_the_spec_finds_everything() {
     let Some(python) = python() else { return };
@@ -201,7 +219,7 @@ fn the_reader_written_from_the_spec_finds_everything() {
         let listed = read(python, &[&scene.store(), "list"]);
         let ids: Vec<&str> = listed.lines().map(|line| line.split('\t').next().unwrap()).collect();
         assert_eq!(ids, [&first, &second]);
-        assert!(listed.contains("2023-11-14T22:13:20+00:00\tfiles\t"), "{listed}");
+        assert!(listed.contains("2023-11-14T22:13:20Z\tfiles\t"), "{listed}");
         assert_eq!(scene.extract(python, &first, "files"), before);
         assert_eq!(scene.extract(python, "latest", "/files/"), after);
         let one = |path: &str| scene.extract(python, &first[..8], path).into_values().next().unwrap();
