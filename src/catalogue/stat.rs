@@ -247,12 +247,17 @@ impl Reader {
         Ok(self.stat.stat.range(low.as_slice()..=high.as_slice())?.next().transpose()?.is_some())
     }
 
-    /// The rows of a folder that may hold entries from `first` to `last` (names, both included), in order. Damaged rows are
-    /// passed over: their files are read again.
+    /// The rows of a folder that may hold entries from `first` to `last` (names, both included), in order, each with the
+    /// name that it is stored under. Damaged rows are passed over: their files are read again.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn rows(&self, folder: &FolderKey, first: &[u8], last: &[u8]) -> Result<Vec<StatRow>, CatalogueError> {
+    pub fn rows(
+        &self,
+        folder: &FolderKey,
+        first: &[u8],
+        last: &[u8],
+    ) -> Result<Vec<(Vec<u8>, StatRow)>, CatalogueError> {
         let (low, high) = (row_key(folder, b""), row_key(folder, last));
         let from = row_key(folder, first);
         let mut rows = Vec::new();
@@ -262,7 +267,8 @@ impl Reader {
         drop(before);
         for row in self.stat.stat.range(start.as_slice()..=high.as_slice())? {
             let (key, bytes) = row?;
-            rows.extend(StatRow::decode(&self.key, key.value(), bytes.value()));
+            let name = key.value().get(low.len()..).unwrap_or_default().to_vec();
+            rows.extend(StatRow::decode(&self.key, key.value(), bytes.value()).map(|row| (name, row)));
         }
         Ok(rows)
     }

@@ -425,7 +425,7 @@ password can still read the vault: the key that seals the data stays the same.")
     },
     /// Change the password that was given
     #[command(after_help = "\
-The password that opened the vault is replaced by the new one; others stay valid.
+The password that opens the vault is replaced by the new one; others stay valid.
 
 The new password comes from the first of: --new-password-file,
 --new-password-command, VAULT_NEW_PASSWORD, the terminal.")]

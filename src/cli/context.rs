@@ -121,7 +121,8 @@ impl Context {
         let vault = vault?;
         for bad in vault.bad_objects() {
             let hint = if bad.newer { "it was written by a newer vault" } else { "all else can still be used" };
-            self.screen.warn(&format!("{}: {} ({hint})", bad.object, bad.what));
+            let what = if bad.what.contains(&bad.object) { bad.what } else { format!("{}: {}", bad.object, bad.what) };
+            self.screen.warn(&format!("{what} ({hint})"));
         }
         for path in vault.foreign() {
             self.screen.detail(&format!("{path} lies in the vault's folder, but is not part of it"));

@@ -294,7 +294,7 @@ fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &m
         out.line(format_args!("  read       {}", units::size(body.bytes_read)))?;
         if !args.dry_run {
             out.line(format_args!(
-                "  stored     {} of new data, {} after compression",
+                "  stored     {} of new data; the vault grew by {}",
                 units::size(body.bytes_new),
                 units::size(body.bytes_stored)
             ))?;

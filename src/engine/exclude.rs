@@ -91,6 +91,11 @@ impl Rules {
         Ok(Self { innermost: Some(Arc::new(Level { matcher, skip, outer: self.innermost.clone() })) })
     }
 
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.innermost.is_none()
+    }
+
     /// Whether a path below the root is left out.
     pub fn exclude(&self, path: &[u8], is_folder: bool) -> bool {
         let mut level = self.innermost.as_deref();
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let error = Rules::new(&["a[".to_owned()], Path::new("/r")).unwrap_err();
-        assert!(error.to_string().contains("a["), "{error}");
+        let error = Rules::new(&["a{".to_owned()], Path::new("/r")).unwrap_err();
+        assert!(error.to_string().contains("a{"), "{error}");
     }
 }

@@ -66,10 +66,14 @@ impl Walk<'_> {
             match &folder.parent {
                 Parent::Top(top) => return self.put_top(*top, Some(entry)),
                 Parent::Page(parent, slot) => {
+                    let parent = parent.clone();
                     let mut bytes = Vec::new();
                     self.encode(&entry, &folder.path, &mut bytes);
-                    lock(&parent.slots)[*slot].stat.entry = bytes;
-                    let parent = parent.clone();
+                    {
+                        let slot = &mut lock(&parent.slots)[*slot];
+                        slot.reused = slot.stat.entry == bytes;
+                        slot.stat.entry = bytes;
+                    }
                     page = parent;
                 }
             }
@@ -87,7 +91,7 @@ impl Walk<'_> {
             bytes.extend_from_slice(&slot.stat.entry);
         }
         let same = slots.iter().all(|slot| slot.reused) && slots.len() == page.old_entries && page.old_rows.len() <= 1;
-        let keep = same && page.reused_session && folder.key == folder.old_key;
+        let keep = same && page.old_trusted && folder.key == folder.old_key;
         let first = slots.first().map(|slot| slot.stat.name.clone());
         let row = StatRow { session: self.session, entries: slots.into_iter().map(|slot| slot.stat).collect() };
         let mut state = lock(&folder.state);

@@ -158,6 +158,7 @@ struct Folder {
     root_len: usize,
     depth: usize,
     root_dev: u64,
+    dev: u64,
     local: bool,
     key: FolderKey,
     /// Where its rows were before, if it was renamed.
@@ -185,16 +186,19 @@ struct Page {
     /// Entries that are not finished, and one for the thread that reads the page.
     outstanding: AtomicUsize,
     slots: Mutex<Vec<Slot>>,
-    /// First names of the rows that this page was compared with, and whether it may differ from them.
+    /// Names under which the rows are stored that this page was compared with.
     old_rows: Vec<Vec<u8>>,
+    /// How many entries they have.
     old_entries: usize,
-    reused_session: bool,
+    /// Whether all of them are believed as they are.
+    old_trusted: bool,
 }
 
 /// One entry of a page.
 struct Slot {
+    /// What will be remembered. While a folder is read, its entry is the one that it had before.
     stat: StatEntry,
-    /// Taken from the row without a change.
+    /// The same as it was remembered.
     reused: bool,
 }
 
@@ -302,6 +306,7 @@ impl<'a> Walk<'a> {
                 root_len: name.len() + 1,
                 depth: 0,
                 root_dev: stat.dev,
+                local: None,
                 key,
                 old_key: key,
             };
@@ -453,7 +458,8 @@ impl<'a> Walk<'a> {
         Ok(Arc::new(Folder {
             parent,
             entry: Mutex::new(Some(entry)),
-            local: dir.is_local(),
+            local: place.local.unwrap_or_else(|| dir.is_local()),
+            dev: stat.dev,
             dir,
             path: place.path,
             root_len: place.root_len,
@@ -487,6 +493,8 @@ struct Place {
     root_len: usize,
     depth: usize,
     root_dev: u64,
+    /// Whether files may be mapped, if that is known.
+    local: Option<bool>,
     key: FolderKey,
     old_key: FolderKey,
 }

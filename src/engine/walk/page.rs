@@ -31,6 +31,16 @@ const SHARED_LEN: u64 = 32 << 20;
 /// Files below this size that change while they are read are read again.
 const RETRY_MAX: u64 = 64 << 20;
 
+impl Folder {
+    /// Whether the rules leave a name in this folder out.
+    fn is_excluded(&self, name: &[u8], is_folder: bool) -> bool {
+        !self.rules.is_empty() && {
+            let path = join(&self.path, name);
+            self.rules.exclude(path.get(self.root_len..).unwrap_or_default(), is_folder)
+        }
+    }
+}
+
 impl<'a> Walk<'a> {
     /// Reads one page of a folder: compares it with its rows, and spawns what has to be read.
     pub(super) fn read_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, index: usize)
@@ -46,10 +56,9 @@ impl<'a> Walk<'a> {
             scope.spawn(move |scope| self.read_page(scope, &folder, index + 1));
         }
         let range = folder.pages[index].clone();
-        let rows = self.old_rows(folder, &range);
-        let old_rows = rows.iter().filter_map(|row| row.entries.first().map(|entry| entry.name.clone())).collect();
-        let reused_session = rows.iter().all(|row| self.trusted.contains(&row.session));
-        let old_entries = rows.iter().map(|row| row.entries.len()).sum();
+        let (rows, old_entries) = self.old_rows(folder, &range);
+        let old_rows = rows.iter().map(|(name, _)| name.clone()).collect();
+        let old_trusted = rows.iter().all(|(_, row)| self.trusted.contains(&row.session));
         let mut old = Joined::new(rows, &self.trusted);
         let page = Arc::new(Page {
             folder: folder.clone(),
@@ -58,7 +67,7 @@ impl<'a> Walk<'a> {
             slots: Mutex::new(Vec::with_capacity(range.len())),
             old_rows,
             old_entries,
-            reused_session,
+            old_trusted,
         });
         let mut slots = Vec::with_capacity(range.len());
         let mut folders = Vec::new();
@@ -67,7 +76,8 @@ impl<'a> Walk<'a> {
             let name = folder.names.get(number);
             let Some(stat) = self.look(folder, name) else { continue };
             let remembered = old.take(name);
-            let same = remembered.as_ref().filter(|(entry, _)| self.is_unchanged(entry, &stat));
+            let was_there = remembered.is_some();
+            let same = remembered.filter(|(entry, _)| self.is_unchanged(entry, &stat));
             let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
             let mut slot = Slot {
                 stat: StatEntry {
@@ -83,8 +93,11 @@ impl<'a> Walk<'a> {
             };
             let slot_index = slots.len();
             if stat.kind == FileKind::Directory {
-                let known =
-                    same.and_then(|(entry, _)| decode_entry(&entry.entry).ok().flatten()).map(|(entry, _)| entry);
+                let mut known = None;
+                if let Some((remembered, _)) = same {
+                    known = decode_entry(&remembered.entry).ok().flatten().map(|(entry, _)| entry);
+                    slot.stat = remembered;
+                }
                 folders.push((slot_index, stat, known));
                 slots.push(slot);
                 continue;
@@ -96,16 +109,15 @@ impl<'a> Walk<'a> {
                 lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path());
             }
             let reusable = same.filter(|(entry, trusted)| *trusted || self.is_stored(&entry.entry));
-            if let Some((entry, _)) = reusable {
-                slot.stat.entry.clone_from(&entry.entry);
-                slot.reused = slot.stat.inode == entry.inode;
+            if let Some((remembered, _)) = reusable {
+                slot = Slot { stat: remembered, reused: true };
                 self.found.files_unchanged.fetch_add(1, Relaxed);
                 self.progress.counters().files_unchanged.fetch_add(1, Relaxed);
                 self.progress.counters().add(1, stat.size);
                 slots.push(slot);
                 continue;
             }
-            let counter = if remembered.is_some() { &self.found.files_changed } else { &self.found.files_new };
+            let counter = if was_there { &self.found.files_changed } else { &self.found.files_new };
             counter.fetch_add(1, Relaxed);
             if stat.kind == FileKind::File {
                 files.push((slot_index, stat));
@@ -133,38 +145,38 @@ impl<'a> Walk<'a> {
         self.leave(&page);
     }
 
-    /// The rows that may speak of a page.
-    fn old_rows(&self, folder: &Folder, range: &Range<usize>) -> Vec<StatRow> {
+    /// The rows that may speak of a page, with only the entries that lie in it, and how many entries they had.
+    fn old_rows(&self, folder: &Folder, range: &Range<usize>) -> (Vec<(Vec<u8>, StatRow)>, usize) {
         if range.is_empty() {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let (first, last) = (folder.names.get(range.start), folder.names.get(range.end - 1));
         match self.depot.reader().rows(&folder.old_key, first, last) {
             Ok(mut rows) => {
                 let bounds = |entry: &StatEntry| entry.name.as_slice() >= first && entry.name.as_slice() <= last;
-                for row in &mut rows {
+                // Entries beyond the page count too: a row that has some is not the row of this page.
+                let entries = rows.iter().map(|(_, row)| row.entries.len()).sum();
+                for (_, row) in &mut rows {
                     row.entries.retain(bounds);
                 }
-                rows.retain(|row| !row.entries.is_empty());
-                rows
+                (rows, entries)
             }
             Err(error) => {
                 self.depot.fail(error.into());
-                Vec::new()
+                (Vec::new(), 0)
             }
         }
     }
 
     /// Looks at one name; `None` if it is left out.
     fn look(&self, folder: &Folder, name: &[u8]) -> Option<Stat> {
-        let path = join(&folder.path, name);
-        let below = path.get(folder.root_len..).unwrap_or_default();
+        let path = || join(&folder.path, name);
         let stat = match folder.dir.stat_at(name) {
             Ok(stat) => stat,
             // It was deleted since the folder was read: so it is not in the snapshot.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                self.skip(&path, error, false);
+                self.skip(&path(), error, false);
                 return None;
             }
         };
@@ -172,8 +184,8 @@ impl<'a> Walk<'a> {
         let is_large = self.exclude.larger_than.is_some_and(|limit| stat.kind == FileKind::File && stat.size > limit);
         let is_nodump = self.exclude.nodump && stat.flags & flags::NODUMP != 0;
         let is_own = is_folder && self.never.contains(&(stat.dev, stat.ino));
-        if is_large || is_nodump || is_own || folder.rules.exclude(below, is_folder) {
-            self.progress.detail(&format!("left out: {}", Shown(&path)));
+        if is_large || is_nodump || is_own || folder.is_excluded(name, is_folder) {
+            self.progress.detail(&format!("left out: {}", Shown(&path())));
             return None;
         }
         Some(stat)
@@ -275,6 +287,7 @@ impl<'a> Walk<'a> {
             root_len: parent.root_len,
             depth: parent.depth + 1,
             root_dev: parent.root_dev,
+            local: (now.dev == parent.dev).then_some(parent.local),
             key: child_key(&parent.key, &name),
             old_key: child_key(&parent.old_key, &name),
             path: path.clone(),
@@ -454,12 +467,14 @@ struct Joined {
 
 impl Joined {
     /// The entries of these rows, each with whether its row is believed.
-    fn new(rows: Vec<StatRow>, trusted: &BTreeSet<u64>) -> Self {
-        let mut entries = Vec::with_capacity(rows.iter().map(|row| row.entries.len()).sum());
-        for row in rows {
+    fn new(rows: Vec<(Vec<u8>, StatRow)>, trusted: &BTreeSet<u64>) -> Self {
+        let mut entries = Vec::with_capacity(rows.iter().map(|(_, row)| row.entries.len()).sum());
+        for (_, row) in rows {
             let believed = trusted.contains(&row.session);
             entries.extend(row.entries.into_iter().map(|entry| (entry, believed)));
         }
+        // Rows of different sessions may overlap where pages were bounded differently.
+        entries.sort_by(|(a, _): &(StatEntry, bool), (b, _)| a.name.cmp(&b.name));
         Self { entries: entries.into_iter().peekable() }
     }
 
