@@ -1,4 +1,5 @@
 //! Integration tests.
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
+mod reader;
 mod tidy;

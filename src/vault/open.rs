@@ -1,4 +1,4 @@
-//! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9).
+//! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
