@@ -2,3 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
 mod tidy;
+#[cfg(unix)]
+mod support;
+#[cfg(unix)]
+mod damage;
