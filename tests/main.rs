@@ -6,3 +6,5 @@ mod tidy;
 mod support;
 #[cfg(unix)]
 mod damage;
+#[cfg(unix)]
+mod crash;

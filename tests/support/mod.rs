@@ -14,6 +14,7 @@ use vault::chunk::ChunkParams;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
 use vault::id::ObjectName;
+use vault::id::VaultId;
 use vault::progress::Silent;
 use vault::seal::{KdfParams, Secret};
 use vault::store::mem::MemStore;
@@ -76,7 +77,7 @@ pub fn small_chunks() -> ChunkParams {
 }
 
 /// Makes a vault with two key slots.
-pub fn create_vault(store: &dyn Store, params: ChunkParams) {
+pub fn create_vault(store: &dyn Store, params: ChunkParams) -> Result<VaultId, VaultError> {
     let options = CreateOptions {
         secret: Secret::password(PASSWORD),
         label: "first".to_owned(),
@@ -86,7 +87,7 @@ pub fn create_vault(store: &dyn Store, params: ChunkParams) {
         now: 1_700_000_000,
         recovery: Some(Secret::raw(&RAW)),
     };
-    create(store, &options).unwrap();
+    create(store, &options)
 }
 
 /// Opens a vault without a key derivation.
@@ -138,7 +139,7 @@ impl World {
     /// An empty vault, an empty source.
     pub fn new(params: ChunkParams) -> Self {
         let store = MemStore::new();
-        create_vault(&store, params);
+        create_vault(&store, params).unwrap();
         let folder = scratch();
         std::fs::create_dir(folder.path().join("source")).unwrap();
         Self { store, folder, expected: BTreeMap::new() }
