@@ -7,4 +7,5 @@ pub mod snapshot;
 pub mod restore;
 pub mod browse;
 pub mod exclude;
+pub(crate) mod sparse;
 pub mod keys;
