@@ -125,8 +125,13 @@ fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Resul
         return Err(VaultError::NoSlot { place: place(), what });
     }
     if let Some(id) = id {
-        // A slot of another vault, put here by mistake or malice, opens nothing.
-        candidates.retain(|slot| slot.vault() == id);
+        if candidates.iter().any(|slot| slot.vault() == id) {
+            // A slot of another vault, put here by mistake or malice, opens nothing.
+            candidates.retain(|slot| slot.vault() == id);
+        } else {
+            let what = "it names another vault than every key slot".to_owned();
+            bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+        }
     }
     match unlock_any(&candidates, secret) {
         Ok((_, keyring)) => Ok(keyring),
