@@ -8,3 +8,6 @@ pub mod restore;
 pub mod browse;
 pub mod exclude;
 pub mod keys;
+pub mod mark;
+pub mod hurt;
+pub mod check;
