@@ -233,6 +233,17 @@ impl Catalogue {
         bump_epoch(txn)
     }
 
+    /// From now on nothing that was known to be stored is believed without looking it up.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn bump_epoch(&self) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        bump_epoch(&txn)?;
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Enters records, within a transaction.
     pub(crate) fn insert_records(
         txn: &WriteTransaction,

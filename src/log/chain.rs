@@ -211,6 +211,7 @@ mod tests {
             previous: Digest::new([previous; 32]),
             seen: seen.iter().map(|(client, number)| (ClientId::new([*client; 16]), *number)).collect(),
             time: Time::default(),
+            claims: Vec::new(),
             body: RecordBody::Forget(vec![]),
         };
         Link { name: ObjectName::new([name; 16]), digest: Digest::new([name; 32]), record }
