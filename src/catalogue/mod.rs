@@ -11,6 +11,8 @@ pub mod packs;
 pub mod stat;
 pub mod upkeep;
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,14 @@ pub enum CatalogueError {
         /// What is wrong.
         what: String,
     },
+    /// The file is not what a catalogue was left as.
+    #[error("the catalogue {path} is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
     /// The database failed in the middle of work.
     #[error("the catalogue failed: {0} (it is only a cache: delete it, and it is rebuilt from the store)")]
     Database(String),
@@ -63,6 +73,46 @@ pub struct Catalogue {
     db: Database,
     path: PathBuf,
     key: [u8; 32],
+    _mark: Mark,
+}
+
+/// A locked file beside the catalogue for as long as a process has it open. One that is there and not locked tells that a
+/// process ended without closing the catalogue: it may have met damage inside.
+#[derive(Debug)]
+struct Mark {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Mark {
+    /// Makes the mark of this process. Returns also whether another process left one behind.
+    fn new(catalogue: &Path) -> std::io::Result<(Self, bool)> {
+        let folder = catalogue.with_extension("open");
+        std::fs::create_dir_all(&folder)?;
+        let mut left_behind = false;
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let Ok(file) = File::open(&path) else { continue };
+            if file.try_lock().is_ok() {
+                left_behind = true;
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        let mut name = [0; 16];
+        crate::seal::random(&mut name).map_err(std::io::Error::other)?;
+        let path = folder.join(crate::id::ObjectName::new(name).to_string());
+        let file = File::options().create_new(true).write(true).open(&path)?;
+        file.lock()?;
+        Ok((Self { path, _file: file }, left_behind))
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Catalogue {
@@ -72,11 +122,15 @@ impl Catalogue {
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
-        if let Ok(opened) = Self::try_open(path, key) {
-            return Ok(opened);
+        match Self::try_open(path, key) {
+            // No space, no permission: a new one would fare no better.
+            Err(error @ CatalogueError::Unusable { .. }) => Err(error),
+            Err(_) => {
+                Self::discard(path)?;
+                Self::try_open(path, key)
+            }
+            Ok(opened) => Ok(opened),
         }
-        Self::discard(path)?;
-        Self::try_open(path, key)
     }
 
     /// Moves a useless catalogue away, so that a process that still has it open is not disturbed.
@@ -92,18 +146,28 @@ impl Catalogue {
     /// Whether damage inside redb's own pages makes it panic is up to redb, so a panic counts as damage.
     fn try_open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
         let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
+        let damaged = |what: String| CatalogueError::Damaged { path: path.display().to_string(), what };
         let open = || -> Result<(Self, bool), CatalogueError> {
+            let (mark, left_behind) = Mark::new(path).map_err(|error| unusable(error.to_string()))?;
             // The hook of a panic belongs to the program; here it is enough that the panic is caught.
             let db = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .set_concurrency_mode(ConcurrencyMode::MultiWriter)
+                .set_check_integrity_on_open(left_behind)
                 .create(path)
-                .map_err(|error| unusable(error.to_string()))?;
+                .map_err(|error| match error {
+                    redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                        if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+                    {
+                        unusable(error.to_string())
+                    }
+                    error => damaged(error.to_string()),
+                })?;
             private(path).map_err(|error| unusable(error.to_string()))?;
-            let catalogue = Self { db, path: path.to_owned(), key };
+            let catalogue = Self { db, path: path.to_owned(), key, _mark: mark };
             let version = catalogue.number("version")?;
             if version.is_some_and(|version| version != VERSION) {
-                return Err(unusable("it has another version".to_owned()));
+                return Err(damaged("it has another version".to_owned()));
             }
             if version.is_none() {
                 let txn = catalogue.write()?;
@@ -116,7 +180,7 @@ impl Catalogue {
             catalogue.probe()?;
             Ok((catalogue, version.is_none()))
         };
-        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(unusable("it is damaged".to_owned())))
+        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged("redb cannot read it".to_owned())))
     }
 
     /// Touches every table, so that one that is not there is noticed at once.

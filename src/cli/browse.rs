@@ -47,10 +47,8 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
             let shown = if args.long { long(name, entry, &context.zone) } else { short(name, entry) };
             out.line(shown)
         };
-        printed.map_err(|failure| {
-            failed = Some(failure);
-            std::io::Error::other("the output failed")
-        })
+        failed = printed.err();
+        failed.is_none()
     });
     match (failed, listed) {
         (Some(failure), _) => Err(failure),
@@ -102,7 +100,7 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     let snapshots = vault.snapshots();
     let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
     let mut out = Output::new();
-    browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer())?;
+    browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer(), &context.screen)?;
     out.finish().map(|()| Exit::Done)
 }
 

@@ -209,12 +209,17 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            RestoreError::Vault(VaultError::Interrupted) | RestoreError::Interrupted => {
+            RestoreError::Interrupted => {
                 Self::interrupted().hint("The same command with --overwrite if-changed continues where it stopped.")
             }
-            RestoreError::Vault(error) => error.into(),
-            RestoreError::Read(error) => error.into(),
-            RestoreError::NotFound { .. } => failure.hint(LOOK),
+            RestoreError::Store(error) => error.into(),
+            RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
+            error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            RestoreError::Read { .. } => failure,
+            RestoreError::NoSuchSnapshot { .. }
+            | RestoreError::NoSuchPath { .. }
+            | RestoreError::NothingSelected { .. } => failure.hint(LOOK),
+            RestoreError::NoPlace { .. } => failure.hint("Restore it to a folder: --to DIR"),
             RestoreError::NotEmpty { .. } => failure.hint(
                 "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|never",
             ),
@@ -228,7 +233,10 @@ impl From<BrowseError> for Failure {
     fn from(error: BrowseError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            BrowseError::Read(error) => error.into(),
+            error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            BrowseError::Read { source, .. } => source.into(),
+            BrowseError::Partial { .. } => failure,
+            BrowseError::Interrupted => Self::interrupted(),
             BrowseError::Output(error) => Self::output(&error),
             BrowseError::NotFound { .. } => failure.hint(LOOK),
             BrowseError::NotAFile { .. } => failure.hint("Only regular files have content to print. See: vault ls"),

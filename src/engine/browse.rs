@@ -1,1 +1,410 @@
-//! Looking into snapshots: listing folders, reading files.
+//! Looking into snapshots: walking trees, listing folders, reading files.
+
+use std::io;
+use std::io::Write;
+
+use crate::engine::sparse::Layout;
+use crate::limits::PATH_DEPTH_MAX;
+use crate::path;
+use crate::path::Shown;
+use crate::progress::Progress;
+use crate::tree::{Entry, EntryError, FileKind, Skipped, Stream, StreamReader};
+use crate::vault::read::Listing;
+use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
+
+/// Why a snapshot could not be looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum BrowseError {
+    /// The snapshot has nothing of this path.
+    #[error("there is no {path} in this snapshot")]
+    NotFound {
+        /// The path inside the snapshot.
+        path: String,
+    },
+    /// Only regular files have content to show.
+    #[error("{path} is not a regular file")]
+    NotAFile {
+        /// The path inside the snapshot.
+        path: String,
+    },
+    /// It could not be read at all.
+    #[error("cannot read {path}")]
+    Read {
+        /// The path inside the snapshot.
+        path: String,
+        /// What failed.
+        source: ReadError,
+    },
+    /// Some folders could not be listed; everything else was.
+    #[error("{count} folders could not be listed, the first is {path}")]
+    Partial {
+        /// The first such folder.
+        path: String,
+        /// What is wrong with it.
+        source: ReadError,
+        /// How many there are.
+        count: u64,
+    },
+    /// Nobody takes the content.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl BrowseError {
+    fn read(path: &[u8], source: impl Into<ReadError>) -> Self {
+        let path = if path.is_empty() { "the snapshot's top folder".to_owned() } else { Shown(path).to_string() };
+        Self::Read { path, source: source.into() }
+    }
+
+    /// Whether it tells of damage in the store.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Read { source, .. } | Self::Partial { source, .. } => source.is_damage(),
+            _ => false,
+        }
+    }
+}
+
+/// Only this many listings stay open on the way down; those above are read again on the way back.
+const LISTINGS_MAX: usize = 64;
+
+/// What a [`TreeWalk`] comes to.
+#[derive(Debug)]
+pub enum Step {
+    /// A folder, whose content follows up to its [`Step::Leave`].
+    Enter(Entry),
+    /// Anything else.
+    Other(Entry),
+    /// The end of the folder that was entered last.
+    Leave,
+    /// The rest of the folder that was entered last cannot be read; its [`Step::Leave`] comes next.
+    Broken(ReadError),
+    /// A folder that lies too deep, and is passed over.
+    TooDeep(Entry),
+}
+
+/// Walks a tree, depth first, in the order of the names. Memory does not grow with the number of entries, and hardly with
+/// the depth.
+#[derive(Debug)]
+pub struct TreeWalk {
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Level {
+    stream: Stream,
+    /// `None` while it is closed because the walk is far below; `last` is then the folder through which it went down.
+    listing: Option<Listing>,
+    last: Vec<u8>,
+    path_len: usize,
+}
+
+impl TreeWalk {
+    /// Walks the folder with this listing. `path` goes before the paths of what is found in it.
+    pub fn new(path: &[u8], listing: &Stream) -> Self {
+        let mut walk = Self { levels: Vec::new(), path: path.to_vec(), broken: false };
+        walk.push(listing);
+        walk
+    }
+
+    fn push(&mut self, stream: &Stream) {
+        if let Some(far) = self.levels.len().checked_sub(LISTINGS_MAX) {
+            let (start, end) = (self.levels[far].path_len, self.levels[far + 1].path_len);
+            let name = &self.path[start..end];
+            let level = &mut self.levels[far];
+            level.last = name.strip_prefix(b"/").unwrap_or(name).to_vec();
+            level.listing = None;
+        }
+        let listing = Some(Listing::new(stream));
+        self.levels.push(Level { stream: stream.clone(), listing, last: Vec::new(), path_len: self.path.len() });
+    }
+
+    /// The path of what the last step was about.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// How many folders are entered.
+    pub fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Passes over the content of the folder that was just entered; there will be no [`Step::Leave`] for it.
+    pub fn skip(&mut self) {
+        self.levels.pop();
+    }
+
+    /// The next step; `None` at the end.
+    pub fn next(&mut self, trees: &mut TreeReader<'_>) -> Option<Step> {
+        let level = self.levels.last_mut()?;
+        self.path.truncate(level.path_len);
+        if std::mem::take(&mut self.broken) {
+            self.levels.pop();
+            return Some(Step::Leave);
+        }
+        match level.next(trees) {
+            Ok(Some(entry)) => {
+                if !self.path.is_empty() {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(&entry.name);
+                let folder = entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory).cloned();
+                Some(match folder {
+                    None => Step::Other(entry),
+                    Some(_) if self.levels.len() >= PATH_DEPTH_MAX => Step::TooDeep(entry),
+                    Some(listing) => {
+                        self.push(&listing);
+                        Step::Enter(entry)
+                    }
+                })
+            }
+            Ok(None) => {
+                self.levels.pop();
+                Some(Step::Leave)
+            }
+            Err(error) => {
+                self.broken = true;
+                Some(Step::Broken(error))
+            }
+        }
+    }
+}
+
+impl Level {
+    fn next(&mut self, trees: &mut TreeReader<'_>) -> Result<Option<Entry>, ReadError> {
+        if let Some(listing) = &mut self.listing {
+            return listing.next(trees);
+        }
+        let listing = self.listing.insert(Listing::new(&self.stream));
+        loop {
+            match listing.next(trees)? {
+                Some(entry) if entry.name <= self.last => {}
+                entry => return Ok(entry),
+            }
+        }
+    }
+}
+
+/// The snapshot's top folder as an entry without a name.
+pub(crate) fn top(info: &SnapshotInfo) -> Entry {
+    let mut entry = Entry::new(Vec::new(), FileKind::Directory);
+    entry.content = Some(info.body.tree.clone());
+    entry
+}
+
+/// The entries on the way to `path`, from the top folder (which has no name) to what the path names; `None` if there is
+/// no such path.
+pub(crate) fn find_all(
+    trees: &mut TreeReader<'_>,
+    info: &SnapshotInfo,
+    path: &[u8],
+) -> Result<Option<Vec<Entry>>, BrowseError> {
+    let mut found = vec![top(info)];
+    let mut at = Vec::new();
+    for name in path::components(path) {
+        let folder = found.last().filter(|entry| entry.kind == FileKind::Directory);
+        let Some(listing) = folder.and_then(|entry| entry.content.clone()) else { return Ok(None) };
+        if found.len() > PATH_DEPTH_MAX {
+            return Ok(None);
+        }
+        let mut next = None;
+        trees
+            .for_each_entry(&listing, |entry| {
+                let go_on = entry.name.as_slice() < name;
+                if entry.name == name {
+                    next = Some(entry);
+                }
+                go_on
+            })
+            .map_err(|error| BrowseError::read(&at, error))?;
+        let Some(entry) = next else { return Ok(None) };
+        at = path::join(&at, name);
+        found.push(entry);
+    }
+    Ok(Some(found))
+}
+
+fn reader(vault: &Vault) -> Result<TreeReader<'_>, BrowseError> {
+    vault.tree_reader().map_err(|error| BrowseError::read(b"", error))
+}
+
+fn find(trees: &mut TreeReader<'_>, info: &SnapshotInfo, path: &[u8]) -> Result<Entry, BrowseError> {
+    let entry = find_all(trees, info, path)?.and_then(|mut entries| entries.pop());
+    entry.ok_or_else(|| BrowseError::NotFound { path: Shown(path).to_string() })
+}
+
+/// What lies at a path inside a snapshot. The empty path is the top folder, as an entry without a name.
+///
+/// # Errors
+/// If there is nothing of this path, or a folder on the way to it cannot be read.
+pub fn find_entry(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Result<Entry, BrowseError> {
+    find(&mut reader(vault)?, info, path)
+}
+
+/// Calls `found` with the path inside the snapshot of everything in a folder (with `recursive`, also below it), in the
+/// order of the names, a folder before what is in it; for anything but a folder, with itself. Stops when `found` says so
+/// by returning `false`.
+///
+/// # Errors
+/// If there is nothing of this path or it cannot be read; or, at the end, if some folders could not be.
+pub fn list(
+    vault: &Vault,
+    info: &SnapshotInfo,
+    path: &[u8],
+    recursive: bool,
+    found: &mut dyn FnMut(&[u8], &Entry) -> bool,
+) -> Result<(), BrowseError> {
+    let mut trees = reader(vault)?;
+    let path = path::components(path).collect::<Vec<_>>().join(&b'/');
+    let entry = find(&mut trees, info, &path)?;
+    let Some(listing) = entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory) else {
+        found(&path, &entry);
+        return Ok(());
+    };
+    let mut walk = TreeWalk::new(&path, listing);
+    let mut broken: Option<(String, ReadError, u64)> = None;
+    let mut note = |path: &[u8], error: ReadError| match &mut broken {
+        Some((_, _, count)) => *count += 1,
+        None => broken = Some((Shown(path).to_string(), error, 1)),
+    };
+    while let Some(step) = walk.next(&mut trees) {
+        match step {
+            Step::Enter(entry) => {
+                if !found(walk.path(), &entry) {
+                    break;
+                }
+                if !recursive {
+                    walk.skip();
+                }
+            }
+            Step::Other(entry) => {
+                if !found(walk.path(), &entry) {
+                    break;
+                }
+            }
+            Step::TooDeep(entry) => {
+                let name = Shown(&entry.name).to_string();
+                note(walk.path(), EntryError::Invalid { name, what: "it lies too deep" }.into());
+            }
+            Step::Broken(error) if walk.path() == path.as_slice() || !error.is_damage() => {
+                return Err(BrowseError::read(walk.path(), error));
+            }
+            Step::Broken(error) => note(walk.path(), error),
+            Step::Leave => {}
+        }
+    }
+    broken.map_or(Ok(()), |(path, source, count)| Err(BrowseError::Partial { path, source, count }))
+}
+
+/// Writes the content of a regular file, of any size, with zeros where it has holes. Returns its length.
+///
+/// # Errors
+/// If there is no such file, a part of it cannot be read (what comes before has been written), or nobody takes it.
+pub fn cat(
+    vault: &Vault,
+    info: &SnapshotInfo,
+    path: &[u8],
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<u64, BrowseError> {
+    let mut trees = reader(vault)?;
+    let entry = find(&mut trees, info, path)?;
+    let (Some(content), FileKind::File) = (&entry.content, entry.kind) else {
+        return Err(BrowseError::NotAFile { path: Shown(path).to_string() });
+    };
+    let failed = |error: ReadError| BrowseError::read(path, error);
+    let mut layout = Layout::new(&entry);
+    let mut chunks = StreamReader::new(content);
+    let mut written = 0;
+    while let Some(bytes) = chunks.next(&mut trees).map_err(failed)? {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            if progress.stopped() {
+                return Err(BrowseError::Interrupted);
+            }
+            let (at, len) = layout.next(rest.len(), &mut trees).map_err(failed)?;
+            write_zeros(out, at - written, progress)?;
+            out.write_all(&rest[..len]).map_err(BrowseError::Output)?;
+            progress.counters().add(0, at + len as u64 - written);
+            written = at + len as u64;
+            rest = &rest[len..];
+        }
+    }
+    layout.finish(&mut trees).map_err(failed)?;
+    write_zeros(out, entry.size - written, progress)?;
+    out.flush().map_err(BrowseError::Output)?;
+    Ok(entry.size)
+}
+
+fn write_zeros(out: &mut dyn Write, mut len: u64, progress: &dyn Progress) -> Result<(), BrowseError> {
+    const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+    while len > 0 {
+        if progress.stopped() {
+            return Err(BrowseError::Interrupted);
+        }
+        let n = len.min(ZEROS.len() as u64);
+        out.write_all(&ZEROS[..n as usize]).map_err(BrowseError::Output)?;
+        len -= n;
+    }
+    Ok(())
+}
+
+/// Longest item of the list of what was skipped: a path and a reason.
+const SKIPPED_LEN_MAX: usize = 8 << 20;
+
+/// Most items of that list that are brought.
+const SKIPPED_MAX: usize = 1 << 20;
+
+/// Everything that could not be saved in a snapshot as it should be, up to the first million.
+///
+/// # Errors
+/// If the list cannot be read.
+pub fn skipped(vault: &Vault, info: &SnapshotInfo) -> Result<Vec<Skipped>, BrowseError> {
+    let mut list = Vec::new();
+    let malformed = |what: String| EntryError::Malformed(format!("the list of what was skipped: {what}"));
+    let failed = |error: ReadError| BrowseError::read(b"the list of what was skipped", error);
+    let mut trees = reader(vault)?;
+    let mut chunks = StreamReader::new(&info.body.skipped_list);
+    let mut buffer = Vec::new();
+    loop {
+        let more = chunks.next(&mut trees).map_err(failed)?;
+        let ended = more.is_none();
+        buffer.extend_from_slice(&more.unwrap_or_default());
+        let mut used = 0;
+        while used < buffer.len() && list.len() < SKIPPED_MAX {
+            match decode_skipped(&buffer[used..]) {
+                Ok(Some((item, len))) => {
+                    list.push(item);
+                    used += len;
+                }
+                Ok(None) if !ended && buffer.len() - used < SKIPPED_LEN_MAX => break,
+                Ok(None) => return Err(failed(malformed("it ends in the middle of an item".to_owned()).into())),
+                Err(what) => return Err(failed(malformed(what).into())),
+            }
+        }
+        if ended || list.len() == SKIPPED_MAX {
+            return Ok(list);
+        }
+        buffer.drain(..used);
+    }
+}
+
+/// Decodes the item at the start of `bytes`; `None` if they end in its middle.
+fn decode_skipped(bytes: &[u8]) -> Result<Option<(Skipped, usize)>, String> {
+    use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
+    let mut cursor = io::Cursor::new(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
+    deserializer.set_max_depth(16);
+    match <Skipped as serde::Deserialize>::deserialize(&mut deserializer) {
+        Ok(item) => Ok(Some((item, cursor.position() as usize))),
+        Err(InvalidMarkerRead(error) | InvalidDataRead(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(None)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}

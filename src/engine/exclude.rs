@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let error = Rules::new(&["a[".to_owned()], Path::new("/r")).unwrap_err();
-        assert!(error.to_string().contains("a["), "{error}");
+        let error = Rules::new(&["a{".to_owned()], Path::new("/r")).unwrap_err();
+        assert!(error.to_string().contains("a{"), "{error}");
     }
 }

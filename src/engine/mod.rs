@@ -7,6 +7,7 @@ pub mod snapshot;
 pub mod restore;
 pub mod browse;
 pub mod exclude;
+pub(crate) mod sparse;
 pub mod keys;
 pub mod mark;
 pub mod hurt;

@@ -199,43 +199,43 @@ pub trait ChunkSource {
 /// The ids of a stream's chunks, in order, reading nested lists as it goes along. Memory is bounded by the depth.
 #[derive(Debug)]
 pub struct IdReader {
-    /// The list being read at each level, from the stream's own down to the one whose ids are the content's; with the
-    /// bytes of an id that was cut in two.
-    levels: Vec<(std::vec::IntoIter<ChunkId>, Vec<u8>)>,
-    depth: usize,
+    /// The list being read at each level, from the stream's own down to the one whose ids are the content's.
+    levels: Vec<std::vec::IntoIter<ChunkId>>,
+    /// For each level, the bytes of an id that the last chunk of its list cut in two.
+    carries: Vec<Vec<u8>>,
 }
 
 impl IdReader {
     /// Reads the ids of this stream.
     pub fn new(stream: &Stream) -> Self {
-        let depth = usize::from(stream.depth);
-        Self { levels: vec![(stream.ids.clone().into_iter(), Vec::new())], depth }
+        Self { levels: vec![stream.ids.clone().into_iter()], carries: vec![Vec::new(); usize::from(stream.depth)] }
     }
 
     /// The next id, or `None` at the end.
+    ///
+    /// # Errors
+    /// If a chunk of a list cannot be brought, or a list is malformed.
     pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<ChunkId>, S::Error> {
-        loop {
-            let level = self.levels.len() - 1;
-            match self.levels[level].0.next() {
-                Some(id) if level == self.depth => return Ok(Some(id)),
+        while let Some(level) = self.levels.len().checked_sub(1) {
+            match self.levels[level].next() {
+                Some(id) if level == self.carries.len() => return Ok(Some(id)),
                 Some(id) => {
-                    let bytes = source.chunk(&id)?;
-                    // What was left of the list before, where a chunk ended inside an id.
-                    let mut carry = std::mem::take(&mut self.levels[level].1);
-                    carry.extend_from_slice(&bytes);
-                    let whole = carry.len() - carry.len() % ChunkId::LEN;
-                    let ids = ids_from_bytes(&carry[..whole])?;
-                    self.levels[level].1 = carry.split_off(whole);
-                    self.levels.push((ids.into_iter(), Vec::new()));
+                    let mut bytes = std::mem::take(&mut self.carries[level]);
+                    bytes.extend_from_slice(&source.chunk(&id)?);
+                    let whole = bytes.len() - bytes.len() % ChunkId::LEN;
+                    let ids = ids_from_bytes(&bytes[..whole])?;
+                    self.carries[level] = bytes.split_off(whole);
+                    self.levels.push(ids.into_iter());
                 }
-                None if !self.levels[level].1.is_empty() => {
-                    return Err(StreamError::Malformed("a list of ids has a length that is no multiple of 16").into());
-                }
-                None if level == 0 => return Ok(None),
                 None => {
                     self.levels.pop();
                 }
             }
+        }
+        if self.carries.iter().all(Vec::is_empty) {
+            Ok(None)
+        } else {
+            Err(StreamError::Malformed("a list of ids has a length that is no multiple of 16").into())
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9).
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -167,7 +168,9 @@ pub fn open(
     if fresh {
         progress.detail("the catalogue is new: it is built from the store");
     }
-    let synced = vault.refresh(progress);
+    // redb may panic over damage inside its file; that only means that the catalogue must be built anew.
+    let synced = catch_unwind(AssertUnwindSafe(|| vault.refresh(progress)))
+        .unwrap_or_else(|_| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
     if let Err(VaultError::Catalogue(error)) = synced {
         // What looked like a catalogue was not one inside: once more, from nothing.
         progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));

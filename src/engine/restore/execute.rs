@@ -1,0 +1,527 @@
+//! The executor: reads each segment of a window once and writes its chunks to all their places.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use crate::catalogue::{PackInfo, Reader};
+use crate::engine::restore::RestoreError;
+use crate::engine::restore::compare;
+use crate::engine::restore::links::Links;
+use crate::engine::restore::run::{Halt, Run, fatal, lock};
+use crate::engine::restore::special::{put_in_place, temporary_name};
+use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
+use crate::fs::TargetFile;
+use crate::pack::segment::Segment;
+use crate::pack::{PackError, PackReader};
+use crate::seal::Decompressor;
+use crate::tree::FileKind;
+use crate::vault::ReadError;
+
+/// Files that are written by several threads or from several segments stay open up to this number.
+const FILES_OPEN_MAX: usize = 256;
+/// From this length on, a file's room is taken before it is written, in bytes.
+const PREALLOCATE_MIN: u64 = 1 << 20;
+/// Files without content are made this many at a time.
+const ENDING_AT_ONCE: usize = 64;
+
+/// Executes the windows of one restore.
+pub(super) struct Executor<'r, 'a> {
+    pub(super) run: &'r Run<'a>,
+    links: &'r Links,
+    reader: Arc<Reader>,
+    packs: PackReader<'a>,
+    workers: Vec<Mutex<Worker>>,
+    open: AtomicUsize,
+    /// The file in whose middle the last window ended, and the files of the current one.
+    unfinished: Mutex<Vec<Arc<FileTask>>>,
+}
+
+/// What each thread has of its own.
+pub(super) struct Worker {
+    decompressor: Decompressor,
+    pack: Option<(u32, PackInfo)>,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// A window while it is executed.
+pub(super) struct Batch {
+    pub(super) files: Vec<Arc<FileTask>>,
+    /// All pieces in the order of the files, if they are to be read back.
+    by_file: Vec<Piece>,
+}
+
+impl Batch {
+    pub(super) fn file(&self, index: u32) -> &Arc<FileTask> {
+        &self.files[index as usize]
+    }
+
+    fn pieces_of(&self, index: u32) -> &[Piece] {
+        let start = self.by_file.partition_point(|piece| piece.file < index);
+        let len = self.by_file[start..].partition_point(|piece| piece.file == index);
+        &self.by_file[start..start + len]
+    }
+}
+
+/// Pieces that could not be had from where they were thought to be, and why.
+type Failed = Mutex<Vec<(Piece, Arc<str>, bool)>>;
+
+impl<'r, 'a> Executor<'r, 'a> {
+    /// An executor that finds chunks with this view of the catalogue.
+    pub(super) fn new(run: &'r Run<'a>, links: &'r Links, reader: Arc<Reader>) -> Result<Self, ReadError> {
+        let worker = || Ok(Mutex::new(Worker { decompressor: Decompressor::new()?, pack: None, buffer: Vec::new() }));
+        Ok(Self {
+            run,
+            links,
+            reader,
+            packs: PackReader::new(run.vault.store(), run.vault.keys()),
+            workers: (0..run.options.threads.max(1)).map(|_| worker()).collect::<Result<_, ReadError>>()?,
+            open: AtomicUsize::new(0),
+            unfinished: Mutex::default(),
+        })
+    }
+
+    /// Executes one window to its end.
+    pub(super) fn execute(&self, window: Window) -> Result<(), Halt> {
+        let Window { files, mut pieces, holes, ending } = window;
+        lock(&self.unfinished).extend(files.iter().cloned());
+        let mut batch = Batch { files, by_file: Vec::new() };
+        if batch.files.iter().any(|task| matches!(task.action, Action::Update { .. })) {
+            compare::compare(self, &batch, &mut pieces, &holes)?;
+        }
+        if self.run.options.dry_run {
+            return self.pretend(&batch, &pieces, &ending);
+        }
+        if self.run.options.verify {
+            batch.by_file.clone_from(&pieces);
+        }
+        while !pieces.is_empty() {
+            pieces.sort_unstable_by_key(Piece::store_order);
+            let failed = Failed::default();
+            let groups = groups(&pieces);
+            self.parallel(&groups, |worker, group| self.segment(&batch, worker, &pieces[group.clone()], &failed))?;
+            pieces = self.elsewhere(&batch, failed.into_inner().unwrap_or_default())?;
+        }
+        let ending: Vec<&[u32]> = ending.chunks(ENDING_AT_ONCE).collect();
+        self.parallel(&ending, |worker, files| {
+            files.iter().try_for_each(|index| {
+                self.run.check()?;
+                self.complete(&batch, worker, *index, 1)
+            })
+        })?;
+        if self.run.options.verify {
+            self.verify_begun(&batch)?;
+        }
+        self.settle(&batch);
+        Ok(())
+    }
+
+    /// Forgets the files that are finished.
+    fn settle(&self, batch: &Batch) {
+        let mut unfinished = lock(&self.unfinished);
+        unfinished.clear();
+        unfinished.extend(batch.files.last().filter(|task| task.pending.load(Acquire) > 0).cloned());
+    }
+
+    /// Counts what would be done.
+    fn pretend(&self, batch: &Batch, pieces: &[Piece], ending: &[u32]) -> Result<(), Halt> {
+        let worker = &mut *lock(&self.workers[0]);
+        for piece in pieces {
+            self.run.tally.bytes_written.fetch_add(u64::from(piece.len), Relaxed);
+            self.complete(batch, worker, piece.file, 1)?;
+        }
+        ending.iter().try_for_each(|index| self.complete(batch, worker, *index, 1))?;
+        self.settle(batch);
+        Ok(())
+    }
+
+    /// Calls `each` for all items, in their order, from all threads.
+    pub(super) fn parallel<T: Sync>(
+        &self,
+        items: &[T],
+        each: impl Fn(&mut Worker, &T) -> Result<(), Halt> + Sync,
+    ) -> Result<(), Halt> {
+        let next = AtomicUsize::new(0);
+        let work = |worker: &Mutex<Worker>| -> Result<(), Halt> {
+            let worker = &mut *lock(worker);
+            while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
+                self.run.check()?;
+                each(worker, item)?;
+            }
+            Ok(())
+        };
+        let count = self.workers.len().min(items.len());
+        if count <= 1 {
+            return work(&self.workers[0]);
+        }
+        std::thread::scope(|scope| {
+            let others: Vec<_> = self.workers[1..count].iter().map(|worker| scope.spawn(|| work(worker))).collect();
+            let mut done = work(&self.workers[0]);
+            for other in others {
+                done = done.and(other.join().unwrap_or(Err(Halt)));
+            }
+            done
+        })
+    }
+
+    /// Reads a segment and writes the pieces that lie in it.
+    fn segment(&self, batch: &Batch, worker: &mut Worker, group: &[Piece], failed: &Failed) -> Result<(), Halt> {
+        let segment = match self.open_segment(worker, group) {
+            Ok(segment) => segment,
+            Err(error) => {
+                let (what, damage) = match fatal(error) {
+                    Ok(error) => return Err(self.run.fail(error)),
+                    Err(ReadError::Pack(error @ PackError::Newer { .. })) => (error.to_string(), false),
+                    Err(error) => (error.to_string(), true),
+                };
+                let what: Arc<str> = what.into();
+                lock(failed).extend(group.iter().map(|piece| (*piece, what.clone(), damage)));
+                return Ok(());
+            }
+        };
+        for pieces in group.chunk_by(|a, b| a.file == b.file) {
+            self.write_pieces(batch, worker, &segment, pieces, failed)?;
+        }
+        Ok(())
+    }
+
+    fn open_segment(&self, worker: &mut Worker, group: &[Piece]) -> Result<Segment, ReadError> {
+        let place = group[0].place;
+        if worker.pack.as_ref().is_none_or(|(number, _)| *number != place.pack) {
+            worker.pack = self.reader.pack(place.pack)?.map(|info| (place.pack, info));
+        }
+        let segment = worker.pack.as_ref().and_then(|(_, info)| info.place(place.segment));
+        let segment = segment.ok_or(ReadError::Lost(group[0].id))?;
+        self.run.progress.counters().bytes_read.fetch_add(u64::from(segment.len), Relaxed);
+        Ok(self.packs.segment(&segment, None, &mut worker.decompressor)?)
+    }
+
+    /// Writes pieces of one file from an opened segment.
+    fn write_pieces(
+        &self,
+        batch: &Batch,
+        worker: &mut Worker,
+        segment: &Segment,
+        pieces: &[Piece],
+        failed: &Failed,
+    ) -> Result<(), Halt> {
+        let index = pieces[0].file;
+        let task = batch.file(index);
+        let mut runs = Vec::with_capacity(1);
+        let mut good = 0;
+        for piece in pieces {
+            let Some(range) = find(segment, piece) else {
+                let what = format!("chunk {} is not where the catalogue says", piece.id);
+                lock(failed).push((*piece, what.into(), true));
+                continue;
+            };
+            good += 1;
+            add_run(&mut runs, piece.at, range);
+        }
+        if good == 0 {
+            return Ok(());
+        }
+        let bytes: usize = runs.iter().map(|(_, range): &(u64, Range<usize>)| range.len()).sum();
+        let written = self.open_task(task, &mut lock(&task.state)).and_then(|file| {
+            let Some(file) = file else { return Ok(()) };
+            for (at, range) in runs {
+                file.write_at(&segment.raw[range], at)?;
+            }
+            self.run.tally.bytes_written.fetch_add(bytes as u64, Relaxed);
+            Ok(())
+        });
+        if let Err(error) = written {
+            self.fail_task(task, "cannot write it", error)?;
+        }
+        self.run.progress.counters().add(0, bytes as u64);
+        self.complete(batch, worker, index, good)
+    }
+
+    /// The file, to be written: created or opened if it is not open. `None` if it has failed.
+    pub(super) fn open_task(&self, task: &FileTask, state: &mut FileState) -> io::Result<Option<Arc<TargetFile>>> {
+        if state.failed.is_some() {
+            return Ok(None);
+        }
+        if let Some(file) = &state.handle {
+            return Ok(Some(file.clone()));
+        }
+        let dir = self.run.handles.open(&task.folder)?;
+        let file = if state.begun {
+            let file = dir.open_existing(state.temporary.as_deref().unwrap_or(&task.name))?;
+            same_file(&file, state.identity)?;
+            file
+        } else {
+            let file = match task.action {
+                Action::Create => dir.create_file(&task.name)?,
+                Action::Replace => {
+                    let name = temporary_name()?;
+                    let file = dir.create_file(&name)?;
+                    state.temporary = Some(name);
+                    file
+                }
+                Action::Update { identity, .. } => {
+                    let file = dir.open_existing(&task.name)?;
+                    same_file(&file, Some(identity))?;
+                    file
+                }
+            };
+            state.begun = true;
+            file
+        };
+        let file = Arc::new(file);
+        self.open.fetch_add(1, Relaxed);
+        let fresh = state.handle.insert(file.clone());
+        if state.identity.is_none() && !matches!(task.action, Action::Update { .. }) {
+            if task.sparse {
+                fresh.set_len(task.size)?;
+            } else if task.size >= PREALLOCATE_MIN {
+                fresh.preallocate(task.size)?;
+            }
+        }
+        Ok(Some(file))
+    }
+
+    /// Closes a file between two pieces, if too many are open.
+    fn relieve(&self, task: &FileTask) {
+        if self.open.load(Relaxed) <= FILES_OPEN_MAX {
+            return;
+        }
+        let mut state = lock(&task.state);
+        let idle = state.handle.take_if(|file| Arc::strong_count(file) == 1);
+        if let Some(file) = idle {
+            match file.stat() {
+                Ok(stat) => {
+                    state.identity = Some(Identity::of(&stat));
+                    self.open.fetch_sub(1, Relaxed);
+                }
+                // Then it stays open.
+                Err(_) => state.handle = Some(file),
+            }
+        }
+    }
+
+    /// Notes that a file cannot be restored.
+    pub(super) fn fail_task(&self, task: &FileTask, action: &str, error: io::Error) -> Result<(), Halt> {
+        let what = self.run.target(&task.path(), action, error)?;
+        lock(&task.state).failed.get_or_insert((what, false));
+        Ok(())
+    }
+
+    /// Parts of a file are where they should be. Whoever places the last one finishes the file.
+    pub(super) fn complete(&self, batch: &Batch, worker: &mut Worker, index: u32, parts: usize) -> Result<(), Halt> {
+        let task = batch.file(index);
+        if task.pending.fetch_sub(parts, AcqRel) > parts {
+            self.relieve(task);
+            return Ok(());
+        }
+        let mut state = lock(&task.state);
+        if state.failed.is_none()
+            && let Err(error) = self.finish(batch, worker, index, &mut state)
+        {
+            let what = match error {
+                FinishError::Target(error) => (self.run.target(&task.path(), "cannot finish it", error)?, false),
+                FinishError::Differs(what) => (what, false),
+                FinishError::Halt => return Err(Halt),
+            };
+            state.failed = Some(what);
+        }
+        if let Some((what, damage)) = state.failed.take() {
+            let what = match self.discard(task, &mut state) {
+                None => what,
+                Some(note) => format!("{what}; {note}"),
+            };
+            self.run.problem(task.path(), what, damage);
+        }
+        state.finished = true;
+        if state.handle.take().is_some() {
+            self.open.fetch_sub(1, Relaxed);
+        }
+        drop(state);
+        self.run.folder_done(&task.folder)
+    }
+
+    /// The last steps of a file whose content is there.
+    fn finish(&self, batch: &Batch, worker: &mut Worker, index: u32, state: &mut FileState) -> Result<(), FinishError> {
+        let (run, task) = (self.run, batch.file(index));
+        let counted = || {
+            run.count_file(task.size);
+            run.progress.counters().add(1, 0);
+        };
+        let unchanged = match task.action {
+            Action::Update { size, .. } => !state.begun && size == task.size,
+            _ => false,
+        };
+        if unchanged {
+            run.tally.files_unchanged.fetch_add(1, Relaxed);
+            run.progress.counters().files_unchanged.fetch_add(1, Relaxed);
+        }
+        if run.options.dry_run {
+            counted();
+            return Ok(());
+        }
+        let meta = task.attributes.meta(FileKind::File, run);
+        let dir = run.handles.open(&task.folder)?;
+        let problems = if unchanged {
+            dir.set_metadata(&task.name, &meta)
+        } else {
+            let Some(file) = self.open_task(task, state)? else { return Ok(()) };
+            if let Action::Update { size, .. } = task.action
+                && size != task.size
+            {
+                file.set_len(task.size)?;
+            }
+            if run.options.verify {
+                compare::read_back(run, &file, batch.pieces_of(index), &mut worker.buffer)?;
+                run.tally.files_verified.fetch_add(1, Relaxed);
+            }
+            if let Some(name) = &state.temporary {
+                put_in_place(&dir, name, &task.name)?;
+                state.temporary = None;
+            }
+            if let Some(group) = task.group {
+                self.links.made(group, Identity::of(&file.stat()?));
+            }
+            file.set_metadata(&meta)
+        };
+        if let (true, Some(group), Action::Update { identity, .. }) = (unchanged, task.group, task.action) {
+            self.links.made(group, identity);
+        }
+        run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
+        counted();
+        Ok(())
+    }
+
+    /// Takes away what has been written of a file that cannot be restored. Returns what there is to say about it.
+    fn discard(&self, task: &FileTask, state: &mut FileState) -> Option<&'static str> {
+        if !state.begun {
+            return match task.action {
+                Action::Create => None,
+                _ => Some("what was there is left as it is"),
+            };
+        }
+        let name = match (&task.action, state.temporary.take()) {
+            (Action::Update { .. }, _) => return Some("what was there has been overwritten in part"),
+            (_, Some(name)) => name.into(),
+            (Action::Create, None) => task.name.clone(),
+            // It has taken its place already; only what belongs to it could not be set.
+            (Action::Replace, None) => return None,
+        };
+        let removed = self.run.handles.open(&task.folder).and_then(|dir| dir.remove_file(&name));
+        match (removed, task.action) {
+            (Err(_), _) => Some("what was written of it could not be removed"),
+            (Ok(()), Action::Replace) => Some("what was there is left as it is"),
+            (Ok(()), _) => None,
+        }
+    }
+
+    /// Where chunks may lie that could not be had from where they were looked for. A chunk that has no other place is
+    /// lost, and with it the files that need it.
+    fn elsewhere(&self, batch: &Batch, failed: Vec<(Piece, Arc<str>, bool)>) -> Result<Vec<Piece>, Halt> {
+        let mut again = Vec::new();
+        let mut lost = BTreeSet::new();
+        for (piece, what, damage) in failed {
+            let places = self.reader.locate_all(&piece.id);
+            let places = places.map_err(|error| self.run.fail(RestoreError::Catalogue(error)))?;
+            let tried = piece.tried + 1;
+            if let Some(place) = places.get(tried as usize).filter(|place| place.len == piece.place.len) {
+                again.push(Piece { place: *place, tried, ..piece });
+                continue;
+            }
+            if lost.insert(piece.file) {
+                lock(&batch.file(piece.file).state).failed.get_or_insert((what.to_string(), damage));
+            }
+            self.complete(batch, &mut lock(&self.workers[0]), piece.file, 1)?;
+        }
+        Ok(again)
+    }
+
+    /// Reads back what is there of a file that goes on in the next window.
+    fn verify_begun(&self, batch: &Batch) -> Result<(), Halt> {
+        let Some(task) = batch.files.last().filter(|task| task.pending.load(Acquire) > 0) else { return Ok(()) };
+        let mut state = lock(&task.state);
+        let read = match self.open_task(task, &mut state) {
+            Ok(Some(file)) => {
+                let pieces = batch.pieces_of(batch.files.len() as u32 - 1);
+                compare::read_back(self.run, &file, pieces, &mut lock(&self.workers[0]).buffer)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        let what = match read {
+            Ok(()) => return Ok(()),
+            Err(FinishError::Target(error)) => self.run.target(&task.path(), "cannot read it back", error)?,
+            Err(FinishError::Differs(what)) => what,
+            Err(FinishError::Halt) => return Err(Halt),
+        };
+        state.failed.get_or_insert((what, false));
+        Ok(())
+    }
+
+    /// After a restore that ended early: takes away what was begun, so that no file looks whole that is not.
+    pub(super) fn clean_up(&self) {
+        for task in lock(&self.unfinished).drain(..) {
+            let mut state = lock(&task.state);
+            if !state.finished {
+                self.discard(&task, &mut state);
+            }
+        }
+    }
+}
+
+/// Why a file could not be finished.
+pub(super) enum FinishError {
+    /// The target failed.
+    Target(io::Error),
+    /// It reads back differently.
+    Differs(String),
+    /// The restore is over.
+    Halt,
+}
+
+impl From<io::Error> for FinishError {
+    fn from(error: io::Error) -> Self {
+        Self::Target(error)
+    }
+}
+
+/// The ranges of pieces that lie in one segment each.
+fn groups(pieces: &[Piece]) -> Vec<Range<usize>> {
+    let mut start = 0;
+    pieces
+        .chunk_by(|a, b| (a.place.pack, a.place.segment) == (b.place.pack, b.place.segment))
+        .map(|group| {
+            let range = start..start + group.len();
+            start = range.end;
+            range
+        })
+        .collect()
+}
+
+/// Where a piece lies in an opened segment.
+fn find(segment: &Segment, piece: &Piece) -> Option<Range<usize>> {
+    let is_it = |(id, _, len): &&(_, u32, u32)| *id == piece.id && *len == piece.place.len;
+    let at = segment.chunks.binary_search_by_key(&piece.place.offset, |(_, offset, _)| *offset);
+    let chunk = at.ok().map(|at| &segment.chunks[at]).filter(is_it).or_else(|| segment.chunks.iter().find(is_it))?;
+    let start = (chunk.1 + piece.skip) as usize;
+    Some(start..start + piece.len as usize)
+}
+
+/// Adds bytes to be written; those that continue the last ones are written with them.
+fn add_run(runs: &mut Vec<(u64, Range<usize>)>, at: u64, range: Range<usize>) {
+    match runs.last_mut() {
+        Some((start, last)) if last.end == range.start && *start + last.len() as u64 == at => last.end = range.end,
+        _ => runs.push((at, range)),
+    }
+}
+
+/// Refuses a file that is another one than that of before.
+fn same_file(file: &TargetFile, expected: Option<Identity>) -> io::Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    if Identity::of(&file.stat()?) == expected {
+        Ok(())
+    } else {
+        Err(io::Error::other("someone put another file in its place meanwhile"))
+    }
+}

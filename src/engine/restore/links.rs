@@ -1,0 +1,463 @@
+//! Hard links: the first name of a file that is met is restored, the others are linked to it at the end (SPEC §7.4).
+//!
+//! Which paths are names of one file is known by hashes of the paths, so that a million links take little memory; the
+//! paths themselves are read again from the snapshot when they are linked.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use crate::engine::restore::Overwrite;
+use crate::engine::restore::execute::FinishError;
+use crate::engine::restore::place::Places;
+use crate::engine::restore::run::{Halt, Run, lock};
+use crate::engine::restore::select::Picked;
+use crate::engine::restore::special::{put_in_place, temporary_name};
+use crate::engine::restore::task::Identity;
+use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
+use crate::limits::ENTRY_LEN_MAX;
+use crate::path;
+use crate::tree::entry::flags;
+use crate::tree::{FileKind, Owner, Stream, StreamError, StreamReader};
+use crate::varint::{DecodeError, Reader};
+use crate::vault::{ReadError, SnapshotInfo, TreeReader};
+
+/// Names that are remembered; those beyond are restored as files of their own.
+const MEMBERS_MAX: usize = 1 << 20;
+/// Names of one file that wait for the one they are linked to.
+const WAITING_MAX: usize = 1 << 16;
+
+type Hash = [u8; 16];
+
+/// What a path is to the hard links of the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Member {
+    /// The only name of its file.
+    None,
+    /// The first name of this group that is restored.
+    First(u32),
+    /// Another name, which is linked at the end.
+    Other,
+}
+
+/// The groups of names.
+#[derive(Debug, Default)]
+pub(super) struct Links(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By hash.
+    members: Vec<Row>,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    hash: Hash,
+    group: u32,
+    met: Met,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Met {
+    No,
+    First,
+    Other,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Group {
+    has_first: bool,
+    /// The file in the target, once it is there.
+    made: Option<Identity>,
+    /// A file in the target all of whose names are restored with this group.
+    covers: Option<Identity>,
+}
+
+fn hash(path: &[u8]) -> Hash {
+    let mut out = [0; 16];
+    out.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
+    out
+}
+
+/// Reads the stream of groups path by path.
+struct GroupReader {
+    stream: StreamReader,
+    buffer: Vec<u8>,
+    used: usize,
+    ended: bool,
+    /// Paths of the current group that are still to come.
+    rest: u64,
+}
+
+impl GroupReader {
+    fn new(stream: &Stream) -> Self {
+        Self { stream: StreamReader::new(stream), buffer: Vec::new(), used: 0, ended: false, rest: 0 }
+    }
+
+    /// The next path, and whether it is the first of its group.
+    fn next(&mut self, trees: &mut TreeReader<'_>) -> Result<Option<(bool, Vec<u8>)>, ReadError> {
+        let malformed = || ReadError::Stream(StreamError::Malformed("the list of hard links is malformed"));
+        loop {
+            let mut reader = Reader::new(&self.buffer[self.used..]);
+            match take(&mut reader, self.rest) {
+                Ok((first, path, rest)) => {
+                    let path = path.to_vec();
+                    self.used = self.buffer.len() - reader.rest().len();
+                    self.rest = rest;
+                    return Ok(Some((first, path)));
+                }
+                Err(DecodeError::Short) if self.ended => {
+                    let whole = self.rest == 0 && self.used == self.buffer.len();
+                    return if whole { Ok(None) } else { Err(malformed()) };
+                }
+                Err(DecodeError::Short) => {}
+                Err(_) => return Err(malformed()),
+            }
+            self.buffer.drain(..self.used);
+            self.used = 0;
+            match self.stream.next(trees)? {
+                Some(bytes) => self.buffer.extend_from_slice(&bytes),
+                None => self.ended = true,
+            }
+        }
+    }
+}
+
+/// Takes a path, and before it the number of paths if a group begins: whether it does, the path, and how many follow.
+fn take<'a>(reader: &mut Reader<'a>, rest: u64) -> Result<(bool, &'a [u8], u64), DecodeError> {
+    let first = rest == 0;
+    let count = if first { reader.number()? } else { rest };
+    if first && count < 2 {
+        return Err(DecodeError::Limit("the number of names"));
+    }
+    let len = reader.bounded("the length of a path", ENTRY_LEN_MAX)?;
+    Ok((first, reader.bytes(len)?, count - 1))
+}
+
+impl Links {
+    /// Reads which of the paths to be restored are names of one file. If that is damaged, the names are restored as
+    /// files of their own, and it is told.
+    pub(super) fn load(
+        run: &Run<'_>,
+        info: &SnapshotInfo,
+        places: &Places,
+        trees: &mut TreeReader<'_>,
+    ) -> Result<Self, Halt> {
+        let mut state = State::default();
+        let mut reader = GroupReader::new(&info.body.links);
+        let mut group: Vec<Row> = Vec::new();
+        let mut there = There::default();
+        loop {
+            run.check()?;
+            let next = match reader.next(trees) {
+                Ok(next) => next,
+                Err(error) => {
+                    let (what, damage) = run.read(error)?;
+                    let what = format!("hard links are restored as files of their own: {what}");
+                    run.problem(Vec::new(), what, damage);
+                    None
+                }
+            };
+            if next.as_ref().is_none_or(|(first, _)| *first) {
+                state.add(&mut group, std::mem::take(&mut there));
+            }
+            let Some((_, path)) = next else { break };
+            let wanted = places.0.iter().any(|place| place.names_to(&path).is_some())
+                && run.selection.pick_path(&path, false) == Picked::Yes;
+            if !wanted {
+                continue;
+            }
+            if state.members.len() + group.len() == MEMBERS_MAX {
+                let what = "there are too many hard links; the rest are restored as files of their own".to_owned();
+                run.problem(path, what, false);
+                break;
+            }
+            if run.options.overwrite == Overwrite::IfChanged {
+                there.add(places, &path);
+            }
+            group.push(Row { hash: hash(&path), group: state.groups.len() as u32, met: Met::No });
+        }
+        state.add(&mut group, there);
+        state.members.sort_unstable_by_key(|row| row.hash);
+        Ok(Self(Mutex::new(state)))
+    }
+
+    /// Asks what the path of a file is, which is then restored if it is the first of its group.
+    pub(super) fn meet(&self, path: &[u8]) -> Member {
+        let state = &mut *lock(&self.0);
+        let Some(at) = state.find(path) else { return Member::None };
+        let row = &mut state.members[at];
+        let group = &mut state.groups[row.group as usize];
+        if std::mem::replace(&mut group.has_first, true) {
+            row.met = Met::Other;
+            return Member::Other;
+        }
+        row.met = Met::First;
+        Member::First(row.group)
+    }
+
+    /// Whether all names of this file in the target are those of the group.
+    pub(super) fn covers(&self, group: u32, identity: Identity) -> bool {
+        lock(&self.0).groups[group as usize].covers == Some(identity)
+    }
+
+    /// The first name of a group is in its place.
+    pub(super) fn made(&self, group: u32, identity: Identity) {
+        lock(&self.0).groups[group as usize].made = Some(identity);
+    }
+
+    /// Links all the other names.
+    pub(super) fn link(
+        &self,
+        run: &Run<'_>,
+        info: &SnapshotInfo,
+        places: &Places,
+        trees: &mut TreeReader<'_>,
+    ) -> Result<(), Halt> {
+        let state = &mut *lock(&self.0);
+        if state.members.is_empty() || run.options.dry_run {
+            return Ok(());
+        }
+        let mut reader = GroupReader::new(&info.body.links);
+        let mut linker = Linker { run, places, first: None, waiting: Vec::new() };
+        loop {
+            run.check()?;
+            // If the end of the list is damaged, what it says has not been met either.
+            let Ok(Some((begins, path))) = reader.next(trees) else { break };
+            if begins {
+                linker.end_group()?;
+            }
+            let Some(at) = state.find(&path) else { continue };
+            let row = state.members[at];
+            match row.met {
+                Met::No => {}
+                Met::First => linker.begin_group(path, state.groups[row.group as usize].made)?,
+                Met::Other => linker.add(path)?,
+            }
+            // A path that is named twice is linked once.
+            state.members[at].met = Met::No;
+        }
+        linker.end_group()
+    }
+}
+
+impl State {
+    fn find(&self, path: &[u8]) -> Option<usize> {
+        if self.members.is_empty() {
+            return None;
+        }
+        let hash = hash(path);
+        self.members.binary_search_by(|row| row.hash.cmp(&hash)).ok()
+    }
+
+    /// Adds a group. One of a single name needs no links.
+    fn add(&mut self, rows: &mut Vec<Row>, there: There) {
+        if rows.len() > 1 {
+            let covers = there.file.filter(|(_, nlink)| *nlink == there.names).map(|(identity, _)| identity);
+            self.groups.push(Group { covers, ..Group::default() });
+            self.members.append(rows);
+        }
+        rows.clear();
+    }
+}
+
+/// The file that has the first existing name of a group, and how many of the group's names are its.
+#[derive(Debug, Default)]
+struct There {
+    file: Option<(Identity, u64)>,
+    names: u64,
+}
+
+impl There {
+    fn add(&mut self, places: &Places, path: &[u8]) {
+        let Ok((dir, name)) = resolve(places, path) else { return };
+        let Ok(Some(stat)) = dir.stat_at(&name) else { return };
+        let (identity, _) = self.file.get_or_insert((Identity::of(&stat), stat.nlink));
+        self.names += u64::from(*identity == Identity::of(&stat));
+    }
+}
+
+/// The folder in the target that a path inside the snapshot leads to, and the name there. No link is followed.
+fn resolve(places: &Places, path: &[u8]) -> io::Result<(Arc<TargetDir>, Vec<u8>)> {
+    for place in &places.0 {
+        let (Some(mut names), Some(folder)) = (place.names_to(path), place.folder()) else { continue };
+        let Some(name) = names.pop() else { continue };
+        let mut dir = folder.base_handle().ok_or(io::ErrorKind::NotFound)?;
+        for name in names {
+            dir = Arc::new(dir.open_dir(name)?);
+        }
+        return Ok((dir, name.to_vec()));
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Links the names of one group after the other.
+struct Linker<'l, 'a> {
+    run: &'l Run<'a>,
+    places: &'l Places,
+    /// The path of the first name, and which file that is if it could be restored.
+    first: Option<(Vec<u8>, Option<Identity>)>,
+    /// Names that came before it.
+    waiting: Vec<Vec<u8>>,
+}
+
+impl Linker<'_, '_> {
+    fn begin_group(&mut self, path: Vec<u8>, made: Option<Identity>) -> Result<(), Halt> {
+        self.first = Some((path, made));
+        std::mem::take(&mut self.waiting).into_iter().try_for_each(|path| self.add(path))
+    }
+
+    fn add(&mut self, path: Vec<u8>) -> Result<(), Halt> {
+        match &self.first {
+            None if self.waiting.len() < WAITING_MAX => {
+                self.waiting.push(path);
+                Ok(())
+            }
+            None => {
+                self.run.problem(path, "its file has too many names to be linked".to_owned(), false);
+                Ok(())
+            }
+            Some((first, None)) => {
+                let what = format!("it is another name of {}, which could not be restored", path::Shown(first));
+                self.run.problem(path, what, false);
+                Ok(())
+            }
+            Some((first, Some(identity))) => match self.link(first, *identity, &path) {
+                Ok(size) => {
+                    self.run.count_file(size);
+                    self.run.progress.counters().add(1, size);
+                    Ok(())
+                }
+                Err(FinishError::Target(error)) => self.run.target_problem(path, "cannot link it", error),
+                Err(FinishError::Differs(what)) => {
+                    self.run.problem(path, what, false);
+                    Ok(())
+                }
+                Err(FinishError::Halt) => Err(Halt),
+            },
+        }
+    }
+
+    fn end_group(&mut self) -> Result<(), Halt> {
+        if self.first.is_none() && !self.waiting.is_empty() {
+            // They were met, so the first one was, too, unless the list is damaged.
+            let first = (b"a file that is not listed".to_vec(), None);
+            self.begin_group(first.0, first.1)?;
+        }
+        self.first = None;
+        Ok(())
+    }
+
+    /// Links one name. Returns the length of the file.
+    fn link(&self, first: &[u8], identity: Identity, path: &[u8]) -> Result<u64, FinishError> {
+        let (from, from_name) = resolve(self.places, first)?;
+        let stat = from.stat_at(&from_name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        if Identity::of(&stat) != identity {
+            return Err(FinishError::Differs("someone replaced the file it is another name of".to_owned()));
+        }
+        let (dir, name) = resolve(self.places, path)?;
+        let there = dir.stat_at(&name)?;
+        match &there {
+            Some(there) if Identity::of(there) == identity => {
+                self.run.tally.files_unchanged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                return Ok(stat.size);
+            }
+            Some(there) if there.kind == FileKind::Directory => {
+                return Err(FinishError::Differs("a folder lies there".to_owned()));
+            }
+            _ => {}
+        }
+        // The folder is done already: it is left as it was.
+        let folder = dir.stat()?;
+        dir.unlock()?;
+        let locked = stat.flags & (flags::IMMUTABLE | flags::APPEND) != 0;
+        if locked {
+            from.unlock_at(&from_name)?;
+        }
+        let linked = if there.is_some() {
+            let temporary = temporary_name()?;
+            self.link_or_copy(&from, &from_name, &stat, &dir, &temporary).and_then(|()| {
+                put_in_place(&dir, &temporary, &name).inspect_err(|_| {
+                    let _ = dir.remove_file(&temporary);
+                })
+            })
+        } else {
+            self.link_or_copy(&from, &from_name, &stat, &dir, &name)
+        };
+        let names = &self.run.names;
+        let problems = if locked { from.set_metadata(&from_name, &as_it_was(&stat, names)) } else { Vec::new() };
+        self.run.metadata(|| first.to_vec(), problems).map_err(|Halt| FinishError::Halt)?;
+        let problems = dir.set_own_metadata(&as_it_was(&folder, names));
+        self.run.metadata(|| path.to_vec(), problems).map_err(|Halt| FinishError::Halt)?;
+        linked?;
+        Ok(stat.size)
+    }
+
+    /// Links a name; where the file system has no hard links, a file is copied.
+    fn link_or_copy(
+        &self,
+        from: &TargetDir,
+        from_name: &[u8],
+        stat: &Stat,
+        dir: &TargetDir,
+        name: &[u8],
+    ) -> io::Result<()> {
+        use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+        match dir.hard_link(name, from, from_name) {
+            Err(error)
+                if matches!(error.kind(), Unsupported | PermissionDenied | TooManyLinks | CrossesDevices)
+                    && stat.kind == FileKind::File =>
+            {
+                copy(self.run, from, from_name, stat, dir, name)?;
+                self.run.not_permitted("hard-link");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+fn copy(
+    run: &Run<'_>,
+    from: &TargetDir,
+    from_name: &[u8],
+    stat: &Stat,
+    dir: &TargetDir,
+    name: &[u8],
+) -> io::Result<()> {
+    let source = from.as_source().open_file(from_name)?;
+    let file = dir.create_file(name)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        let len = source.read_full_at(&mut buffer, at)?;
+        if len == 0 {
+            break;
+        }
+        file.write_at(&buffer[..len], at)?;
+        at += len as u64;
+    }
+    let xattrs = source.xattrs()?;
+    let owner = Owner { uid: stat.uid, gid: stat.gid, ..Owner::default() };
+    let options = MetaOptions { numeric: true, ..run.meta };
+    let meta = Meta { owner: &owner, xattrs: &xattrs, options, ..as_it_was(stat, &run.names) };
+    // What the first name could have, this one can.
+    file.set_metadata(&meta);
+    Ok(())
+}
+
+static NO_OWNER: Owner = Owner { uid: 0, gid: 0, user: Vec::new(), group: Vec::new() };
+
+/// Mode, time and flags as they were; nothing else is touched.
+fn as_it_was<'m>(stat: &Stat, names: &'m crate::fs::OwnerNames) -> Meta<'m> {
+    Meta {
+        kind: stat.kind,
+        mode: stat.mode,
+        owner: &NO_OWNER,
+        mtime: stat.mtime,
+        xattrs: &[],
+        flags: stat.flags,
+        options: MetaOptions { owner: false, numeric: true, xattrs: false },
+        names,
+    }
+}

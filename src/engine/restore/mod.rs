@@ -1,0 +1,275 @@
+//! Bringing a snapshot back (SPEC §9).
+//!
+//! A thread of its own walks the trees and plans: it makes the folders, and collects files with the places of their
+//! chunks in windows of bounded size. A window is then executed while the next one is planned: its chunks are sorted by
+//! segment, each segment is opened once, and every chunk is written to all its places.
+//!
+//! [`select`] what is restored · [`run`] what all parts share, and what is counted · [`folder`] folders and their
+//! handles · [`task`] files and the pieces of their content · [`place`] where it all goes · [`plan`] from trees to
+//! windows · [`special`] what is neither file nor folder · [`execute`] from windows to files · [`compare`] what is there
+//! already, and reading back · [`links`] hard links.
+
+mod select;
+mod run;
+mod folder;
+mod task;
+mod place;
+mod plan;
+mod special;
+mod execute;
+mod compare;
+mod links;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+use crate::catalogue::CatalogueError;
+use crate::engine::browse::BrowseError;
+use crate::engine::restore::execute::Executor;
+use crate::engine::restore::links::Links;
+use crate::engine::restore::place::Places;
+use crate::engine::restore::plan::Planner;
+use crate::engine::restore::run::{Halt, Run};
+use crate::engine::restore::select::Selection;
+use crate::id::ObjectName;
+use crate::progress::{Phase, Progress};
+use crate::store::StoreError;
+use crate::vault::{ReadError, Vault};
+
+/// Where a restore writes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// Below this folder, which is made if it is missing.
+    Folder(PathBuf),
+    /// Where the roots were snapshotted from.
+    InPlace,
+}
+
+/// What happens to files that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Nothing may be there: a target folder that is not empty is refused.
+    Refuse,
+    /// They are written anew.
+    Always,
+    /// They are compared, and only what differs is written.
+    IfChanged,
+    /// They are left as they are.
+    Never,
+}
+
+/// What to restore, where and how.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The snapshot.
+    pub snapshot: ObjectName,
+    /// Only this path inside the snapshot, and what is below it; what is restored is placed as `TARGET/last component`.
+    pub path: Option<Vec<u8>>,
+    /// Only paths that match one of these globs (a folder matches with everything below it). Empty: everything.
+    pub include: Vec<String>,
+    /// Not paths that match one of these globs.
+    pub exclude: Vec<String>,
+    /// Where to.
+    pub target: Target,
+    /// What happens to files that are there already.
+    pub overwrite: Overwrite,
+    /// Delete what is in restored folders but not in the snapshot. Nothing outside the selection is touched.
+    pub delete: bool,
+    /// Plan and count, but write nothing.
+    pub dry_run: bool,
+    /// Read every written file back and compare its chunks.
+    pub verify: bool,
+    /// Do not restore owners.
+    pub no_owner: bool,
+    /// Owners by number only, not by name.
+    pub numeric_owner: bool,
+    /// How many threads read, open and write.
+    pub threads: usize,
+}
+
+/// One thing that could not be restored as it was.
+#[derive(Debug, Clone)]
+pub struct RestoreProblem {
+    /// Path inside the snapshot.
+    pub path: Vec<u8>,
+    /// What could not be done, and why.
+    pub what: String,
+    /// True if content is missing or wrong because of damage in the store.
+    pub damage: bool,
+}
+
+/// What came out.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreReport {
+    /// Files of every kind but folders that are now as in the snapshot.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Sum of the sizes of the regular files, in bytes.
+    pub bytes: u64,
+    /// Bytes that were written.
+    pub bytes_written: u64,
+    /// Files whose content was there already and right.
+    pub files_unchanged: u64,
+    /// Existing files left alone because of [`Overwrite::Never`].
+    pub files_kept: u64,
+    /// Things deleted because of `delete`.
+    pub deleted: u64,
+    /// Files that were read back and found right (`verify`).
+    pub files_verified: u64,
+    /// What could not be restored, the first [`PROBLEMS_SHOWN`].
+    pub problems: Vec<RestoreProblem>,
+    /// How many problems there were.
+    pub problem_count: u64,
+    /// How many of them were damage in the store.
+    pub damage_count: u64,
+    /// What a normal user may not do, by kind (`owner`, `device`, ...), and how often it was met. Not a failure.
+    pub not_permitted: std::collections::BTreeMap<String, u64>,
+}
+
+/// How many problems a report carries.
+pub const PROBLEMS_SHOWN: usize = 1000;
+
+/// Why nothing was restored, or a restore ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The vault has no such snapshot.
+    #[error("there is no snapshot {id}")]
+    NoSuchSnapshot {
+        /// Its id.
+        id: ObjectName,
+    },
+    /// The snapshot has nothing of this path.
+    #[error("there is no {path} in this snapshot")]
+    NoSuchPath {
+        /// The path inside the snapshot.
+        path: String,
+    },
+    /// The patterns leave nothing.
+    #[error("nothing in this snapshot matches {patterns}")]
+    NothingSelected {
+        /// What was asked for.
+        patterns: String,
+    },
+    /// A pattern is not valid.
+    #[error("the pattern {pattern} is not valid: {what}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Something is there already, and nothing was said about it.
+    #[error("{path} is not empty")]
+    NotEmpty {
+        /// The folder (or, in place, the file).
+        path: String,
+    },
+    /// What was read from a command or from standard input has no place of its own.
+    #[error("{name} was read from a stream, so there is no place to restore it to")]
+    NoPlace {
+        /// Its name in the snapshot.
+        name: String,
+    },
+    /// The target cannot be written: it is full, read-only, or gone.
+    #[error("cannot write {path}")]
+    Target {
+        /// Which file or folder.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store failed as a whole.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The path that was asked for cannot be found because of damage, or nothing can be read at all.
+    #[error("cannot read {path}")]
+    Read {
+        /// The path inside the snapshot.
+        path: String,
+        /// What failed.
+        source: ReadError,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl RestoreError {
+    /// Whether it tells of damage in the store.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Read { source, .. } => source.is_damage(),
+            _ => false,
+        }
+    }
+
+    fn browse(error: BrowseError, path: &[u8]) -> Self {
+        match error {
+            BrowseError::Read { path, source } | BrowseError::Partial { path, source, .. } => {
+                run::fatal(source).unwrap_or_else(|source| Self::Read { path, source })
+            }
+            _ => Self::NoSuchPath { path: crate::path::Shown(path).to_string() },
+        }
+    }
+}
+
+/// A path of this machine, as it is kept in snapshots.
+#[cfg(unix)]
+fn system_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::borrow::Cow::Borrowed(Path::new(std::ffi::OsStr::from_bytes(bytes)))
+}
+
+#[cfg(not(unix))]
+fn system_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
+    std::borrow::Cow::Owned(PathBuf::from(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// Restores a snapshot, or a part of it.
+///
+/// # Errors
+/// If nothing was restored, or it had to end early. Single files that could not be restored are listed in the report.
+pub fn restore(
+    vault: &Vault,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> Result<RestoreReport, RestoreError> {
+    let info = vault.snapshot(&options.snapshot).ok_or(RestoreError::NoSuchSnapshot { id: options.snapshot })?;
+    let run = Run::new(vault, options, progress, Selection::new(options)?);
+    let unreadable = |source| {
+        run::fatal(source).unwrap_or_else(|source| RestoreError::Read { path: "the snapshot".to_owned(), source })
+    };
+    let mut trees = vault.tree_reader().map_err(unreadable)?;
+    let places = Places::find(&run, &info, &mut trees)?;
+    let (files, bytes) = plan::totals(&run, &info, &places, &mut trees)?;
+    places.prepare(&run)?;
+    let links = Links::load(&run, &info, &places, &mut trees);
+    let links = links.map_err(|Halt| run.failure())?;
+    progress.counters().restart(files, bytes);
+    progress.phase(Phase::Restore);
+    let executor = Executor::new(&run, &links, trees.catalogue().clone()).map_err(unreadable)?;
+    let (windows, planned) = sync_channel(0);
+    let done = std::thread::scope(|scope| {
+        let (run, links, places) = (&run, &links, &places);
+        let planner = scope.spawn(move || Planner::new(run, links, trees, windows).plan(places));
+        let executed = planned.iter().try_for_each(|window| executor.execute(window));
+        // The planner notices that nobody takes its windows any more.
+        drop(planned);
+        let planned = planner.join().unwrap_or(Err(Halt));
+        executed.and(planned)
+    });
+    if done.is_err() {
+        executor.clean_up();
+        return Err(run.failure());
+    }
+    let mut trees = vault.tree_reader().map_err(unreadable)?;
+    links.link(&run, &info, &places, &mut trees).map_err(|Halt| run.failure())?;
+    Ok(run.into_report())
+}

@@ -1,0 +1,225 @@
+//! Where a restore begins: which parts of the snapshot go to which folders of this machine.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::engine::browse;
+use crate::engine::restore::folder::Folder;
+use crate::engine::restore::run::{Run, fatal};
+use crate::engine::restore::select::Picked;
+use crate::engine::restore::task::Attributes;
+use crate::engine::restore::{Overwrite, RestoreError, Target, system_path};
+use crate::fs::TargetDir;
+use crate::path;
+use crate::path::Shown;
+use crate::tree::{Entry, FileKind, Owner, Root, Stream};
+use crate::vault::{ReadError, SnapshotInfo, TreeReader};
+
+/// A part of the snapshot and the folder that it goes to.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The path inside the snapshot of the folder's content.
+    pub(super) path: Vec<u8>,
+    /// The folder.
+    base: PathBuf,
+    /// What is set on the folder itself, if it belongs to the snapshot; in place only.
+    own: Option<Entry>,
+    /// Folders below it, on the way to what is restored.
+    pub(super) chain: Vec<Entry>,
+    pub(super) what: What,
+    folder: OnceLock<Arc<Folder>>,
+}
+
+/// What is restored into a folder.
+#[derive(Debug)]
+pub(super) enum What {
+    /// All that this listing has.
+    Content(Stream),
+    /// One thing, under this name.
+    One(Box<Entry>, Vec<u8>),
+}
+
+/// All places of a restore.
+#[derive(Debug)]
+pub(super) struct Places(pub(super) Vec<Place>);
+
+impl Place {
+    fn new(path: Vec<u8>, base: PathBuf, what: What) -> Self {
+        Self { path, base, own: None, chain: Vec::new(), what, folder: OnceLock::new() }
+    }
+
+    /// The folder, after [`Places::prepare`].
+    pub(super) fn folder(&self) -> Option<&Arc<Folder>> {
+        self.folder.get()
+    }
+
+    /// The names from the folder on to a path inside the snapshot, or `None` if that lies elsewhere.
+    pub(super) fn names_to<'p>(&'p self, path: &'p [u8]) -> Option<Vec<&'p [u8]>> {
+        if let What::One(entry, name) = &self.what
+            && path == path::join(&self.path, &entry.name)
+            && self.chain.is_empty()
+        {
+            return Some(vec![name.as_slice()]);
+        }
+        let below = path.strip_prefix(self.path.as_slice())?;
+        let below = if self.path.is_empty() { below } else { below.strip_prefix(b"/")? };
+        Some(path::components(below).collect())
+    }
+}
+
+impl Places {
+    /// Finds what is to be restored.
+    pub(super) fn find(run: &Run<'_>, info: &SnapshotInfo, trees: &mut TreeReader<'_>) -> Result<Self, RestoreError> {
+        let options = run.options;
+        let asked = options.path.as_deref().unwrap_or_default();
+        let missing = || RestoreError::NoSuchPath { path: Shown(asked).to_string() };
+        let way = browse::find_all(trees, info, asked).map_err(|error| RestoreError::browse(error, asked))?;
+        let mut way = way.ok_or_else(missing)?;
+        let found = way.pop().ok_or_else(missing)?;
+        let names: Vec<&[u8]> = path::components(asked).collect();
+        let parent = names[..names.len().saturating_sub(1)].join(&b'/');
+        let place = match (&options.target, way.len()) {
+            (Target::Folder(folder), 0) => {
+                let listing = found.content.unwrap_or_default();
+                Place::new(Vec::new(), folder.clone(), What::Content(listing))
+            }
+            (Target::Folder(folder), _) => {
+                let name = found.name.clone();
+                Place::new(parent, folder.clone(), What::One(Box::new(found), name))
+            }
+            (Target::InPlace, 0) => return Self::in_place(run, info, &found.content.unwrap_or_default(), trees),
+            (Target::InPlace, 1) => in_place(info, found)?,
+            (Target::InPlace, _) => {
+                let base = original(info, &way[1].name)?;
+                let name = found.name.clone();
+                let mut place =
+                    Place::new(way[1].name.clone(), system_path(base).into_owned(), What::One(Box::new(found), name));
+                place.chain = way.drain(2..).collect();
+                place
+            }
+        };
+        Ok(Self(vec![place]))
+    }
+
+    /// Every root goes to where it came from.
+    fn in_place(
+        run: &Run<'_>,
+        info: &SnapshotInfo,
+        top: &Stream,
+        trees: &mut TreeReader<'_>,
+    ) -> Result<Self, RestoreError> {
+        let mut roots = Vec::new();
+        let listed = trees.for_each_entry(top, |entry| {
+            roots.push(entry);
+            roots.len() < ROOTS_MAX
+        });
+        if let Err(error) = listed {
+            let source: ReadError = fatal(error).map_or_else(Ok, Err)?;
+            return Err(RestoreError::Read { path: "the snapshot's top folder".to_owned(), source });
+        }
+        let excluded =
+            |entry: &Entry| run.selection.pick_path(&entry.name, entry.kind == FileKind::Directory) == Picked::No;
+        roots.retain(|entry| !excluded(entry));
+        roots.into_iter().map(|entry| in_place(info, entry)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Looks whether the folders may be restored into, and opens or makes them.
+    pub(super) fn prepare(&self, run: &Run<'_>) -> Result<(), RestoreError> {
+        for place in &self.0 {
+            place.check(run)?;
+        }
+        for place in &self.0 {
+            let failed = |error| target_error(&place.base, error);
+            let there = match TargetDir::open_root(&place.base, false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                opened => Some(opened.map_err(failed)?),
+            };
+            let fresh = there.is_none();
+            let handle = match there {
+                None if !run.options.dry_run => Some(TargetDir::open_root(&place.base, true).map_err(failed)?),
+                there => there,
+            };
+            let selected = place.own.is_some() && run.selection.pick_path(&place.path, true) == Picked::Yes;
+            let attributes =
+                place.own.clone().map(|mut entry| Attributes::take(&mut entry, &mut Arc::new(Owner::default())));
+            if let Some(handle) = handle.as_ref().filter(|_| !fresh && attributes.is_some() && !run.options.dry_run) {
+                handle.unlock().map_err(failed)?;
+            }
+            let folder = Folder::base(&place.path, handle, fresh, attributes, selected);
+            let _ = place.folder.set(folder);
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot has no more roots than this; each is kept in memory here.
+const ROOTS_MAX: usize = 1 << 16;
+
+fn target_error(path: &Path, source: io::Error) -> RestoreError {
+    RestoreError::Target { path: path.display().to_string(), source }
+}
+
+/// Where a root was read from.
+fn original<'i>(info: &'i SnapshotInfo, name: &[u8]) -> Result<&'i [u8], RestoreError> {
+    let root: Option<&Root> = info.body.roots.iter().find(|root| root.name == name);
+    match root.map(|root| root.path.as_slice()) {
+        Some(path) if path.starts_with(b"/") || cfg!(not(unix)) && !path.is_empty() => Ok(path),
+        _ => Err(RestoreError::NoPlace { name: Shown(name).to_string() }),
+    }
+}
+
+/// A root at its own place.
+fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
+    let path = system_path(original(info, &root.name)?).into_owned();
+    if root.kind == FileKind::Directory {
+        let listing = root.content.clone().unwrap_or_default();
+        let mut place = Place::new(root.name.clone(), path, What::Content(listing));
+        place.own = Some(root);
+        return Ok(place);
+    }
+    let no_place = || RestoreError::NoPlace { name: Shown(&root.name).to_string() };
+    let parent = path.parent().ok_or_else(no_place)?.to_path_buf();
+    let name = path.file_name().ok_or_else(no_place)?.as_encoded_bytes().to_vec();
+    Ok(Place::new(Vec::new(), parent, What::One(Box::new(root), name)))
+}
+
+impl Place {
+    /// Refuses a place where something is already, unless the user said what shall become of it.
+    fn check(&self, run: &Run<'_>) -> Result<(), RestoreError> {
+        if run.options.overwrite != Overwrite::Refuse {
+            return Ok(());
+        }
+        let failed = |error| target_error(&self.base, error);
+        let not_empty = |path: &Path| RestoreError::NotEmpty { path: path.display().to_string() };
+        let dir = match TargetDir::open_root(&self.base, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(failed)?,
+        };
+        if let (Target::InPlace, What::One(_, name)) = (&run.options.target, &self.what) {
+            return self.check_one(dir, name).map_err(failed)?.map_or(Ok(()), |path| Err(not_empty(&path)));
+        }
+        // A file system of its own brings one folder with it.
+        let names = dir.names().map_err(failed)?;
+        if names.iter().all(|name| name == b"lost+found") { Ok(()) } else { Err(not_empty(&self.base)) }
+    }
+
+    /// The path of the one thing that is restored, if there is something already.
+    fn check_one(&self, mut dir: TargetDir, name: &[u8]) -> io::Result<Option<PathBuf>> {
+        let mut path = self.base.clone();
+        for entry in &self.chain {
+            path.push(&*system_path(&entry.name));
+            dir = match dir.open_dir(&entry.name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+        }
+        path.push(&*system_path(name));
+        let empty = match dir.stat_at(name)? {
+            None => true,
+            Some(stat) if stat.kind == FileKind::Directory => dir.open_dir(name)?.is_empty()?,
+            Some(_) => false,
+        };
+        Ok(if empty { None } else { Some(path) })
+    }
+}

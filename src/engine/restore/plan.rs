@@ -1,0 +1,482 @@
+//! The planner: walks the trees, makes folders, and collects files with the places of their content in windows.
+
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Release};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
+
+use crate::engine::browse::{Step, TreeWalk};
+use crate::engine::restore::folder::Folder;
+use crate::engine::restore::links::{Links, Member};
+use crate::engine::restore::place::{Place, Places, What};
+use crate::engine::restore::run::{Halt, Run, lock};
+use crate::engine::restore::select::Picked;
+use crate::engine::restore::special::Decision;
+use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
+use crate::engine::restore::{Overwrite, RestoreError};
+use crate::engine::sparse::Layout;
+use crate::fs::{Names, Stat};
+use crate::path::{Shown, join};
+use crate::tree::{Entry, FileKind, IdReader, Owner, Stream};
+use crate::vault::{SnapshotInfo, TreeReader};
+
+/// Files in the first window. It is small, so that writing begins at once.
+const FILES_FIRST: usize = 2 << 10;
+/// Files in a window at most; each window has twice as many as the one before up to this number.
+const FILES_MAX: usize = 32 << 10;
+/// Pieces in a window for each file that it may have: files of few chunks fill it by their number, others by this.
+const PIECES_PER_FILE: usize = 4;
+
+/// The planner of one restore.
+pub(super) struct Planner<'r, 'a> {
+    run: &'r Run<'a>,
+    links: &'r Links,
+    trees: TreeReader<'a>,
+    windows: SyncSender<Window>,
+    window: Window,
+    files_max: usize,
+    levels: Vec<Level>,
+    /// A folder of this depth could not be made: what is in it is passed over.
+    blocked: Option<usize>,
+    owner: Arc<Owner>,
+}
+
+/// A folder on the way down.
+struct Level {
+    folder: Arc<Folder>,
+    picked: Picked,
+    /// The names that were in the folder, and how many of them have been passed, if those that the snapshot does not
+    /// have are to be deleted.
+    names: Option<(Names, usize)>,
+    broken: bool,
+}
+
+impl Level {
+    fn new(folder: Arc<Folder>, picked: Picked) -> Self {
+        Self { folder, picked, names: None, broken: false }
+    }
+}
+
+/// How the pieces of a file were planned.
+enum Planned {
+    Whole,
+    /// It cannot be restored: why, and whether that is damage.
+    Failed(String, bool),
+}
+
+impl<'r, 'a> Planner<'r, 'a> {
+    /// Plans into `windows`.
+    pub(super) fn new(run: &'r Run<'a>, links: &'r Links, trees: TreeReader<'a>, windows: SyncSender<Window>) -> Self {
+        Self {
+            run,
+            links,
+            trees,
+            windows,
+            window: Window::default(),
+            files_max: FILES_FIRST,
+            levels: Vec::new(),
+            blocked: None,
+            owner: Arc::default(),
+        }
+    }
+
+    /// Plans everything.
+    pub(super) fn plan(mut self, places: &Places) -> Result<(), Halt> {
+        for place in &places.0 {
+            self.place(place)?;
+        }
+        if self.window.files.is_empty() { Ok(()) } else { self.send() }
+    }
+
+    fn place(&mut self, place: &Place) -> Result<(), Halt> {
+        let Some(base) = place.folder() else { return Ok(()) };
+        let picked = self.run.selection.pick_path(&place.path, true);
+        self.blocked = None;
+        self.push(base.clone(), picked)?;
+        let mut path = place.path.clone();
+        for entry in &place.chain {
+            let attributes = Attributes::take(&mut entry.clone(), &mut self.owner);
+            let folder = Folder::child(&self.levels[self.levels.len() - 1].folder, &entry.name, attributes, false);
+            path = join(&path, &entry.name);
+            self.push(folder, self.run.selection.pick_path(&path, true))?;
+        }
+        match &place.what {
+            What::Content(listing) => self.walk(&path, listing)?,
+            What::One(entry, name) => {
+                path = join(&path, &entry.name);
+                let entry = Entry { name: name.clone(), ..Entry::clone(entry) };
+                let listing = entry.content.clone().filter(|_| entry.kind == FileKind::Directory);
+                let entered = self.entry(entry, &path)?;
+                if let Some(listing) = listing.filter(|_| entered) {
+                    self.walk(&path, &listing)?;
+                }
+            }
+        }
+        while !self.levels.is_empty() {
+            self.pop()?;
+        }
+        Ok(())
+    }
+
+    /// Walks the folder that was entered last, and leaves it.
+    fn walk(&mut self, path: &[u8], listing: &Stream) -> Result<(), Halt> {
+        let mut walk = TreeWalk::new(path, listing);
+        while let Some(step) = walk.next(&mut self.trees) {
+            self.run.check()?;
+            match step {
+                Step::Enter(entry) => {
+                    if !self.entry(entry, walk.path())? {
+                        walk.skip();
+                    }
+                }
+                Step::Other(entry) => {
+                    self.entry(entry, walk.path())?;
+                }
+                Step::TooDeep(_) => self.run.problem(walk.path().to_vec(), "it lies too deep".to_owned(), false),
+                Step::Broken(error) => {
+                    let (what, damage) = self.run.read(error)?;
+                    let what = format!("the listing of this folder cannot be read on: {what}");
+                    self.run.problem(walk.path().to_vec(), what, damage);
+                    if let Some(level) = self.levels.last_mut() {
+                        level.broken = true;
+                    }
+                }
+                Step::Leave => self.pop()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, folder: Arc<Folder>, picked: Picked) -> Result<(), Halt> {
+        self.levels.push(Level::new(folder, picked));
+        if picked == Picked::Yes { self.make().map(|_| ()) } else { Ok(()) }
+    }
+
+    /// Ends the last folder's part of the plan.
+    fn pop(&mut self) -> Result<(), Halt> {
+        self.delete_up_to(None)?;
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        if self.blocked == Some(self.levels.len()) {
+            self.blocked = None;
+        }
+        self.run.folder_done(&level.folder)
+    }
+
+    /// Makes the folders on the way down that are not there yet. Returns `false` if one cannot be made.
+    fn make(&mut self) -> Result<bool, Halt> {
+        if self.blocked.is_some() {
+            return Ok(false);
+        }
+        let unmade = self.levels.iter().rposition(|level| level.folder.is_made()).map_or(0, |at| at + 1);
+        for at in unmade..self.levels.len() {
+            if !self.run.make_folder(&self.levels[at].folder)? {
+                self.blocked = Some(at);
+                return Ok(false);
+            }
+        }
+        if let Some(level) = self.levels.last_mut()
+            && self.run.options.delete
+            && level.names.is_none()
+            && level.picked == Picked::Yes
+            && level.folder.is_selected()
+            && !level.folder.is_fresh()
+        {
+            let names = self.run.handles.open(&level.folder).and_then(|dir| dir.names());
+            let names = match names {
+                Ok(names) => names,
+                Err(error) => {
+                    self.run.target_problem(level.folder.path(), "cannot list what lies in the folder", error)?;
+                    Names::new()
+                }
+            };
+            level.names = Some((names, 0));
+        }
+        Ok(true)
+    }
+
+    /// Plans one entry of the last folder. Returns whether it is a folder that was entered.
+    fn entry(&mut self, mut entry: Entry, path: &[u8]) -> Result<bool, Halt> {
+        self.delete_up_to(Some(&entry.name))?;
+        let Some(level) = self.levels.last().filter(|_| self.blocked.is_none()) else { return Ok(false) };
+        let picked = self.run.selection.pick(level.picked, path, entry.kind == FileKind::Directory);
+        if picked == Picked::No {
+            return Ok(false);
+        }
+        if entry.kind == FileKind::Directory {
+            let attributes = Attributes::take(&mut entry, &mut self.owner);
+            let folder = Folder::child(&level.folder, &entry.name, attributes, picked == Picked::Yes);
+            self.push(folder, picked)?;
+            if self.blocked.is_some() {
+                self.pop()?;
+                return Ok(false);
+            }
+            return Ok(true);
+        }
+        if self.make()? {
+            let folder = self.levels[self.levels.len() - 1].folder.clone();
+            self.file(entry, path, folder)?;
+        }
+        Ok(false)
+    }
+
+    fn file(&mut self, mut entry: Entry, path: &[u8], folder: Arc<Folder>) -> Result<(), Halt> {
+        let there = match self.run.decide(&folder, &entry.name, path)? {
+            Decision::Free => None,
+            Decision::Over(stat) => Some(stat),
+            Decision::Done => return Ok(()),
+        };
+        let group = match self.links.meet(path) {
+            Member::None => None,
+            Member::First(group) => Some(group),
+            Member::Other => {
+                if self.run.options.dry_run {
+                    self.run.count_file(entry.size);
+                }
+                return Ok(());
+            }
+        };
+        let attributes = Attributes::take(&mut entry, &mut self.owner);
+        if entry.kind != FileKind::File {
+            let identity = self.run.make_special(&folder, &entry, &attributes, there.as_ref())?;
+            if let (Some(group), Some(identity)) = (group, identity) {
+                self.links.made(group, identity);
+            }
+            return Ok(());
+        }
+        let task = FileTask {
+            action: self.action(there.as_ref(), group),
+            folder,
+            name: entry.name.as_slice().into(),
+            attributes,
+            size: entry.size,
+            sparse: entry.holes.is_some(),
+            group,
+            pending: AtomicUsize::new(0),
+            state: Mutex::new(FileState::default()),
+        };
+        self.content(&entry, Arc::new(task))
+    }
+
+    fn action(&self, there: Option<&Stat>, group: Option<u32>) -> Action {
+        let Some(stat) = there else { return Action::Create };
+        let identity = Identity::of(stat);
+        // If the file has names that are not restored with it, they must not change.
+        let ours = stat.nlink == 1 || group.is_some_and(|group| self.links.covers(group, identity));
+        if self.run.options.overwrite == Overwrite::IfChanged && stat.kind == FileKind::File && ours {
+            Action::Update { size: stat.size, identity }
+        } else {
+            Action::Replace
+        }
+    }
+
+    /// Enters a file and the pieces of its content into the window, and sends windows that are full.
+    fn content(&mut self, entry: &Entry, task: Arc<FileTask>) -> Result<(), Halt> {
+        task.folder.hold();
+        let (pieces, holes) = (self.window.pieces.len(), self.window.holes.len());
+        self.window.files.push(task.clone());
+        let mut sent = false;
+        let planned = self.pieces(entry, &task, &mut sent)?;
+        let index = self.window.files.len() - 1;
+        if sent {
+            // A window that has its beginning is being executed: the file ends in this one, one way or the other.
+            if let Planned::Failed(what, damage) = planned {
+                lock(&task.state).failed.get_or_insert((what, damage));
+            }
+            task.pending.fetch_add(self.window.pieces.len() + self.window.holes.len(), AcqRel);
+            self.window.ending.push(index as u32);
+        } else if let Planned::Failed(what, damage) = planned {
+            self.window.files.pop();
+            self.window.pieces.truncate(pieces);
+            self.window.holes.truncate(holes);
+            self.run.problem(task.path(), what, damage);
+            self.run.folder_done(&task.folder)?;
+        } else {
+            let count = self.window.pieces.len() - pieces + self.window.holes.len() - holes;
+            if count == 0 {
+                self.window.ending.push(index as u32);
+            }
+            task.pending.store(count.max(1), Release);
+        }
+        if self.window.files.len() >= self.files_max { self.send() } else { Ok(()) }
+    }
+
+    fn pieces(&mut self, entry: &Entry, task: &Arc<FileTask>, sent: &mut bool) -> Result<Planned, Halt> {
+        let Some(content) = &entry.content else { return Ok(Planned::Whole) };
+        let catalogue = self.trees.catalogue().clone();
+        let (mut ids, mut layout) = (IdReader::new(content), Layout::new(entry));
+        let (mut rest, mut end) = (content.len, 0);
+        let failed = |(what, damage)| Ok(Planned::Failed(what, damage));
+        let contradiction = || Ok(Planned::Failed("its chunks do not add up to its length".to_owned(), true));
+        let updates = task.sparse && matches!(task.action, Action::Update { .. });
+        loop {
+            let id = match ids.next(&mut self.trees) {
+                Ok(Some(id)) => id,
+                Ok(None) => break,
+                Err(error) => return failed(self.run.read(error)?),
+            };
+            let place = match catalogue.locate(&id) {
+                Ok(Some(place)) if place.len > 0 => place,
+                Ok(_) => return failed((format!("chunk {id} is in no pack of the store"), true)),
+                Err(error) => return Err(self.run.fail(RestoreError::Catalogue(error))),
+            };
+            match rest.checked_sub(u64::from(place.len)) {
+                Some(less) => rest = less,
+                None => return contradiction(),
+            }
+            let file = (self.window.files.len() - 1) as u32;
+            let mut skip = 0;
+            while skip < place.len {
+                let (at, len) = match layout.next((place.len - skip) as usize, &mut self.trees) {
+                    Ok(run) => run,
+                    Err(error) => return failed(self.run.read(error)?),
+                };
+                if updates && at > end {
+                    self.window.holes.push(Hole { file, at: end, len: at - end });
+                }
+                end = at + len as u64;
+                self.window.pieces.push(Piece { id, place, skip, len: len as u32, file, tried: 0, at });
+                skip += len as u32;
+            }
+            if self.window.pieces.len() + self.window.holes.len() >= PIECES_PER_FILE * self.files_max {
+                self.run.check()?;
+                self.send_within(task, std::mem::replace(sent, true))?;
+            }
+        }
+        if rest > 0 {
+            return contradiction();
+        }
+        if let Err(error) = layout.finish(&mut self.trees) {
+            return failed(self.run.read(error)?);
+        }
+        if updates && entry.size > end {
+            let file = (self.window.files.len() - 1) as u32;
+            self.window.holes.push(Hole { file, at: end, len: entry.size - end });
+        }
+        Ok(Planned::Whole)
+    }
+
+    /// Sends the window in the middle of its last file, which goes on in the next one.
+    fn send_within(&mut self, task: &Arc<FileTask>, again: bool) -> Result<(), Halt> {
+        let file = (self.window.files.len() - 1) as u32;
+        let pieces = self.window.pieces.iter().rev().take_while(|piece| piece.file == file).count();
+        let holes = self.window.holes.iter().rev().take_while(|hole| hole.file == file).count();
+        // Until its end is planned, the planner's own part is pending as well.
+        task.pending.fetch_add(pieces + holes + usize::from(!again), AcqRel);
+        self.send()?;
+        self.window.files.push(task.clone());
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Halt> {
+        self.files_max = (self.files_max * 2).min(FILES_MAX);
+        // Nobody takes it only if the restore has failed.
+        self.windows.send(std::mem::take(&mut self.window)).map_err(|_| Halt)
+    }
+
+    /// Deletes what lies in the last folder before `name` (or to the end) and is not in the snapshot.
+    fn delete_up_to(&mut self, name: Option<&[u8]>) -> Result<(), Halt> {
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        let Some((names, next)) = &mut level.names else { return Ok(()) };
+        let mut extra = Vec::new();
+        while *next < names.len() {
+            let found = names.get(*next);
+            match name {
+                Some(name) if found == name => {
+                    *next += 1;
+                    break;
+                }
+                Some(name) if found > name => break,
+                // What a damaged listing says no more is not known to be too much.
+                None if level.broken => break,
+                _ => extra.push(found.to_vec()),
+            }
+            *next += 1;
+        }
+        if extra.is_empty() {
+            return Ok(());
+        }
+        let folder = level.folder.clone();
+        for name in extra {
+            self.run.check()?;
+            self.run.delete_extra(&folder, &name)?;
+        }
+        Ok(())
+    }
+}
+
+/// The files and bytes to restore, for the progress, and whether there is anything to restore at all.
+pub(super) fn totals(
+    run: &Run<'_>,
+    info: &SnapshotInfo,
+    places: &Places,
+    trees: &mut TreeReader<'_>,
+) -> Result<(u64, u64), RestoreError> {
+    if run.options.path.is_none() && run.selection.is_all() {
+        return Ok((info.body.files, info.body.bytes));
+    }
+    run.progress.counters().restart(0, 0);
+    run.progress.phase(crate::progress::Phase::Plan);
+    let (mut files, mut bytes, mut anything) = (0, 0, false);
+    let mut count = |entry: &Entry| {
+        files += u64::from(entry.kind != FileKind::Directory);
+        bytes += entry.size;
+        run.progress.counters().add(u64::from(entry.kind != FileKind::Directory), entry.size);
+    };
+    for place in &places.0 {
+        let mut path = place.path.clone();
+        place.chain.iter().for_each(|entry| path = join(&path, &entry.name));
+        let mut picked = run.selection.pick_path(&path, true);
+        let listing = match &place.what {
+            What::Content(listing) => Some(listing),
+            What::One(entry, _) => {
+                path = join(&path, &entry.name);
+                picked = run.selection.pick(picked, &path, entry.kind == FileKind::Directory);
+                if picked == Picked::Yes {
+                    count(entry);
+                }
+                entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory)
+            }
+        };
+        anything |= picked == Picked::Yes;
+        let Some(listing) = listing.filter(|_| picked != Picked::No) else { continue };
+        let mut walk = TreeWalk::new(&path, listing);
+        let mut levels = vec![picked];
+        while let (Some(step), Some(above)) = (walk.next(trees), levels.last().copied()) {
+            run.check().map_err(|Halt| run.failure())?;
+            match step {
+                Step::Enter(_) => match run.selection.pick(above, walk.path(), true) {
+                    Picked::No => walk.skip(),
+                    picked => {
+                        anything |= picked == Picked::Yes;
+                        levels.push(picked);
+                    }
+                },
+                Step::Other(entry) => {
+                    if run.selection.pick(above, walk.path(), false) == Picked::Yes {
+                        anything = true;
+                        count(&entry);
+                    }
+                }
+                Step::Leave => {
+                    levels.pop();
+                }
+                // It is told when it is met again to be restored; if nothing else is, here is the reason.
+                Step::Broken(error) => {
+                    anything |= error.is_damage();
+                    run.read(error).map_err(|Halt| run.failure())?;
+                }
+                Step::TooDeep(_) => {}
+            }
+        }
+    }
+    if anything {
+        return Ok((files, bytes));
+    }
+    let shown = |list: &[String]| Shown(list.join(", ").as_bytes()).to_string();
+    let mut patterns = shown(&run.options.include);
+    if !run.options.exclude.is_empty() {
+        let without = format!("anything but {}", shown(&run.options.exclude));
+        patterns =
+            if patterns.is_empty() { without } else { format!("{patterns} without {}", shown(&run.options.exclude)) };
+    }
+    Err(RestoreError::NothingSelected { patterns })
+}

@@ -1,0 +1,137 @@
+//! Which part of a snapshot is restored.
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::engine::restore::{RestoreError, RestoreOptions, system_path};
+use crate::path::Shown;
+
+/// Which paths of a snapshot are restored, by the patterns of the user.
+#[derive(Debug)]
+pub(super) struct Selection {
+    include: Option<Gitignore>,
+    exclude: Option<Gitignore>,
+}
+
+/// Whether a path is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Picked {
+    /// It is, and so is all that lies below, unless that is excluded.
+    Yes,
+    /// It is not, but something below it may be.
+    Perhaps,
+    /// Neither it nor anything below.
+    No,
+}
+
+impl Selection {
+    /// The selection of these options.
+    pub(super) fn new(options: &RestoreOptions) -> Result<Self, RestoreError> {
+        Ok(Self { include: compile(&options.include)?, exclude: compile(&options.exclude)? })
+    }
+
+    /// Whether everything is selected.
+    pub(super) fn is_all(&self) -> bool {
+        self.include.is_none() && self.exclude.is_none()
+    }
+
+    /// Whether something may be excluded.
+    pub(super) fn excludes(&self) -> bool {
+        self.exclude.is_some()
+    }
+
+    /// What is decided for the folder in which the walk begins: there is no pattern that it must match by itself, unless
+    /// only certain paths are wanted.
+    pub(super) fn start(&self) -> Picked {
+        if self.include.is_some() { Picked::Perhaps } else { Picked::Yes }
+    }
+
+    /// What is decided for a path, where `above` was decided for the folder it lies in.
+    pub(super) fn pick(&self, above: Picked, path: &[u8], is_folder: bool) -> Picked {
+        if self.is_all() || above == Picked::No {
+            return above;
+        }
+        let path = system_path(path);
+        if self.exclude.as_ref().is_some_and(|globs| globs.matched(&path, is_folder).is_ignore()) {
+            return Picked::No;
+        }
+        match &self.include {
+            Some(globs) if above == Picked::Perhaps && !globs.matched(&path, is_folder).is_ignore() => {
+                if is_folder {
+                    Picked::Perhaps
+                } else {
+                    Picked::No
+                }
+            }
+            _ => Picked::Yes,
+        }
+    }
+
+    /// What is decided for a path inside the snapshot, the folders above it taken into account.
+    pub(super) fn pick_path(&self, path: &[u8], is_folder: bool) -> Picked {
+        let mut picked = self.start();
+        if self.is_all() || path.is_empty() {
+            return picked;
+        }
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([path.len()]) {
+            picked = self.pick(picked, &path[..end], end < path.len() || is_folder);
+        }
+        picked
+    }
+}
+
+fn compile(patterns: &[String]) -> Result<Option<Gitignore>, RestoreError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let bad = |pattern: &str, error: &ignore::Error| RestoreError::Pattern {
+        pattern: Shown(pattern.as_bytes()).to_string(),
+        what: error.to_string(),
+    };
+    let mut builder = GitignoreBuilder::new("");
+    for pattern in patterns {
+        builder.add_line(None, pattern).map_err(|error| bad(pattern, &error))?;
+    }
+    builder.build().map(Some).map_err(|error| bad(&patterns.join(", "), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(include: &[&str], exclude: &[&str]) -> Selection {
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        Selection { include: compile(&strings(include)).unwrap(), exclude: compile(&strings(exclude)).unwrap() }
+    }
+
+    #[track_caller]
+    fn check(include: &[&str], exclude: &[&str], path: &str, is_folder: bool, expected: Picked) {
+        let picked = selection(include, exclude).pick_path(path.as_bytes(), is_folder);
+        assert_eq!(picked, expected, "{path} with {include:?} without {exclude:?}");
+    }
+
+    #[test]
+    fn globs_select() {
+        use Picked::{No, Perhaps, Yes};
+        check(&[], &[], "a/b", false, Yes);
+        check(&["*.rs"], &[], "src/main.rs", false, Yes);
+        check(&["*.rs"], &[], "src/main.py", false, No);
+        check(&["*.rs"], &[], "src", true, Perhaps);
+        check(&["src/"], &[], "a/src/main.py", false, Yes);
+        check(&["/src"], &[], "a/src/main.py", false, No);
+        check(&["a/b"], &[], "a/b/c", false, Yes);
+        check(&["a/b"], &[], "x/a/b", false, No);
+        check(&[], &["*.o"], "a/b.o", false, No);
+        check(&[], &["*.o"], "a/b.c", false, Yes);
+        check(&[], &["target/"], "a/target/b/c", false, No);
+        check(&["src"], &["*.o"], "src/b.o", false, No);
+        check(&["src"], &["*.o"], "src/b.c", false, Yes);
+        check(&["*.rs", "!x.rs"], &[], "src/x.rs", false, No);
+    }
+
+    #[test]
+    fn a_malformed_glob_is_named() {
+        let error = compile(&["a[".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("a["), "{error}");
+    }
+}
