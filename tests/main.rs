@@ -3,3 +3,9 @@
 
 mod reader;
 mod tidy;
+#[cfg(unix)]
+mod support;
+#[cfg(unix)]
+mod damage;
+#[cfg(unix)]
+mod crash;

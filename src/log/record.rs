@@ -113,6 +113,9 @@ pub struct Record {
     pub seen: Vec<(ClientId, u64)>,
     /// What the client's clock said. Never used to decide what may be deleted.
     pub time: Time,
+    /// Packs and meta packs that the client says are its own since its last record. A pack that no record claims may belong
+    /// to work that is under way anywhere, so it is never condemned on a store that others write to as well.
+    pub claims: Vec<ObjectName>,
     /// What it says.
     pub body: RecordBody,
 }
@@ -131,6 +134,9 @@ struct Wire {
     seen: Vec<(ClientId, u64)>,
     #[serde(rename = "t")]
     time: Time,
+    /// Names of packs end to end.
+    #[serde(rename = "a", default)]
+    claims: ByteBuf,
     #[serde(rename = "k")]
     kind: u8,
     #[serde(rename = "b")]
@@ -239,6 +245,7 @@ impl Record {
             previous: self.previous,
             seen: self.seen.clone(),
             time: self.time,
+            claims: ByteBuf::from(self.claims.iter().flat_map(|name| *name.as_bytes()).collect::<Vec<u8>>()),
             kind,
             body: ByteBuf::from(body),
         })?;
@@ -274,6 +281,9 @@ impl Record {
             return Err("its number is zero".into());
         }
         let body = RecordBody::decode(wire.kind, &wire.body)?;
+        let (claims, []) = wire.claims.as_chunks::<{ ObjectName::LEN }>() else {
+            return Err("its list of packs has a length that is no multiple of 16".to_owned());
+        };
         if let RecordBody::Snapshot(snapshot) = &body
             && !(snapshot.tree.is_valid() && snapshot.links.is_valid() && snapshot.skipped_list.is_valid())
         {
@@ -285,6 +295,7 @@ impl Record {
             previous: wire.previous,
             seen: wire.seen,
             time: wire.time,
+            claims: claims.iter().map(|name| ObjectName::new(*name)).collect(),
             body,
         })
     }
