@@ -1,4 +1,4 @@
-//! Which snapshots stay: pure planning (SPEC §9.1).
+//! Which snapshots stay: pure planning.
 //!
 //! Rules count for each source and host apart. Within one client the order is that of its records, whatever its clock said;
 //! a time that lies before that of an earlier snapshot counts as that of the earlier one. So a clock that jumped cannot make

@@ -1,4 +1,4 @@
-//! When a condemned pack may be deleted (SPEC §8.4): no clock and no lock, only what every client has acknowledged.
+//! When a condemned pack may be deleted (SPEC §8.6): no clock and no lock, only what every client has acknowledged.
 //!
 //! A record acknowledges what its writer had read. Once every client has published a record that acknowledges a condemning
 //! one, and all of its records up to that one are here, nothing that anybody writes later relies on the condemned pack, and
