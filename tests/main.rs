@@ -8,3 +8,5 @@ mod support;
 mod damage;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
+mod histories;
