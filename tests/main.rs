@@ -1,6 +1,7 @@
 //! Integration tests.
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
+mod reader;
 mod tidy;
 #[cfg(unix)]
 mod support;

@@ -6,7 +6,9 @@ use std::io;
 use vault::catalogue::CatalogueError;
 use vault::chunk::ChunkParamsError;
 use vault::engine::browse::BrowseError;
+use vault::engine::check::CheckError;
 use vault::engine::keys::KeyError;
+use vault::engine::mark::MarkError;
 use vault::engine::restore::RestoreError;
 use vault::engine::snapshot::SnapshotError;
 use vault::log::RecordError;
@@ -238,6 +240,26 @@ impl From<BrowseError> for Failure {
             BrowseError::Output(error) => Self::output(&error),
             BrowseError::NotFound { .. } => failure.hint(LOOK),
             BrowseError::NotAFile { .. } => failure.hint("Only regular files have content to print. See: vault ls"),
+        }
+    }
+}
+
+impl From<MarkError> for Failure {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::Vault(error) => error.into(),
+            MarkError::Catalogue(error) => VaultError::Catalogue(error).into(),
+            MarkError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Vault(error) => error.into(),
+            CheckError::Mark(error) => error.into(),
+            CheckError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
 //! | `cat` | the file itself |
 //! | `restore` | [`RestoreJson`] |
+//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, verified_since, never_verified, out_of_time}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |
 //! | `key remove` | `{removed}` |

@@ -3,7 +3,7 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`key`], [`version`].
+//! [`browse`], [`restore`], [`check`], [`key`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -24,6 +24,7 @@ mod snapshot;
 mod list;
 mod browse;
 mod restore;
+mod check;
 mod key;
 mod version;
 
@@ -92,6 +93,7 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Ls(args) => browse::ls(&context, &args),
         Command::Cat(args) => browse::cat(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Check(args) => check::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
         Command::Version => version::run(&context),
     }

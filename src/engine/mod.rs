@@ -9,3 +9,6 @@ pub mod browse;
 pub mod exclude;
 pub(crate) mod sparse;
 pub mod keys;
+pub mod mark;
+pub mod hurt;
+pub mod check;

@@ -103,8 +103,12 @@ pub fn open_segment(
     let mut plain = Vec::with_capacity(sealed.len());
     opener.open_segment(number, sealed, &mut plain).map_err(|error| PackError::open(object.to_string(), &error))?;
     let mut segment = Segment::default();
-    let Body { method, raw_len, lengths, payload } =
-        read_body(&plain).map_err(|error| damaged(format!("segment {number}: {error}")))?;
+    let Body { method, raw_len, lengths, payload } = read_body(&plain).map_err(|error| match error {
+        DecodeError::Unknown(what) => {
+            PackError::Newer { object: object.to_string(), what: format!("segment {number}: unknown {what}") }
+        }
+        _ => damaged(format!("segment {number}: {error}")),
+    })?;
     decompressor
         .decompress(method, payload, raw_len as usize, &mut segment.raw)
         .map_err(|error| damaged(format!("segment {number}: {error}")))?;
@@ -131,7 +135,7 @@ pub fn open_segment(
 /// If anything is malformed or over its limit.
 pub fn read_body(plain: &[u8]) -> Result<Body<'_>, DecodeError> {
     let mut reader = Reader::new(plain);
-    let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
+    let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Unknown("compression method"))?;
     let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
     let lengths = read_lengths(&mut reader, raw_len)?;
     Ok(Body { method, raw_len, lengths, payload: reader.rest() })
