@@ -282,7 +282,7 @@ impl Record {
         }
         let body = RecordBody::decode(wire.kind, &wire.body)?;
         let (claims, []) = wire.claims.as_chunks::<{ ObjectName::LEN }>() else {
-            return Err("its list of packs has a length that is no multiple of 16".to_owned());
+            return Err("its list of packs has a length that is no multiple of 16".into());
         };
         if let RecordBody::Snapshot(snapshot) = &body
             && !(snapshot.tree.is_valid() && snapshot.links.is_valid() && snapshot.skipped_list.is_valid())
@@ -361,6 +361,7 @@ mod tests {
             previous: Digest::new([3; 32]),
             seen: vec![(ClientId::new([4; 16]), 5)],
             time: Time { secs: 1_800_000_000, nanos: 6 },
+            claims: vec![ObjectName::new([8; 16])],
             body: RecordBody::Condemn(vec![PackRef { meta: true, name: ObjectName::new([7; 16]) }]),
         }
     }
@@ -381,9 +382,10 @@ mod tests {
     }
 
     const VECTOR_RECORD_PLAIN: &str = "\
-         7f00000088a17601a163c41001010101010101010101010101010101a16e02a170c42003030303030303030303030303\
+         9300000089a17601a163c41001010101010101010101010101010101a16e02a170c42003030303030303030303030303\
          03030303030303030303030303030303030303a1739192c4100404040404040404040404040404040405a17492ce6b49\
-         d20006a16b04a162c4199182a16dc3a16ec41007070707070707070707070707070707";
+         d20006a161c41008080808080808080808080808080808a16b04a162c4199182a16dc3a16ec410070707070707070707\
+         07070707070707";
 
     #[test]
     fn records_round_trip_and_nothing_may_follow() {

@@ -37,7 +37,7 @@ fn parse_part(text: &str) -> Result<f64, String> {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  vault check                      all that is needed is there: fast, reads the trees only
+  vault check                      all that is needed is there: fast
   vault check --read-data          and every byte is what it was
   vault check --sample 5%          the twentieth part that was not read for the longest time
   vault check --max-time 10m       as much of it as can be read in ten minutes
