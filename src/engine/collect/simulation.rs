@@ -236,7 +236,7 @@ impl Sim {
         }
         if self.delivery == Delivery::Synced && self.roll(3) > 0 {
             let asleep = lock(&self.state).asleep.clone();
-            for _ in 0..=self.roll(12) {
+            for _ in 0..=self.roll(40) {
                 let dice = self.roll(u64::MAX);
                 // New things tend to come in order, but not always.
                 let dice = if self.roll(2) == 0 { 0 } else { dice };
@@ -248,11 +248,11 @@ impl Sim {
         if std::mem::replace(&mut lock(&self.state).busy[client], true) {
             return;
         }
-        match self.roll(40) {
-            0..22 => self.snapshot(client),
-            22..37 => self.prune(client),
-            37 => drop(fs::remove_dir_all(self.path("state", client))),
-            38 => copy_folder(&self.path("state", client), &self.path("saved", client)),
+        match self.roll(80) {
+            0..44 => self.snapshot(client),
+            44..77 => self.prune(client),
+            77 => drop(fs::remove_dir_all(self.path("state", client))),
+            78 => copy_folder(&self.path("state", client), &self.path("saved", client)),
             _ => {
                 if self.path("saved", client).exists() {
                     drop(fs::remove_dir_all(self.path("state", client)));
@@ -330,9 +330,15 @@ impl Sim {
 fn read_back(vault: &Vault, body: &crate::tree::Snapshot) -> Option<String> {
     let mut reader = vault.tree_reader().ok()?;
     let mut tops = Vec::new();
-    reader.for_each_entry(&body.tree, |entry| drop(tops.push(entry)) == ()).ok()?;
+    reader.for_each_entry(&body.tree, |entry| {
+        tops.push(entry);
+        true
+    }).ok()?;
     let mut files = Vec::new();
-    reader.for_each_entry(tops.first()?.content.as_ref()?, |entry| drop(files.push(entry)) == ()).ok()?;
+    reader.for_each_entry(tops.first()?.content.as_ref()?, |entry| {
+        files.push(entry);
+        true
+    }).ok()?;
     let mut names = BTreeSet::new();
     for file in files {
         let name = String::from_utf8(file.name).ok()?;
@@ -372,7 +378,7 @@ fn campaign(delivery: Delivery, weakness: Weakness, count: u64) -> Counts {
     let first = std::env::var("VAULT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut all = Counts::default();
     for seed in first..first + count {
-        let sim = Sim::new(seed, 2 + (seed % 3) as usize, delivery, 60);
+        let sim = Sim::new(seed, 2 + (seed % 3) as usize, delivery, 90);
         while lock(&sim.state).left > 0 {
             sim.step();
         }

@@ -1,0 +1,263 @@
+//! Prune and check against crashes, failing stores and full ones: nothing that is retained is lost, the space is given back
+//! in the end, and damage is found and named.
+//!
+//! Every write of a prune is cut in turn, and every write of the recovery of a part of these; `VAULT_CAMPAIGN=n` takes all
+//! of them, for n other sources too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vault::engine::check::{CheckOptions, CheckReport, check};
+use vault::engine::collect::{CollectError, CollectOptions, CollectReport};
+use vault::engine::prune;
+use vault::engine::retention::{self, Rules};
+use vault::id::ObjectName;
+use vault::progress::Silent;
+use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::mem::{MemState, MemStore};
+use vault::store::{Kind, ObjectKey, Store};
+use vault::vault::Vault;
+
+use crate::support::model::Model;
+use crate::support::source::{Size, bytes, plant};
+use crate::support::{THREADS, World, campaign, check_all, copy_folder, now, open_vault, scratch, small_chunks, take};
+
+/// Keeps the last so many, and gives back what that frees.
+fn run(vault: &Vault, keep: u64, max_unused: f64) -> Result<CollectReport, CollectError> {
+    let rules = Rules { last: Some(keep), ..Rules::default() };
+    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+    let options =
+        CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    prune::prune(vault, &decisions, &options, &Silent::default())
+}
+
+fn check_vault(vault: &Vault, read_data: bool) -> CheckReport {
+    let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+    check(vault, &options, &Silent::default()).unwrap()
+}
+
+/// A vault with three snapshots of a source that changes much, ready to be copied.
+struct Fixture {
+    world: World,
+    clean: MemState,
+    last: BTreeMap<ObjectName, Model>,
+}
+
+fn fixture(seed: u64) -> Fixture {
+    let mut world = World::new(small_chunks());
+    plant(&world.source(), seed, Size::Tiny);
+    for round in 0..3 {
+        for file in 0..4 {
+            let len = 20_000 + usize::try_from(round).unwrap() * 3000;
+            fs::write(world.source().join(format!("extra {file}")), bytes(seed + (round + 1) * file, len)).unwrap();
+        }
+        world.take();
+    }
+    let newest = world.open().snapshots().last().unwrap().id;
+    let last = world.expected.iter().filter(|(id, _)| **id == newest);
+    let last = last.map(|(id, model)| (*id, model.clone())).collect();
+    copy_folder(&world.state(), &world.folder.path().join("saved"));
+    Fixture { clean: world.store.snapshot(), last, world }
+}
+
+impl Fixture {
+    fn copy(&self) -> (Arc<FaultyStore<MemStore>>, PathBuf) {
+        let state = self.world.state();
+        fs::remove_dir_all(&state).unwrap_or_default();
+        copy_folder(&self.world.folder.path().join("saved"), &state);
+        (Arc::new(FaultyStore::new(MemStore::from_state(self.clean.clone()))), state)
+    }
+
+    /// After trouble: the newest snapshot is whole, a prune succeeds, and then only what is needed is left.
+    fn check_survivor(&self, store: &Arc<FaultyStore<MemStore>>, state: &std::path::Path, least: u64, what: &str) {
+        store.heal();
+        let shared: Arc<dyn Store> = store.clone();
+        let vault = open_vault(&shared, state).unwrap_or_else(|error| panic!("{what}: {error}"));
+        check_all(&vault, &self.last);
+        run(&vault, 1, 0.0).unwrap_or_else(|error| panic!("{what}: {error}"));
+        check_all(&vault, &self.last);
+        assert!(vault.condemned().is_empty(), "{what}: condemned packs are left");
+        let left: u64 = pack_bytes(store.inner());
+        assert!(left <= least + least / 4 + (1 << 17), "{what}: {left} bytes are left, {least} would do");
+        drop(vault);
+        let elsewhere = scratch();
+        let vault = open_vault(&shared, elsewhere.path()).unwrap();
+        check_all(&vault, &self.last);
+        let report = check_vault(&vault, true);
+        assert!(!report.is_damaged(), "{what}: {report:?}");
+    }
+
+    /// How many bytes of packs a prune that is not disturbed leaves, and how many writes it takes.
+    fn undisturbed(&self) -> (u64, u64) {
+        let (store, state) = self.copy();
+        let shared: Arc<dyn Store> = store.clone();
+        let vault = open_vault(&shared, &state).unwrap();
+        let before = pack_bytes(store.inner());
+        let report = run(&vault, 1, 0.0).unwrap();
+        let left = pack_bytes(store.inner());
+        assert!(left < before && report.packs_deleted > 0, "{report:?}");
+        (left, store.counts().writes)
+    }
+}
+
+fn pack_bytes(store: &MemStore) -> u64 {
+    let objects = store.objects();
+    let packs = objects.iter().filter(|(key, _)| matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _)));
+    packs.map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+#[test]
+fn a_prune_cut_at_any_write_loses_nothing_and_is_finished_by_the_next() {
+    let mut cuts = 0;
+    for seed in 0..=campaign() {
+        let fixture = fixture(seed);
+        let (least, writes) = fixture.undisturbed();
+        for leaves in [Leaves::Nothing, Leaves::Half, Leaves::Whole] {
+            for write in 0..writes {
+                let (store, state) = fixture.copy();
+                store.add(Fault::CutAtWrite { write, leaves });
+                let shared: Arc<dyn Store> = store.clone();
+                let vault = open_vault(&shared, &state).unwrap();
+                let _ = run(&vault, 1, 0.0);
+                drop(vault);
+                let what = format!("seed {seed}, cut at write {write}, leaving {leaves:?}");
+                cuts += 1;
+                // A part of an object that no store may leave behind can be a record, which may be a snapshot.
+                if leaves != Leaves::Half {
+                    fixture.check_survivor(&store, &state, least, &what);
+                }
+                let second = if campaign() > 0 { 0..writes } else { write % 3..write % 3 + 1 };
+                for again in second.filter(|_| leaves == Leaves::Nothing) {
+                    let (store, state) = fixture.copy();
+                    for cut in [write, again] {
+                        store.heal();
+                        store.add(Fault::CutAtWrite { write: store.counts().writes + cut, leaves });
+                        let shared: Arc<dyn Store> = store.clone();
+                        let vault = open_vault(&shared, &state).unwrap();
+                        let _ = run(&vault, 1, 0.0);
+                    }
+                    cuts += 1;
+                    fixture.check_survivor(&store, &state, least, &format!("{what}, and again at {again}"));
+                }
+            }
+        }
+    }
+    println!("prunes that were cut: {cuts}");
+}
+
+#[test]
+fn an_operation_that_fails_once_in_a_prune_loses_nothing() {
+    let fixture = fixture(7);
+    let (least, _) = fixture.undisturbed();
+    for operation in 0.. {
+        let (store, state) = fixture.copy();
+        let shared: Arc<dyn Store> = store.clone();
+        let vault = open_vault(&shared, &state).unwrap();
+        let operation = store.counts().operations + operation;
+        store.add(Fault::FailAtOperation(operation));
+        let _ = run(&vault, 1, 0.0);
+        drop(vault);
+        let reached = store.counts().operations > operation;
+        fixture.check_survivor(&store, &state, least, &format!("operation {operation} failed"));
+        if !reached {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_full_store_is_pruned_as_long_as_records_fit() {
+    let fixture = fixture(9);
+    let (store, state) = fixture.copy();
+    let shared: Arc<dyn Store> = store.clone();
+    let vault = open_vault(&shared, &state).unwrap();
+    let before = pack_bytes(store.inner());
+    // Records fit, packs do not.
+    store.add(Fault::FullAfter(20_000));
+    let _ = run(&vault, 1, 0.0);
+    assert!(pack_bytes(store.inner()) < before, "packs that nobody needs go without any copying");
+    check_all(&vault, &fixture.last);
+}
+
+#[test]
+fn a_second_prune_has_nothing_to_do_and_touches_nothing() {
+    let fixture = fixture(10);
+    let (store, state) = fixture.copy();
+    let shared: Arc<dyn Store> = store.clone();
+    let vault = open_vault(&shared, &state).unwrap();
+    run(&vault, 1, 0.05).unwrap();
+    let before = store.counts().writes;
+    let report = run(&vault, 1, 0.05).unwrap();
+    assert!(report.nothing_new);
+    assert_eq!(store.counts().writes, before);
+    let report = run(&vault, 0, 0.05).unwrap();
+    assert!(report.packs_deleted > 0);
+    assert_eq!(pack_bytes(store.inner()), 0, "with no snapshot nothing is needed");
+}
+
+#[test]
+fn check_finds_every_kind_of_damage_and_names_what_it_hurts() {
+    let fixture = fixture(11);
+    let objects = MemStore::from_state(fixture.clean.clone()).objects();
+    for (key, content) in objects {
+        for damage in 0..4 {
+            let (store, _) = fixture.copy();
+            match damage {
+                0 => drop(store.inner().remove(&key)),
+                1 => assert!(store.inner().mutate(&key, |bytes| bytes[content.len() / 2] ^= 4)),
+                2 => assert!(store.inner().mutate(&key, |bytes| bytes.truncate(content.len() - 1))),
+                _ => assert!(store.inner().mutate(&key, |bytes| bytes[content.len() - 5] ^= 1)),
+            }
+            let shared: Arc<dyn Store> = store.clone();
+            let elsewhere = scratch();
+            let what = format!("{key}, damage {damage}");
+            let vault = open_vault(&shared, elsewhere.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let report = check_vault(&vault, true);
+            let is_last_record = matches!(key, ObjectKey::Named(Kind::Log, _)) && damage == 0;
+            // A last record that is gone leaves no trace for those who never saw it.
+            if !is_last_record {
+                assert!(report.is_damaged(), "{what}: {report:?}");
+            }
+            if damage == 0 && matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _)) {
+                assert!(!report.hurt.is_empty() && report.hurt.iter().all(|hurt| hurt.count > 0), "{what}: {report:?}");
+            }
+            if damage > 0 {
+                let named = report.problems.iter().any(|problem| problem.object == key.to_string());
+                assert!(named, "{what}: {report:?}");
+            }
+        }
+    }
+}
+
+/// Two states on one machine's folder: one process snapshots while another prunes.
+#[test]
+fn snapshots_and_prunes_of_two_processes_at_once_all_succeed() {
+    let mut world = World::new(small_chunks());
+    plant(&world.source(), 12, Size::Tiny);
+    world.take();
+    let (shared, state, source) = (world.shared(), world.state(), world.source());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let vault = open_vault(&shared, &state).unwrap();
+                run(&vault, 30, 0.0).unwrap();
+            }
+        });
+        for round in 0..20 {
+            fs::write(source.join("changing"), bytes(round, 30_000)).unwrap();
+            if round % 3 == 0 {
+                fs::write(source.join(format!("more {round}")), bytes(1000 + round, 9_000)).unwrap();
+            }
+            let vault = open_vault(&shared, &state).unwrap();
+            let report = take(&vault, &source).unwrap();
+            world.expected.insert(report.id.unwrap(), crate::support::model::of_disk(&source, b"top"));
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let vault = world.open();
+    check_all(&vault, &world.expected);
+    assert!(!check_vault(&vault, true).is_damaged());
+}
