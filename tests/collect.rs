@@ -28,8 +28,7 @@ use crate::support::{THREADS, World, campaign, check_all, copy_folder, now, open
 fn run(vault: &Vault, keep: u64, max_unused: f64) -> Result<CollectReport, CollectError> {
     let rules = Rules { last: Some(keep), ..Rules::default() };
     let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let options =
-        CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let options = CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
     prune::prune(vault, &decisions, &options, &Silent::default())
 }
 

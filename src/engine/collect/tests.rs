@@ -302,7 +302,8 @@ impl Sim {
         let rules = Rules { last: Some(1 + self.roll(2)), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
         let max_unused = if self.roll(2) == 0 { 0.0 } else { 0.3 };
-        let options = CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
+        let options =
+            CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
         if let Ok(report) = prune(&vault, &decisions, &options, &Silent::default()) {
             let mut state = lock(&self.state);
             state.counts.prunes += 1;
@@ -330,15 +331,19 @@ impl Sim {
 fn read_back(vault: &Vault, body: &crate::tree::Snapshot) -> Option<String> {
     let mut reader = vault.tree_reader().ok()?;
     let mut tops = Vec::new();
-    reader.for_each_entry(&body.tree, |entry| {
-        tops.push(entry);
-        true
-    }).ok()?;
+    reader
+        .for_each_entry(&body.tree, |entry| {
+            tops.push(entry);
+            true
+        })
+        .ok()?;
     let mut files = Vec::new();
-    reader.for_each_entry(tops.first()?.content.as_ref()?, |entry| {
-        files.push(entry);
-        true
-    }).ok()?;
+    reader
+        .for_each_entry(tops.first()?.content.as_ref()?, |entry| {
+            files.push(entry);
+            true
+        })
+        .ok()?;
     let mut names = BTreeSet::new();
     for file in files {
         let name = String::from_utf8(file.name).ok()?;
