@@ -346,10 +346,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn for_each_place(
-        &self,
-        mut found: impl FnMut(ChunkId, &[ChunkPlace]) -> bool,
-    ) -> Result<(), CatalogueError> {
+    pub fn for_each_place(&self, mut found: impl FnMut(ChunkId, &[ChunkPlace]) -> bool) -> Result<(), CatalogueError> {
         let mut copies = self.tables.copies.iter()?;
         let mut next_copy = || -> Result<Option<([u8; 16], ChunkPlace)>, CatalogueError> {
             let Some(row) = copies.next().transpose()? else { return Ok(None) };

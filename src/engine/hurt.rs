@@ -58,9 +58,10 @@ pub fn find(
     for snapshot in snapshots {
         let mut hurt = HurtSnapshot { id: snapshot.id, paths: Vec::new(), count: 0 };
         search.tree(&snapshot.body.tree, &mut hurt)?;
-        for (stream, name) in
-            [(&snapshot.body.links, &b"(list of hard links)"[..]), (&snapshot.body.skipped_list, b"(list of skipped files)")]
-        {
+        for (stream, name) in [
+            (&snapshot.body.links, &b"(list of hard links)"[..]),
+            (&snapshot.body.skipped_list, b"(list of skipped files)"),
+        ] {
             if search.is_hurt(stream)? {
                 note(&mut hurt, name.to_vec());
             }
@@ -135,7 +136,8 @@ impl Search<'_> {
                 note(hurt, entry_path);
             }
         }
-        Ok(Some(Frame { path, key, below: below.into_iter(), hurt: is_hurt }).filter(|frame| frame.path.len() < 1 << 20))
+        Ok(Some(Frame { path, key, below: below.into_iter(), hurt: is_hurt })
+            .filter(|frame| frame.path.len() < 1 << 20))
     }
 
     fn is_entry_hurt(&mut self, entry: &Entry) -> Result<bool, ReadError> {

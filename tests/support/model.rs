@@ -90,12 +90,7 @@ pub fn of_disk(folder: &Path, name: &[u8]) -> Model {
     model
 }
 
-fn add_from_disk(
-    path: &Path,
-    name: Vec<u8>,
-    model: &mut Model,
-    inodes: &mut HashMap<(u64, u64), Vec<Vec<u8>>>,
-) {
+fn add_from_disk(path: &Path, name: Vec<u8>, model: &mut Model, inodes: &mut HashMap<(u64, u64), Vec<Vec<u8>>>) {
     let meta = fs::symlink_metadata(path).unwrap();
     let file_type = meta.file_type();
     let kind = if file_type.is_dir() {
