@@ -4,7 +4,6 @@
 //! By default one small source and every write; with `VAULT_CAMPAIGN=n` n other sources, and every operation.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use vault::vault::{ReadError, Vault, VaultError};
 
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{Size, bytes, plant, write};
-use crate::support::{World, campaign, check_all, create_vault, open_vault, scratch, small_chunks, take};
+use crate::support::{World, campaign, check_all, copy_folder, create_vault, open_vault, scratch, small_chunks, take};
 
 /// A vault with a snapshot, and a source that has changed since.
 struct Fixture {
@@ -119,19 +118,6 @@ fn copies(vault: &Vault) -> u64 {
     let mut places = 0;
     reader.for_each_chunk(|_, _| places += 1).unwrap();
     places - reader.chunk_count().unwrap()
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
 }
 
 /// The store's error inside, if it is one.

@@ -24,7 +24,7 @@ use vault::vault::{Vault, VaultError};
 
 use crate::support::model::{Model, assert_same, of_snapshot};
 use crate::support::source::{Size, plant, write};
-use crate::support::{PASSWORD, RAW, World, campaign, now, open_as, open_vault, scratch, small_chunks};
+use crate::support::{PASSWORD, RAW, World, campaign, copy_folder, now, open_as, open_vault, scratch, small_chunks};
 
 /// A vault that is whole, and all that is known of it.
 struct Fixture {
@@ -420,18 +420,6 @@ fn a_warm_catalogue_hides_no_damage_that_matters() {
         counts.add(noticed);
     }
     counts.print("objects gone below a warm catalogue");
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
 }
 
 /// Both copies of a slot are damaged: the other slot still opens, and this one says what is wrong.

@@ -9,3 +9,5 @@ mod support;
 mod damage;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
+mod histories;

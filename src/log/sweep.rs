@@ -83,6 +83,17 @@ impl Acknowledgements {
         self.mentioned.keys().copied().filter(|client| !self.retired.contains(client))
     }
 
+    /// Every client that is known to be there, or to have been.
+    pub fn known(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.mentioned.keys().copied()
+    }
+
+    /// How many records of a client are known to exist, but are not here.
+    pub fn missing_count(&self, client: &ClientId, chains: &Chains) -> u64 {
+        let there = chains.clients.get(client).map_or(0, |records| records.len() as u64);
+        self.mentioned.get(client).copied().unwrap_or(0).saturating_sub(there)
+    }
+
     /// The highest number of `of` that `by` has acknowledged.
     pub fn of(&self, by: &ClientId, of: &ClientId) -> u64 {
         self.by_client.get(by).and_then(|seen| seen.get(of)).copied().unwrap_or(0)

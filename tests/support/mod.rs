@@ -175,6 +175,19 @@ impl World {
     }
 }
 
+/// Copies a folder of plain files, such as a state folder.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
 /// Reads every snapshot of a vault; each must be one of those expected, and equal; all of those expected must be there.
 #[track_caller]
 pub fn check_all(vault: &Vault, expected: &BTreeMap<ObjectName, Model>) {
