@@ -1,4 +1,4 @@
-//! Giving space back (SPEC §9.2): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
+//! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
 //! packs, and delete them once every client has acknowledged that.
 //!
 //! [`plan`] what is worth doing, pure · [`moves`] copying.
