@@ -12,6 +12,9 @@ pub enum DecodeError {
     /// A number exceeds its limit.
     #[error("{0} is over its limit")]
     Limit(&'static str),
+    /// A version or number that this program does not know.
+    #[error("it was written by a newer vault (unknown {0})")]
+    Unknown(&'static str),
 }
 
 /// Appends a number.

@@ -1,4 +1,13 @@
 //! Integration tests.
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
+mod reader;
 mod tidy;
+#[cfg(unix)]
+mod support;
+#[cfg(unix)]
+mod damage;
+#[cfg(unix)]
+mod crash;
+#[cfg(unix)]
+mod histories;

@@ -5,10 +5,11 @@
 //! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (the rows of the stat cache
 //! flow into new trees) carries a keyed checksum of its own.
 //!
-//! [`packs`] packs, chunks, records · [`stat`] the stat cache.
+//! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when.
 
 pub mod packs;
 pub mod stat;
+pub mod upkeep;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -23,7 +24,7 @@ pub use packs::{ChunkPlace, PackInfo};
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Memory for redb's pages, in bytes.
 const CACHE_LEN: usize = 24 << 20;
@@ -173,6 +174,7 @@ impl Catalogue {
                 txn.open_table(NUMBERS)?.insert("version", VERSION)?;
                 packs::create_tables(&txn)?;
                 stat::create_tables(&txn)?;
+                upkeep::create_tables(&txn)?;
                 txn.commit()?;
             }
             catalogue.probe()?;
@@ -244,12 +246,15 @@ pub struct Reader {
     epoch: u64,
     tables: packs::Tables,
     stat: stat::Tables,
+    upkeep: upkeep::Tables,
 }
 
 impl Reader {
     fn new(txn: ReadTransaction, key: [u8; 32]) -> Result<Self, CatalogueError> {
         let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
-        Ok(Self { key, epoch, tables: packs::Tables::open(&txn)?, stat: stat::Tables::open(&txn)? })
+        let (tables, stat, upkeep) =
+            (packs::Tables::open(&txn)?, stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?);
+        Ok(Self { key, epoch, tables, stat, upkeep })
     }
 
     /// How often packs have been lost or condemned. What was known to be stored in an earlier epoch is looked up again.

@@ -233,6 +233,17 @@ impl Catalogue {
         bump_epoch(txn)
     }
 
+    /// From now on nothing that was known to be stored is believed without looking it up.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn bump_epoch(&self) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        bump_epoch(&txn)?;
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Enters records, within a transaction.
     pub(crate) fn insert_records(
         txn: &WriteTransaction,
@@ -312,6 +323,52 @@ impl Reader {
             let (key, place) = row?;
             if let Some(id) = ChunkId::from_slice(&key.value()[..16]) {
                 found(id, ChunkPlace::decode(place.value()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `found` for the id of every chunk, in order, until it returns `false`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn for_each_id(&self, mut found: impl FnMut(ChunkId) -> bool) -> Result<(), CatalogueError> {
+        for row in self.tables.chunks.iter()? {
+            if !found(ChunkId::new(*row?.0.value())) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `found` for every chunk with all its places, in the order of the ids, until it returns `false`. The place that
+    /// [`Self::locate`] gives comes first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn for_each_place(&self, mut found: impl FnMut(ChunkId, &[ChunkPlace]) -> bool) -> Result<(), CatalogueError> {
+        let mut copies = self.tables.copies.iter()?;
+        let mut next_copy = || -> Result<Option<([u8; 16], ChunkPlace)>, CatalogueError> {
+            let Some(row) = copies.next().transpose()? else { return Ok(None) };
+            let mut id = [0; 16];
+            id.copy_from_slice(&row.0.value()[..16]);
+            Ok(Some((id, ChunkPlace::decode(row.1.value()))))
+        };
+        let mut copy = next_copy()?;
+        let mut places = Vec::new();
+        for row in self.tables.chunks.iter()? {
+            let (id, place) = row?;
+            let id = *id.value();
+            places.clear();
+            places.push(ChunkPlace::decode(place.value()));
+            while let Some((other, place)) = copy.filter(|(other, _)| *other <= id) {
+                if other == id {
+                    places.push(place);
+                }
+                copy = next_copy()?;
+            }
+            if !found(ChunkId::new(id), &places) {
+                break;
             }
         }
         Ok(())

@@ -182,7 +182,7 @@ impl Catalogue {
         txn: &WriteTransaction,
         mut folders: Vec<FolderRows>,
     ) -> Result<(), CatalogueError> {
-        folders.sort_unstable_by_key(|rows| rows.folder);
+        folders.sort_by_key(|rows| rows.folder);
         let mut stat = txn.open_table(STAT)?;
         let mut identities = txn.open_table(FOLDERS)?;
         for folder in folders {

@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text.
 
 mod snapshot;
+mod upkeep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,14 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 pub use snapshot::SnapshotArgs;
+pub use upkeep::CheckArgs;
+pub use upkeep::ClientArgs;
+pub use upkeep::ClientCommand;
+pub use upkeep::CollectArgs;
+pub use upkeep::ForgetArgs;
+pub use upkeep::KeepArgs;
+pub use upkeep::PinArgs;
+pub use upkeep::PruneArgs;
 
 use crate::cli::units;
 
@@ -135,6 +144,18 @@ pub enum Command {
     Cat(CatArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
+    /// Forget old snapshots, and give their space back
+    Prune(PruneArgs),
+    /// Forget single snapshots
+    Forget(ForgetArgs),
+    /// Keep snapshots whatever the rules of prune say
+    Pin(PinArgs),
+    /// Leave snapshots to the rules of prune again
+    Unpin(PinArgs),
+    /// See whether all is well
+    Check(CheckArgs),
+    /// The machines that write to the vault
+    Client(ClientArgs),
     /// Passwords and recovery keys
     Key(KeyArgs),
     /// Show the version (with --verbose: how it was built)

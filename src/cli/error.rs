@@ -6,7 +6,10 @@ use std::io;
 use vault::catalogue::CatalogueError;
 use vault::chunk::ChunkParamsError;
 use vault::engine::browse::BrowseError;
+use vault::engine::check::CheckError;
+use vault::engine::collect::CollectError;
 use vault::engine::keys::KeyError;
+use vault::engine::mark::MarkError;
 use vault::engine::restore::RestoreError;
 use vault::engine::snapshot::SnapshotError;
 use vault::log::RecordError;
@@ -238,6 +241,50 @@ impl From<BrowseError> for Failure {
             BrowseError::Output(error) => Self::output(&error),
             BrowseError::NotFound { .. } => failure.hint(LOOK),
             BrowseError::NotAFile { .. } => failure.hint("Only regular files have content to print. See: vault ls"),
+        }
+    }
+}
+
+impl From<MarkError> for Failure {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::Vault(error) => error.into(),
+            MarkError::Catalogue(error) => VaultError::Catalogue(error).into(),
+            MarkError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Vault(error) => error.into(),
+            CheckError::Mark(error) => error.into(),
+            CheckError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+        }
+    }
+}
+
+impl From<CollectError> for Failure {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::Vault(
+                VaultError::Store(StoreError::Full { .. })
+                | VaultError::Record(RecordError::Store(StoreError::Full { .. }))
+                | VaultError::Pack(PackError::Store(StoreError::Full { .. })),
+            ) => Self::new(chain(&error)).hint(
+                "Nothing that is needed is lost. Free a little space (some 100 KB for a record, 64 MB to copy) and run it again; \
+                 vault prune --max-repack 0 copies nothing.",
+            ),
+            CollectError::Vault(VaultError::Interrupted) => {
+                Self::interrupted().hint("What was done stays done: the next prune continues.")
+            }
+            CollectError::Vault(error) => error.into(),
+            CollectError::Mark(error) => error.into(),
+            CollectError::Refused(_) => {
+                Self::new(chain(&error)).exit(Exit::Damage).hint("See what is hurt with: vault check")
+            }
+            CollectError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }
 }

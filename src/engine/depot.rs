@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
 use crate::store::ObjectKey;
 use crate::tree::ChunkSink;
+use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
 
 /// How new data is stored.
@@ -117,11 +118,15 @@ pub struct Worker {
 }
 
 impl<'a> Depot<'a> {
-    /// A depot for one run, and the publisher that must run beside it.
+    /// A depot for one run, and the publisher that must run beside it. The session notes the packs.
     ///
     /// # Errors
     /// If the catalogue fails, or compressors cannot be set up.
-    pub fn new(vault: &'a Vault, options: DepotOptions) -> Result<(Self, Publisher<'a>), VaultError> {
+    pub fn new(
+        vault: &'a Vault,
+        options: DepotOptions,
+        session: Option<&'a Session>,
+    ) -> Result<(Self, Publisher<'a>), VaultError> {
         // A pack is handed over only when the one before has been put: with the one being filled, that bounds what is in
         // flight.
         let (messages, received) = sync_channel(0);
@@ -131,7 +136,7 @@ impl<'a> Depot<'a> {
         };
         let (hand_data_on, hand_meta_on) = (hand_on(&messages), hand_on(&messages));
         let reader = Arc::new(vault.catalogue().reader()?);
-        let condemned_names = vault.condemned();
+        let condemned_names = vault.unusable();
         let condemned = if condemned_names.is_empty() {
             HashSet::new()
         } else {
@@ -157,6 +162,7 @@ impl<'a> Depot<'a> {
         });
         let publisher = Publisher {
             shared: shared.clone(),
+            session,
             received,
             packs: Vec::new(),
             names: Vec::new(),
@@ -344,6 +350,7 @@ impl ChunkSink for MetaSink<'_, '_> {
 /// Puts finished packs into the store and enters them in the catalogue: run it on a thread of its own.
 pub struct Publisher<'a> {
     shared: Arc<Shared<'a>>,
+    session: Option<&'a Session>,
     received: Receiver<Message>,
     packs: Vec<NewPack>,
     names: Vec<ObjectName>,
@@ -391,6 +398,9 @@ impl Publisher<'_> {
 
     fn put(&mut self, pack: FinishedPack, progress: &dyn Progress) -> Result<(), VaultError> {
         let len = pack.bytes.len() as u64;
+        if let Some(session) = self.session {
+            session.note_pack(&pack.name)?;
+        }
         self.shared.vault.store().put(&ObjectKey::Named(pack.kind.store_kind(), pack.name), &pack.bytes)?;
         self.shared.counters.bytes_stored.fetch_add(len, Relaxed);
         progress.counters().bytes_stored.fetch_add(len, Relaxed);

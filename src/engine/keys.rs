@@ -1,4 +1,4 @@
-//! The key slots of a vault: listing, adding, removing, changing (SPEC §4.4).
+//! The key slots of a vault: listing, adding, removing, changing (SPEC §4.2).
 
 use std::collections::BTreeMap;
 

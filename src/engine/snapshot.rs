@@ -168,9 +168,10 @@ pub fn snapshot(
     // Bytes that come from elsewhere can be read only once, so what became of them is kept for further attempts.
     let mut fed = Vec::new();
     for _ in 0..ATTEMPTS {
-        let usable = usable_packs(vault);
-        let session = if options.dry_run { None } else { Some(vault.begin_session()?) };
-        let pass = Pass { vault, options: &options, progress, paths: &paths, begun };
+        let session = if options.dry_run { None } else { Some(vault.begin_writing((options.clock)(), progress)?) };
+        let unusable = vault.unusable();
+        let usable = vault.pack_names().into_iter().filter(|name| !unusable.contains(name));
+        let pass = Pass { vault, options: &options, progress, paths: &paths, begun, session: session.as_ref() };
         let taken = pass.take(&mut readers, &mut fed)?;
         let body = pass.body(&taken, begun);
         let unchanged = previous
@@ -181,8 +182,13 @@ pub fn snapshot(
             return Ok(report(None));
         }
         progress.phase(Phase::Publish);
-        let needed: HashSet<ObjectName> = usable.into_iter().chain(taken.published.packs.iter().copied()).collect();
-        let confirm = |vault: &Vault| needed.is_subset(&usable_packs(vault));
+        // A pack that was condemned meanwhile will do as long as it is there: it is not deleted before this client has
+        // acknowledged that, which the record does, and what the record needs is looked for before.
+        let needed: HashSet<ObjectName> = usable.chain(taken.published.packs.iter().copied()).collect();
+        let confirm = |vault: &Vault| {
+            let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
+            needed.is_subset(&there)
+        };
         let id = vault.publish(
             RecordBody::Snapshot(Box::new(body.clone())),
             (options.clock)(),
@@ -221,12 +227,6 @@ fn check_inputs(inputs: &[Input]) -> Result<(), SnapshotError> {
     if inputs.is_empty() { Err(SnapshotError::Inputs("there is nothing to snapshot".to_owned())) } else { Ok(()) }
 }
 
-/// The packs that are there and not condemned.
-fn usable_packs(vault: &Vault) -> HashSet<ObjectName> {
-    let condemned = vault.condemned();
-    vault.pack_names().into_iter().filter(|name| !condemned.contains(name)).collect()
-}
-
 /// A path to take.
 struct SourcePath {
     name: Vec<u8>,
@@ -248,6 +248,7 @@ struct Pass<'p> {
     progress: &'p dyn Progress,
     paths: &'p [SourcePath],
     begun: Time,
+    session: Option<&'p Session>,
 }
 
 /// What an attempt stored.
@@ -272,7 +273,7 @@ impl Pass<'_> {
             DepotOptions { level: options.level, verify: options.verify, dry_run: options.dry_run, threads };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20);
         let pool = pool.build().map_err(|error| SnapshotError::Threads(error.to_string()))?;
-        let (depot, publisher) = Depot::new(self.vault, depot_options)?;
+        let (depot, publisher) = Depot::new(self.vault, depot_options, self.session)?;
         let progress = self.progress;
         std::thread::scope(|scope| {
             let publisher = scope.spawn(move || publisher.run(progress));

@@ -144,6 +144,15 @@ impl Chains {
             .collect()
     }
 
+    /// Every pack that a record condemns, whether it is still there or not.
+    pub fn condemned(&self) -> Vec<ObjectName> {
+        let packs = self.links().filter_map(|link| match &link.record.body {
+            RecordBody::Condemn(packs) => Some(packs),
+            _ => None,
+        });
+        packs.flatten().map(|pack| pack.name).collect()
+    }
+
     /// What is wrong with the chains, given the highest number of each client that was ever seen on this machine.
     pub fn findings(&self, remembered: &BTreeMap<ClientId, u64>) -> Vec<Finding> {
         let mut highest: BTreeMap<ClientId, u64> = BTreeMap::new();
@@ -202,6 +211,7 @@ mod tests {
             previous: Digest::new([previous; 32]),
             seen: seen.iter().map(|(client, number)| (ClientId::new([*client; 16]), *number)).collect(),
             time: Time::default(),
+            claims: Vec::new(),
             body: RecordBody::Forget(vec![]),
         };
         Link { name: ObjectName::new([name; 16]), digest: Digest::new([name; 32]), record }

@@ -113,6 +113,9 @@ pub struct Record {
     pub seen: Vec<(ClientId, u64)>,
     /// What the client's clock said. Never used to decide what may be deleted.
     pub time: Time,
+    /// Packs and meta packs that the client says are its own since its last record. A pack that no record claims may belong
+    /// to work that is under way anywhere, so it is never condemned on a store that others write to as well.
+    pub claims: Vec<ObjectName>,
     /// What it says.
     pub body: RecordBody,
 }
@@ -131,6 +134,9 @@ struct Wire {
     seen: Vec<(ClientId, u64)>,
     #[serde(rename = "t")]
     time: Time,
+    /// Names of packs end to end.
+    #[serde(rename = "a", default)]
+    claims: ByteBuf,
     #[serde(rename = "k")]
     kind: u8,
     #[serde(rename = "b")]
@@ -144,6 +150,36 @@ struct PinWire {
 }
 
 const VERSION: u8 = 1;
+
+/// What every version of records has.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(rename = "v")]
+    version: u8,
+}
+
+/// Why the plaintext of a record cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeRecordError {
+    /// Nothing that a vault writes.
+    #[error("{0}")]
+    Malformed(String),
+    /// A version that this program does not know.
+    #[error("version {0} of records is unknown")]
+    Newer(u8),
+}
+
+impl From<String> for DecodeRecordError {
+    fn from(what: String) -> Self {
+        Self::Malformed(what)
+    }
+}
+
+impl From<&str> for DecodeRecordError {
+    fn from(what: &str) -> Self {
+        Self::Malformed(what.to_owned())
+    }
+}
 
 fn to_msgpack<T: Serialize>(value: &T) -> Result<Vec<u8>, RecordError> {
     let mut out = Vec::new();
@@ -209,6 +245,7 @@ impl Record {
             previous: self.previous,
             seen: self.seen.clone(),
             time: self.time,
+            claims: ByteBuf::from(self.claims.iter().flat_map(|name| *name.as_bytes()).collect::<Vec<u8>>()),
             kind,
             body: ByteBuf::from(body),
         })?;
@@ -224,26 +261,33 @@ impl Record {
     /// Decodes the plaintext of a record.
     ///
     /// # Errors
-    /// What is wrong, in words.
-    pub fn decode(plain: &[u8]) -> Result<Self, String> {
+    /// If it is malformed, or from a newer version.
+    pub fn decode(plain: &[u8]) -> Result<Self, DecodeRecordError> {
         let (len, rest) = plain.split_first_chunk().ok_or("it is too short")?;
         let len = u32::from_le_bytes(*len) as usize;
         let (message, padding) = rest.split_at_checked(len).ok_or("it is cut short")?;
         if padding.iter().any(|&byte| byte != 0) {
-            return Err("its padding is not zero".to_owned());
+            return Err("its padding is not zero".into());
+        }
+        // The version first: what else a newer record holds is not known.
+        let Versioned { version } = from_msgpack(message)?;
+        match version {
+            VERSION => {}
+            0 => return Err("there is no version 0 of records".into()),
+            newer => return Err(DecodeRecordError::Newer(newer)),
         }
         let wire: Wire = from_msgpack(message)?;
-        if wire.version != VERSION {
-            return Err(format!("version {} of records is unknown", wire.version));
-        }
         if wire.number == 0 {
-            return Err("its number is zero".to_owned());
+            return Err("its number is zero".into());
         }
         let body = RecordBody::decode(wire.kind, &wire.body)?;
+        let (claims, []) = wire.claims.as_chunks::<{ ObjectName::LEN }>() else {
+            return Err("its list of packs has a length that is no multiple of 16".into());
+        };
         if let RecordBody::Snapshot(snapshot) = &body
             && !(snapshot.tree.is_valid() && snapshot.links.is_valid() && snapshot.skipped_list.is_valid())
         {
-            return Err("a stream in it is out of bounds".to_owned());
+            return Err("a stream in it is out of bounds".into());
         }
         Ok(Self {
             client: wire.client,
@@ -251,6 +295,7 @@ impl Record {
             previous: wire.previous,
             seen: wire.seen,
             time: wire.time,
+            claims: claims.iter().map(|name| ObjectName::new(*name)).collect(),
             body,
         })
     }
@@ -289,7 +334,10 @@ impl Record {
         if blake3::hash(head) != *trailer {
             return Err(damaged("its checksum is wrong"));
         }
-        Self::decode(&plain).map_err(|what| damaged(&what))
+        Self::decode(&plain).map_err(|error| match error {
+            DecodeRecordError::Malformed(what) => damaged(&what),
+            DecodeRecordError::Newer(_) => RecordError::Newer { object: object(), what: error.to_string() },
+        })
     }
 
     /// Reads a record from the store. Returns it with the hash of its object.
@@ -299,5 +347,67 @@ impl Record {
     pub fn read(store: &dyn Store, keys: &Keys, name: ObjectName) -> Result<(Self, Digest), RecordError> {
         let bytes = store.get(&ObjectKey::Named(Kind::Log, name), RECORD_LEN_MAX as u64)?;
         Ok((Self::open(keys, name, &bytes)?, Digest::new(*blake3::hash(&bytes).as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            client: ClientId::new([1; 16]),
+            number: 2,
+            previous: Digest::new([3; 32]),
+            seen: vec![(ClientId::new([4; 16]), 5)],
+            time: Time { secs: 1_800_000_000, nanos: 6 },
+            claims: vec![ObjectName::new([8; 16])],
+            body: RecordBody::Condemn(vec![PackRef { meta: true, name: ObjectName::new([7; 16]) }]),
+        }
+    }
+
+    /// The plaintext of a record with this message.
+    fn plain(message: &[u8]) -> Vec<u8> {
+        [&(message.len() as u32).to_le_bytes(), message].concat()
+    }
+
+    /// In SPEC.
+    #[test]
+    fn the_encoding_is_pinned() {
+        let bytes = record().encode().unwrap();
+        assert_eq!(bytes.len(), PADDING);
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let hex = bytes[..end].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert_eq!(hex, VECTOR_RECORD_PLAIN);
+    }
+
+    const VECTOR_RECORD_PLAIN: &str = "\
+         9300000089a17601a163c41001010101010101010101010101010101a16e02a170c42003030303030303030303030303\
+         03030303030303030303030303030303030303a1739192c4100404040404040404040404040404040405a17492ce6b49\
+         d20006a161c41008080808080808080808080808080808a16b04a162c4199182a16dc3a16ec410070707070707070707\
+         07070707070707";
+
+    #[test]
+    fn records_round_trip_and_nothing_may_follow() {
+        let bytes = record().encode().unwrap();
+        assert_eq!(Record::decode(&bytes), Ok(record()));
+        let mut longer = bytes.clone();
+        *longer.last_mut().unwrap() = 1;
+        assert!(matches!(Record::decode(&longer), Err(DecodeRecordError::Malformed(_))));
+        for end in 0..u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize + 4 {
+            assert!(Record::decode(&bytes[..end]).is_err(), "prefix of {end} bytes");
+        }
+    }
+
+    #[test]
+    fn newer_is_not_damaged() {
+        // The map {"v": 2, "other": true}, {"v": 0} and {}.
+        assert_eq!(Record::decode(&plain(b"\x82\xa1v\x02\xa5other\xc3")), Err(DecodeRecordError::Newer(2)));
+        assert!(matches!(Record::decode(&plain(b"\x81\xa1v\x00")), Err(DecodeRecordError::Malformed(_))));
+        assert!(matches!(Record::decode(&plain(b"\x80")), Err(DecodeRecordError::Malformed(_))));
+        let mut bytes = record().encode().unwrap();
+        let kind = bytes.windows(3).position(|field| field == b"\xa1k\x04").unwrap() + 2;
+        bytes[kind] = 99;
+        assert_eq!(Record::decode(&bytes).unwrap().body, RecordBody::Unknown(99));
     }
 }

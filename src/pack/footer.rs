@@ -62,8 +62,10 @@ impl Footer {
     /// If anything is malformed, over its limit, or contradicts itself.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        if reader.byte()? != VERSION {
-            return Err(DecodeError::Limit("the footer's version"));
+        match reader.byte()? {
+            VERSION => {}
+            0 => return Err(DecodeError::Limit("the footer's version")),
+            _ => return Err(DecodeError::Unknown("version of a footer")),
         }
         let count = reader.bounded("the number of segments", PACK_SEGMENTS_MAX)?;
         let mut total = 0;
@@ -71,7 +73,7 @@ impl Footer {
         let mut segments = Vec::with_capacity(count.min(reader.rest().len() / 4));
         for _ in 0..count {
             let sealed_len = reader.bounded("the length of a segment", 2 * SEGMENT_RAW_MAX)? as u32;
-            let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
+            let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Unknown("compression method"))?;
             let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
             let lengths = read_lengths(&mut reader, raw_len)?;
             total += lengths.len();
@@ -152,6 +154,26 @@ mod tests {
             assert!(Footer::decode(&bad.encode()).is_err(), "{what}");
         }
     }
+
+    #[test]
+    fn newer_is_not_damaged() {
+        for (at, byte) in [(0, 2), (0, 255), (4, 2)] {
+            let mut bytes = footer().encode();
+            bytes[at] = byte;
+            assert!(matches!(Footer::decode(&bytes), Err(DecodeError::Unknown(_))), "byte {at}");
+        }
+        assert!(matches!(Footer::decode(&[0, 0]), Err(DecodeError::Limit(_))));
+    }
+
+    /// In SPEC.
+    #[test]
+    fn the_encoding_is_pinned() {
+        let hex = footer().encode().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert_eq!(hex, VECTOR_FOOTER_PLAIN);
+    }
+
+    const VECTOR_FOOTER_PLAIN: &str = "0102bc0501ac020264c8010101010101010101010101010101010102020202020202020202020202020202630001010103030303030303\
+         030303030303030303";
 
     proptest::proptest! {
         #[test]

@@ -68,6 +68,9 @@ impl PackError {
     }
 
     fn malformed(object: String, error: DecodeError) -> Self {
-        Self::Damaged { object, what: error.to_string() }
+        match error {
+            DecodeError::Unknown(what) => Self::Newer { object, what: format!("unknown {what}") },
+            _ => Self::Damaged { object, what: error.to_string() },
+        }
     }
 }

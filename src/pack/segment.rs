@@ -62,7 +62,7 @@ impl SegmentBuilder {
         buffer[SEGMENT_HEAD_LEN] = method as u8;
         let raw_len = self.raw.len() as u32;
         self.raw.clear();
-        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks) }
+        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks), reused: None }
     }
 }
 
@@ -77,6 +77,8 @@ pub struct SealedBody {
     pub raw_len: u32,
     /// The chunks in it.
     pub chunks: Vec<(ChunkId, u32)>,
+    /// Hash of the body, if it comes from another pack as it is: then it was verified when it was compressed.
+    pub(super) reused: Option<blake3::Hash>,
 }
 
 /// An opened segment: its raw bytes and the chunks in them, every id verified.
@@ -103,8 +105,12 @@ pub fn open_segment(
     let mut plain = Vec::with_capacity(sealed.len());
     opener.open_segment(number, sealed, &mut plain).map_err(|error| PackError::open(object.to_string(), &error))?;
     let mut segment = Segment::default();
-    let Body { method, raw_len, lengths, payload } =
-        read_body(&plain).map_err(|error| damaged(format!("segment {number}: {error}")))?;
+    let Body { method, raw_len, lengths, payload } = read_body(&plain).map_err(|error| match error {
+        DecodeError::Unknown(what) => {
+            PackError::Newer { object: object.to_string(), what: format!("segment {number}: unknown {what}") }
+        }
+        _ => damaged(format!("segment {number}: {error}")),
+    })?;
     decompressor
         .decompress(method, payload, raw_len as usize, &mut segment.raw)
         .map_err(|error| damaged(format!("segment {number}: {error}")))?;
@@ -131,7 +137,7 @@ pub fn open_segment(
 /// If anything is malformed or over its limit.
 pub fn read_body(plain: &[u8]) -> Result<Body<'_>, DecodeError> {
     let mut reader = Reader::new(plain);
-    let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Limit("the compression method"))?;
+    let method = Method::from_byte(reader.byte()?).map_err(|_| DecodeError::Unknown("compression method"))?;
     let raw_len = reader.bounded("the raw length of a segment", SEGMENT_RAW_MAX)? as u32;
     let lengths = read_lengths(&mut reader, raw_len)?;
     Ok(Body { method, raw_len, lengths, payload: reader.rest() })
@@ -151,6 +157,22 @@ pub struct Body<'b> {
 }
 
 impl SealedBody {
+    /// The body of a segment that was opened, to be sealed into another pack without compressing it again. `buffer` is room
+    /// for the head, then the plaintext of the body; `entry` is what the footer of its pack says of it.
+    ///
+    /// # Errors
+    /// If the two contradict each other.
+    pub fn reused(buffer: Vec<u8>, entry: &SegmentEntry) -> Result<Self, DecodeError> {
+        let plain = buffer.get(SEGMENT_HEAD_LEN..).ok_or(DecodeError::Short)?;
+        let Body { method, raw_len, lengths, .. } = read_body(plain)?;
+        if method != entry.method || raw_len != entry.raw_len || !lengths.iter().eq(entry.chunks.iter().map(|(_, len)| len))
+        {
+            return Err(DecodeError::Limit("a segment that is not what its footer says"));
+        }
+        let hash = blake3::hash(plain);
+        Ok(Self { buffer, method, raw_len, chunks: entry.chunks.clone(), reused: Some(hash) })
+    }
+
     /// The footer's entry for this segment.
     pub(super) fn entry(&self) -> SegmentEntry {
         SegmentEntry {

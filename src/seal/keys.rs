@@ -1,4 +1,4 @@
-//! What is derived from the master key for one vault.
+//! What is derived from the master key for one vault (SPEC §4.4).
 
 use std::fmt;
 

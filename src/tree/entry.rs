@@ -32,6 +32,14 @@ pub enum EntryError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A kind of file that this program does not know.
+    #[error("the tree entry {name} was written by a newer vault (kind of file {kind})")]
+    UnknownKind {
+        /// The name, made safe to show.
+        name: String,
+        /// The number of the kind.
+        kind: u8,
+    },
     /// A listing begins with a version that this program does not know.
     #[error("a tree was written by a newer vault (listing version {0})")]
     Newer(u8),
@@ -245,8 +253,8 @@ impl Entry {
 struct Wire {
     #[serde(rename = "n", with = "serde_bytes")]
     name: Vec<u8>,
-    #[serde(rename = "k", default = "Wire::file", skip_serializing_if = "Wire::is_file")]
-    kind: FileKind,
+    #[serde(rename = "k", default, skip_serializing_if = "is_file")]
+    kind: u8,
     #[serde(rename = "p")]
     mode: u32,
     #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
@@ -289,15 +297,9 @@ fn is_zero_64(value: &u64) -> bool {
     *value == 0
 }
 
-impl Wire {
-    fn file() -> FileKind {
-        FileKind::File
-    }
-
-    #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-    fn is_file(kind: &FileKind) -> bool {
-        *kind == FileKind::File
-    }
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+fn is_file(kind: &u8) -> bool {
+    *kind == FileKind::File as u8
 }
 
 /// Appends the encoding of an entry to `out`. Equal entries have equal encodings.
@@ -309,7 +311,7 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
     let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
     let wire = Wire {
         name: entry.name.clone(),
-        kind: entry.kind,
+        kind: entry.kind.into(),
         mode: entry.mode,
         uid: entry.owner.uid,
         gid: entry.owner.gid,
@@ -352,9 +354,14 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
         Err(error) => return Err(EntryError::Malformed(error.to_string())),
     };
     let used = cursor.position() as usize;
+    let shown = || Shown(&wire.name).to_string();
+    if used > ENTRY_LEN_MAX {
+        return Err(EntryError::Invalid { name: shown(), what: "it is too long" });
+    }
+    let kind = FileKind::try_from(wire.kind).map_err(|_| EntryError::UnknownKind { name: shown(), kind: wire.kind })?;
     let entry = Entry {
         name: wire.name,
-        kind: wire.kind,
+        kind,
         mode: wire.mode,
         owner: Owner { uid: wire.uid, gid: wire.gid, user: wire.user, group: wire.group },
         mtime: wire.mtime,
@@ -402,6 +409,30 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(matches!(decode_entry(&bytes[..end]), Ok(None)), "prefix of {end} bytes");
         }
+    }
+
+    /// In SPEC.
+    #[test]
+    fn the_encoding_is_pinned() {
+        let mut bytes = Vec::new();
+        encode_entry(&full(), &mut bytes).unwrap();
+        let hex = bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert_eq!(hex, VECTOR_ENTRY);
+    }
+
+    const VECTOR_ENTRY: &str = "\
+         8ea16ec406ff206e616d65a170cd09eda175cd03e8a167cd03e9a155c4026d65a147c4027573a16d92ffce3b9ac9ffa1\
+         62920506a173cf0000010000000000a163932800c41007070707070707070707070707070707a16881a169c4022801a1\
+         789292c406757365722e61c40200ff92c406757365722e62c400a16604a165c3";
+
+    #[test]
+    fn newer_is_not_malformed() {
+        let entry = Entry { content: Some(Stream::EMPTY), ..Entry::new(*b"a", FileKind::Directory) };
+        let mut bytes = Vec::new();
+        encode_entry(&entry, &mut bytes).unwrap();
+        let kind = bytes.windows(2).position(|pair| pair == b"k\x01").unwrap() + 1;
+        bytes[kind] = 7;
+        assert!(matches!(decode_entry(&bytes), Err(EntryError::UnknownKind { kind: 7, .. })));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! had come when it was last seen. Numbers are given out under a lock of the operating system, which ends with the process
 //! that held it, so it can never be stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,13 +118,58 @@ pub struct Session {
     path: PathBuf,
     /// Held locked as long as the session lives.
     _file: File,
+    /// Names of the packs that this work puts, so that a record claims them even if the work is cut off.
+    packs: Mutex<Option<File>>,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A file that stays behind is not locked any more, and is removed by the next record's writer.
+        // A file that stays behind is not locked any more, and is removed by the next record's writer. So is the list of
+        // packs, once a record has claimed them.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Names of packs begin with this in the folder of sessions.
+const PACKS: &str = "packs";
+
+impl Session {
+    fn packs_path(path: &Path) -> PathBuf {
+        path.with_extension(PACKS)
+    }
+
+    /// Notes that a pack is about to be put.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub fn note_pack(&self, name: &ObjectName) -> Result<(), VaultError> {
+        let path = Self::packs_path(&self.path);
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = |packs: &mut Option<File>| -> std::io::Result<()> {
+            let file = match packs {
+                Some(file) => file,
+                None => packs.insert(File::options().create(true).append(true).open(&path)?),
+            };
+            file.write_all(name.as_bytes())
+        };
+        note(&mut packs).map_err(state_error("write", &path))
+    }
+
+    fn noted(path: &Path) -> Vec<ObjectName> {
+        let bytes = std::fs::read(Self::packs_path(path)).unwrap_or_default();
+        bytes.as_chunks::<{ ObjectName::LEN }>().0.iter().map(|name| ObjectName::new(*name)).collect()
+    }
+}
+
+/// What the sessions of this client have put.
+#[derive(Debug, Default)]
+pub(crate) struct Noted {
+    /// Packs of this session, and of those that have ended: the next record claims them.
+    pub(crate) claimable: Vec<ObjectName>,
+    /// Packs of other sessions that are under way.
+    pub(crate) under_way: HashSet<ObjectName>,
+    /// Lists that are of no use once a record has claimed what is in them.
+    done: Vec<PathBuf>,
 }
 
 impl Vault {
@@ -142,22 +188,73 @@ impl Vault {
         let encoded = seen.serialize(&mut rmp_serde::Serializer::new(&mut body));
         encoded.map_err(|error| state_error("write", &path)(std::io::Error::other(error.to_string())))?;
         let begin = || -> std::io::Result<File> {
-            let mut file = File::options().create_new(true).read(true).write(true).open(&path)?;
+            // Under its name only when it is locked, or it would be taken for one that was left behind.
+            let new = path.with_extension("new");
+            let mut file = File::options().create_new(true).read(true).write(true).open(&new)?;
             file.lock()?;
             file.write_all(&body)?;
+            std::fs::rename(&new, &path)?;
             Ok(file)
         };
         let file = begin().map_err(state_error("write", &path))?;
-        Ok(Session { path, _file: file })
+        Ok(Session { path, _file: file, packs: Mutex::new(None) })
+    }
+
+    /// Begins work that will publish a record: looks at the store, joins if this client has not, and looks again. So
+    /// everyone who deletes anything from now on knows of this client.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails.
+    pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
+        self.refresh(progress)?;
+        if self.client().is_none() {
+            let _lock = self.lock_client()?;
+            self.refresh(progress)?;
+            let loaded = ClientState::load(self.state());
+            if loaded.clone().and_then(|state| self.fitting(state)).is_none() {
+                self.join(loaded, time, None, progress)?;
+                self.refresh(progress)?;
+            }
+        }
+        self.begin_session()
+    }
+
+    /// Holds the lock under which records get their numbers.
+    fn lock_client(&self) -> Result<File, VaultError> {
+        let path = self.state().join("client.lock");
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
+        lock.lock().map_err(state_error("lock", &path))?;
+        Ok(lock)
+    }
+
+    /// What the sessions of this client have put and no record may have claimed yet.
+    pub(crate) fn noted(&self, own: Option<&Session>) -> Noted {
+        let mut noted = Noted::default();
+        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        for list in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == PACKS)) {
+            let session = list.with_extension("");
+            let is_own = own.is_some_and(|own| own.path == session);
+            let is_alive = || File::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
+            if is_own || !is_alive() {
+                noted.claimable.extend(Session::noted(&session));
+                if !is_own {
+                    noted.done.push(list);
+                }
+            } else {
+                noted.under_way.extend(Session::noted(&session));
+            }
+        }
+        noted
     }
 
     /// What a record may acknowledge: no more than what every session under way, other than `own`, had seen.
-    fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
+    pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
         let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
         let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
         for entry in entries {
             let path = entry.path();
-            if own.is_some_and(|own| own.path == path) {
+            if own.is_some_and(|own| own.path == path) || path.extension().is_some() {
                 continue;
             }
             let Ok(mut file) = File::open(&path) else { continue };
@@ -214,8 +311,9 @@ impl Vault {
         fits.then_some(state)
     }
 
-    /// Publishes a record of this client, which joins first if it has to. The store is looked at once more before; if
-    /// `confirm` then says no, nothing is published. Returns the name of the record's object, or `None`.
+    /// Publishes a record of this client, which joins first if it has to. The store is looked at once more before (after
+    /// the joining: who deletes something after that look knows of this client); if `confirm` then says no, nothing is
+    /// published. Returns the name of the record's object, or `None`.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -227,20 +325,21 @@ impl Vault {
         confirm: impl FnOnce(&Self) -> bool,
         progress: &dyn Progress,
     ) -> Result<Option<ObjectName>, VaultError> {
-        let path = self.state().join("client.lock");
-        let lock =
-            File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
-        lock.lock().map_err(state_error("lock", &path))?;
+        let _lock = self.lock_client()?;
         // Another process of this client may have written since.
         self.refresh(progress)?;
-        if !confirm(self) {
-            return Ok(None);
-        }
         let loaded = ClientState::load(self.state());
         let mut state = match loaded.clone().and_then(|state| self.fitting(state)) {
             Some(state) => state,
-            None => self.join(loaded, time, own, progress)?,
+            None => {
+                let state = self.join(loaded, time, own, progress)?;
+                self.refresh(progress)?;
+                state
+            }
         };
+        if !confirm(self) {
+            return Ok(None);
+        }
         self.put_record(&mut state, body, time, own).map(Some)
     }
 
@@ -292,6 +391,8 @@ impl Vault {
             program: self.identity().program.clone(),
         };
         self.put_record(&mut state, RecordBody::Join(join), time, own)?;
+        // Nothing is believed to be stored that this client has not looked up since.
+        self.catalogue().bump_epoch()?;
         Ok(state)
     }
 
@@ -304,8 +405,9 @@ impl Vault {
     ) -> Result<ObjectName, VaultError> {
         let mut seen = self.acknowledged(own);
         seen.retain(|(client, _)| *client != state.client);
-        let record =
-            Record { client: state.client, number: state.number + 1, previous: state.digest, seen, time, body };
+        let Noted { claimable: claims, done, .. } = self.noted(own);
+        let (client, number, previous) = (state.client, state.number + 1, state.digest);
+        let record = Record { client, number, previous, seen, time, claims, body };
         let (name, bytes) = record.seal(self.keys())?;
         let digest = Digest::new(*blake3::hash(&bytes).as_bytes());
         state.pending = Some(digest);
@@ -322,6 +424,10 @@ impl Vault {
         }
         drop(log);
         state.save(self.state(), true)?;
+        for list in done {
+            // One that stays is claimed once more, which does no harm.
+            let _ = std::fs::remove_file(list);
+        }
         Ok(name)
     }
 }

@@ -19,7 +19,7 @@ pub use read::{ReadError, TreeReader};
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ClientId, ObjectName, VaultId};
-use crate::log::{Chains, Finding, RecordBody, RecordError};
+use crate::log::{Acknowledgements, Chains, Finding, RecordBody, RecordError};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError};
 use crate::store::{Delivery, Store, StoreError};
@@ -220,6 +220,29 @@ impl Vault {
         }
         condemned.retain(|name| log.packs.contains_key(name));
         condemned
+    }
+
+    /// Packs that count as absent for what this client writes: those that are condemned; and where the store delivers late,
+    /// those that no record claims (whoever put them may not be known to others), and as long as not every client knows of
+    /// this one, all that it has not put itself.
+    pub fn unusable(&self) -> std::collections::HashSet<ObjectName> {
+        let mut unusable = self.condemned();
+        if self.delivery() == Delivery::Synced {
+            let client = self.client();
+            let own: std::collections::HashSet<ObjectName> = {
+                let noted = self.noted(None);
+                noted.claimable.into_iter().chain(noted.under_way).collect()
+            };
+            let log = self.log();
+            let accepted = client.is_some_and(|client| Acknowledgements::new(&log.chains).is_accepted(&client));
+            let claimed = match client {
+                _ if accepted => log.chains.claimed(),
+                Some(client) => log.chains.claimed_by(&client),
+                None => std::collections::HashSet::new(),
+            };
+            unusable.extend(log.packs.keys().filter(|name| !claimed.contains(*name) && !own.contains(*name)));
+        }
+        unusable
     }
 
     /// Objects that could not be read.

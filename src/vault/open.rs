@@ -1,4 +1,4 @@
-//! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9).
+//! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use crate::catalogue::packs::NewPack;
+use crate::catalogue::packs::{NewPack, bump_epoch};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{Digest, ObjectName, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
@@ -125,8 +125,13 @@ fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Resul
         return Err(VaultError::NoSlot { place: place(), what });
     }
     if let Some(id) = id {
-        // A slot of another vault, put here by mistake or malice, opens nothing.
-        candidates.retain(|slot| slot.vault() == id);
+        if candidates.iter().any(|slot| slot.vault() == id) {
+            // A slot of another vault, put here by mistake or malice, opens nothing.
+            candidates.retain(|slot| slot.vault() == id);
+        } else {
+            let what = "it names another vault than every key slot".to_owned();
+            bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+        }
     }
     match unlock_any(&candidates, secret) {
         Ok((_, keyring)) => Ok(keyring),
@@ -248,7 +253,7 @@ impl Vault {
             listing.records.iter().filter(|name| !known.contains_key(*name)).copied().collect();
         new.sort_unstable();
         let mut links = Vec::with_capacity(listing.records.len());
-        let mut fresh = Vec::new();
+        let (mut fresh, mut condemns) = (Vec::new(), false);
         for (name, value) in known {
             match Self::stored_link(name, &value) {
                 Some(link) => links.push(link),
@@ -261,6 +266,7 @@ impl Vault {
             match result {
                 Ok((record, digest)) => {
                     fresh.push((name, Self::stored_value(&record, digest)?));
+                    condemns |= matches!(record.body, RecordBody::Condemn(_));
                     if let RecordBody::Unknown(kind) = &record.body {
                         let object = ObjectKey::Named(Kind::Log, name).to_string();
                         bad.push(BadObject { object, what: format!("a record of unknown kind {kind}"), newer: true });
@@ -282,6 +288,10 @@ impl Vault {
             let txn = self.catalogue.write()?;
             Catalogue::remove_records(&txn, &gone)?;
             Catalogue::insert_records(&txn, &fresh)?;
+            if condemns {
+                // What was known to be stored may lie in packs that count as absent from now on.
+                bump_epoch(&txn)?;
+            }
             txn.commit().map_err(CatalogueError::from)?;
         }
         Ok(Chains::new(links))

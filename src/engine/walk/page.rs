@@ -57,7 +57,10 @@ impl<'a> Walk<'a> {
         }
         let range = folder.pages[index].clone();
         let (rows, old_entries) = self.old_rows(folder, &range);
-        let old_rows = rows.iter().map(|(name, _)| name.clone()).collect();
+        // A row that begins in the page before is that page's to replace.
+        let before = range.start.checked_sub(1).map(|last| folder.names.get(last));
+        let is_own = |name: &[u8]| before.is_none_or(|before| name > before);
+        let old_rows = rows.iter().map(|(name, _)| name.clone()).filter(|name| is_own(name)).collect();
         let old_trusted = rows.iter().all(|(_, row)| self.trusted.contains(&row.session));
         let mut old = Joined::new(rows, &self.trusted);
         let page = Arc::new(Page {

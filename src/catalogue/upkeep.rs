@@ -1,0 +1,90 @@
+//! What the upkeep of the vault remembers: when each pack was read and verified last, and what the last collection left.
+
+use std::collections::HashMap;
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader};
+use crate::id::ObjectName;
+
+/// Name of a pack → when every byte of it was last read and found right, in seconds since 1970.
+const VERIFIED: TableDefinition<&[u8; 16], i64> = TableDefinition::new("verified");
+
+/// The number under which a fingerprint of what the last collection left is kept.
+const COLLECTED: &str = "collected";
+
+/// Creates the tables.
+pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError> {
+    txn.open_table(VERIFIED)?;
+    Ok(())
+}
+
+/// The tables of a reader.
+pub(super) struct Tables {
+    verified: ReadOnlyTable<&'static [u8; 16], i64>,
+}
+
+impl Tables {
+    pub(super) fn open(txn: &ReadTransaction) -> Result<Self, CatalogueError> {
+        Ok(Self { verified: txn.open_table(VERIFIED)? })
+    }
+}
+
+impl Catalogue {
+    /// Notes that every byte of these packs was right at this time (seconds since 1970), and forgets those that are not in
+    /// `there` any more.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_verified(
+        &self,
+        packs: &[ObjectName],
+        time: i64,
+        there: impl Fn(&ObjectName) -> bool,
+    ) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        {
+            let mut table = txn.open_table(VERIFIED)?;
+            table.retain(|name, _| there(&ObjectName::new(*name)))?;
+            for name in packs {
+                table.insert(name.as_bytes(), time)?;
+            }
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Notes a fingerprint of what a collection left: as long as it fits, there is nothing to collect.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_collected(&self, fingerprint: u64) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        txn.open_table(NUMBERS)?.insert(COLLECTED, fingerprint)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// The fingerprint of what the last collection left.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn collected(&self) -> Result<Option<u64>, CatalogueError> {
+        self.number(COLLECTED)
+    }
+}
+
+impl Reader {
+    /// When each pack was last verified, in seconds since 1970; packs that never were are not in it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn verified(&self) -> Result<HashMap<ObjectName, i64>, CatalogueError> {
+        let mut times = HashMap::new();
+        for row in self.upkeep.verified.iter()? {
+            let (name, time) = row?;
+            times.insert(ObjectName::new(*name.value()), time.value());
+        }
+        Ok(times)
+    }
+}

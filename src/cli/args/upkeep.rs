@@ -1,0 +1,223 @@
+//! The options of the commands that keep a vault well: check, prune and their like.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Subcommand;
+
+use crate::cli::args::FilterArgs;
+use crate::cli::units;
+
+/// Reads a duration: a number and one of s, m, h, d, w, y.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is not a duration; write it like 90s, 10m, 12h, 30d, 8w or 2y");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let secs = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "y" => 366 * 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    number.checked_mul(secs).filter(|secs| *secs < 1 << 40).map(Duration::from_secs).ok_or_else(bad)
+}
+
+/// Reads a part: a percentage.
+fn parse_part(text: &str) -> Result<f64, String> {
+    let bad = || format!("'{text}' is not a percentage; write it like 5% or 12.5%");
+    let number: f64 = text.strip_suffix('%').ok_or_else(bad)?.parse().map_err(|_| bad())?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(bad()) }
+}
+
+/// `vault check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault check                      all that is needed is there: fast
+  vault check --read-data          and every byte is what it was
+  vault check --sample 5%          the part not read for the longest time
+  vault check --max-time 10m       as much of it as can be read in ten minutes
+
+What was read when is remembered on this machine. Nothing is changed in the
+vault, and its disk may be read-only. The exit code is 4 if there is damage.")]
+pub struct CheckArgs {
+    /// Read and verify every byte
+    #[arg(long, conflicts_with = "sample")]
+    pub read_data: bool,
+
+    /// Read and verify a part of it: what was not read for the longest time
+    #[arg(long, value_name = "PERCENT", value_parser = parse_part)]
+    pub sample: Option<f64>,
+
+    /// Begin to read nothing more after this time (alone: with --read-data)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_time: Option<Duration>,
+}
+
+/// The rules of retention.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What to keep (at least one is needed)")]
+pub struct KeepArgs {
+    /// The last N snapshots; 0 says outright that a rule may leave none
+    #[arg(long, value_name = "N")]
+    pub keep: Option<u64>,
+
+    /// The last one of each of the last N hours that have any
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<u64>,
+
+    /// The last one of each of the last N days
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u64>,
+
+    /// The last one of each of the last N weeks (which begin on Monday)
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u64>,
+
+    /// The last one of each of the last N months
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u64>,
+
+    /// The last one of each of the last N years
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u64>,
+
+    /// All that are less than this much older than the last one: 12h, 30d, 8w, 2y
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub keep_within: Option<Duration>,
+
+    /// All with this tag (can be given again)
+    #[arg(long, value_name = "TAG")]
+    pub keep_tag: Vec<String>,
+}
+
+/// How space is given back.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How space is given back")]
+pub struct CollectArgs {
+    /// How much of the vault may stay occupied by what nobody needs
+    #[arg(long, value_name = "PERCENT", value_parser = parse_part, default_value = "5%")]
+    pub max_unused: f64,
+
+    /// Copy no more than this; what is over waits for the next time
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub max_repack: Option<u64>,
+
+    /// Do not verify what is copied before it is stored
+    #[arg(long, hide_short_help = true)]
+    pub no_verify: bool,
+}
+
+/// `vault prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault prune --keep 5 --dry-run                       what would happen, and then
+  vault prune --keep 5                                 the last five of each source stay
+  vault prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12
+  vault prune --keep-within 30d --keep-tag important
+
+The rules count for each source and machine apart; a snapshot stays if any rule keeps it. Pinned
+ones always stay (vault pin). The last snapshot of a source goes only with --keep 0. Snapshots can
+be taken while this runs; the order of snapshots is that in which they were stored, whatever the
+clock said.")]
+pub struct PruneArgs {
+    /// What to keep.
+    #[command(flatten)]
+    pub keep: KeepArgs,
+
+    /// How.
+    #[command(flatten)]
+    pub collect: CollectArgs,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Say what would be done, and change nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// `vault forget`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault forget 1f2e3d4c
+  vault forget 2026-11-20 latest~3
+
+The space is given back by the next vault prune. Pinned snapshots are not forgotten.")]
+pub struct ForgetArgs {
+    /// The snapshots
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<OsString>,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault pin` and `vault unpin`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault pin latest
+  vault unpin 1f2e3d4c")]
+pub struct PinArgs {
+    /// The snapshots
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<OsString>,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault client`.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClientCommand,
+}
+
+/// The commands about clients.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Show the machines that write to the vault, and which of them holds up freeing space
+    List,
+    /// Wait no longer for a machine that is gone for good
+    #[command(after_help = "\
+Example:
+  vault client retire 5a6b7c8d
+
+Its snapshots stay. If it does come back, it goes on as a new client; only a snapshot that it was
+just taking when it was retired could be hurt.")]
+    Retire {
+        /// The id of the client, or the start of it, from `vault client list`
+        #[arg(required = true)]
+        clients: Vec<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_parts_are_understood_or_refused() {
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        for bad in ["", "10", "m", "1.5h", "10 m", "99999999999999999y", "-1d", "é"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_part("12.5%"), Ok(0.125));
+        for bad in ["5", "%", "101%", "-1%", "NaN%"] {
+            assert!(parse_part(bad).is_err(), "{bad}");
+        }
+    }
+}

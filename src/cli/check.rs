@@ -1,0 +1,202 @@
+//! `vault check`.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use vault::engine::check;
+use vault::engine::check::CheckOptions;
+use vault::engine::check::CheckReport;
+use vault::engine::hurt::HurtSnapshot;
+use vault::id::ObjectName;
+use vault::path::Shown;
+use vault::tree::Time;
+use vault::vault::SnapshotInfo;
+
+use crate::cli::args::CheckArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::json::Name;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+
+/// How many paths of a hurt snapshot are shown.
+const PATHS_SHOWN: usize = 10;
+
+#[derive(Serialize)]
+struct ProblemJson<'a> {
+    object: &'a str,
+    what: &'a str,
+    newer: bool,
+}
+
+#[derive(Serialize)]
+struct HurtJson<'a> {
+    snapshot: String,
+    count: u64,
+    paths: Vec<Name<'a>>,
+}
+
+#[derive(Serialize)]
+struct CheckJson<'a> {
+    damaged: bool,
+    snapshots: u64,
+    folders: u64,
+    files: u64,
+    packs: u64,
+    bytes: u64,
+    packs_read: u64,
+    bytes_read: u64,
+    chunks_lost: u64,
+    problems: Vec<ProblemJson<'a>>,
+    hurt: Vec<HurtJson<'a>>,
+    findings: &'a [String],
+    foreign: &'a [String],
+    verified_since: Option<String>,
+    never_verified: u64,
+    out_of_time: bool,
+}
+
+/// Runs `vault check`.
+pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let options = CheckOptions {
+        read_data: args.read_data,
+        sample: args.sample,
+        max_time: args.max_time,
+        clock: &dates::now,
+        threads: context.threads(),
+    };
+    let report = check::check(&vault, &options, &context.screen);
+    context.screen.clear();
+    let report = report?;
+    let exit = if report.is_damaged() { Exit::Damage } else { Exit::Done };
+    let mut out = Output::new();
+    let told = if context.global.json {
+        out.json(&json(&report))
+    } else {
+        tell(context, &report, &vault.snapshots(), &mut out)
+    };
+    match told.and_then(|()| out.finish()) {
+        Err(failure) if failure.exit != Exit::Done => Err(failure),
+        _ => Ok(exit),
+    }
+}
+
+fn json(report: &CheckReport) -> CheckJson<'_> {
+    let problems = report.problems.iter();
+    let hurt = |hurt: &'_ HurtSnapshot| -> (String, u64) { (hurt.id.to_string(), hurt.count) };
+    CheckJson {
+        damaged: report.is_damaged(),
+        snapshots: report.snapshots,
+        folders: report.folders,
+        files: report.files,
+        packs: report.packs,
+        bytes: report.bytes,
+        packs_read: report.packs_read,
+        bytes_read: report.bytes_read,
+        chunks_lost: report.chunks_lost,
+        problems: problems.map(|p| ProblemJson { object: &p.object, what: &p.what, newer: p.newer }).collect(),
+        hurt: report
+            .hurt
+            .iter()
+            .map(|snapshot| {
+                let (id, count) = hurt(snapshot);
+                HurtJson { snapshot: id, count, paths: snapshot.paths.iter().map(|path| Name(path)).collect() }
+            })
+            .collect(),
+        findings: &report.findings,
+        foreign: &report.foreign,
+        verified_since: report.verified_since.map(|secs| dates::exact(Time { secs, nanos: 0 })),
+        never_verified: report.never_verified,
+        out_of_time: report.out_of_time,
+    }
+}
+
+fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out: &mut Output) -> Result<(), Failure> {
+    if !context.global.quiet {
+        out.line(format_args!(
+            "{} with {} in {}; {} of {}",
+            units::counted(report.snapshots, "snapshot", "snapshots"),
+            units::counted(report.files, "different file", "different files"),
+            units::counted(report.folders, "folder", "folders"),
+            units::counted(report.packs, "pack", "packs"),
+            units::size(report.bytes)
+        ))?;
+        if report.bytes_read > 0 {
+            out.line(format_args!(
+                "{} read and verified, {}",
+                units::counted(report.packs_read, "pack", "packs"),
+                units::size(report.bytes_read)
+            ))?;
+        }
+        if report.out_of_time {
+            out.line("The time was over before everything was read; the next check goes on from there.")?;
+        }
+        match report.verified_since {
+            Some(secs) => {
+                let time = Time { secs, nanos: 0 };
+                out.line(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))?;
+            }
+            None if report.never_verified > 0 => out.line(format_args!(
+                "{} of {} were never read and verified on this machine: vault check --read-data",
+                units::counted(report.never_verified, "pack", "packs"),
+                units::count(report.packs)
+            ))?,
+            None => {}
+        }
+    }
+    for finding in &report.findings {
+        out.styled(Style::Warning, &format!("log: {finding}"))?;
+    }
+    for path in &report.foreign {
+        out.line(format_args!("not part of the vault: {}", Shown(path.as_bytes())))?;
+    }
+    for problem in &report.problems {
+        let kind = if problem.newer { "newer" } else { "damaged" };
+        let prefix = format!("object {} ", problem.object);
+        let what = problem.what.strip_prefix(&prefix).unwrap_or(&problem.what);
+        out.styled(Style::Warning, &format!("{kind}: {}: {what}", problem.object))?;
+    }
+    tell_hurt(context, report, snapshots, out)?;
+    if report.is_damaged() {
+        out.styled(Style::Bold, "The vault is damaged.")?;
+        if report.hurt.is_empty() {
+            out.line("  No file of a snapshot is known to be hurt.")?;
+        } else {
+            out.line("  All other files can be restored. The next snapshot stores again what it still finds.")?;
+        }
+        return Ok(());
+    }
+    if !context.global.quiet {
+        out.styled(Style::Bold, "No damage was found.")?;
+    }
+    Ok(())
+}
+
+fn tell_hurt(
+    context: &Context,
+    report: &CheckReport,
+    snapshots: &[SnapshotInfo],
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let infos: HashMap<ObjectName, &SnapshotInfo> = snapshots.iter().map(|info| (info.id, info)).collect();
+    for hurt in &report.hurt {
+        let of = infos.get(&hurt.id).map_or_else(String::new, |info| {
+            let date = dates::shown(info.body.time, &context.zone);
+            format!(" of {} ({date})", Shown(info.body.source.as_bytes()))
+        });
+        let count = units::counted(hurt.count, "file or folder", "files or folders");
+        out.styled(Style::Warning, &format!("snapshot {}{of}: {count} cannot be restored:", hurt.id.short()))?;
+        for path in hurt.paths.iter().take(PATHS_SHOWN) {
+            out.line(format_args!("    {}", Shown(path)))?;
+        }
+        if hurt.count > PATHS_SHOWN as u64 {
+            out.line(format_args!("    and {} more", units::count(hurt.count - PATHS_SHOWN as u64)))?;
+        }
+    }
+    Ok(())
+}

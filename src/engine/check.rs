@@ -1,0 +1,412 @@
+//! Checking a vault (SPEC §5.4, §8.2): whether every snapshot leads to trees, chunks and packs that are there; and, where asked for,
+//! whether every byte is still what was stored. Nothing is changed in the store.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::engine::hurt::{self, HurtSnapshot};
+use crate::engine::mark::{MarkError, mark};
+use crate::id::{ChunkId, ObjectName, SlotId};
+use crate::pack::reader::object_key;
+use crate::pack::segment::open_segment;
+use crate::pack::{Footer, PackError, PackReader, TRAILER_LEN};
+use crate::progress::{Phase, Progress};
+use crate::seal::{Decompressor, HEADER_LEN, SealError};
+use crate::store::{ObjectKey, StoreError};
+use crate::tree::Time;
+use crate::vault::open::Slots;
+use crate::vault::{Vault, VaultError};
+
+/// What is checked.
+pub struct CheckOptions<'a> {
+    /// Read every byte of every pack.
+    pub read_data: bool,
+    /// Read this part (0 to 1) of the packs' bytes: those that were not read for the longest time.
+    pub sample: Option<f64>,
+    /// Begin to read no further pack when this much time has passed.
+    pub max_time: Option<Duration>,
+    /// The clock.
+    pub clock: &'a (dyn Fn() -> Time + Sync),
+    /// How many threads read.
+    pub threads: usize,
+}
+
+/// Why a check could not be done. Damage is not an error: it is what the report is for.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The trees could not be read, for a reason other than damage.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// No threads could be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+}
+
+macro_rules! through_vault {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CheckError {
+            fn from(error: $error) -> Self {
+                Self::Vault(error.into())
+            }
+        })*
+    };
+}
+through_vault!(CatalogueError, StoreError, PackError, SealError);
+
+/// Something that is wrong with an object of the store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Its path below the store's top.
+    pub object: String,
+    /// What is wrong.
+    pub what: String,
+    /// Whether it is only unknown (from a newer version), not damaged.
+    pub newer: bool,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default)]
+pub struct CheckReport {
+    /// Snapshots whose trees were read.
+    pub snapshots: u64,
+    /// Different folders in them.
+    pub folders: u64,
+    /// Entries of these folders that are not folders.
+    pub files: u64,
+    /// Packs of the store.
+    pub packs: u64,
+    /// Sum of their lengths, in bytes.
+    pub bytes: u64,
+    /// Packs of which every byte was read.
+    pub packs_read: u64,
+    /// Bytes that were read of them.
+    pub bytes_read: u64,
+    /// What is wrong, each object once.
+    pub problems: Vec<Problem>,
+    /// Needed chunks that no pack has. (At least; they are not counted without end.)
+    pub chunks_lost: u64,
+    /// Snapshots that are hurt by it.
+    pub hurt: Vec<HurtSnapshot>,
+    /// What the log lacks: records that were deleted or have not arrived, forks.
+    pub findings: Vec<String>,
+    /// Things that vault did not put there.
+    pub foreign: Vec<String>,
+    /// Every byte of every pack was verified at this time or later, in seconds since 1970; `None` if some never was.
+    pub verified_since: Option<i64>,
+    /// Packs that were never verified on this machine.
+    pub never_verified: u64,
+    /// Whether the time was over before everything that was asked for had been read.
+    pub out_of_time: bool,
+}
+
+impl CheckReport {
+    /// Whether there is damage.
+    pub fn is_damaged(&self) -> bool {
+        self.problems.iter().any(|problem| !problem.newer) || self.chunks_lost > 0 || !self.hurt.is_empty()
+    }
+}
+
+/// How much of a pack is read at once, in bytes, if its segments allow it.
+const PIECE: usize = 8 << 20;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Checks a vault.
+///
+/// # Errors
+/// If the store or the catalogue fails as a whole, or the user stops it.
+pub fn check(vault: &Vault, options: &CheckOptions<'_>, progress: &dyn Progress) -> Result<CheckReport, CheckError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build();
+    let pool = pool.map_err(|error| CheckError::Threads(error.to_string()))?;
+    pool.install(|| Check::new(vault, options, progress)?.run())
+}
+
+struct Check<'a> {
+    vault: &'a Vault,
+    options: &'a CheckOptions<'a>,
+    progress: &'a dyn Progress,
+    reader: Arc<Reader>,
+    packs: BTreeMap<u32, PackInfo>,
+    pack_reader: PackReader<'a>,
+    problems: Mutex<BTreeMap<String, Problem>>,
+    /// Packs that could not be found.
+    missing: Mutex<Vec<ObjectName>>,
+    /// Chunks in segments that cannot be opened.
+    bad_chunks: Mutex<HashSet<ChunkId>>,
+    begun: Time,
+}
+
+impl<'a> Check<'a> {
+    fn new(vault: &'a Vault, options: &'a CheckOptions<'a>, progress: &'a dyn Progress) -> Result<Self, CheckError> {
+        let reader = Arc::new(vault.catalogue().reader()?);
+        let packs = reader.packs()?;
+        Ok(Self {
+            vault,
+            options,
+            progress,
+            packs,
+            reader,
+            pack_reader: PackReader::new(vault.store(), vault.keys()),
+            problems: Mutex::default(),
+            missing: Mutex::default(),
+            bad_chunks: Mutex::default(),
+            begun: (options.clock)(),
+        })
+    }
+
+    fn run(&self) -> Result<CheckReport, CheckError> {
+        let (vault, progress) = (self.vault, self.progress);
+        for bad in vault.bad_objects() {
+            self.problem(bad.object, bad.what, bad.newer);
+        }
+        self.check_slots()?;
+        let mut report = CheckReport {
+            packs: self.packs.len() as u64,
+            bytes: self.packs.values().map(|info| info.len).sum(),
+            findings: vault.findings().iter().map(ToString::to_string).collect(),
+            foreign: vault.foreign(),
+            ..CheckReport::default()
+        };
+        let snapshots = vault.snapshots();
+        let goal: u64 = snapshots.last().map_or(0, |last| last.body.files);
+        progress.counters().restart(goal, 0);
+        progress.phase(Phase::Plan);
+        let marks = mark(vault, &self.reader, snapshots.iter().map(|info| &info.body), progress)?;
+        report.snapshots = snapshots.len() as u64;
+        report.folders = marks.folders;
+        report.files = marks.files;
+        report.chunks_lost = marks.lost.len() as u64;
+        self.read_packs(&mut report)?;
+        let mut bad = self.without_good_copy()?;
+        bad.extend(&marks.lost);
+        if !bad.is_empty() || !marks.is_whole() {
+            report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad)?;
+        }
+        self.forgive_swept()?;
+        report.problems = std::mem::take(&mut *lock(&self.problems)).into_values().collect();
+        Ok(report)
+    }
+
+    fn problem(&self, object: String, what: String, newer: bool) {
+        let what = what.strip_prefix(&format!("object {object} ")).map_or(what.clone(), str::to_owned);
+        let mut problems = lock(&self.problems);
+        problems.entry(object.clone()).or_insert(Problem { object, what, newer });
+    }
+
+    /// What went wrong with a pack; returns an error if it says nothing about the pack.
+    fn pack_problem(&self, info: &PackInfo, error: PackError) -> Result<(), CheckError> {
+        if !error.is_damage() && !matches!(error, PackError::Store(StoreError::Io { .. })) {
+            return Err(error.into());
+        }
+        if matches!(error, PackError::Store(StoreError::Missing { .. })) {
+            lock(&self.missing).push(info.name);
+        }
+        let newer = matches!(error, PackError::Newer { .. });
+        self.problem(object_key(info.kind, info.name).to_string(), error.to_string(), newer);
+        Ok(())
+    }
+
+    /// Each key slot should have two readable copies.
+    fn check_slots(&self) -> Result<(), CheckError> {
+        let slots = Slots::read(self.vault.store())?;
+        let mut copies: BTreeMap<SlotId, Vec<ObjectName>> = BTreeMap::new();
+        for (name, slot) in &slots.copies {
+            copies.entry(slot.id()).or_default().push(*name);
+        }
+        for (id, names) in copies {
+            if let [only] = names.as_slice() {
+                let object = ObjectKey::Named(crate::store::Kind::Key, *only).to_string();
+                self.problem(object, format!("it is the only copy left of key slot {id}"), false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the packs that were asked for wholly, and the footers of the others.
+    fn read_packs(&self, report: &mut CheckReport) -> Result<(), CheckError> {
+        let mut verified = self.reader.verified()?;
+        let mut order: Vec<&PackInfo> = self.packs.values().collect();
+        order.sort_by_key(|info| (verified.get(&info.name).copied(), info.name));
+        let wanted = match (self.options.sample, self.options.read_data || self.options.max_time.is_some()) {
+            (Some(part), _) => (report.bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64,
+            (None, true) => u64::MAX,
+            (None, false) => 0,
+        };
+        let mut sum = 0;
+        let take = order.iter().take_while(|info| (sum < wanted, sum += info.len).0).count();
+        let (mut whole, others) = (order[..take].to_vec(), &order[take..]);
+        let bytes = whole.iter().map(|info| info.len).sum();
+        self.progress.counters().restart(whole.len() as u64, bytes);
+        self.progress.phase(Phase::Check);
+        others.par_iter().try_for_each(|info| self.check_footer(info).map(drop))?;
+        if self.options.max_time.is_none() {
+            // The largest first, so that all threads end at about the same time.
+            whole.sort_by_key(|info| std::cmp::Reverse(info.len));
+        }
+        let (next, bytes_read) = (AtomicU64::new(0), AtomicU64::new(0));
+        let out_of_time = AtomicBool::new(false);
+        let good: Mutex<Vec<ObjectName>> = Mutex::default();
+        let done = rayon::broadcast(|_| -> Result<(), CheckError> {
+            let mut decompressor = Decompressor::new()?;
+            while let Some(info) = whole.get(next.fetch_add(1, Relaxed) as usize) {
+                if self.is_late() {
+                    out_of_time.store(true, Relaxed);
+                    break;
+                }
+                if self.read_pack(info, &mut decompressor)? {
+                    lock(&good).push(info.name);
+                }
+                bytes_read.fetch_add(info.len, Relaxed);
+            }
+            Ok(())
+        });
+        let good = good.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.packs_read = good.len() as u64;
+        report.bytes_read = bytes_read.into_inner();
+        report.out_of_time = out_of_time.into_inner();
+        let now = (self.options.clock)().secs;
+        if !good.is_empty() {
+            let there: HashSet<ObjectName> = self.packs.values().map(|info| info.name).collect();
+            let noted = self.vault.catalogue().set_verified(&good, now, |name| there.contains(name));
+            if let Err(error) = noted {
+                self.progress.warn(&format!("it cannot be remembered what was verified: {error}"));
+            }
+        }
+        done.into_iter().collect::<Result<(), _>>()?;
+        verified.extend(good.into_iter().map(|name| (name, now)));
+        let times: Vec<Option<i64>> = self.packs.values().map(|info| verified.get(&info.name).copied()).collect();
+        report.never_verified = times.iter().filter(|time| time.is_none()).count() as u64;
+        report.verified_since = times.into_iter().min().flatten();
+        Ok(())
+    }
+
+    fn is_late(&self) -> bool {
+        let now = (self.options.clock)();
+        self.options.max_time.is_some_and(|max| now.secs.saturating_sub(self.begun.secs) >= max.as_secs().cast_signed())
+    }
+
+    /// Reads a pack's footer, and compares it with the catalogue.
+    fn check_footer(&self, info: &PackInfo) -> Result<Option<Footer>, CheckError> {
+        if self.progress.stopped() {
+            return Err(VaultError::Interrupted.into());
+        }
+        let footer = match self.pack_reader.footer(info.kind, info.name, info.len) {
+            Ok(footer) => footer,
+            Err(error) => return self.pack_problem(info, error).map(|()| None),
+        };
+        let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
+        if !segments.eq(info.segments.iter().copied()) {
+            let object = object_key(info.kind, info.name).to_string();
+            let what = "its footer is not what the catalogue of this machine says";
+            self.problem(object, what.to_owned(), false);
+        }
+        Ok(Some(footer))
+    }
+
+    /// Reads every byte of a pack. Returns whether all is well.
+    fn read_pack(&self, info: &PackInfo, decompressor: &mut Decompressor) -> Result<bool, CheckError> {
+        let Some(footer) = self.check_footer(info)? else { return Ok(false) };
+        let key = object_key(info.kind, info.name);
+        let opener = match self.pack_reader.opener(info.kind, info.name) {
+            Ok(opener) => opener,
+            Err(error) => return self.pack_problem(info, error).map(|()| false),
+        };
+        let mut hasher = blake3::Hasher::new();
+        let mut good = true;
+        let (mut offset, mut number) = (0, 0);
+        let end = info.len - TRAILER_LEN as u64;
+        while offset < end {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            // Whole segments, up to a piece; the header goes with the first, what follows the segments comes last.
+            let mut skip = if offset == 0 { HEADER_LEN } else { 0 };
+            let (first, mut len) = (number, skip);
+            while let Some(entry) = footer.segments.get(number)
+                && (number == first || len + entry.sealed_len as usize <= PIECE)
+            {
+                len += entry.sealed_len as usize;
+                number += 1;
+            }
+            if number == footer.segments.len() {
+                len = len.max((end - offset).min(PIECE as u64) as usize);
+            }
+            let piece = match self.vault.store().get_range(&key, offset, len) {
+                Ok(piece) => piece,
+                Err(error) => {
+                    self.bad_segments(&footer.segments[first..]);
+                    return self.pack_problem(info, error.into()).map(|()| false);
+                }
+            };
+            hasher.update(&piece);
+            for (at, entry) in footer.segments[first..number].iter().enumerate() {
+                let sealed = &piece[skip..skip + entry.sealed_len as usize];
+                skip += entry.sealed_len as usize;
+                let number = (first + at) as u32;
+                let expected = Some(entry.chunks.as_slice());
+                let keys = self.vault.keys();
+                if let Err(error) = open_segment(keys, &opener, &key, number, sealed, expected, decompressor) {
+                    good = false;
+                    self.bad_segments(std::slice::from_ref(entry));
+                    self.pack_problem(info, error)?;
+                }
+            }
+            offset += len as u64;
+            self.progress.counters().add(0, len as u64);
+            self.progress.counters().bytes_read.fetch_add(len as u64, Relaxed);
+        }
+        let trailer = match self.vault.store().get_range(&key, end, TRAILER_LEN) {
+            Ok(trailer) => trailer,
+            Err(error) => return self.pack_problem(info, error.into()).map(|()| false),
+        };
+        if hasher.finalize() != *trailer.as_slice() {
+            good = false;
+            self.problem(key.to_string(), "its checksum is wrong".to_owned(), false);
+        }
+        self.progress.counters().add(1, TRAILER_LEN as u64);
+        Ok(good)
+    }
+
+    fn bad_segments(&self, entries: &[crate::pack::SegmentEntry]) {
+        let ids = entries.iter().flat_map(|entry| &entry.chunks).map(|(id, _)| *id);
+        lock(&self.bad_chunks).extend(ids.take(crate::engine::mark::LOSSES_KEPT));
+    }
+
+    /// The chunks in bad segments of which no copy lies elsewhere.
+    fn without_good_copy(&self) -> Result<HashSet<ChunkId>, CheckError> {
+        let mut bad = std::mem::take(&mut *lock(&self.bad_chunks));
+        let mut copied = HashMap::new();
+        for id in &bad {
+            copied.insert(*id, self.reader.locate_all(id)?.len() > 1);
+        }
+        // A copy elsewhere may be damaged as well, but then it would be a rare vault that gets to this line.
+        bad.retain(|id| !copied.get(id).copied().unwrap_or(false));
+        Ok(bad)
+    }
+
+    /// A pack that went away while it was to be read is no damage if it was condemned before.
+    fn forgive_swept(&self) -> Result<(), CheckError> {
+        let missing = std::mem::take(&mut *lock(&self.missing));
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.vault.refresh(self.progress)?;
+        let chains = self.vault.chains();
+        let condemned: HashSet<ObjectName> = chains.condemned().into_iter().collect();
+        let mut problems = lock(&self.problems);
+        for info in self.packs.values().filter(|info| missing.contains(&info.name) && condemned.contains(&info.name)) {
+            problems.remove(&object_key(info.kind, info.name).to_string());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! Which chunks the snapshots need: every distinct tree is read once, whatever the number of snapshots (SPEC §8.6).
+//!
+//! Trees are read in batches, sorted by where they lie, so that each segment is opened about once. Ids of chunks are
+//! collected up to a bound, sorted, and merged with the catalogue's table, which is sorted as well: one bit for each chunk
+//! is all that stays in memory.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::id::ChunkId;
+use crate::pack::PackReader;
+use crate::pack::segment::Segment;
+use crate::progress::Progress;
+use crate::seal::Decompressor;
+use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Snapshot, Stream};
+use crate::vault::read::Listing;
+use crate::vault::{ReadError, Vault, VaultError};
+
+/// Ids that are collected before they are merged with the catalogue.
+const IDS_WAITING: usize = 4 << 20;
+/// Ids that a thread collects for itself.
+const IDS_LOCAL: usize = 4096;
+/// Listings that are read together.
+const BATCH: usize = 16 << 10;
+/// Opened segments that are kept, in raw bytes.
+const SEGMENTS_KEPT: usize = 40 << 20;
+/// How many ids of lost chunks and how many unreadable streams are kept.
+pub const LOSSES_KEPT: usize = 1 << 20;
+
+/// Names a stream: the id of its only chunk, or a hash of all there is.
+pub type StreamKey = [u8; 16];
+
+/// The key of a stream.
+pub fn stream_key(stream: &Stream) -> StreamKey {
+    match stream.ids.as_slice() {
+        [only] if stream.depth == 0 => *only.as_bytes(),
+        ids => {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&stream.len.to_le_bytes()).update(&[stream.depth]);
+            for id in ids {
+                hasher.update(id.as_bytes());
+            }
+            let mut key = [0; 16];
+            hasher.finalize_xof().fill(&mut key);
+            key
+        }
+    }
+}
+
+/// Why the chunks in use could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkError {
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// Something could not be read, for a reason other than damage.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A bit for each chunk of the catalogue, in the order of the ids.
+#[derive(Debug, Default)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(len: u64) -> Self {
+        Self(vec![0; (len as usize).div_ceil(64)])
+    }
+
+    fn set(&mut self, rank: usize) {
+        if let Some(word) = self.0.get_mut(rank / 64) {
+            *word |= 1 << (rank % 64);
+        }
+    }
+
+    /// Whether the chunk of this rank is needed.
+    pub fn get(&self, rank: usize) -> bool {
+        self.0.get(rank / 64).is_some_and(|word| word >> (rank % 64) & 1 == 1)
+    }
+}
+
+/// What the snapshots need.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// One bit for each chunk, by its rank in the catalogue that was read.
+    pub bits: Bits,
+    /// Needed chunks that no pack has: the first [`LOSSES_KEPT`].
+    pub lost: HashSet<ChunkId>,
+    /// Listings and lists of ids that cannot be read, and why: the first [`LOSSES_KEPT`]. What they need is not known.
+    pub unreadable: HashMap<StreamKey, String>,
+    /// Different folders that were read.
+    pub folders: u64,
+    /// Entries in them that are not folders.
+    pub files: u64,
+}
+
+impl Marks {
+    /// Whether everything that the snapshots need is known.
+    pub fn is_whole(&self) -> bool {
+        self.unreadable.is_empty()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opened segments, for many threads.
+pub struct Segments<'a> {
+    packs: PackReader<'a>,
+    reader: Arc<Reader>,
+    infos: HashMap<u32, PackInfo>,
+    kept: Mutex<(Vec<((u32, u32), Arc<Segment>)>, usize)>,
+}
+
+impl<'a> Segments<'a> {
+    /// Reads the segments of a vault as this view of the catalogue places them.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn new(vault: &'a Vault, reader: Arc<Reader>) -> Result<Self, CatalogueError> {
+        let infos = reader.packs()?.into_iter().collect();
+        let packs = PackReader::new(vault.store(), vault.keys());
+        Ok(Self { packs, reader, infos, kept: Mutex::default() })
+    }
+
+    fn segment(&self, place: ChunkPlace, decompressor: &mut Decompressor) -> Result<Arc<Segment>, ReadError> {
+        let key = (place.pack, place.segment);
+        {
+            let mut kept = lock(&self.kept);
+            if let Some(index) = kept.0.iter().position(|(other, _)| *other == key) {
+                kept.0[..=index].rotate_right(1);
+                return Ok(kept.0[0].1.clone());
+            }
+        }
+        let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
+        let info = self.infos.get(&place.pack).ok_or_else(unknown)?;
+        let segment_place = info.place(place.segment).ok_or_else(unknown)?;
+        let segment = Arc::new(self.packs.segment(&segment_place, None, decompressor)?);
+        let mut kept = lock(&self.kept);
+        kept.1 += segment.raw.len();
+        kept.0.insert(0, (key, segment.clone()));
+        while kept.1 > SEGMENTS_KEPT && kept.0.len() > 1 {
+            if let Some((_, old)) = kept.0.pop() {
+                kept.1 -= old.raw.len();
+            }
+        }
+        Ok(segment)
+    }
+
+    fn chunk(&self, id: &ChunkId, decompressor: &mut Decompressor) -> Result<(Arc<Segment>, usize), ReadError> {
+        let mut first = None;
+        for place in self.reader.locate_all(id)? {
+            match self.segment(place, decompressor) {
+                Ok(segment) => {
+                    let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset);
+                    if let Ok(index) = found
+                        && segment.chunks[index].0 == *id
+                    {
+                        return Ok((segment, index));
+                    }
+                }
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(ReadError::Lost(*id)))
+    }
+}
+
+/// Brings chunks on behalf of one thread, and notes which were asked for.
+pub struct Source<'s, 'a> {
+    segments: &'s Segments<'a>,
+    decompressor: Decompressor,
+    /// Every chunk that was asked for.
+    pub asked: Vec<ChunkId>,
+}
+
+impl<'s, 'a> Source<'s, 'a> {
+    /// A source for one thread.
+    ///
+    /// # Errors
+    /// If the decompressor cannot be set up.
+    pub fn new(segments: &'s Segments<'a>) -> Result<Self, ReadError> {
+        Ok(Self { segments, decompressor: Decompressor::new()?, asked: Vec::new() })
+    }
+}
+
+impl ChunkSource for Source<'_, '_> {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        self.asked.push(*id);
+        let (segment, index) = self.segments.chunk(id, &mut self.decompressor)?;
+        let (_, offset, len) = segment.chunks[index];
+        Ok(segment.raw[offset as usize..(offset + len) as usize].to_vec())
+    }
+}
+
+struct Marker<'a> {
+    segments: Segments<'a>,
+    progress: &'a dyn Progress,
+    /// Ids that wait, and what came of those before them.
+    waiting: Mutex<(Vec<ChunkId>, Marks)>,
+    seen: Mutex<HashSet<StreamKey>>,
+}
+
+/// Marks what these snapshots need, in the view `reader` of the catalogue. Works on the current thread pool.
+///
+/// # Errors
+/// If the vault or the catalogue fails, or the user stops it. Damage is only noted.
+pub fn mark<'s>(
+    vault: &Vault,
+    reader: &Arc<Reader>,
+    snapshots: impl IntoIterator<Item = &'s Snapshot>,
+    progress: &dyn Progress,
+) -> Result<Marks, MarkError> {
+    let marks = Marks { bits: Bits::new(reader.chunk_count()?), ..Marks::default() };
+    let marker = Marker {
+        segments: Segments::new(vault, reader.clone())?,
+        progress,
+        waiting: Mutex::new((Vec::new(), marks)),
+        seen: Mutex::default(),
+    };
+    let mut listings = Vec::new();
+    for snapshot in snapshots {
+        if lock(&marker.seen).insert(stream_key(&snapshot.tree)) {
+            listings.push(snapshot.tree.clone());
+        }
+        let mut source = Source::new(&marker.segments)?;
+        for stream in [&snapshot.links, &snapshot.skipped_list] {
+            marker.mark_stream(stream, &mut source, &mut Vec::new())?;
+        }
+        marker.put(&mut source.asked)?;
+    }
+    while !listings.is_empty() {
+        if progress.stopped() {
+            return Err(VaultError::Interrupted.into());
+        }
+        let batch = listings.split_off(listings.len().saturating_sub(BATCH));
+        listings.extend(marker.read_batch(batch)?);
+    }
+    let (mut ids, mut marks) = marker.waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+    merge(reader, &mut ids, &mut marks)?;
+    Ok(marks)
+}
+
+/// Sets the bits of these chunks.
+fn merge(reader: &Reader, ids: &mut Vec<ChunkId>, marks: &mut Marks) -> Result<(), CatalogueError> {
+    ids.par_sort_unstable();
+    ids.dedup();
+    let (mut rank, mut at) = (0, 0);
+    let lost = |id: &ChunkId, lost: &mut HashSet<ChunkId>| {
+        if lost.len() < LOSSES_KEPT {
+            lost.insert(*id);
+        }
+    };
+    reader.for_each_id(|id| {
+        while ids.get(at).is_some_and(|needed| *needed < id) {
+            lost(&ids[at], &mut marks.lost);
+            at += 1;
+        }
+        if ids.get(at) == Some(&id) {
+            marks.bits.set(rank);
+            at += 1;
+        }
+        rank += 1;
+        at < ids.len()
+    })?;
+    for id in &ids[at..] {
+        lost(id, &mut marks.lost);
+    }
+    ids.clear();
+    Ok(())
+}
+
+impl Marker<'_> {
+    /// Takes ids of needed chunks.
+    fn put(&self, ids: &mut Vec<ChunkId>) -> Result<(), MarkError> {
+        let mut waiting = lock(&self.waiting);
+        waiting.0.append(ids);
+        if waiting.0.len() >= IDS_WAITING {
+            let (ids, marks) = &mut *waiting;
+            merge(&self.segments.reader, ids, marks)?;
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, stream: &Stream, error: ReadError) -> Result<(), MarkError> {
+        if !error.is_damage() {
+            return Err(error.into());
+        }
+        let mut waiting = lock(&self.waiting);
+        if waiting.1.unreadable.len() < LOSSES_KEPT {
+            waiting.1.unreadable.insert(stream_key(stream), error.to_string());
+        }
+        Ok(())
+    }
+
+    /// Notes the chunks of a stream that is no listing: its content, and the lists of ids on the way to it.
+    fn mark_stream(
+        &self,
+        stream: &Stream,
+        source: &mut Source<'_, '_>,
+        ids: &mut Vec<ChunkId>,
+    ) -> Result<(), MarkError> {
+        if stream.depth == 0 {
+            source.asked.extend_from_slice(&stream.ids);
+        } else if lock(&self.seen).insert(stream_key(stream)) {
+            let mut reader = IdReader::new(stream);
+            loop {
+                match reader.next(source) {
+                    Ok(Some(id)) => ids.push(id),
+                    Ok(None) => break,
+                    Err(error) => {
+                        // The ids that are known are needed all the same.
+                        source.asked.extend_from_slice(&stream.ids);
+                        self.unreadable(stream, error)?;
+                        break;
+                    }
+                }
+                if ids.len() >= IDS_LOCAL {
+                    self.put(ids)?;
+                }
+            }
+            self.put(ids)?;
+        }
+        Ok(())
+    }
+
+    /// Reads listings; returns those below them that have not been read.
+    fn read_batch(&self, batch: Vec<Stream>) -> Result<Vec<Stream>, MarkError> {
+        let reader = &self.segments.reader;
+        let mut placed = batch
+            .into_par_iter()
+            .map(|stream| {
+                let place = stream.ids.first().map_or(Ok(None), |id| reader.locate(id))?;
+                Ok((place.map(|place| (place.pack, place.segment, place.offset)), stream))
+            })
+            .collect::<Result<Vec<_>, CatalogueError>>()?;
+        placed.par_sort_unstable_by_key(|(place, _)| *place);
+        let groups: Vec<&[_]> = placed
+            .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
+            .flat_map(|group| group.chunks(1024))
+            .collect();
+        let found: Vec<Vec<Stream>> = groups
+            .into_par_iter()
+            .map(|group| {
+                let mut source = Source::new(&self.segments)?;
+                let (mut below, mut ids) = (Vec::new(), Vec::new());
+                for (_, stream) in group {
+                    self.read_listing(stream, &mut source, &mut below, &mut ids)?;
+                    if self.progress.stopped() {
+                        return Err(VaultError::Interrupted.into());
+                    }
+                }
+                self.put(&mut source.asked)?;
+                Ok(below)
+            })
+            .collect::<Result<_, MarkError>>()?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    fn read_listing(
+        &self,
+        stream: &Stream,
+        source: &mut Source<'_, '_>,
+        below: &mut Vec<Stream>,
+        ids: &mut Vec<ChunkId>,
+    ) -> Result<(), MarkError> {
+        let (mut listing, mut files) = (Listing::new(stream), 0);
+        loop {
+            match listing.next(source) {
+                Ok(Some(entry)) => {
+                    files += u64::from(entry.kind != FileKind::Directory);
+                    self.mark_entry(entry, source, below, ids)?;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    source.asked.extend_from_slice(&stream.ids);
+                    self.unreadable(stream, error)?;
+                    break;
+                }
+            }
+            if source.asked.len() >= IDS_LOCAL {
+                self.put(&mut source.asked)?;
+            }
+        }
+        self.progress.counters().files.fetch_add(files, Relaxed);
+        let mut waiting = lock(&self.waiting);
+        waiting.1.folders += 1;
+        waiting.1.files += files;
+        Ok(())
+    }
+
+    fn mark_entry(
+        &self,
+        entry: Entry,
+        source: &mut Source<'_, '_>,
+        below: &mut Vec<Stream>,
+        ids: &mut Vec<ChunkId>,
+    ) -> Result<(), MarkError> {
+        if let Some(Holes::Stream(holes)) = &entry.holes {
+            self.mark_stream(holes, source, ids)?;
+        }
+        match entry.content {
+            Some(listing) if entry.kind == FileKind::Directory => {
+                if lock(&self.seen).insert(stream_key(&listing)) {
+                    below.push(listing);
+                }
+            }
+            Some(content) => self.mark_stream(&content, source, ids)?,
+            None => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,537 @@
+//! Random histories: edits of a source, snapshots, catalogues that are lost, garbled or set back, runs that are cut off,
+//! other machines. Each snapshot reads back as its own day, and restores as that.
+//!
+//! 60 histories of up to 40 steps by default; `VAULT_CAMPAIGN=n` makes it n thousand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::restore::{Overwrite, RestoreOptions, Target, restore};
+use vault::engine::snapshot::{SnapshotOptions, snapshot};
+use vault::id::ObjectName;
+use vault::progress::Silent;
+use vault::store::Store;
+use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::vault::Vault;
+
+use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
+use crate::support::source::{self, Size, bytes, plant};
+use crate::support::{THREADS, World, campaign, check_all, now, open_vault, options, scratch, small_chunks, take};
+
+/// One step of a history. Numbers choose among what is there when it is done.
+#[derive(Debug, Clone)]
+enum Step {
+    Create {
+        at: u16,
+        len: u32,
+        seed: u64,
+    },
+    /// The same size, in place.
+    Overwrite {
+        at: u16,
+        seed: u64,
+    },
+    /// The same size, in place, and the time of the change set back: only ctime tells.
+    OverwriteQuietly {
+        at: u16,
+        seed: u64,
+    },
+    /// Another file of the same size and the same time under the same name.
+    ReplaceQuietly {
+        at: u16,
+        seed: u64,
+    },
+    Append {
+        at: u16,
+        len: u16,
+        seed: u64,
+    },
+    Truncate {
+        at: u16,
+    },
+    Delete {
+        at: u16,
+    },
+    MakeFolder {
+        at: u16,
+    },
+    Rename {
+        at: u16,
+        to: u16,
+    },
+    SetMode {
+        at: u16,
+        mode: u16,
+    },
+    SetTime {
+        at: u16,
+        secs: i32,
+    },
+    SetXattr {
+        at: u16,
+        value: u8,
+    },
+    HardLink {
+        at: u16,
+        to: u16,
+    },
+    Symlink {
+        at: u16,
+        to: u16,
+    },
+    SwapKinds {
+        at: u16,
+    },
+    Sparse {
+        at: u16,
+        seed: u64,
+    },
+    Snapshot,
+    /// The same folder under another name of a source, whose files are remembered apart.
+    OtherSource,
+    ReadAll,
+    /// Another machine with a state of its own.
+    OtherMachine,
+    CutRun {
+        write: u8,
+        whole: bool,
+    },
+    LoseCatalogue,
+    GarbleCatalogue {
+        at: u32,
+        len: u16,
+    },
+    /// The catalogue, or all that this machine remembers, as it was at an earlier moment.
+    SetBack {
+        all: bool,
+    },
+    Restore {
+        which: u16,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    use Step::*;
+    let len = prop_oneof![4 => 0..200_u32, 4 => 0..20_000_u32, 1 => 0..200_000_u32];
+    let step = prop_oneof![
+        6 => (any::<u16>(), len, any::<u64>()).prop_map(|(at, len, seed)| Create { at, len, seed }),
+        2 => (any::<u16>(), any::<u64>()).prop_map(|(at, seed)| Overwrite { at, seed }),
+        2 => (any::<u16>(), any::<u64>()).prop_map(|(at, seed)| OverwriteQuietly { at, seed }),
+        1 => (any::<u16>(), any::<u64>()).prop_map(|(at, seed)| ReplaceQuietly { at, seed }),
+        2 => (any::<u16>(), 0..5000_u16, any::<u64>()).prop_map(|(at, len, seed)| Append { at, len, seed }),
+        1 => any::<u16>().prop_map(|at| Truncate { at }),
+        2 => any::<u16>().prop_map(|at| Delete { at }),
+        3 => any::<u16>().prop_map(|at| MakeFolder { at }),
+        3 => (any::<u16>(), any::<u16>()).prop_map(|(at, to)| Rename { at, to }),
+        1 => (any::<u16>(), 0..0o10000_u16).prop_map(|(at, mode)| SetMode { at, mode }),
+        1 => (any::<u16>(), any::<i32>()).prop_map(|(at, secs)| SetTime { at, secs }),
+        1 => (any::<u16>(), any::<u8>()).prop_map(|(at, value)| SetXattr { at, value }),
+        1 => (any::<u16>(), any::<u16>()).prop_map(|(at, to)| HardLink { at, to }),
+        1 => (any::<u16>(), any::<u16>()).prop_map(|(at, to)| Symlink { at, to }),
+        1 => any::<u16>().prop_map(|at| SwapKinds { at }),
+        1 => (any::<u16>(), any::<u64>()).prop_map(|(at, seed)| Sparse { at, seed }),
+        9 => Just(Snapshot),
+        1 => Just(OtherSource),
+        1 => Just(ReadAll),
+        1 => Just(OtherMachine),
+        2 => (0..6_u8, any::<bool>()).prop_map(|(write, whole)| CutRun { write, whole }),
+        1 => Just(LoseCatalogue),
+        1 => (any::<u32>(), 1..2000_u16).prop_map(|(at, len)| GarbleCatalogue { at, len }),
+        1 => any::<bool>().prop_map(|all| SetBack { all }),
+        1 => any::<u16>().prop_map(|which| Restore { which }),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+struct History {
+    world: World,
+    /// An earlier state of this machine.
+    earlier: PathBuf,
+}
+
+impl History {
+    fn new() -> Self {
+        let world = World::new(small_chunks());
+        Self { earlier: world.folder.path().join("earlier"), world }
+    }
+
+    /// Everything in the source, sorted, the source itself first.
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut out = vec![self.world.source()];
+        let mut next = 0;
+        while next < out.len() {
+            if fs::symlink_metadata(&out[next]).unwrap().is_dir() {
+                let entries = fs::read_dir(&out[next]).unwrap();
+                let mut below: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+                below.sort();
+                out.extend(below);
+            }
+            next += 1;
+        }
+        out
+    }
+
+    /// One of the paths that `wanted` says yes to.
+    fn choose(&self, at: u16, wanted: impl Fn(&Path, &fs::Metadata) -> bool) -> Option<PathBuf> {
+        let mut paths = self.paths();
+        paths.retain(|path| wanted(path, &fs::symlink_metadata(path).unwrap()));
+        (!paths.is_empty()).then(|| paths.swap_remove(usize::from(at) % paths.len()))
+    }
+
+    fn file(&self, at: u16) -> Option<PathBuf> {
+        self.choose(at, |_, meta| meta.is_file())
+    }
+
+    fn folder(&self, at: u16) -> PathBuf {
+        self.choose(at, |_, meta| meta.is_dir()).unwrap()
+    }
+
+    /// Anything but the source itself.
+    fn inner(&self, at: u16) -> Option<PathBuf> {
+        let top = self.world.source();
+        self.choose(at, |path, _| path != top)
+    }
+
+    /// A name that is not taken, in one of the folders.
+    fn free(&self, at: u16) -> PathBuf {
+        let folder = self.folder(at);
+        let base = ["a", "file.txt", "b.o", "\u{e9}", " ", "x\ny", "Z"][usize::from(at / 7) % 7];
+        (0..).map(|number| folder.join(format!("{base}{number}"))).find(|path| !path.exists()).unwrap()
+    }
+
+    fn edit(&self, step: &Step) {
+        match *step {
+            Step::Create { at, len, seed } => source::write(&self.free(at), seed, len as usize),
+            Step::Overwrite { at, seed } => {
+                if let Some(path) = self.file(at) {
+                    let len = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap().min(1 << 20);
+                    OpenOptions::new().write(true).open(&path).unwrap().write_all(&bytes(seed, len)).unwrap();
+                }
+            }
+            Step::OverwriteQuietly { at, seed } => {
+                if let Some(path) = self.file(at) {
+                    let meta = fs::metadata(&path).unwrap();
+                    let len = usize::try_from(meta.len()).unwrap().min(1 << 20);
+                    OpenOptions::new().write(true).open(&path).unwrap().write_all(&bytes(seed, len)).unwrap();
+                    File::open(&path).unwrap().set_modified(meta.modified().unwrap()).unwrap();
+                }
+            }
+            Step::ReplaceQuietly { at, seed } => {
+                if let Some(path) = self.file(at) {
+                    let meta = fs::metadata(&path).unwrap();
+                    let len = usize::try_from(meta.len()).unwrap().min(1 << 20);
+                    let other = path.with_file_name("in between");
+                    fs::write(&other, bytes(seed, len)).unwrap();
+                    File::open(&other).unwrap().set_modified(meta.modified().unwrap()).unwrap();
+                    fs::rename(&other, &path).unwrap();
+                }
+            }
+            Step::Append { at, len, seed } => {
+                if let Some(path) = self.file(at) {
+                    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+                    file.write_all(&bytes(seed, usize::from(len))).unwrap();
+                }
+            }
+            Step::Truncate { at } => {
+                if let Some(path) = self.file(at) {
+                    let file = OpenOptions::new().write(true).open(&path).unwrap();
+                    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+                }
+            }
+            Step::Delete { at } => {
+                if let Some(path) = self.inner(at) {
+                    remove(&path);
+                }
+            }
+            Step::MakeFolder { at } => fs::create_dir(self.free(at)).unwrap(),
+            Step::Rename { at, to } => {
+                if let Some(path) = self.inner(at) {
+                    let to = self.free(to);
+                    if !to.starts_with(&path) {
+                        fs::rename(&path, to).unwrap();
+                    }
+                }
+            }
+            Step::SetMode { at, mode } => {
+                if let Some(path) = self.inner(at).filter(|path| !path.is_symlink()) {
+                    // Whoever is not root must still be able to read it.
+                    let readable = if path.is_dir() { 0o700 } else { 0o600 };
+                    fs::set_permissions(&path, fs::Permissions::from_mode(u32::from(mode) | readable)).unwrap();
+                }
+            }
+            Step::SetTime { at, secs } => {
+                if let Some(path) = self.inner(at).filter(|path| !path.is_symlink()) {
+                    source::set_mtime(&path, i64::from(secs), secs.unsigned_abs() % 1_000_000_000);
+                }
+            }
+            Step::SetXattr { at, value } => {
+                if let Some(path) = self.inner(at).filter(|path| !path.is_symlink()) {
+                    source::set_xattr(&path, "user.test", &vec![value; usize::from(value)]);
+                }
+            }
+            Step::HardLink { at, to } => {
+                if let Some(path) = self.file(at) {
+                    fs::hard_link(path, self.free(to)).unwrap();
+                }
+            }
+            Step::Symlink { at, to } => symlink(self.folder(at), self.free(to)).unwrap(),
+            Step::SwapKinds { at } => {
+                if let Some(path) = self.inner(at) {
+                    let was_folder = fs::symlink_metadata(&path).unwrap().is_dir();
+                    remove(&path);
+                    if was_folder { fs::write(&path, "now a file").unwrap() } else { fs::create_dir(&path).unwrap() }
+                }
+            }
+            Step::Sparse { at, seed } => source::sparse(&self.free(at), seed, 100_000),
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, vault: &Vault, change: impl FnOnce(&mut SnapshotOptions<'_>)) {
+        let mut options = options(&self.world.source(), &now);
+        change(&mut options);
+        let report = snapshot(vault, options, &Silent::default()).unwrap();
+        assert_eq!(report.skipped, []);
+        self.world.expected.insert(report.id.unwrap(), of_disk(&self.world.source(), b"top"));
+    }
+
+    fn run(&mut self, step: &Step) {
+        let catalogue = || {
+            let id = fs::read_dir(self.world.state()).ok()?.next()?.ok()?.path();
+            Some(id.join("catalogue.redb")).filter(|path| path.exists())
+        };
+        match *step {
+            Step::Snapshot => {
+                let vault = self.world.open();
+                self.take(&vault, |_| {});
+            }
+            Step::OtherSource => {
+                let vault = self.world.open();
+                self.take(&vault, |options| options.source = "other".to_owned());
+            }
+            Step::ReadAll => {
+                let vault = self.world.open();
+                self.take(&vault, |options| options.read_all = true);
+            }
+            Step::OtherMachine => {
+                let vault = open_vault(&self.world.shared(), &self.world.folder.path().join("other state")).unwrap();
+                self.take(&vault, |_| {});
+            }
+            Step::CutRun { write, whole } => {
+                let leaves = if whole { Leaves::Whole } else { Leaves::Nothing };
+                let faulty = FaultyStore::new(self.world.store.clone());
+                faulty.add(Fault::CutAtWrite { write: write.into(), leaves });
+                let shared: Arc<dyn Store> = Arc::new(faulty);
+                let vault = open_vault(&shared, &self.world.state()).unwrap();
+                if let Ok(report) = take(&vault, &self.world.source()) {
+                    self.world.expected.insert(report.id.unwrap(), of_disk(&self.world.source(), b"top"));
+                }
+            }
+            Step::LoseCatalogue => {
+                if let Some(path) = catalogue() {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+            Step::GarbleCatalogue { at, len } => {
+                if let Some(path) = catalogue() {
+                    let mut file = OpenOptions::new().write(true).open(path).unwrap();
+                    let at = u64::from(at) % file.metadata().unwrap().len();
+                    file.seek(SeekFrom::Start(at)).unwrap();
+                    file.write_all(&bytes(at, len.into())).unwrap();
+                }
+            }
+            Step::SetBack { all } => {
+                if self.earlier.exists() {
+                    let state = self.world.state();
+                    if all {
+                        remove(&state);
+                        crate::support::copy_folder(&self.earlier, &state);
+                    } else if let Some(path) = catalogue() {
+                        let below = path.strip_prefix(&state).unwrap();
+                        if self.earlier.join(below).exists() {
+                            fs::copy(self.earlier.join(below), &path).unwrap();
+                        }
+                    }
+                }
+                if self.world.state().exists() {
+                    fs::remove_dir_all(&self.earlier).unwrap_or_default();
+                    crate::support::copy_folder(&self.world.state(), &self.earlier);
+                }
+            }
+            Step::Restore { which } => {
+                let ids: Vec<ObjectName> = self.world.expected.keys().copied().collect();
+                if !ids.is_empty() {
+                    let id = ids[usize::from(which) % ids.len()];
+                    check_restore(&self.world.open(), id, &self.world.expected[&id]);
+                }
+            }
+            _ => self.edit(step),
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if fs::symlink_metadata(path).unwrap().is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+fn restore_options(snapshot: ObjectName, to: &Path) -> RestoreOptions {
+    RestoreOptions {
+        snapshot,
+        path: None,
+        include: Vec::new(),
+        exclude: Vec::new(),
+        target: Target::Folder(to.to_owned()),
+        overwrite: Overwrite::Refuse,
+        delete: false,
+        dry_run: false,
+        verify: false,
+        no_owner: false,
+        numeric_owner: true,
+        threads: THREADS,
+    }
+}
+
+/// Restores a snapshot, and compares everything.
+#[track_caller]
+fn check_restore(vault: &Vault, id: ObjectName, expected: &Model) {
+    let folder = scratch();
+    let report = restore(vault, &restore_options(id, &folder.path().join("to")), &Silent::default()).unwrap();
+    assert_eq!(report.problem_count, 0, "{:?}", report.problems);
+    let restored = of_disk(&folder.path().join("to/top"), b"top");
+    assert_same(expected, &restored, "restored");
+}
+
+#[test]
+fn every_snapshot_reads_back_and_restores_as_its_own_day() {
+    let cases = if campaign() > 0 { u32::try_from(campaign() * 1000).unwrap() } else { 60 };
+    let config = Config {
+        cases,
+        max_shrink_iters: 200,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new(config);
+    let done = runner.run(&steps(), |steps| {
+        let mut history = History::new();
+        for step in &steps {
+            history.run(step);
+        }
+        history.run(&Step::Snapshot);
+        let vault = history.world.open();
+        check_all(&vault, &history.world.expected);
+        let snapshots = vault.snapshots();
+        // What a cut run left may be there as well; what is there is whole.
+        for snapshot in &snapshots {
+            let read = of_snapshot(&vault, &snapshot.body);
+            prop_assert!(read.errors.is_empty(), "{:?}", read.errors);
+        }
+        drop(vault);
+        // The store alone brings all of it back.
+        let vault = open_vault(&history.world.shared(), &history.world.folder.path().join("nowhere")).unwrap();
+        check_all(&vault, &history.world.expected);
+        for (id, expected) in history.world.expected.iter().take(3) {
+            check_restore(&vault, *id, expected);
+        }
+        Ok(())
+    });
+    if let Err(error) = done {
+        panic!("{error}");
+    }
+    println!("histories: {cases}");
+}
+
+#[test]
+fn a_tree_of_every_kind_of_file_restores_as_it_was() {
+    for seed in 0..=campaign() {
+        let mut world = World::new(vault::chunk::ChunkParams::default());
+        plant(&world.source(), seed, if seed % 4 == 0 { Size::Large } else { Size::Small });
+        let id = world.take();
+        let vault = world.open();
+        check_all(&vault, &world.expected);
+        check_restore(&vault, id, &world.expected[&id]);
+        let folder = scratch();
+        restore(&vault, &restore_options(id, &folder.path().join("to")), &Silent::default()).unwrap();
+        let disk = |path: &str, root: &Path| fs::metadata(root.join(path)).unwrap().blocks();
+        for path in ["sparse", "only a hole"] {
+            let (before, after) = (disk(path, &world.source()), disk(path, &folder.path().join("to/top")));
+            assert!(after <= before + 16, "{path} takes {after} blocks, and took {before}: its holes are filled");
+        }
+    }
+}
+
+/// What a simple reading of gitignore says: the last pattern that fits decides, and what is below a folder that is left
+/// out is left out.
+fn is_left_out(patterns: &[String], path: &str, model: &BTreeMap<String, bool>) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    (1..=parts.len()).any(|depth| {
+        let prefix = parts[..depth].join("/");
+        let is_folder = model[&prefix];
+        let mut out = false;
+        for pattern in patterns {
+            let (negated, rest) = pattern.strip_prefix('!').map_or((false, pattern.as_str()), |rest| (true, rest));
+            let (only_folders, rest) = rest.strip_suffix('/').map_or((false, rest), |rest| (true, rest));
+            let name = parts[depth - 1];
+            let fits = match rest.strip_prefix('/') {
+                Some(anchored) => anchored == prefix,
+                None => rest.strip_prefix('*').map_or(rest == name, |suffix| name.ends_with(suffix)),
+            };
+            if fits && (is_folder || !only_folders) {
+                out = !negated;
+            }
+        }
+        out
+    })
+}
+
+#[test]
+fn excludes_leave_out_what_a_simple_model_says() {
+    let world = World::new(small_chunks());
+    let names = ["a.o", "b.c", "build", "keep", "deep"];
+    let mut model = BTreeMap::new();
+    for first in names {
+        for second in names {
+            fs::create_dir_all(world.source().join(first).join(second)).unwrap();
+            model.extend([(first.to_owned(), true), (format!("{first}/{second}"), true)]);
+            for third in ["a.o", "b.c", "keep"] {
+                let path = format!("{first}/{second}/{third}");
+                fs::write(world.source().join(&path), &path).unwrap();
+                model.insert(path, false);
+            }
+        }
+    }
+    let vocabulary =
+        ["*.o", "*.c", "/build", "/keep/deep", "build/", "keep", "!keep", "!a.o", "!*.c", "deep/", "/a.o/"];
+    let config =
+        Config { cases: 40, failure_persistence: Some(Box::new(FileFailurePersistence::Off)), ..Config::default() };
+    let vault = world.open();
+    let done = TestRunner::new(config).run(&prop::collection::vec(0..vocabulary.len(), 0..6), |chosen| {
+        let patterns: Vec<String> = chosen.iter().map(|index| vocabulary[*index].to_owned()).collect();
+        let mut options = options(&world.source(), &now);
+        options.exclude = ExcludeOptions { patterns: patterns.clone(), ..ExcludeOptions::default() };
+        let report = snapshot(&vault, options, &Silent::default()).unwrap();
+        let read = of_snapshot(&vault, &vault.snapshot(&report.id.unwrap()).unwrap().body);
+        let found: BTreeSet<String> = read
+            .nodes
+            .into_keys()
+            .filter_map(|path| String::from_utf8(path).unwrap().strip_prefix("top/").map(str::to_owned))
+            .collect();
+        let expected: BTreeSet<String> =
+            model.keys().filter(|path| !is_left_out(&patterns, path, &model)).cloned().collect();
+        prop_assert_eq!(found, expected, "{:?}", patterns);
+        Ok(())
+    });
+    if let Err(error) = done {
+        panic!("{error}");
+    }
+}

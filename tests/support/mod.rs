@@ -1,0 +1,205 @@
+//! What the tests of the whole share: vaults in memory, source trees made from a seed, and a model of a tree that is read
+//! from the disk and from a vault by two pieces of code that know nothing of each other.
+
+pub mod model;
+pub mod source;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+use vault::chunk::ChunkParams;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::snapshot::{Input, SnapshotError, SnapshotOptions, SnapshotReport, snapshot};
+use vault::id::ObjectName;
+use vault::id::VaultId;
+use vault::progress::Silent;
+use vault::seal::{KdfParams, Secret};
+use vault::store::mem::MemStore;
+use vault::store::{Delivery, Store};
+use vault::tree::Time;
+use vault::vault::create::create;
+use vault::vault::open::open;
+use vault::vault::{CreateOptions, Identity, OpenOptions, Vault, VaultError};
+
+use model::Model;
+
+/// Opens the second key slot of test vaults, without any key derivation.
+pub const RAW: [u8; 16] = *b"a device secret!";
+/// Opens the first one, with the cheapest derivation that is allowed.
+pub const PASSWORD: &str = "correct horse";
+
+/// Two threads, whatever the machine: so that tests take the same ways everywhere.
+pub const THREADS: usize = 2;
+
+/// How much more is to be done than by default: `VAULT_CAMPAIGN=n`. 0 if it is not set.
+pub fn campaign() -> u64 {
+    std::env::var("VAULT_CAMPAIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A folder for what a test writes, in memory where the system offers that.
+pub fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("vault-test-");
+        builder
+    };
+    if memory.is_dir()
+        && let Ok(folder) = builder().tempdir_in(memory)
+    {
+        return folder;
+    }
+    builder().tempdir().unwrap()
+}
+
+/// The clock.
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Time { secs: since.as_secs().cast_signed(), nanos: since.subsec_nanos() }
+}
+
+/// Who works with test vaults.
+pub fn identity(machine: &str) -> Identity {
+    Identity {
+        host: "host".to_owned(),
+        user: "user".to_owned(),
+        machine: machine.to_owned(),
+        program: "test".to_owned(),
+    }
+}
+
+/// Small chunks, so that small files have many.
+pub fn small_chunks() -> ChunkParams {
+    ChunkParams::new(256, 1024, 4096).unwrap()
+}
+
+/// Makes a vault with two key slots.
+pub fn create_vault(store: &dyn Store, params: ChunkParams) -> Result<VaultId, VaultError> {
+    let options = CreateOptions {
+        secret: Secret::password(PASSWORD),
+        label: "first".to_owned(),
+        kdf: KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 },
+        params,
+        delivery: Delivery::Direct,
+        now: 1_700_000_000,
+        recovery: Some(Secret::raw(&RAW)),
+    };
+    create(store, &options)
+}
+
+/// Opens a vault without a key derivation.
+pub fn open_vault(store: &Arc<dyn Store>, state: &Path) -> Result<Vault, VaultError> {
+    open_as(store, state, &Secret::raw(&RAW), "machine")
+}
+
+/// Opens a vault with a secret, as a machine.
+pub fn open_as(store: &Arc<dyn Store>, state: &Path, secret: &Secret, machine: &str) -> Result<Vault, VaultError> {
+    let options = OpenOptions { state: state.to_owned(), identity: identity(machine) };
+    open(store.clone(), secret, options, &Silent::default())
+}
+
+/// What a snapshot of one folder takes by default.
+pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> SnapshotOptions<'a> {
+    SnapshotOptions {
+        source: "source".to_owned(),
+        inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
+        time: clock(),
+        clock,
+        tags: Vec::new(),
+        description: String::new(),
+        exclude: ExcludeOptions::default(),
+        skip_if_unchanged: false,
+        dry_run: false,
+        level: 1,
+        verify: true,
+        read_all: false,
+        threads: THREADS,
+    }
+}
+
+/// Takes a snapshot of one folder.
+pub fn take(vault: &Vault, folder: &Path) -> Result<SnapshotReport, SnapshotError> {
+    snapshot(vault, options(folder, &now), &Silent::default())
+}
+
+/// A vault in memory, the folder that it keeps, and what each of its snapshots must read back as.
+pub struct World {
+    /// The store.
+    pub store: MemStore,
+    /// Everything that the world has on disk.
+    pub folder: TempDir,
+    /// What each snapshot must read back as.
+    pub expected: BTreeMap<ObjectName, Model>,
+}
+
+impl World {
+    /// An empty vault, an empty source.
+    pub fn new(params: ChunkParams) -> Self {
+        let store = MemStore::new();
+        create_vault(&store, params).unwrap();
+        let folder = scratch();
+        std::fs::create_dir(folder.path().join("source")).unwrap();
+        Self { store, folder, expected: BTreeMap::new() }
+    }
+
+    /// What is snapshotted.
+    pub fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    /// Where the state of this machine lies.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// The store as an opened vault has it.
+    pub fn shared(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+
+    /// Opens the vault with this machine's state.
+    pub fn open(&self) -> Vault {
+        open_vault(&self.shared(), &self.state()).unwrap()
+    }
+
+    /// Takes a snapshot with this machine's state, and remembers what it must read back as.
+    pub fn take(&mut self) -> ObjectName {
+        let report = take(&self.open(), &self.source()).unwrap();
+        assert_eq!((report.skipped.len(), report.snapshot.skipped), (0, 0), "{:?}", report.skipped);
+        let id = report.id.unwrap();
+        self.expected.insert(id, model::of_disk(&self.source(), b"top"));
+        id
+    }
+}
+
+/// Copies a folder of plain files, such as a state folder.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// Reads every snapshot of a vault; each must be one of those expected, and equal; all of those expected must be there.
+#[track_caller]
+pub fn check_all(vault: &Vault, expected: &BTreeMap<ObjectName, Model>) {
+    let snapshots = vault.snapshots();
+    for id in expected.keys() {
+        assert!(snapshots.iter().any(|snapshot| snapshot.id == *id), "snapshot {id} is lost");
+    }
+    for snapshot in &snapshots {
+        if let Some(expected) = expected.get(&snapshot.id) {
+            let read = model::of_snapshot(vault, &snapshot.body);
+            assert!(read.errors.is_empty(), "snapshot {}: {:?}", snapshot.id, read.errors);
+            model::assert_same(expected, &read.nodes, &format!("snapshot {}", snapshot.id));
+        }
+    }
+}
