@@ -88,6 +88,9 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn fail(&self, error: VaultError) {
+        if matches!(error, VaultError::Catalogue(CatalogueError::Database(_))) {
+            self.reader.read().unwrap_or_else(PoisonError::into_inner).distrust();
+        }
         lock(&self.failure).get_or_insert(error);
         self.failed.store(true, Relaxed);
     }

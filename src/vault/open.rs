@@ -287,7 +287,7 @@ impl Vault {
         if !(gone.is_empty() && fresh.is_empty()) {
             let txn = self.catalogue.write()?;
             Catalogue::remove_records(&txn, &gone)?;
-            Catalogue::insert_records(&txn, &fresh)?;
+            self.catalogue.insert_records(&txn, &fresh)?;
             if condemns {
                 // What was known to be stored may lie in packs that count as absent from now on.
                 bump_epoch(&txn)?;
