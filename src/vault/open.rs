@@ -74,12 +74,12 @@ impl Slots {
         Ok(slots)
     }
 
-    /// The slots, each once.
+    /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
     pub fn distinct(&self) -> Vec<SlotFile> {
         let mut seen = HashSet::new();
         self.copies
             .iter()
-            .filter(|(_, slot)| seen.insert(slot.id()))
+            .filter(|(_, slot)| seen.insert(*slot.as_bytes()))
             .map(|(_, slot)| slot.clone())
             .take(KEY_SLOTS_MAX)
             .collect()

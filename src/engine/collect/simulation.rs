@@ -302,7 +302,8 @@ impl Sim {
         let rules = Rules { last: Some(1 + self.roll(2)), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
         let max_unused = if self.roll(2) == 0 { 0.0 } else { 0.3 };
-        let options = CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
+        let options =
+            CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
         if let Ok(report) = prune(&vault, &decisions, &options, &Silent::default()) {
             let mut state = lock(&self.state);
             state.counts.prunes += 1;
