@@ -5,15 +5,14 @@
     reader.py VAULT extract SNAPSHOT PATH OUT   one file or one folder of a snapshot ('' for all of it), content only
     reader.py VAULT verify                      every object and every chunk
 
-SNAPSHOT is an id, the start of one, or 'latest'. The password (or recovery key) is in VAULT_PASSWORD.
+SNAPSHOT is an id, its start, or 'latest'. VAULT_PASSWORD holds the password (or recovery key).
 Needs: pip install blake3 zstandard argon2-cffi PyNaCl msgpack
 """
 import hmac, os, re, struct, sys, time
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-import msgpack
-import zstandard
+import msgpack, zstandard
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as aead_open
@@ -90,8 +89,7 @@ def recovery_key(text):
     """§4.5: the secret, or None if the text is no recovery key."""
     alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
     digits = re.sub(r"[\s_.\-\u2010-\u2015\u2212]", "", text).upper().translate(str.maketrans("OIL", "011"))
-    if len(digits) != 30 or set(digits) - set(alphabet):
-        return None
+    if len(digits) != 30 or set(digits) - set(alphabet): return None
     value = sum(alphabet.index(digit) << 5 * place for place, digit in enumerate(reversed(digits)))
     secret = (value >> 22).to_bytes(16, "big")
     check = int.from_bytes(derive("vault 2026 recovery key check", secret)[:3], "big") >> 2
@@ -197,10 +195,6 @@ class Object:
         chunks = Bytes(raw)
         return [chunks.take(length) for length in lengths]
 
-def split_ids(ids):
-    need(len(ids) % 16 == 0, "a list of ids has a wrong length")
-    return (ids[at:at + 16] for at in range(0, len(ids), 16))
-
 class Vault:
     """§9.1: everything, found from the store alone."""
     def __init__(self, store, password):
@@ -263,10 +257,12 @@ class Vault:
         """§6: the bytes of a stream, chunk by chunk."""
         length, depth, ids = stream
         need(depth <= 4 and len(ids) <= 1024 and (length == 0) == (not ids), "a stream is out of bounds")
-        for _ in range(depth):
-            ids = b"".join(self.chunk(id) for id in split_ids(ids))
-        for id in split_ids(ids):
-            chunk = self.chunk(id)
+        for level in range(depth + 1):
+            need(len(ids) % 16 == 0, "a list of ids has a wrong length")
+            chunks = (self.chunk(ids[at:at + 16]) for at in range(0, len(ids), 16))
+            if level < depth:
+                ids = b"".join(chunks)
+        for chunk in chunks:
             length -= len(chunk)
             need(length >= 0, "a stream is longer than it says")
             yield chunk

@@ -144,8 +144,18 @@ pub enum Command {
     Cat(CatArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
+    /// Forget old snapshots, and give their space back
+    Prune(PruneArgs),
+    /// Forget single snapshots
+    Forget(ForgetArgs),
+    /// Keep snapshots whatever the rules of prune say
+    Pin(PinArgs),
+    /// Leave snapshots to the rules of prune again
+    Unpin(PinArgs),
     /// See whether all is well
     Check(CheckArgs),
+    /// The machines that write to the vault
+    Client(ClientArgs),
     /// Passwords and recovery keys
     Key(KeyArgs),
     /// Show the version (with --verbose: how it was built)

@@ -7,6 +7,7 @@ use vault::catalogue::CatalogueError;
 use vault::chunk::ChunkParamsError;
 use vault::engine::browse::BrowseError;
 use vault::engine::check::CheckError;
+use vault::engine::collect::CollectError;
 use vault::engine::keys::KeyError;
 use vault::engine::mark::MarkError;
 use vault::engine::restore::RestoreError;
@@ -260,6 +261,30 @@ impl From<CheckError> for Failure {
             CheckError::Vault(error) => error.into(),
             CheckError::Mark(error) => error.into(),
             CheckError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+        }
+    }
+}
+
+impl From<CollectError> for Failure {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::Vault(
+                VaultError::Store(StoreError::Full { .. })
+                | VaultError::Record(RecordError::Store(StoreError::Full { .. }))
+                | VaultError::Pack(PackError::Store(StoreError::Full { .. })),
+            ) => Self::new(chain(&error)).hint(
+                "Nothing that is needed is lost. Free a little space (some 100 KB for a record, 64 MB to copy) and run it again; \
+                 vault prune --max-repack 0 copies nothing.",
+            ),
+            CollectError::Vault(VaultError::Interrupted) => {
+                Self::interrupted().hint("What was done stays done: the next prune continues.")
+            }
+            CollectError::Vault(error) => error.into(),
+            CollectError::Mark(error) => error.into(),
+            CollectError::Refused(_) => {
+                Self::new(chain(&error)).exit(Exit::Damage).hint("See what is hurt with: vault check")
+            }
+            CollectError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }
 }

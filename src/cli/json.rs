@@ -9,6 +9,10 @@
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
 //! | `cat` | the file itself |
 //! | `restore` | [`RestoreJson`] |
+//! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, waiting_for}` |
+//! | `forget`, `pin`, `unpin` | `{snapshots}`: a list of ids |
+//! | `client list` | `{clients}` |
+//! | `client retire` | `{retired}` |
 //! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, verified_since, never_verified, out_of_time}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |

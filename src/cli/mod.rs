@@ -3,7 +3,7 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`check`], [`key`], [`version`].
+//! [`browse`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -25,6 +25,8 @@ mod list;
 mod browse;
 mod restore;
 mod check;
+mod prune;
+mod client;
 mod key;
 mod version;
 
@@ -93,6 +95,11 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Ls(args) => browse::ls(&context, &args),
         Command::Cat(args) => browse::cat(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Prune(args) => prune::run(&context, &args),
+        Command::Forget(args) => prune::forget(&context, &args),
+        Command::Pin(args) => prune::pin(&context, &args, true),
+        Command::Unpin(args) => prune::pin(&context, &args, false),
+        Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
         Command::Version => version::run(&context),

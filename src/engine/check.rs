@@ -1,4 +1,4 @@
-//! Checking a vault (SPEC §11): whether every snapshot leads to trees, chunks and packs that are there; and, where asked for,
+//! Checking a vault (SPEC §5.4, §8.2): whether every snapshot leads to trees, chunks and packs that are there; and, where asked for,
 //! whether every byte is still what was stored. Nothing is changed in the store.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! Which of the user's files damage has hurt (SPEC §11). Walked only where there is damage; subtrees without any are read
+//! Which of the user's files damage has hurt (SPEC §9.3). Walked only where there is damage; subtrees without any are read
 //! once, whatever the number of snapshots.
 
 use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! Which chunks the snapshots need: every distinct tree is read once, whatever the number of snapshots (SPEC §9).
+//! Which chunks the snapshots need: every distinct tree is read once, whatever the number of snapshots (SPEC §8.6).
 //!
 //! Trees are read in batches, sorted by where they lie, so that each segment is opened about once. Ids of chunks are
 //! collected up to a bound, sorted, and merged with the catalogue's table, which is sorted as well: one bit for each chunk

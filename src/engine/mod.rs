@@ -12,3 +12,6 @@ pub mod keys;
 pub mod mark;
 pub mod hurt;
 pub mod check;
+pub mod retention;
+pub mod collect;
+pub mod prune;

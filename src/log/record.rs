@@ -377,7 +377,7 @@ mod tests {
         let bytes = record().encode().unwrap();
         assert_eq!(bytes.len(), PADDING);
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-        let hex: String = bytes[..end].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes[..end].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         assert_eq!(hex, VECTOR_RECORD_PLAIN);
     }
 

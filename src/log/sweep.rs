@@ -1,4 +1,4 @@
-//! When a condemned pack may be deleted (SPEC §8.4): no clock and no lock, only what every client has acknowledged.
+//! When a condemned pack may be deleted (SPEC §8.6): no clock and no lock, only what every client has acknowledged.
 //!
 //! A record acknowledges what its writer had read. Once every client has published a record that acknowledges a condemning
 //! one, and all of its records up to that one are here, nothing that anybody writes later relies on the condemned pack, and
@@ -13,6 +13,30 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Finding};
 use crate::log::record::RecordBody;
+
+/// Which rule is left out, for tests that show that it is needed.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Weakness {
+    /// None.
+    None = 0,
+    /// Nobody's acknowledgement is waited for.
+    NoAcknowledgement = 1,
+    /// An acknowledgement counts even if records before it are not here.
+    Gaps = 2,
+    /// A client that has just joined relies on everything at once, and what nobody claims is condemned.
+    NoJoining = 3,
+}
+
+/// The weakness of all tests that run.
+#[cfg(test)]
+pub static WEAKENED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+#[cfg(test)]
+fn is_weak(weakness: Weakness) -> bool {
+    WEAKENED.load(std::sync::atomic::Ordering::Relaxed) == weakness as u8
+}
 
 /// What keeps condemned packs from being deleted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +77,8 @@ impl Acknowledgements {
         for link in chains.links() {
             let record = &link.record;
             let complete = acks.complete.get(&record.client).copied().unwrap_or(0);
+            #[cfg(test)]
+            let complete = if is_weak(Weakness::Gaps) { u64::MAX } else { complete };
             let own = acks.by_client.entry(record.client).or_default();
             for (client, number) in &record.seen {
                 if record.number <= complete {
@@ -81,6 +107,17 @@ impl Acknowledgements {
     /// Every client that is known to be there and is not retired.
     pub fn active(&self) -> impl Iterator<Item = ClientId> + '_ {
         self.mentioned.keys().copied().filter(|client| !self.retired.contains(client))
+    }
+
+    /// Every client that is known to be there, or to have been.
+    pub fn known(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.mentioned.keys().copied()
+    }
+
+    /// How many records of a client are known to exist, but are not here.
+    pub fn missing_count(&self, client: &ClientId, chains: &Chains) -> u64 {
+        let there = chains.clients.get(client).map_or(0, |records| records.len() as u64);
+        self.mentioned.get(client).copied().unwrap_or(0).saturating_sub(there)
     }
 
     /// The highest number of `of` that `by` has acknowledged.
@@ -114,6 +151,10 @@ impl Acknowledgements {
         me: Option<&ClientId>,
         mine: &BTreeMap<ClientId, u64>,
     ) -> BTreeSet<Obstacle> {
+        #[cfg(test)]
+        if is_weak(Weakness::NoAcknowledgement) {
+            return BTreeSet::new();
+        }
         let mut obstacles = self.obstacles();
         for client in self.active() {
             if Some(&client) == me {
@@ -134,6 +175,10 @@ impl Acknowledgements {
     /// Whether every other client has acknowledged that `client` joined, and everything that they had seen by then is
     /// here: only then may it rely on what others have stored, if the store delivers late.
     pub fn is_accepted(&self, client: &ClientId) -> bool {
+        #[cfg(test)]
+        if is_weak(Weakness::NoJoining) {
+            return true;
+        }
         let others = || self.active().filter(|other| other != client);
         self.mentioned.contains_key(client)
             && others().all(|other| self.of(&other, client) > 0)

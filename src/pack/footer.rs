@@ -168,7 +168,7 @@ mod tests {
     /// In SPEC.
     #[test]
     fn the_encoding_is_pinned() {
-        let hex: String = footer().encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = footer().encode().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         assert_eq!(hex, VECTOR_FOOTER_PLAIN);
     }
 

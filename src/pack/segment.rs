@@ -62,7 +62,7 @@ impl SegmentBuilder {
         buffer[SEGMENT_HEAD_LEN] = method as u8;
         let raw_len = self.raw.len() as u32;
         self.raw.clear();
-        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks) }
+        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks), reused: None }
     }
 }
 
@@ -77,6 +77,8 @@ pub struct SealedBody {
     pub raw_len: u32,
     /// The chunks in it.
     pub chunks: Vec<(ChunkId, u32)>,
+    /// Hash of the body, if it comes from another pack as it is: then it was verified when it was compressed.
+    pub(super) reused: Option<blake3::Hash>,
 }
 
 /// An opened segment: its raw bytes and the chunks in them, every id verified.
@@ -155,6 +157,24 @@ pub struct Body<'b> {
 }
 
 impl SealedBody {
+    /// The body of a segment that was opened, to be sealed into another pack without compressing it again. `buffer` is room
+    /// for the head, then the plaintext of the body; `entry` is what the footer of its pack says of it.
+    ///
+    /// # Errors
+    /// If the two contradict each other.
+    pub fn reused(buffer: Vec<u8>, entry: &SegmentEntry) -> Result<Self, DecodeError> {
+        let plain = buffer.get(SEGMENT_HEAD_LEN..).ok_or(DecodeError::Short)?;
+        let Body { method, raw_len, lengths, .. } = read_body(plain)?;
+        if method != entry.method
+            || raw_len != entry.raw_len
+            || !lengths.iter().eq(entry.chunks.iter().map(|(_, len)| len))
+        {
+            return Err(DecodeError::Limit("a segment that is not what its footer says"));
+        }
+        let hash = blake3::hash(plain);
+        Ok(Self { buffer, method, raw_len, chunks: entry.chunks.clone(), reused: Some(hash) })
+    }
+
     /// The footer's entry for this segment.
     pub(super) fn entry(&self) -> SegmentEntry {
         SegmentEntry {

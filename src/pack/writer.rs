@@ -91,17 +91,7 @@ impl<'a> PackWriter<'a> {
             pack.sealer.seal_segment_in_place(number, &ids, &mut body.buffer, 0).map_err(seal_error).and_then(|()| {
                 let sealed = &body.buffer;
                 if self.verify {
-                    let object = "a new segment";
-                    open_segment(
-                        self.keys,
-                        pack.sealer.opener(),
-                        &object,
-                        number,
-                        sealed,
-                        Some(&body.chunks),
-                        decompressor,
-                    )
-                    .map_err(|error| PackError::Seal(error.to_string()))?;
+                    self.verify(&pack.sealer, number, &body, decompressor)?;
                 }
                 if sealed.len() == sealed_len {
                     Ok(())
@@ -124,6 +114,31 @@ impl<'a> PackWriter<'a> {
         drop(state);
         if finished { self.finish_pack(&pack, true) } else { Ok(()) }?;
         Ok(sealed_len)
+    }
+
+    /// Opens what was just sealed, and compares it with what was to be sealed.
+    fn verify(
+        &self,
+        sealer: &ObjectSealer,
+        number: u32,
+        body: &SealedBody,
+        decompressor: &mut Decompressor,
+    ) -> Result<(), PackError> {
+        let sealed = &body.buffer;
+        if let Some(hash) = body.reused {
+            let mut plain = Vec::with_capacity(sealed.len());
+            sealer.opener().open_segment(number, sealed, &mut plain).map_err(seal_error)?;
+            return if blake3::hash(&plain) == hash {
+                Ok(())
+            } else {
+                Err(PackError::Seal("a segment changed while it was copied".to_owned()))
+            };
+        }
+        let object = "a new segment";
+        let expected = Some(body.chunks.as_slice());
+        open_segment(self.keys, sealer.opener(), &object, number, sealed, expected, decompressor)
+            .map_err(|error| PackError::Seal(error.to_string()))?;
+        Ok(())
     }
 
     /// Gives a segment its place, closing the pack that has no room for it.

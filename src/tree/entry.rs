@@ -416,7 +416,7 @@ mod tests {
     fn the_encoding_is_pinned() {
         let mut bytes = Vec::new();
         encode_entry(&full(), &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         assert_eq!(hex, VECTOR_ENTRY);
     }
 

@@ -39,11 +39,11 @@ fn parse_part(text: &str) -> Result<f64, String> {
 Examples:
   vault check                      all that is needed is there: fast
   vault check --read-data          and every byte is what it was
-  vault check --sample 5%          the twentieth part that was not read for the longest time
+  vault check --sample 5%          the part not read for the longest time
   vault check --max-time 10m       as much of it as can be read in ten minutes
 
-What was read when is remembered on this machine. Nothing is changed in the vault, and the disk that
-it lies on may be read-only. The exit code is 4 if there is damage.")]
+What was read when is remembered on this machine. Nothing is changed in the
+vault, and its disk may be read-only. The exit code is 4 if there is damage.")]
 pub struct CheckArgs {
     /// Read and verify every byte
     #[arg(long, conflicts_with = "sample")]

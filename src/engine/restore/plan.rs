@@ -248,6 +248,7 @@ impl<'r, 'a> Planner<'r, 'a> {
             name: entry.name.as_slice().into(),
             attributes,
             size: entry.size,
+            holes_len: entry.size - entry.content.as_ref().map_or(0, |content| content.len).min(entry.size),
             sparse: entry.holes.is_some(),
             group,
             pending: AtomicUsize::new(0),

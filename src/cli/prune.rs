@@ -1,0 +1,370 @@
+//! `vault prune`, `vault forget`, `vault pin` and `vault unpin`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use vault::engine::collect::CollectOptions;
+use vault::engine::collect::CollectReport;
+use vault::engine::prune;
+use vault::engine::retention;
+use vault::engine::retention::Decision;
+use vault::engine::retention::Period;
+use vault::engine::retention::Rules;
+use vault::id::ObjectName;
+use vault::log::Obstacle;
+use vault::log::RecordBody;
+use vault::path::Shown;
+use vault::tree::Time;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::CollectArgs;
+use crate::cli::args::FilterArgs;
+use crate::cli::args::ForgetArgs;
+use crate::cli::args::KeepArgs;
+use crate::cli::args::PinArgs;
+use crate::cli::args::PruneArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::select;
+use crate::cli::select::Wanted;
+use crate::cli::table;
+use crate::cli::table::Column;
+use crate::cli::units;
+
+/// Compression of what has to be compressed again.
+const LEVEL: i32 = 3;
+
+const COLUMNS: &[Column] = &[
+    Column::left(""),
+    Column::left("Date"),
+    Column::left("Id"),
+    Column::left("Source").min(8).keep_end(),
+    Column::left("Host").min(6).drop(1),
+    Column::left("Why").min(8),
+];
+
+#[derive(Serialize)]
+struct DecisionJson<'a> {
+    snapshot: String,
+    time: String,
+    source: &'a str,
+    host: &'a str,
+    keep: bool,
+    reasons: &'a [String],
+}
+
+#[derive(Serialize)]
+struct PruneJson<'a> {
+    dry_run: bool,
+    snapshots: Vec<DecisionJson<'a>>,
+    forgotten: u64,
+    packs_deleted: u64,
+    bytes_deleted: u64,
+    bytes_moved: u64,
+    bytes_stored: u64,
+    bytes_unused: u64,
+    packs_waiting: u64,
+    bytes_waiting: u64,
+    waiting_for: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SaidJson {
+    snapshots: Vec<String>,
+}
+
+fn rules(args: &KeepArgs) -> Rules {
+    let periods = [
+        (Period::Hour, args.keep_hourly),
+        (Period::Day, args.keep_daily),
+        (Period::Week, args.keep_weekly),
+        (Period::Month, args.keep_monthly),
+        (Period::Year, args.keep_yearly),
+    ];
+    Rules {
+        last: args.keep,
+        periods: periods.into_iter().filter_map(|(period, count)| Some((period, count?))).collect(),
+        within: args.keep_within,
+        tags: args.keep_tag.clone(),
+    }
+}
+
+/// Which hour, day, ... a time belongs to.
+fn period(zone: &TimeZone, time: Time, period: Period) -> String {
+    let Ok(timestamp) = Timestamp::from_second(time.secs) else { return format!("@{}", time.secs) };
+    let local = timestamp.to_zoned(zone.clone());
+    match period {
+        Period::Hour => local.strftime("%Y-%m-%d %H h %z").to_string(),
+        Period::Day => local.strftime("%Y-%m-%d").to_string(),
+        Period::Week => local.strftime("%G-W%V").to_string(),
+        Period::Month => local.strftime("%Y-%m").to_string(),
+        Period::Year => local.strftime("%Y").to_string(),
+    }
+}
+
+/// Options of the library from those of the command line.
+pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
+    CollectOptions {
+        max_unused: args.max_unused,
+        max_moved: args.max_repack,
+        level: LEVEL,
+        verify: !args.no_verify,
+        clock: &dates::now,
+        threads: context.threads(),
+    }
+}
+
+/// Runs `vault prune`.
+pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
+    let rules = rules(&args.keep);
+    if rules.is_empty() {
+        return Err(Failure::usage("which snapshots are to be kept?").hint(
+            "Give at least one rule, such as --keep 5, or --keep-daily 7 --keep-monthly 12. See: vault help prune",
+        ));
+    }
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let snapshots: Vec<SnapshotInfo> =
+        vault.snapshots().into_iter().filter(|info| select::matches(info, &args.filter)).collect();
+    let decisions = retention::plan(&snapshots, &rules, &|time, length| period(&context.zone, time, length));
+    let mut out = Output::new();
+    if !context.global.json && !context.global.quiet {
+        tell_plan(context, &snapshots, &decisions, &mut out)?;
+        out.flush()?;
+    }
+    let options = collect_options(context, &args.collect);
+    let report = if args.dry_run {
+        prune::estimate(&vault, &decisions, &options, &context.screen)
+    } else {
+        prune::prune(&vault, &decisions, &options, &context.screen)
+    };
+    context.screen.clear();
+    let report = report?;
+    let told = if context.global.json {
+        out.json(&json(args.dry_run, &snapshots, &decisions, &report))
+    } else {
+        tell(context, args.dry_run, &vault, &report, &mut out)
+    };
+    match told.and_then(|()| out.finish()) {
+        Err(failure) if failure.exit != Exit::Done => Err(failure),
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn json<'a>(
+    dry_run: bool,
+    snapshots: &'a [SnapshotInfo],
+    decisions: &'a [Decision],
+    report: &CollectReport,
+) -> PruneJson<'a> {
+    let rows = snapshots.iter().zip(decisions);
+    PruneJson {
+        dry_run,
+        snapshots: rows
+            .map(|(info, decision)| DecisionJson {
+                snapshot: info.id.to_string(),
+                time: dates::exact(info.body.time),
+                source: &info.body.source,
+                host: &info.body.host,
+                keep: decision.keep(),
+                reasons: &decision.reasons,
+            })
+            .collect(),
+        forgotten: decisions.iter().filter(|decision| !decision.keep()).count() as u64,
+        packs_deleted: report.packs_deleted,
+        bytes_deleted: report.bytes_deleted,
+        bytes_moved: report.bytes_moved,
+        bytes_stored: report.bytes_stored,
+        bytes_unused: report.bytes_unused,
+        packs_waiting: report.packs_waiting,
+        bytes_waiting: report.bytes_waiting,
+        waiting_for: report.obstacles.iter().map(obstacle_word).collect(),
+    }
+}
+
+fn obstacle_word(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::Waiting(client) => format!("client {client}"),
+        Obstacle::Missing(client) => format!("missing records of client {client}"),
+        Obstacle::Fork(client) => format!("fork of client {client}"),
+        Obstacle::Unknown(client) => format!("newer records of client {client}"),
+        Obstacle::Session => "session".to_owned(),
+    }
+}
+
+fn tell_plan(
+    context: &Context,
+    snapshots: &[SnapshotInfo],
+    decisions: &[Decision],
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let row = |(info, decision): (&SnapshotInfo, &Decision)| {
+        vec![
+            if decision.keep() { "keep" } else { "drop" }.to_owned(),
+            dates::shown(info.body.time, &context.zone),
+            info.id.short(),
+            Shown(info.body.source.as_bytes()).to_string(),
+            Shown(info.body.host.as_bytes()).to_string(),
+            if decision.keep() { decision.reasons.join(", ") } else { "no rule keeps it".to_owned() },
+        ]
+    };
+    let rows: Vec<Vec<String>> = snapshots.iter().zip(decisions).map(row).collect();
+    let mut lines = table::render(COLUMNS, &rows, out.width).into_iter();
+    if let Some(titles) = lines.next() {
+        out.styled(Style::Bold, &titles)?;
+    }
+    lines.try_for_each(|line| out.line(line))
+}
+
+fn tell(
+    context: &Context,
+    dry_run: bool,
+    vault: &Vault,
+    report: &CollectReport,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    if context.global.quiet {
+        return Ok(());
+    }
+    let copied = if report.bytes_moved > 0 {
+        format!("; {} beside them copied", units::size(report.bytes_moved))
+    } else {
+        String::new()
+    };
+    let packs = units::counted(report.packs_deleted, "pack", "packs");
+    if report.nothing_new {
+        out.line("Nothing is to be given back since the last time.")?;
+    } else if dry_run {
+        out.line(format_args!(
+            "Dry run: nothing was changed. {packs} of {} would be deleted{copied}.",
+            units::size(report.bytes_deleted)
+        ))?;
+    } else {
+        let freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
+        out.line(format_args!("{} given back ({packs} deleted{copied}).", units::size(freed)))?;
+    }
+    if report.packs_waiting > 0 {
+        out.line(format_args!(
+            "{} of {} will be deleted by a later prune:",
+            units::counted(report.packs_waiting, "pack", "packs"),
+            units::size(report.bytes_waiting)
+        ))?;
+        tell_obstacles(vault, &report.obstacles, out)?;
+    }
+    Ok(())
+}
+
+/// Says what holds up the deletion of condemned packs, and what can be done about it.
+pub fn tell_obstacles(vault: &Vault, obstacles: &BTreeSet<Obstacle>, out: &mut Output) -> Result<(), Failure> {
+    let chains = vault.chains();
+    let who = |client: &vault::id::ClientId| {
+        let join = chains.join(client);
+        let name = join.map_or_else(String::new, |join| format!(" ({}@{})", join.user, join.host));
+        format!("{}{}", &client.to_string()[..8], Shown(name.as_bytes()))
+    };
+    for obstacle in obstacles {
+        let line = match obstacle {
+            Obstacle::Waiting(client) => format!(
+                "client {} has not been seen since; if it is gone for good: vault client retire {}",
+                who(client),
+                &client.to_string()[..8]
+            ),
+            Obstacle::Missing(client) => format!(
+                "records of client {} have not arrived; if they are lost: vault client retire {}",
+                who(client),
+                &client.to_string()[..8]
+            ),
+            Obstacle::Fork(client) => format!(
+                "client {} was cloned or set back to an earlier state: vault client retire {}",
+                who(client),
+                &client.to_string()[..8]
+            ),
+            Obstacle::Unknown(client) => format!("client {} uses a newer vault: update this one", who(client)),
+            Obstacle::Session => "another vault command on this machine is still running".to_owned(),
+        };
+        out.line(format_args!("  {line}"))?;
+    }
+    Ok(())
+}
+
+/// Finds all the snapshots that were named.
+fn find(
+    context: &Context,
+    snapshots: &[SnapshotInfo],
+    names: &[OsString],
+    filter: &FilterArgs,
+) -> Result<Vec<SnapshotInfo>, Failure> {
+    let mut found: Vec<SnapshotInfo> = Vec::new();
+    for name in names {
+        let wanted = Wanted::parse(name, &context.zone)?;
+        if wanted.path.is_some() {
+            return Err(Failure::usage(format!("'{}': name a snapshot, without a path in it", name.display())));
+        }
+        let info = wanted.find(snapshots, filter, &context.zone)?;
+        if !found.iter().any(|other| other.id == info.id) {
+            found.push(info.clone());
+        }
+    }
+    Ok(found)
+}
+
+fn said(context: &Context, ids: &[ObjectName], line: &str) -> Result<Exit, Failure> {
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&SaidJson { snapshots: ids.iter().map(ToString::to_string).collect() })?;
+    } else if !context.global.quiet {
+        out.line(line)?;
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+/// Runs `vault forget`.
+pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    let found = find(context, &vault.snapshots(), &args.snapshots, &args.filter)?;
+    if let Some(pinned) = found.iter().find(|info| info.pinned) {
+        return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
+            .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
+    }
+    let ids: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
+    prune::say(&vault, RecordBody::Forget(ids.clone()), dates::now(), &context.screen)?;
+    let line = format!(
+        "Forgot {}. The space is given back by: vault prune",
+        units::counted(ids.len() as u64, "snapshot", "snapshots")
+    );
+    said(context, &ids, &line)
+}
+
+/// Runs `vault pin` and `vault unpin`.
+pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    let found = find(context, &vault.snapshots(), &args.snapshots, &args.filter)?;
+    let snapshots: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
+    let body = RecordBody::Pin { snapshots: snapshots.clone(), pinned };
+    prune::say(&vault, body, dates::now(), &context.screen)?;
+    let count = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
+    said(context, &snapshots, &format!("{} {count}.", if pinned { "Pinned" } else { "Unpinned" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_follow_the_calendar() {
+        let of = |secs, length| period(&TimeZone::UTC, Time { secs, nanos: 0 }, length);
+        assert_eq!(of(1_795_132_800, Period::Day), "2026-11-20");
+        assert_eq!(of(1_795_132_800, Period::Week), "2026-W47");
+        assert_eq!(of(1_767_225_600, Period::Week), "2026-W01");
+        assert_eq!(of(1_795_132_800, Period::Month), "2026-11");
+        assert_eq!(of(-1, Period::Year), "1969");
+    }
+}

@@ -1,0 +1,560 @@
+//! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
+//! packs, and delete them once every client has acknowledged that.
+//!
+//! [`plan`] what is worth doing, pure · [`moves`] copying.
+//!
+//! The catalogue is only a cache, so nothing is deleted on its word: it says what is worth doing, and then the footers of the
+//! packs themselves say which chunks are in them. Whatever a snapshot needs of a pack must lie in another one that stays,
+//! which is looked up in the footer of that one too.
+
+pub mod plan;
+pub mod moves;
+#[cfg(test)]
+mod simulation;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Reader};
+use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
+use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
+use crate::engine::mark::{MarkError, Marks, mark};
+use crate::id::{ChunkId, ClientId, ObjectName};
+use crate::log::record::PackRef;
+use crate::log::{Acknowledgements, Obstacle, RecordBody};
+use crate::pack::reader::object_key;
+use crate::pack::{Footer, PackError, PackReader};
+use crate::progress::{Phase, Progress};
+use crate::seal::{ObjectKind, SealError};
+use crate::store::{Delivery, StoreError};
+use crate::tree::Time;
+use crate::vault::client::Session;
+use crate::vault::{SnapshotInfo, Vault, VaultError};
+
+/// How space is given back.
+#[derive(Clone, Copy)]
+pub struct CollectOptions<'a> {
+    /// The part of what is needed that may stay occupied by what is not.
+    pub max_unused: f64,
+    /// Copy no more bytes than this.
+    pub max_moved: Option<u64>,
+    /// zstd level for what has to be compressed again.
+    pub level: i32,
+    /// Open what was copied before it is put.
+    pub verify: bool,
+    /// The clock.
+    pub clock: &'a (dyn Fn() -> Time + Sync),
+    /// How many threads work.
+    pub threads: usize,
+}
+
+/// Why space could not be given back. Nothing that is needed is lost by that.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The trees could not be read.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// Something is not known that may need what would be deleted.
+    #[error("no space can be given back: {0}")]
+    Refused(String),
+    /// No threads could be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+}
+
+macro_rules! through_vault {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CollectError {
+            fn from(error: $error) -> Self {
+                Self::Vault(error.into())
+            }
+        })*
+    };
+}
+through_vault!(CatalogueError, StoreError, PackError, SealError);
+
+/// What was done, or would be.
+#[derive(Debug, Clone, Default)]
+pub struct CollectReport {
+    /// Packs that were deleted (of a dry run: that could be given up).
+    pub packs_deleted: u64,
+    /// Bytes that they had.
+    pub bytes_deleted: u64,
+    /// Bytes that had to be copied, about.
+    pub bytes_moved: u64,
+    /// Bytes of the packs that were written for that.
+    pub bytes_stored: u64,
+    /// Bytes that nobody needs and that stay, as they are not worth copying what lies beside them.
+    pub bytes_unused: u64,
+    /// Packs that are condemned, and will be deleted later.
+    pub packs_waiting: u64,
+    /// Bytes that they have.
+    pub bytes_waiting: u64,
+    /// What they wait for.
+    pub obstacles: BTreeSet<Obstacle>,
+    /// There was nothing to do since the last time.
+    pub nothing_new: bool,
+}
+
+/// How often marking is begun again because snapshots came in between; what is then left waits for the next time.
+const PASSES: usize = 4;
+/// Packs that are given up together.
+const BATCH: usize = 128;
+
+/// What would be done if these snapshots were forgotten. Changes nothing, not even the log.
+///
+/// # Errors
+/// As [`collect`].
+pub fn estimate(
+    vault: &Vault,
+    forgotten: &HashSet<ObjectName>,
+    options: &CollectOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<CollectReport, CollectError> {
+    in_pool(options.threads, || {
+        let Pass { plan, uses, .. } = Pass::new(vault, None, forgotten, options, progress)?;
+        let given_up: HashSet<u32> = plan.dead.iter().chain(&plan.moved).copied().collect();
+        let waiting = uses.iter().filter(|pack| pack.condemned && !pack.free);
+        Ok(CollectReport {
+            packs_deleted: given_up.len() as u64,
+            bytes_deleted: plan.bytes_freed,
+            bytes_moved: plan.bytes_moved,
+            bytes_unused: plan.bytes_unused,
+            packs_waiting: waiting.clone().count() as u64,
+            bytes_waiting: waiting.map(|pack| pack.len).sum(),
+            ..CollectReport::default()
+        })
+    })
+}
+
+/// Gives back the space of what no snapshot needs. The session must be one that may write.
+///
+/// # Errors
+/// If the store or the catalogue fails, or something is not known that may need what would be deleted.
+pub fn collect(
+    vault: &Vault,
+    session: &Session,
+    options: &CollectOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<CollectReport, CollectError> {
+    let before = fingerprint(vault, options);
+    if vault.condemned().is_empty() && vault.catalogue().collected()? == Some(before) {
+        return Ok(CollectReport { nothing_new: true, ..CollectReport::default() });
+    }
+    in_pool(options.threads, || {
+        let mut report = CollectReport::default();
+        for _ in 0..PASSES {
+            let mut pass = Pass::new(vault, Some(session), &HashSet::new(), options, progress)?;
+            if pass.run(session, &mut report)? {
+                break;
+            }
+        }
+        waiting(vault, session, &mut report);
+        if report.packs_waiting == 0 {
+            vault.catalogue().set_collected(fingerprint(vault, options))?;
+        }
+        Ok(report)
+    })
+}
+
+fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, CollectError> + Send) -> Result<T, CollectError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    pool.map_err(|error| CollectError::Threads(error.to_string()))?.install(work)
+}
+
+/// Tells a state of the vault from any other, as far as collecting goes.
+fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
+    let mut names: Vec<ObjectName> = vault.snapshots().iter().map(|info| info.id).collect();
+    names.sort_unstable();
+    let mut packs = vault.pack_names();
+    packs.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(names.len() as u64).to_le_bytes());
+    for name in names.iter().chain(&packs) {
+        hasher.update(name.as_bytes());
+    }
+    hasher.update(&options.max_unused.to_le_bytes()).update(&options.max_moved.unwrap_or(u64::MAX).to_le_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// Why it is not known what is needed.
+fn refusal(vault: &Vault) -> Option<String> {
+    let log = crate::store::Kind::Log.folder();
+    let bad = vault.bad_objects().into_iter().find(|bad| bad.object.starts_with(log))?;
+    let what = bad.what.strip_prefix(&format!("object {} ", bad.object)).unwrap_or(&bad.what).to_owned();
+    Some(format!("the record {} cannot be read, and may be a snapshot ({what})", bad.object))
+}
+
+/// The packs that each condemning record names and that are still there, with whose record it is and its number.
+fn condemnations(vault: &Vault) -> Vec<(ClientId, u64, Vec<PackRef>)> {
+    let log = vault.log();
+    let links = log.chains.links().filter_map(|link| match &link.record.body {
+        RecordBody::Condemn(packs) => {
+            let there: Vec<PackRef> = packs.iter().filter(|pack| log.packs.contains_key(&pack.name)).copied().collect();
+            Some((link.record.client, link.record.number, there))
+        }
+        _ => None,
+    });
+    links.filter(|(_, _, packs)| !packs.is_empty()).collect()
+}
+
+/// As [`deletable_by`], with all work of this client that is under way now.
+fn deletable(vault: &Vault, session: Option<&Session>) -> (HashSet<ObjectName>, BTreeSet<Obstacle>) {
+    deletable_by(vault, &vault.acknowledged(session).into_iter().collect())
+}
+
+/// The condemned packs that may be deleted if no snapshot needs them, and what holds up the others. `mine` is what all work
+/// of this client that is under way has seen.
+fn deletable_by(vault: &Vault, mine: &BTreeMap<ClientId, u64>) -> (HashSet<ObjectName>, BTreeSet<Obstacle>) {
+    let me = vault.client();
+    let acks = Acknowledgements::new(&vault.log().chains);
+    let (mut free, mut obstacles, mut held) = (HashSet::new(), BTreeSet::new(), Vec::new());
+    for (client, number, packs) in condemnations(vault) {
+        let holding = acks.holding(&client, number, me.as_ref(), mine);
+        if holding.is_empty() {
+            free.extend(packs.into_iter().map(|pack| pack.name));
+        } else {
+            held.push((packs, holding));
+        }
+    }
+    for (packs, holding) in held {
+        if packs.iter().any(|pack| !free.contains(&pack.name)) {
+            obstacles.extend(holding);
+        }
+    }
+    (free, obstacles)
+}
+
+fn waiting(vault: &Vault, session: &Session, report: &mut CollectReport) {
+    let condemned = vault.condemned();
+    report.packs_waiting = condemned.len() as u64;
+    let log = vault.log();
+    report.bytes_waiting = condemned.iter().filter_map(|name| log.packs.get(name)).map(|(_, len)| *len).sum();
+    drop(log);
+    if !condemned.is_empty() {
+        report.obstacles = deletable(vault, Some(session)).1;
+    }
+}
+
+/// One marking, and what follows from it.
+struct Pass<'a> {
+    vault: &'a Vault,
+    options: &'a CollectOptions<'a>,
+    progress: &'a dyn Progress,
+    reader: Arc<Reader>,
+    infos: BTreeMap<u32, PackInfo>,
+    marked: HashSet<ObjectName>,
+    marks: Marks,
+    condemned: HashSet<u32>,
+    uses: Vec<PackUse>,
+    plan: CollectPlan,
+    /// Packs that nothing visible needs any more.
+    cleared: HashSet<ObjectName>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        vault: &'a Vault,
+        session: Option<&Session>,
+        forgotten: &HashSet<ObjectName>,
+        options: &'a CollectOptions<'a>,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, CollectError> {
+        let mut snapshots = vault.snapshots();
+        snapshots.retain(|info| !forgotten.contains(&info.id));
+        let reader = Arc::new(vault.catalogue().reader()?);
+        let infos = reader.packs()?;
+        if let Some(what) = refusal(vault) {
+            return Err(CollectError::Refused(what));
+        }
+        progress.counters().restart(0, 0);
+        progress.phase(Phase::Plan);
+        let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+        if let Some(what) = marks.unreadable.values().next() {
+            return Err(CollectError::Refused(format!("a folder of a snapshot cannot be read ({what})")));
+        }
+        let condemned_names = vault.condemned();
+        let condemned: HashSet<u32> =
+            infos.iter().filter(|(_, info)| condemned_names.contains(&info.name)).map(|(number, _)| *number).collect();
+        let uses = uses(&reader, &infos, &marks, &condemned)?;
+        let marked = snapshots.iter().map(|info: &SnapshotInfo| info.id).collect();
+        let mut pass = Self {
+            vault,
+            options,
+            progress,
+            reader,
+            infos,
+            marked,
+            marks,
+            condemned,
+            uses,
+            plan: CollectPlan::default(),
+            cleared: HashSet::new(),
+        };
+        pass.judge(session);
+        pass.plan = plan(&pass.uses, options.max_unused, options.max_moved.unwrap_or(u64::MAX));
+        Ok(pass)
+    }
+
+    /// Says of each pack whether it may be given up.
+    fn judge(&mut self, session: Option<&Session>) {
+        let vault = self.vault;
+        let (free, _) = deletable(vault, session);
+        let noted = vault.noted(session);
+        let log = vault.log();
+        let claimed = log.chains.claimed();
+        let acks = Acknowledgements::new(&log.chains);
+        drop(log);
+        let me = vault.client();
+        // Nobody else can be at work unseen.
+        let alone = vault.delivery() == Delivery::Direct && acks.active().all(|client| Some(client) == me);
+        for pack in &mut self.uses {
+            let Some(info) = self.infos.get(&pack.number) else { continue };
+            pack.free = if pack.condemned {
+                free.contains(&info.name)
+            } else {
+                (claimed.contains(&info.name) || alone) && !noted.under_way.contains(&info.name)
+            };
+        }
+    }
+
+    /// Does what is planned. Returns whether that is all: otherwise snapshots came in between, and it has to be planned anew.
+    fn run(&mut self, session: &Session, report: &mut CollectReport) -> Result<bool, CollectError> {
+        report.bytes_unused = self.plan.bytes_unused;
+        let goal = self.plan.bytes_moved;
+        self.progress.counters().restart(0, goal);
+        self.progress.phase(Phase::Collect);
+        let dead = std::mem::take(&mut self.plan.dead);
+        let mut not_dead = Vec::new();
+        for batch in dead.chunks(BATCH * 8) {
+            let (needed, empty): (Vec<Needed>, Vec<Needed>) = self.needed(batch)?.into_iter().partition(Needed::any);
+            not_dead.extend(needed.into_iter().map(|pack| pack.number));
+            self.give_up(session, &empty)?;
+        }
+        if !self.sweep(session, report)? {
+            return Ok(false);
+        }
+        let moved: Vec<u32> = not_dead.into_iter().chain(std::mem::take(&mut self.plan.moved)).collect();
+        for batch in moved.chunks(BATCH) {
+            let mut needed = self.needed(batch)?;
+            let options = MoveOptions { level: self.options.level, verify: self.options.verify };
+            let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress)?;
+            report.bytes_stored += moved.bytes_stored;
+            let lens = needed.iter().flat_map(|pack| pack.footer.segments.iter().zip(&pack.chunks));
+            report.bytes_moved += lens
+                .filter(|(_, chunks)| !chunks.is_empty())
+                .map(|(entry, _)| u64::from(entry.sealed_len))
+                .sum::<u64>();
+            needed.retain(|pack| !moved.failed.contains(&pack.number));
+            self.give_up(session, &needed)?;
+            if !self.sweep(session, report)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the footers of these packs, and finds which of their chunks are needed from there: those that a snapshot needs
+    /// and that lie in no other pack that stays. Packs whose footers cannot be read are left out.
+    fn needed(&self, packs: &[u32]) -> Result<Vec<Needed>, CollectError> {
+        let reader = PackReader::new(self.vault.store(), self.vault.keys());
+        let footers = packs
+            .par_iter()
+            .filter_map(|number| self.infos.get(number).map(|info| (*number, info)))
+            .map(|(number, info)| Ok((number, info, self.footer(&reader, info)?)))
+            .collect::<Result<Vec<_>, CollectError>>()?;
+        let mut found = Vec::new();
+        let mut ids: Vec<(ChunkId, u32, u32, u32)> = Vec::new();
+        for (number, info, footer) in footers {
+            let Some(footer) = footer else { continue };
+            let slot = found.len() as u32;
+            for (segment, entry) in footer.segments.iter().enumerate() {
+                let chunks = entry.chunks.iter().enumerate();
+                ids.extend(chunks.map(|(index, (id, _))| (*id, slot, segment as u32, index as u32)));
+            }
+            let chunks = vec![Vec::new(); footer.segments.len()];
+            found.push(Needed { number, info: info.clone(), footer, chunks });
+        }
+        ids.par_sort_unstable();
+        let given_up: HashSet<u32> = packs.iter().copied().collect();
+        let mut elsewhere: HashMap<u32, Vec<(ChunkId, u32, u32, u32)>> = HashMap::new();
+        let mut here: Vec<(ChunkId, u32, u32, u32)> = Vec::new();
+        let (mut at, mut rank) = (0, 0);
+        self.reader.for_each_place(|id, places| {
+            while let Some(first) = ids.get(at).filter(|first| first.0 <= id).copied() {
+                if first.0 == id && self.marks.bits.get(rank) {
+                    let stays = |pack: &u32| !given_up.contains(pack) && !self.condemned.contains(pack);
+                    match places.iter().map(|place| place.pack).find(stays) {
+                        Some(pack) => elsewhere.entry(pack).or_default().push(first),
+                        None => here.push(first),
+                    }
+                } else if first.0 < id && self.marks.lost.contains(&first.0) {
+                    here.push(first);
+                }
+                while ids.get(at).is_some_and(|other| other.0 == first.0) {
+                    at += 1;
+                }
+            }
+            rank += 1;
+            at < ids.len()
+        })?;
+        here.extend(ids[at..].iter().filter(|(id, ..)| self.marks.lost.contains(id)));
+        for (pack, wanted) in elsewhere {
+            let footer = match self.infos.get(&pack) {
+                Some(info) => self.footer(&reader, info)?,
+                None => None,
+            };
+            let has: HashSet<ChunkId> = footer
+                .iter()
+                .flat_map(|footer| &footer.segments)
+                .flat_map(|entry| &entry.chunks)
+                .map(|(id, _)| *id)
+                .collect();
+            here.extend(wanted.into_iter().filter(|(id, ..)| !has.contains(id)));
+        }
+        for (_, slot, segment, index) in here {
+            found[slot as usize].chunks[segment as usize].push(index);
+        }
+        for pack in &mut found {
+            for chunks in &mut pack.chunks {
+                chunks.sort_unstable();
+                chunks.dedup();
+            }
+        }
+        Ok(found)
+    }
+
+    /// The footer of a pack; `None` if it cannot be read, which is only told.
+    fn footer(&self, reader: &PackReader<'_>, info: &PackInfo) -> Result<Option<Footer>, CollectError> {
+        match reader.footer(info.kind, info.name, info.len) {
+            Ok(footer) => Ok(Some(footer)),
+            Err(PackError::Store(StoreError::Missing { .. })) => Ok(None),
+            Err(error) if error.is_damage() => {
+                self.progress.warn(&format!("{error}; the pack stays as it is"));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Condemns these packs, of which nothing is needed any more that does not lie elsewhere.
+    fn give_up(&mut self, session: &Session, packs: &[Needed]) -> Result<(), CollectError> {
+        self.cleared.extend(packs.iter().map(|pack| pack.info.name));
+        let fresh: Vec<PackRef> = packs
+            .iter()
+            .filter(|pack| !self.condemned.contains(&pack.number))
+            .map(|pack| PackRef { meta: pack.info.kind == ObjectKind::Meta, name: pack.info.name })
+            .collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let time = (self.options.clock)();
+        self.vault.publish(RecordBody::Condemn(fresh), time, Some(session), |_| true, self.progress)?;
+        self.condemned.extend(packs.iter().map(|pack| pack.number));
+        Ok(())
+    }
+
+    /// Whether there are snapshots that were not looked at, or packs that were counted on and do not stay: another client has
+    /// condemned them.
+    fn is_outdated(&self) -> bool {
+        let condemned = self.vault.condemned();
+        let there: HashSet<ObjectName> = self.vault.pack_names().into_iter().collect();
+        let stays = |number: &u32| !self.condemned.contains(number);
+        self.vault.snapshots().iter().any(|info| !self.marked.contains(&info.id))
+            || self
+                .infos
+                .iter()
+                .filter(|(number, _)| stays(number))
+                .any(|(_, info)| condemned.contains(&info.name) || !there.contains(&info.name))
+    }
+
+    /// Deletes the condemned packs that nothing keeps. Returns `false` if what was planned is not
+    /// true any more: these packs may be needed.
+    fn sweep(&self, session: &Session, report: &mut CollectReport) -> Result<bool, CollectError> {
+        if self.cleared.is_empty() {
+            return Ok(true);
+        }
+        // The sessions first, then the store: whoever ended a session has put a record before.
+        let mine = self.vault.acknowledged(Some(session));
+        self.vault.refresh(self.progress)?;
+        if self.is_outdated() {
+            return Ok(false);
+        }
+        if let Some(what) = refusal(self.vault) {
+            return Err(CollectError::Refused(what));
+        }
+        let (free, _) = deletable_by(self.vault, &mine.into_iter().collect());
+        let log = self.vault.log();
+        let there = log.packs.clone();
+        drop(log);
+        let packs: Vec<(ObjectName, ObjectKind, u64)> = free
+            .intersection(&self.cleared)
+            .filter_map(|name| there.get(name).map(|(kind, len)| (*name, *kind, *len)))
+            .collect();
+        if packs.is_empty() {
+            return Ok(true);
+        }
+        for (name, kind, len) in &packs {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            self.vault.store().delete(&object_key(*kind, *name))?;
+            report.packs_deleted += 1;
+            report.bytes_deleted += len;
+        }
+        let gone: Vec<ObjectName> = packs.iter().map(|(name, ..)| *name).collect();
+        let txn = self.vault.catalogue().write()?;
+        Catalogue::remove_packs(&txn, &gone)?;
+        txn.commit().map_err(CatalogueError::from)?;
+        let swept = packs.iter().map(|(name, kind, _)| PackRef { meta: *kind == ObjectKind::Meta, name: *name });
+        let body = RecordBody::Sweep(swept.collect());
+        self.vault.publish(body, (self.options.clock)(), Some(session), |_| true, self.progress)?;
+        Ok(true)
+    }
+}
+
+/// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: one that is not condemned,
+/// if there is any.
+fn uses(
+    reader: &Reader,
+    infos: &BTreeMap<u32, PackInfo>,
+    marks: &Marks,
+    condemned: &HashSet<u32>,
+) -> Result<Vec<PackUse>, CollectError> {
+    let mut uses: BTreeMap<u32, PackUse> = infos
+        .iter()
+        .map(|(number, info)| {
+            let segment = |(sealed, raw, _): &(u32, u32, u32)| SegmentUse { sealed: *sealed, raw: *raw, live: 0 };
+            let pack = PackUse {
+                number: *number,
+                meta: info.kind == ObjectKind::Meta,
+                len: info.len,
+                segments: info.segments.iter().map(segment).collect(),
+                condemned: condemned.contains(number),
+                free: false,
+            };
+            (*number, pack)
+        })
+        .collect();
+    let mut rank = 0;
+    reader.for_each_place(|_, places| {
+        if marks.bits.get(rank) {
+            let home = places.iter().find(|place| !condemned.contains(&place.pack)).or(places.first());
+            let segment =
+                home.and_then(|home| uses.get_mut(&home.pack)?.segments.get_mut(home.segment as usize).zip(Some(home)));
+            if let Some((segment, home)) = segment {
+                segment.live = segment.live.saturating_add(home.len);
+            }
+        }
+        rank += 1;
+        true
+    })?;
+    Ok(uses.into_values().collect())
+}

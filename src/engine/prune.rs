@@ -1,0 +1,115 @@
+//! `prune`: forget what no rule keeps, and give the space back. And what else is said about snapshots and clients in the log.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::engine::collect::{self, CollectError, CollectOptions, CollectReport};
+use crate::engine::retention::Decision;
+use crate::id::{ClientId, ObjectName};
+use crate::log::{Acknowledgements, RecordBody};
+use crate::progress::Progress;
+use crate::tree::Time;
+use crate::vault::{Vault, VaultError};
+
+/// Forgets the snapshots that these decisions drop, and gives space back.
+///
+/// # Errors
+/// If a record cannot be written; then nothing was changed. If space cannot be given back; then the snapshots are forgotten,
+/// and the next prune does the rest.
+pub fn prune(
+    vault: &Vault,
+    decisions: &[Decision],
+    options: &CollectOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<CollectReport, CollectError> {
+    let drop: Vec<ObjectName> =
+        decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
+    let session = vault.begin_writing((options.clock)(), progress)?;
+    if !drop.is_empty() {
+        vault.publish(RecordBody::Forget(drop), (options.clock)(), Some(&session), |_| true, progress)?;
+    }
+    collect::collect(vault, &session, options, progress)
+}
+
+/// What [`prune`] would do.
+///
+/// # Errors
+/// If it cannot be found out.
+pub fn estimate(
+    vault: &Vault,
+    decisions: &[Decision],
+    options: &CollectOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<CollectReport, CollectError> {
+    let drop: HashSet<ObjectName> =
+        decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
+    collect::estimate(vault, &drop, options, progress)
+}
+
+/// Publishes a record that says something about the log itself: forgetting, pinning, retiring.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn say(vault: &Vault, body: RecordBody, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
+    let session = vault.begin_writing(time, progress)?;
+    vault.publish(body, time, Some(&session), |_| true, progress)?;
+    Ok(())
+}
+
+/// A client as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Its id.
+    pub id: ClientId,
+    /// Name of the machine, as it said when it joined; empty if that record is missing.
+    pub host: String,
+    /// Name of the user.
+    pub user: String,
+    /// How many of its records are here.
+    pub records: u64,
+    /// Records that others have seen and that are not here.
+    pub missing: u64,
+    /// When it wrote its last record, by its own clock.
+    pub last: Option<Time>,
+    /// It holds up nothing any more.
+    pub retired: bool,
+    /// It is the one that works here.
+    pub own: bool,
+    /// How many condemned packs wait for it, among others perhaps.
+    pub holds_up: u64,
+}
+
+/// Everyone who writes to the vault, or did.
+pub fn clients(vault: &Vault) -> Vec<ClientInfo> {
+    let chains = vault.chains();
+    let acks = Acknowledgements::new(&chains);
+    let retired = chains.retired();
+    let own = vault.client();
+    let there: HashSet<ObjectName> = vault.condemned();
+    let mut waiting: BTreeMap<ClientId, HashSet<ObjectName>> = BTreeMap::new();
+    for link in chains.links() {
+        if let RecordBody::Condemn(packs) = &link.record.body {
+            for client in acks.active().filter(|client| *client != link.record.client && Some(*client) != own) {
+                if acks.of(&client, &link.record.client) < link.record.number {
+                    let packs = packs.iter().map(|pack| pack.name).filter(|name| there.contains(name));
+                    waiting.entry(client).or_default().extend(packs);
+                }
+            }
+        }
+    }
+    let info = |id: ClientId| {
+        let records = chains.clients.get(&id);
+        let join = chains.join(&id);
+        ClientInfo {
+            id,
+            host: join.map(|join| join.host.clone()).unwrap_or_default(),
+            user: join.map(|join| join.user.clone()).unwrap_or_default(),
+            records: records.map_or(0, |records| records.len() as u64),
+            missing: acks.missing_count(&id, &chains),
+            last: chains.last(&id).map(|link| link.record.time),
+            retired: retired.contains(&id),
+            own: own == Some(id),
+            holds_up: waiting.get(&id).map_or(0, |packs| packs.len() as u64),
+        }
+    };
+    acks.known().map(info).collect()
+}
