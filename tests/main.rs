@@ -12,4 +12,6 @@ mod crash;
 #[cfg(unix)]
 mod histories;
 #[cfg(unix)]
+mod sources;
+#[cfg(unix)]
 mod collect;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::engine::collect::plan::part_of;
 use crate::engine::hurt::{self, HurtSnapshot};
 use crate::engine::mark::{MarkError, mark};
 use crate::id::{ChunkId, ObjectName, SlotId};
@@ -238,7 +239,7 @@ impl<'a> Check<'a> {
         let mut order: Vec<&PackInfo> = self.packs.values().collect();
         order.sort_by_key(|info| (verified.get(&info.name).copied(), info.name));
         let wanted = match (self.options.sample, self.options.read_data || self.options.max_time.is_some()) {
-            (Some(part), _) => (report.bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64,
+            (Some(part), _) => part_of(report.bytes, part),
             (None, true) => u64::MAX,
             (None, false) => 0,
         };

@@ -46,7 +46,7 @@ struct Frame {
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
-pub fn find(
+pub(crate) fn find(
     vault: &Vault,
     reader: &Arc<Reader>,
     snapshots: &[SnapshotInfo],

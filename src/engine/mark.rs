@@ -117,7 +117,14 @@ pub struct Segments<'a> {
     packs: PackReader<'a>,
     reader: Arc<Reader>,
     infos: HashMap<u32, PackInfo>,
-    kept: Mutex<(Vec<((u32, u32), Arc<Segment>)>, usize)>,
+    kept: Mutex<Kept>,
+}
+
+/// The segments that were opened last, the newest first, and the sum of their lengths.
+#[derive(Default)]
+struct Kept {
+    segments: Vec<((u32, u32), Arc<Segment>)>,
+    bytes: usize,
 }
 
 impl<'a> Segments<'a> {
@@ -135,9 +142,9 @@ impl<'a> Segments<'a> {
         let key = (place.pack, place.segment);
         {
             let mut kept = lock(&self.kept);
-            if let Some(index) = kept.0.iter().position(|(other, _)| *other == key) {
-                kept.0[..=index].rotate_right(1);
-                return Ok(kept.0[0].1.clone());
+            if let Some(index) = kept.segments.iter().position(|(other, _)| *other == key) {
+                kept.segments[..=index].rotate_right(1);
+                return Ok(kept.segments[0].1.clone());
             }
         }
         let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
@@ -145,11 +152,11 @@ impl<'a> Segments<'a> {
         let segment_place = info.place(place.segment).ok_or_else(unknown)?;
         let segment = Arc::new(self.packs.segment(&segment_place, None, decompressor)?);
         let mut kept = lock(&self.kept);
-        kept.1 += segment.raw.len();
-        kept.0.insert(0, (key, segment.clone()));
-        while kept.1 > SEGMENTS_KEPT && kept.0.len() > 1 {
-            if let Some((_, old)) = kept.0.pop() {
-                kept.1 -= old.raw.len();
+        kept.bytes += segment.raw.len();
+        kept.segments.insert(0, (key, segment.clone()));
+        while kept.bytes > SEGMENTS_KEPT && kept.segments.len() > 1 {
+            if let Some((_, old)) = kept.segments.pop() {
+                kept.bytes -= old.raw.len();
             }
         }
         Ok(segment)
@@ -170,6 +177,7 @@ impl<'a> Segments<'a> {
                 Err(error) => first = first.or(Some(error)),
             }
         }
+        self.reader.distrust();
         Err(first.unwrap_or(ReadError::Lost(*id)))
     }
 }
@@ -410,13 +418,9 @@ impl Marker<'_> {
             self.mark_stream(holes, source, ids)?;
         }
         match entry.content {
-            Some(listing) if entry.kind == FileKind::Directory => {
-                if lock(&self.seen).insert(stream_key(&listing)) {
-                    below.push(listing);
-                }
-            }
-            Some(content) => self.mark_stream(&content, source, ids)?,
-            None => {}
+            Some(content) if entry.kind != FileKind::Directory => self.mark_stream(&content, source, ids)?,
+            Some(listing) if lock(&self.seen).insert(stream_key(&listing)) => below.push(listing),
+            _ => {}
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `prune`: forget what no rule keeps, and give the space back. And what else is said about snapshots and clients in the log.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::engine::collect::{self, CollectError, CollectOptions, CollectReport};
 use crate::engine::retention::Decision;
@@ -40,7 +40,7 @@ pub fn estimate(
     options: &CollectOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
-    let drop: HashSet<ObjectName> =
+    let drop: BTreeSet<ObjectName> =
         decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
     collect::estimate(vault, &drop, options, progress)
 }

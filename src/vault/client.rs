@@ -329,13 +329,12 @@ impl Vault {
         // Another process of this client may have written since.
         self.refresh(progress)?;
         let loaded = ClientState::load(self.state());
-        let mut state = match loaded.clone().and_then(|state| self.fitting(state)) {
-            Some(state) => state,
-            None => {
-                let state = self.join(loaded, time, own, progress)?;
-                self.refresh(progress)?;
-                state
-            }
+        let mut state = if let Some(state) = loaded.clone().and_then(|state| self.fitting(state)) {
+            state
+        } else {
+            let state = self.join(loaded, time, own, progress)?;
+            self.refresh(progress)?;
+            state
         };
         if !confirm(self) {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Giving space back (SPEC §9.2): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
+//! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
 //! packs, and delete them once every client has acknowledged that.
 //!
 //! [`plan`] what is worth doing, pure · [`moves`] copying.
@@ -112,7 +112,7 @@ const BATCH: usize = 128;
 /// As [`collect`].
 pub fn estimate(
     vault: &Vault,
-    forgotten: &HashSet<ObjectName>,
+    forgotten: &BTreeSet<ObjectName>,
     options: &CollectOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
@@ -149,7 +149,7 @@ pub fn collect(
     in_pool(options.threads, || {
         let mut report = CollectReport::default();
         for _ in 0..PASSES {
-            let mut pass = Pass::new(vault, Some(session), &HashSet::new(), options, progress)?;
+            let mut pass = Pass::new(vault, Some(session), &BTreeSet::new(), options, progress)?;
             if pass.run(session, &mut report)? {
                 break;
             }
@@ -263,7 +263,7 @@ impl<'a> Pass<'a> {
     fn new(
         vault: &'a Vault,
         session: Option<&Session>,
-        forgotten: &HashSet<ObjectName>,
+        forgotten: &BTreeSet<ObjectName>,
         options: &'a CollectOptions<'a>,
         progress: &'a dyn Progress,
     ) -> Result<Self, CollectError> {

@@ -84,7 +84,7 @@ struct Mover<'a> {
 ///
 /// # Errors
 /// If the store or the catalogue fails. A pack that is damaged is only noted.
-pub fn move_needed(
+pub(crate) fn move_needed(
     vault: &Vault,
     session: &Session,
     packs: &[Needed],

@@ -75,6 +75,16 @@ pub struct CollectPlan {
     pub bytes_unused: u64,
 }
 
+/// A part (0 to 1) of so many bytes, rounded up.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a part is given to a few digits, and not negative"
+)]
+pub fn part_of(bytes: u64, part: f64) -> u64 {
+    (bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64
+}
+
 /// Plans a collection. `max_unused` is the part of the needed bytes that may stay unused; no more than `max_moved` bytes are
 /// copied.
 pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
@@ -102,7 +112,7 @@ pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
     let mut partly: Vec<&PackUse> = packs.iter().filter(|pack| !pack.condemned && pack.free && pack.live()).collect();
     let fixed: u64 = packs.iter().filter(|pack| !pack.condemned && !pack.free).map(PackUse::unused).sum();
     let needed: u64 = packs.iter().map(PackUse::used).sum();
-    let allowed = (needed as f64 * max_unused) as u64;
+    let allowed = part_of(needed, max_unused);
     let mut unused: u64 = partly.iter().map(|pack| pack.unused()).sum();
     partly.sort_by_key(|pack| (std::cmp::Reverse(pack.unused() * 1_000_000 / pack.len.max(1)), pack.number));
     let mut chosen: HashSet<u32> = HashSet::new();

@@ -23,7 +23,7 @@ use crate::vault::ReadError;
 /// Files that are written by several threads or from several segments stay open up to this number.
 const FILES_OPEN_MAX: usize = 256;
 /// From this length on, a file's room is taken before it is written, in bytes.
-const PREALLOCATE_MIN: u64 = 1 << 20;
+const PREALLOCATE_MIN: u64 = 16 << 20;
 /// Files without content are made this many at a time.
 const ENDING_AT_ONCE: usize = 64;
 
@@ -160,7 +160,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             let others: Vec<_> = self.workers[1..count].iter().map(|worker| scope.spawn(|| work(worker))).collect();
             let mut done = work(&self.workers[0]);
             for other in others {
-                done = done.and(other.join().unwrap_or(Err(Halt)));
+                done = done.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
             done
         })
@@ -347,7 +347,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         let (run, task) = (self.run, batch.file(index));
         let counted = || {
             run.count_file(task.size);
-            run.progress.counters().add(1, 0);
+            run.progress.counters().add(1, task.holes_len);
         };
         let unchanged = match task.action {
             Action::Update { size, .. } => !state.begun && size == task.size,
@@ -429,6 +429,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 again.push(Piece { place: *place, tried, ..piece });
                 continue;
             }
+            self.reader.distrust();
             if lost.insert(piece.file) {
                 lock(&batch.file(piece.file).state).failed.get_or_insert((what.to_string(), damage));
             }

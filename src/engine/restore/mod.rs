@@ -262,7 +262,7 @@ pub fn restore(
         let executed = planned.iter().try_for_each(|window| executor.execute(window));
         // The planner notices that nobody takes its windows any more.
         drop(planned);
-        let planned = planner.join().unwrap_or(Err(Halt));
+        let planned = planner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         executed.and(planned)
     });
     if done.is_err() {

@@ -87,6 +87,8 @@ pub(super) struct FileTask {
     pub(super) name: Box<[u8]>,
     pub(super) attributes: Attributes,
     pub(super) size: u64,
+    /// Bytes of it that lie in holes.
+    pub(super) holes_len: u64,
     pub(super) sparse: bool,
     pub(super) action: Action,
     /// Its group, if other names will be linked to it.

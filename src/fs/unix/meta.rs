@@ -273,7 +273,8 @@ impl Handle<'_> {
         // Never on anything but files and directories: a device has its own meanings for such requests.
         let Self::Open(fd) = self else { return Err(io::ErrorKind::Unsupported.into()) };
         let old = ioctl_getflags(fd)?;
-        let new = (old & !bits(known)) | bits(wanted);
+        // Not `!bits(known)`, which would lose the flags that have no name here (that a file is made of extents).
+        let new = old.difference(bits(known)).union(bits(wanted));
         if new != old {
             ioctl_setflags(fd, new)?;
         }
