@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn periods_keep_their_last() {
-        let some: Vec<_> = (0..60).map(|day| info(day as u8, day, "a", "")).collect();
+        let some: Vec<_> = (0..60).map(|day| info(day, i64::from(day), "a", "")).collect();
         check(&some, &Rules { periods: [(Period::Day, 2)].into(), ..Rules::default() }, &[58, 59]);
         check(&some, &Rules { periods: [(Period::Week, 3)].into(), ..Rules::default() }, &[48, 55, 59]);
         let both = Rules { last: Some(1), periods: [(Period::Month, 9)].into(), ..Rules::default() };

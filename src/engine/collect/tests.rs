@@ -5,6 +5,8 @@
 //! 12 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n hundred of each. With a rule weakened, the same
 //! simulation loses data: so it can fail.
 
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests may read the environment and print")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -207,7 +209,7 @@ impl Sim {
         self.folder.path().join(format!("{what} {client}"))
     }
 
-    fn open_at(&self, store: Arc<dyn Store>, client: usize, state: PathBuf) -> Option<Vault> {
+    fn open_at(store: Arc<dyn Store>, client: usize, state: PathBuf) -> Option<Vault> {
         let identity = Identity {
             host: format!("host {client}"),
             user: "user".to_owned(),
@@ -222,7 +224,7 @@ impl Sim {
         lock(&self.state).crashed[client] = false;
         let view = self.world.view(if self.delivery == Delivery::Direct { 0 } else { client }).unwrap();
         let store = Arc::new(SimStore { view, client, sim: self.clone() });
-        self.open_at(store, client, self.path("state", client))
+        Self::open_at(store, client, self.path("state", client))
     }
 
     /// One thing happens somewhere.
@@ -316,7 +318,7 @@ impl Sim {
         self.world.deliver_all();
         let fresh = TempDir::new_in(self.folder.path()).unwrap();
         let store = Arc::new(self.world.view(0).unwrap());
-        let vault = self.open_at(store, 99, fresh.path().to_owned()).unwrap();
+        let vault = Self::open_at(store, 99, fresh.path().to_owned()).unwrap();
         for info in vault.snapshots() {
             let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == info.body.description);
             let mut state = lock(&self.state);
