@@ -126,8 +126,9 @@ pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<
 pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     let rules = rules(&args.keep);
     if rules.is_empty() {
-        return Err(Failure::usage("which snapshots are to be kept?")
-            .hint("Give at least one rule, such as --keep 5, or --keep-daily 7 --keep-monthly 12. See: vault help prune"));
+        return Err(Failure::usage("which snapshots are to be kept?").hint(
+            "Give at least one rule, such as --keep 5, or --keep-daily 7 --keep-monthly 12. See: vault help prune",
+        ));
     }
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
@@ -223,7 +224,13 @@ fn tell_plan(
     lines.try_for_each(|line| out.line(line))
 }
 
-fn tell(context: &Context, dry_run: bool, vault: &Vault, report: &CollectReport, out: &mut Output) -> Result<(), Failure> {
+fn tell(
+    context: &Context,
+    dry_run: bool,
+    vault: &Vault,
+    report: &CollectReport,
+    out: &mut Output,
+) -> Result<(), Failure> {
     if context.global.quiet {
         return Ok(());
     }

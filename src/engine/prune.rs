@@ -21,7 +21,8 @@ pub fn prune(
     options: &CollectOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
-    let drop: Vec<ObjectName> = decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
+    let drop: Vec<ObjectName> =
+        decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
     let session = vault.begin_writing((options.clock)(), progress)?;
     if !drop.is_empty() {
         vault.publish(RecordBody::Forget(drop), (options.clock)(), Some(&session), |_| true, progress)?;

@@ -85,11 +85,7 @@ impl Decision {
 
 /// Decides about snapshots, which come in the order in which they were taken. `period` says which hour, day, ... a time
 /// belongs to, as any text that differs from one to the next.
-pub fn plan(
-    snapshots: &[SnapshotInfo],
-    rules: &Rules,
-    period: &dyn Fn(Time, Period) -> String,
-) -> Vec<Decision> {
+pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Period) -> String) -> Vec<Decision> {
     let mut groups: BTreeMap<(&str, &str), Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in snapshots {
         groups.entry((&info.body.source, &info.body.host)).or_default().push(info);
@@ -98,10 +94,8 @@ pub fn plan(
     for group in groups.into_values() {
         decide(&group, rules, period, &mut reasons);
     }
-    let decision = |info: &SnapshotInfo| Decision {
-        id: info.id,
-        reasons: reasons.remove(&info.id).unwrap_or_default(),
-    };
+    let decision =
+        |info: &SnapshotInfo| Decision { id: info.id, reasons: reasons.remove(&info.id).unwrap_or_default() };
     snapshots.iter().map(decision).collect()
 }
 
@@ -266,7 +260,13 @@ mod tests {
     #[test]
     fn a_clock_that_jumped_does_not_drop_the_newest() {
         // The clock was a year ahead for snapshots 2 and 3, then it was set right.
-        let some = [info(1, 1, "a", ""), info(2, 367, "a", ""), info(3, 368, "a", ""), info(4, 4, "a", ""), info(5, 5, "a", "")];
+        let some = [
+            info(1, 1, "a", ""),
+            info(2, 367, "a", ""),
+            info(3, 368, "a", ""),
+            info(4, 4, "a", ""),
+            info(5, 5, "a", ""),
+        ];
         check(&some, &last(2), &[4, 5]);
         check(&some, &Rules { periods: [(Period::Day, 2)].into(), ..Rules::default() }, &[2, 5]);
         check(&some, &Rules { within: Some(Duration::from_secs(86_400)), ..Rules::default() }, &[2, 3, 4, 5]);

@@ -160,10 +160,7 @@ pub fn collect(
     })
 }
 
-fn in_pool<T: Send>(
-    threads: usize,
-    work: impl FnOnce() -> Result<T, CollectError> + Send,
-) -> Result<T, CollectError> {
+fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, CollectError> + Send) -> Result<T, CollectError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
     pool.map_err(|error| CollectError::Threads(error.to_string()))?.install(work)
 }
@@ -198,8 +195,7 @@ fn condemnations(vault: &Vault) -> Vec<(ClientId, u64, Vec<PackRef>)> {
     let log = vault.log();
     let links = log.chains.links().filter_map(|link| match &link.record.body {
         RecordBody::Condemn(packs) => {
-            let there: Vec<PackRef> =
-                packs.iter().filter(|pack| log.packs.contains_key(&pack.name)).copied().collect();
+            let there: Vec<PackRef> = packs.iter().filter(|pack| log.packs.contains_key(&pack.name)).copied().collect();
             Some((link.record.client, link.record.number, there))
         }
         _ => None,
@@ -350,8 +346,10 @@ impl<'a> Pass<'a> {
             let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress)?;
             report.bytes_stored += moved.bytes_stored;
             let lens = needed.iter().flat_map(|pack| pack.footer.segments.iter().zip(&pack.chunks));
-            report.bytes_moved +=
-                lens.filter(|(_, chunks)| !chunks.is_empty()).map(|(entry, _)| u64::from(entry.sealed_len)).sum::<u64>();
+            report.bytes_moved += lens
+                .filter(|(_, chunks)| !chunks.is_empty())
+                .map(|(entry, _)| u64::from(entry.sealed_len))
+                .sum::<u64>();
             needed.retain(|pack| !moved.failed.contains(&pack.number));
             self.give_up(session, &needed)?;
             if !self.sweep(session, report)? {
@@ -547,7 +545,8 @@ fn uses(
     reader.for_each_place(|_, places| {
         if marks.bits.get(rank) {
             let home = places.iter().find(|place| !condemned.contains(&place.pack)).or(places.first());
-            let segment = home.and_then(|home| uses.get_mut(&home.pack)?.segments.get_mut(home.segment as usize).zip(Some(home)));
+            let segment =
+                home.and_then(|home| uses.get_mut(&home.pack)?.segments.get_mut(home.segment as usize).zip(Some(home)));
             if let Some((segment, home)) = segment {
                 segment.live = segment.live.saturating_add(home.len);
             }

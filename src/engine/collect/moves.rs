@@ -10,8 +10,8 @@ use rayon::prelude::*;
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{Catalogue, CatalogueError, PackInfo};
-use crate::pack::segment::open_segment;
 use crate::pack::reader::object_key;
+use crate::pack::segment::open_segment;
 use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};

@@ -122,7 +122,11 @@ pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
         for (number, segment) in pack.segments.iter().enumerate().filter(|(_, segment)| segment.live > 0) {
             let dead = segment.unused();
             if dead > 0 {
-                segments.push((dead * 1_000_000 / u64::from(segment.sealed.max(1)), dead, (pack.number, number as u32)));
+                segments.push((
+                    dead * 1_000_000 / u64::from(segment.sealed.max(1)),
+                    dead,
+                    (pack.number, number as u32),
+                ));
             }
         }
     }
