@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,7 +23,7 @@ use vault::store::{Kind, ObjectKey, Store};
 use vault::tree::Snapshot;
 use vault::vault::{Vault, VaultError};
 
-use crate::support::model::{Model, assert_same, of_snapshot};
+use crate::support::model::{Model, Node, assert_same, of_snapshot};
 use crate::support::source::{Size, plant, write};
 use crate::support::{PASSWORD, RAW, World, campaign, copy_folder, now, open_as, open_vault, scratch, small_chunks};
 
@@ -469,4 +470,63 @@ fn the_vault_file_of_another_vault_locks_nobody_out() {
     let (noticed, vault) = judge(&fixture, &store, &[ObjectKey::Vault], &fixture.world.folder.path().join("again"));
     assert_eq!(noticed, Noticed::AtOpen);
     assert_eq!(vault.unwrap().snapshots().len(), 3);
+}
+
+/// The catalogue is a cache that is kept on this machine: a bit that flips in it never becomes wrong data, and what it
+/// breaks is whole again when the vault is opened the next time.
+#[test]
+fn a_flipped_bit_in_the_catalogue_gives_no_wrong_data() {
+    let fixture = fixture();
+    let warm = fixture.world.state();
+    let id = fs::read_dir(&warm).unwrap().next().unwrap().unwrap().file_name();
+    let catalogue = fs::read(warm.join(&id).join("catalogue.redb")).unwrap();
+    let used: Vec<usize> = (0..catalogue.len()).filter(|at| catalogue[*at] != 0).collect();
+    let step = if campaign() > 0 { 1 } else { used.len() / 400 };
+    let cases: Vec<usize> = used.into_iter().step_by(step).collect();
+    let folder = scratch();
+    let disturbed = AtomicU64::new(0);
+    // A panic is caught below, so wrong data is noted here.
+    let wrong = std::sync::Mutex::new(Vec::new());
+    let shared: Arc<dyn Store> = Arc::new(MemStore::from_state(fixture.clean.clone()));
+    // Reads everything; says whether all was read. redb may panic on damage, which whoever runs it catches.
+    let is_whole = |at: usize, state: &Path| {
+        let read = || {
+            let Ok(vault) = open_vault(&shared, state) else { return false };
+            assert!(vault.bad_objects().is_empty(), "byte {at}: {:?}", vault.bad_objects());
+            let snapshots = vault.snapshots();
+            let mut whole = snapshots.len() == fixture.bodies.len();
+            for snapshot in &snapshots {
+                if fixture.bodies.get(&snapshot.id) != Some(&snapshot.body) {
+                    wrong.lock().unwrap().push(format!("byte {at}: the record of {} is wrong", snapshot.id));
+                    return false;
+                }
+                let read = of_snapshot(&vault, &snapshot.body);
+                for (path, node) in read.nodes {
+                    let expected = fixture.world.expected[&snapshot.id].get(&path).cloned();
+                    if expected
+                        != Some(Node { first_name: expected.as_ref().and_then(|node| node.first_name.clone()), ..node })
+                    {
+                        wrong.lock().unwrap().push(format!("byte {at}: {path:?} is wrong"));
+                    }
+                }
+                whole &= read.errors.is_empty();
+            }
+            whole
+        };
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or(false)
+    };
+    cases.par_iter().for_each(|at| {
+        let state = folder.path().join(at.to_string());
+        copy_folder(&warm, &state);
+        let mut bytes = catalogue.clone();
+        bytes[*at] ^= 1 << (at % 8);
+        fs::write(state.join(&id).join("catalogue.redb"), bytes).unwrap();
+        if !is_whole(*at, &state) {
+            disturbed.fetch_add(1, Relaxed);
+            assert!(is_whole(*at, &state), "byte {at}: the catalogue was not built anew");
+        }
+        fs::remove_dir_all(&state).unwrap();
+    });
+    assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
+    println!("flips in the catalogue: {} cases, {} noticed in use", cases.len(), disturbed.load(Relaxed));
 }

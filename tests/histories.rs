@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -203,7 +204,10 @@ impl History {
     fn free(&self, at: u16) -> PathBuf {
         let folder = self.folder(at);
         let base = ["a", "file.txt", "b.o", "\u{e9}", " ", "x\ny", "Z"][usize::from(at / 7) % 7];
-        (0..).map(|number| folder.join(format!("{base}{number}"))).find(|path| !path.exists()).unwrap()
+        (0..)
+            .map(|number| folder.join(format!("{base}{number}")))
+            .find(|path| fs::symlink_metadata(path).is_err())
+            .unwrap()
     }
 
     fn edit(&self, step: &Step) {
@@ -424,11 +428,20 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
     let mut runner = TestRunner::new(config);
     let done = runner.run(&steps(), |steps| {
         let mut history = History::new();
-        for step in &steps {
-            history.run(step);
+        let mut garbled = false;
+        for step in steps.iter().chain([&Step::Snapshot]) {
+            garbled |= matches!(step, Step::GarbleCatalogue { .. });
+            // A catalogue that is full of garbage may end one command, and no more.
+            if !garbled || catch_unwind(AssertUnwindSafe(|| history.run(step))).is_err() {
+                history.run(step);
+                garbled = false;
+            }
         }
-        history.run(&Step::Snapshot);
-        let vault = history.world.open();
+        let mut vault = history.world.open();
+        if garbled && catch_unwind(AssertUnwindSafe(|| check_all(&vault, &history.world.expected))).is_err() {
+            drop(vault);
+            vault = history.world.open();
+        }
         check_all(&vault, &history.world.expected);
         let snapshots = vault.snapshots();
         // What a cut run left may be there as well; what is there is whole.

@@ -11,3 +11,5 @@ mod damage;
 mod crash;
 #[cfg(unix)]
 mod histories;
+#[cfg(unix)]
+mod sources;

@@ -2,8 +2,8 @@
 //! machine; a cache that can be deleted at any time.
 //!
 //! It is never believed against the store: a vault compares it with the store's list of objects when it is opened. redb
-//! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (the rows of the stat cache
-//! flow into new trees) carries a keyed checksum of its own.
+//! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (records, and the rows of the
+//! stat cache, which flow into new trees) carries a keyed checksum of its own.
 //!
 //! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when.
 
@@ -15,6 +15,9 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use redb::{
     ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
@@ -24,7 +27,7 @@ pub use packs::{ChunkPlace, PackInfo};
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Memory for redb's pages, in bytes.
 const CACHE_LEN: usize = 24 << 20;
@@ -73,15 +76,16 @@ pub struct Catalogue {
     db: Database,
     path: PathBuf,
     key: [u8; 32],
-    _mark: Mark,
+    mark: Mark,
 }
 
 /// A locked file beside the catalogue for as long as a process has it open. One that is there and not locked tells that a
-/// process ended without closing the catalogue: it may have met damage inside.
+/// process ended without closing the catalogue, or found that something in it cannot be: it may have met damage inside.
 #[derive(Debug)]
 struct Mark {
     path: PathBuf,
     _file: File,
+    stays: Arc<AtomicBool>,
 }
 
 impl Mark {
@@ -103,13 +107,13 @@ impl Mark {
         let path = folder.join(crate::id::ObjectName::new(name).to_string());
         let file = File::options().create_new(true).write(true).open(&path)?;
         file.lock()?;
-        Ok((Self { path, _file: file }, left_behind))
+        Ok((Self { path, _file: file, stays: Arc::default() }, left_behind))
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.stays.load(Relaxed) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -164,7 +168,7 @@ impl Catalogue {
                     error => damaged(error.to_string()),
                 })?;
             private(path).map_err(|error| unusable(error.to_string()))?;
-            let catalogue = Self { db, path: path.to_owned(), key, _mark: mark };
+            let catalogue = Self { db, path: path.to_owned(), key, mark };
             let version = catalogue.number("version")?;
             if version.is_some_and(|version| version != VERSION) {
                 return Err(damaged("it has another version".to_owned()));
@@ -207,7 +211,7 @@ impl Catalogue {
     /// # Errors
     /// If the database fails.
     pub fn reader(&self) -> Result<Reader, CatalogueError> {
-        Reader::new(self.db.begin_read()?, self.key)
+        Reader::new(self.db.begin_read()?, self.key, self.mark.stays.clone())
     }
 
     /// One of the single numbers.
@@ -247,14 +251,22 @@ pub struct Reader {
     tables: packs::Tables,
     stat: stat::Tables,
     upkeep: upkeep::Tables,
+    suspect: Arc<AtomicBool>,
 }
 
 impl Reader {
-    fn new(txn: ReadTransaction, key: [u8; 32]) -> Result<Self, CatalogueError> {
+    fn new(txn: ReadTransaction, key: [u8; 32], suspect: Arc<AtomicBool>) -> Result<Self, CatalogueError> {
         let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
         let (tables, stat, upkeep) =
             (packs::Tables::open(&txn)?, stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?);
-        Ok(Self { key, epoch, tables, stat, upkeep })
+        Ok(Self { key, epoch, tables, stat, upkeep, suspect })
+    }
+
+    /// Something that the catalogue says does not fit the store, such as a chunk that is not where it should be. That may be
+    /// damage in the store, or in the catalogue: whoever opens it next verifies all of it first, and builds it anew if it
+    /// is damaged.
+    pub fn distrust(&self) {
+        self.suspect.store(true, Relaxed);
     }
 
     /// How often packs have been lost or condemned. What was known to be stored in an earlier epoch is looked up again.

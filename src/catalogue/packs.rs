@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
+use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader, next_number};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::{Footer, SegmentPlace};
@@ -18,7 +19,7 @@ const NUMBERS_OF_PACKS: TableDefinition<&[u8; 16], u32> = TableDefinition::new("
 const CHUNKS: TableDefinition<&[u8; 16], [u8; 16]> = TableDefinition::new("chunks");
 /// Other places of chunks that are stored more than once: id and pack → as in `chunks`.
 const COPIES: TableDefinition<&[u8; 20], [u8; 16]> = TableDefinition::new("copies");
-/// Name of a log record → hash of its object (32 bytes) and the record's plaintext.
+/// Name of a log record → keyed checksum (16 bytes), hash of its object (32 bytes), and the record's plaintext.
 const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
 
 /// Creates the tables.
@@ -246,12 +247,14 @@ impl Catalogue {
 
     /// Enters records, within a transaction.
     pub(crate) fn insert_records(
+        &self,
         txn: &WriteTransaction,
         records: &[(ObjectName, Vec<u8>)],
     ) -> Result<(), CatalogueError> {
         let mut table = txn.open_table(RECORDS)?;
         for (name, value) in records {
-            table.insert(name.as_bytes(), value.as_slice())?;
+            let sum = checksum(&self.key, name.as_bytes(), value);
+            table.insert(name.as_bytes(), [&sum[..], value].concat().as_slice())?;
         }
         Ok(())
     }
@@ -397,7 +400,7 @@ impl Reader {
         Ok(packs)
     }
 
-    /// All records: name, and hash of the object (32 bytes) followed by the plaintext.
+    /// All records: name, and hash of the object (32 bytes) followed by the plaintext; nothing for one that is damaged here.
     ///
     /// # Errors
     /// If the database fails.
@@ -405,7 +408,15 @@ impl Reader {
         let mut records = Vec::new();
         for row in self.tables.records.iter()? {
             let (name, value) = row?;
-            records.push((ObjectName::new(*name.value()), value.value().to_vec()));
+            let (name, value) = (ObjectName::new(*name.value()), value.value());
+            let whole = value.split_first_chunk::<16>().filter(|(sum, value)| {
+                let whole = checksum(&self.key, name.as_bytes(), value) == **sum;
+                if !whole {
+                    self.distrust();
+                }
+                whole
+            });
+            records.push((name, whole.map_or_else(Vec::new, |(_, value)| value.to_vec())));
         }
         Ok(records)
     }

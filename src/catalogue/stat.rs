@@ -131,7 +131,7 @@ impl StatRow {
     }
 }
 
-fn checksum(key: &[u8; 32], row_key: &[u8], body: &[u8]) -> [u8; 16] {
+pub(super) fn checksum(key: &[u8; 32], row_key: &[u8], body: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     hasher.update(&(row_key.len() as u64).to_le_bytes()).update(row_key).update(body);
     let mut sum = [0; 16];

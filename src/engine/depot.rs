@@ -13,7 +13,7 @@ use crate::id::{ChunkId, ObjectName};
 use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
-use crate::store::ObjectKey;
+use crate::store::{ObjectKey, Pending};
 use crate::tree::ChunkSink;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
@@ -35,6 +35,8 @@ pub struct DepotOptions {
 const ROWS_WAITING: usize = 12 << 20;
 /// Chunks of durable packs wait in memory up to this number before they are entered.
 const CHUNKS_WAITING: usize = 200_000;
+/// Packs that the store has taken may wait up to this number to become durable.
+const PENDING_MAX: usize = 8;
 /// Claims are spread over this many locks.
 const SHARDS: usize = 64;
 
@@ -86,6 +88,9 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn fail(&self, error: VaultError) {
+        if matches!(error, VaultError::Catalogue(CatalogueError::Database(_))) {
+            self.reader.read().unwrap_or_else(PoisonError::into_inner).distrust();
+        }
         lock(&self.failure).get_or_insert(error);
         self.failed.store(true, Relaxed);
     }
@@ -366,23 +371,32 @@ impl Publisher<'_> {
     /// # Errors
     /// The first failure of the run, if the depot has not returned it.
     pub fn run(mut self, progress: &dyn Progress) -> Result<Published, VaultError> {
-        while let Ok(message) = self.received.recv() {
-            if self.shared.failed.load(Relaxed) {
-                continue; // what comes now is thrown away, so that nobody waits to hand it over
-            }
-            let handled = match message {
-                Message::Pack(pack) => self.put(pack, progress),
-                Message::Rows(rows) => {
-                    self.weight += rows.weight();
-                    self.rows.push(rows);
-                    Ok(())
+        let (shared, session) = (self.shared.clone(), self.session);
+        let (_, nothing) = sync_channel(0);
+        let received = std::mem::replace(&mut self.received, nothing);
+        let (written, arriving) = sync_channel(PENDING_MAX);
+        std::thread::scope(|scope| {
+            // One thread takes the bytes, so that the depot never waits for the disk; this one makes them durable.
+            scope.spawn(move || {
+                for message in received {
+                    if shared.failed.load(Relaxed) {
+                        continue; // what comes now is thrown away, so that nobody waits to hand it over
+                    }
+                    match begin(&shared, session, message) {
+                        Ok(begun) => drop(written.send(begun)),
+                        Err(error) => shared.fail(error),
+                    }
                 }
-            };
-            let full = self.weight > ROWS_WAITING || self.chunks > CHUNKS_WAITING;
-            if let Err(error) = handled.and_then(|()| if full { self.commit() } else { Ok(()) }) {
-                self.shared.fail(error);
+            });
+            for begun in arriving {
+                if self.shared.failed.load(Relaxed) {
+                    continue;
+                }
+                if let Err(error) = self.finish(begun, progress) {
+                    self.shared.fail(error);
+                }
             }
-        }
+        });
         if !self.shared.failed.load(Relaxed) {
             self.commit()?;
         }
@@ -396,18 +410,23 @@ impl Publisher<'_> {
         failure.map_or(Ok(published), Err)
     }
 
-    fn put(&mut self, pack: FinishedPack, progress: &dyn Progress) -> Result<(), VaultError> {
-        let len = pack.bytes.len() as u64;
-        if let Some(session) = self.session {
-            session.note_pack(&pack.name)?;
+    /// Makes a pack durable, or takes rows; enters them when there are many.
+    fn finish(&mut self, begun: Begun<'_>, progress: &dyn Progress) -> Result<(), VaultError> {
+        match begun {
+            Begun::Pack(pending, pack) => {
+                pending.finish()?;
+                self.shared.counters.bytes_stored.fetch_add(pack.len, Relaxed);
+                progress.counters().bytes_stored.fetch_add(pack.len, Relaxed);
+                self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
+                self.names.push(pack.name);
+                self.packs.push(pack);
+            }
+            Begun::Rows(rows) => {
+                self.weight += rows.weight();
+                self.rows.push(rows);
+            }
         }
-        self.shared.vault.store().put(&ObjectKey::Named(pack.kind.store_kind(), pack.name), &pack.bytes)?;
-        self.shared.counters.bytes_stored.fetch_add(len, Relaxed);
-        progress.counters().bytes_stored.fetch_add(len, Relaxed);
-        self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
-        self.names.push(pack.name);
-        self.packs.push(NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer });
-        Ok(())
+        if self.weight > ROWS_WAITING || self.chunks > CHUNKS_WAITING { self.commit() } else { Ok(()) }
     }
 
     /// Enters what is durable, and lets go of it.
@@ -432,4 +451,25 @@ impl Publisher<'_> {
         self.chunks = 0;
         Ok(())
     }
+}
+
+/// What the store has begun to take.
+enum Begun<'s> {
+    Pack(Pending<'s>, NewPack),
+    Rows(FolderRows),
+}
+
+/// Gives a pack's bytes to the store.
+fn begin<'s>(shared: &Shared<'s>, session: Option<&Session>, message: Message) -> Result<Begun<'s>, VaultError> {
+    let pack = match message {
+        Message::Pack(pack) => pack,
+        Message::Rows(rows) => return Ok(Begun::Rows(rows)),
+    };
+    if let Some(session) = session {
+        session.note_pack(&pack.name)?;
+    }
+    let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
+    let pending = shared.vault.store().begin_put(&key, &pack.bytes)?;
+    let len = pack.bytes.len() as u64;
+    Ok(Begun::Pack(pending, NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer }))
 }

@@ -170,6 +170,7 @@ impl<'a> Segments<'a> {
                 Err(error) => first = first.or(Some(error)),
             }
         }
+        self.reader.distrust();
         Err(first.unwrap_or(ReadError::Lost(*id)))
     }
 }

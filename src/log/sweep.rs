@@ -14,6 +14,30 @@ use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Finding};
 use crate::log::record::RecordBody;
 
+/// Which rule is left out, for tests that show that it is needed.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Weakness {
+    /// None.
+    None = 0,
+    /// Nobody's acknowledgement is waited for.
+    NoAcknowledgement = 1,
+    /// An acknowledgement counts even if records before it are not here.
+    Gaps = 2,
+    /// A client that has just joined relies on everything at once, and what nobody claims is condemned.
+    NoJoining = 3,
+}
+
+/// The weakness of all tests that run.
+#[cfg(test)]
+pub static WEAKENED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+#[cfg(test)]
+fn is_weak(weakness: Weakness) -> bool {
+    WEAKENED.load(std::sync::atomic::Ordering::Relaxed) == weakness as u8
+}
+
 /// What keeps condemned packs from being deleted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
@@ -53,6 +77,8 @@ impl Acknowledgements {
         for link in chains.links() {
             let record = &link.record;
             let complete = acks.complete.get(&record.client).copied().unwrap_or(0);
+            #[cfg(test)]
+            let complete = if is_weak(Weakness::Gaps) { u64::MAX } else { complete };
             let own = acks.by_client.entry(record.client).or_default();
             for (client, number) in &record.seen {
                 if record.number <= complete {
@@ -125,6 +151,10 @@ impl Acknowledgements {
         me: Option<&ClientId>,
         mine: &BTreeMap<ClientId, u64>,
     ) -> BTreeSet<Obstacle> {
+        #[cfg(test)]
+        if is_weak(Weakness::NoAcknowledgement) {
+            return BTreeSet::new();
+        }
         let mut obstacles = self.obstacles();
         for client in self.active() {
             if Some(&client) == me {
@@ -145,6 +175,10 @@ impl Acknowledgements {
     /// Whether every other client has acknowledged that `client` joined, and everything that they had seen by then is
     /// here: only then may it rely on what others have stored, if the store delivers late.
     pub fn is_accepted(&self, client: &ClientId) -> bool {
+        #[cfg(test)]
+        if is_weak(Weakness::NoJoining) {
+            return true;
+        }
         let others = || self.active().filter(|other| other != client);
         self.mentioned.contains_key(client)
             && others().all(|other| self.of(&other, client) > 0)

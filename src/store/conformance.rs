@@ -4,6 +4,7 @@ use crate::id::ObjectName;
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
+use crate::store::Pending;
 use crate::store::Store;
 use crate::store::StoreError;
 
@@ -38,6 +39,7 @@ pub fn check_store<S: Store>(make: impl Fn() -> S) {
     an_empty_store_is_empty(&make());
     what_is_put_is_read(&make());
     an_object_is_never_replaced(&make());
+    a_put_in_two_halves_is_a_put(&make());
     ranges_are_exact(&make());
     what_is_missing_is_named(&make());
     lists_are_whole(&make());
@@ -46,6 +48,19 @@ pub fn check_store<S: Store>(make: impl Fn() -> S) {
     big_objects_are_kept(&make());
     many_threads_work_at_once(&make());
     one_of_many_puts_of_a_name_wins(&make());
+}
+
+fn a_put_in_two_halves_is_a_put<S: Store>(store: &S) {
+    let (one, two) = (key(Kind::Pack, 1), key(Kind::Pack, 2));
+    let first = store.begin_put(&one, b"one").unwrap();
+    let second = store.begin_put(&two, b"two").unwrap();
+    second.finish().unwrap();
+    first.finish().unwrap();
+    assert_eq!(store.get_range(&one, 0, 3).unwrap(), b"one");
+    assert_eq!(store.get_range(&two, 0, 3).unwrap(), b"two");
+    let again = store.begin_put(&one, b"new").and_then(Pending::finish);
+    assert!(matches!(again, Err(StoreError::Exists { .. })), "{again:?}");
+    assert_eq!(store.get_range(&one, 0, 3).unwrap(), b"one");
 }
 
 /// Runs the part of the suite that is about things which vault did not put there; `plant` makes something of that path

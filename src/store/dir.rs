@@ -25,9 +25,11 @@ use crate::path::Shown;
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
+use crate::store::Pending;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::dir::publish::Publisher;
+use crate::store::dir::publish::Written;
 
 /// Objects that were read last stay open, since a pack is read many times from many threads.
 const OPEN_FILES_MAX: usize = 32;
@@ -208,6 +210,16 @@ impl DirStore {
         }
     }
 
+    /// Writes an object's bytes into a file without a name, where there are such files.
+    fn begin_file(&self, object: &str, bytes: &[u8]) -> io::Result<Option<Written>> {
+        let (folder, name) = object.rsplit_once('/').unwrap_or(("", object));
+        match self.ensure_folder(folder).and_then(|path| self.publisher.begin(&path, name, bytes)) {
+            // Put whole, it is tried again.
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            begun => begun,
+        }
+    }
+
     /// An object's file and its length. Only a regular file is opened: a FIFO would make us wait for ever.
     fn open_object(&self, key: &ObjectKey) -> io::Result<(Arc<File>, u64)> {
         let kept = lock(&self.open_files).iter().find(|(kept, _)| kept == key).map(|(_, file)| Arc::clone(file));
@@ -287,6 +299,17 @@ impl Store for DirStore {
         }
         let object = key.to_string();
         self.put_file(&object, bytes).map_err(|e| self.error(Action::Write, &object, e))
+    }
+
+    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
+        let object = key.to_string();
+        let begun = if self.is_there() { self.begin_file(&object, bytes) } else { Ok(None) };
+        match begun.map_err(|e| self.error(Action::Write, &object, e))? {
+            Some(written) => Ok(Pending::new(move || {
+                self.publisher.finish(written).map_err(|e| self.error(Action::Write, &object, e))
+            })),
+            None => self.put(key, bytes).map(|()| Pending::done()),
+        }
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {

@@ -148,6 +148,32 @@ pub enum StoreError {
     },
 }
 
+/// A put that was begun. Unless it is finished, the object does not appear.
+pub struct Pending<'s>(Option<Box<FinishPut<'s>>>);
+
+/// The second half of a put.
+type FinishPut<'s> = dyn FnOnce() -> Result<(), StoreError> + Send + 's;
+
+impl<'s> Pending<'s> {
+    /// A put of which nothing is left to do.
+    pub const fn done() -> Self {
+        Self(None)
+    }
+
+    /// A put that `finish` makes durable and visible.
+    pub fn new(finish: impl FnOnce() -> Result<(), StoreError> + Send + 's) -> Self {
+        Self(Some(Box::new(finish)))
+    }
+
+    /// Makes the object durable and visible.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn finish(self) -> Result<(), StoreError> {
+        self.0.map_or(Ok(()), |finish| finish())
+    }
+}
+
 /// A place that keeps immutable objects.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Puts a new object. When this returns `Ok`, the object is durable, whole, and visible under its name; when it
@@ -156,6 +182,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreError::Exists`] if there is an object of that name: objects are never replaced.
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// The first half of [`Store::put`], where it can be split: takes the bytes, so that the next object can be made while
+    /// this one becomes durable. Nothing is visible before the second half.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
+        self.put(key, bytes).map(|()| Pending::done())
+    }
 
     /// Reads exactly `len` bytes from `offset`.
     ///

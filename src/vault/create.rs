@@ -2,8 +2,9 @@
 
 use crate::chunk::ChunkParams;
 use crate::id::VaultId;
+use crate::limits::VAULT_FILE_LEN_MAX;
 use crate::progress::Progress;
-use crate::seal::{KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, random};
+use crate::seal::{KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, random};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -26,21 +27,26 @@ pub struct CreateOptions {
 }
 
 impl Vault {
-    /// Puts the VAULT file again if it is missing: everything in it is known.
+    /// Puts the VAULT file again if it is missing or was damaged: everything in it is known. A damaged one is moved aside.
     ///
     /// # Errors
     /// If the store fails.
     pub fn mend_vault_file(&self, progress: &dyn Progress) -> Result<(), VaultError> {
-        match self.store().len(&ObjectKey::Vault) {
-            Err(StoreError::Missing { .. }) => {
-                let file = VaultFile { id: self.id(), features: 0 };
-                self.store().put(&ObjectKey::Vault, file.encode().as_bytes())?;
-                progress.warn("the VAULT file was missing; it has been made again");
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
+        let what = match self.store().get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
+            Err(StoreError::Missing { .. }) => "missing",
+            Err(error) => return Err(error.into()),
+            Ok(bytes) => match VaultFile::parse(&bytes) {
+                Err(VaultFileError::Damaged(_) | VaultFileError::NotAVault) => "damaged",
+                Ok(_) | Err(VaultFileError::Newer { .. }) => return Ok(()),
+            },
+        };
+        if what == "damaged" {
+            self.store().quarantine(&ObjectKey::Vault)?;
         }
+        let file = VaultFile { id: self.id(), features: 0 };
+        self.store().put(&ObjectKey::Vault, file.encode().as_bytes())?;
+        progress.warn(&format!("the VAULT file was {what}; it has been made again"));
+        Ok(())
     }
 }
 

@@ -261,7 +261,10 @@ impl Vault {
         let log = self.log();
         let mut forgotten = std::collections::HashSet::new();
         let mut pins: HashMap<ObjectName, bool> = HashMap::new();
-        for link in log.chains.links() {
+        // Of several clients' words about a pin the latest counts.
+        let mut links: Vec<_> = log.chains.links().collect();
+        links.sort_by_key(|link| (link.record.time, link.record.client, link.record.number));
+        for link in links {
             match &link.record.body {
                 RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
                 RecordBody::Pin { snapshots, pinned } => pins.extend(snapshots.iter().map(|name| (*name, *pinned))),

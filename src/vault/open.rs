@@ -74,12 +74,12 @@ impl Slots {
         Ok(slots)
     }
 
-    /// The slots, each once.
+    /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
     pub fn distinct(&self) -> Vec<SlotFile> {
         let mut seen = HashSet::new();
         self.copies
             .iter()
-            .filter(|(_, slot)| seen.insert(slot.id()))
+            .filter(|(_, slot)| seen.insert(*slot.as_bytes()))
             .map(|(_, slot)| slot.clone())
             .take(KEY_SLOTS_MAX)
             .collect()
@@ -287,7 +287,7 @@ impl Vault {
         if !(gone.is_empty() && fresh.is_empty()) {
             let txn = self.catalogue.write()?;
             Catalogue::remove_records(&txn, &gone)?;
-            Catalogue::insert_records(&txn, &fresh)?;
+            self.catalogue.insert_records(&txn, &fresh)?;
             if condemns {
                 // What was known to be stored may lie in packs that count as absent from now on.
                 bump_epoch(&txn)?;

@@ -137,12 +137,14 @@ impl ChunkSource for TreeReader<'_> {
 
     fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
         let mut first = None;
-        for place in self.reader.locate_all(id)? {
+        let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
+        for place in places {
             match self.chunk_at(id, place) {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => first = first.or(Some(error)),
             }
         }
+        self.reader.distrust();
         Err(first.unwrap_or(ReadError::Lost(*id)))
     }
 }

@@ -9,6 +9,8 @@
 
 pub mod plan;
 pub mod moves;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

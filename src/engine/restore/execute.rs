@@ -429,6 +429,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 again.push(Piece { place: *place, tried, ..piece });
                 continue;
             }
+            self.reader.distrust();
             if lost.insert(piece.file) {
                 lock(&batch.file(piece.file).state).failed.get_or_insert((what.to_string(), damage));
             }

@@ -306,7 +306,10 @@ impl<'r, 'a> Planner<'r, 'a> {
         let (mut ids, mut layout) = (IdReader::new(content), Layout::new(entry));
         let (mut rest, mut end) = (content.len, 0);
         let failed = |(what, damage)| Ok(Planned::Failed(what, damage));
-        let contradiction = || Ok(Planned::Failed("its chunks do not add up to its length".to_owned(), true));
+        let contradiction = || {
+            catalogue.distrust();
+            Ok(Planned::Failed("its chunks do not add up to its length".to_owned(), true))
+        };
         let updates = task.sparse && matches!(task.action, Action::Update { .. });
         loop {
             let id = match ids.next(&mut self.trees) {
@@ -316,8 +319,14 @@ impl<'r, 'a> Planner<'r, 'a> {
             };
             let place = match catalogue.locate(&id) {
                 Ok(Some(place)) if place.len > 0 => place,
-                Ok(_) => return failed((format!("chunk {id} is in no pack of the store"), true)),
-                Err(error) => return Err(self.run.fail(RestoreError::Catalogue(error))),
+                Ok(_) => {
+                    catalogue.distrust();
+                    return failed((format!("chunk {id} is in no pack of the store"), true));
+                }
+                Err(error) => {
+                    catalogue.distrust();
+                    return Err(self.run.fail(RestoreError::Catalogue(error)));
+                }
             };
             match rest.checked_sub(u64::from(place.len)) {
                 Some(less) => rest = less,

@@ -13,6 +13,8 @@ use std::fs::OpenOptions;
 use std::fs::TryLockError;
 use std::io;
 use std::io::ErrorKind;
+use std::io::Read;
+use std::io::Seek;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -45,6 +47,14 @@ pub(super) struct Sync {
     pub(super) folder: fn(&Path) -> io::Result<()>,
 }
 
+/// A file that has its bytes, but no name yet.
+#[derive(Debug)]
+pub(super) struct Written {
+    file: File,
+    folder: PathBuf,
+    name: String,
+}
+
 /// Makes files appear.
 #[derive(Debug)]
 pub(super) struct Publisher {
@@ -70,14 +80,47 @@ impl Publisher {
 
     /// Makes `folder/name` with these bytes, durably.
     pub(super) fn publish(&self, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.cleaned.call_once(|| self.clean());
-        let path = folder.join(name);
-        if !self.publish_anonymous(folder, &path, bytes)? {
-            self.publish_temporary(&path, bytes)?;
+        if let Some(written) = self.begin(folder, name, bytes)? {
+            return self.finish(written);
         }
+        let path = folder.join(name);
+        self.publish_temporary(&path, bytes)?;
+        self.sync_published(folder, &path)
+    }
+
+    /// Writes the bytes of `folder/name` into a file without a name, if there are such files here.
+    pub(super) fn begin(&self, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<Option<Written>> {
+        self.cleaned.call_once(|| self.clean());
+        if self.best != Way::Anonymous || self.anonymous_fails.load(Relaxed) {
+            return Ok(None);
+        }
+        let Some(mut file) = open_anonymous(folder)? else {
+            self.anonymous_fails.store(true, Relaxed);
+            return Ok(None);
+        };
+        file.write_all(bytes)?;
+        Ok(Some(Written { file, folder: folder.to_owned(), name: name.to_owned() }))
+    }
+
+    /// Makes what was written durable, and gives it its name.
+    pub(super) fn finish(&self, written: Written) -> io::Result<()> {
+        let Written { mut file, folder, name } = written;
+        let path = folder.join(&name);
+        (self.sync.file)(&file)?;
+        if link_anonymous(&file, &path)? {
+            return self.sync_published(&folder, &path);
+        }
+        self.anonymous_fails.store(true, Relaxed);
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        self.publish(&folder, &name, &bytes)
+    }
+
+    fn sync_published(&self, folder: &Path, path: &Path) -> io::Result<()> {
         (self.sync.folder)(folder).inspect_err(|_| {
             // It would be reported as not stored, and might be gone after a power cut: better gone now.
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(path);
         })
     }
 
@@ -134,25 +177,6 @@ impl Publisher {
                 let _ = fs::remove_file(&path);
             }
         }
-    }
-
-    /// Returns whether it was possible. An error means that it was, and failed.
-    fn publish_anonymous(&self, folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
-        if self.best != Way::Anonymous || self.anonymous_fails.load(Relaxed) {
-            return Ok(false);
-        }
-        let linked = match open_anonymous(folder)? {
-            None => false,
-            Some(mut file) => {
-                file.write_all(bytes)?;
-                (self.sync.file)(&file)?;
-                link_anonymous(&file, path)?
-            }
-        };
-        if !linked {
-            self.anonymous_fails.store(true, Relaxed);
-        }
-        Ok(linked)
     }
 
     fn publish_temporary(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -356,7 +380,7 @@ fn open_anonymous(folder: &Path) -> io::Result<Option<File>> {
     use rustix::fs::Mode;
     use rustix::fs::OFlags;
     use rustix::io::Errno;
-    match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR) {
+    match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR) {
         Ok(fd) => Ok(Some(fd.into())),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => Ok(None),
         Err(e) => Err(e.into()),
