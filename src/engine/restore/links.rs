@@ -178,7 +178,9 @@ impl Links {
             group.push(Row { hash: hash(&path), group: state.groups.len() as u32, met: Met::No });
         }
         state.add(&mut group, there);
-        state.members.sort_unstable_by_key(|row| row.hash);
+        state.members.sort_unstable_by_key(|row| (row.hash, row.group));
+        // A path belongs to one group only, whatever the list says.
+        state.members.dedup_by_key(|row| row.hash);
         Ok(Self(Mutex::new(state)))
     }
 

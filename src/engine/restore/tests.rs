@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ use crate::store::mem::MemStore;
 use crate::store::{Delivery, Kind, ObjectKey, Store};
 use crate::tree::{FileKind, Time};
 use crate::vault::{CreateOptions, Identity, OpenOptions, SnapshotInfo};
+
+mod hostile;
 
 /// A vault in memory with small chunks, and scratch folders.
 struct Fixture {
