@@ -114,7 +114,9 @@ pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
     let needed: u64 = packs.iter().map(PackUse::used).sum();
     let allowed = part_of(needed, max_unused);
     let mut unused: u64 = partly.iter().map(|pack| pack.unused()).sum();
-    partly.sort_by_key(|pack| (std::cmp::Reverse(pack.unused() * 1_000_000 / pack.len.max(1)), pack.number));
+    // The largest unused part first.
+    let part = |a: &PackUse, b: &PackUse| u128::from(a.unused()) * u128::from(b.len);
+    partly.sort_by(|a, b| part(b, a).cmp(&part(a, b)).then(a.number.cmp(&b.number)));
     let mut chosen: HashSet<u32> = HashSet::new();
     for pack in &partly {
         if unused <= allowed || pack.unused() == 0 {

@@ -309,16 +309,15 @@ impl Sim {
     }
 
     fn prune(self: &Arc<Self>, client: usize) {
-        let keep = 1 + self.roll(2);
-        self.keep(client, keep);
+        let (keep, max_unused) = (1 + self.roll(2), if self.roll(2) == 0 { 0.0 } else { 0.3 });
+        self.keep(client, keep, max_unused);
     }
 
     /// Keeps the last so many of each client.
-    fn keep(self: &Arc<Self>, client: usize, keep: u64) {
+    fn keep(self: &Arc<Self>, client: usize, keep: u64, max_unused: f64) {
         let Some(vault) = self.open(client) else { return };
         let rules = Rules { last: Some(keep), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let max_unused = if self.roll(2) == 0 { 0.0 } else { 0.3 };
         let options =
             CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
         if let Ok(report) = prune(&vault, &decisions, &options, &Silent::default()) {
@@ -468,7 +467,7 @@ fn a_record_overtakes_the_one_before(weakness: Weakness) -> Counts {
     }
     set_source(&sim, 0, &[2]);
     sim.take(0);
-    sim.keep(0, 1);
+    sim.keep(0, 1, 0.0);
     let condemning = sim.world.travelling();
     assert!(condemning > 0);
     set_source(&sim, 1, &[1, 3]);
@@ -480,7 +479,7 @@ fn a_record_overtakes_the_one_before(weakness: Weakness) -> Counts {
     while sim.world.travelling() > relying {
         sim.world.deliver(sim.world.travelling() as u64 - 1);
     }
-    sim.keep(0, 9);
+    sim.keep(0, 9, 0.0);
     let counts = sim.finish();
     WEAKENED.store(Weakness::None as u8, Relaxed);
     counts
@@ -504,7 +503,7 @@ fn a_new_client_is_not_known_yet(weakness: Weakness) -> Counts {
     sim.take(1);
     set_source(&sim, 0, &[5]);
     sim.take(0);
-    sim.keep(0, 1);
+    sim.keep(0, 1, 0.0);
     assert!(lock(&sim.state).counts.deleted > 0);
     let counts = sim.finish();
     WEAKENED.store(Weakness::None as u8, Relaxed);
