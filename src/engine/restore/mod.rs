@@ -243,6 +243,8 @@ pub fn restore(
 ) -> Result<RestoreReport, RestoreError> {
     let info = vault.snapshot(&options.snapshot).ok_or(RestoreError::NoSuchSnapshot { id: options.snapshot })?;
     let run = Run::new(vault, options, progress, Selection::new(options)?);
+    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    let _session = vault.begin_session().ok();
     let unreadable = |source| {
         run::fatal(source).unwrap_or_else(|source| RestoreError::Read { path: "the snapshot".to_owned(), source })
     };
