@@ -4,10 +4,10 @@
 //! chunks in windows of bounded size. A window is then executed while the next one is planned: its chunks are sorted by
 //! segment, each segment is opened once, and every chunk is written to all its places.
 //!
-//! [`select`] what is restored · [`run`] what all parts share, and what is counted · [`folder`] folders and their
-//! handles · [`task`] files and the pieces of their content · [`place`] where it all goes · [`plan`] from trees to
-//! windows · [`special`] what is neither file nor folder · [`execute`] from windows to files · [`compare`] what is there
-//! already, and reading back · [`links`] hard links.
+//! `select` what is restored · `run` what all parts share, and what is counted · `folder` folders and their
+//! handles · `task` files and the pieces of their content · `place` where it all goes · `plan` from trees to
+//! windows · `special` what is neither file nor folder · `execute` from windows to files · `compare` what is there
+//! already, and reading back · `links` hard links.
 
 mod select;
 mod run;
