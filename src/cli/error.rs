@@ -216,7 +216,7 @@ impl From<RestoreError> for Failure {
             RestoreError::Store(error) => error.into(),
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
-            RestoreError::Read { .. } => failure,
+            RestoreError::Read { .. } | RestoreError::Target { .. } => failure,
             RestoreError::NoSuchSnapshot { .. }
             | RestoreError::NoSuchPath { .. }
             | RestoreError::NothingSelected { .. } => failure.hint(LOOK),
@@ -225,7 +225,6 @@ impl From<RestoreError> for Failure {
                 "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|never",
             ),
             RestoreError::Pattern { .. } => failure.exit(Exit::Usage),
-            RestoreError::Target { .. } => failure,
         }
     }
 }

@@ -318,6 +318,8 @@ pub fn cat(
         return Err(BrowseError::NotAFile { path: Shown(path).to_string() });
     };
     let failed = |error: ReadError| BrowseError::read(path, error);
+    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    let _session = vault.begin_session().ok();
     let mut layout = Layout::new(&entry);
     let mut chunks = StreamReader::new(content);
     let mut written = 0;

@@ -152,10 +152,10 @@ mod tests {
         entry.content = Some(Stream::EMPTY);
         entry.holes = holes.map(|pairs| {
             let mut bytes = Vec::new();
-            pairs.iter().for_each(|(distance, len)| {
+            for (distance, len) in pairs {
                 varint::put(&mut bytes, *distance);
                 varint::put(&mut bytes, *len);
-            });
+            }
             Holes::Inline(bytes)
         });
         let mut layout = Layout::new(&entry);

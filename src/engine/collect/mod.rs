@@ -1,7 +1,7 @@
 //! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
 //! packs, and delete them once every client has acknowledged that.
 //!
-//! [`plan`] what is worth doing, pure · [`moves`] copying.
+//! `plan` what is worth doing, pure · `moves` copying.
 //!
 //! The catalogue is only a cache, so nothing is deleted on its word: it says what is worth doing, and then the footers of the
 //! packs themselves say which chunks are in them. Whatever a snapshot needs of a pack must lie in another one that stays,

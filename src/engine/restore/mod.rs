@@ -4,10 +4,10 @@
 //! chunks in windows of bounded size. A window is then executed while the next one is planned: its chunks are sorted by
 //! segment, each segment is opened once, and every chunk is written to all its places.
 //!
-//! [`select`] what is restored · [`run`] what all parts share, and what is counted · [`folder`] folders and their
-//! handles · [`task`] files and the pieces of their content · [`place`] where it all goes · [`plan`] from trees to
-//! windows · [`special`] what is neither file nor folder · [`execute`] from windows to files · [`compare`] what is there
-//! already, and reading back · [`links`] hard links.
+//! `select` what is restored · `run` what all parts share, and what is counted · `folder` folders and their
+//! handles · `task` files and the pieces of their content · `place` where it all goes · `plan` from trees to
+//! windows · `special` what is neither file nor folder · `execute` from windows to files · `compare` what is there
+//! already, and reading back · `links` hard links.
 
 mod select;
 mod run;
@@ -243,6 +243,8 @@ pub fn restore(
 ) -> Result<RestoreReport, RestoreError> {
     let info = vault.snapshot(&options.snapshot).ok_or(RestoreError::NoSuchSnapshot { id: options.snapshot })?;
     let run = Run::new(vault, options, progress, Selection::new(options)?);
+    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    let _session = vault.begin_session().ok();
     let unreadable = |source| {
         run::fatal(source).unwrap_or_else(|source| RestoreError::Read { path: "the snapshot".to_owned(), source })
     };

@@ -217,7 +217,7 @@ fn a_tree_comes_back_as_it_was() {
     for verify in [false, true] {
         for threads in [1, 3] {
             let target = Target::Folder(fixture.path(&format!("target-{verify}-{threads}")));
-            let report = fixture.restore(&RestoreOptions { verify, threads, target, ..fixture.options(&info) });
+            let report = fixture.restore(&RestoreOptions { target, verify, threads, ..fixture.options(&info) });
             fixture.check_equal("source", &format!("target-{verify}-{threads}/source"));
             assert_eq!((report.files, report.folders), (info.body.files, info.body.folders));
             assert_eq!(report.bytes, info.body.bytes);

@@ -1,0 +1,19 @@
+//! The VAULT file: any text; and texts whose last line fits, so that what comes before it is read.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vault::id::Digest;
+use vault::seal::VaultFile;
+
+fuzz_target!(|bytes: &[u8]| {
+    let signed = |body: &[u8]| {
+        let hash = Digest::new(*blake3::hash(body).as_bytes());
+        [body, format!("blake3 {hash}\n").as_bytes()].concat()
+    };
+    let _ = VaultFile::parse(bytes);
+    let _ = VaultFile::parse(&signed(bytes));
+    let begun = [b"vault archive, format 1\nid ", bytes].concat();
+    if let Ok(file) = VaultFile::parse(&signed(&begun)) {
+        assert_eq!(VaultFile::parse(file.encode().as_bytes()), Ok(file));
+    }
+});
