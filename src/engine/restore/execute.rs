@@ -11,9 +11,9 @@ use crate::engine::restore::RestoreError;
 use crate::engine::restore::compare;
 use crate::engine::restore::links::Links;
 use crate::engine::restore::run::{Halt, Run, fatal, lock};
-use crate::engine::restore::special::{put_in_place, temporary_name};
+use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
-use crate::fs::TargetFile;
+use crate::fs::{Stat, TargetFile};
 use crate::pack::segment::Segment;
 use crate::pack::{PackError, PackReader};
 use crate::seal::Decompressor;
@@ -250,7 +250,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         let dir = self.run.handles.open(&task.folder)?;
         let file = if state.begun {
             let file = dir.open_existing(state.temporary.as_deref().unwrap_or(&task.name))?;
-            same_file(&file, state.identity)?;
+            same_file(&file.stat()?, state.identity)?;
             file
         } else {
             let file = match task.action {
@@ -261,11 +261,24 @@ impl<'r, 'a> Executor<'r, 'a> {
                     state.temporary = Some(name);
                     file
                 }
-                Action::Update { identity, .. } => {
-                    let file = dir.open_existing(&task.name)?;
-                    same_file(&file, Some(identity))?;
-                    file
-                }
+                Action::Update { identity, .. } => match dir.open_existing(&task.name) {
+                    Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                        // A running program cannot be changed; a changed copy can take its place.
+                        let from = dir.as_source().open_file(&task.name)?;
+                        same_file(&from.stat()?, Some(identity))?;
+                        let name = temporary_name()?;
+                        let file = dir.create_file(&name)?;
+                        state.temporary = Some(name);
+                        state.begun = true;
+                        copy_content(&from, &file)?;
+                        file
+                    }
+                    opened => {
+                        let file = opened?;
+                        same_file(&file.stat()?, Some(identity))?;
+                        file
+                    }
+                },
             };
             state.begun = true;
             file
@@ -402,17 +415,17 @@ impl<'r, 'a> Executor<'r, 'a> {
             };
         }
         let name = match (&task.action, state.temporary.take()) {
-            (Action::Update { .. }, _) => return Some("what was there has been overwritten in part"),
             (_, Some(name)) => name.into(),
             (Action::Create, None) => task.name.clone(),
+            (Action::Update { .. }, None) => return Some("what was there has been overwritten in part"),
             // It has taken its place already; only what belongs to it could not be set.
             (Action::Replace, None) => return None,
         };
         let removed = self.run.handles.open(&task.folder).and_then(|dir| dir.remove_file(&name));
         match (removed, task.action) {
             (Err(_), _) => Some("what was written of it could not be removed"),
-            (Ok(()), Action::Replace) => Some("what was there is left as it is"),
-            (Ok(()), _) => None,
+            (Ok(()), Action::Create) => None,
+            (Ok(()), _) => Some("what was there is left as it is"),
         }
     }
 
@@ -519,11 +532,11 @@ fn add_run(runs: &mut Vec<(u64, Range<usize>)>, at: u64, range: Range<usize>) {
 }
 
 /// Refuses a file that is another one than that of before.
-fn same_file(file: &TargetFile, expected: Option<Identity>) -> io::Result<()> {
-    let Some(expected) = expected else { return Ok(()) };
-    if Identity::of(&file.stat()?) == expected {
-        Ok(())
-    } else {
-        Err(io::Error::other("someone put another file in its place meanwhile"))
+fn same_file(stat: &Stat, expected: Option<Identity>) -> io::Result<()> {
+    match expected {
+        Some(expected) if Identity::of(stat) != expected => {
+            Err(io::Error::other("someone put another file in its place meanwhile"))
+        }
+        _ => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::restore::execute::FinishError;
 use crate::engine::restore::place::Places;
 use crate::engine::restore::run::{Halt, Run, lock};
 use crate::engine::restore::select::Picked;
-use crate::engine::restore::special::{put_in_place, temporary_name};
+use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::Identity;
 use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
 use crate::limits::ENTRY_LEN_MAX;
@@ -429,16 +429,7 @@ fn copy(
 ) -> io::Result<()> {
     let source = from.as_source().open_file(from_name)?;
     let file = dir.create_file(name)?;
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    loop {
-        let len = source.read_full_at(&mut buffer, at)?;
-        if len == 0 {
-            break;
-        }
-        file.write_at(&buffer[..len], at)?;
-        at += len as u64;
-    }
+    copy_content(&source, &file)?;
     let xattrs = source.xattrs()?;
     let owner = Owner { uid: stat.uid, gid: stat.gid, ..Owner::default() };
     let options = MetaOptions { numeric: true, ..run.meta };

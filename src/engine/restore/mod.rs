@@ -20,7 +20,7 @@ mod execute;
 mod compare;
 mod links;
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::path::{Path, PathBuf};

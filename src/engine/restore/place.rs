@@ -143,7 +143,7 @@ impl Places {
             let selected = place.own.is_some() && run.selection.pick_path(&place.path, true) == Picked::Yes;
             let attributes =
                 place.own.clone().map(|mut entry| Attributes::take(&mut entry, &mut Arc::new(Owner::default())));
-            if let Some(handle) = handle.as_ref().filter(|_| !fresh && attributes.is_some() && !run.options.dry_run) {
+            if let Some(handle) = handle.as_ref().filter(|_| !fresh && selected && changes(run)) {
                 handle.unlock().map_err(failed)?;
             }
             let folder = Folder::base(&place.path, handle, fresh, attributes, selected);
@@ -151,6 +151,11 @@ impl Places {
         }
         Ok(())
     }
+}
+
+/// Whether what is there already may be changed.
+fn changes(run: &Run<'_>) -> bool {
+    !run.options.dry_run && run.options.overwrite != Overwrite::Never
 }
 
 /// A snapshot has no more roots than this; each is kept in memory here.

@@ -222,7 +222,10 @@ impl<'r, 'a> Planner<'r, 'a> {
         let there = match self.run.decide(&folder, &entry.name, path)? {
             Decision::Free => None,
             Decision::Over(stat) => Some(stat),
-            Decision::Done => return Ok(()),
+            Decision::Done => {
+                self.run.progress.counters().add(1, entry.size);
+                return Ok(());
+            }
         };
         let group = match self.links.meet(path) {
             Member::None => None,
@@ -289,6 +292,7 @@ impl<'r, 'a> Planner<'r, 'a> {
             self.window.pieces.truncate(pieces);
             self.window.holes.truncate(holes);
             self.run.problem(task.path(), what, damage);
+            self.run.progress.counters().add(1, entry.size);
             self.run.folder_done(&task.folder)?;
         } else {
             let count = self.window.pieces.len() - pieces + self.window.holes.len() - holes;

@@ -9,10 +9,13 @@ use crate::engine::restore::folder::Folder;
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::task::{Attributes, Identity};
-use crate::fs::{Stat, TargetDir, is_expected};
+use crate::fs::{Problem, SourceFile, Stat, TargetDir, TargetFile, is_expected};
 use crate::path::join;
 use crate::seal::random;
 use crate::tree::{Entry, FileKind};
+
+/// Bytes that are copied at a time.
+const COPIED_AT_ONCE: usize = 256 << 10;
 
 /// What becomes of something that is to be restored.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ impl Run<'_> {
         }
     }
 
+    /// See [`Run::decide`]; the inner error says what stands in the way.
     fn try_decide(&self, folder: &Arc<Folder>, name: &[u8]) -> io::Result<Result<Decision, &'static str>> {
         let dir = self.handles.open(folder)?;
         let Some(stat) = dir.stat_at(name)? else { return Ok(Ok(Decision::Free)) };
@@ -58,7 +62,6 @@ impl Run<'_> {
             Overwrite::Refuse => return Ok(Err("something of this name is there already")),
             Overwrite::Never => {
                 self.tally.files_kept.fetch_add(1, Relaxed);
-                self.progress.counters().add(1, 0);
                 return Ok(Ok(Decision::Done));
             }
             Overwrite::Always | Overwrite::IfChanged => {}
@@ -119,7 +122,7 @@ impl Run<'_> {
         entry: &Entry,
         attributes: &Attributes,
         there: Option<&Stat>,
-    ) -> io::Result<(Identity, Vec<crate::fs::Problem>)> {
+    ) -> io::Result<(Identity, Vec<Problem>)> {
         let dir = self.handles.open(folder)?;
         let meta = attributes.meta(entry.kind, self);
         let name = entry.name.as_slice();
@@ -194,6 +197,20 @@ pub(super) fn put_in_place(dir: &TargetDir, temporary: &[u8], name: &[u8]) -> io
             dir.rename(temporary, name)
         }
         result => result,
+    }
+}
+
+/// Copies the content of a file.
+pub(super) fn copy_content(from: &SourceFile, to: &TargetFile) -> io::Result<()> {
+    let mut buffer = vec![0; COPIED_AT_ONCE];
+    let mut at = 0;
+    loop {
+        let len = from.read_full_at(&mut buffer, at)?;
+        if len == 0 {
+            return Ok(());
+        }
+        to.write_at(&buffer[..len], at)?;
+        at += len as u64;
     }
 }
 

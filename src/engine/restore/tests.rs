@@ -742,3 +742,22 @@ fn a_deep_tree_comes_back() {
         top.remove_tree(name.as_bytes()).unwrap();
     }
 }
+
+#[test]
+fn a_program_that_runs_is_replaced() {
+    let Some(program) = ["/bin/sleep", "/usr/bin/sleep"].iter().find(|path| Path::new(path).is_file()) else { return };
+    let fixture = Fixture::new();
+    fixture.write("program", &fs::read(program).unwrap());
+    fs::set_permissions(fixture.path("source/program"), fs::Permissions::from_mode(0o755)).unwrap();
+    let info = fixture.snapshot();
+    let options = RestoreOptions { overwrite: Overwrite::IfChanged, ..fixture.options(&info) };
+    fixture.restore(&options);
+    let target = fixture.path("target/source/program");
+    File::options().append(true).open(&target).unwrap().set_len(1 << 20).unwrap();
+    let mut running = std::process::Command::new(&target).arg("60").spawn().unwrap();
+    let report = restore(&fixture.vault, &options, &Silent::default());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(report.unwrap().problem_count, 0);
+    fixture.check_equal("source", "target/source");
+}
