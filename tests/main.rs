@@ -13,3 +13,5 @@ mod crash;
 mod histories;
 #[cfg(unix)]
 mod sources;
+#[cfg(unix)]
+mod kills;
