@@ -98,7 +98,7 @@ fn fixture() -> Fixture {
     }
     drop(vault);
     let clean = world.store.snapshot();
-    let fixture = Fixture { clean, objects, bodies, padding, world };
+    let fixture = Fixture { world, clean, objects, bodies, padding };
     let (noticed, vault) = judge(&fixture, &fixture.world.store, &[], &fixture.world.folder.path().join("fresh"));
     assert_eq!(noticed, Noticed::Never, "a vault that is whole is not complained of");
     assert_eq!(vault.unwrap().snapshots().len(), 3);

@@ -55,7 +55,13 @@ fn while_disturbed(
     let vault = world.open();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| (0..).take_while(|_| !stop.load(Relaxed)).for_each(&disturb));
+        scope.spawn(|| {
+            let mut round = 0;
+            while !stop.load(Relaxed) {
+                disturb(round);
+                round += 1;
+            }
+        });
         let _stop = Stop(&stop);
         for _ in 0..snapshots {
             check(&vault, take(&vault, &world.source()).unwrap());
@@ -281,8 +287,8 @@ fn what_may_not_be_read_is_listed_and_the_exit_code_says_so() {
     fs::write(source.join("closed folder/file"), "x").unwrap();
     write(&source.join("closed"), 1, 100);
     write(&source.join("open"), 2, 100);
-    fs::set_permissions(source.join("closed"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(source.join("closed folder"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(source.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(source.join("closed folder"), fs::Permissions::from_mode(0o000)).unwrap();
     let user = rustix::process::geteuid().is_root().then_some(65534);
     if user.is_some() && Command::new("setpriv").arg("--version").output().is_err() {
         return;
@@ -304,7 +310,7 @@ fn what_may_not_be_read_is_listed_and_the_exit_code_says_so() {
     assert!(listed.contains("open") && !listed.contains("closed\n"), "{listed}");
     fs::set_permissions(source.join("closed folder"), fs::Permissions::from_mode(0o700)).unwrap();
     // A root that may not be read is an error, not an empty snapshot.
-    fs::set_permissions(&source, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o000)).unwrap();
     let refused = run(&["snapshot", path]);
     assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
     fs::set_permissions(&source, fs::Permissions::from_mode(0o700)).unwrap();

@@ -32,7 +32,9 @@ pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     if seed % 2 == 1 {
-        out.iter_mut().for_each(|byte| *byte = b"etaoin shrdlu\n"[usize::from(*byte) % 14]);
+        for byte in &mut out {
+            *byte = b"etaoin shrdlu\n"[usize::from(*byte) % 14];
+        }
     }
     out
 }
