@@ -130,7 +130,9 @@ fn sealed_segments(keys: &Keys, sealer: &vault::seal::ObjectSealer, data: &[u8])
         let mut body = vec![method as u8];
         vault::varint::put(&mut body, segment.len() as u64);
         vault::varint::put(&mut body, chunks.len() as u64);
-        chunks.iter().for_each(|chunk| vault::varint::put(&mut body, chunk.len() as u64));
+        for chunk in &chunks {
+            vault::varint::put(&mut body, chunk.len() as u64);
+        }
         body.extend_from_slice(&payload);
         let mut sealed = Vec::new();
         sealer.seal_segment(number, &[], &body, &mut sealed).unwrap();
@@ -150,13 +152,17 @@ fn entries(criterion: &mut Criterion) {
         })
         .collect();
     let mut encoded = Vec::new();
-    entries.iter().for_each(|entry| encode_entry(entry, &mut encoded).unwrap());
+    for entry in &entries {
+        encode_entry(entry, &mut encoded).unwrap();
+    }
     let mut group = criterion.benchmark_group("entries");
     group.throughput(Throughput::Elements(entries.len() as u64));
     group.bench_function("encode", |bencher| {
         bencher.iter(|| {
             let mut out = Vec::with_capacity(encoded.len());
-            entries.iter().for_each(|entry| encode_entry(black_box(entry), &mut out).unwrap());
+            for entry in &entries {
+                encode_entry(black_box(entry), &mut out).unwrap();
+            }
             out
         });
     });

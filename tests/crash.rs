@@ -17,7 +17,9 @@ use vault::vault::{ReadError, Vault, VaultError};
 
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{Size, bytes, plant, write};
-use crate::support::{World, campaign, check_all, copy_folder, create_vault, open_vault, scratch, small_chunks, take};
+use crate::support::{
+    World, campaign, check_all, copies, copy_folder, create_vault, open_vault, scratch, small_chunks, take,
+};
 
 /// A vault with a snapshot, and a source that has changed since.
 struct Fixture {
@@ -110,14 +112,6 @@ fn run(store: &Arc<FaultyStore<MemStore>>, state: &Path, source: &Path) -> Resul
     let report = take(&vault, source)?;
     assert!(report.skipped.is_empty(), "the store's trouble was taken for the source's: {:?}", report.skipped);
     Ok(())
-}
-
-/// How many chunks lie in more than one place.
-fn copies(vault: &Vault) -> u64 {
-    let reader = vault.catalogue().reader().unwrap();
-    let mut places = 0;
-    reader.for_each_chunk(|_, _| places += 1).unwrap();
-    places - reader.chunk_count().unwrap()
 }
 
 /// The store's error inside, if it is one.

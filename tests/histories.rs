@@ -204,7 +204,7 @@ impl History {
     fn free(&self, at: u16) -> PathBuf {
         let folder = self.folder(at);
         let base = ["a", "file.txt", "b.o", "\u{e9}", " ", "x\ny", "Z"][usize::from(at / 7) % 7];
-        (0..u32::MAX)
+        (0_u16..1000)
             .map(|number| folder.join(format!("{base}{number}")))
             .find(|path| fs::symlink_metadata(path).is_err())
             .unwrap()
@@ -318,7 +318,7 @@ impl History {
             }
             Step::OtherSource => {
                 let vault = self.world.open();
-                self.take(&vault, |options| options.source = String::from("other"));
+                self.take(&vault, |options| "other".clone_into(&mut options.source));
             }
             Step::ReadAll => {
                 let vault = self.world.open();

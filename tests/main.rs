@@ -15,3 +15,5 @@ mod histories;
 mod sources;
 #[cfg(unix)]
 mod collect;
+#[cfg(unix)]
+mod kills;

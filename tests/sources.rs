@@ -55,7 +55,13 @@ fn while_disturbed(
     let vault = world.open();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| (0..u64::MAX).take_while(|_| !stop.load(Relaxed)).for_each(&disturb));
+        scope.spawn(|| {
+            let mut round = 0;
+            while !stop.load(Relaxed) {
+                disturb(round);
+                round += 1;
+            }
+        });
         let _stop = Stop(&stop);
         for _ in 0..snapshots {
             check(&vault, take(&vault, &world.source()).unwrap());
