@@ -116,15 +116,15 @@ pub struct CollectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  vault prune --keep 5 --dry-run                       what would happen, and then
-  vault prune --keep 5                                 the last five of each source stay
+  vault prune --keep 5 --dry-run     what would happen, and then
+  vault prune --keep 5               the last five of each source stay
   vault prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12
   vault prune --keep-within 30d --keep-tag important
 
-The rules count for each source and machine apart; a snapshot stays if any rule keeps it. Pinned
-ones always stay (vault pin). The last snapshot of a source goes only with --keep 0. Snapshots can
-be taken while this runs; the order of snapshots is that in which they were stored, whatever the
-clock said.")]
+The rules count for each source and machine apart; a snapshot stays if any rule
+keeps it. Pinned ones always stay (vault pin). The last snapshot of a source
+goes only with --keep 0. Snapshots can be taken while this runs; the order of
+snapshots is that in which they were stored, whatever the clock said.")]
 pub struct PruneArgs {
     /// What to keep.
     #[command(flatten)]
@@ -150,7 +150,8 @@ Examples:
   vault forget 1f2e3d4c
   vault forget 2026-11-20 latest~3
 
-The space is given back by the next vault prune. Pinned snapshots are not forgotten.")]
+The space is given back by the next vault prune. Pinned snapshots are not
+forgotten.")]
 pub struct ForgetArgs {
     /// The snapshots
     #[arg(value_name = "SNAPSHOT", required = true)]
@@ -195,8 +196,8 @@ pub enum ClientCommand {
 Example:
   vault client retire 5a6b7c8d
 
-Its snapshots stay. If it does come back, it goes on as a new client; only a snapshot that it was
-just taking when it was retired could be hurt.")]
+Its snapshots stay. If it does come back, it goes on as a new client; only a
+snapshot that it was just taking when it was retired could be hurt.")]
     Retire {
         /// The id of the client, or the start of it, from `vault client list`
         #[arg(required = true)]
