@@ -52,6 +52,8 @@ struct Bounds {
 /// What a process is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
+    /// A snapshot: it has looked at the store, and no other work of the client knows of it.
+    Unknown,
     /// A snapshot: it is not known yet whether the packs that it counted on are still there.
     Take,
     /// A snapshot: they were, when that was looked up.
@@ -100,6 +102,7 @@ struct State {
 enum Step {
     Join(u16),
     Begin(u16),
+    BecomeKnown,
     Put,
     LookAgain(u16),
     Publish,
@@ -176,7 +179,8 @@ impl State {
     fn seen(&self, client: usize, own: Option<&Session>, weakness: Weakness) -> Seen {
         let mut seen = self.knowledge(client, weakness).all_complete();
         let sessions = [&self.taking[client], &self.pruning[client]].into_iter().flatten();
-        for session in sessions.filter(|session| own != Some(*session) && weakness != Weakness::NoSessions) {
+        let known = sessions.filter(|session| session.stage != Stage::Unknown && weakness != Weakness::NoSessions);
+        for session in known.filter(|session| own != Some(*session)) {
             for (number, theirs) in seen.iter_mut().zip(session.seen) {
                 *number = theirs.min(*number);
             }
@@ -361,6 +365,7 @@ impl Bounds {
     fn take(&self, state: &mut State, client: usize, step: Step) -> Option<()> {
         let mut session = state.taking[client]?;
         match (step, session.stage) {
+            (Step::BecomeKnown, Stage::Unknown) => session.stage = Stage::Take,
             (Step::Put, Stage::Take) if session.counted == 0 => {
                 session.put = self.new_pack(state, client)?;
                 session.counted = session.put;
@@ -431,6 +436,7 @@ impl Model for Bounds {
                 None => {}
                 Some(session) => {
                     match session.stage {
+                        Stage::Unknown => push(Step::BecomeKnown),
                         Stage::Publish => push(Step::Publish),
                         _ if session.counted == 0 => push(Step::Put),
                         _ => looks().for_each(|which| push(Step::LookAgain(which))),
@@ -482,10 +488,10 @@ impl Model for Bounds {
                 state.arrive(client, which);
                 let counted = state.views[client].packs & !self.unusable(&state, client);
                 let seen = state.knowledge(client, self.weakness).all_complete();
-                let stage = Stage::Take;
+                let stage = if self.weakness == Weakness::LateSessions { Stage::Unknown } else { Stage::Take };
                 state.taking[client] = Some(Session { seen, stage, counted, put: 0, marked: 0, given_up: 0 });
             }
-            Step::Put | Step::Publish => self.take(&mut state, client, step)?,
+            Step::BecomeKnown | Step::Put | Step::Publish => self.take(&mut state, client, step)?,
             Step::LookAgain(_) => {
                 self.take(&mut state, client, step)?;
                 if self.synced {
@@ -618,6 +624,7 @@ fn nothing_is_lost_in_any_order_of_events() {
         Bounds { moves: true, ..small() },
         Bounds { forgets: true, crashes: false, records: [2, 3, 3], ..small() },
         Bounds { acknowledges: [true, false, false], ..joining() },
+        Bounds { prunes: [true, false, true], takes: [true, false, false], records: [3, 2, 3], ..bounds(false) },
     ]
     .map(check)
     .to_vec();
@@ -645,10 +652,12 @@ fn nothing_is_lost_in_any_order_of_events() {
 
 #[test]
 fn without_any_one_of_the_rules_data_is_lost() {
-    use Weakness::{Gaps, NoClaims, NoJoining, NoSecondLook, NoSeen, NoSessions, TimeWindow};
-    for weakness in [TimeWindow, Gaps, NoSeen, NoSessions, NoSecondLook] {
+    use Weakness::{Gaps, LateSessions, NoAnswer, NoClaims, NoJoining, NoSecondLook, NoSeen, NoSessions, TimeWindow};
+    for weakness in [TimeWindow, Gaps, NoSeen, NoSessions, LateSessions, NoSecondLook] {
         check_loses(Bounds { weakness, ..small() });
     }
+    let two_prune = Bounds { prunes: [true, false, true], takes: [true, false, false], ..bounds(false) };
+    check_loses(Bounds { weakness: NoAnswer, ..two_prune });
     for weakness in [NoJoining, NoClaims] {
         check_loses(Bounds { weakness, acknowledges: [true, false, false], ..joining() });
     }

@@ -28,6 +28,10 @@ pub enum Weakness {
     NoSeen,
     /// A record acknowledges what its writer has seen, whatever other work of the same client began earlier.
     NoSessions,
+    /// Work is known to the other work of the same client only some time after it has looked at the store.
+    LateSessions,
+    /// Who condemns is taken to have no other work under way.
+    NoAnswer,
     /// A client that has just joined relies on everything at once.
     NoJoining,
     /// What no record claims is condemned like everything else.
@@ -170,13 +174,21 @@ impl Knowledge<'_> {
             if client == me {
                 mine[condemner] >= number
             } else if client == condemner {
-                true
+                self.has_heard_back(condemner, number)
             } else if self.weakness == Weakness::NoSeen {
                 self.complete(client) > condemning.seen[client]
             } else {
                 self.acknowledged(client, condemner) >= number
             }
         })
+    }
+
+    /// Whether a client has acknowledged a record of another one that acknowledges its record `number`.
+    fn has_heard_back(self, client: usize, number: u8) -> bool {
+        let answers = |(by, answer, record): (usize, u8, Record)| {
+            by != client && record.seen[client] >= number && self.acknowledged(client, by) >= answer
+        };
+        self.weakness == Weakness::NoAnswer || self.links().any(answers)
     }
 
     /// The condemned packs that `me` may delete if no snapshot needs them.
