@@ -29,6 +29,8 @@ pub enum Weakness {
     NoJoining = 3,
     /// Who condemns is taken to have no other work under way.
     NoAnswer = 4,
+    /// What is condemned is deleted a day later, whatever was acknowledged.
+    TimeWindow = 5,
 }
 
 /// The weakness of all tests that run.
@@ -71,6 +73,9 @@ pub struct Acknowledgements {
     given_up: BTreeSet<ClientId>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
+    /// When each record was written; for a rule that must not be.
+    #[cfg(test)]
+    times: BTreeMap<(ClientId, u64), i64>,
 }
 
 impl Acknowledgements {
@@ -80,6 +85,8 @@ impl Acknowledgements {
         acks.retired = chains.retired();
         for link in chains.links() {
             let record = &link.record;
+            #[cfg(test)]
+            acks.times.insert((record.client, record.number), record.time.secs);
             let complete = acks.complete.get(&record.client).copied().unwrap_or(0);
             #[cfg(test)]
             let complete = if is_weak(Weakness::Gaps) { u64::MAX } else { complete };
@@ -162,6 +169,13 @@ impl Acknowledgements {
         #[cfg(test)]
         if is_weak(Weakness::NoAcknowledgement) {
             return BTreeSet::new();
+        }
+        #[cfg(test)]
+        if is_weak(Weakness::TimeWindow) {
+            let (then, now) = (self.times.get(&(*condemner, number)), self.times.values().max());
+            if then.zip(now).is_some_and(|(then, now)| now - then > 24 * 3600) {
+                return BTreeSet::new();
+            }
         }
         let mut obstacles = self.obstacles();
         for client in self.active() {

@@ -642,8 +642,6 @@ fn nothing_is_lost_in_any_order_of_events() {
             Bounds { prunes: [true, false, true], moves: true, records: [2, 2, 2], crashes: false, ..small() },
             joining(),
             Bounds { moves: true, ..joining() },
-            Bounds { takes: [true, true, false], crashes: false, ..joining() },
-            Bounds { records: [2, 3, 2], crashes: false, ..joining() },
         ];
         states.extend(larger.map(check));
     }
