@@ -3,6 +3,7 @@
 
 pub mod model;
 pub mod source;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -51,9 +51,12 @@ fn campaign(delivery: Delivery, weakness: Weakness, count: u64) -> Counts {
     let (mut all, mut done) = (Counts::default(), 0);
     for seed in first..first + count {
         let counts = with(weakness, || {
-            let short = if delivery == Delivery::Direct { 12 } else { 24 };
+            let short = if delivery == Delivery::Direct { 8 } else { 20 };
             let steps = if weakness != Weakness::None || seed % 20 == 0 { 90 } else { short + seed as usize % 21 };
             let sim = Sim::new(seed, 2 + (seed % 3) as usize, delivery, steps, &pools);
+            if weakness != Weakness::None || seed % 2 == 0 {
+                sim.meet_all();
+            }
             sim.run();
             sim.finish()
         });

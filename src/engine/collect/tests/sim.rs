@@ -279,6 +279,17 @@ impl Sim {
         Self::open_at(store, client, self.path("state", client))
     }
 
+    /// All clients get to know each other.
+    pub fn meet_all(self: &Arc<Self>) {
+        let left = std::mem::take(&mut lock(&self.state).left);
+        for client in (0..self.clients).chain(0..self.clients) {
+            self.edit(client);
+            self.pools.0[0].install(|| self.take(client));
+            self.world.deliver_all();
+        }
+        lock(&self.state).left = left;
+    }
+
     /// Does everything.
     pub fn run(self: &Arc<Self>) {
         while lock(&self.state).left > 0 {
