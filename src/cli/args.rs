@@ -1,16 +1,22 @@
 //! The command line: every command, option and help text.
 
+mod browse;
 mod snapshot;
 mod upkeep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use browse::DiffArgs;
+pub use browse::DuArgs;
+pub use browse::FindArgs;
+pub use browse::HistoryArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
 pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
@@ -142,6 +148,14 @@ pub enum Command {
     Ls(LsArgs),
     /// Print a file of a snapshot
     Cat(CatArgs),
+    /// Find files by name in all snapshots
+    Find(FindArgs),
+    /// Show the versions of a file over the snapshots
+    History(HistoryArgs),
+    /// Show what differs between two snapshots, or a snapshot and the disk
+    Diff(Box<DiffArgs>),
+    /// Show what takes up the space in a snapshot
+    Du(DuArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
     /// Forget old snapshots, and give their space back
@@ -261,6 +275,7 @@ Examples:
   vault ls                              the top of the last snapshot
   vault ls -l latest:Documents
   vault ls -R 2026-11-20:/home/me       a path as it is on the disk
+  vault ls --digest latest:Documents    to compare folders, first itself
   vault ls --skipped latest             what could not be saved
 
 Names are made safe for the terminal; --print0 and --json give the exact bytes.")]
@@ -280,6 +295,10 @@ pub struct LsArgs {
     /// Print the exact bytes of the names, each ended by a zero byte
     #[arg(short = '0', long, conflicts_with_all = ["long", "json"])]
     pub print0: bool,
+
+    /// Show digests: equal for equal contents, and for folders in which all names and contents are equal
+    #[arg(long, conflicts_with_all = ["print0", "skipped"])]
+    pub digest: bool,
 
     /// Show what could not be saved, and why
     #[arg(long, conflicts_with_all = ["long", "recursive"])]

@@ -63,8 +63,17 @@ impl Serialize for Name<'_> {
     }
 }
 
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: [u8; 16]) -> String {
+    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A time as RFC 3339 in UTC.
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-fn exact<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn exact<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&dates::exact(*time))
 }
 
@@ -181,6 +190,9 @@ pub struct EntryJson<'a> {
     device: Option<(u32, u32)>,
     /// The file changed while it was read.
     torn: bool,
+    /// With `ls --digest`: the digest of the content, or of the folder with all below; null if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Option<String>>,
 }
 
 impl<'a> EntryJson<'a> {
@@ -199,11 +211,18 @@ impl<'a> EntryJson<'a> {
             target: (entry.kind == FileKind::Symlink).then_some(Name(&entry.target)),
             device: entry.device,
             torn: entry.torn,
+            digest: None,
         }
+    }
+
+    /// With its digest.
+    pub fn with_digest(self, digest: Option<[u8; 16]>) -> Self {
+        Self { digest: Some(digest.map(hex)), ..self }
     }
 }
 
-fn kind(kind: FileKind) -> &'static str {
+/// The word for a kind of file.
+pub fn kind(kind: FileKind) -> &'static str {
     match kind {
         FileKind::File => "file",
         FileKind::Directory => "directory",

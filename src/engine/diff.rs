@@ -138,9 +138,8 @@ fn order(a: &[u8], b: &[u8]) -> Ordering {
 /// Whether a path is one of these or lies below one.
 fn lies_in(path: &[u8], folders: &[Vec<u8>]) -> bool {
     folders.iter().any(|folder| {
-        path.strip_prefix(folder.as_slice()).is_some_and(|rest| {
-            rest.is_empty() || folder.is_empty() || rest.starts_with(b"/")
-        })
+        path.strip_prefix(folder.as_slice())
+            .is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest.starts_with(b"/"))
     })
 }
 
@@ -201,17 +200,12 @@ where
     if !base.is_empty()
         && !lies_in(base, unknown)
         && let Some((change, fields)) = compare(&old, &new)
-        && !found(Difference {
-            path: base.to_vec(),
-            change,
-            fields,
-            old: Some(old.clone()),
-            new: Some(new.clone()),
-        })
+        && !found(Difference { path: base.to_vec(), change, fields, old: Some(old.clone()), new: Some(new.clone()) })
     {
         return Ok(compared);
     }
-    let (is_folder, listing) = (|entry: &Entry| entry.kind == FileKind::Directory, |entry: &Entry| entry.content.clone());
+    let (is_folder, listing) =
+        (|entry: &Entry| entry.kind == FileKind::Directory, |entry: &Entry| entry.content.clone());
     let (a, b) = (listing(&old).filter(|_| is_folder(&old)), listing(&new).filter(|_| is_folder(&new)));
     if a == b {
         return Ok(compared);
@@ -235,7 +229,8 @@ where
         };
         progress.counters().add(1, 0);
         let Some(difference) = difference else { continue };
-        let is_broken = compared.broken.iter().any(|(folder, _)| lies_in(&difference.path, std::slice::from_ref(folder)));
+        let is_broken =
+            compared.broken.iter().any(|(folder, _)| lies_in(&difference.path, std::slice::from_ref(folder)));
         if !is_broken && !lies_in(&difference.path, unknown) && !found(difference) {
             return Ok(compared);
         }

@@ -36,11 +36,7 @@ impl<'v> Live<'v> {
     ///
     /// # Errors
     /// If it cannot be read as a whole: a missing path is never taken for an empty one.
-    pub fn look(
-        vault: &'v Vault,
-        options: SnapshotOptions<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Self, LiveError> {
+    pub fn look(vault: &'v Vault, options: SnapshotOptions<'_>, progress: &dyn Progress) -> Result<Self, LiveError> {
         let looked = look(vault, options, progress)?;
         let trees = vault.tree_reader().map_err(SnapshotError::from)?;
         let mut live = Self { tree: looked.tree, skipped: Vec::new(), chunks: looked.trees, trees };

@@ -18,6 +18,7 @@ pub mod find;
 pub mod history;
 pub mod diff;
 pub mod live;
+pub mod usage;
 pub mod check;
 pub mod retention;
 pub mod collect;

@@ -171,7 +171,15 @@ pub fn snapshot(
         let session = if options.dry_run { None } else { Some(vault.begin_writing((options.clock)(), progress)?) };
         let unusable = vault.unusable();
         let usable = vault.pack_names().into_iter().filter(|name| !unusable.contains(name));
-        let pass = Pass { vault, options: &options, progress, paths: &paths, begun, session: session.as_ref(), keep_trees: false };
+        let pass = Pass {
+            vault,
+            options: &options,
+            progress,
+            paths: &paths,
+            begun,
+            session: session.as_ref(),
+            keep_trees: false,
+        };
         let taken = pass.take(&mut readers, &mut fed)?;
         let body = pass.body(&taken, begun);
         let unchanged = previous
