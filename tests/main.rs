@@ -6,6 +6,8 @@ mod tidy;
 #[cfg(unix)]
 mod support;
 #[cfg(unix)]
+mod browse;
+#[cfg(unix)]
 mod damage;
 #[cfg(unix)]
 mod crash;
