@@ -83,13 +83,13 @@ impl NameRow {
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
 
-    /// The entries, in order.
-    pub fn entries(&self) -> impl Iterator<Item = Named<'_>> {
-        let mut reader = varint::Reader::new(&self.0);
-        // What was written with a checksum is whole: nothing is cut off here.
-        std::iter::from_fn(move || if reader.rest().is_empty() { None } else { read_entry(&mut reader) })
-    }
+/// The entries of a row, in order.
+fn entries(row: &[u8]) -> impl Iterator<Item = Named<'_>> {
+    let mut reader = varint::Reader::new(row);
+    // What was written with a checksum is whole: nothing is cut off here.
+    std::iter::from_fn(move || if reader.rest().is_empty() { None } else { read_entry(&mut reader) })
 }
 
 fn read_entry<'a>(reader: &mut varint::Reader<'a>) -> Option<Named<'a>> {
@@ -138,15 +138,27 @@ impl Catalogue {
 }
 
 impl Reader {
-    /// What the index knows of a folder; `None` if it does not know it, or the row is damaged.
+    /// Calls `each` for what the index knows of a folder. Returns `false` if it does not know it, or the row is damaged.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn names(&self, key: &ListingKey) -> Result<Option<NameRow>, CatalogueError> {
-        let Some(table) = &self.names.names else { return Ok(None) };
-        let Some(value) = table.get(key)? else { return Ok(None) };
-        let Some((sum, row)) = value.value().split_first_chunk::<16>() else { return Ok(None) };
-        Ok((checksum(&self.key, key, row) == *sum).then(|| NameRow(row.to_vec())))
+    pub fn names(&self, key: &ListingKey, each: &mut dyn FnMut(&Named<'_>)) -> Result<bool, CatalogueError> {
+        let Some(table) = &self.names.names else { return Ok(false) };
+        let Some(value) = table.get(key)? else { return Ok(false) };
+        let Some((sum, row)) = value.value().split_first_chunk::<16>() else { return Ok(false) };
+        let is_whole = checksum(&self.key, key, row) == *sum;
+        if is_whole {
+            entries(row).for_each(|entry| each(&entry));
+        }
+        Ok(is_whole)
+    }
+
+    /// Whether the index has a row of a folder.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn has_names(&self, key: &ListingKey) -> Result<bool, CatalogueError> {
+        self.names.names.as_ref().map_or(Ok(false), |table| Ok(table.get(key)?.is_some()))
     }
 
     /// How many folders the index knows.
@@ -166,30 +178,27 @@ mod tests {
     fn rows_round_trip_and_those_of_no_use_go() {
         let folder = tempfile::tempdir().unwrap();
         let (catalogue, _) = Catalogue::open(&folder.path().join("c.redb"), [1; 32]).unwrap();
-        assert_eq!(catalogue.reader().unwrap().names(&[1; 16]).unwrap(), None);
-        let listing = Stream { len: 9, depth: 1, ids: vec![ChunkId::new([7; 16]), ChunkId::new([8; 16])] };
-        let time = Time { secs: -5, nanos: 6 };
-        let file =
-            Named { name: b"a", kind: FileKind::File, size: 1 << 40, mtime: time, digest: [3; 16], listing: None };
-        let below = Named {
-            name: b"\xff",
-            kind: FileKind::Directory,
-            size: 0,
-            mtime: time,
-            digest: [0; 16],
-            listing: Some(listing),
+        let read = |key| {
+            let mut found = Vec::new();
+            let mut each = |entry: &Named<'_>| found.push((entry.name.to_vec(), Named { name: b"", ..entry.clone() }));
+            catalogue.reader().unwrap().names(&[key; 16], &mut each).unwrap().then_some(found)
         };
+        assert_eq!(read(1), None);
+        let listing = Stream { len: 9, depth: 1, ids: vec![ChunkId::new([7; 16]), ChunkId::new([8; 16])] };
+        let mtime = Time { secs: -5, nanos: 6 };
+        let file = Named { name: b"a", kind: FileKind::File, size: 1 << 40, mtime, digest: [3; 16], listing: None };
+        let below = Named { name: b"\xff", kind: FileKind::Directory, size: 0, digest: [0; 16], ..file.clone() };
+        let below = Named { listing: Some(listing), ..below };
         let mut row = NameRow::default();
         row.push(&file);
         row.push(&below);
-        assert_eq!(row.entries().collect::<Vec<_>>(), [file, below]);
-        let rows = [([1; 16], row.clone()), ([2; 16], NameRow::default()), ([3; 16], NameRow::default())];
+        let expected = [file, below].map(|entry| (entry.name.to_vec(), Named { name: b"", ..entry })).to_vec();
+        let rows = [([1; 16], row), ([2; 16], NameRow::default()), ([3; 16], NameRow::default())];
         catalogue.insert_names(&rows, None).unwrap();
-        let read = |key| catalogue.reader().unwrap().names(&[key; 16]).unwrap();
-        assert_eq!((read(1), read(2)), (Some(row.clone()), Some(NameRow::default())));
+        assert_eq!((read(1), read(2)), (Some(expected.clone()), Some(Vec::new())));
         catalogue.insert_names(&[], Some(&HashSet::from([[1; 16], [2; 16]]))).unwrap();
-        assert_eq!(read(3), Some(NameRow::default()), "a few are kept: they may be used again");
+        assert_eq!(read(3), Some(Vec::new()), "a few are kept: they may be used again");
         catalogue.insert_names(&[], Some(&HashSet::from([[1; 16]]))).unwrap();
-        assert_eq!((read(1), read(2), read(3)), (Some(row), None, None));
+        assert_eq!((read(1), read(2), read(3)), (Some(expected), None, None));
     }
 }

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 pub use browse::DiffArgs;
 pub use browse::DuArgs;
+pub use browse::ExportArgs;
 pub use browse::FindArgs;
 pub use browse::HistoryArgs;
+pub use browse::ImportArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
@@ -158,6 +160,10 @@ pub enum Command {
     Du(DuArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
+    /// Write a snapshot as a tar archive
+    Export(ExportArgs),
+    /// Make snapshots of dated archives, or of dated copies of a folder
+    Import(ImportArgs),
     /// Forget old snapshots, and give their space back
     Prune(PruneArgs),
     /// Forget single snapshots

@@ -243,6 +243,13 @@ pub struct ProblemJson<'a> {
     damage: bool,
 }
 
+impl<'a> ProblemJson<'a> {
+    /// What is wrong with a path, and whether because of damage.
+    pub const fn new(path: &'a [u8], what: &'a str, damage: bool) -> Self {
+        Self { path: Name(path), what, damage }
+    }
+}
+
 /// What a restore did.
 #[derive(Serialize)]
 pub struct RestoreJson<'a> {

@@ -3,7 +3,7 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`version`].
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -26,6 +26,8 @@ mod browse;
 mod find;
 mod diff;
 mod du;
+mod export;
+mod import;
 mod restore;
 mod check;
 mod prune;
@@ -102,6 +104,8 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Diff(args) => diff::run(&context, &args),
         Command::Du(args) => du::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Export(args) => export::run(&context, &args),
+        Command::Import(args) => import::run(&context, &args),
         Command::Prune(args) => prune::run(&context, &args),
         Command::Forget(args) => prune::forget(&context, &args),
         Command::Pin(args) => prune::pin(&context, &args, true),

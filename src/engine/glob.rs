@@ -174,6 +174,12 @@ fn take(token: &Token, name: &[u8]) -> Option<usize> {
 
 /// Whether a whole name matches. Only the last `*` is ever tried again, so time is bounded by the product of the lengths.
 fn matches(tokens: &[Token], name: &[u8]) -> bool {
+    // Most names are told apart by their first byte, or by that of the text that is looked for.
+    match tokens {
+        [Token::Byte(first), ..] if name.first() != Some(first) => return false,
+        [Token::Any, Token::Byte(first), ..] if !name.contains(first) => return false,
+        _ => {}
+    }
     let (mut token, mut at) = (0, 0);
     let mut again: Option<(usize, usize)> = None;
     loop {

@@ -111,8 +111,7 @@ impl Hand<'_, '_> {
     /// If the folder cannot be read; what could be has been passed to `each` by then.
     pub fn visit(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<(), ReadError> {
         let key = stream_key(listing);
-        if let Some(row) = self.index.reader.names(&key)? {
-            row.entries().for_each(|entry| each(&entry));
+        if self.index.reader.names(&key, each)? {
             return Ok(());
         }
         let source = match &mut self.source {
@@ -297,7 +296,7 @@ fn explore_here<T: Default + Send>(
 /// Where many folders have to be read from the store, they are read in the order in which they lie there.
 fn sort_by_place(index: &Index<'_>, frontier: &mut [(u32, Stream)]) -> Result<(), CatalogueError> {
     let Some((_, first)) = frontier.first() else { return Ok(()) };
-    if index.reader.names(&stream_key(first))?.is_some() {
+    if index.reader.has_names(&stream_key(first))? {
         return Ok(());
     }
     let place = |(_, stream): &(u32, Stream)| {

@@ -9,7 +9,7 @@ use crate::catalogue::{Catalogue, CatalogueError};
 use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
-use crate::engine::walk::{Found, Links, SkippedList, Walk, Wanted};
+use crate::engine::walk::{Found, SkippedList, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
@@ -434,7 +434,8 @@ impl Pass<'_> {
         entries.sort_unstable();
         let stored = |_: Failed| SnapshotError::from(VaultError::Interrupted);
         let tree = store_top(depot, &entries).map_err(stored)?;
-        let links = store_links(depot, std::mem::take(&mut *lock(&walk.links)).into_values()).map_err(stored)?;
+        let links = std::mem::take(&mut *lock(&walk.links)).into_values().map(|links| links.paths);
+        let links = store_links(depot, links).map_err(stored)?;
         let SkippedList { first, count, stream } = std::mem::take(&mut *lock(&walk.skipped));
         let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink()).map_err(stored)?;
         Ok(Taken {
@@ -547,7 +548,7 @@ fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
 }
 
 /// Stores the listing of the top folder.
-fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream, Failed> {
+pub(crate) fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
     let mut listing = StreamWriter::default();
     listing.write(&[LISTING_VERSION], cutter, sink)?;
@@ -558,9 +559,9 @@ fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream
 }
 
 /// Stores which paths are names of one file (SPEC §7.4).
-fn store_links(depot: &Depot<'_>, links: impl Iterator<Item = Links>) -> Result<Stream, Failed> {
+pub(crate) fn store_links(depot: &Depot<'_>, groups: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
-    let mut groups: Vec<Vec<Vec<u8>>> = links.map(|links| links.paths).filter(|paths| paths.len() > 1).collect();
+    let mut groups: Vec<Vec<Vec<u8>>> = groups.filter(|paths| paths.len() > 1).collect();
     for paths in &mut groups {
         paths.sort_unstable();
     }

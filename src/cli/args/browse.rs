@@ -1,6 +1,7 @@
 //! The options of the commands that look into snapshots.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -124,4 +125,82 @@ pub struct DuArgs {
     /// Which ones.
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// `vault export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault export latest --tar backup.tar
+  vault export latest:Documents --tar documents.tar.zst
+  vault export 2026-11-20 --tar - | ssh host tar -xf - -C /restore
+  vault export latest --tar - | gzip > backup.tar.gz
+
+Owners, permissions, times, links, devices, holes and extended attributes are in
+the archive; sockets, file flags and times of birth are not. What is damaged in
+the vault is left out or filled with zeros, and listed.")]
+pub struct ExportArgs {
+    /// The snapshot, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub snapshot: OsString,
+
+    /// Write a tar archive; .zst at the end of the name compresses it (-: standard output)
+    #[arg(long, value_name = "FILE")]
+    pub tar: PathBuf,
+
+    /// Replace a file that is there
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault import`.
+#[derive(Debug, Args)]
+#[command(
+    group(clap::ArgGroup::new("from").required(true).args(["tar", "dirs"])),
+    after_help = "\
+Examples:
+  vault import --tar backup-2024-05-31.tar.gz backup-2024-06-30.tar.gz
+  vault import --tar /mnt/old/archives           all archives in the folder
+  vault import --dirs /mnt/old/copies            copies/2024-05-31, ...
+  vault import --dirs /mnt/old/copies --dry-run
+
+The date comes from the name: 2024-05-31, 20240531, 2024-05-31_12-30-00; for an
+archive without one, from its time of change. What is there already of the same
+source and date is passed over, so an import can be repeated. Archives may be
+compressed with zstd, or with gzip, bzip2 or xz if those programs are there.
+latest is the snapshot that was taken last, whatever its date: import first, or
+name the source with --source when you restore."
+)]
+pub struct ImportArgs {
+    /// Tar archives, or folders of them: each becomes a snapshot
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub tar: Vec<PathBuf>,
+
+    /// A folder of dated copies: each becomes a snapshot
+    #[arg(long, value_name = "DIR")]
+    pub dirs: Option<PathBuf>,
+
+    /// Name of the source [default: the name of the archive or folder, without the date]
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+
+    /// Take so many folders from the start of each path in an archive
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "dirs")]
+    pub strip_components: usize,
+
+    /// Add a tag (can be given again)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+
+    /// How hard to compress: fast, default, high, max, or 1 to 19
+    #[arg(long, value_name = "LEVEL", value_parser = super::snapshot::level, default_value = "default")]
+    pub level: i32,
+
+    /// Say what would be imported, and store nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }

@@ -141,7 +141,7 @@ pub struct SnapshotArgs {
     pub new: NewVaultArgs,
 }
 
-fn level(text: &str) -> Result<i32, String> {
+pub fn level(text: &str) -> Result<i32, String> {
     match text {
         "fast" => Ok(1),
         "default" => Ok(3),
