@@ -6,6 +6,8 @@ mod tidy;
 #[cfg(unix)]
 mod support;
 #[cfg(unix)]
+mod archives;
+#[cfg(unix)]
 mod browse;
 #[cfg(unix)]
 mod damage;
@@ -15,6 +17,8 @@ mod crash;
 mod histories;
 #[cfg(unix)]
 mod sources;
+#[cfg(unix)]
+mod surroundings;
 #[cfg(unix)]
 mod collect;
 #[cfg(unix)]

@@ -7,12 +7,14 @@ mod upkeep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use browse::CompletionsArgs;
 pub use browse::DiffArgs;
 pub use browse::DuArgs;
 pub use browse::ExportArgs;
 pub use browse::FindArgs;
 pub use browse::HistoryArgs;
 pub use browse::ImportArgs;
+pub use browse::ManArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
@@ -131,6 +133,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
+    /// Write at most so many bytes per second to the vault, such as 500K or 2M
+    #[arg(long, global = true, hide_short_help = true, value_name = "RATE", value_parser = units::parse_rate)]
+    pub limit_upload: Option<u64>,
+
     /// Print help; --help says more than -h
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
@@ -178,6 +184,10 @@ pub enum Command {
     Client(ClientArgs),
     /// Passwords and recovery keys
     Key(KeyArgs),
+    /// Print what a shell needs to complete command lines
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
 }
@@ -531,6 +541,12 @@ mod tests {
             "vault snapshot a --time yesterday",
             "vault snapshot a --exclude-larger-than x",
             "vault ls -q -v",
+            "vault ls --limit-upload 0",
+            "vault export latest",
+            "vault completions",
+            "vault find",
+            "vault history",
+            "vault diff",
             "vault --threads 0 ls",
             "vault key",
             "vault unlock",

@@ -7,7 +7,15 @@
 //! | `list` | `{vault, snapshots}`: a list of [`SnapshotJson`], oldest first |
 //! | `ls` | one [`EntryJson`] in each line |
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
+//! | `ls --digest` | the same with `digest`; the first line is the folder itself |
 //! | `cat` | the file itself |
+//! | `find` | one `{path, versions}` in each line |
+//! | `history` | one `{snapshots, change, entry}` in each line, newest first |
+//! | `diff` | one `{path, change, fields, old, new}` in each line, at last `{summary}` |
+//! | `du` | `{snapshot, since, path, bytes, files, folders, entries}` |
+//! | `export` | `{snapshot, tar, files, folders, bytes, written, problem_count, problems}` |
+//! | `import` | `{dry_run, items, passed_over}` |
+//! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, waiting_for}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots}`: a list of ids |

@@ -3,7 +3,8 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`], [`version`].
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`], [`shell`],
+//! [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -33,6 +34,7 @@ mod check;
 mod prune;
 mod client;
 mod key;
+mod shell;
 mod version;
 
 use std::ffi::OsString;
@@ -113,6 +115,8 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&context, &args),
         Command::Version => version::run(&context),
     }
 }

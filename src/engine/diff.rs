@@ -2,13 +2,13 @@
 
 use std::cmp::Ordering;
 
-use crate::engine::browse::{BrowseError, Step, TreeWalk, top};
+use crate::engine::browse::{BrowseError, Step, TreeWalk};
 use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
 use crate::vault::read::Listing;
-use crate::vault::{ReadError, SnapshotInfo};
+use crate::vault::ReadError;
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,11 +170,6 @@ pub fn entry_at<S: ChunkSource<Error = ReadError>>(
         at = path::join(&at, name);
     }
     Ok(found)
-}
-
-/// The entry of a snapshot's top folder.
-pub fn top_of(info: &SnapshotInfo) -> Entry {
-    top(info)
 }
 
 /// Compares two entries and all below them; `base` is what they are called. Calls `found` for each path that differs, in the

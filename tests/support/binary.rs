@@ -1,6 +1,6 @@
 //! The real program, with a vault and a home of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
@@ -103,21 +103,4 @@ pub fn said(output: &Output) -> Said {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
-}
-
-/// All paths of a folder, sorted, relative to it.
-pub fn paths_in(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            found.push(path.strip_prefix(folder).unwrap().to_owned());
-            if path.is_dir() && !path.is_symlink() {
-                waiting.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
 }

@@ -204,3 +204,27 @@ pub struct ImportArgs {
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 }
+
+/// `vault completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault completions bash > ~/.local/share/bash-completion/completions/vault
+  vault completions zsh > ~/.zfunc/_vault          with fpath+=(~/.zfunc)
+  vault completions fish > ~/.config/fish/completions/vault.fish")]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `vault man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault man ~/.local/share/man/man1       then: man vault-snapshot
+  vault man | man -l -                    the first page at once")]
+pub struct ManArgs {
+    /// Write a page for each command to this folder, instead of printing the first
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
