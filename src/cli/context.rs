@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use vault::progress::Progress;
@@ -12,6 +13,7 @@ use vault::store::ObjectKey;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
+use vault::store::paced::PacedStore;
 use vault::vault::Identity;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
@@ -113,9 +115,17 @@ impl Context {
         Ok((vault, password))
     }
 
+    /// The store, not written to faster than `--limit-upload` says.
+    fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let Some(rate) = self.global.limit_upload else { return store };
+        let begun = Instant::now();
+        Arc::new(PacedStore::new(store, rate, move || begun.elapsed(), self.screen.waiter()))
+    }
+
     /// Opens the vault in this store with this password, as a machine of this name.
     pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
         let options = OpenOptions { state: self.state_folder()?, identity: identity(host) };
+        let store = self.paced(store);
         let vault = vault::vault::open::open(store, &password.secret(), options, &self.screen);
         self.screen.clear();
         let vault = vault?;
