@@ -17,3 +17,5 @@ mod sources;
 mod collect;
 #[cfg(unix)]
 mod kills;
+#[cfg(unix)]
+mod run;

@@ -3,12 +3,14 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`version`].
+//! [`browse`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`config`], [`run`], [`schedule`],
+//! [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
 mod units;
 mod dates;
+mod suggest;
 mod table;
 mod roots;
 mod args;
@@ -17,6 +19,7 @@ mod json;
 mod select;
 mod interrupt;
 mod progress;
+mod config;
 mod password;
 mod context;
 mod init;
@@ -28,6 +31,8 @@ mod check;
 mod prune;
 mod client;
 mod key;
+mod run;
+mod schedule;
 mod version;
 
 use std::ffi::OsString;
@@ -102,6 +107,9 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
+        Command::Config(args) => config::command::run(&context, args.command.as_ref()),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Schedule(args) => schedule::run(&context, &args.command),
         Command::Version => version::run(&context),
     }
 }
