@@ -19,3 +19,7 @@ mod collect;
 mod kills;
 #[cfg(unix)]
 mod run;
+#[cfg(unix)]
+mod schedule;
+#[cfg(unix)]
+mod guide;

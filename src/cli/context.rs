@@ -1,10 +1,13 @@
 //! What every command works with: the vault's place, the state folder, who and when we are.
 
+use std::collections::HashMap;
 use std::env;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::PoisonError;
 use std::thread;
 
 use jiff::tz::TimeZone;
@@ -60,6 +63,8 @@ pub struct Context {
     pub screen: Screen,
     /// The configuration, once it is loaded.
     config: OnceLock<Option<Config>>,
+    /// Passwords of vaults that were given before, by folder.
+    known: Mutex<HashMap<PathBuf, Password>>,
 }
 
 impl Context {
@@ -67,7 +72,18 @@ impl Context {
     pub fn new(global: GlobalArgs) -> Self {
         let manner =
             Manner { json: global.json, verbose: global.verbose > 0, bar: !global.quiet && !global.no_progress };
-        Self { screen: Screen::new(manner), zone: TimeZone::system(), config: OnceLock::new(), global }
+        Self {
+            screen: Screen::new(manner),
+            zone: TimeZone::system(),
+            config: OnceLock::new(),
+            known: Mutex::default(),
+            global,
+        }
+    }
+
+    /// Does not ask for the password of this vault again.
+    pub fn remember(&self, place: &Path, password: Password) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned(), password);
     }
 
     /// Where the configuration is, or would be.
@@ -217,7 +233,11 @@ impl Context {
     ) -> Result<(Vault, Password), Failure> {
         let store = Self::existing_store(chosen)?;
         let sources = self.password_sources(chosen);
-        let given = password::given(sources)?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&chosen.place).map(Password::again);
+        let given = match known {
+            Some(known) => Some(known),
+            None => password::given(sources)?,
+        };
         if given.is_none()
             && let Some(id) = claimed_id(store.as_ref())
             && let Some(key) = DeviceKey::load(&self.state_folder()?.join(id.to_string()))

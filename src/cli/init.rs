@@ -109,18 +109,42 @@ pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Resu
     let wants_recovery_key = new.recovery_key || offered(&password);
     let recovery_key = if wants_recovery_key { Some(generate()?) } else { None };
     let label = new.label.clone().unwrap_or_else(context::user_at_host);
-    let store: Arc<dyn Store> = Arc::new(DirStore::create(&place)?);
+    let how = How { label, kdf: kdf_params(new.kdf), params, delivery };
+    let (id, store) = make(&place, &password, recovery_key.as_ref(), how)?;
+    Ok(Created { id, place: shown, delivery, recovery_key, password, store })
+}
+
+/// How a vault is made.
+pub struct How {
+    /// A name for the password's slot.
+    pub label: String,
+    /// How hard the password is to guess.
+    pub kdf: KdfParams,
+    /// Sizes of chunks.
+    pub params: ChunkParams,
+    /// How the vault reaches other machines.
+    pub delivery: Delivery,
+}
+
+/// Makes a vault in a folder, once all is known.
+pub fn make(
+    place: &Path,
+    password: &Password,
+    recovery_key: Option<&RecoveryKey>,
+    how: How,
+) -> Result<(VaultId, Arc<dyn Store>), Failure> {
+    let store: Arc<dyn Store> = Arc::new(DirStore::create(place)?);
     let options = CreateOptions {
         secret: password.secret(),
-        label,
-        kdf: kdf_params(new.kdf),
-        params,
-        delivery,
+        label: how.label,
+        kdf: how.kdf,
+        params: how.params,
+        delivery: how.delivery,
         now: dates::now_secs(),
-        recovery: recovery_key.as_ref().map(RecoveryKey::secret),
+        recovery: recovery_key.map(RecoveryKey::secret),
     };
     let id = create::create(store.as_ref(), &options)?;
-    Ok(Created { id, place: shown, delivery, recovery_key, password, store })
+    Ok((id, store))
 }
 
 /// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once.

@@ -4,7 +4,7 @@
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`config`], [`run`], [`schedule`],
-//! [`version`].
+//! [`guide`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -33,6 +33,7 @@ mod client;
 mod key;
 mod run;
 mod schedule;
+mod guide;
 mod version;
 
 use std::ffi::OsString;
@@ -87,6 +88,11 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Err(error) => return usage(&error, json),
     };
     let Some(command) = cli.command else {
+        interrupt::install();
+        let context = Context::new(cli.global);
+        if guide::is_wanted(&context) {
+            return guide::run(&context);
+        }
         let mut out = output::Output::new();
         out.bytes(args::FIRST_HELP.as_bytes())?;
         return out.finish().map(|()| Exit::Done);

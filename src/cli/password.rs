@@ -66,6 +66,11 @@ impl Password {
         Self { text, typed: true, device: false }
     }
 
+    /// The same once more.
+    pub fn again(&self) -> Self {
+        Self { text: self.text.clone(), ..*self }
+    }
+
     fn from_elsewhere(text: Zeroizing<Vec<u8>>) -> Self {
         Self { text, typed: false, device: false }
     }

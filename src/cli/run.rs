@@ -301,6 +301,7 @@ fn make_vaults(context: &Context, plan: &Plan) -> Result<(), Failure> {
         };
         let chosen = Chosen { place: vault.path.clone(), config: Some(vault.clone()) };
         let created = init::create_at(context, &chosen, &new)?;
+        context.remember(&vault.path, created.password.again());
         if !context.global.json {
             let mut out = Output::new();
             init::tell(context, &created, &mut out)?;

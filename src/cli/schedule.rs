@@ -186,6 +186,11 @@ fn show(job: &Job, scheduler: &dyn Scheduler) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
+/// Installs a schedule that looks this often for what is due.
+pub fn install_every(context: &Context, every: Duration) -> Result<Exit, Failure> {
+    install(context, &job(context, every)?)
+}
+
 fn install(context: &Context, job: &Job) -> Result<Exit, Failure> {
     let Some(config) = context.config()? else {
         return Err(Failure::new("there is no configuration that says what to do")

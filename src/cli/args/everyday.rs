@@ -38,7 +38,7 @@ pub enum ConfigCommand {
 }
 
 /// `vault run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
   vault run                    what is due, as the configuration says
