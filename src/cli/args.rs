@@ -63,7 +63,7 @@ place.
 Exit codes:
     0  done
     1  failed
-    2  wrong command line
+    2  wrong command line, configuration or list
     3  done, but something was skipped
     4  damage found
   130  interrupted";

@@ -197,8 +197,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    use super::super::report::tests::outcome;
     use super::*;
+    use crate::cli::run::report::tests::outcome;
 
     /// A service that answers once, and what it was told.
     fn service(answer: &'static str) -> (String, thread::JoinHandle<String>) {

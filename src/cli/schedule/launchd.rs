@@ -96,8 +96,8 @@ fn plist(job: &Job) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::odd_job;
     use super::*;
+    use crate::cli::schedule::tests::odd_job;
 
     #[test]
     fn the_property_list_is_as_expected() {

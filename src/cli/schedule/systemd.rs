@@ -176,8 +176,8 @@ fn read_state(timer: &str, service: &str) -> State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::odd_job;
     use super::*;
+    use crate::cli::schedule::tests::odd_job;
 
     #[test]
     fn the_units_are_as_expected() {

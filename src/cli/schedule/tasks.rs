@@ -149,8 +149,8 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::odd_job;
     use super::*;
+    use crate::cli::schedule::tests::odd_job;
 
     #[test]
     fn the_task_is_as_expected() {
