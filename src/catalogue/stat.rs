@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader, next_number};
+use crate::catalogue::{Catalogue, CatalogueError, DOUBTED, NUMBERS, Reader, next_number};
 use crate::tree::{FileKind, Time};
 use crate::varint;
 
@@ -204,7 +204,9 @@ impl Catalogue {
     /// Marks a session as ended with a snapshot: its rows are believed from now on, unless packs were lost since the epoch
     /// in which it looked its chunks up.
     pub(crate) fn end_session(txn: &WriteTransaction, session: u64, epoch: u64) -> Result<(), CatalogueError> {
-        let now = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
+        let mut numbers = txn.open_table(NUMBERS)?;
+        numbers.remove(DOUBTED)?;
+        let now = numbers.get("epoch")?.map_or(0, |value| value.value());
         let mut sessions = txn.open_table(SESSIONS)?;
         sessions.retain(|_, ended| ended == now)?;
         if epoch == now {

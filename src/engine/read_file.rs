@@ -20,6 +20,8 @@ use crate::varint;
 pub const SMALL_MAX: u64 = 4 << 20;
 /// How much of a large file is mapped or read at once, in bytes.
 const BLOCK: usize = 4 << 20;
+/// The system is asked to read this many bytes of a large file in advance.
+const AHEAD_LEN: u64 = 16 << 20;
 
 /// Content that was read and stored.
 #[derive(Debug, Clone)]
@@ -110,12 +112,13 @@ fn read_whole(file: &SourceFile, seen: &Stat, buffer: &mut Vec<u8>) -> io::Resul
     let mut before = seen.clone();
     let mut tries = 0;
     loop {
-        // One byte more than expected, so that a file that grew is noticed without another call.
         let expected = before.size.min(2 * SMALL_MAX) as usize;
-        if buffer.len() <= expected {
-            buffer.resize(expected + 1, 0);
+        // Whether it grew, the second look tells; but some systems show files of their own as empty that are not.
+        let wanted = expected.max(1);
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
         }
-        let got = file.read_full_at(&mut buffer[..=expected], 0)?;
+        let got = file.read_full_at(&mut buffer[..wanted], 0)?;
         let after = file.stat()?;
         let still = same_content(&before, &after) && got == expected;
         tries += 1;
@@ -349,6 +352,7 @@ impl Position {
                 return Ok(None);
             }
             if let Ok(window) = file.map(offset, len as usize) {
+                file.prefetch(offset + len, (end - offset - len).min(AHEAD_LEN));
                 self.ended = offset + len == end;
                 return Ok(Some((Block::Mapped(window), self.ended)));
             }

@@ -335,7 +335,8 @@ impl<'a> Walk<'a> {
                 FileKind::File => {
                     let mut result = Err(ReadFailed::Run);
                     let slot = &mut result;
-                    self.read_file(None, parent, file_name, &stat, true, Box::new(move |read| *slot = read));
+                    let file = parent.open_file(file_name);
+                    self.read_file(None, file, file_name, &stat, true, Box::new(move |read| *slot = read));
                     result.map(|(mut entry, _)| {
                         entry.name.clone_from(&name);
                         entry
