@@ -474,6 +474,17 @@ fn one_run_at_a_time_and_ctrl_c_ends_it_in_good_order() {
     assert!(home.json(0, &["list"])["snapshots"].as_array().unwrap().is_empty());
 }
 
+/// A schedule's run lets others go first, and is remembered.
+#[test]
+fn a_run_in_the_background_is_modest() {
+    let home = Home::new();
+    home.configure("[vaults.disk]\npath = \"HOME/disk\"\n[sources.a]\npaths = [\"~/a\"]\nbefore = \"nice > ~/nice\"\n");
+    home.expect(0, &["init"]);
+    let said = home.expect(0, &["run", "--background", "--quiet"]);
+    assert_eq!((home.read("nice").as_str(), said.as_str()), ("10\n", ""));
+    assert!(fs::read_to_string(find(&home.path("state"), "status.json")).unwrap().contains("\"last_background\": 1"));
+}
+
 #[test]
 fn what_follows_a_run_is_done() {
     let home = Home::new();

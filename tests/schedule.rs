@@ -105,6 +105,9 @@ fn systemd_takes_the_units() {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(!said.contains("vault-run"), "{said}");
+            if !output.status.success() {
+                eprintln!("NOTICE: the units were not verified: {said}");
+            }
         }
         Err(_) => eprintln!("NOTICE: the units were not verified: systemd-analyze is not here"),
     }

@@ -213,7 +213,7 @@ fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
-    let offered = home.map(|home| places::sources(home)).unwrap_or_default();
+    let offered = home.map(places::sources).unwrap_or_default();
     note("What is to be kept?");
     for (number, path) in offered.iter().enumerate() {
         note(&format!("  {}  {}", number + 1, path.display()));

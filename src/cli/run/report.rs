@@ -195,7 +195,7 @@ impl Report {
     }
 
     /// The report as it is written to a file and printed.
-    pub fn json<'a>(&'a self, begun: Time, ended: Time) -> ReportJson<'a> {
+    pub fn json(&self, begun: Time, ended: Time) -> ReportJson<'_> {
         let exit = self.exit();
         ReportJson {
             started: dates::exact(begun),
