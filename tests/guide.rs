@@ -182,6 +182,9 @@ fn check_golden(name: &str, screen: &str) {
         fs::write(&path, screen).unwrap();
     }
     let expected = fs::read_to_string(&path).unwrap();
+    for line in expected.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
     assert!(screen == expected, "the screen is not that of {}:\n{screen}", path.display());
 }
 

@@ -6,6 +6,10 @@ mod tidy;
 #[cfg(unix)]
 mod support;
 #[cfg(unix)]
+mod archives;
+#[cfg(unix)]
+mod browse;
+#[cfg(unix)]
 mod damage;
 #[cfg(unix)]
 mod crash;
@@ -13,6 +17,8 @@ mod crash;
 mod histories;
 #[cfg(unix)]
 mod sources;
+#[cfg(unix)]
+mod surroundings;
 #[cfg(unix)]
 mod collect;
 #[cfg(unix)]

@@ -78,6 +78,14 @@ impl Home {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
+    /// The same where each line is a value.
+    #[track_caller]
+    pub fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+        let (code, out, err) = self.vault(&[args, &["--json"]].concat());
+        assert_eq!(code, 0, "{args:?}\n{out}\n{err}");
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Writes the configuration; `HOME` in it stands for this home.
     pub fn configure(&self, text: &str) {
         fs::create_dir_all(self.path(".config/vault")).unwrap();
@@ -236,6 +244,16 @@ fn what_is_due_is_done_and_the_rest_is_passed_over() {
     let json = home.json(0, &["run", "docs", "--now"]);
     assert_eq!(states(&json), ["docs>disk=complete", "docs>usb=complete"]);
     assert_eq!(json["results"][0]["files_unchanged"], 2);
+    // The digest is that of the tree, in whatever vault it lies.
+    let digest = &json["results"][0]["digest"];
+    assert!(digest.as_str().is_some_and(|digest| digest.len() == 32), "{json}");
+    assert_eq!(digest, &json["results"][1]["digest"]);
+    fs::write(home.path("a/one.txt"), "two").unwrap();
+    let newest = home.json(0, &["run", "docs", "--now"])["results"][1]["digest"].clone();
+    assert_ne!(digest, &newest);
+    // It is what `ls` says of the folder above all.
+    let shown = home.json_lines(&["ls", "latest", "--digest", "--repo", "usb", "--source", "docs"]);
+    assert_eq!(shown[0]["digest"], newest, "{shown:?}");
     assert!(home.expect(2, &["run", "dcos"]).contains("Did you mean docs?"));
     // Another vault in the same folder knows nothing of it.
     fs::remove_dir_all(home.path("usb/vault")).unwrap();

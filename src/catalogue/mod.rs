@@ -5,11 +5,13 @@
 //! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (records, and the rows of the
 //! stat cache, which flow into new trees) carries a keyed checksum of its own.
 //!
-//! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when.
+//! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when ·
+//! [`names`] what lies in which folder, for searching.
 
 pub mod packs;
 pub mod stat;
 pub mod upkeep;
+pub mod names;
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -278,6 +280,7 @@ pub struct Reader {
     tables: packs::Tables,
     stat: stat::Tables,
     upkeep: upkeep::Tables,
+    names: names::Tables,
     doubt: Arc<AtomicBool>,
 }
 
@@ -286,7 +289,8 @@ impl Reader {
         let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
         let (tables, stat, upkeep) =
             (packs::Tables::open(&txn)?, stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?);
-        Ok(Self { key, epoch, tables, stat, upkeep, doubt })
+        let names = names::Tables::open(&txn)?;
+        Ok(Self { key, epoch, tables, stat, upkeep, names, doubt })
     }
 
     /// Something that the catalogue says does not fit the store, such as a chunk that is not where it should be. That may be

@@ -1,5 +1,6 @@
 //! The command line: every command, option and help text.
 
+mod browse;
 mod everyday;
 mod snapshot;
 mod upkeep;
@@ -7,6 +8,14 @@ mod upkeep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use browse::CompletionsArgs;
+pub use browse::DiffArgs;
+pub use browse::DuArgs;
+pub use browse::ExportArgs;
+pub use browse::FindArgs;
+pub use browse::HistoryArgs;
+pub use browse::ImportArgs;
+pub use browse::ManArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
@@ -18,6 +27,7 @@ pub use everyday::RunArgs;
 pub use everyday::ScheduleArgs;
 pub use everyday::ScheduleCommand;
 pub use everyday::SchedulerArg;
+pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
 pub use snapshot::parse_level;
 pub use upkeep::CheckArgs;
@@ -145,6 +155,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
+    /// Write at most so many bytes per second to the vault, such as 500K or 2M
+    #[arg(long, global = true, hide_short_help = true, value_name = "RATE", value_parser = units::parse_rate)]
+    pub limit_upload: Option<u64>,
+
     /// Print help; --help says more than -h
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
@@ -164,8 +178,20 @@ pub enum Command {
     Ls(LsArgs),
     /// Print a file of a snapshot
     Cat(CatArgs),
+    /// Find files by name in all snapshots
+    Find(FindArgs),
+    /// Show the versions of a file over the snapshots
+    History(HistoryArgs),
+    /// Show what differs between two snapshots, or a snapshot and the disk
+    Diff(Box<DiffArgs>),
+    /// Show what takes up the space in a snapshot
+    Du(DuArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
+    /// Write a snapshot as a tar archive
+    Export(ExportArgs),
+    /// Make snapshots of dated archives, or of dated copies of a folder
+    Import(ImportArgs),
     /// Forget old snapshots, and give their space back
     Prune(PruneArgs),
     /// Forget single snapshots
@@ -186,6 +212,10 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Start vault run by itself
     Schedule(ScheduleArgs),
+    /// Print what a shell needs to complete command lines
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
 }
@@ -289,6 +319,7 @@ Examples:
   vault ls                              the top of the last snapshot
   vault ls -l latest:Documents
   vault ls -R 2026-11-20:/home/me       a path as it is on the disk
+  vault ls --digest latest:Documents    to compare folders, first itself
   vault ls --skipped latest             what could not be saved
 
 Names are made safe for the terminal; --print0 and --json give the exact bytes.")]
@@ -308,6 +339,10 @@ pub struct LsArgs {
     /// Print the exact bytes of the names, each ended by a zero byte
     #[arg(short = '0', long, conflicts_with_all = ["long", "json"])]
     pub print0: bool,
+
+    /// Show digests: equal for equal contents, and for folders in which all names and contents are equal
+    #[arg(long, conflicts_with_all = ["print0", "skipped"])]
+    pub digest: bool,
 
     /// Show what could not be saved, and why
     #[arg(long, conflicts_with_all = ["long", "recursive"])]
@@ -546,6 +581,12 @@ mod tests {
             "vault snapshot a --time yesterday",
             "vault snapshot a --exclude-larger-than x",
             "vault ls -q -v",
+            "vault ls --limit-upload 0",
+            "vault export latest",
+            "vault completions",
+            "vault find",
+            "vault history",
+            "vault diff",
             "vault --threads 0 ls",
             "vault key",
             "vault unlock",

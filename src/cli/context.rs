@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::thread;
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use vault::engine::keys::DeviceKey;
@@ -17,6 +18,7 @@ use vault::store::ObjectKey;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
+use vault::store::paced::PacedStore;
 use vault::vault::Identity;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
@@ -258,6 +260,13 @@ impl Context {
         Ok((vault, password))
     }
 
+    /// The store, not written to faster than `--limit-upload` says.
+    fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let Some(rate) = self.global.limit_upload else { return store };
+        let begun = Instant::now();
+        Arc::new(PacedStore::new(store, rate, move || begun.elapsed(), self.screen.waiter()))
+    }
+
     /// Opens the vault in this store with this password, as a machine of this name.
     pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
         self.try_open(store, password, host, &self.screen).map_err(Failure::from)
@@ -276,6 +285,7 @@ impl Context {
             source: std::io::Error::other(failure.what),
         })?;
         let options = OpenOptions { state, identity: identity(host) };
+        let store = self.paced(store);
         let vault = vault::vault::open::open(store, &password.secret(), options, progress);
         self.screen.clear();
         let vault = vault?;

@@ -8,6 +8,7 @@ use vault::chunk::ChunkParamsError;
 use vault::engine::browse::BrowseError;
 use vault::engine::check::CheckError;
 use vault::engine::collect::CollectError;
+use vault::engine::index::IndexError;
 use vault::engine::keys::KeyError;
 use vault::engine::mark::MarkError;
 use vault::engine::restore::RestoreError;
@@ -240,6 +241,16 @@ impl From<BrowseError> for Failure {
             BrowseError::Output(error) => Self::output(&error),
             BrowseError::NotFound { .. } => failure.hint(LOOK),
             BrowseError::NotAFile { .. } => failure.hint("Only regular files have content to print. See: vault ls"),
+        }
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Read(error) => error.into(),
+            IndexError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+            IndexError::Interrupted => Self::interrupted(),
         }
     }
 }

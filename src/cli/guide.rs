@@ -275,7 +275,9 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure>
             Ok(place) => {
                 note(&format!("The vault will be {}", place.path.display()));
                 if places::same_disk(&place.path, sources) {
-                    note("That is on the same disk as what is kept: it helps if a file is lost, not if the disk is.");
+                    note(
+                        "It lies on the same disk as what is kept: that helps if a file is lost, not if\nthe disk is.",
+                    );
                 }
                 return Ok(place);
             }

@@ -3,8 +3,8 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`config`], [`run`], [`schedule`],
-//! [`guide`], [`version`].
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`], [`config`],
+//! [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -26,6 +26,11 @@ mod init;
 mod snapshot;
 mod list;
 mod browse;
+mod find;
+mod diff;
+mod du;
+mod export;
+mod import;
 mod restore;
 mod check;
 mod prune;
@@ -34,6 +39,7 @@ mod key;
 mod run;
 mod schedule;
 mod guide;
+mod shell;
 mod version;
 
 use std::ffi::OsString;
@@ -105,7 +111,13 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::List(args) => list::run(&context, &args),
         Command::Ls(args) => browse::ls(&context, &args),
         Command::Cat(args) => browse::cat(&context, &args),
+        Command::Find(args) => find::find(&context, &args),
+        Command::History(args) => find::history(&context, &args),
+        Command::Diff(args) => diff::run(&context, &args),
+        Command::Du(args) => du::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Export(args) => export::run(&context, &args),
+        Command::Import(args) => import::run(&context, &args),
         Command::Prune(args) => prune::run(&context, &args),
         Command::Forget(args) => prune::forget(&context, &args),
         Command::Pin(args) => prune::pin(&context, &args, true),
@@ -116,6 +128,8 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Config(args) => config::command::run(&context, args.command.as_ref()),
         Command::Run(args) => run::run(&context, &args),
         Command::Schedule(args) => schedule::run(&context, &args.command),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&context, &args),
         Command::Version => version::run(&context),
     }
 }

@@ -135,6 +135,20 @@ impl Screen {
         });
     }
 
+    /// Waits so long, or until the work is to stop.
+    pub fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |time| {
+            let begun = Instant::now();
+            while let Some(left) = time.checked_sub(begun.elapsed())
+                && !left.is_zero()
+                && !shared.stop.load(Relaxed)
+            {
+                thread::sleep(left.min(TICK));
+            }
+        }
+    }
+
     /// Takes the bar away: the work is over, or something is to be asked.
     pub fn clear(&self) {
         let bar = {

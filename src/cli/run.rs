@@ -148,6 +148,7 @@ fn work(
         prune: !args.no_prune,
         check: check.map(|vault| vault.path.to_string_lossy().into_owned()).collect::<BTreeSet<_>>(),
         parallel: settings.parallel,
+        digests: context.global.json || args.report.is_some(),
     };
     if let Some(address) = &notify.ping {
         ping(context, address, Ping::Start, "");

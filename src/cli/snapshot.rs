@@ -21,6 +21,7 @@ use vault::path::check_name;
 use vault::progress::Progress;
 use vault::tree::Verdict;
 
+use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
@@ -47,7 +48,7 @@ const LIST_LEN_MAX: u64 = 1 << 30;
 /// Runs `vault snapshot`.
 pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     // All that can be wrong with the command line is found before a password is asked for.
-    let exclude = exclude_options(context, args)?;
+    let exclude = exclude_options(context, &args.exclude)?;
     let sources = Sources::from_args(args)?;
     let mut out = Output::new();
     let chosen = context.chosen()?;
@@ -237,7 +238,8 @@ pub fn read_patterns(file: &Path) -> Result<Vec<String>, Failure> {
     Ok(text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
 }
 
-fn exclude_options(context: &Context, args: &SnapshotArgs) -> Result<ExcludeOptions, Failure> {
+/// Reads what is to be left out, with the files of patterns.
+pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeOptions, Failure> {
     let mut patterns = args.exclude.clone();
     for file in &args.exclude_from {
         patterns.extend(read_patterns(file)?);

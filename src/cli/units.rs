@@ -53,6 +53,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).map_err(|_| format!("'{text}' is too large"))
 }
 
+/// Reads bytes per second: a size, perhaps with `/s` behind it.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text.trim().trim_end_matches("/s")) {
+        Ok(0) => Err("nothing could ever be written: give more than 0".to_owned()),
+        rate => rate,
+    }
+}
+
 /// A count with its thousands apart: `214,332`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -169,6 +177,12 @@ mod tests {
         for text in bad_sizes {
             assert!(parse_size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_are_sizes_but_nothing() {
+        assert_eq!((parse_rate("2M/s"), parse_rate("500K")), (Ok(2 << 20), Ok(500 << 10)));
+        assert!(parse_rate("0").is_err() && parse_rate("fast").is_err());
     }
 
     #[test]

@@ -228,6 +228,10 @@ impl<'t> Reader<'t> {
             Some(vaults) => self.vault_names(config, vaults),
             None => all(),
         };
+        if vaults.is_empty() {
+            let what = format!("the source '{name}' goes to no vault; name one in [vaults.NAME]");
+            self.wrong(table.span(), what);
+        }
         for (pattern, at) in &patterns {
             if let Err(error) = Rules::new(std::slice::from_ref(pattern), Path::new("/")) {
                 self.wrong(at.clone(), error.to_string());
@@ -656,6 +660,8 @@ ping = "hc-ping.com"
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nkeep = {}", "keep has no rule"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\nevery = \"1d\"", "needs paths"),
             ("[run]\nparallel = 0", "1 at least"),
+            ("[sources.s]\npaths = [\"/x\"]", "goes to no vault"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nvaults = []", "goes to no vault"),
         ] {
             let found = mistakes(text);
             assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");

@@ -11,6 +11,10 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 
+use vault::engine::digest::Digests;
+use vault::engine::digest::TreeDigest;
+use vault::engine::index::Index;
+use vault::engine::index::IndexError;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
@@ -18,6 +22,7 @@ use vault::fs::Dir;
 use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
+use vault::tree::Stream;
 use vault::tree::Verdict;
 use vault::vault::Vault;
 
@@ -52,6 +57,8 @@ pub struct Wishes {
     pub check: BTreeSet<String>,
     /// How many snapshots are taken at once.
     pub parallel: usize,
+    /// The digest of each tree, for the report.
+    pub digests: bool,
 }
 
 /// A run under way.
@@ -96,6 +103,20 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn device(path: &Path) -> u64 {
     let stat = |path: &Path| Dir::open(path).and_then(|folder| folder.stat()).ok();
     path.ancestors().find_map(stat).map_or(0, |stat| stat.dev)
+}
+
+/// Disks that are in use, until this is dropped: also when the work fails outright, so that nobody waits for ever.
+struct Release<'a> {
+    state: &'a Mutex<(Vec<bool>, BTreeSet<u64>)>,
+    changed: &'a Condvar,
+    devices: &'a BTreeSet<u64>,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        lock(self.state).1.retain(|device| !self.devices.contains(device));
+        self.changed.notify_all();
+    }
 }
 
 /// How one piece of work speaks: its name before every message, and a bar only if nothing else goes on.
@@ -167,11 +188,12 @@ impl<'a> Crew<'a> {
         self.out.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
         let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         // As in the configuration, whatever was ready first.
+        let targets = self.plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
+        let targets: Vec<(&str, &str)> = targets
+            .map(|(job, target)| (job.source.name.as_str(), self.plan.vaults[target.vault].name.as_str()))
+            .collect();
         let rank = |outcome: &Outcome| {
-            self.plan.jobs.iter().position(|job| {
-                job.source.name == outcome.source
-                    && job.targets.iter().any(|target| self.plan.vaults[target.vault].name == outcome.vault)
-            })
+            targets.iter().position(|(source, vault)| *source == outcome.source && *vault == outcome.vault)
         };
         report.outcomes.sort_by_key(rank);
         Ok(report)
@@ -228,13 +250,13 @@ impl<'a> Crew<'a> {
 
     /// Runs each piece of work as soon as no other that goes on shares a disk with it.
     pub(super) fn spread<T: Sync>(&self, pieces: &[(BTreeSet<u64>, T)], run: impl Fn(&T) + Sync) {
-        let state = Mutex::new((vec![false; pieces.len()], BTreeMap::<u64, u32>::new()));
+        let state = Mutex::new((vec![false; pieces.len()], BTreeSet::new()));
         let changed = Condvar::new();
         let worker = || {
             let mut guard = lock(&state);
             loop {
                 let (begun, busy) = &mut *guard;
-                let free = |at: &usize| !begun[*at] && pieces[*at].0.iter().all(|device| !busy.contains_key(device));
+                let free = |at: &usize| !begun[*at] && pieces[*at].0.is_disjoint(busy);
                 let Some(at) = (0..pieces.len()).find(free) else {
                     if begun.iter().all(|begun| *begun) {
                         return;
@@ -243,14 +265,12 @@ impl<'a> Crew<'a> {
                     continue;
                 };
                 begun[at] = true;
-                busy.extend(pieces[at].0.iter().map(|device| (*device, 1)));
+                busy.extend(pieces[at].0.iter().copied());
                 drop(guard);
+                let release = Release { state: &state, changed: &changed, devices: &pieces[at].0 };
                 run(&pieces[at].1);
+                drop(release);
                 guard = lock(&state);
-                pieces[at].0.iter().for_each(|device| {
-                    guard.1.remove(device);
-                });
-                changed.notify_all();
             }
         };
         thread::scope(|scope| {
@@ -354,11 +374,12 @@ impl<'a> Crew<'a> {
         let lane = self.lane(format!("{} → {}", job.source.name, config.name));
         let taken = self.open(site, &lane).and_then(|vault| {
             let report = self.snapshot(job, config, &vault, &lane)?;
-            Ok((vault.id().to_string(), report))
+            let digest = self.digest(&vault, &report.snapshot.tree, &lane);
+            Ok((vault.id().to_string(), digest, report))
         });
         self.context.screen.clear();
         match taken {
-            Ok((id, report)) => {
+            Ok((id, digest, report)) => {
                 lock(&site.taken).push(job.source.name.clone());
                 let state = match report.snapshot.verdict {
                     _ if report.id.is_none() => State::Unchanged,
@@ -369,6 +390,7 @@ impl<'a> Crew<'a> {
                     state,
                     id: Some(id),
                     snapshot: report.id.map(|id| id.to_string()),
+                    digest,
                     body: Some(Box::new(report.snapshot)),
                     overdue: false,
                     ..outcome
@@ -376,6 +398,26 @@ impl<'a> Crew<'a> {
             }
             Err(trouble) if trouble.exit == Exit::Interrupted => Outcome { state: State::Interrupted, ..outcome },
             Err(trouble) => Outcome { trouble: Some(trouble), ..outcome },
+        }
+    }
+
+    /// The digest of a tree: equal for the same names and contents.
+    fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane<'_>) -> Option<String> {
+        if !self.wishes.digests {
+            return None;
+        }
+        let digest = || -> Result<Option<TreeDigest>, IndexError> {
+            let index = Index::new(vault)?;
+            let digests = Digests::of(&index, std::slice::from_ref(tree), self.context.threads(), lane)?;
+            index.finish(None)?;
+            Ok(digests.get(tree))
+        };
+        match digest() {
+            Ok(digest) => Some(digest?.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(error) => {
+                lane.warn(&format!("the digest of its tree is not known: {error}"));
+                None
+            }
         }
     }
 
