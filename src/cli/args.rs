@@ -206,16 +206,16 @@ pub enum Command {
     Client(ClientArgs),
     /// Passwords and recovery keys
     Key(KeyArgs),
+    /// Print what a shell needs to complete command lines
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
     /// The configuration: which vaults and sources there are
     Config(ConfigArgs),
     /// Do all that is due: snapshots, pruning, checks
     Run(Box<RunArgs>),
     /// Start vault run by itself
     Schedule(ScheduleArgs),
-    /// Print what a shell needs to complete command lines
-    Completions(CompletionsArgs),
-    /// Write the manual pages
-    Man(ManArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
 }

@@ -216,6 +216,13 @@ impl Context {
         Ok((vault, password))
     }
 
+    /// The store, not written to faster than `--limit-upload` says.
+    fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let Some(rate) = self.global.limit_upload else { return store };
+        let begun = Instant::now();
+        Arc::new(PacedStore::new(store, rate, move || begun.elapsed(), self.screen.waiter()))
+    }
+
     /// The store of a vault, which must be there.
     fn existing_store(chosen: &Chosen) -> Result<Arc<dyn Store>, Failure> {
         let store = Self::store(&chosen.place)?;
@@ -258,13 +265,6 @@ impl Context {
         };
         let vault = self.try_open(store, &password, host, progress)?;
         Ok((vault, password))
-    }
-
-    /// The store, not written to faster than `--limit-upload` says.
-    fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        let Some(rate) = self.global.limit_upload else { return store };
-        let begun = Instant::now();
-        Arc::new(PacedStore::new(store, rate, move || begun.elapsed(), self.screen.waiter()))
     }
 
     /// Opens the vault in this store with this password, as a machine of this name.

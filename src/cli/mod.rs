@@ -3,8 +3,8 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`], [`config`],
-//! [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`],
+//! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -36,10 +36,10 @@ mod check;
 mod prune;
 mod client;
 mod key;
+mod shell;
 mod run;
 mod schedule;
 mod guide;
-mod shell;
 mod version;
 
 use std::ffi::OsString;
@@ -125,11 +125,11 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&context, &args),
         Command::Config(args) => config::command::run(&context, args.command.as_ref()),
         Command::Run(args) => run::run(&context, &args),
         Command::Schedule(args) => schedule::run(&context, &args.command),
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man(args) => shell::man(&context, &args),
         Command::Version => version::run(&context),
     }
 }

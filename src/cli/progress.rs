@@ -124,17 +124,6 @@ impl Screen {
         });
     }
 
-    /// From now on, Ctrl-C lets the work end in good order, however often it is pressed: what was begun is undone.
-    pub fn watch_interrupts_patiently(&self) {
-        let shared = Arc::clone(&self.shared);
-        interrupt::end_gently(move || {
-            if !shared.stop.swap(true, Relaxed) {
-                shared.say("stopping ...");
-            }
-            true
-        });
-    }
-
     /// Waits so long, or until the work is to stop.
     pub fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
@@ -147,6 +136,17 @@ impl Screen {
                 thread::sleep(left.min(TICK));
             }
         }
+    }
+
+    /// From now on, Ctrl-C lets the work end in good order, however often it is pressed: what was begun is undone.
+    pub fn watch_interrupts_patiently(&self) {
+        let shared = Arc::clone(&self.shared);
+        interrupt::end_gently(move || {
+            if !shared.stop.swap(true, Relaxed) {
+                shared.say("stopping ...");
+            }
+            true
+        });
     }
 
     /// Takes the bar away: the work is over, or something is to be asked.
