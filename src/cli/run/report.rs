@@ -89,7 +89,7 @@ pub struct Outcome {
     pub state: State,
     /// The snapshot's id, if one was taken.
     pub snapshot: Option<String>,
-    /// The digest of the tree, equal for equal trees.
+    /// The digest of the tree: in one vault, equal for the same names and contents.
     pub digest: Option<String>,
     /// What the snapshot holds, if it came so far.
     pub body: Option<Box<Snapshot>>,

@@ -401,7 +401,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// The digest of a tree: equal for the same names and contents.
+    /// The digest of a tree: in one vault, equal for the same names and contents.
     fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane<'_>) -> Option<String> {
         if !self.wishes.digests {
             return None;
