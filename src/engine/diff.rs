@@ -7,8 +7,8 @@ use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
-use crate::vault::read::Listing;
 use crate::vault::ReadError;
+use crate::vault::read::Listing;
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

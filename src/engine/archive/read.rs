@@ -241,7 +241,7 @@ impl<R: Read> ArchiveReader<R> {
     ///
     /// # Errors
     /// If the archive cannot be read, is cut off, or is damaged.
-    pub fn next(&mut self) -> Result<Option<Member>, ArchiveError> {
+    pub fn next_member(&mut self) -> Result<Option<Member>, ArchiveError> {
         let rest = self.content + self.padding;
         (self.content, self.padding) = (0, 0);
         self.skip(rest)?;
@@ -348,7 +348,7 @@ impl<R: Read> ArchiveReader<R> {
         Ok(Member {
             path,
             kind,
-            mode: field(100..108, "a mode is no number")? as u32 & 0o7777,
+            mode: u32::try_from(field(100..108, "a mode is no number")? & 0o7777).unwrap_or(0),
             owner: (id(108..116, b"uid")?, id(116..124, b"gid")?),
             owner_names: (name(265..297, b"uname"), name(297..329, b"gname")),
             mtime,
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn what_is_no_archive_is_told_from_a_damaged_one() {
-        let read = |bytes: &[u8]| ArchiveReader::new(bytes).next();
+        let read = |bytes: &[u8]| ArchiveReader::new(bytes).next_member();
         assert!(matches!(read(b""), Ok(None)));
         assert!(matches!(read(b"PK\x03\x04 and more"), Err(ArchiveError::NotOne)));
         assert!(matches!(read(&[b'x'; 2000]), Err(ArchiveError::NotOne)));
@@ -509,16 +509,16 @@ mod tests {
         let mut archive = header.as_bytes().to_vec();
         archive.extend_from_slice(&[7; 1024]);
         let mut whole = ArchiveReader::new(archive.as_slice());
-        assert_eq!(whole.next().unwrap().unwrap().size, 1000);
-        assert!(whole.next().unwrap().is_none());
+        assert_eq!(whole.next_member().unwrap().unwrap().size, 1000);
+        assert!(whole.next_member().unwrap().is_none());
         assert!(!whole.has_ended(), "no mark of the end");
         let mut cut = ArchiveReader::new(&archive[..1200]);
-        cut.next().unwrap();
-        assert!(matches!(cut.next(), Err(ArchiveError::Cut { at: 1200 })));
+        cut.next_member().unwrap();
+        assert!(matches!(cut.next_member(), Err(ArchiveError::Cut { at: 1200 })));
         archive.extend_from_slice(&[9; BLOCK]);
         let mut damaged = ArchiveReader::new(archive.as_slice());
-        damaged.next().unwrap();
-        assert!(matches!(damaged.next(), Err(ArchiveError::Malformed { at: 1536, .. })));
+        damaged.next_member().unwrap();
+        assert!(matches!(damaged.next_member(), Err(ArchiveError::Malformed { at: 1536, .. })));
     }
 
     #[test]
