@@ -23,3 +23,9 @@ mod surroundings;
 mod collect;
 #[cfg(unix)]
 mod kills;
+#[cfg(unix)]
+mod run;
+#[cfg(unix)]
+mod schedule;
+#[cfg(unix)]
+mod guide;

@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text.
 
 mod browse;
+mod everyday;
 mod snapshot;
 mod upkeep;
 
@@ -21,7 +22,14 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 pub use snapshot::ExcludeArgs;
+pub use everyday::ConfigArgs;
+pub use everyday::ConfigCommand;
+pub use everyday::RunArgs;
+pub use everyday::ScheduleArgs;
+pub use everyday::ScheduleCommand;
+pub use everyday::SchedulerArg;
 pub use snapshot::SnapshotArgs;
+pub use snapshot::parse_level;
 pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
 pub use upkeep::ClientCommand;
@@ -30,6 +38,8 @@ pub use upkeep::ForgetArgs;
 pub use upkeep::KeepArgs;
 pub use upkeep::PinArgs;
 pub use upkeep::PruneArgs;
+pub use upkeep::parse_duration;
+pub use upkeep::parse_part;
 
 use crate::cli::units;
 
@@ -56,13 +66,14 @@ A snapshot is named by its id or the start of it, or as:
 and a path inside it by SNAPSHOT:PATH, as in latest:Documents/letter.odt
 
 The password comes from the first of: --password-file, --password-command,
-VAULT_PASSWORD, VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, the terminal.
-A recovery key is accepted in its place.
+VAULT_PASSWORD, VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, this machine's
+device key, the configuration, the terminal. A recovery key is accepted in its
+place.
 
 Exit codes:
     0  done
     1  failed
-    2  wrong command line
+    2  wrong command line, configuration or list
     3  done, but something was skipped
     4  damage found
   130  interrupted";
@@ -90,9 +101,20 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
-    /// The vault: the folder that it lies in
+    /// The vault: the folder that it lies in, or its name in the configuration
     #[arg(short, long, global = true, env = "VAULT_REPO", value_name = "PATH", hide_env_values = true)]
     pub repo: Option<PathBuf>,
+
+    /// The configuration [default: ~/.config/vault/vault.toml]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "VAULT_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
 
     /// Read the password from the first line of a file
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]
@@ -188,6 +210,12 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Write the manual pages
     Man(ManArgs),
+    /// The configuration: which vaults and sources there are
+    Config(ConfigArgs),
+    /// Do all that is due: snapshots, pruning, checks
+    Run(Box<RunArgs>),
+    /// Start vault run by itself
+    Schedule(ScheduleArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
 }
@@ -450,6 +478,7 @@ pub enum KeyCommand {
 Examples:
   vault key add --label 'my sister'
   vault key add --recovery-key
+  vault key add --device          this machine opens it without a password
 
 The new password comes from the first of: --new-password-file,
 --new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
@@ -461,6 +490,10 @@ The new password comes from the first of: --new-password-file,
         /// Make and print a recovery key instead
         #[arg(long, conflicts_with_all = ["new_password_file", "new_password_command"])]
         recovery_key: bool,
+
+        /// Make a key for this machine and user instead, kept in the state folder
+        #[arg(long, conflicts_with_all = ["new_password_file", "new_password_command", "recovery_key"])]
+        device: bool,
 
         /// What `vault key list` calls it [default: USER@HOST]
         #[arg(long, value_name = "TEXT")]
@@ -528,6 +561,13 @@ mod tests {
             "vault snapshot --files-from - --from0",
             "vault key list",
             "vault version --verbose",
+            "vault config",
+            "vault config check --config /x",
+            "vault run a b --now --report r --then shutdown --then-always",
+            "vault run --list l.csv",
+            "vault key add --device",
+            "vault schedule install --every 1h --print --for launchd",
+            "vault schedule status",
         ] {
             assert!(parse(line), "{line}");
         }
@@ -550,6 +590,12 @@ mod tests {
             "vault --threads 0 ls",
             "vault key",
             "vault unlock",
+            "vault run a --list l.csv",
+            "vault run --then-always",
+            "vault run -n --report x",
+            "vault schedule install --every 7m",
+            "vault schedule install --for launchd",
+            "vault key add --device --recovery-key",
         ] {
             assert!(!parse(line), "{line}");
         }

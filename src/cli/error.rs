@@ -310,7 +310,7 @@ impl From<KeyError> for Failure {
             KeyError::WrongSecret => {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }
-            KeyError::Slot(_) | KeyError::Seal(_) => failure,
+            KeyError::Slot(_) | KeyError::Seal(_) | KeyError::Device { .. } => failure,
         }
     }
 }

@@ -25,6 +25,11 @@
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |
 //! | `key remove` | `{removed}` |
+//! | `config`, `config init` | `{config, written}` |
+//! | `config check` | `{config, mistakes, warnings}`, each mistake `{line, column, what}` |
+//! | `run` | `{started, finished, verdict, exit_code, results, vaults, hooks}`: see `run/report.rs` |
+//! | `schedule install`, `schedule status` | `{scheduler, installed, active, up_to_date, files, last_started, next_start, last_background_run, problem}` |
+//! | `schedule remove` | `{removed}` |
 //! | `version` | `{version, format, target, features}` |
 //!
 //! An error is `{error, hint, code}` on standard error, where `code` is the exit code; a warning is `{warning}`. Times

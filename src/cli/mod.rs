@@ -3,13 +3,14 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`], [`shell`],
-//! [`version`].
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`],
+//! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
 mod units;
 mod dates;
+mod suggest;
 mod table;
 mod roots;
 mod args;
@@ -18,6 +19,7 @@ mod json;
 mod select;
 mod interrupt;
 mod progress;
+mod config;
 mod password;
 mod context;
 mod init;
@@ -35,6 +37,9 @@ mod prune;
 mod client;
 mod key;
 mod shell;
+mod run;
+mod schedule;
+mod guide;
 mod version;
 
 use std::ffi::OsString;
@@ -89,6 +94,11 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Err(error) => return usage(&error, json),
     };
     let Some(command) = cli.command else {
+        interrupt::install();
+        let context = Context::new(cli.global);
+        if guide::is_wanted(&context) {
+            return guide::run(&context);
+        }
         let mut out = output::Output::new();
         out.bytes(args::FIRST_HELP.as_bytes())?;
         return out.finish().map(|()| Exit::Done);
@@ -117,6 +127,9 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Key(args) => key::run(&context, args.command),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&context, &args),
+        Command::Config(args) => config::command::run(&context, args.command.as_ref()),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Schedule(args) => schedule::run(&context, &args.command),
         Command::Version => version::run(&context),
     }
 }

@@ -138,6 +138,17 @@ impl Screen {
         }
     }
 
+    /// From now on, Ctrl-C lets the work end in good order, however often it is pressed: what was begun is undone.
+    pub fn watch_interrupts_patiently(&self) {
+        let shared = Arc::clone(&self.shared);
+        interrupt::end_gently(move || {
+            if !shared.stop.swap(true, Relaxed) {
+                shared.say("stopping ...");
+            }
+            true
+        });
+    }
+
     /// Takes the bar away: the work is over, or something is to be asked.
     pub fn clear(&self) {
         let bar = {

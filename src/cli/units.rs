@@ -90,6 +90,27 @@ pub fn took(duration: Duration) -> String {
     }
 }
 
+/// A period as it is written in the configuration: `90s`, `12h`, `30d`.
+pub fn every(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    for (unit, length) in [("d", 86_400), ("h", 3600), ("m", 60)] {
+        if secs > 0 && secs.is_multiple_of(length) {
+            return format!("{}{unit}", secs / length);
+        }
+    }
+    format!("{secs}s")
+}
+
+/// How long something lasts, roughly: `3 d 4 h`, `5 h 10 min`, `12 min`.
+pub fn about(duration: Duration) -> String {
+    let minutes = duration.as_secs().div_ceil(60);
+    match minutes {
+        0..60 => format!("{minutes} min"),
+        60..1440 => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => format!("{} d {} h", minutes / 1440, minutes / 60 % 24),
+    }
+}
+
 /// How long something will take, as on a clock: `0:12`, `1:02:03`.
 pub fn clock(duration: Duration) -> String {
     let secs = duration.as_secs();
@@ -173,6 +194,10 @@ mod tests {
             [450, 9_999, 42_000, 192_000, 7_500_000].map(shown),
             ["0.4 s", "9.9 s", "42 s", "3 min 12 s", "2 h 5 min"]
         );
+        let every = |secs| every(Duration::from_secs(secs));
+        assert_eq!([0, 90, 120, 7200, 86_400, 90_000].map(every), ["0s", "90s", "2m", "2h", "1d", "25h"]);
+        let about = |secs| about(Duration::from_secs(secs));
+        assert_eq!([0, 61, 3600, 90_000].map(about), ["0 min", "2 min", "1 h 0 min", "1 d 1 h"]);
         assert_eq!([12, 3723].map(|secs| clock(Duration::from_secs(secs))), ["0:12", "1:02:03"]);
     }
 }

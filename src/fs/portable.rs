@@ -523,6 +523,14 @@ pub fn raise_file_limit() -> u64 {
 /// Not offered here.
 pub fn low_priority() {}
 
+/// There are no groups here.
+pub fn own_group(_: &mut std::process::Command) {}
+
+/// Ends a command, gently or not: there is one way only.
+pub fn end_group(child: &mut std::process::Child, _: bool) {
+    let _ = child.kill(); // what has ended already need not be ended
+}
+
 /// Not told apart here.
 pub fn privileged() -> bool {
     false

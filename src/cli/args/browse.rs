@@ -197,7 +197,7 @@ pub struct ImportArgs {
     pub tag: Vec<String>,
 
     /// How hard to compress: fast, default, high, max, or 1 to 19
-    #[arg(long, value_name = "LEVEL", value_parser = super::snapshot::level, default_value = "default")]
+    #[arg(long, value_name = "LEVEL", value_parser = super::snapshot::parse_level, default_value = "default")]
     pub level: i32,
 
     /// Say what would be imported, and store nothing

@@ -121,7 +121,7 @@ pub struct SnapshotArgs {
     pub skip_if_unchanged: bool,
 
     /// How hard to compress: fast, default, high, max, or 1 to 19
-    #[arg(long, value_name = "LEVEL", value_parser = level, default_value = "default", help_heading = HOW)]
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level, default_value = "default", help_heading = HOW)]
     pub level: i32,
 
     /// Do not verify what was sealed before it is stored
@@ -141,7 +141,8 @@ pub struct SnapshotArgs {
     pub new: NewVaultArgs,
 }
 
-pub fn level(text: &str) -> Result<i32, String> {
+/// Reads how hard to compress.
+pub fn parse_level(text: &str) -> Result<i32, String> {
     match text {
         "fast" => Ok(1),
         "default" => Ok(3),
@@ -168,7 +169,7 @@ mod tests {
         for (text, expected) in
             [("fast", Some(1)), ("default", Some(3)), ("19", Some(19)), ("0", None), ("-1", None), ("best", None)]
         {
-            assert_eq!(level(text).ok(), expected, "{text}");
+            assert_eq!(parse_level(text).ok(), expected, "{text}");
         }
     }
 }
