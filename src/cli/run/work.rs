@@ -43,6 +43,7 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::json;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -413,7 +414,7 @@ impl<'a> Crew<'a> {
             Ok(digests.get(tree))
         };
         match digest() {
-            Ok(digest) => Some(digest?.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(digest) => digest.map(json::hex),
             Err(error) => {
                 lane.warn(&format!("the digest of its tree is not known: {error}"));
                 None
