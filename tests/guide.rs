@@ -36,7 +36,8 @@ fn can_drive() -> bool {
 impl Terminal {
     /// Starts the program alone in this home.
     fn start(home: &Home) -> Self {
-        let program = format!("exec {} --no-progress", env!("CARGO_BIN_EXE_vault"));
+        // Where tests run in the background, Ctrl-C is ignored, and that is passed on.
+        let program = format!("exec env --default-signal=INT {} --no-progress", env!("CARGO_BIN_EXE_vault"));
         let mut command = Command::new("script");
         let template = home.command(&[]);
         for (name, value) in template.get_envs() {
@@ -94,7 +95,15 @@ impl Terminal {
 
     /// Waits for the end. Returns the exit code.
     fn end(&mut self) -> i32 {
-        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end:\n{}", self.text());
+            sleep(Duration::from_millis(5));
+        };
+        let code = status.code().unwrap_or(-1);
         self.reader.take().unwrap().join().unwrap();
         code
     }
