@@ -192,7 +192,8 @@ fn digest(vault: &Vault, number: usize) -> String {
     let listing = entry.content.unwrap();
     let index = Index::new(vault).unwrap();
     let digests = Digests::of(&index, std::slice::from_ref(&listing), 2, &Silent::default()).unwrap();
-    digests.get(&listing).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = digests.get(&listing).unwrap();
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Whatever a test calls a vector is printed in SPEC.md.
