@@ -1,6 +1,7 @@
 //! The first minutes, in a terminal that a program drives: the screens are as kept in `golden`, and Ctrl-C at any question
 //! leaves nothing behind.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -35,7 +36,8 @@ fn can_drive() -> bool {
 impl Terminal {
     /// Starts the program alone in this home.
     fn start(home: &Home) -> Self {
-        let program = format!("exec {} --no-progress", env!("CARGO_BIN_EXE_vault"));
+        // Where tests run in the background, Ctrl-C is ignored, and that is passed on.
+        let program = format!("exec env --default-signal=INT {} --no-progress", env!("CARGO_BIN_EXE_vault"));
         let mut command = Command::new("script");
         let template = home.command(&[]);
         for (name, value) in template.get_envs() {
@@ -93,7 +95,15 @@ impl Terminal {
 
     /// Waits for the end. Returns the exit code.
     fn end(&mut self) -> i32 {
-        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end:\n{}", self.text());
+            sleep(Duration::from_millis(5));
+        };
+        let code = status.code().unwrap_or(-1);
         self.reader.take().unwrap().join().unwrap();
         code
     }
@@ -158,13 +168,13 @@ fn plain(text: &str, home: &Home) -> String {
         } else if let Some((question, typed)) = line.split_once("what is its group number ") {
             let typed =
                 typed.split_once("? ").map_or("", |(_, typed)| if typed == "WRONG" { "WRONG" } else { "GROUP" });
-            out.push_str(&format!("{question}what is its group number N? {typed}\n"));
+            let _ = writeln!(out, "{question}what is its group number N? {typed}");
         } else if let Some((before, _)) = line.split_once(" stored, ") {
-            out.push_str(&format!("{} SIZE stored, TIME\n", before.rsplit_once(", ").unwrap().0));
+            let _ = writeln!(out, "{}, SIZE stored, TIME", before.rsplit_once(", ").unwrap().0);
         } else if let Some((before, _)) = line.split_once(", in ").filter(|(_, rest)| rest.ends_with(" s.")) {
-            out.push_str(&format!("{before}, in TIME.\n"));
+            let _ = writeln!(out, "{before}, in TIME.");
         } else if let Some((before, _)) = line.split_once("checked, ") {
-            out.push_str(&format!("{before}checked, SIZE read and verified\n"));
+            let _ = writeln!(out, "{before}checked, SIZE read and verified");
         } else {
             out.push_str(line.trim_end());
             out.push('\n');
@@ -181,6 +191,9 @@ fn check_golden(name: &str, screen: &str) {
         fs::write(&path, screen).unwrap();
     }
     let expected = fs::read_to_string(&path).unwrap();
+    for line in expected.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
     assert!(screen == expected, "the screen is not that of {}:\n{screen}", path.display());
 }
 

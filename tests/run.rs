@@ -78,6 +78,14 @@ impl Home {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
+    /// The same where each line is a value.
+    #[track_caller]
+    pub fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+        let (code, out, err) = self.vault(&[args, &["--json"]].concat());
+        assert_eq!(code, 0, "{args:?}\n{out}\n{err}");
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Writes the configuration; `HOME` in it stands for this home.
     pub fn configure(&self, text: &str) {
         fs::create_dir_all(self.path(".config/vault")).unwrap();
@@ -236,6 +244,16 @@ fn what_is_due_is_done_and_the_rest_is_passed_over() {
     let json = home.json(0, &["run", "docs", "--now"]);
     assert_eq!(states(&json), ["docs>disk=complete", "docs>usb=complete"]);
     assert_eq!(json["results"][0]["files_unchanged"], 2);
+    // In one vault the digests of equal trees are equal.
+    let digest = &json["results"][1]["digest"];
+    assert!(digest.as_str().is_some_and(|digest| digest.len() == 32), "{json}");
+    assert_eq!(digest, &home.json(0, &["run", "docs", "--now"])["results"][1]["digest"]);
+    fs::write(home.path("a/one.txt"), "two").unwrap();
+    let newest = home.json(0, &["run", "docs", "--now"])["results"][1]["digest"].clone();
+    assert_ne!(digest, &newest);
+    // It is what `ls` says of the folder above all.
+    let shown = home.json_lines(&["ls", "latest", "--digest", "--repo", "usb", "--source", "docs"]);
+    assert_eq!(shown[0]["digest"], newest, "{shown:?}");
     assert!(home.expect(2, &["run", "dcos"]).contains("Did you mean docs?"));
     // Another vault in the same folder knows nothing of it.
     fs::remove_dir_all(home.path("usb/vault")).unwrap();
@@ -472,6 +490,17 @@ fn one_run_at_a_time_and_ctrl_c_ends_it_in_good_order() {
     assert_eq!(home.read("log"), "after\n");
     assert!(!home.path("done").exists());
     assert!(home.json(0, &["list"])["snapshots"].as_array().unwrap().is_empty());
+}
+
+/// A schedule's run lets others go first, and is remembered.
+#[test]
+fn a_run_in_the_background_is_modest() {
+    let home = Home::new();
+    home.configure("[vaults.disk]\npath = \"HOME/disk\"\n[sources.a]\npaths = [\"~/a\"]\nbefore = \"nice > ~/nice\"\n");
+    home.expect(0, &["init"]);
+    let said = home.expect(0, &["run", "--background", "--quiet"]);
+    assert_eq!((home.read("nice").as_str(), said.as_str()), ("10\n", ""));
+    assert!(fs::read_to_string(find(&home.path("state"), "status.json")).unwrap().contains("\"last_background\": 1"));
 }
 
 #[test]

@@ -48,8 +48,8 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
         let printed = if args.print0 {
             out.bytes(if args.recursive { path } else { &entry.name }).and_then(|()| out.bytes(b"\0"))
         } else {
-            let digest = digests.as_ref().map(|digests| digest_of(digests, entry));
-            damaged = damaged || digest == Some(None);
+            let digest = digests.as_ref().map(|digests| Known(digest_of(digests, entry)));
+            damaged = damaged || digest.as_ref().is_some_and(|digest| digest.0.is_none());
             print(context, args, path, entry, digest, &mut out)
         };
         failed = printed.err();
@@ -62,26 +62,29 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// A digest that was asked for; `None` if something below cannot be read.
+struct Known(Option<TreeDigest>);
+
 /// Prints an entry, with its digest if that is asked for.
 fn print(
     context: &Context,
     args: &LsArgs,
     path: &[u8],
     entry: &Entry,
-    digest: Option<Option<TreeDigest>>,
+    digest: Option<Known>,
     out: &mut Output,
 ) -> Result<(), Failure> {
     if context.global.json {
         let json = EntryJson::new(path, entry);
         return out.json(&match digest {
-            Some(digest) => json.with_digest(digest),
+            Some(Known(digest)) => json.with_digest(digest),
             None => json,
         });
     }
     let name = if args.recursive { path } else { &entry.name };
     let shown = if args.long { long(name, entry, &context.zone) } else { short(name, entry) };
     match digest {
-        Some(digest) => out.line(format_args!("{}  {shown}", digest.map_or_else(|| "?".repeat(32), hex))),
+        Some(Known(digest)) => out.line(format_args!("{}  {shown}", digest.map_or_else(|| "?".repeat(32), hex))),
         None => out.line(shown),
     }
 }

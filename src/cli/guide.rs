@@ -213,7 +213,7 @@ fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
-    let offered = home.map(|home| places::sources(home)).unwrap_or_default();
+    let offered = home.map(places::sources).unwrap_or_default();
     note("What is to be kept?");
     for (number, path) in offered.iter().enumerate() {
         note(&format!("  {}  {}", number + 1, path.display()));
@@ -275,7 +275,9 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure>
             Ok(place) => {
                 note(&format!("The vault will be {}", place.path.display()));
                 if places::same_disk(&place.path, sources) {
-                    note("That is on the same disk as what is kept: it helps if a file is lost, not if the disk is.");
+                    note(
+                        "It lies on the same disk as what is kept: that helps if a file is lost, not if\nthe disk is.",
+                    );
                 }
                 return Ok(place);
             }

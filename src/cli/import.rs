@@ -168,14 +168,13 @@ fn stem(name: &str) -> Option<&str> {
 fn archive(context: &Context, args: &ImportArgs, path: PathBuf) -> Result<Item, Failure> {
     let name = name_of(&path);
     let stem = stem(&name).unwrap_or(&name);
-    let (time, bare) = match dates::in_name(stem, &context.zone) {
-        Some((time, range)) => (time, format!("{}{}", &stem[..range.start], &stem[range.end..])),
-        None => {
-            let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
-            let changed = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(failed)?;
-            let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
-            (dates::from_secs(since.as_secs()), stem.to_owned())
-        }
+    let (time, bare) = if let Some((time, range)) = dates::in_name(stem, &context.zone) {
+        (time, format!("{}{}", &stem[..range.start], &stem[range.end..]))
+    } else {
+        let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
+        let changed = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(failed)?;
+        let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        (dates::from_secs(since.as_secs()), stem.to_owned())
     };
     let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
     let source = if bare.is_empty() { "import" } else { bare };

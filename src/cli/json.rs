@@ -205,7 +205,7 @@ pub struct EntryJson<'a> {
     torn: bool,
     /// With `ls --digest`: the digest of the content, or of the folder with all below; null if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<Option<String>>,
+    digest: Option<serde_json::Value>,
 }
 
 impl<'a> EntryJson<'a> {
@@ -230,7 +230,7 @@ impl<'a> EntryJson<'a> {
 
     /// With its digest.
     pub fn with_digest(self, digest: Option<[u8; 16]>) -> Self {
-        Self { digest: Some(digest.map(hex)), ..self }
+        Self { digest: Some(digest.map_or(serde_json::Value::Null, |digest| hex(digest).into())), ..self }
     }
 }
 

@@ -1,8 +1,10 @@
 //! `vault run`: everything that is due, in one go.
 //!
-//! [`plan`] what is due · [`list`] sources from a CSV file · [`status`] what earlier runs did · [`work`] doing it ·
+//! [`plan`] what is due · [`list`] sources from a CSV file · [`status`] what earlier runs did · [`work`] doing it, and [`care`]
+//! for the vaults ·
 //! [`hooks`] commands before and after · [`report`] what happened · [`notice`] who is told · [`then`] what follows.
 
+mod care;
 mod hooks;
 mod list;
 mod notice;
@@ -146,6 +148,7 @@ fn work(
         prune: !args.no_prune,
         check: check.map(|vault| vault.path.to_string_lossy().into_owned()).collect::<BTreeSet<_>>(),
         parallel: settings.parallel,
+        digests: context.global.json || args.report.is_some(),
     };
     if let Some(address) = &notify.ping {
         ping(context, address, Ping::Start, "");
@@ -317,6 +320,7 @@ fn remember(status: &mut Status, report: &Report, now: i64) {
     for outcome in report.outcomes.iter().filter(|outcome| outcome.state != State::NotDue) {
         let pair = status.pair_mut(&outcome.source, &outcome.vault, Path::new(&outcome.place));
         pair.tried = outcome.time.secs;
+        pair.first = pair.first.or(Some(outcome.time.secs)).filter(|_| !outcome.state.is_taken());
         outcome.state.word().clone_into(&mut pair.result);
         if let Some(body) = outcome.body.as_deref().filter(|_| outcome.state.is_taken()) {
             pair.taken = Some(outcome.time.secs);

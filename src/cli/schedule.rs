@@ -156,9 +156,19 @@ fn job(context: &Context, every: Duration) -> Result<Job, Failure> {
     let program = env::current_exe().and_then(fs::canonicalize).map_err(failed)?;
     let mut args: Vec<String> = ["run", "--background", "--quiet", "--no-progress"].map(str::to_owned).to_vec();
     let current = current_folder()?;
-    for (option, path) in [("--config", &context.global.config), ("--state", &context.global.state)] {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    // What a schedule starts does not have the variables of this shell.
+    let config = match &context.global.config {
+        None if is_set("XDG_CONFIG_HOME") => Some(context.config_place()?),
+        given => given.clone(),
+    };
+    let state = match &context.global.state {
+        None if is_set("XDG_STATE_HOME") => Some(context.state_folder()?),
+        given => given.clone(),
+    };
+    for (option, path) in [("--config", config), ("--state", state)] {
         if let Some(path) = path {
-            let path = roots::absolute(&current, path);
+            let path = roots::absolute(&current, &path);
             let text = path.to_str().ok_or_else(|| {
                 Failure::new(format!("{option} {}: a schedule cannot have a path that is not UTF-8", path.display()))
             })?;

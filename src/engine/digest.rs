@@ -20,7 +20,7 @@ static FOLDER: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_d
 
 /// The keys of an entry (SPEC §7.2) that say what it holds.
 #[derive(Serialize)]
-struct Content<'a> {
+struct Held<'a> {
     #[serde(rename = "k", skip_serializing_if = "is_file")]
     kind: u8,
     #[serde(rename = "s", skip_serializing_if = "is_zero")]
@@ -56,7 +56,7 @@ fn finish(hasher: &blake3::Hasher) -> TreeDigest {
 /// # Errors
 /// If the entry cannot be encoded.
 pub fn content_digest(entry: &Entry) -> Result<TreeDigest, EntryError> {
-    let content = Content {
+    let held = Held {
         kind: entry.kind.into(),
         size: entry.size,
         content: entry.content.as_ref(),
@@ -66,7 +66,7 @@ pub fn content_digest(entry: &Entry) -> Result<TreeDigest, EntryError> {
     };
     let mut bytes = Vec::with_capacity(64);
     let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
-    let encoded = content.serialize(&mut serializer);
+    let encoded = held.serialize(&mut serializer);
     encoded.map_err(|error| EntryError::Malformed(format!("{}: {error}", Shown(&entry.name))))?;
     Ok(finish(CONTENT.clone().update(&bytes)))
 }

@@ -135,15 +135,12 @@ fn class(text: &[u8]) -> Option<(Token, usize)> {
     let mut ranges = Vec::new();
     let mut at = 0;
     while let Some(low) = chars.get(at) {
-        match (chars.get(at + 1), chars.get(at + 2)) {
-            (Some('-'), Some(high)) => {
-                ranges.push((*low, *high));
-                at += 3;
-            }
-            _ => {
-                ranges.push((*low, *low));
-                at += 1;
-            }
+        if let (Some('-'), Some(high)) = (chars.get(at + 1), chars.get(at + 2)) {
+            ranges.push((*low, *high));
+            at += 3;
+        } else {
+            ranges.push((*low, *low));
+            at += 1;
         }
     }
     Some((Token::Class(negated, ranges), end + 1))
@@ -223,15 +220,13 @@ fn matches_path(parts: &[Part], path: &[&[u8]]) -> bool {
                 part += 1;
                 continue;
             }
-            Some(Part::Name(tokens)) => {
-                if path.get(at).is_some_and(|name| matches(tokens, name)) {
-                    part += 1;
-                    at += 1;
-                    continue;
-                }
+            Some(Part::Name(tokens)) if path.get(at).is_some_and(|name| matches(tokens, name)) => {
+                part += 1;
+                at += 1;
+                continue;
             }
             None if at == path.len() => return true,
-            None => {}
+            _ => {}
         }
         match again {
             Some((star, from)) if from < path.len() => {

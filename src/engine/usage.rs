@@ -83,8 +83,8 @@ pub fn usage(
         }
         graph.nodes[number].data = sum;
     }
-    let mut sums = Sums::default();
-    sums.total = graph.number(listing).map(|number| graph.nodes[number].data).unwrap_or_default();
+    let total = graph.number(listing).map(|number| graph.nodes[number].data).unwrap_or_default();
+    let mut sums = Sums { total, ..Sums::default() };
     list(&mut index.hand(), &graph, listing, base, depth, &mut sums.lines)?;
     sort(&mut sums.lines);
     let mut count = 0;

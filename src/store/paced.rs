@@ -115,7 +115,9 @@ mod tests {
             Arc::new(MemStore::new()),
             1000,
             move || Duration::from_millis(clock.load(Relaxed)),
-            move |time| drop(waited.fetch_add(u64::try_from(time.as_millis()).unwrap(), Relaxed)),
+            move |time| {
+                waited.fetch_add(u64::try_from(time.as_millis()).unwrap(), Relaxed);
+            },
         );
         (store, millis)
     }

@@ -58,7 +58,7 @@ patterns separated by semicolons. Every line is checked before anything runs.
 
 Hooks of a source run by the shell: before (if it fails, the source is not
 taken, unless if-before-fails = \"go-on\"), after (always), on-failure. They find
-what happened in VAULT_RESULT (complete, unchanged, partial, failed,
+what happened in VAULT_RESULT (complete, unchanged, partial, away, failed,
 interrupted), VAULT_SOURCE, VAULT_HOOK, VAULT_ERROR, VAULT_SNAPSHOTS,
 VAULT_FILES, VAULT_BYTES, VAULT_BYTES_STORED, VAULT_DURATION_MS.")]
 pub struct RunArgs {

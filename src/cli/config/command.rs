@@ -45,9 +45,8 @@ pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, F
     let path = context.config_place()?;
     match command {
         Some(ConfigCommand::Check) => check(context, &path),
-        Some(ConfigCommand::Init) => init(context, &path),
         None if path.exists() => show(context, &path),
-        None => init(context, &path),
+        Some(ConfigCommand::Init) | None => init(context, &path),
     }
 }
 

@@ -108,7 +108,7 @@ impl<'t> Reader<'t> {
         top.finish();
         for (name, at, table) in vaults {
             self.check_name(&name, at, "vault");
-            let vault = self.vault(name, table);
+            let vault = self.vault(name, table, &config);
             config.vaults.extend(vault);
         }
         if let Some((name, at)) = default_vault {
@@ -147,11 +147,16 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn vault(&mut self, name: String, table: &Spanned<DeValue<'t>>) -> Option<VaultConfig> {
+    fn vault(&mut self, name: String, table: &Spanned<DeValue<'t>>, config: &Config) -> Option<VaultConfig> {
         let mut section = Section::new(self, table)?;
         let path = section.path("path");
         if !section.table.contains_key("path") {
             section.missing(table, &format!("the vault '{name}' needs a path, such as path = \"/mnt/disk/vault\""));
+        }
+        if let Some((path, at)) = &path
+            && let Some(other) = config.vaults.iter().find(|other| other.path == *path)
+        {
+            section.reader.wrong(at.clone(), format!("the vault '{}' lies there already", other.name));
         }
         let mut vault = VaultConfig::new(name.clone(), path.map(|(path, _)| path).unwrap_or_default());
         let file = section.path("password-file");
@@ -170,15 +175,11 @@ impl<'t> Reader<'t> {
             vault.level = level;
         }
         vault.removable = section.flag("removable").unwrap_or(false);
-        if let Some(every) = section.duration_or_never("check-every") {
-            vault.check_every = every;
-        }
+        vault.check_every = section.duration_or_never("check-every", vault.check_every);
         if let Some(sample) = section.parsed("check-sample", parse_part) {
             vault.check_sample = sample;
         }
-        if let Some(time) = section.duration_or_never("check-max-time") {
-            vault.check_max_time = time;
-        }
+        vault.check_max_time = section.duration_or_never("check-max-time", vault.check_max_time);
         section.finish();
         Some(vault)
     }
@@ -187,9 +188,9 @@ impl<'t> Reader<'t> {
         let mut section = Section::new(self, table)?;
         let paths: Vec<PathBuf> =
             section.paths("paths").unwrap_or_default().into_iter().map(|(path, _)| path).collect();
-        match section.table.get("paths").map(|value| value.get_ref()) {
+        match section.table.get("paths").map(Spanned::get_ref) {
             None => {
-                section.missing(table, &format!("the source '{name}' needs paths, such as paths = [\"~/Documents\"]"))
+                section.missing(table, &format!("the source '{name}' needs paths, such as paths = [\"~/Documents\"]"));
             }
             Some(DeValue::Array(list)) if list.is_empty() => {
                 section.missing(table, &format!("the source '{name}' has no paths"));
@@ -227,6 +228,10 @@ impl<'t> Reader<'t> {
             Some(vaults) => self.vault_names(config, vaults),
             None => all(),
         };
+        if vaults.is_empty() {
+            let what = format!("the source '{name}' goes to no vault; name one in [vaults.NAME]");
+            self.wrong(table.span(), what);
+        }
         for (pattern, at) in &patterns {
             if let Err(error) = Rules::new(std::slice::from_ref(pattern), Path::new("/")) {
                 self.wrong(at.clone(), error.to_string());
@@ -439,12 +444,14 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         parse(&text).map_err(|what| self.reader.wrong(at, format!("{key}: {what}"))).ok()
     }
 
-    fn duration_or_never(&mut self, key: &'static str) -> Option<Option<Duration>> {
-        self.parsed(key, |text| if text == "never" { Ok(None) } else { parse_duration(text).map(Some) })
+    /// A duration, or `never`; where nothing is said, the default.
+    fn duration_or_never(&mut self, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+        let parse = |text: &str| if text == "never" { Ok(None) } else { parse_duration(text).map(Some) };
+        self.parsed(key, parse).unwrap_or(default)
     }
 
     fn level(&mut self, key: &'static str) -> Option<i32> {
-        match self.table.get(key).map(|value| value.get_ref()) {
+        match self.table.get(key).map(Spanned::get_ref) {
             Some(DeValue::Integer(_)) => {
                 let level = self.number(key, 19)?;
                 if level == 0 {
@@ -646,12 +653,15 @@ ping = "hc-ping.com"
             ("[vaults.\"a/b\"]\npath = \"/x\"", "cannot be the name of a vault"),
             ("[vaults.a]\npath = \"/x\"\nkeyring = true\npassword-command = \"x\"", "not several"),
             ("[vaults.a]\npath = \"\"", "path is empty"),
+            ("[vaults.a]\npath = \"/x\"\n[vaults.b]\npath = \"/y/../x\"", "'a' lies there already"),
             ("default-vault = \"x\"", "there is none in this file"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = []", "has no paths"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nvaults = [\"a\", \"a\"]", "named twice"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nkeep = {}", "keep has no rule"),
             ("[vaults.a]\npath = \"/x\"\n[sources.s]\nevery = \"1d\"", "needs paths"),
             ("[run]\nparallel = 0", "1 at least"),
+            ("[sources.s]\npaths = [\"/x\"]", "goes to no vault"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nvaults = []", "goes to no vault"),
         ] {
             let found = mistakes(text);
             assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");

@@ -3,6 +3,7 @@
 //! Every line is checked before anything is done, and all mistakes are told together.
 
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ pub fn read(path: &Path, config: Option<&Config>, home: Option<&Path>) -> Result
         text.push_str(mistake);
     }
     if mistakes.len() > MISTAKES_SHOWN {
-        text.push_str(&format!("\n  and {} more", mistakes.len() - MISTAKES_SHOWN));
+        let _ = write!(text, "\n  and {} more", mistakes.len() - MISTAKES_SHOWN);
     }
     Err(Failure::usage(text).hint("Nothing was done. Each line is: source,destination[,keep,exclude]"))
 }
@@ -100,13 +101,13 @@ impl Lines<'_> {
         let vault = self.destination(field(1), &mut wrong);
         let keep = match field(2) {
             "" => None,
-            text => match text.parse() {
-                Ok(keep) => Some(KeepArgs { keep: Some(keep), ..KeepArgs::default() }),
-                Err(_) => {
+            text => {
+                let keep = text.parse().ok();
+                if keep.is_none() {
                     wrong.push(format!("'{text}' is not the number of snapshots to keep"));
-                    None
                 }
-            },
+                keep.map(|keep| KeepArgs { keep: Some(keep), ..KeepArgs::default() })
+            }
         };
         let patterns: Vec<String> =
             field(3).split(';').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();

@@ -130,7 +130,7 @@ fn due(pair: Option<&Pair>, every: Duration, now: i64, id: &dyn Fn() -> Option<S
 
 /// Whether the last snapshot is too old. One that was never taken is overdue from when it was first tried in vain.
 fn is_overdue(pair: Option<&Pair>, overdue: Duration, now: i64) -> bool {
-    let since = pair.and_then(|pair| pair.taken);
+    let since = pair.and_then(|pair| pair.taken.or(pair.first));
     since.is_some_and(|since| u64::try_from(now - since).is_ok_and(|age| age > overdue.as_secs()))
 }
 
@@ -164,6 +164,8 @@ mod tests {
         assert!(!is_overdue(None, day, 1 << 40));
         assert!(!is_overdue(Some(&pair(Some(1000), None)), day, 87_400));
         assert!(is_overdue(Some(&pair(Some(1000), None)), day, 87_401));
+        let never = Pair { first: Some(1000), ..Pair::default() };
+        assert!(is_overdue(Some(&never), day, 87_401) && !is_overdue(Some(&never), day, 87_400));
     }
 
     #[cfg(unix)]

@@ -89,7 +89,7 @@ pub struct Outcome {
     pub state: State,
     /// The snapshot's id, if one was taken.
     pub snapshot: Option<String>,
-    /// The digest of the tree, equal for equal trees.
+    /// The digest of the tree: in one vault, equal for the same names and contents.
     pub digest: Option<String>,
     /// What the snapshot holds, if it came so far.
     pub body: Option<Box<Snapshot>>,
@@ -195,7 +195,7 @@ impl Report {
     }
 
     /// The report as it is written to a file and printed.
-    pub fn json<'a>(&'a self, begun: Time, ended: Time) -> ReportJson<'a> {
+    pub fn json(&self, begun: Time, ended: Time) -> ReportJson<'_> {
         let exit = self.exit();
         ReportJson {
             started: dates::exact(begun),

@@ -51,6 +51,9 @@ pub struct Pair {
     pub id: Option<String>,
     /// When the last snapshot was taken, or found to be unnecessary.
     pub taken: Option<i64>,
+    /// When it was first tried, if no snapshot was ever taken.
+    #[serde(default)]
+    pub first: Option<i64>,
     /// When it was last tried.
     pub tried: i64,
     /// What came of it, in a word.

@@ -11,10 +11,10 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 
-use vault::engine::check;
-use vault::engine::check::CheckOptions;
-use vault::engine::prune;
-use vault::engine::retention;
+use vault::engine::digest::Digests;
+use vault::engine::digest::TreeDigest;
+use vault::engine::index::Index;
+use vault::engine::index::IndexError;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
@@ -22,6 +22,7 @@ use vault::fs::Dir;
 use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
+use vault::tree::Stream;
 use vault::tree::Verdict;
 use vault::vault::Vault;
 
@@ -31,28 +32,22 @@ use super::plan::Job;
 use super::plan::Plan;
 use super::plan::Target;
 use super::report;
-use super::report::Care;
-use super::report::Checked;
 use super::report::HookTrouble;
 use super::report::Outcome;
 use super::report::Report;
 use super::report::State;
 use super::report::Trouble;
-use crate::cli::args::CollectArgs;
 use crate::cli::config::VaultConfig;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::json;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::prune as prune_command;
 use crate::cli::roots;
 use crate::cli::snapshot as snapshot_command;
-
-/// How much of a vault may stay occupied by what nobody needs.
-const MAX_UNUSED: f64 = 0.05;
 
 /// What a run does beside snapshots.
 #[derive(Debug, Clone)]
@@ -63,39 +58,45 @@ pub struct Wishes {
     pub check: BTreeSet<String>,
     /// How many snapshots are taken at once.
     pub parallel: usize,
+    /// The digest of each tree, for the report.
+    pub digests: bool,
 }
 
 /// A run under way.
 pub struct Crew<'a> {
-    context: &'a Context,
-    plan: &'a Plan,
-    wishes: Wishes,
-    sites: Vec<Site>,
+    pub(super) context: &'a Context,
+    pub(super) plan: &'a Plan,
+    pub(super) wishes: Wishes,
+    pub(super) sites: Vec<Site>,
     /// Only one thing is done at a time, so that it may show how far it is.
     alone: bool,
-    report: Mutex<Report>,
+    pub(super) report: Mutex<Report>,
     out: Mutex<Output>,
 }
 
 /// A vault during a run.
-struct Site {
+pub(super) struct Site {
     chosen: Chosen,
-    device: u64,
-    opened: Mutex<Opened>,
+    pub(super) device: u64,
+    pub(super) opened: Mutex<Opened>,
     /// Sources of which there is a state of now.
-    taken: Mutex<Vec<String>>,
+    pub(super) taken: Mutex<Vec<String>>,
 }
 
-enum Opened {
+/// Whether a vault could be opened.
+pub(super) enum Opened {
+    /// It was not tried.
     Not,
+    /// It is open.
     Yes(Arc<Vault>),
+    /// It could not, and is not tried again.
     Never(Trouble),
 }
 
 /// Passwords are asked for one at a time.
 static ASKING: Mutex<()> = Mutex::new(());
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -105,8 +106,22 @@ fn device(path: &Path) -> u64 {
     path.ancestors().find_map(stat).map_or(0, |stat| stat.dev)
 }
 
+/// Disks that are in use, until this is dropped: also when the work fails outright, so that nobody waits for ever.
+struct Release<'a> {
+    state: &'a Mutex<(Vec<bool>, BTreeSet<u64>)>,
+    changed: &'a Condvar,
+    devices: &'a BTreeSet<u64>,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        lock(self.state).1.retain(|device| !self.devices.contains(device));
+        self.changed.notify_all();
+    }
+}
+
 /// How one piece of work speaks: its name before every message, and a bar only if nothing else goes on.
-struct Lane<'a> {
+pub(super) struct Lane<'a> {
     context: &'a Context,
     name: String,
     alone: bool,
@@ -174,17 +189,18 @@ impl<'a> Crew<'a> {
         self.out.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
         let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         // As in the configuration, whatever was ready first.
+        let targets = self.plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
+        let targets: Vec<(&str, &str)> = targets
+            .map(|(job, target)| (job.source.name.as_str(), self.plan.vaults[target.vault].name.as_str()))
+            .collect();
         let rank = |outcome: &Outcome| {
-            self.plan.jobs.iter().position(|job| {
-                job.source.name == outcome.source
-                    && job.targets.iter().any(|target| self.plan.vaults[target.vault].name == outcome.vault)
-            })
+            targets.iter().position(|(source, vault)| *source == outcome.source && *vault == outcome.vault)
         };
         report.outcomes.sort_by_key(rank);
         Ok(report)
     }
 
-    fn lane(&self, name: String) -> Lane<'a> {
+    pub(super) fn lane(&self, name: String) -> Lane<'a> {
         Lane { context: self.context, name, alone: self.alone, counters: Counters::default() }
     }
 
@@ -221,7 +237,7 @@ impl<'a> Crew<'a> {
         lock(&self.report).outcomes.push(outcome);
     }
 
-    fn say(&self, text: &str, hint: Option<&str>, is_bad: bool) {
+    pub(super) fn say(&self, text: &str, hint: Option<&str>, is_bad: bool) {
         self.context.screen.clear();
         let mut out = lock(&self.out);
         let line = if is_bad { out.paint(Style::Warning, text) } else { text.to_owned() };
@@ -234,14 +250,14 @@ impl<'a> Crew<'a> {
     }
 
     /// Runs each piece of work as soon as no other that goes on shares a disk with it.
-    fn spread<T: Sync>(&self, pieces: &[(BTreeSet<u64>, T)], run: impl Fn(&T) + Sync) {
-        let state = Mutex::new((vec![false; pieces.len()], BTreeMap::<u64, u32>::new()));
+    pub(super) fn spread<T: Sync>(&self, pieces: &[(BTreeSet<u64>, T)], run: impl Fn(&T) + Sync) {
+        let state = Mutex::new((vec![false; pieces.len()], BTreeSet::new()));
         let changed = Condvar::new();
         let worker = || {
             let mut guard = lock(&state);
             loop {
                 let (begun, busy) = &mut *guard;
-                let free = |at: &usize| !begun[*at] && pieces[*at].0.iter().all(|device| !busy.contains_key(device));
+                let free = |at: &usize| !begun[*at] && pieces[*at].0.is_disjoint(busy);
                 let Some(at) = (0..pieces.len()).find(free) else {
                     if begun.iter().all(|begun| *begun) {
                         return;
@@ -250,14 +266,12 @@ impl<'a> Crew<'a> {
                     continue;
                 };
                 begun[at] = true;
-                busy.extend(pieces[at].0.iter().map(|device| (*device, 1)));
+                busy.extend(pieces[at].0.iter().copied());
                 drop(guard);
+                let release = Release { state: &state, changed: &changed, devices: &pieces[at].0 };
                 run(&pieces[at].1);
+                drop(release);
                 guard = lock(&state);
-                pieces[at].0.iter().for_each(|device| {
-                    guard.1.remove(device);
-                });
-                changed.notify_all();
             }
         };
         thread::scope(|scope| {
@@ -289,7 +303,7 @@ impl<'a> Crew<'a> {
         let stopped = || self.context.screen.stopped();
         let mut failed = None;
         if let Some(command) = &job.source.hooks.before {
-            let variables = variables(&job.source.name, "before", &[]);
+            let variables = variables(&job.source.name, "before", &[], None);
             failed = hooks::call(command, &variables, job.source.hooks.timeout, &stopped).err();
         }
         let go_on = job.source.hooks.go_on && !stopped();
@@ -319,31 +333,20 @@ impl<'a> Crew<'a> {
         if let Some(what) = failed {
             self.hook_failed(job, "before", what);
         }
-        let outcomes: Vec<Outcome> =
-            lock(&self.report).outcomes.iter().filter(|outcome| outcome.source == job.source.name).cloned().collect();
+        let own = |outcome: &&Outcome| outcome.source == job.source.name;
+        let outcomes: Vec<Outcome> = lock(&self.report).outcomes.iter().filter(own).cloned().collect();
+        let hook_trouble = || lock(&self.report).hooks.iter().find(|hook| hook.source == job.source.name).cloned();
         let never = || false;
         if let Some(command) = &job.source.hooks.after {
-            let variables = variables(&job.source.name, "after", &outcomes);
+            let variables = variables(&job.source.name, "after", &outcomes, hook_trouble().as_ref());
             if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never) {
                 self.hook_failed(job, "after", what);
             }
         }
-        let bad = outcomes.iter().any(|outcome| outcome.state == State::Failed);
-        let bad = bad || lock(&self.report).hooks.iter().any(|hook| hook.source == job.source.name);
+        let trouble = hook_trouble();
+        let bad = trouble.is_some() || outcomes.iter().any(|outcome| outcome.state == State::Failed);
         if let Some(command) = job.source.hooks.on_failure.as_ref().filter(|_| bad) {
-            let mut variables = variables(&job.source.name, "on-failure", &outcomes);
-            let hooks = lock(&self.report);
-            let hook = hooks.hooks.iter().find(|hook| hook.source == job.source.name).cloned();
-            drop(hooks);
-            if let Some(hook) = hook {
-                variables.retain(|(name, text)| {
-                    !matches!(*name, "VAULT_RESULT") && !(*name == "VAULT_ERROR" && text.is_empty())
-                });
-                variables.push(("VAULT_RESULT", State::Failed.word().to_owned()));
-                if !variables.iter().any(|(name, _)| *name == "VAULT_ERROR") {
-                    variables.push(("VAULT_ERROR", format!("the command {}: {}", hook.hook, hook.what)));
-                }
-            }
+            let variables = variables(&job.source.name, "on-failure", &outcomes, trouble.as_ref());
             if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never) {
                 self.hook_failed(job, "on-failure", what);
             }
@@ -372,11 +375,12 @@ impl<'a> Crew<'a> {
         let lane = self.lane(format!("{} → {}", job.source.name, config.name));
         let taken = self.open(site, &lane).and_then(|vault| {
             let report = self.snapshot(job, config, &vault, &lane)?;
-            Ok((vault.id().to_string(), report))
+            let digest = self.digest(&vault, &report.snapshot.tree, &lane);
+            Ok((vault.id().to_string(), digest, report))
         });
         self.context.screen.clear();
         match taken {
-            Ok((id, report)) => {
+            Ok((id, digest, report)) => {
                 lock(&site.taken).push(job.source.name.clone());
                 let state = match report.snapshot.verdict {
                     _ if report.id.is_none() => State::Unchanged,
@@ -387,6 +391,7 @@ impl<'a> Crew<'a> {
                     state,
                     id: Some(id),
                     snapshot: report.id.map(|id| id.to_string()),
+                    digest,
                     body: Some(Box::new(report.snapshot)),
                     overdue: false,
                     ..outcome
@@ -394,6 +399,26 @@ impl<'a> Crew<'a> {
             }
             Err(trouble) if trouble.exit == Exit::Interrupted => Outcome { state: State::Interrupted, ..outcome },
             Err(trouble) => Outcome { trouble: Some(trouble), ..outcome },
+        }
+    }
+
+    /// The digest of a tree: in one vault, equal for the same names and contents.
+    fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane<'_>) -> Option<String> {
+        if !self.wishes.digests {
+            return None;
+        }
+        let digest = || -> Result<Option<TreeDigest>, IndexError> {
+            let index = Index::new(vault)?;
+            let digests = Digests::of(&index, std::slice::from_ref(tree), self.context.threads(), lane)?;
+            index.finish(None)?;
+            Ok(digests.get(tree))
+        };
+        match digest() {
+            Ok(digest) => digest.map(json::hex),
+            Err(error) => {
+                lane.warn(&format!("the digest of its tree is not known: {error}"));
+                None
+            }
         }
     }
 
@@ -464,104 +489,26 @@ impl<'a> Crew<'a> {
         };
         Ok(vault::engine::snapshot::snapshot(vault, options, lane).map_err(Failure::from)?)
     }
-
-    fn care_all(&self) {
-        let used = |at: &usize| matches!(*lock(&self.sites[*at].opened), Opened::Yes(_));
-        let pieces: Vec<(BTreeSet<u64>, usize)> =
-            (0..self.sites.len()).filter(used).map(|at| (BTreeSet::from([self.sites[at].device]), at)).collect();
-        self.spread(&pieces, |at| {
-            let care = self.care(*at);
-            if let Some(line) = report::care_line(&care).filter(|_| !self.context.global.json) {
-                let is_bad = care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged);
-                if is_bad || !self.context.global.quiet {
-                    let hint = care.trouble.as_ref().and_then(|trouble| trouble.hint.clone());
-                    let damaged = care.checked.is_some_and(|checked| checked.damaged);
-                    let repo = crate::cli::error::quoted(&care.vault);
-                    let hint = hint.or(damaged.then(|| format!("See what is hurt with: vault check --repo {repo}")));
-                    self.say(&line, hint.as_deref(), is_bad);
-                }
-            }
-            lock(&self.report).cares.push(care);
-        });
-    }
-
-    /// Drops old snapshots of a vault, and checks a part of it.
-    fn care(&self, at: usize) -> Care {
-        let config = &self.plan.vaults[at];
-        let place = config.path.to_string_lossy().into_owned();
-        let mut care =
-            Care { vault: config.name.clone(), place, forgotten: 0, bytes_freed: 0, checked: None, trouble: None };
-        let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
-        let lane = self.lane(config.name.clone());
-        let done = self.prune(at, vault, &lane, &mut care).and_then(|()| {
-            let is_due = self.wishes.check.contains(&care.place);
-            if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
-        });
-        self.context.screen.clear();
-        care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
-        care
-    }
-
-    fn prune(&self, at: usize, vault: &Vault, lane: &Lane<'_>, care: &mut Care) -> Result<(), Failure> {
-        if !self.wishes.prune {
-            return Ok(());
-        }
-        let taken = lock(&self.sites[at].taken).clone();
-        let host = &vault.identity().host;
-        let snapshots = vault.snapshots();
-        let mut decisions = Vec::new();
-        for job in self.plan.jobs.iter().filter(|job| taken.contains(&job.source.name)) {
-            let Some(keep) = job.source.keep.as_ref().filter(|_| job.targets.iter().any(|target| target.vault == at))
-            else {
-                continue;
-            };
-            let own: Vec<_> = snapshots
-                .iter()
-                .filter(|info| info.body.source == job.source.name && info.body.host == *host)
-                .cloned()
-                .collect();
-            let period = |time, length| prune_command::period(&self.context.zone, time, length);
-            decisions.extend(retention::plan(&own, &prune_command::rules(keep), &period));
-        }
-        decisions.retain(|decision| !decision.keep());
-        if decisions.is_empty() && vault.condemned().is_empty() {
-            return Ok(());
-        }
-        let args = CollectArgs { max_unused: MAX_UNUSED, max_repack: None, no_verify: false };
-        let options = prune_command::collect_options(self.context, &args);
-        let report = prune::prune(vault, &decisions, &options, lane)?;
-        care.forgotten = decisions.len() as u64;
-        care.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
-        Ok(())
-    }
-
-    fn check(&self, config: &VaultConfig, vault: &Vault, lane: &Lane<'_>, care: &mut Care) -> Result<(), Failure> {
-        let options = CheckOptions {
-            read_data: false,
-            sample: (config.check_sample > 0.0).then_some(config.check_sample),
-            max_time: config.check_max_time,
-            clock: &dates::now,
-            threads: self.context.threads(),
-        };
-        let report = check::check(vault, &options, lane)?;
-        care.checked = Some(Checked {
-            damaged: report.is_damaged(),
-            packs_read: report.packs_read,
-            bytes_read: report.bytes_read,
-        });
-        Ok(())
-    }
 }
 
-/// What a hook finds in its environment.
-fn variables(source: &str, hook: &str, outcomes: &[Outcome]) -> Vec<(&'static str, String)> {
+/// What a hook finds in its environment; `trouble`: another hook of the source that failed before.
+fn variables(
+    source: &str,
+    hook: &str,
+    outcomes: &[Outcome],
+    trouble: Option<&HookTrouble>,
+) -> Vec<(&'static str, String)> {
     let mut variables = vec![("VAULT_SOURCE", source.to_owned()), ("VAULT_HOOK", hook.to_owned())];
     let worst = [State::Interrupted, State::Failed, State::Partial, State::Away, State::Complete, State::Unchanged]
         .into_iter()
         .find(|state| outcomes.iter().any(|outcome| outcome.state == *state));
     let Some(worst) = worst else { return variables };
-    let errors: Vec<&str> =
-        outcomes.iter().filter_map(|outcome| outcome.trouble.as_ref()).map(|trouble| trouble.what.as_str()).collect();
+    let worst = if trouble.is_some() && worst != State::Interrupted { State::Failed } else { worst };
+    let mut errors: Vec<String> =
+        outcomes.iter().filter_map(|outcome| outcome.trouble.as_ref()).map(|trouble| trouble.what.clone()).collect();
+    if errors.is_empty() {
+        errors.extend(trouble.map(|trouble| format!("the command {}: {}", trouble.hook, trouble.what)));
+    }
     let snapshots: Vec<&str> = outcomes.iter().filter_map(|outcome| outcome.snapshot.as_deref()).collect();
     let bodies = || outcomes.iter().filter_map(|outcome| outcome.body.as_deref());
     variables.extend([
@@ -587,11 +534,15 @@ mod tests {
         failed.trouble = Some(Trouble { exit: Exit::Failed, what: "no disk".into(), hint: None });
         let mut taken = outcome("a", State::Complete);
         taken.snapshot = Some("1f2e".into());
-        let found = variables("a", "after", &[taken, failed]);
+        let found = variables("a", "after", &[taken.clone(), failed], None);
         let value = |name: &str| found.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str());
         assert_eq!(value("VAULT_RESULT"), Some("failed"));
         assert_eq!(value("VAULT_ERROR"), Some("no disk"));
         assert_eq!(value("VAULT_SNAPSHOTS"), Some("1f2e"));
-        assert_eq!(variables("a", "before", &[]).len(), 2);
+        assert_eq!(variables("a", "before", &[], None).len(), 2);
+        let trouble = HookTrouble { source: "a".into(), hook: "before", what: "no dump".into() };
+        let found = variables("a", "on-failure", &[taken], Some(&trouble));
+        assert!(found.contains(&("VAULT_RESULT", "failed".to_owned())));
+        assert!(found.contains(&("VAULT_ERROR", "the command before: no dump".to_owned())));
     }
 }

@@ -1,5 +1,6 @@
 //! launchd's agents (macOS).
 
+use std::fmt::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -71,7 +72,7 @@ fn last_exit(text: &str) -> Option<String> {
 fn plist(job: &Job) -> Result<String, String> {
     let mut words = format!("    <string>{}</string>\n", xml(check_text(program_text(job)?)?));
     for arg in &job.args {
-        words.push_str(&format!("    <string>{}</string>\n", xml(check_text(arg)?)));
+        let _ = writeln!(words, "    <string>{}</string>", xml(check_text(arg)?));
     }
     let log = xml(check_text(&job.log.to_string_lossy())?);
     let seconds = job.every.as_secs();

@@ -1,17 +1,14 @@
 //! Whether the machine runs on battery.
 
 use std::path::Path;
-#[cfg(target_os = "macos")]
 use std::process::Command;
 
 /// Whether the machine runs on battery. Where that cannot be found out, it does not.
 pub fn on_battery() -> bool {
-    #[cfg(target_os = "macos")]
-    {
+    if cfg!(target_os = "macos") {
         let output = Command::new("pmset").args(["-g", "batt"]).output();
         return output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("'Battery Power'"));
     }
-    #[cfg(not(target_os = "macos"))]
     supplies_say_battery(Path::new("/sys/class/power_supply"))
 }
 

@@ -348,7 +348,7 @@ struct Content<'p> {
     at: u64,
 }
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Content<'_> {
     fn read(

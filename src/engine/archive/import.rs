@@ -73,13 +73,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The number of a content, and where it lies if the file has holes.
+type Held = (usize, Option<Vec<(u64, u64)>>);
+
 /// A member as it will be in the snapshot.
 struct Node {
     entry: Entry,
     parent: usize,
     below: BTreeMap<Vec<u8>, usize>,
-    /// The number of its content, and where that lies if it has holes.
-    content: Option<(usize, Option<Vec<(u64, u64)>>)>,
+    content: Option<Held>,
     /// Which file this is a name of, if that has several.
     group: Option<usize>,
 }
@@ -301,7 +303,7 @@ impl Run<'_> {
         tree: &mut Tree,
         taken: &mut Taken,
     ) -> Result<(), ImportError> {
-        while let Some(member) = archive.next()? {
+        while let Some(member) = archive.next_member()? {
             if self.progress.stopped() || depot.has_failed() {
                 return Err(VaultError::Interrupted.into());
             }

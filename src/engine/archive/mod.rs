@@ -1,6 +1,6 @@
 //! Tar archives: writing a snapshot as one, and reading one as a snapshot.
 //!
-//! [`pax`] records beside the headers · [`read`] takes archives of all common forms apart · [`write`] makes headers ·
+//! [`pax`] records beside the headers · [`read`] takes archives of all common forms apart · [`mod@write`] makes headers ·
 //! [`export`] a tree as an archive · [`import`] an archive as a snapshot.
 
 pub mod pax;

@@ -63,7 +63,7 @@ mod tests {
     fn records_count_their_own_length() {
         let mut bytes = Vec::new();
         put(&mut bytes, b"path", b"a");
-        assert_eq!(bytes, b"10 path=a\n");
+        assert_eq!(bytes, b"9 path=a\n");
         for len in [0, 85, 86, 87, 88, 89, 90, 91, 92, 990, 1000, 70_000] {
             let value = vec![b'\n'; len];
             let mut bytes = Vec::new();

@@ -11,6 +11,10 @@ use crate::tree::Time;
 
 /// Longest extended header, and longest name in a header of its own.
 const EXTRA_MAX: u64 = 16 << 20;
+/// Longest content of a member.
+const LEN_MAX: u64 = 1 << 60;
+/// Longest number in a map of a sparse file.
+const DIGITS_MAX: usize = 20;
 /// Most parts of a sparse file.
 const PARTS_MAX: usize = 1 << 20;
 
@@ -241,7 +245,7 @@ impl<R: Read> ArchiveReader<R> {
     ///
     /// # Errors
     /// If the archive cannot be read, is cut off, or is damaged.
-    pub fn next(&mut self) -> Result<Option<Member>, ArchiveError> {
+    pub fn next_member(&mut self) -> Result<Option<Member>, ArchiveError> {
         let rest = self.content + self.padding;
         (self.content, self.padding) = (0, 0);
         self.skip(rest)?;
@@ -304,6 +308,9 @@ impl<R: Read> ArchiveReader<R> {
         };
         let len = extras.number(b"size").unwrap_or(len);
         let has_content = matches!(kind, MemberKind::File | MemberKind::Other(_)) || header[156] == b'D';
+        if len > LEN_MAX {
+            return Err(malformed("a member is longer than any file"));
+        }
         self.content = if has_content { len } else { 0 };
         self.padding = self.content.next_multiple_of(BLOCK as u64) - self.content;
         let (mut size, mut parts) = (self.content, None);
@@ -348,7 +355,7 @@ impl<R: Read> ArchiveReader<R> {
         Ok(Member {
             path,
             kind,
-            mode: field(100..108, "a mode is no number")? as u32 & 0o7777,
+            mode: u32::try_from(field(100..108, "a mode is no number")? & 0o7777).unwrap_or(0),
             owner: (id(108..116, b"uid")?, id(116..124, b"gid")?),
             owner_names: (name(265..297, b"uname"), name(297..329, b"gname")),
             mtime,
@@ -411,6 +418,9 @@ impl<R: Read> ArchiveReader<R> {
                 }
                 for byte in block {
                     if byte != b'\n' {
+                        if line.len() == DIGITS_MAX && count.is_none_or(|count| numbers.len() < count) {
+                            return Err(bad());
+                        }
                         line.push(byte);
                         continue;
                     }
@@ -499,7 +509,7 @@ mod tests {
 
     #[test]
     fn what_is_no_archive_is_told_from_a_damaged_one() {
-        let read = |bytes: &[u8]| ArchiveReader::new(bytes).next();
+        let read = |bytes: &[u8]| ArchiveReader::new(bytes).next_member();
         assert!(matches!(read(b""), Ok(None)));
         assert!(matches!(read(b"PK\x03\x04 and more"), Err(ArchiveError::NotOne)));
         assert!(matches!(read(&[b'x'; 2000]), Err(ArchiveError::NotOne)));
@@ -509,16 +519,87 @@ mod tests {
         let mut archive = header.as_bytes().to_vec();
         archive.extend_from_slice(&[7; 1024]);
         let mut whole = ArchiveReader::new(archive.as_slice());
-        assert_eq!(whole.next().unwrap().unwrap().size, 1000);
-        assert!(whole.next().unwrap().is_none());
+        assert_eq!(whole.next_member().unwrap().unwrap().size, 1000);
+        assert!(whole.next_member().unwrap().is_none());
         assert!(!whole.has_ended(), "no mark of the end");
         let mut cut = ArchiveReader::new(&archive[..1200]);
-        cut.next().unwrap();
-        assert!(matches!(cut.next(), Err(ArchiveError::Cut { at: 1200 })));
+        cut.next_member().unwrap();
+        assert!(matches!(cut.next_member(), Err(ArchiveError::Cut { at: 1200 })));
         archive.extend_from_slice(&[9; BLOCK]);
         let mut damaged = ArchiveReader::new(archive.as_slice());
-        damaged.next().unwrap();
-        assert!(matches!(damaged.next(), Err(ArchiveError::Malformed { at: 1536, .. })));
+        damaged.next_member().unwrap();
+        assert!(matches!(damaged.next_member(), Err(ArchiveError::Malformed { at: 1536, .. })));
+    }
+
+    /// A sparse file in the POSIX form, and a plain one behind it.
+    fn two_members() -> Vec<u8> {
+        let mut records = Vec::new();
+        for (key, value) in [("major", "1"), ("minor", "0"), ("name", "holes"), ("realsize", "5000")] {
+            pax::put(&mut records, format!("GNU.sparse.{key}").as_bytes(), value.as_bytes());
+        }
+        pax::put(&mut records, b"SCHILY.xattr.user.a", b"\n=\0");
+        let mut out = Vec::new();
+        let mut add = |kind: u8, name: &[u8], content: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+            header.set_entry_type(tar::EntryType::new(kind));
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            out.extend_from_slice(header.as_bytes());
+            out.extend_from_slice(content);
+            out.resize(out.len().next_multiple_of(BLOCK), 0);
+        };
+        let mut map = b"2\n0\n3\n4000\n2\n".to_vec();
+        map.resize(BLOCK, 0);
+        map.extend_from_slice(b"abcde");
+        add(b'x', b"extra", &records);
+        add(b'0', b"GNUSparseFile.0/holes", &map);
+        add(b'0', b"plain", b"12345");
+        out.resize(out.len() + 2 * BLOCK, 0);
+        out
+    }
+
+    fn read_all(archive: &[u8]) -> Result<Vec<(Member, Vec<u8>)>, ArchiveError> {
+        let mut reader = ArchiveReader::new(archive);
+        let mut members = Vec::new();
+        while let Some(member) = reader.next_member()? {
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).map_err(ArchiveError::Io)?;
+            members.push((member, content));
+        }
+        Ok(members)
+    }
+
+    #[test]
+    fn sparse_members_are_taken_apart() {
+        let members = read_all(&two_members()).unwrap();
+        assert_eq!(members.len(), 2);
+        let (sparse, content) = &members[0];
+        assert_eq!((sparse.path.as_slice(), sparse.size, content.as_slice()), (&b"holes"[..], 5000, &b"abcde"[..]));
+        assert_eq!(sparse.parts, Some(vec![(0, 3), (4000, 4002)]));
+        assert_eq!(sparse.xattrs, [(b"user.a".to_vec(), b"\n=\0".to_vec())]);
+        assert_eq!((members[1].0.path.as_slice(), members[1].1.as_slice()), (&b"plain"[..], &b"12345"[..]));
+    }
+
+    #[test]
+    fn no_change_of_a_byte_and_no_cut_does_harm() {
+        let archive = two_members();
+        for at in 0..archive.len() {
+            let _ = read_all(&archive[..at]);
+            for change in [1, 0x10, 0x80, 0xff] {
+                let mut bad = archive.clone();
+                bad[at] ^= change;
+                let _ = read_all(&bad);
+                // The same with a sum that fits.
+                for header in [0, 1024, 2560].into_iter().filter(|header| (*header..*header + BLOCK).contains(&at)) {
+                    let mut fitting = tar::Header::new_old();
+                    fitting.as_mut_bytes().copy_from_slice(&bad[header..header + BLOCK]);
+                    fitting.set_cksum();
+                    bad[header..header + BLOCK].copy_from_slice(fitting.as_bytes());
+                    let _ = read_all(&bad);
+                }
+            }
+        }
     }
 
     #[test]
