@@ -54,7 +54,8 @@ fn snapshots_prunes_and_restores_of_several_processes_at_once_all_succeed() {
     }
     plant(&source, 21, Size::Tiny);
     run(home, &["init"]);
-    run(home, &["snapshot", source.to_str().unwrap(), "--tag", "stays"]);
+    let take = ["snapshot", source.to_str().unwrap(), "--source", "mine", "--tag", "stays", "--json"];
+    run(home, &take);
     let done = AtomicBool::new(false);
     let mut expected: BTreeMap<String, Model> = BTreeMap::new();
     let (mut pruned, mut deleted, mut looked) = (0, 0, 0);
@@ -77,9 +78,9 @@ fn snapshots_prunes_and_restores_of_several_processes_at_once_all_succeed() {
             let mut rounds = 0;
             while !done.load(Relaxed) {
                 run(home, &["list"]);
-                run(home, &["ls", "-R", "latest", "--source", "source"]);
+                run(home, &["ls", "-R", "latest", "--source", "mine"]);
                 let to = home.join(format!("looked {rounds}"));
-                run(home, &["restore", "latest", "--source", "source", "--to", to.to_str().unwrap()]);
+                run(home, &["restore", "latest", "--source", "mine", "--to", to.to_str().unwrap()]);
                 fs::remove_dir_all(to).unwrap();
                 rounds += 1;
             }
@@ -89,8 +90,7 @@ fn snapshots_prunes_and_restores_of_several_processes_at_once_all_succeed() {
             fs::write(source.join("changing"), bytes(501 + 2 * round, 30_000)).unwrap();
             fs::write(source.join("shared"), bytes(1000 + 2 * (round % 3), 60_000)).unwrap();
             let model = of_disk(&source, b"source");
-            let output = run(home, &["snapshot", source.to_str().unwrap(), "--tag", "stays", "--json"]);
-            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&run(home, &take).stdout).unwrap();
             expected.insert(report["snapshot"]["id"].as_str().unwrap().to_owned(), model);
         }
         done.store(true, Relaxed);
