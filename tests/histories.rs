@@ -518,8 +518,8 @@ impl History {
         let found = usage(&vault, &waiting);
         assert_eq!(found.dead_packs, 0, "{found:?}, {report:?}");
         // One in a thousand for rounding.
-        let allowed = max_unused.mul_add(found.needed as f64, found.needed as f64 / 1000.0) + 16.0;
-        assert!(found.unused as f64 <= allowed, "{found:?} with at most {max_unused}, {report:?}");
+        let allowed = found.needed * u64::from(unused) / 100 + found.needed / 1000 + 16;
+        assert!(found.unused <= allowed, "{found:?} with at most {unused} %, {report:?}");
         self.pruned += 1;
         self.freed += report.packs_deleted;
     }

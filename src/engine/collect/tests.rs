@@ -167,3 +167,33 @@ fn a_new_client_relies_on_nothing_before_all_know_of_it() {
     assert_eq!(with(Weakness::None, a_new_client_is_not_known_yet).lost, 0);
     assert!(with(Weakness::NoJoining, a_new_client_is_not_known_yet).lost > 0, "without waiting data is lost");
 }
+
+/// A client has work under way that relies on what another process of it condemns; the other client would delete that.
+/// Returns how many packs it deletes while that work goes on, and after.
+fn who_condemns_has_other_work() -> (u64, u64) {
+    let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new());
+    set_source(&sim, 0, &[1]);
+    set_source(&sim, 1, &[3]);
+    sim.take(0);
+    sim.take(1);
+    sim.take(0);
+    let vault = sim.open(0).unwrap();
+    let session = vault.begin_writing(sim.clock(), &crate::progress::Silent::default()).unwrap();
+    set_source(&sim, 0, &[2]);
+    sim.take(0);
+    sim.keep(0, 1, 0.0);
+    sim.take(1);
+    sim.keep(1, 9, 0.0);
+    let during = sim.counts().deleted;
+    drop(session);
+    sim.take(0);
+    sim.keep(1, 9, 0.0);
+    (during, sim.counts().deleted - during)
+}
+
+#[test]
+fn what_a_client_condemns_waits_for_its_other_work() {
+    let (during, after) = with(Weakness::None, who_condemns_has_other_work);
+    assert!(during == 0 && after > 0, "{during} during, {after} after");
+    assert!(with(Weakness::NoAnswer, who_condemns_has_other_work).0 > 0, "without waiting it is deleted at once");
+}

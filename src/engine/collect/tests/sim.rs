@@ -257,7 +257,7 @@ impl Sim {
 
     /// The clock: six hours for each step, from long after all files were made, so that no timestamp is too fresh to be
     /// believed.
-    fn clock(&self) -> Time {
+    pub fn clock(&self) -> Time {
         let left = i64::try_from(lock(&self.state).left).unwrap();
         Time { secs: 4_000_000_000 - 6 * 3600 * left, nanos: 0 }
     }
@@ -273,7 +273,7 @@ impl Sim {
         crate::vault::open::open(store, &Secret::raw(&[7; 32]), options, &Silent::default()).ok()
     }
 
-    fn open(self: &Arc<Self>, client: usize) -> Option<Vault> {
+    pub fn open(self: &Arc<Self>, client: usize) -> Option<Vault> {
         lock(&self.state).crashed[client] = false;
         let view = self.world.view(if self.delivery == Delivery::Direct { 0 } else { client }).unwrap();
         let store = Arc::new(SimStore { view, client, sim: self.clone() });
