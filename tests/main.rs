@@ -16,4 +16,6 @@ mod sources;
 #[cfg(unix)]
 mod collect;
 #[cfg(unix)]
+mod repair;
+#[cfg(unix)]
 mod kills;

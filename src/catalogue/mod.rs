@@ -27,7 +27,7 @@ pub use packs::{ChunkPlace, PackInfo};
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// Memory for redb's pages, in bytes.
 const CACHE_LEN: usize = 24 << 20;

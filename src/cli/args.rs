@@ -13,6 +13,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 pub use snapshot::SnapshotArgs;
 pub use upkeep::CheckArgs;
+pub use upkeep::RepairArgs;
 pub use upkeep::ClientArgs;
 pub use upkeep::ClientCommand;
 pub use upkeep::CollectArgs;
@@ -154,6 +155,8 @@ pub enum Command {
     Unpin(PinArgs),
     /// See whether all is well
     Check(CheckArgs),
+    /// Mend what is damaged, as far as it can be mended
+    Repair(RepairArgs),
     /// The machines that write to the vault
     Client(ClientArgs),
     /// Passwords and recovery keys

@@ -3,7 +3,7 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`prune`], [`check`], [`client`], [`key`], [`version`].
+//! [`browse`], [`restore`], [`prune`], [`check`], [`repair`], [`client`], [`key`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -25,6 +25,7 @@ mod list;
 mod browse;
 mod restore;
 mod check;
+mod repair;
 mod prune;
 mod client;
 mod key;
@@ -101,6 +102,7 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Unpin(args) => prune::pin(&context, &args, false),
         Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
+        Command::Repair(args) => repair::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
         Command::Version => version::run(&context),
     }

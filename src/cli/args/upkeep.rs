@@ -58,6 +58,35 @@ pub struct CheckArgs {
     pub max_time: Option<Duration>,
 }
 
+/// `vault repair`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault repair --dry-run     what is damaged, and what would be done about it
+  vault repair               the same, and after a question it is done
+  vault repair --yes         without a question, for scripts
+
+Nothing is deleted: what cannot be used any more is moved to the folder
+quarantine/ of the vault, when all of it that can still be read has been copied.
+Snapshots that have lost something are marked (vault list shows them), and the
+next snapshot of the same files stores again what it still finds, which mends
+the old snapshots too. If the disk itself fails, copy the vault to another one
+first, and repair it there. If the vault lies in a synced folder, wait until
+all of it has arrived. The exit code is 4 if something is lost or left damaged.")]
+pub struct RepairArgs {
+    /// Say what would be done, and change nothing in the vault
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Look only at indexes, records and keys, and do not read all data
+    #[arg(long)]
+    pub quick: bool,
+}
+
 /// The rules of retention.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to keep (at least one is needed)")]
