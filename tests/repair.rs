@@ -163,6 +163,8 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         .iter()
         .flat_map(|(key, _)| HARMS.map(|harm| [(*key, harm, false), (*key, harm, true)]))
         .flatten()
+        // With a warm catalogue it matters less where an object is damaged.
+        .filter(|(_, harm, warm)| campaign() > 0 || !warm || !matches!(harm, Harm::Wiped | Harm::CutByOne | Harm::Longer))
         .collect();
     let folder = scratch();
     cases.par_iter().enumerate().for_each(|(number, (key, harm, warm))| {
@@ -281,11 +283,14 @@ fn a_repair_cut_at_any_write_does_no_harm_and_is_finished_by_the_next() {
     let mut cuts = 0;
     for leaves in [Leaves::Nothing, Leaves::Half, Leaves::Whole] {
         for write in 0..writes {
+            if campaign() == 0 && leaves == Leaves::Half && write % 3 > 0 {
+                continue;
+            }
             let (store, shared) = begin();
             attempt(&store, &shared, write, leaves);
             survives(&store, &shared, &format!("cut at write {write}, leaving {leaves:?}"));
             cuts += 1;
-            let second = if campaign() > 0 { 0..writes } else { write % 4..write % 4 + 1 };
+            let second = if campaign() > 0 { 0..writes } else { write % 4..write % 4 + u64::from(write % 3 == 0) };
             for again in second {
                 let (store, shared) = begin();
                 attempt(&store, &shared, write, leaves);

@@ -333,6 +333,17 @@ impl Vault {
         Ok(found(self.catalogue.reader()?.records()?))
     }
 
+    /// Enters a record that was just put.
+    pub(crate) fn remember_record(&self, name: ObjectName, record: &Record, digest: Digest) -> Result<(), VaultError> {
+        let txn = self.catalogue.write()?;
+        self.catalogue.insert_records(&txn, &[(name, Self::stored_value(record, digest)?)])?;
+        if matches!(record.body, RecordBody::Condemn(_)) {
+            bump_epoch(&txn)?;
+        }
+        txn.commit().map_err(CatalogueError::from)?;
+        Ok(())
+    }
+
     fn stored_value(record: &Record, digest: Digest) -> Result<Vec<u8>, VaultError> {
         Ok([&digest.as_bytes()[..], &record.encode()?].concat())
     }
