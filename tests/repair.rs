@@ -164,7 +164,9 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         .flat_map(|(key, _)| HARMS.map(|harm| [(*key, harm, false), (*key, harm, true)]))
         .flatten()
         // With a warm catalogue it matters less where an object is damaged.
-        .filter(|(_, harm, warm)| campaign() > 0 || !warm || !matches!(harm, Harm::Wiped | Harm::CutByOne | Harm::Longer))
+        .filter(|(_, harm, warm)| {
+            campaign() > 0 || !warm || !matches!(harm, Harm::Wiped | Harm::CutByOne | Harm::Longer)
+        })
         .collect();
     let folder = scratch();
     cases.par_iter().enumerate().for_each(|(number, (key, harm, warm))| {
@@ -238,7 +240,9 @@ fn harm_much(fixture: &Fixture, store: &MemStore) {
     }
     apply(store, &ObjectKey::Vault, Harm::Wiped);
     let objects = store.objects();
-    let of_kind = |kind: Kind| objects.iter().map(|(key, _)| *key).find(|key| matches!(key, ObjectKey::Named(k, _) if *k == kind));
+    let of_kind = |kind: Kind| {
+        objects.iter().map(|(key, _)| *key).find(|key| matches!(key, ObjectKey::Named(k, _) if *k == kind))
+    };
     apply(store, &of_kind(Kind::Key).unwrap(), Harm::Middle);
     apply(store, &of_kind(Kind::Log).unwrap(), Harm::Middle);
 }

@@ -180,7 +180,9 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         } else {
             out.line("  All other files can be restored.")?;
         }
-        out.line("  To mend what can be mended: vault repair; then take a snapshot, which stores again what it finds.")?;
+        out.line(
+            "  To mend what can be mended: vault repair; then take a snapshot, which stores again what it finds.",
+        )?;
         return Ok(());
     }
     if !context.global.quiet {

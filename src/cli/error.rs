@@ -272,7 +272,8 @@ impl From<RepairError> for Failure {
                 VaultError::Store(StoreError::Full { .. })
                 | VaultError::Record(RecordError::Store(StoreError::Full { .. }))
                 | VaultError::Pack(PackError::Store(StoreError::Full { .. })),
-            ) => Self::new(chain(&error)).hint("Free as much space as the plan copies, and run it again: it goes on from there."),
+            ) => Self::new(chain(&error))
+                .hint("Free as much space as the plan copies, and run it again: it goes on from there."),
             RepairError::Vault(VaultError::Interrupted) => {
                 Self::interrupted().hint("What was done stays done: the next vault repair goes on.")
             }

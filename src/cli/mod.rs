@@ -3,7 +3,8 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`prune`], [`check`], [`repair`], [`client`], [`key`], [`version`].
+//! [`browse`], [`restore`], [`prune`], [`check`], [`repair`], [`doctor`],
+//! [`stats`], [`client`], [`key`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
@@ -26,6 +27,8 @@ mod browse;
 mod restore;
 mod check;
 mod repair;
+mod doctor;
+mod stats;
 mod prune;
 mod client;
 mod key;
@@ -103,6 +106,8 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
         Command::Repair(args) => repair::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Stats(args) => stats::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
         Command::Version => version::run(&context),
     }

@@ -178,9 +178,9 @@ fn record_line(lost: &LostRecord) -> String {
         Some(false) => "",
         None => ", perhaps a snapshot",
     };
-    let place = lost
-        .place
-        .map_or_else(String::new, |(client, number)| format!(" (number {number} of client {})", &client.to_string()[..8]));
+    let place = lost.place.map_or_else(String::new, |(client, number)| {
+        format!(" (number {number} of client {})", &client.to_string()[..8])
+    });
     format!("record {}{place}{sort}", &lost.name.to_string()[..8])
 }
 
@@ -224,7 +224,8 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         }
     }
     for problem in &plan.left {
-        let why = if problem.newer { "it was written by a newer vault; update this one" } else { "it is left as it is" };
+        let why =
+            if problem.newer { "it was written by a newer vault; update this one" } else { "it is left as it is" };
         out.styled(Style::Warning, &format!("left         {}: {} ({why})", problem.object, problem.what))?;
     }
     check::tell_hurt(context, &plan.hurt, &vault.snapshots(), out)?;

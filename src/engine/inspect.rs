@@ -204,7 +204,8 @@ impl Inspector<'_> {
         let key = object_key(job.pack.kind, job.pack.name);
         let bytes = match self.vault.store().get_range(&key, offset, len) {
             Ok(bytes) => {
-                let before_trailer = (job.pack.len - TRAILER_LEN as u64).saturating_sub(offset).min(len as u64) as usize;
+                let before_trailer =
+                    (job.pack.len - TRAILER_LEN as u64).saturating_sub(offset).min(len as u64) as usize;
                 if let Some(hasher) = &mut state.hasher {
                     hasher.update(&bytes[..before_trailer]);
                 }

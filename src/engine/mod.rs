@@ -17,3 +17,4 @@ pub mod repair;
 pub mod retention;
 pub mod collect;
 pub mod prune;
+pub mod stats;

@@ -108,7 +108,8 @@ impl Chains {
                 };
                 waiting.extend(found.iter().filter_map(record));
             }
-            let same_number = self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
+            let same_number =
+                self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
             if same_number.iter().all(|other| other.name != link.name) {
                 same_number.push(link);
                 same_number.sort_by_key(|link| link.name);

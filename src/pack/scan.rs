@@ -3,12 +3,12 @@
 
 use rayon::prelude::*;
 
+use crate::id::ObjectName;
 use crate::limits::{PACK_LEN_MAX, SEGMENT_TARGET};
 use crate::pack::reader::object_key;
 use crate::pack::segment::{open_segment, read_body};
 use crate::pack::{Footer, PackError, PackReader, SegmentEntry};
 use crate::seal::{Decompressor, HEADER_LEN, Method, ObjectKind, ObjectOpener, SEGMENT_HEAD_LEN};
-use crate::id::ObjectName;
 
 /// So many damaged heads in a row are passed over.
 const HEADS_LOST: u32 = 4;
@@ -106,7 +106,11 @@ mod tests {
         for number in 0..6_u8 {
             let mut builder = SegmentBuilder::default();
             for part in 0..3_u8 {
-                builder.push(keys, |buffer| buffer.extend((0..2000_u32).map(|i| (i * 7) as u8 ^ number ^ part << 5)), |_| true);
+                builder.push(
+                    keys,
+                    |buffer| buffer.extend((0..2000_u32).map(|i| (i * 7) as u8 ^ number ^ part << 5)),
+                    |_| true,
+                );
             }
             writer.put(builder.compress(&mut compressor), &mut decompressor).unwrap();
         }

@@ -87,6 +87,39 @@ pub struct RepairArgs {
     pub quick: bool,
 }
 
+/// `vault stats`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault stats             what takes the space
+  vault stats --json      the same, for programs
+
+What a snapshot holds alone is what forgetting it frees, about, with
+vault prune --max-unused 0%. What several snapshots share is in no figure of
+a single one. Growth counts the snapshots that are still there.")]
+pub struct StatsArgs {
+    /// Show all snapshots, not only the last twenty
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `vault doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault doctor                     is all well, and what is to be done
+  vault doctor --overdue 2d        a source is overdue after two days
+
+It reads little, and changes nothing. Without --overdue a source is overdue
+when nothing came for three times as long as is usual for it (a week at least
+if there are fewer than three snapshots of it). The exit code is 3 if something
+should be done, 4 if there is damage.")]
+pub struct DoctorArgs {
+    /// A source is overdue when its last snapshot is older than this
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub overdue: Option<Duration>,
+}
+
 /// The rules of retention.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to keep (at least one is needed)")]

@@ -210,7 +210,9 @@ fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
         let same = recorded.get(&snapshot.id).is_some_and(|known| {
             let files: BTreeSet<_> = known.files.iter().map(|(path, ids)| (path, ids)).collect();
             let mut now = snapshot.files.iter().map(|file| (&file.path, &file.ids));
-            known.count == snapshot.count && files.len() == snapshot.files.len() && now.all(|file| files.contains(&file))
+            known.count == snapshot.count
+                && files.len() == snapshot.files.len()
+                && now.all(|file| files.contains(&file))
         });
         if same {
             continue;

@@ -51,7 +51,9 @@ impl BrokenPack {
     /// For each segment the positions of the chunks that are copied: of those that are copied, all.
     pub fn saved_chunks(&self) -> Vec<Vec<u32>> {
         let segments = self.footer.segments.iter().zip(&self.copied);
-        segments.map(|(entry, copied)| if *copied { (0..entry.chunks.len() as u32).collect() } else { vec![] }).collect()
+        segments
+            .map(|(entry, copied)| if *copied { (0..entry.chunks.len() as u32).collect() } else { vec![] })
+            .collect()
     }
 }
 
@@ -165,8 +167,12 @@ fn judge(
     plan: &mut RepairPlan,
     progress: &dyn Progress,
 ) -> Result<Judged, RepairError> {
-    let mut listed: Vec<ListedPack> =
-        vault.log().packs.iter().map(|(name, (kind, len))| ListedPack { kind: *kind, name: *name, len: *len }).collect();
+    let mut listed: Vec<ListedPack> = vault
+        .log()
+        .packs
+        .iter()
+        .map(|(name, (kind, len))| ListedPack { kind: *kind, name: *name, len: *len })
+        .collect();
     // The largest first, so that all threads end at about the same time.
     listed.sort_by_key(|pack| (std::cmp::Reverse(pack.len), pack.name));
     let reader = vault.catalogue().reader()?;
@@ -202,7 +208,9 @@ fn judge(
         }
         Ok(())
     };
-    progress.counters().restart(listed.len() as u64, if read_data { listed.iter().map(|pack| pack.len).sum() } else { 0 });
+    progress
+        .counters()
+        .restart(listed.len() as u64, if read_data { listed.iter().map(|pack| pack.len).sum() } else { 0 });
     progress.phase(Phase::Check);
     if read_data {
         inspect(vault, &listed, &|| true, &done, progress)?;
@@ -238,13 +246,7 @@ fn is_broken(error: &PackError) -> bool {
 }
 
 /// Whether the catalogue knows a pack as its footer says.
-fn fits(
-    reader: &Reader,
-    number: u32,
-    info: &PackInfo,
-    footer: &Footer,
-    rows: u64,
-) -> Result<bool, CatalogueError> {
+fn fits(reader: &Reader, number: u32, info: &PackInfo, footer: &Footer, rows: u64) -> Result<bool, CatalogueError> {
     let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
     let chunks: u64 = footer.segments.iter().map(|entry| entry.chunks.len() as u64).sum();
     if !segments.eq(info.segments.iter().copied()) || rows > chunks {
