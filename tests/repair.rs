@@ -358,3 +358,85 @@ fn two_clients_stay_right_over_a_repair() {
     assert!(report.hurt.iter().all(|hurt| hurt.id != id), "{:?}", report.hurt);
     assert!(report.hurt.len() <= before.hurt.len());
 }
+
+/// The program itself: what it says, its JSON, its exit codes.
+#[test]
+fn the_commands_tell_what_is_wrong_and_what_to_do() {
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("files")).unwrap();
+    for file in 0..4 {
+        fs::write(at("files").join(format!("{file}.bin")), bytes(file, 300_000)).unwrap();
+    }
+    let vault = |args: &[&str]| -> (i32, String, String) {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_vault"))
+            .args(args)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("VAULT_REPO", at("repo"))
+            .env("VAULT_STATE_DIR", at("state"))
+            .env("VAULT_PASSWORD", "correct horse")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let json = |args: &[&str]| -> (i32, serde_json::Value) {
+        let (code, out, err) = vault(args);
+        (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}{err}")))
+    };
+    assert_eq!(vault(&["snapshot", "--init", "files"]).0, 0);
+    let (code, doctor) = json(&["doctor", "--json"]);
+    assert_eq!((code, doctor["well"].as_bool()), (3, Some(false)), "{doctor}");
+    let (_, text, _) = vault(&["doctor"]);
+    assert!(text.contains("vault key add --recovery-key") && text.contains("vault check --read-data"), "{text}");
+    assert_eq!(vault(&["key", "add", "--recovery-key"]).0, 0);
+    assert_eq!(vault(&["check", "--read-data"]).0, 0);
+    let (code, text, _) = vault(&["doctor"]);
+    assert!(code == 0 && text.starts_with("The vault is well."), "{text}");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (code, text, _) = vault(&["doctor", "--overdue", "1s"]);
+    assert!(code == 3 && text.contains("overdue") && text.contains("vault snapshot "), "{text}");
+    let (code, stats) = json(&["stats", "--json"]);
+    assert!(code == 0 && stats["bytes_raw"] == 1_200_000 && stats["snapshots"].as_array().unwrap().len() == 1);
+    assert!(vault(&["stats", "--all"]).1.contains("Holds alone"));
+    assert_eq!(vault(&["repair"]).0, 2, "nobody is there to be asked");
+    let (code, text, _) = vault(&["repair", "--yes"]);
+    assert_eq!((code, text.trim()), (0, "Nothing is damaged."));
+
+    // A bit in the middle of the largest pack.
+    let files = |below: &str| -> Vec<PathBuf> {
+        let folders = fs::read_dir(at("repo").join(below)).unwrap().map(|entry| entry.unwrap().path());
+        folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path())).collect()
+    };
+    let pack = files("packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut content = fs::read(&pack).unwrap();
+    content[5_000] ^= 1;
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, content).unwrap();
+    let (code, _, _) = vault(&["check", "--read-data"]);
+    assert_eq!(code, 4);
+    assert_eq!(vault(&["repair", "--quick", "--dry-run"]).0, 0, "its frame is whole");
+    let (code, plan) = json(&["repair", "--dry-run", "--json"]);
+    assert_eq!((code, plan["packs"].as_array().unwrap().len(), plan["hurt"].as_array().unwrap().len()), (4, 1, 1));
+    assert!(pack.exists(), "a trial changes nothing");
+    let (code, done) = json(&["repair", "--yes", "--json"]);
+    assert_eq!((code, done["moved_aside"].as_u64()), (4, Some(1)), "{done}");
+    assert!(!pack.exists() && fs::read_dir(at("repo").join("quarantine")).unwrap().count() == 1);
+    let (code, list) = json(&["list", "--json"]);
+    assert_eq!((code, list["damaged"].as_array().unwrap().len()), (4, 1));
+    assert!(vault(&["list"]).1.contains("damaged"));
+    let (code, text, _) = vault(&["doctor"]);
+    assert!(code == 4 && text.starts_with("The vault is damaged:"), "{text}");
+    // The files are still there: the next snapshot mends the first one.
+    assert_eq!(vault(&["snapshot", "files"]).0, 0);
+    assert_eq!(vault(&["check", "--read-data"]).0, 0);
+    assert_eq!(vault(&["list"]).0, 0);
+    assert_eq!(vault(&["repair", "--yes"]).0, 0);
+    assert_eq!(vault(&["restore", "latest~1", "--to", "back"]).0, 0);
+    for file in 0..4 {
+        let name = format!("{file}.bin");
+        assert_eq!(fs::read(at("back/files").join(&name)).unwrap(), fs::read(at("files").join(&name)).unwrap());
+    }
+}
