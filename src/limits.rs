@@ -12,7 +12,7 @@ pub const CHUNK_AVG_DEFAULT: u32 = 64 << 10;
 pub const CHUNK_MAX_DEFAULT: u32 = 256 << 10;
 
 /// A segment is closed when its chunks reach this many bytes.
-pub const SEGMENT_TARGET: usize = 1 << 20;
+pub const SEGMENT_TARGET: usize = 2 << 20;
 /// A reader refuses a segment that says it holds more raw bytes than this.
 pub const SEGMENT_RAW_MAX: usize = 16 << 20;
 /// A reader refuses a segment of more chunks than this.

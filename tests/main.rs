@@ -6,6 +6,10 @@ mod tidy;
 #[cfg(unix)]
 mod support;
 #[cfg(unix)]
+mod archives;
+#[cfg(unix)]
+mod browse;
+#[cfg(unix)]
 mod damage;
 #[cfg(unix)]
 mod crash;
@@ -14,8 +18,16 @@ mod histories;
 #[cfg(unix)]
 mod sources;
 #[cfg(unix)]
+mod surroundings;
+#[cfg(unix)]
 mod collect;
 #[cfg(unix)]
 mod repair;
 #[cfg(unix)]
 mod kills;
+#[cfg(unix)]
+mod run;
+#[cfg(unix)]
+mod schedule;
+#[cfg(unix)]
+mod guide;

@@ -3,6 +3,7 @@
 
     reader.py VAULT list                        the snapshots, oldest first
     reader.py VAULT extract SNAPSHOT PATH OUT   one file or one folder of a snapshot ('' for all of it), content only
+    reader.py VAULT digest SNAPSHOT PATH        the digest of a file or folder
     reader.py VAULT verify                      every object and every chunk
 
 SNAPSHOT is an id, its start, or 'latest'. VAULT_PASSWORD holds the password (or recovery key).
@@ -292,6 +293,16 @@ class Vault:
             entry = next((inner for inner in inside if inner["n"] == part), None)
             need(entry, f"there is no {path} in the snapshot")
         return entry
+    def digest(self, entry):
+        """§7.5: equal for equal names and contents."""
+        if entry.get("k", 0) != 1:
+            return derive("vault 2026 content digest", msgpack.packb({k: entry[k] for k in "kschtd" if k in entry}))[:16]
+        parts = {False: b"", True: b""}
+        for inner in self.listing(entry["c"]):
+            name, length = inner["n"], len(inner["n"])
+            prefix = bytes([length]) if length < 128 else bytes([length & 0x7F | 0x80, length >> 7])
+            parts[inner.get("k", 0) == 1] += prefix + name + self.digest(inner)
+        return derive("vault 2026 folder digest", parts[False] + parts[True])[:16]
     def extract(self, entry, out):
         """Writes a file, or a folder and all below it; returns the number of files."""
         kind = entry.get("k", 0)
@@ -332,11 +343,12 @@ def main(store, command, *args):
         for *_, name, body in vault.snapshots:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(body["time"][0]))
             print(name.hex(), when, body["source"], body["files"], body["verdict"], sep="\t")
-    elif command == "extract":
-        snapshot, path, out = args
+    elif command in ("extract", "digest"):
+        snapshot, path, *out = args
         found = [body for *_, name, body in vault.snapshots if name.hex().startswith(snapshot) or snapshot == "latest"]
         need(len(found) == 1 or snapshot == "latest" and found, f"{len(found)} snapshots are meant by {snapshot}")
-        print(vault.extract(vault.find(found[-1], path), os.fsencode(out)), "files")
+        entry = vault.find(found[-1], path)
+        print(vault.digest(entry).hex() if command == "digest" else f"{vault.extract(entry, os.fsencode(*out))} files")
     elif command == "verify":
         for name, (kind, _, segments) in vault.packs.items():
             for number in range(len(segments)):
@@ -349,6 +361,6 @@ def main(store, command, *args):
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:]) if sys.argv[2:3] in (["list"], ["extract"], ["verify"]) else sys.exit(__doc__)
+        main(*sys.argv[1:]) if sys.argv[2:3] in (["list"], ["extract"], ["digest"], ["verify"]) else sys.exit(__doc__)
     except (Damaged, OSError) as error:
         sys.exit(f"error: {error}")

@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
 use vault::chunk::ChunkParams;
+use vault::engine::digest::Digests;
 use vault::engine::exclude::ExcludeOptions;
+use vault::engine::index::Index;
 use vault::engine::snapshot::{Input, SnapshotOptions, SnapshotReport, snapshot};
 use vault::log::RecordBody;
 use vault::progress::Silent;
@@ -183,6 +185,17 @@ fn make_files(top: &Path) {
     }
 }
 
+/// The digest of the folder `files` in a snapshot, by its place among them.
+fn digest(vault: &Vault, number: usize) -> String {
+    let info = vault.snapshots().swap_remove(number);
+    let entry = vault::engine::browse::find_entry(vault, &info, b"files").unwrap();
+    let listing = entry.content.unwrap();
+    let index = Index::new(vault).unwrap();
+    let digests = Digests::of(&index, std::slice::from_ref(&listing), 2, &Silent::default()).unwrap();
+    let digest = digests.get(&listing).unwrap();
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// Whatever a test calls a vector is printed in SPEC.md.
 #[test]
 fn the_spec_prints_the_vectors() {
@@ -226,6 +239,10 @@ fn the_reader_written_from_the_spec_finds_everything() {
         assert_eq!(one("files/many/file 77"), b"77");
         assert_eq!(one("files/noise"), before[Path::new("noise")]);
         assert!(read(python, &[&scene.store(), "verify"]).ends_with("2 snapshots\n"));
+        for (id, time) in [(&first, 0), (&second, 1)] {
+            let read = read(python, &[&scene.store(), "digest", id, "files"]);
+            assert_eq!(read.trim(), digest(&scene.vault, time), "snapshot {time}");
+        }
 
         let forget = RecordBody::Forget(vec![second.parse().unwrap()]);
         let time = Time { secs: 1_700_000_200, nanos: 0 };

@@ -5,14 +5,16 @@
 //! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (records, and the rows of the
 //! stat cache, which flow into new trees) carries a keyed checksum of its own.
 //!
-//! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when.
+//! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when ·
+//! [`names`] what lies in which folder, for searching.
 
 pub mod packs;
 pub mod stat;
 pub mod upkeep;
+pub mod names;
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,9 @@ pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
 const VERSION: u64 = 4;
+
+/// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
+const DOUBTED: &str = "doubted";
 
 /// Memory for redb's pages, in bytes.
 const CACHE_LEN: usize = 24 << 20;
@@ -55,7 +60,9 @@ pub enum CatalogueError {
         what: String,
     },
     /// The database failed in the middle of work.
-    #[error("the catalogue failed: {0} (it is only a cache: delete it, and it is rebuilt from the store)")]
+    #[error(
+        "the catalogue failed: {0} (it is only a cache, which the next command builds anew from the store: try again)"
+    )]
     Database(String),
 }
 
@@ -79,26 +86,38 @@ pub struct Catalogue {
     mark: Mark,
 }
 
+/// What the processes that had the catalogue open before left to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    /// They closed it.
+    Nothing,
+    /// One ended without closing it.
+    Open,
+    /// One found that something in it does not fit the store.
+    Doubt,
+}
+
 /// A locked file beside the catalogue for as long as a process has it open. One that is there and not locked tells that a
-/// process ended without closing the catalogue, or found that something in it cannot be: it may have met damage inside.
+/// process ended without closing the catalogue; one that holds something, that the process found what cannot be.
 #[derive(Debug)]
 struct Mark {
     path: PathBuf,
-    _file: File,
-    stays: Arc<AtomicBool>,
+    file: File,
+    doubt: Arc<AtomicBool>,
 }
 
 impl Mark {
-    /// Makes the mark of this process. Returns also whether another process left one behind.
-    fn new(catalogue: &Path) -> std::io::Result<(Self, bool)> {
+    /// Makes the mark of this process. Returns also what others left behind.
+    fn new(catalogue: &Path) -> std::io::Result<(Self, Left)> {
         let folder = catalogue.with_extension("open");
         std::fs::create_dir_all(&folder)?;
-        let mut left_behind = false;
+        let mut left = Left::Nothing;
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
             let Ok(file) = File::open(&path) else { continue };
             if file.try_lock().is_ok() {
-                left_behind = true;
+                let doubted = file.metadata().is_ok_and(|meta| meta.len() > 0);
+                left = left.max(if doubted { Left::Doubt } else { Left::Open });
                 let _ = std::fs::remove_file(&path);
             }
         }
@@ -107,13 +126,15 @@ impl Mark {
         let path = folder.join(crate::id::ObjectName::new(name).to_string());
         let file = File::options().create_new(true).write(true).open(&path)?;
         file.lock()?;
-        Ok((Self { path, _file: file, stays: Arc::default() }, left_behind))
+        Ok((Self { path, file, doubt: Arc::default() }, left))
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if !std::thread::panicking() && !self.stays.load(Relaxed) {
+        if std::thread::panicking() || self.doubt.load(Relaxed) {
+            let _ = self.file.write_all(b"?");
+        } else {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -126,12 +147,12 @@ impl Catalogue {
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
-        match Self::try_open(path, key) {
+        match Self::try_open(path, key, false) {
             // No space, no permission: a new one would fare no better.
             Err(error @ CatalogueError::Unusable { .. }) => Err(error),
             Err(_) => {
                 Self::discard(path)?;
-                Self::try_open(path, key)
+                Self::try_open(path, key, true)
             }
             Ok(opened) => Ok(opened),
         }
@@ -148,16 +169,18 @@ impl Catalogue {
     }
 
     /// Whether damage inside redb's own pages makes it panic is up to redb, so a panic counts as damage.
-    fn try_open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
+    /// A catalogue that was doubted is not taken, unless it was made anew out of doubt (`doubted`) and nothing was entered
+    /// since: then it is the store that is damaged.
+    fn try_open(path: &Path, key: [u8; 32], doubted: bool) -> Result<(Self, bool), CatalogueError> {
         let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
         let damaged = |what: String| CatalogueError::Damaged { path: path.display().to_string(), what };
         let open = || -> Result<(Self, bool), CatalogueError> {
-            let (mark, left_behind) = Mark::new(path).map_err(|error| unusable(error.to_string()))?;
+            let (mark, left) = Mark::new(path).map_err(|error| unusable(error.to_string()))?;
             // The hook of a panic belongs to the program; here it is enough that the panic is caught.
             let db = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .set_concurrency_mode(ConcurrencyMode::MultiWriter)
-                .set_check_integrity_on_open(left_behind)
+                .set_check_integrity_on_open(left > Left::Nothing)
                 .create(path)
                 .map_err(|error| match error {
                     redb::DatabaseError::Storage(redb::StorageError::Io(error))
@@ -173,9 +196,15 @@ impl Catalogue {
             if version.is_some_and(|version| version != VERSION) {
                 return Err(damaged("it has another version".to_owned()));
             }
+            if left == Left::Doubt && catalogue.number(DOUBTED)?.is_none() {
+                return Err(damaged("it does not fit the store".to_owned()));
+            }
             if version.is_none() {
                 let txn = catalogue.write()?;
                 txn.open_table(NUMBERS)?.insert("version", VERSION)?;
+                if doubted {
+                    txn.open_table(NUMBERS)?.insert(DOUBTED, 1)?;
+                }
                 packs::create_tables(&txn)?;
                 stat::create_tables(&txn)?;
                 upkeep::create_tables(&txn)?;
@@ -211,7 +240,7 @@ impl Catalogue {
     /// # Errors
     /// If the database fails.
     pub fn reader(&self) -> Result<Reader, CatalogueError> {
-        Reader::new(self.db.begin_read()?, self.key, self.mark.stays.clone())
+        Reader::new(self.db.begin_read()?, self.key, self.mark.doubt.clone())
     }
 
     /// One of the single numbers.
@@ -251,26 +280,55 @@ pub struct Reader {
     tables: packs::Tables,
     stat: stat::Tables,
     upkeep: upkeep::Tables,
-    suspect: Arc<AtomicBool>,
+    names: names::Tables,
+    doubt: Arc<AtomicBool>,
 }
 
 impl Reader {
-    fn new(txn: ReadTransaction, key: [u8; 32], suspect: Arc<AtomicBool>) -> Result<Self, CatalogueError> {
+    fn new(txn: ReadTransaction, key: [u8; 32], doubt: Arc<AtomicBool>) -> Result<Self, CatalogueError> {
         let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
         let (tables, stat, upkeep) =
             (packs::Tables::open(&txn)?, stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?);
-        Ok(Self { key, epoch, tables, stat, upkeep, suspect })
+        let names = names::Tables::open(&txn)?;
+        Ok(Self { key, epoch, tables, stat, upkeep, names, doubt })
     }
 
     /// Something that the catalogue says does not fit the store, such as a chunk that is not where it should be. That may be
-    /// damage in the store, or in the catalogue: whoever opens it next verifies all of it first, and builds it anew if it
-    /// is damaged.
+    /// damage in the store, or in the catalogue: whoever opens it next builds it anew. (A damaged page that a later
+    /// transaction has written again has the right checksum, so to verify it would not do.)
     pub fn distrust(&self) {
-        self.suspect.store(true, Relaxed);
+        self.doubt.store(true, Relaxed);
     }
 
     /// How often packs have been lost or condemned. What was known to be stored in an earlier epoch is looked up again.
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubted_catalogue_is_built_anew_once_until_something_is_entered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalogue.redb");
+        let doubt = || {
+            let (catalogue, is_new) = Catalogue::open(&path, [0; 32]).unwrap();
+            catalogue.reader().unwrap().distrust();
+            is_new
+        };
+        assert!(doubt(), "there was none");
+        assert!(doubt(), "what was doubted is not taken");
+        assert!(!doubt(), "doubt in one that was made out of doubt is doubt in the store");
+        let (catalogue, is_new) = Catalogue::open(&path, [0; 32]).unwrap();
+        assert!(!is_new);
+        let txn = catalogue.write().unwrap();
+        Catalogue::end_session(&txn, 1, 0).unwrap();
+        txn.commit().unwrap();
+        drop(catalogue);
+        assert!(!doubt(), "it was closed without doubt");
+        assert!(doubt(), "it may have gone bad since it was made");
     }
 }

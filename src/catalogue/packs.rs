@@ -419,8 +419,10 @@ impl Reader {
         let mut packs = BTreeMap::new();
         for row in self.tables.packs.iter()? {
             let (number, bytes) = row?;
-            let info = PackInfo::decode(bytes.value())
-                .ok_or_else(|| CatalogueError::Database("a row of the table of packs is malformed".to_owned()))?;
+            let info = PackInfo::decode(bytes.value()).ok_or_else(|| {
+                self.distrust();
+                CatalogueError::Database("a row of the table of packs is malformed".to_owned())
+            })?;
             packs.insert(number.value(), info);
         }
         Ok(packs)

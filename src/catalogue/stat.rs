@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader, next_number};
+use crate::catalogue::{Catalogue, CatalogueError, DOUBTED, NUMBERS, Reader, next_number};
 use crate::tree::{FileKind, Time};
 use crate::varint;
 
@@ -71,13 +71,13 @@ pub struct StatRow {
     pub entries: Vec<StatEntry>,
 }
 
-fn put_time(out: &mut Vec<u8>, time: Time) {
+pub(super) fn put_time(out: &mut Vec<u8>, time: Time) {
     // Zigzag, so that times before 1970 stay short.
     varint::put(out, ((time.secs << 1) ^ (time.secs >> 63)).cast_unsigned());
     varint::put(out, u64::from(time.nanos));
 }
 
-fn read_time(reader: &mut varint::Reader<'_>) -> Option<Time> {
+pub(super) fn read_time(reader: &mut varint::Reader<'_>) -> Option<Time> {
     let zigzag = reader.number().ok()?;
     let secs = (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed();
     Some(Time { secs, nanos: u32::try_from(reader.number().ok()?).ok()? })
@@ -204,7 +204,9 @@ impl Catalogue {
     /// Marks a session as ended with a snapshot: its rows are believed from now on, unless packs were lost since the epoch
     /// in which it looked its chunks up.
     pub(crate) fn end_session(txn: &WriteTransaction, session: u64, epoch: u64) -> Result<(), CatalogueError> {
-        let now = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
+        let mut numbers = txn.open_table(NUMBERS)?;
+        numbers.remove(DOUBTED)?;
+        let now = numbers.get("epoch")?.map_or(0, |value| value.value());
         let mut sessions = txn.open_table(SESSIONS)?;
         sessions.retain(|_, ended| ended == now)?;
         if epoch == now {

@@ -1,17 +1,35 @@
 //! The command line: every command, option and help text.
 
+mod browse;
+mod everyday;
 mod snapshot;
 mod upkeep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use browse::CompletionsArgs;
+pub use browse::DiffArgs;
+pub use browse::DuArgs;
+pub use browse::ExportArgs;
+pub use browse::FindArgs;
+pub use browse::HistoryArgs;
+pub use browse::ImportArgs;
+pub use browse::ManArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+pub use everyday::ConfigArgs;
+pub use everyday::ConfigCommand;
+pub use everyday::RunArgs;
+pub use everyday::ScheduleArgs;
+pub use everyday::ScheduleCommand;
+pub use everyday::SchedulerArg;
+pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
+pub use snapshot::parse_level;
 pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
 pub use upkeep::ClientCommand;
@@ -23,6 +41,8 @@ pub use upkeep::PinArgs;
 pub use upkeep::PruneArgs;
 pub use upkeep::RepairArgs;
 pub use upkeep::StatsArgs;
+pub use upkeep::parse_duration;
+pub use upkeep::parse_part;
 
 use crate::cli::units;
 
@@ -49,13 +69,14 @@ A snapshot is named by its id or the start of it, or as:
 and a path inside it by SNAPSHOT:PATH, as in latest:Documents/letter.odt
 
 The password comes from the first of: --password-file, --password-command,
-VAULT_PASSWORD, VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, the terminal.
-A recovery key is accepted in its place.
+VAULT_PASSWORD, VAULT_PASSWORD_FILE, VAULT_PASSWORD_COMMAND, this machine's
+device key, the configuration, the terminal. A recovery key is accepted in its
+place.
 
 Exit codes:
     0  done
     1  failed
-    2  wrong command line
+    2  wrong command line, configuration or list
     3  done, but something was skipped
     4  damage found
   130  interrupted";
@@ -83,9 +104,20 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
-    /// The vault: the folder that it lies in
+    /// The vault: the folder that it lies in, or its name in the configuration
     #[arg(short, long, global = true, env = "VAULT_REPO", value_name = "PATH", hide_env_values = true)]
     pub repo: Option<PathBuf>,
+
+    /// The configuration [default: ~/.config/vault/vault.toml]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "VAULT_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
 
     /// Read the password from the first line of a file
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]
@@ -126,6 +158,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, hide_short_help = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
+    /// Write at most so many bytes per second to the vault, such as 500K or 2M
+    #[arg(long, global = true, hide_short_help = true, value_name = "RATE", value_parser = units::parse_rate)]
+    pub limit_upload: Option<u64>,
+
     /// Print help; --help says more than -h
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
@@ -145,8 +181,20 @@ pub enum Command {
     Ls(LsArgs),
     /// Print a file of a snapshot
     Cat(CatArgs),
+    /// Find files by name in all snapshots
+    Find(FindArgs),
+    /// Show the versions of a file over the snapshots
+    History(HistoryArgs),
+    /// Show what differs between two snapshots, or a snapshot and the disk
+    Diff(Box<DiffArgs>),
+    /// Show what takes up the space in a snapshot
+    Du(DuArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
+    /// Write a snapshot as a tar archive
+    Export(ExportArgs),
+    /// Make snapshots of dated archives, or of dated copies of a folder
+    Import(ImportArgs),
     /// Forget old snapshots, and give their space back
     Prune(PruneArgs),
     /// Forget single snapshots
@@ -167,6 +215,16 @@ pub enum Command {
     Client(ClientArgs),
     /// Passwords and recovery keys
     Key(KeyArgs),
+    /// Print what a shell needs to complete command lines
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
+    /// The configuration: which vaults and sources there are
+    Config(ConfigArgs),
+    /// Do all that is due: snapshots, pruning, checks
+    Run(Box<RunArgs>),
+    /// Start vault run by itself
+    Schedule(ScheduleArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
 }
@@ -270,6 +328,7 @@ Examples:
   vault ls                              the top of the last snapshot
   vault ls -l latest:Documents
   vault ls -R 2026-11-20:/home/me       a path as it is on the disk
+  vault ls --digest latest:Documents    to compare folders, first itself
   vault ls --skipped latest             what could not be saved
 
 Names are made safe for the terminal; --print0 and --json give the exact bytes.")]
@@ -289,6 +348,10 @@ pub struct LsArgs {
     /// Print the exact bytes of the names, each ended by a zero byte
     #[arg(short = '0', long, conflicts_with_all = ["long", "json"])]
     pub print0: bool,
+
+    /// Show digests: equal for equal contents, and for folders in which all names and contents are equal
+    #[arg(long, conflicts_with_all = ["print0", "skipped"])]
+    pub digest: bool,
 
     /// Show what could not be saved, and why
     #[arg(long, conflicts_with_all = ["long", "recursive"])]
@@ -424,6 +487,7 @@ pub enum KeyCommand {
 Examples:
   vault key add --label 'my sister'
   vault key add --recovery-key
+  vault key add --device          this machine opens it without a password
 
 The new password comes from the first of: --new-password-file,
 --new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
@@ -435,6 +499,10 @@ The new password comes from the first of: --new-password-file,
         /// Make and print a recovery key instead
         #[arg(long, conflicts_with_all = ["new_password_file", "new_password_command"])]
         recovery_key: bool,
+
+        /// Make a key for this machine and user instead, kept in the state folder
+        #[arg(long, conflicts_with_all = ["new_password_file", "new_password_command", "recovery_key"])]
+        device: bool,
 
         /// What `vault key list` calls it [default: USER@HOST]
         #[arg(long, value_name = "TEXT")]
@@ -502,6 +570,13 @@ mod tests {
             "vault snapshot --files-from - --from0",
             "vault key list",
             "vault version --verbose",
+            "vault config",
+            "vault config check --config /x",
+            "vault run a b --now --report r --then shutdown --then-always",
+            "vault run --list l.csv",
+            "vault key add --device",
+            "vault schedule install --every 1h --print --for launchd",
+            "vault schedule status",
         ] {
             assert!(parse(line), "{line}");
         }
@@ -515,9 +590,21 @@ mod tests {
             "vault snapshot a --time yesterday",
             "vault snapshot a --exclude-larger-than x",
             "vault ls -q -v",
+            "vault ls --limit-upload 0",
+            "vault export latest",
+            "vault completions",
+            "vault find",
+            "vault history",
+            "vault diff",
             "vault --threads 0 ls",
             "vault key",
             "vault unlock",
+            "vault run a --list l.csv",
+            "vault run --then-always",
+            "vault run -n --report x",
+            "vault schedule install --every 7m",
+            "vault schedule install --for launchd",
+            "vault key add --device --recovery-key",
         ] {
             assert!(!parse(line), "{line}");
         }

@@ -3,6 +3,10 @@
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use vault::engine::browse;
+use vault::engine::digest::Digests;
+use vault::engine::digest::TreeDigest;
+use vault::engine::digest::content_digest;
+use vault::engine::index::Index;
 use vault::path::Shown;
 use vault::tree::Entry;
 use vault::tree::FileKind;
@@ -17,6 +21,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::json::EntryJson;
 use crate::cli::json::SkippedJson;
+use crate::cli::json::hex;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Wanted;
@@ -35,17 +40,17 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
         return out.finish().map(|()| Exit::Done);
     }
     let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+    let digests = if args.digest { Some(digests(context, &vault, info, &path, &mut out)?) } else { None };
+    let mut damaged = false;
     // Standard output may fail at any line: that ends the listing, and is not the listing's own failure.
     let mut failed = None;
     let listed = browse::list(&vault, info, &path, args.recursive, &mut |path, entry| {
         let printed = if args.print0 {
             out.bytes(if args.recursive { path } else { &entry.name }).and_then(|()| out.bytes(b"\0"))
-        } else if context.global.json {
-            out.json(&EntryJson::new(path, entry))
         } else {
-            let name = if args.recursive { path } else { &entry.name };
-            let shown = if args.long { long(name, entry, &context.zone) } else { short(name, entry) };
-            out.line(shown)
+            let digest = digests.as_ref().map(|digests| Known(digest_of(digests, entry)));
+            damaged = damaged || digest.as_ref().is_some_and(|digest| digest.0.is_none());
+            print(context, args, path, entry, digest, &mut out)
         };
         failed = printed.err();
         failed.is_none()
@@ -53,7 +58,68 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     match (failed, listed) {
         (Some(failure), _) => Err(failure),
         (None, Err(error)) => Err(error.into()),
-        (None, Ok(())) => out.finish().map(|()| Exit::Done),
+        (None, Ok(())) => out.finish().map(|()| if damaged { Exit::Damage } else { Exit::Done }),
+    }
+}
+
+/// A digest that was asked for; `None` if something below cannot be read.
+struct Known(Option<TreeDigest>);
+
+/// Prints an entry, with its digest if that is asked for.
+fn print(
+    context: &Context,
+    args: &LsArgs,
+    path: &[u8],
+    entry: &Entry,
+    digest: Option<Known>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    if context.global.json {
+        let json = EntryJson::new(path, entry);
+        return out.json(&match digest {
+            Some(Known(digest)) => json.with_digest(digest),
+            None => json,
+        });
+    }
+    let name = if args.recursive { path } else { &entry.name };
+    let shown = if args.long { long(name, entry, &context.zone) } else { short(name, entry) };
+    match digest {
+        Some(Known(digest)) => out.line(format_args!("{}  {shown}", digest.map_or_else(|| "?".repeat(32), hex))),
+        None => out.line(shown),
+    }
+}
+
+/// The digests of all folders below a path. Prints that of the folder itself, since it is not in its own listing.
+fn digests(
+    context: &Context,
+    vault: &Vault,
+    info: &SnapshotInfo,
+    path: &[u8],
+    out: &mut Output,
+) -> Result<Digests, Failure> {
+    let mut entry = browse::find_entry(vault, info, path)?;
+    let listing = entry.content.iter().filter(|_| entry.kind == FileKind::Directory).cloned();
+    let listings: Vec<_> = listing.collect();
+    let index = Index::new(vault)?;
+    let digests = Digests::of(&index, &listings, context.threads(), &context.screen)?;
+    index.finish(None)?;
+    context.screen.clear();
+    if entry.kind == FileKind::Directory {
+        let digest = digest_of(&digests, &entry);
+        if context.global.json {
+            entry.name.clear();
+            out.json(&EntryJson::new(path, &entry).with_digest(digest))?;
+        } else {
+            out.line(format_args!("{}  .", digest.map_or_else(|| "?".repeat(32), hex)))?;
+        }
+    }
+    Ok(digests)
+}
+
+fn digest_of(digests: &Digests, entry: &Entry) -> Option<TreeDigest> {
+    match &entry.content {
+        Some(listing) if entry.kind == FileKind::Directory => digests.get(listing),
+        _ => content_digest(entry).ok(),
     }
 }
 

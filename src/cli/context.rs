@@ -1,22 +1,34 @@
 //! What every command works with: the vault's place, the state folder, who and when we are.
 
+use std::collections::HashMap;
 use std::env;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
 use std::thread;
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
+use vault::engine::keys::DeviceKey;
 use vault::progress::Progress;
 use vault::store::ObjectKey;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
+use vault::store::paced::PacedStore;
 use vault::vault::Identity;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
+use vault::vault::VaultError;
+use vault::vault::open::claimed_id;
 
 use crate::cli::args::GlobalArgs;
+use crate::cli::config;
+use crate::cli::config::Config;
+use crate::cli::config::VaultConfig;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::password;
@@ -25,6 +37,23 @@ use crate::cli::password::Sources;
 use crate::cli::progress::Manner;
 use crate::cli::progress::Screen;
 use crate::cli::roots;
+use crate::cli::suggest::nearest;
+
+/// Which vault is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// Its folder, absolute.
+    pub place: PathBuf,
+    /// What the configuration says about it.
+    pub config: Option<VaultConfig>,
+}
+
+impl Chosen {
+    /// The folder, to be shown.
+    pub fn shown(&self) -> String {
+        self.place.display().to_string()
+    }
+}
 
 /// What every command works with.
 pub struct Context {
@@ -34,6 +63,10 @@ pub struct Context {
     pub zone: TimeZone,
     /// Progress and warnings.
     pub screen: Screen,
+    /// The configuration, once it is loaded.
+    config: OnceLock<Option<Config>>,
+    /// Passwords of vaults that were given before, by folder.
+    known: Mutex<HashMap<PathBuf, Password>>,
 }
 
 impl Context {
@@ -41,20 +74,88 @@ impl Context {
     pub fn new(global: GlobalArgs) -> Self {
         let manner =
             Manner { json: global.json, verbose: global.verbose > 0, bar: !global.quiet && !global.no_progress };
-        Self { screen: Screen::new(manner), zone: TimeZone::system(), global }
+        Self {
+            screen: Screen::new(manner),
+            zone: TimeZone::system(),
+            config: OnceLock::new(),
+            known: Mutex::default(),
+            global,
+        }
     }
 
-    /// Where the vault is, absolute.
-    pub fn place(&self) -> Result<PathBuf, Failure> {
+    /// Does not ask for the password of this vault again.
+    pub fn remember(&self, place: &Path, password: Password) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned(), password);
+    }
+
+    /// Where the configuration is, or would be.
+    pub fn config_place(&self) -> Result<PathBuf, Failure> {
+        config::place(self.global.config.as_deref(), &current_folder()?)
+    }
+
+    /// The configuration; `None` if there is none. One that was asked for must be there.
+    pub fn config(&self) -> Result<Option<&Config>, Failure> {
+        if let Some(config) = self.config.get() {
+            return Ok(config.as_ref());
+        }
+        let loaded = match self.config_place() {
+            Ok(path) => {
+                let loaded = config::load(&path)?;
+                if loaded.is_none() && self.global.config.is_some() {
+                    return Err(Failure::new(format!("there is no configuration {}", path.display()))
+                        .hint("Is the path right? One to begin with is written by: vault config init"));
+                }
+                loaded
+            }
+            Err(failure) if self.global.config.is_some() => return Err(failure),
+            Err(_) => None, // without a home folder there is none
+        };
+        Ok(self.config.get_or_init(|| loaded).as_ref())
+    }
+
+    /// Which vault is meant: a folder, or a name in the configuration; else the configuration's default.
+    pub fn chosen(&self) -> Result<Chosen, Failure> {
         let Some(repo) = self.global.repo.as_deref().filter(|repo| !repo.as_os_str().is_empty()) else {
-            return Err(Failure::usage("which vault?").hint("Give --repo PATH, or set VAULT_REPO."));
+            let config = self.config()?;
+            if let Some(vault) = config.and_then(Config::default_vault) {
+                return Ok(Chosen { place: vault.path.clone(), config: Some(vault.clone()) });
+            }
+            let names: Vec<String> =
+                config.map(|config| &config.vaults).into_iter().flatten().map(|vault| quoted(&vault.name)).collect();
+            let hint = if names.is_empty() {
+                "Give --repo PATH, or set VAULT_REPO, or name one in the configuration: vault config".to_owned()
+            } else {
+                format!("Give --repo NAME with one of: {} (or set default-vault)", names.join(", "))
+            };
+            return Err(Failure::usage("which vault?").hint(hint));
         };
         if repo.starts_with("~") {
             let shown = quoted(&repo.display().to_string());
             return Err(Failure::usage(format!("{shown}: the shell did not replace the ~"))
                 .hint("Write $HOME instead, or ./~ for a folder of that name."));
         }
-        Ok(roots::absolute(&current_folder()?, repo))
+        let place = roots::absolute(&current_folder()?, repo);
+        // A single word may be a name; `./word` is always a folder.
+        if let Some(word) = repo.to_str().filter(|word| !word.contains(['/', '\\'])) {
+            match self.config() {
+                Ok(Some(config)) => {
+                    if let Some(vault) = config.vault(word) {
+                        return Ok(Chosen { place: vault.path.clone(), config: Some(vault.clone()) });
+                    }
+                    if !place.exists()
+                        && let Some(name) = nearest(word, config.vaults.iter().map(|vault| vault.name.as_str()))
+                    {
+                        self.screen.detail(&format!("the configuration has no vault '{word}', but '{name}'"));
+                    }
+                }
+                Err(failure) if !place.exists() => return Err(failure),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        // A folder may be that of a vault in the configuration, whose settings then count.
+        let config = self.config().ok().flatten();
+        let config = config.and_then(|config| config.vaults.iter().find(|vault| vault.path == place).cloned());
+        Ok(Chosen { place, config })
     }
 
     /// The store at this place, which must be there.
@@ -90,42 +191,111 @@ impl Context {
         }
     }
 
-    /// Where the options and the environment say that the password of the vault is.
-    pub fn password_sources(&self) -> Sources<'_> {
+    /// Where the options, the environment and the configuration say that the password of the vault is.
+    pub fn password_sources<'a>(&'a self, chosen: &'a Chosen) -> Sources<'a> {
         Sources {
             file: self.global.password_file.as_deref(),
             command: self.global.password_command.as_deref(),
             option: "password",
             variable: "VAULT_PASSWORD",
+            config: chosen.config.as_ref().and_then(|vault| vault.password.as_ref()),
         }
     }
 
     /// Opens the vault. The password is asked for if need be.
     pub fn open(&self) -> Result<(Vault, Password), Failure> {
-        let place = self.place()?;
-        let store = Self::store(&place)?;
-        if !Self::has_vault(&place)? {
-            // Said before anyone types a password.
-            return Err(vault::vault::VaultError::NoVault { place: store.place() }.into());
-        }
-        let password = password::existing(self.password_sources(), &place.display().to_string())?;
+        self.open_chosen(&self.chosen()?, None, &self.screen)
+    }
+
+    /// Opens the vault, and not by the key of this machine.
+    pub fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
+        let chosen = self.chosen()?;
+        let store = Self::existing_store(&chosen)?;
+        let password = password::existing(self.password_sources(&chosen), &chosen.shown())?;
         let vault = self.open_with(store, &password, None)?;
+        Ok((vault, password))
+    }
+
+    /// The store, not written to faster than `--limit-upload` says.
+    fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let Some(rate) = self.global.limit_upload else { return store };
+        let begun = Instant::now();
+        Arc::new(PacedStore::new(store, rate, move || begun.elapsed(), self.screen.waiter()))
+    }
+
+    /// The store of a vault, which must be there.
+    fn existing_store(chosen: &Chosen) -> Result<Arc<dyn Store>, Failure> {
+        let store = Self::store(&chosen.place)?;
+        if !Self::has_vault(&chosen.place)? {
+            // Said before anyone types a password.
+            return Err(VaultError::NoVault { place: store.place() }.into());
+        }
+        Ok(store)
+    }
+
+    /// Opens this vault, as a machine of this name, and reports to `progress`.
+    pub fn open_chosen(
+        &self,
+        chosen: &Chosen,
+        host: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<(Vault, Password), Failure> {
+        let store = Self::existing_store(chosen)?;
+        let sources = self.password_sources(chosen);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&chosen.place).map(Password::again);
+        let given = match known {
+            Some(known) => Some(known),
+            None => password::given(sources)?,
+        };
+        if given.is_none()
+            && let Some(id) = claimed_id(store.as_ref())
+            && let Some(key) = DeviceKey::load(&self.state_folder()?.join(id.to_string()))
+        {
+            let password = Password::device(&key);
+            match self.try_open(store.clone(), &password, host, progress) {
+                Ok(vault) => return Ok((vault, password)),
+                Err(VaultError::WrongSecret { .. }) => progress
+                    .warn("the key of this machine opens the vault no more; make another with: vault key add --device"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let password = match given {
+            Some(password) => password,
+            None => password::existing(sources, &chosen.shown())?,
+        };
+        let vault = self.try_open(store, &password, host, progress)?;
         Ok((vault, password))
     }
 
     /// Opens the vault in this store with this password, as a machine of this name.
     pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
-        let options = OpenOptions { state: self.state_folder()?, identity: identity(host) };
-        let vault = vault::vault::open::open(store, &password.secret(), options, &self.screen);
+        self.try_open(store, password, host, &self.screen).map_err(Failure::from)
+    }
+
+    fn try_open(
+        &self,
+        store: Arc<dyn Store>,
+        password: &Password,
+        host: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<Vault, VaultError> {
+        let state = self.state_folder().map_err(|failure| VaultError::State {
+            action: "find",
+            path: "the state folder".to_owned(),
+            source: std::io::Error::other(failure.what),
+        })?;
+        let options = OpenOptions { state, identity: identity(host) };
+        let store = self.paced(store);
+        let vault = vault::vault::open::open(store, &password.secret(), options, progress);
         self.screen.clear();
         let vault = vault?;
         for bad in vault.bad_objects() {
             let hint = if bad.newer { "it was written by a newer vault" } else { "all else can still be used" };
             let what = if bad.what.contains(&bad.object) { bad.what } else { format!("{}: {}", bad.object, bad.what) };
-            self.screen.warn(&format!("{what} ({hint})"));
+            progress.warn(&format!("{what} ({hint})"));
         }
         for path in vault.foreign() {
-            self.screen.detail(&format!("{path} lies in the vault's folder, but is not part of it"));
+            progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));
         }
         Ok(vault)
     }
@@ -135,7 +305,8 @@ impl Context {
         self.global.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
-    fn state_folder(&self) -> Result<PathBuf, Failure> {
+    /// Where this user's state of all vaults lies.
+    pub fn state_folder(&self) -> Result<PathBuf, Failure> {
         if let Some(state) = &self.global.state {
             return Ok(roots::absolute(&current_folder()?, state));
         }

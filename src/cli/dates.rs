@@ -43,6 +43,55 @@ pub fn exact(time: Time) -> String {
     to_timestamp(time).map_or_else(|| format!("@{}", time.secs), |timestamp| format!("{timestamp:.9}"))
 }
 
+/// A date in a file name, with the time if one follows: `2024-05-31`, `20240531`, `2024-05-31_12-30-00`,
+/// `20240531T123000`. Also where the name has it.
+pub fn in_name(name: &str, zone: &TimeZone) -> Option<(Time, std::ops::Range<usize>)> {
+    let bytes = name.as_bytes();
+    (0..bytes.len()).find_map(|start| {
+        let begins = start == 0 || !bytes[start - 1].is_ascii_digit();
+        let (date, date_end) = begins.then(|| date_at(bytes, start)).flatten()?;
+        let (time, end) = time_at(bytes, date_end).unwrap_or((civil::Time::midnight(), date_end));
+        if bytes.get(end).is_some_and(u8::is_ascii_digit) {
+            return None;
+        }
+        let zoned = date.to_datetime(time).to_zoned(zone.clone()).ok()?;
+        Some((from_timestamp(zoned.timestamp()), start..end))
+    })
+}
+
+/// So many digits, as a number.
+fn digits(bytes: &[u8], at: usize, count: usize) -> Option<i16> {
+    let digits = bytes.get(at..at + count).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// A date, and where it ends.
+fn date_at(bytes: &[u8], start: usize) -> Option<(civil::Date, usize)> {
+    let year = digits(bytes, start, 4).filter(|year| (1970..3000).contains(year))?;
+    let gap = usize::from(bytes.get(start + 4).is_some_and(|byte| b"-_.".contains(byte)));
+    let (month_at, day_at) = (start + 4 + gap, start + 6 + 2 * gap);
+    if gap == 1 && bytes.get(day_at - 1) != bytes.get(start + 4) {
+        return None;
+    }
+    let (month, day) = (digits(bytes, month_at, 2)?, digits(bytes, day_at, 2)?);
+    Some((civil::Date::new(year, month as i8, day as i8).ok()?, day_at + 2))
+}
+
+/// A time of day behind a date, and where it ends.
+fn time_at(bytes: &[u8], date_end: usize) -> Option<(civil::Time, usize)> {
+    let start = date_end + usize::from(bytes.get(date_end).is_some_and(|byte| b"Tt_-. @".contains(byte)));
+    let gap = usize::from(bytes.get(start + 2).is_some_and(|byte| b":-_.h".contains(byte)));
+    let (hour, minute) = (digits(bytes, start, 2)?, digits(bytes, start + 2 + gap, 2)?);
+    let end = start + 4 + gap;
+    let gap = usize::from(gap == 1 && bytes.get(end).is_some_and(|byte| b":-_.m".contains(byte)));
+    let (second, end) = match digits(bytes, end + gap, 2) {
+        Some(second) => (second, end + gap + 2),
+        None => (0, end),
+    };
+    let whole = !bytes.get(end).is_some_and(u8::is_ascii_digit);
+    whole.then(|| civil::Time::new(hour as i8, minute as i8, second as i8, 0).ok()).flatten().map(|time| (time, end))
+}
+
 /// What a date, or a date and time, covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -146,6 +195,30 @@ mod tests {
         check("2026-11-20T18:30:00+05:30", 1_795_179_600, 1);
         let instant = parse("2026-11-20T18:30:00.25Z", &berlin()).unwrap();
         assert_eq!((instant.from.nanos, instant.until.nanos), (250_000_000, 250_000_001));
+    }
+
+    #[test]
+    fn dates_are_found_in_names() {
+        for (name, expected) in [
+            ("backup-2024-05-31.tar.gz", Some(("2024-05-31T00:00:00Z", "2024-05-31"))),
+            ("20240531", Some(("2024-05-31T00:00:00Z", "20240531"))),
+            ("home_2024_05_31", Some(("2024-05-31T00:00:00Z", "2024_05_31"))),
+            ("2024-05-31_12-30-00.tar", Some(("2024-05-31T12:30:00Z", "2024-05-31_12-30-00"))),
+            ("x 2024-05-31 12.30", Some(("2024-05-31T12:30:00Z", "2024-05-31 12.30"))),
+            ("db-20240531T123015Z.tar", Some(("2024-05-31T12:30:15Z", "20240531T123015"))),
+            ("20240531123015", Some(("2024-05-31T12:30:15Z", "20240531123015"))),
+            ("2024-05-31-7", Some(("2024-05-31T00:00:00Z", "2024-05-31"))),
+            ("v2024.tar", None),
+            ("2024-13-31", None),
+            ("2024-02-30", None),
+            ("120240531", None),
+            ("202405311", None),
+            ("2024-05_31", None),
+        ] {
+            let found = in_name(name, &TimeZone::UTC)
+                .map(|(time, range)| (exact(time).replace(".000000000", ""), &name[range]));
+            assert_eq!(found, expected.map(|(time, part)| (time.to_owned(), part)), "{name}");
+        }
     }
 
     #[test]

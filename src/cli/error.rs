@@ -8,6 +8,7 @@ use vault::chunk::ChunkParamsError;
 use vault::engine::browse::BrowseError;
 use vault::engine::check::CheckError;
 use vault::engine::collect::CollectError;
+use vault::engine::index::IndexError;
 use vault::engine::keys::KeyError;
 use vault::engine::mark::MarkError;
 use vault::engine::repair::RepairError;
@@ -245,6 +246,16 @@ impl From<BrowseError> for Failure {
     }
 }
 
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Read(error) => error.into(),
+            IndexError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+            IndexError::Interrupted => Self::interrupted(),
+        }
+    }
+}
+
 impl From<MarkError> for Failure {
     fn from(error: MarkError) -> Self {
         match error {
@@ -320,7 +331,7 @@ impl From<KeyError> for Failure {
             KeyError::WrongSecret => {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }
-            KeyError::Slot(_) | KeyError::Seal(_) => failure,
+            KeyError::Slot(_) | KeyError::Seal(_) | KeyError::Device { .. } => failure,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
 use crate::cli::ask;
 use crate::cli::context;
+use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -88,8 +89,13 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
 
 /// Makes a vault. A person at a terminal is asked for what is not given.
 pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure> {
-    let place = context.place()?;
-    let shown = place.display().to_string();
+    create_at(context, &context.chosen()?, new)
+}
+
+/// Makes a vault in this place.
+pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Result<Created, Failure> {
+    let place = chosen.place.clone();
+    let shown = chosen.shown();
     let params = chunk_params(new.chunk_avg)?;
     if Context::has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
@@ -99,22 +105,46 @@ pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure>
         Some(DeliveryArg::Synced) => Delivery::Synced,
         None => guess_delivery(&place, &|path| path.exists()),
     };
-    let password = password::new(context.password_sources(), &shown)?;
+    let password = password::new(context.password_sources(chosen), &shown)?;
     let wants_recovery_key = new.recovery_key || offered(&password);
     let recovery_key = if wants_recovery_key { Some(generate()?) } else { None };
     let label = new.label.clone().unwrap_or_else(context::user_at_host);
-    let store: Arc<dyn Store> = Arc::new(DirStore::create(&place)?);
+    let how = How { label, kdf: kdf_params(new.kdf), params, delivery };
+    let (id, store) = make(&place, &password, recovery_key.as_ref(), how)?;
+    Ok(Created { id, place: shown, delivery, recovery_key, password, store })
+}
+
+/// How a vault is made.
+pub struct How {
+    /// A name for the password's slot.
+    pub label: String,
+    /// How hard the password is to guess.
+    pub kdf: KdfParams,
+    /// Sizes of chunks.
+    pub params: ChunkParams,
+    /// How the vault reaches other machines.
+    pub delivery: Delivery,
+}
+
+/// Makes a vault in a folder, once all is known.
+pub fn make(
+    place: &Path,
+    password: &Password,
+    recovery_key: Option<&RecoveryKey>,
+    how: How,
+) -> Result<(VaultId, Arc<dyn Store>), Failure> {
+    let store: Arc<dyn Store> = Arc::new(DirStore::create(place)?);
     let options = CreateOptions {
         secret: password.secret(),
-        label,
-        kdf: kdf_params(new.kdf),
-        params,
-        delivery,
+        label: how.label,
+        kdf: how.kdf,
+        params: how.params,
+        delivery: how.delivery,
         now: dates::now_secs(),
-        recovery: recovery_key.as_ref().map(RecoveryKey::secret),
+        recovery: recovery_key.map(RecoveryKey::secret),
     };
     let id = create::create(store.as_ref(), &options)?;
-    Ok(Created { id, place: shown, delivery, recovery_key, password, store })
+    Ok((id, store))
 }
 
 /// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once.
@@ -208,7 +238,8 @@ const SYNCED_PREFIXES: &[&str] = &["dropbox (", "onedrive - ", "onedrive-", "goo
 const SYNCED_MARKS: &[&str] =
     &[".stfolder", ".dropbox", ".dropbox.cache", ".sync", ".owncloudsync.log", ".nextcloudsync.log"];
 
-fn guess_delivery(place: &Path, exists: &dyn Fn(&Path) -> bool) -> Delivery {
+/// Whether a program carries this folder to other machines, as far as its path and what lies in it tell.
+pub fn guess_delivery(place: &Path, exists: &dyn Fn(&Path) -> bool) -> Delivery {
     let by_name = place.components().any(|component| {
         let name = component.as_os_str().to_string_lossy().to_lowercase();
         SYNCED_FOLDERS.contains(&name.as_str()) || SYNCED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

@@ -47,6 +47,11 @@ pub fn end_gently(stop: impl Fn() -> bool + Send + 'static) {
     state().stop = Some(Box::new(stop));
 }
 
+/// From now on, the first signal ends the program again.
+pub fn end_at_once() {
+    state().stop = None;
+}
+
 /// Runs something that asks for a password.
 pub fn while_hidden<T>(prompt: impl FnOnce() -> T) -> T {
     state().terminal = Terminal::save();

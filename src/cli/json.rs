@@ -7,7 +7,15 @@
 //! | `list` | `{vault, snapshots}`: a list of [`SnapshotJson`], oldest first |
 //! | `ls` | one [`EntryJson`] in each line |
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
+//! | `ls --digest` | the same with `digest`; the first line is the folder itself |
 //! | `cat` | the file itself |
+//! | `find` | one `{path, versions}` in each line |
+//! | `history` | one `{snapshots, change, entry}` in each line, newest first |
+//! | `diff` | one `{path, change, fields, old, new}` in each line, at last `{summary}` |
+//! | `du` | `{snapshot, since, path, bytes, files, folders, entries}` |
+//! | `export` | `{snapshot, tar, files, folders, bytes, written, problem_count, problems}` |
+//! | `import` | `{dry_run, items, passed_over}` |
+//! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, waiting_for}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots}`: a list of ids |
@@ -17,6 +25,11 @@
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |
 //! | `key remove` | `{removed}` |
+//! | `config`, `config init` | `{config, written}` |
+//! | `config check` | `{config, mistakes, warnings}`, each mistake `{line, column, what}` |
+//! | `run` | `{started, finished, verdict, exit_code, results, vaults, hooks}`: see `run/report.rs` |
+//! | `schedule install`, `schedule status` | `{scheduler, installed, active, up_to_date, files, last_started, next_start, last_background_run, problem}` |
+//! | `schedule remove` | `{removed}` |
 //! | `version` | `{version, format, target, features}` |
 //!
 //! An error is `{error, hint, code}` on standard error, where `code` is the exit code; a warning is `{warning}`. Times
@@ -63,8 +76,17 @@ impl Serialize for Name<'_> {
     }
 }
 
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: [u8; 16]) -> String {
+    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A time as RFC 3339 in UTC.
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-fn exact<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn exact<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&dates::exact(*time))
 }
 
@@ -181,6 +203,9 @@ pub struct EntryJson<'a> {
     device: Option<(u32, u32)>,
     /// The file changed while it was read.
     torn: bool,
+    /// With `ls --digest`: the digest of the content, or of the folder with all below; null if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<serde_json::Value>,
 }
 
 impl<'a> EntryJson<'a> {
@@ -199,11 +224,18 @@ impl<'a> EntryJson<'a> {
             target: (entry.kind == FileKind::Symlink).then_some(Name(&entry.target)),
             device: entry.device,
             torn: entry.torn,
+            digest: None,
         }
+    }
+
+    /// With its digest.
+    pub fn with_digest(self, digest: Option<[u8; 16]>) -> Self {
+        Self { digest: Some(digest.map_or(serde_json::Value::Null, |digest| hex(digest).into())), ..self }
     }
 }
 
-fn kind(kind: FileKind) -> &'static str {
+/// The word for a kind of file.
+pub fn kind(kind: FileKind) -> &'static str {
     match kind {
         FileKind::File => "file",
         FileKind::Directory => "directory",
@@ -222,6 +254,13 @@ pub struct ProblemJson<'a> {
     what: &'a str,
     /// True if it is because of damage in the vault.
     damage: bool,
+}
+
+impl<'a> ProblemJson<'a> {
+    /// What is wrong with a path, and whether because of damage.
+    pub const fn new(path: &'a [u8], what: &'a str, damage: bool) -> Self {
+        Self { path: Name(path), what, damage }
+    }
 }
 
 /// What a restore did.

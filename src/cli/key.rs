@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 use vault::engine::keys;
+use vault::engine::keys::DeviceKey;
 use vault::engine::keys::SlotInfo;
 use vault::id::SlotId;
 use vault::path::Shown;
@@ -60,6 +61,7 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<Exit, Failure> {
     match command {
         KeyCommand::List => list(context),
         KeyCommand::Add { recovery_key: true, label, .. } => add_recovery_key(context, label.as_deref()),
+        KeyCommand::Add { device: true, label, .. } => add_device_key(context, label),
         KeyCommand::Add { new, label, .. } => add(context, &new, label),
         KeyCommand::Remove { id } => remove(context, &id),
         KeyCommand::Passwd { new } => passwd(context, &new),
@@ -113,7 +115,8 @@ fn add(context: &Context, new: &NewPasswordArgs, label: Option<String>) -> Resul
 }
 
 fn passwd(context: &Context, new: &NewPasswordArgs) -> Result<Exit, Failure> {
-    let (vault, old) = context.open()?;
+    // Not by the key of this machine: it is the password that changes.
+    let (vault, old) = context.open_by_password()?;
     let password = new_password(context, new)?;
     let slot = keys::change(&vault, &old.secret(), &password.secret(), init::kdf_params(new.kdf), dates::now_secs())?;
     added(context, slot, "The password is changed. Other passwords and recovery keys stay valid.")
@@ -141,6 +144,24 @@ fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Fail
     out.finish().map(|()| Exit::Done)
 }
 
+fn add_device_key(context: &Context, label: Option<String>) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    if let Some(key) = DeviceKey::load(vault.state())
+        && keys::list(&vault)?.iter().any(|slot| slot.id == key.slot())
+    {
+        return Err(Failure::new(format!("this machine has a device key already: key slot {}", short(key.slot())))
+            .hint("It is used by itself where no password is given. Remove it with: vault key remove"));
+    }
+    let label = label.unwrap_or_else(context::user_at_host);
+    let slot = keys::add_device(&vault, &label, dates::now_secs())?;
+    let text = format!(
+        "Added a key of this machine as key slot {}; {} opens the vault without a password now.",
+        short(slot),
+        context::user_at_host()
+    );
+    added(context, slot, &text)
+}
+
 fn remove(context: &Context, id: &str) -> Result<Exit, Failure> {
     let prefix = id.to_ascii_lowercase();
     if prefix.len() < ID_DIGITS_MIN || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -162,6 +183,9 @@ fn remove(context: &Context, id: &str) -> Result<Exit, Failure> {
         }
     };
     keys::remove(&vault, slot.id)?;
+    if DeviceKey::load(vault.state()).is_some_and(|key| key.slot() == slot.id) {
+        DeviceKey::discard(vault.state())?;
+    }
     let mut out = Output::new();
     if context.global.json {
         out.json(&RemovedJson { removed: slot.id.to_string() })?;
@@ -177,6 +201,7 @@ fn new_password(context: &Context, new: &NewPasswordArgs) -> Result<Password, Fa
         command: new.new_password_command.as_deref(),
         option: "new-password",
         variable: "VAULT_NEW_PASSWORD",
+        config: None,
     };
-    password::new(sources, &context.place()?.display().to_string())
+    password::new(sources, &context.chosen()?.shown())
 }

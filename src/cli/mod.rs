@@ -3,13 +3,15 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`restore`], [`prune`], [`check`], [`repair`], [`doctor`],
-//! [`stats`], [`client`], [`key`], [`version`].
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
+//! [`doctor`], [`stats`], [`client`], [`key`],
+//! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod error;
 mod units;
 mod dates;
+mod suggest;
 mod table;
 mod roots;
 mod args;
@@ -18,12 +20,18 @@ mod json;
 mod select;
 mod interrupt;
 mod progress;
+mod config;
 mod password;
 mod context;
 mod init;
 mod snapshot;
 mod list;
 mod browse;
+mod find;
+mod diff;
+mod du;
+mod export;
+mod import;
 mod restore;
 mod check;
 mod repair;
@@ -32,6 +40,10 @@ mod stats;
 mod prune;
 mod client;
 mod key;
+mod shell;
+mod run;
+mod schedule;
+mod guide;
 mod version;
 
 use std::ffi::OsString;
@@ -86,6 +98,11 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Err(error) => return usage(&error, json),
     };
     let Some(command) = cli.command else {
+        interrupt::install();
+        let context = Context::new(cli.global);
+        if guide::is_wanted(&context) {
+            return guide::run(&context);
+        }
         let mut out = output::Output::new();
         out.bytes(args::FIRST_HELP.as_bytes())?;
         return out.finish().map(|()| Exit::Done);
@@ -98,7 +115,13 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::List(args) => list::run(&context, &args),
         Command::Ls(args) => browse::ls(&context, &args),
         Command::Cat(args) => browse::cat(&context, &args),
+        Command::Find(args) => find::find(&context, &args),
+        Command::History(args) => find::history(&context, &args),
+        Command::Diff(args) => diff::run(&context, &args),
+        Command::Du(args) => du::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Export(args) => export::run(&context, &args),
+        Command::Import(args) => import::run(&context, &args),
         Command::Prune(args) => prune::run(&context, &args),
         Command::Forget(args) => prune::forget(&context, &args),
         Command::Pin(args) => prune::pin(&context, &args, true),
@@ -109,6 +132,11 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Stats(args) => stats::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&context, &args),
+        Command::Config(args) => config::command::run(&context, args.command.as_ref()),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Schedule(args) => schedule::run(&context, &args.command),
         Command::Version => version::run(&context),
     }
 }

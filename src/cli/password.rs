@@ -1,4 +1,4 @@
-//! Where passwords come from: options, the environment, the terminal.
+//! Where passwords come from: options, the environment, a key of this machine, the configuration, the terminal.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,9 +11,11 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
+use vault::engine::keys::DeviceKey;
 use vault::seal::Secret;
 use zeroize::Zeroizing;
 
+use crate::cli::config::PasswordFrom;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::interrupt;
@@ -24,7 +26,7 @@ const INPUT_LEN_MAX: u64 = 64 << 10;
 const SHORT: usize = 12;
 
 /// Where to look for a password, in this order: the options, the variable, the variable with `_FILE`, with `_COMMAND`,
-/// the terminal.
+/// the configuration, the terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// `--password-file`.
@@ -35,6 +37,8 @@ pub struct Sources<'a> {
     pub option: &'static str,
     /// The environment variable's name.
     pub variable: &'static str,
+    /// What the configuration says.
+    pub config: Option<&'a PasswordFrom>,
 }
 
 /// A password.
@@ -42,28 +46,53 @@ pub struct Password {
     text: Zeroizing<Vec<u8>>,
     /// Whether it was typed, so that there is someone to talk to.
     pub typed: bool,
+    /// Whether it is the key of this machine.
+    device: bool,
 }
 
 impl Password {
     /// The password as the vault takes it; it finds out by itself if it is a recovery key.
     pub fn secret(&self) -> Secret {
-        Secret::Password(self.text.clone())
+        if self.device { Secret::Raw(self.text.clone()) } else { Secret::Password(self.text.clone()) }
     }
+
+    /// The key of this machine.
+    pub fn device(key: &DeviceKey) -> Self {
+        Self { text: key.secret().clone(), typed: false, device: true }
+    }
+
+    /// A password that was typed.
+    pub fn typed(text: Zeroizing<Vec<u8>>) -> Self {
+        Self { text, typed: true, device: false }
+    }
+
+    /// The same once more.
+    pub fn again(&self) -> Self {
+        Self { text: self.text.clone(), ..*self }
+    }
+
+    fn from_elsewhere(text: Zeroizing<Vec<u8>>) -> Self {
+        Self { text, typed: false, device: false }
+    }
+}
+
+/// The password that the options or the environment give, if they do.
+pub fn given(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
+    Ok(from_options(sources, &|name| env::var_os(name))?.map(Password::from_elsewhere))
 }
 
 /// The password of an existing vault.
 pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(text) = configured(sources, &|name| env::var_os(name))? {
-        return Ok(Password { text, typed: false });
+        return Ok(Password::from_elsewhere(text));
     }
-    let text = prompt(sources, &format!("Password of the vault {place}: "))?;
-    Ok(Password { text, typed: true })
+    prompt(sources, &format!("Password of the vault {place}: ")).map(Password::typed)
 }
 
 /// A new password: on a terminal it is asked for twice.
 pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(text) = configured(sources, &|name| env::var_os(name))? {
-        return Ok(Password { text, typed: false });
+        return Ok(Password::from_elsewhere(text));
     }
     let text = prompt(sources, &format!("New password for the vault {place}: "))?;
     if String::from_utf8_lossy(&text).chars().count() < SHORT {
@@ -75,10 +104,29 @@ pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if *again != *text {
         return Err(Failure::new("the two passwords differ").hint("Nothing was done."));
     }
-    Ok(Password { text, typed: true })
+    Ok(Password::typed(text))
 }
 
 fn configured(
+    sources: Sources<'_>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    if let Some(text) = from_options(sources, environment)? {
+        return Ok(Some(text));
+    }
+    let (text, from) = match sources.config {
+        None => return Ok(None),
+        Some(PasswordFrom::File(file)) => (from_file(file)?, "password-file"),
+        Some(PasswordFrom::Command(command)) => (from_command(command)?, "password-command"),
+        Some(PasswordFrom::Keyring(name)) => (from_keyring(name)?, "keyring"),
+    };
+    if text.is_empty() {
+        return Err(Failure::new(format!("the password from {from} in the configuration is empty")));
+    }
+    Ok(Some(text))
+}
+
+fn from_options(
     sources: Sources<'_>,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
@@ -121,6 +169,41 @@ fn from_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>, Failure> {
         return Err(Failure::new(format!("{}: {status}", what())));
     }
     line.map_err(failed)
+}
+
+/// The password that the keyring of the system has for the vault of this name.
+fn from_keyring(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let (program, args, store) = keyring(name)?;
+    let hint = format!("Put it there with: {store}");
+    let failed = |error: &io::Error| Failure::caused(format!("cannot ask the keyring with {program}"), error);
+    let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(format!("the keyring needs the program {program}, which is not there"))
+            .hint("Install it, or give password-file or password-command, or: vault key add --device"),
+        _ => failed(&error),
+    })?;
+    let line = child.stdout.take().map_or_else(|| Ok(Zeroizing::default()), first_line);
+    let status = child.wait().map_err(|error| failed(&error))?;
+    let line = line.map_err(|error| failed(&error))?;
+    if !status.success() || line.is_empty() {
+        return Err(Failure::new(format!("the keyring has no password for the vault '{name}'")).hint(hint));
+    }
+    Ok(line)
+}
+
+/// The program that asks the keyring, its arguments, and the command that a person puts a password there with.
+fn keyring(name: &str) -> Result<(&'static str, Vec<&str>, String), Failure> {
+    let shown = super::error::quoted(name);
+    if cfg!(target_os = "macos") {
+        let store = format!("security add-generic-password -s vault -a {shown} -w");
+        Ok(("security", vec!["find-generic-password", "-s", "vault", "-a", name, "-w"], store))
+    } else if cfg!(windows) {
+        Err(Failure::new("vault cannot ask the keyring of Windows")
+            .hint("Use a key of this machine instead: vault key add --device"))
+    } else {
+        let store = format!("secret-tool store --label='vault {name}' service vault vault {shown}");
+        Ok(("secret-tool", vec!["lookup", "service", "vault", "vault", name], store))
+    }
 }
 
 fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -173,8 +256,18 @@ mod tests {
         environment: &[(&str, &str)],
         expected: Result<Option<&str>, &str>,
     ) {
+        check_with(file, command, environment, None, expected);
+    }
+
+    fn check_with(
+        file: Option<&Path>,
+        command: Option<&str>,
+        environment: &[(&str, &str)],
+        config: Option<&PasswordFrom>,
+        expected: Result<Option<&str>, &str>,
+    ) {
         let sources =
-            Sources { file, command: command.map(OsStr::new), option: "password", variable: "VAULT_PASSWORD" };
+            Sources { file, command: command.map(OsStr::new), option: "password", variable: "VAULT_PASSWORD", config };
         let environment = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         match (configured(sources, &environment), expected) {
             (Ok(text), Ok(expected)) => {
@@ -198,6 +291,18 @@ mod tests {
         check(None, None, &all[1..], Ok(Some("from file")));
         check(None, None, &all[2..], Ok(Some("c")));
         check(None, None, &[], Ok(None));
+    }
+
+    #[test]
+    fn the_configuration_comes_after_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "from file\n").unwrap();
+        let file = PasswordFrom::File(path);
+        check_with(None, None, &[("VAULT_PASSWORD", "direct")], Some(&file), Ok(Some("direct")));
+        check_with(None, None, &[], Some(&file), Ok(Some("from file")));
+        check_with(None, None, &[], Some(&PasswordFrom::Command("echo c".into())), Ok(Some("c")));
+        check_with(None, None, &[], Some(&PasswordFrom::Command("true".into())), Err("in the configuration is empty"));
     }
 
     #[test]

@@ -124,6 +124,31 @@ impl Screen {
         });
     }
 
+    /// Waits so long, or until the work is to stop.
+    pub fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |time| {
+            let begun = Instant::now();
+            while let Some(left) = time.checked_sub(begun.elapsed())
+                && !left.is_zero()
+                && !shared.stop.load(Relaxed)
+            {
+                thread::sleep(left.min(TICK));
+            }
+        }
+    }
+
+    /// From now on, Ctrl-C lets the work end in good order, however often it is pressed: what was begun is undone.
+    pub fn watch_interrupts_patiently(&self) {
+        let shared = Arc::clone(&self.shared);
+        interrupt::end_gently(move || {
+            if !shared.stop.swap(true, Relaxed) {
+                shared.say("stopping ...");
+            }
+            true
+        });
+    }
+
     /// Takes the bar away: the work is over, or something is to be asked.
     pub fn clear(&self) {
         let bar = {

@@ -81,7 +81,8 @@ struct SaidJson {
     snapshots: Vec<String>,
 }
 
-fn rules(args: &KeepArgs) -> Rules {
+/// The rules of the library from those of the command line.
+pub fn rules(args: &KeepArgs) -> Rules {
     let periods = [
         (Period::Hour, args.keep_hourly),
         (Period::Day, args.keep_daily),
@@ -98,7 +99,7 @@ fn rules(args: &KeepArgs) -> Rules {
 }
 
 /// Which hour, day, ... a time belongs to.
-fn period(zone: &TimeZone, time: Time, period: Period) -> String {
+pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
     let Ok(timestamp) = Timestamp::from_second(time.secs) else { return format!("@{}", time.secs) };
     let local = timestamp.to_zoned(zone.clone());
     match period {

@@ -21,6 +21,7 @@ use vault::path::check_name;
 use vault::progress::Progress;
 use vault::tree::Verdict;
 
+use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
@@ -38,7 +39,7 @@ use crate::cli::roots;
 use crate::cli::units;
 
 /// The file of patterns that is honoured in any folder.
-const IGNORE_FILE: &[u8] = b".vaultignore";
+pub const IGNORE_FILE: &[u8] = b".vaultignore";
 /// How many skipped things are shown.
 const SKIPPED_SHOWN: usize = 20;
 /// A longer list of paths, or file of patterns, is a mistake.
@@ -47,12 +48,12 @@ const LIST_LEN_MAX: u64 = 1 << 30;
 /// Runs `vault snapshot`.
 pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     // All that can be wrong with the command line is found before a password is asked for.
-    let exclude = exclude_options(context, args)?;
+    let exclude = exclude_options(context, &args.exclude)?;
     let sources = Sources::from_args(args)?;
     let mut out = Output::new();
-    let place = context.place()?;
+    let chosen = context.chosen()?;
     let mut created = None;
-    let vault = if args.init && !Context::has_vault(&place)? {
+    let vault = if args.init && !Context::has_vault(&chosen.place)? {
         let new = created.insert(init::create(context, &args.new)?);
         if !context.global.json {
             init::tell(context, new, &mut out)?;
@@ -60,7 +61,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         }
         context.open_with(new.store.clone(), &new.password, args.host.as_deref())?
     } else {
-        open(context, &place, args)?
+        context.open_chosen(&chosen, args.host.as_deref(), &context.screen)?.0
     };
     context.screen.watch_interrupts();
     let source = args.source.clone().unwrap_or_else(|| sources.default_name.clone());
@@ -109,15 +110,6 @@ struct ReportJson<'a> {
     unchanged: bool,
     skipped: Vec<SkippedJson<'a>>,
     init: Option<CreatedJson>,
-}
-
-fn open(context: &Context, place: &Path, args: &SnapshotArgs) -> Result<vault::vault::Vault, Failure> {
-    let store = Context::store(place)?;
-    if !Context::has_vault(place)? {
-        return Err(vault::vault::VaultError::NoVault { place: store.place() }.into());
-    }
-    let password = password::existing(context.password_sources(), &place.display().to_string())?;
-    context.open_with(store, &password, args.host.as_deref())
 }
 
 fn sorted(tags: &[String]) -> Vec<String> {
@@ -215,7 +207,7 @@ fn absolute(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// The absolute form of a path that must be there.
-fn existing(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
+pub fn existing(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
     let path = absolute(current, path)?;
     match fs::metadata(&path) {
         Ok(_) => Ok(path),
@@ -239,14 +231,18 @@ fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn exclude_options(context: &Context, args: &SnapshotArgs) -> Result<ExcludeOptions, Failure> {
+/// The patterns in a file; empty lines and remarks are passed over.
+pub fn read_patterns(file: &Path) -> Result<Vec<String>, Failure> {
+    let text = String::from_utf8(read_list(file)?)
+        .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))?;
+    Ok(text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
+}
+
+/// Reads what is to be left out, with the files of patterns.
+pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeOptions, Failure> {
     let mut patterns = args.exclude.clone();
     for file in &args.exclude_from {
-        let bytes = read_list(file)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))?;
-        patterns
-            .extend(text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).map(str::to_owned));
+        patterns.extend(read_patterns(file)?);
     }
     for pattern in patterns.iter().filter(|pattern| pattern.starts_with("~/")) {
         context

@@ -53,6 +53,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).map_err(|_| format!("'{text}' is too large"))
 }
 
+/// Reads bytes per second: a size, perhaps with `/s` behind it.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text.trim().trim_end_matches("/s")) {
+        Ok(0) => Err("nothing could ever be written: give more than 0".to_owned()),
+        rate => rate,
+    }
+}
+
 /// A count with its thousands apart: `214,332`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -79,6 +87,27 @@ pub fn took(duration: Duration) -> String {
         10..60 => format!("{secs} s"),
         60..3600 => format!("{} min {} s", secs / 60, secs % 60),
         _ => format!("{} h {} min", secs / 3600, secs / 60 % 60),
+    }
+}
+
+/// A period as it is written in the configuration: `90s`, `12h`, `30d`.
+pub fn every(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    for (unit, length) in [("d", 86_400), ("h", 3600), ("m", 60)] {
+        if secs > 0 && secs.is_multiple_of(length) {
+            return format!("{}{unit}", secs / length);
+        }
+    }
+    format!("{secs}s")
+}
+
+/// How long something lasts, roughly: `3 d 4 h`, `5 h 10 min`, `12 min`.
+pub fn about(duration: Duration) -> String {
+    let minutes = duration.as_secs().div_ceil(60);
+    match minutes {
+        0..60 => format!("{minutes} min"),
+        60..1440 => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => format!("{} d {} h", minutes / 1440, minutes / 60 % 24),
     }
 }
 
@@ -151,6 +180,12 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_sizes_but_nothing() {
+        assert_eq!((parse_rate("2M/s"), parse_rate("500K")), (Ok(2 << 20), Ok(500 << 10)));
+        assert!(parse_rate("0").is_err() && parse_rate("fast").is_err());
+    }
+
+    #[test]
     fn counts_and_times() {
         assert_eq!([0, 999, 1000, 214_332, 1_000_000].map(count), ["0", "999", "1,000", "214,332", "1,000,000"]);
         assert_eq!(counted(1, "file", "files"), "1 file");
@@ -159,6 +194,10 @@ mod tests {
             [450, 9_999, 42_000, 192_000, 7_500_000].map(shown),
             ["0.4 s", "9.9 s", "42 s", "3 min 12 s", "2 h 5 min"]
         );
+        let every = |secs| every(Duration::from_secs(secs));
+        assert_eq!([0, 90, 120, 7200, 86_400, 90_000].map(every), ["0s", "90s", "2m", "2h", "1d", "25h"]);
+        let about = |secs| about(Duration::from_secs(secs));
+        assert_eq!([0, 61, 3600, 90_000].map(about), ["0 min", "2 min", "1 h 0 min", "1 d 1 h"]);
         assert_eq!([12, 3723].map(|secs| clock(Duration::from_secs(secs))), ["0:12", "1:02:03"]);
     }
 }

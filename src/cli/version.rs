@@ -48,5 +48,8 @@ fn features() -> Vec<&'static str> {
     if cfg!(chacha20_avx512) {
         features.push("chacha20-avx512");
     }
+    if cfg!(target_feature = "crt-static") {
+        features.push("static");
+    }
     features
 }

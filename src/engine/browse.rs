@@ -8,7 +8,7 @@ use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
-use crate::tree::{Entry, EntryError, FileKind, Skipped, Stream, StreamReader};
+use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Skipped, Stream, StreamReader};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
@@ -140,7 +140,7 @@ impl TreeWalk {
     }
 
     /// The next step; `None` at the end.
-    pub fn next(&mut self, trees: &mut TreeReader<'_>) -> Option<Step> {
+    pub fn next<S: ChunkSource<Error = ReadError>>(&mut self, trees: &mut S) -> Option<Step> {
         let level = self.levels.last_mut()?;
         self.path.truncate(level.path_len);
         if std::mem::take(&mut self.broken) {
@@ -176,7 +176,7 @@ impl TreeWalk {
 }
 
 impl Level {
-    fn next(&mut self, trees: &mut TreeReader<'_>) -> Result<Option<Entry>, ReadError> {
+    fn next<S: ChunkSource<Error = ReadError>>(&mut self, trees: &mut S) -> Result<Option<Entry>, ReadError> {
         if let Some(listing) = &mut self.listing {
             return listing.next(trees);
         }
@@ -367,14 +367,21 @@ const SKIPPED_MAX: usize = 1 << 20;
 /// # Errors
 /// If the list cannot be read.
 pub fn skipped(vault: &Vault, info: &SnapshotInfo) -> Result<Vec<Skipped>, BrowseError> {
+    read_skipped(&info.body.skipped_list, &mut reader(vault)?)
+}
+
+/// Reads a list of what was skipped.
+pub(crate) fn read_skipped<S: ChunkSource<Error = ReadError>>(
+    stream: &Stream,
+    trees: &mut S,
+) -> Result<Vec<Skipped>, BrowseError> {
     let mut list = Vec::new();
     let malformed = |what: String| EntryError::Malformed(format!("the list of what was skipped: {what}"));
     let failed = |error: ReadError| BrowseError::read(b"the list of what was skipped", error);
-    let mut trees = reader(vault)?;
-    let mut chunks = StreamReader::new(&info.body.skipped_list);
+    let mut chunks = StreamReader::new(stream);
     let mut buffer = Vec::new();
     loop {
-        let more = chunks.next(&mut trees).map_err(failed)?;
+        let more = chunks.next(trees).map_err(failed)?;
         let ended = more.is_none();
         buffer.extend_from_slice(&more.unwrap_or_default());
         let mut used = 0;

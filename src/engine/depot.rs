@@ -1,7 +1,7 @@
 //! Where new chunks go (SPEC §5): looked up, put into segments on the core that read them, sealed into packs, put into the
 //! store by a thread of its own, and entered in the catalogue once they are durable.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -27,6 +27,8 @@ pub struct DepotOptions {
     pub verify: bool,
     /// Look up and count, but store nothing.
     pub dry_run: bool,
+    /// Keep the new chunks of trees in memory, for a dry run whose trees are looked at.
+    pub keep_trees: bool,
     /// How many threads will put chunks.
     pub threads: usize,
 }
@@ -73,6 +75,8 @@ pub struct Published {
     pub bytes_new: u64,
     /// Bytes put into the store.
     pub bytes_stored: u64,
+    /// New chunks of trees, if they were to be kept.
+    pub trees: HashMap<ChunkId, Vec<u8>>,
 }
 
 /// What the depot and its publisher share.
@@ -84,6 +88,7 @@ struct Shared<'a> {
     failure: Mutex<Option<VaultError>>,
     failed: AtomicBool,
     counters: DepotCounters,
+    trees: Mutex<HashMap<ChunkId, Vec<u8>>>,
 }
 
 impl Shared<'_> {
@@ -164,6 +169,7 @@ impl<'a> Depot<'a> {
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
             counters: DepotCounters::default(),
+            trees: Mutex::default(),
         });
         let publisher = Publisher {
             shared: shared.clone(),
@@ -266,22 +272,22 @@ impl<'a> Depot<'a> {
     fn flush_data(&self, worker: &mut Worker) -> Result<(), Failed> {
         self.shared.counters.bytes_new.fetch_add(worker.data.len() as u64, Relaxed);
         let Worker { data, compressor, decompressor, .. } = worker;
-        let body = data.compress(compressor);
         if self.options.dry_run {
-            Ok(())
-        } else {
-            self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+            data.clear();
+            return Ok(());
         }
+        let body = data.compress(compressor);
+        self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
     }
 
     fn flush_meta(&self, worker: &mut Worker) -> Result<(), Failed> {
         let Worker { meta, compressor, decompressor, .. } = worker;
-        let body = meta.compress(compressor);
         if self.options.dry_run {
-            Ok(())
-        } else {
-            self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+            meta.clear();
+            return Ok(());
         }
+        let body = meta.compress(compressor);
+        self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
     }
 
     fn give_up(&self, error: impl Into<VaultError>) -> Failed {
@@ -346,7 +352,14 @@ impl ChunkSink for MetaSink<'_, '_> {
     fn put_chunk(&mut self, bytes: &[u8]) -> Result<ChunkId, Failed> {
         let depot = self.0;
         let worker = &mut *depot.worker();
-        let id = worker.meta.push(depot.keys(), |buffer| buffer.extend_from_slice(bytes), |id| depot.claim(id));
+        let is_new = |id: &ChunkId| {
+            let is_new = depot.claim(id);
+            if is_new && depot.options.keep_trees {
+                lock(&depot.shared.trees).insert(*id, bytes.to_vec());
+            }
+            is_new
+        };
+        let id = worker.meta.push(depot.keys(), |buffer| buffer.extend_from_slice(bytes), is_new);
         depot.put_full(worker)?;
         Ok(id)
     }
@@ -406,6 +419,7 @@ impl Publisher<'_> {
             packs: self.names,
             bytes_new: counters.bytes_new.load(Relaxed),
             bytes_stored: counters.bytes_stored.load(Relaxed),
+            trees: std::mem::take(&mut *lock(&self.shared.trees)),
         };
         failure.map_or(Ok(published), Err)
     }

@@ -164,7 +164,8 @@ impl<'a> Segments<'a> {
 
     fn chunk(&self, id: &ChunkId, decompressor: &mut Decompressor) -> Result<(Arc<Segment>, usize), ReadError> {
         let mut first = None;
-        for place in self.reader.locate_all(id)? {
+        let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
+        for place in places {
             match self.segment(place, decompressor) {
                 Ok(segment) => {
                     let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset);

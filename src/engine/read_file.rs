@@ -20,6 +20,8 @@ use crate::varint;
 pub const SMALL_MAX: u64 = 4 << 20;
 /// How much of a large file is mapped or read at once, in bytes.
 const BLOCK: usize = 4 << 20;
+/// The system is asked to read this many bytes of a large file in advance.
+const AHEAD_LEN: u64 = 16 << 20;
 
 /// Content that was read and stored.
 #[derive(Debug, Clone)]
@@ -66,29 +68,32 @@ pub fn same_content(a: &Stat, b: &Stat) -> bool {
 /// # Errors
 /// If it cannot be read, or the run has failed.
 pub fn read_small(depot: &Depot<'_>, file: &SourceFile, seen: &Stat) -> Result<(Content, Stat), ReadFailed> {
-    let mut worker = depot.worker();
-    let mut buffer = std::mem::take(&mut worker.buffer);
+    let mut buffer = std::mem::take(&mut depot.worker().buffer);
     let read = read_whole(file, seen, &mut buffer);
+    let stream = read.as_ref().ok().map(|(size, _, _)| store_whole(depot, &buffer[..*size]));
+    depot.worker().buffer = buffer;
+    let (size, after, torn) = read?;
+    let stream = stream.unwrap_or(Ok(Stream::EMPTY))?;
+    Ok((Content { stream, holes: None, size: size as u64, torn }, after))
+}
+
+/// Stores content that is in memory.
+///
+/// # Errors
+/// If the run has failed.
+pub fn store_whole(depot: &Depot<'_>, bytes: &[u8]) -> Result<Stream, Failed> {
     let mut ids = Vec::new();
-    let mut failed = None;
-    if let Ok((size, _, _)) = &read {
+    {
+        let mut worker = depot.worker();
         let cutter = depot.keys().cutter();
-        let mut rest = &buffer[..*size];
-        while !rest.is_empty() && failed.is_none() {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             let (chunk, next) = rest.split_at(cutter.cut(rest));
-            match depot.put_data(&mut worker, |out| out.extend_from_slice(chunk)) {
-                Ok(id) => ids.push(id),
-                Err(error) => failed = Some(error),
-            }
+            ids.push(depot.put_data(&mut worker, |out| out.extend_from_slice(chunk))?);
             rest = next;
         }
     }
-    worker.buffer = buffer;
-    drop(worker);
-    let (size, after, torn) = read?;
-    failed.map_or(Ok(()), Err)?;
-    let stream = list_ids(depot, ids, size as u64)?;
-    Ok((Content { stream, holes: None, size: size as u64, torn }, after))
+    list_ids(depot, ids, bytes.len() as u64)
 }
 
 /// The stream of `len` bytes with these chunks.
@@ -110,12 +115,13 @@ fn read_whole(file: &SourceFile, seen: &Stat, buffer: &mut Vec<u8>) -> io::Resul
     let mut before = seen.clone();
     let mut tries = 0;
     loop {
-        // One byte more than expected, so that a file that grew is noticed without another call.
         let expected = before.size.min(2 * SMALL_MAX) as usize;
-        if buffer.len() <= expected {
-            buffer.resize(expected + 1, 0);
+        // Whether it grew, the second look tells; but some systems show files of their own as empty that are not.
+        let wanted = expected.max(1);
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
         }
-        let got = file.read_full_at(&mut buffer[..=expected], 0)?;
+        let got = file.read_full_at(&mut buffer[..wanted], 0)?;
         let after = file.stat()?;
         let still = same_content(&before, &after) && got == expected;
         tries += 1;
@@ -127,7 +133,7 @@ fn read_whole(file: &SourceFile, seen: &Stat, buffer: &mut Vec<u8>) -> io::Resul
 }
 
 /// A file or another source of bytes that is read in blocks.
-pub enum Feed {
+pub enum Feed<'r> {
     /// A regular file.
     File {
         /// The open file.
@@ -138,7 +144,7 @@ pub enum Feed {
         map: bool,
     },
     /// Bytes that come from elsewhere and end sometime.
-    Reader(Box<dyn io::Read + Send>),
+    Reader(Box<dyn io::Read + 'r>),
 }
 
 /// Some bytes of the source, with what was left of the block before in front.
@@ -256,7 +262,7 @@ impl Large<'_, '_> {
 /// and sealing is spread over the threads of its pool, and `done` may be called by any of them.
 pub fn read_large<'s, 'a: 's>(
     depot: &'s Depot<'a>,
-    mut feed: Feed,
+    mut feed: Feed<'_>,
     scope: Option<&rayon::Scope<'s>>,
     progress: &dyn Progress,
     done: Done<'s>,
@@ -335,7 +341,7 @@ struct Position {
 
 impl Position {
     /// The next block, and whether it is the last one. Every block but the last is longer than the longest chunk.
-    fn next(&mut self, feed: &mut Feed) -> io::Result<Option<(Block, bool)>> {
+    fn next(&mut self, feed: &mut Feed<'_>) -> io::Result<Option<(Block, bool)>> {
         if self.ended {
             return Ok(None);
         }
@@ -349,6 +355,7 @@ impl Position {
                 return Ok(None);
             }
             if let Ok(window) = file.map(offset, len as usize) {
+                file.prefetch(offset + len, (end - offset - len).min(AHEAD_LEN));
                 self.ended = offset + len == end;
                 return Ok(Some((Block::Mapped(window), self.ended)));
             }
@@ -363,7 +370,7 @@ impl Position {
     }
 
     /// Fills `out` as far as the feed reaches.
-    fn fill(&mut self, feed: &mut Feed, out: &mut [u8]) -> io::Result<usize> {
+    fn fill(&mut self, feed: &mut Feed<'_>, out: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < out.len() {
             match feed {

@@ -1,6 +1,6 @@
 //! Taking a snapshot (SPEC §8): walk, compare with the stat cache, read what changed, store, and write the record.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use crate::catalogue::{Catalogue, CatalogueError};
 use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
-use crate::engine::walk::{Found, Links, SkippedList, Walk, Wanted};
+use crate::engine::walk::{Found, SkippedList, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames};
-use crate::id::ObjectName;
+use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::seal::random;
@@ -171,7 +171,15 @@ pub fn snapshot(
         let session = if options.dry_run { None } else { Some(vault.begin_writing((options.clock)(), progress)?) };
         let unusable = vault.unusable();
         let usable = vault.pack_names().into_iter().filter(|name| !unusable.contains(name));
-        let pass = Pass { vault, options: &options, progress, paths: &paths, begun, session: session.as_ref() };
+        let pass = Pass {
+            vault,
+            options: &options,
+            progress,
+            paths: &paths,
+            begun,
+            session: session.as_ref(),
+            keep_trees: false,
+        };
         let taken = pass.take(&mut readers, &mut fed)?;
         let body = pass.body(&taken, begun);
         let unchanged = previous
@@ -203,6 +211,48 @@ pub fn snapshot(
         progress.detail("packs went away while the snapshot was taken: it is taken again");
     }
     Err(SnapshotError::Unsettled)
+}
+
+/// The trees of a source as it is now, of which nothing is stored.
+pub(crate) struct Looked {
+    /// The listing of the top folder.
+    pub(crate) tree: Stream,
+    /// What could not be read.
+    pub(crate) skipped_list: Stream,
+    /// How many things that is.
+    pub(crate) skipped: u64,
+    /// Those chunks of the trees that are not in the store.
+    pub(crate) trees: HashMap<ChunkId, Vec<u8>>,
+}
+
+/// Looks at a source as a dry run does, and keeps its trees in memory as far as they are new. Only paths can be looked at.
+///
+/// # Errors
+/// As [`snapshot`].
+pub(crate) fn look(
+    vault: &Vault,
+    mut options: SnapshotOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Looked, SnapshotError> {
+    check_inputs(&options.inputs)?;
+    options.dry_run = true;
+    let mut paths = Vec::new();
+    for input in std::mem::take(&mut options.inputs) {
+        if let Input::Path { name, path, only } = input {
+            paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
+        }
+    }
+    progress.counters().restart(0, 0);
+    progress.phase(Phase::Snapshot);
+    let begun = (options.clock)();
+    let pass = Pass { vault, options: &options, progress, paths: &paths, begun, session: None, keep_trees: true };
+    let taken = pass.take(&mut Vec::new(), &mut Vec::new())?;
+    Ok(Looked {
+        tree: taken.tree,
+        skipped_list: taken.skipped_list,
+        skipped: taken.skipped_count,
+        trees: taken.published.trees,
+    })
 }
 
 /// Marks what the run wrote into the stat cache as good.
@@ -249,6 +299,7 @@ struct Pass<'p> {
     paths: &'p [SourcePath],
     begun: Time,
     session: Option<&'p Session>,
+    keep_trees: bool,
 }
 
 /// What an attempt stored.
@@ -269,8 +320,13 @@ impl Pass<'_> {
     fn take(&self, readers: &mut Vec<Feeding>, fed: &mut Vec<Entry>) -> Result<Taken, SnapshotError> {
         let options = self.options;
         let threads = options.threads.max(1);
-        let depot_options =
-            DepotOptions { level: options.level, verify: options.verify, dry_run: options.dry_run, threads };
+        let depot_options = DepotOptions {
+            level: options.level,
+            verify: options.verify,
+            dry_run: options.dry_run,
+            keep_trees: self.keep_trees,
+            threads,
+        };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20);
         let pool = pool.build().map_err(|error| SnapshotError::Threads(error.to_string()))?;
         let (depot, publisher) = Depot::new(self.vault, depot_options, self.session)?;
@@ -378,7 +434,8 @@ impl Pass<'_> {
         entries.sort_unstable();
         let stored = |_: Failed| SnapshotError::from(VaultError::Interrupted);
         let tree = store_top(depot, &entries).map_err(stored)?;
-        let links = store_links(depot, std::mem::take(&mut *lock(&walk.links)).into_values()).map_err(stored)?;
+        let links = std::mem::take(&mut *lock(&walk.links)).into_values().map(|links| links.paths);
+        let links = store_links(depot, links).map_err(stored)?;
         let SkippedList { first, count, stream } = std::mem::take(&mut *lock(&walk.skipped));
         let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink()).map_err(stored)?;
         Ok(Taken {
@@ -491,7 +548,7 @@ fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
 }
 
 /// Stores the listing of the top folder.
-fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream, Failed> {
+pub(crate) fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
     let mut listing = StreamWriter::default();
     listing.write(&[LISTING_VERSION], cutter, sink)?;
@@ -502,9 +559,9 @@ fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream
 }
 
 /// Stores which paths are names of one file (SPEC §7.4).
-fn store_links(depot: &Depot<'_>, links: impl Iterator<Item = Links>) -> Result<Stream, Failed> {
+pub(crate) fn store_links(depot: &Depot<'_>, groups: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
-    let mut groups: Vec<Vec<Vec<u8>>> = links.map(|links| links.paths).filter(|paths| paths.len() > 1).collect();
+    let mut groups: Vec<Vec<Vec<u8>>> = groups.filter(|paths| paths.len() > 1).collect();
     for paths in &mut groups {
         paths.sort_unstable();
     }

@@ -5,6 +5,7 @@
 //! same on what `std` alone can do, and says `Unsupported` for the rest.
 
 mod names;
+mod private;
 #[cfg(any(not(unix), test))]
 pub mod portable;
 #[cfg(unix)]
@@ -19,11 +20,14 @@ use crate::tree::{FileKind, Owner, Time};
 pub use names::Names;
 #[cfg(not(unix))]
 pub use portable::{
-    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, low_priority, privileged, raise_file_limit,
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, low_priority, own_group, privileged,
+    raise_file_limit,
 };
+pub use private::{make_private_folder, replace_private_file};
 #[cfg(unix)]
 pub use unix::{
-    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, low_priority, privileged, raise_file_limit,
+    Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, low_priority, own_group, privileged,
+    raise_file_limit,
 };
 
 /// What a file system says about a file.

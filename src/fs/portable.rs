@@ -176,6 +176,9 @@ impl SourceFile {
         Ok(None)
     }
 
+    /// Nothing here.
+    pub fn prefetch(&self, _offset: u64, _len: u64) {}
+
     /// Reads the range: a mapping would keep other programs from changing the file.
     pub fn map(&self, offset: u64, len: usize) -> io::Result<Window> {
         let mut bytes = vec![0; len];
@@ -519,6 +522,14 @@ pub fn raise_file_limit() -> u64 {
 
 /// Not offered here.
 pub fn low_priority() {}
+
+/// There are no groups here.
+pub fn own_group(_: &mut std::process::Command) {}
+
+/// Ends a command, gently or not: there is one way only.
+pub fn end_group(child: &mut std::process::Child, _: bool) {
+    let _ = child.kill(); // what has ended already need not be ended
+}
 
 /// Not told apart here.
 pub fn privileged() -> bool {

@@ -50,6 +50,12 @@ impl SegmentBuilder {
         self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_MAX
     }
 
+    /// Throws away what was collected.
+    pub fn clear(&mut self) {
+        self.raw.clear();
+        self.chunks.clear();
+    }
+
     /// Compresses what was collected, and starts the next segment.
     pub fn compress(&mut self, compressor: &mut Compressor) -> SealedBody {
         let mut buffer =

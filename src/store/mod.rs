@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod dir;
 pub mod faulty;
 pub mod mem;
+pub mod paced;
 pub mod synced;
 
 use std::fmt;

@@ -106,6 +106,14 @@ fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<Vaul
     }
 }
 
+/// The id that a store says its vault has: in the VAULT file, or else in the first key slot that can be read. Nothing is
+/// proven by it; it only tells where this machine may have a key.
+pub fn claimed_id(store: &dyn Store) -> Option<VaultId> {
+    let file = store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX).ok().and_then(|bytes| VaultFile::parse(&bytes).ok());
+    let first = || Some(Slots::read(store).ok()?.copies.first()?.1.vault());
+    file.map(|file| file.id).or_else(first)
+}
+
 /// Finds the slot that `secret` opens.
 fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Result<Keyring, VaultError> {
     let place = || store.place();

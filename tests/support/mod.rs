@@ -1,6 +1,7 @@
 //! What the tests of the whole share: vaults in memory, source trees made from a seed, and a model of a tree that is read
 //! from the disk and from a vault by two pieces of code that know nothing of each other.
 
+pub mod binary;
 pub mod model;
 pub mod source;
 

@@ -15,6 +15,42 @@ const LEAVE_OUT: &str = "What to leave out";
 const RECORD: &str = "What is recorded";
 const HOW: &str = "How";
 
+/// What is left out when a source is read.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExcludeArgs {
+    /// Leave out what matches a gitignore pattern (can be given again)
+    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
+    pub exclude: Vec<String>,
+
+    /// Leave out what matches a pattern in this file (can be given again)
+    #[arg(long, value_name = "FILE", help_heading = LEAVE_OUT)]
+    pub exclude_from: Vec<PathBuf>,
+
+    /// Leave out the content of folders that contain a file of this name (can be given again)
+    #[arg(long, value_name = "NAME", help_heading = LEAVE_OUT)]
+    pub exclude_if_present: Vec<OsString>,
+
+    /// Leave out the content of folders with a CACHEDIR.TAG
+    #[arg(long, help_heading = LEAVE_OUT)]
+    pub exclude_caches: bool,
+
+    /// Leave out files with the nodump flag (chattr +d)
+    #[arg(long, help_heading = LEAVE_OUT)]
+    pub exclude_nodump: bool,
+
+    /// Leave out files larger than this
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, help_heading = LEAVE_OUT)]
+    pub exclude_larger_than: Option<u64>,
+
+    /// Do not go into other file systems
+    #[arg(short = 'x', long, help_heading = LEAVE_OUT)]
+    pub one_file_system: bool,
+
+    /// Take no notice of .vaultignore files
+    #[arg(long, help_heading = LEAVE_OUT)]
+    pub no_vaultignore: bool,
+}
+
 /// `vault snapshot`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -52,37 +88,9 @@ pub struct SnapshotArgs {
     #[arg(long, value_name = "COMMAND", requires = "stdin", help_heading = WHAT)]
     pub command: Option<OsString>,
 
-    /// Leave out what matches a gitignore pattern (can be given again)
-    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
-    pub exclude: Vec<String>,
-
-    /// Leave out what matches a pattern in this file (can be given again)
-    #[arg(long, value_name = "FILE", help_heading = LEAVE_OUT)]
-    pub exclude_from: Vec<PathBuf>,
-
-    /// Leave out the content of folders that contain a file of this name (can be given again)
-    #[arg(long, value_name = "NAME", help_heading = LEAVE_OUT)]
-    pub exclude_if_present: Vec<OsString>,
-
-    /// Leave out the content of folders with a CACHEDIR.TAG
-    #[arg(long, help_heading = LEAVE_OUT)]
-    pub exclude_caches: bool,
-
-    /// Leave out files with the nodump flag (chattr +d)
-    #[arg(long, help_heading = LEAVE_OUT)]
-    pub exclude_nodump: bool,
-
-    /// Leave out files larger than this
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, help_heading = LEAVE_OUT)]
-    pub exclude_larger_than: Option<u64>,
-
-    /// Do not go into other file systems
-    #[arg(short = 'x', long, help_heading = LEAVE_OUT)]
-    pub one_file_system: bool,
-
-    /// Take no notice of .vaultignore files
-    #[arg(long, help_heading = LEAVE_OUT)]
-    pub no_vaultignore: bool,
+    /// What to leave out.
+    #[command(flatten)]
+    pub exclude: ExcludeArgs,
 
     /// Name of what is kept, under which its snapshots belong together [default: the paths]
     #[arg(long, value_name = "NAME", help_heading = RECORD)]
@@ -113,7 +121,7 @@ pub struct SnapshotArgs {
     pub skip_if_unchanged: bool,
 
     /// How hard to compress: fast, default, high, max, or 1 to 19
-    #[arg(long, value_name = "LEVEL", value_parser = level, default_value = "default", help_heading = HOW)]
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level, default_value = "default", help_heading = HOW)]
     pub level: i32,
 
     /// Do not verify what was sealed before it is stored
@@ -133,7 +141,8 @@ pub struct SnapshotArgs {
     pub new: NewVaultArgs,
 }
 
-fn level(text: &str) -> Result<i32, String> {
+/// Reads how hard to compress.
+pub fn parse_level(text: &str) -> Result<i32, String> {
     match text {
         "fast" => Ok(1),
         "default" => Ok(3),
@@ -160,7 +169,7 @@ mod tests {
         for (text, expected) in
             [("fast", Some(1)), ("default", Some(3)), ("19", Some(19)), ("0", None), ("-1", None), ("best", None)]
         {
-            assert_eq!(level(text).ok(), expected, "{text}");
+            assert_eq!(parse_level(text).ok(), expected, "{text}");
         }
     }
 }

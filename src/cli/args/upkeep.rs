@@ -10,7 +10,7 @@ use crate::cli::args::FilterArgs;
 use crate::cli::units;
 
 /// Reads a duration: a number and one of s, m, h, d, w, y.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("'{text}' is not a duration; write it like 90s, 10m, 12h, 30d, 8w or 2y");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
     let secs = match unit {
@@ -27,7 +27,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a part: a percentage.
-fn parse_part(text: &str) -> Result<f64, String> {
+pub fn parse_part(text: &str) -> Result<f64, String> {
     let bad = || format!("'{text}' is not a percentage; write it like 5% or 12.5%");
     let number: f64 = text.strip_suffix('%').ok_or_else(bad)?.parse().map_err(|_| bad())?;
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(bad()) }

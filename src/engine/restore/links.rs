@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use crate::engine::links::GroupReader;
 use crate::engine::restore::Overwrite;
 use crate::engine::restore::execute::FinishError;
 use crate::engine::restore::place::Places;
@@ -14,12 +15,10 @@ use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::Identity;
 use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
-use crate::limits::ENTRY_LEN_MAX;
 use crate::path;
 use crate::tree::entry::flags;
-use crate::tree::{FileKind, Owner, Stream, StreamError, StreamReader};
-use crate::varint::{DecodeError, Reader};
-use crate::vault::{ReadError, SnapshotInfo, TreeReader};
+use crate::tree::{FileKind, Owner};
+use crate::vault::{SnapshotInfo, TreeReader};
 
 /// Names that are remembered; those beyond are restored as files of their own.
 const MEMBERS_MAX: usize = 1 << 20;
@@ -77,61 +76,6 @@ fn hash(path: &[u8]) -> Hash {
     let mut out = [0; 16];
     out.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
     out
-}
-
-/// Reads the stream of groups path by path.
-struct GroupReader {
-    stream: StreamReader,
-    buffer: Vec<u8>,
-    used: usize,
-    ended: bool,
-    /// Paths of the current group that are still to come.
-    rest: u64,
-}
-
-impl GroupReader {
-    fn new(stream: &Stream) -> Self {
-        Self { stream: StreamReader::new(stream), buffer: Vec::new(), used: 0, ended: false, rest: 0 }
-    }
-
-    /// The next path, and whether it is the first of its group.
-    fn next(&mut self, trees: &mut TreeReader<'_>) -> Result<Option<(bool, Vec<u8>)>, ReadError> {
-        let malformed = || ReadError::Stream(StreamError::Malformed("the list of hard links is malformed"));
-        loop {
-            let mut reader = Reader::new(&self.buffer[self.used..]);
-            match take(&mut reader, self.rest) {
-                Ok((first, path, rest)) => {
-                    let path = path.to_vec();
-                    self.used = self.buffer.len() - reader.rest().len();
-                    self.rest = rest;
-                    return Ok(Some((first, path)));
-                }
-                Err(DecodeError::Short) if self.ended => {
-                    let whole = self.rest == 0 && self.used == self.buffer.len();
-                    return if whole { Ok(None) } else { Err(malformed()) };
-                }
-                Err(DecodeError::Short) => {}
-                Err(_) => return Err(malformed()),
-            }
-            self.buffer.drain(..self.used);
-            self.used = 0;
-            match self.stream.next(trees)? {
-                Some(bytes) => self.buffer.extend_from_slice(&bytes),
-                None => self.ended = true,
-            }
-        }
-    }
-}
-
-/// Takes a path, and before it the number of paths if a group begins: whether it does, the path, and how many follow.
-fn take<'a>(reader: &mut Reader<'a>, rest: u64) -> Result<(bool, &'a [u8], u64), DecodeError> {
-    let first = rest == 0;
-    let count = if first { reader.number()? } else { rest };
-    if first && count < 2 {
-        return Err(DecodeError::Limit("the number of names"));
-    }
-    let len = reader.bounded("the length of a path", ENTRY_LEN_MAX)?;
-    Ok((first, reader.bytes(len)?, count - 1))
 }
 
 impl Links {

@@ -532,7 +532,8 @@ fn damage_harms_only_the_files_it_is_in() {
     assert!(fixture.store.mutate(&pack, |bytes| bytes[100_000] ^= 1));
     let options = fixture.options(&info);
     let report = restore(&fixture.vault, &options, &Silent::default()).unwrap();
-    assert!((1..12).contains(&report.damage_count), "{}", report.damage_count);
+    // At most those that have a chunk in the damaged segment.
+    assert!((1..20).contains(&report.damage_count), "{}", report.damage_count);
     assert_eq!(report.files + report.damage_count, 40);
     assert!(report.problems[0].what.contains(&pack.to_string()), "{}", report.problems[0].what);
     let (source, found) = (describe(&fixture.path("source")), describe(&fixture.path("target/source")));

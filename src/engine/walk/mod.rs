@@ -138,6 +138,23 @@ pub struct SkippedList {
     pub stream: StreamWriter,
 }
 
+impl SkippedList {
+    /// Adds to the list.
+    pub fn push(&mut self, skipped: Skipped, depot: &Depot<'_>) {
+        let mut bytes = Vec::new();
+        let encoded =
+            serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+        if encoded.is_ok() {
+            // A failure of the store ends the run elsewhere.
+            let _ = self.stream.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink());
+            self.count += 1;
+        }
+        if self.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
+            self.first.push(skipped);
+        }
+    }
+}
+
 /// What an entry belongs to.
 enum Parent {
     /// The top folder's entry of this number.
@@ -254,18 +271,7 @@ impl<'a> Walk<'a> {
         if !stored {
             self.found.unreadable.fetch_add(1, Relaxed);
         }
-        let mut bytes = Vec::new();
-        let encoded =
-            serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
-        let mut list = lock(&self.skipped);
-        if encoded.is_ok() {
-            // A failure of the store ends the run elsewhere.
-            let _ = list.stream.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink());
-            list.count += 1;
-        }
-        if list.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
-            list.first.push(skipped);
-        }
+        lock(&self.skipped).push(skipped, self.depot);
     }
 
     /// Begins with a root: opens it, and spawns the reading of what is in it.
@@ -335,7 +341,8 @@ impl<'a> Walk<'a> {
                 FileKind::File => {
                     let mut result = Err(ReadFailed::Run);
                     let slot = &mut result;
-                    self.read_file(None, parent, file_name, &stat, true, Box::new(move |read| *slot = read));
+                    let file = parent.open_file(file_name);
+                    self.read_file(None, file, file_name, &stat, true, Box::new(move |read| *slot = read));
                     result.map(|(mut entry, _)| {
                         entry.name.clone_from(&name);
                         entry

@@ -1,6 +1,6 @@
 //! Reading a page of a folder: comparing, and reading what changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::engine::read_file::{
     Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
 };
 use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key, lock};
-use crate::fs::{Dir, SourceFile, Stat};
+use crate::fs::{SourceFile, Stat};
 use crate::id::ChunkId;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{Shown, join};
@@ -26,6 +26,10 @@ use crate::vault::{ReadError, TreeReader};
 
 /// Small files are read in batches of about this many bytes, so that other threads can take some.
 const BATCH_LEN: u64 = 4 << 20;
+/// A thread that reads files has up to this number open, so that the system reads the next ones while it works.
+const AHEAD_MAX: usize = 16;
+/// Bytes that the system is asked to read in advance for each thread.
+const AHEAD_LEN: u64 = 8 << 20;
 /// Files from this size on are worked on by all threads at once.
 const SHARED_LEN: u64 = 32 << 20;
 /// Files below this size that change while they are read are read again.
@@ -313,11 +317,26 @@ impl<'a> Walk<'a> {
         'a: 's,
     {
         let folder = &page.folder;
-        for (slot, stat) in batch {
+        let mut rest = batch.into_iter();
+        let mut ahead: VecDeque<Ahead> = VecDeque::new();
+        let mut ahead_len = 0;
+        loop {
+            while ahead.len() < AHEAD_MAX && ahead_len < AHEAD_LEN {
+                let Some((slot, stat)) = rest.next() else { break };
+                let name = lock(&page.slots)[slot].stat.name.clone();
+                // One that has several names has perhaps been read under another.
+                let file = (stat.nlink == 1).then(|| folder.dir.open_file(&name));
+                if let Some(Ok(file)) = &file {
+                    file.prefetch(0, stat.size.min(AHEAD_LEN));
+                }
+                ahead_len += stat.size;
+                ahead.push_back(Ahead { slot, stat, name, file });
+            }
+            let Some(Ahead { slot, stat, name, file }) = ahead.pop_front() else { return };
+            ahead_len -= stat.size;
             if self.stopped() {
                 return;
             }
-            let name = lock(&page.slots)[slot].stat.name.clone();
             let linked = (stat.nlink > 1).then(|| self.linked_entry(&name, &stat)).flatten();
             if let Some(entry) = linked {
                 self.progress.counters().add(1, stat.size);
@@ -326,9 +345,10 @@ impl<'a> Walk<'a> {
             }
             let spread = (stat.size >= SHARED_LEN).then_some(scope);
             let page = page.clone();
+            let file = file.unwrap_or_else(|| folder.dir.open_file(&name));
             self.read_file(
                 spread,
-                &folder.dir,
+                file,
                 &name,
                 &stat,
                 folder.local,
@@ -348,7 +368,7 @@ impl<'a> Walk<'a> {
     pub(super) fn read_file<'s>(
         &'s self,
         spread: Option<&Scope<'s>>,
-        dir: &Dir,
+        file: io::Result<SourceFile>,
         name: &[u8],
         stat: &Stat,
         local: bool,
@@ -356,7 +376,7 @@ impl<'a> Walk<'a> {
     ) where
         'a: 's,
     {
-        let opened = dir.open_file(name).and_then(|file| {
+        let opened = file.and_then(|file| {
             let is_sparse = stat.blocks.saturating_mul(512) < stat.size;
             let extents = if is_sparse { file.extents(stat.size)? } else { None };
             let xattrs = file.xattrs()?;
@@ -433,6 +453,14 @@ impl<'a> Walk<'a> {
         };
         read_large(self.depot, feed, spread, self.progress, Box::new(finish));
     }
+}
+
+/// A file whose turn comes soon.
+struct Ahead {
+    slot: usize,
+    stat: Stat,
+    name: Vec<u8>,
+    file: Option<io::Result<SourceFile>>,
 }
 
 /// A large file that is being read.

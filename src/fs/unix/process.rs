@@ -1,6 +1,11 @@
 //! What this process may do, and how much of it.
 
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setpriority_process, setrlimit};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process_group, setpriority_process, setrlimit,
+};
 
 /// Raises the number of files that may be open at once as far as the system allows. Returns that number.
 pub fn raise_file_limit() -> u64 {
@@ -22,6 +27,19 @@ pub fn raise_file_limit() -> u64 {
 pub fn low_priority() {
     // A refusal changes nothing about the result of our work.
     let _ = setpriority_process(None, 10);
+}
+
+/// Makes a command the head of a group of processes, so that it can be ended with all that it starts.
+pub fn own_group(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// Ends a command that heads a group, with all that it started: asks it to, if `gently`, else does not ask.
+pub fn end_group(child: &mut Child, gently: bool) {
+    let signal = if gently { Signal::TERM } else { Signal::KILL };
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    // What has ended already need not be ended.
+    let _ = pid.map(|pid| kill_process_group(pid, signal));
 }
 
 /// Whether the user may do what only an administrator may: change owners, make devices.

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, OFlags, SeekFrom, fstatfs, readlinkat, seek, statat};
+use rustix::fs::{Advice, AtFlags, CWD, OFlags, SeekFrom, fstatfs, readlinkat, seek, statat};
 use rustix::io::Errno;
 
 use super::open::{DIRECTORY, FILE, list, open_parent, open_quietly, read_at};
@@ -247,6 +248,14 @@ impl SourceFile {
             position = end;
         }
         Ok(if ranges == [(0, size)] || size == 0 { None } else { Some(ranges) })
+    }
+
+    /// Has the system begin to read this range, so that it is there when it is asked for. Waits for nothing, and promises
+    /// nothing.
+    pub fn prefetch(&self, offset: u64, len: u64) {
+        if let Some(len) = NonZeroU64::new(len) {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), Advice::WillNeed);
+        }
     }
 
     /// Maps `len` bytes from any position on. Read instead if this fails.

@@ -1,0 +1,230 @@
+//! The options of the commands that look into snapshots.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ExcludeArgs;
+use super::FilterArgs;
+
+/// `vault find`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault find letter                any name that contains it, in all snapshots
+  vault find '*.odt' -l            with every snapshot that holds each version
+  vault find 'src/*.rs'            the last parts of the path
+  vault find '/Documents/**/*.odt' the whole path, from the snapshot's top
+  vault find -i LETTER --json
+
+* stands for any text, ? for one character, [a-z] for one of several, ** for any
+folders. Versions that differ only in owner or permissions count as one. Bring
+one back with: vault restore SNAPSHOT:PATH --to .")]
+pub struct FindArgs {
+    /// Part of a name, or a pattern with * ? [ ] and /
+    pub pattern: OsString,
+
+    /// Take capital and small letters as the same
+    #[arg(short, long)]
+    pub ignore_case: bool,
+
+    /// List every snapshot of each version
+    #[arg(short, long)]
+    pub long: bool,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault history`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault history Documents/letter.odt
+  vault history /home/me/Documents/letter.odt    as it is on the disk
+  vault history letter.odt                       from the current folder
+
+Each line is a version, the newest first, with the first snapshot that has it.
+Bring one back with: vault restore SNAPSHOT:PATH --to .")]
+pub struct HistoryArgs {
+    /// The file or folder: its path in the snapshots, or on the disk
+    pub path: OsString,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault diff latest~1 latest              what the last snapshot brought
+  vault diff 2026-11-01:Documents latest:Documents
+  vault diff latest                       what changed on the disk since then
+  vault diff latest:Documents live -s
+
+  +  added                M  other content
+  -  removed              U  other metadata: owner, permissions, times, ...
+                          T  another kind of file
+
+The disk is compared without reading files that look as they did when they were
+last kept. What was left out of the snapshot is to be left out here too. The
+time of a folder does not count: it changes with whatever is in it.")]
+pub struct DiffArgs {
+    /// The older one: a snapshot, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub old: OsString,
+
+    /// The newer one; live is the disk as it is now
+    #[arg(value_name = "SNAPSHOT[:PATH]|live", default_value = "live")]
+    pub new: OsString,
+
+    /// Print only the sums
+    #[arg(short, long)]
+    pub summary: bool,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// What to leave out of the disk.
+    #[command(flatten)]
+    pub exclude: ExcludeArgs,
+}
+
+/// `vault du`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault du                              the last snapshot, largest first
+  vault du latest:Documents --depth 2
+  vault du --since 2026-11-01           only what is new or changed since then
+  vault du -n 10 --depth 5
+
+Sizes are those of the files, not what they take up in the vault.")]
+pub struct DuArgs {
+    /// The snapshot, and a folder in it
+    #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
+    pub snapshot: OsString,
+
+    /// Count only files that are not in this snapshot, or have another content there
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub since: Option<OsString>,
+
+    /// How far to go down
+    #[arg(short, long, value_name = "LEVELS", default_value_t = 1)]
+    pub depth: u32,
+
+    /// Print only so many lines, the largest
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault export latest --tar backup.tar
+  vault export latest:Documents --tar documents.tar.zst
+  vault export 2026-11-20 --tar - | ssh host tar -xf - -C /restore
+  vault export latest --tar - | gzip > backup.tar.gz
+
+Owners, permissions, times, links, devices, holes and extended attributes are in
+the archive; sockets, file flags and times of birth are not. What is damaged in
+the vault is left out or filled with zeros, and listed.")]
+pub struct ExportArgs {
+    /// The snapshot, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub snapshot: OsString,
+
+    /// Write a tar archive; .zst at the end of the name compresses it (-: standard output)
+    #[arg(long, value_name = "FILE")]
+    pub tar: PathBuf,
+
+    /// Replace a file that is there
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault import`.
+#[derive(Debug, Args)]
+#[command(
+    group(clap::ArgGroup::new("from").required(true).args(["tar", "dirs"])),
+    after_help = "\
+Examples:
+  vault import --tar backup-2024-05-31.tar.gz backup-2024-06-30.tar.gz
+  vault import --tar /mnt/old/archives           all archives in the folder
+  vault import --dirs /mnt/old/copies            copies/2024-05-31, ...
+  vault import --dirs /mnt/old/copies --dry-run
+
+The date comes from the name: 2024-05-31, 20240531, 2024-05-31_12-30-00; for an
+archive without one, from its time of change. What is there already of the same
+source and date is passed over, so an import can be repeated. Archives may be
+compressed with zstd, or with gzip, bzip2 or xz if those programs are there.
+latest is the snapshot that was taken last, whatever its date: import first, or
+name the source with --source when you restore."
+)]
+pub struct ImportArgs {
+    /// Tar archives, or folders of them: each becomes a snapshot
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub tar: Vec<PathBuf>,
+
+    /// A folder of dated copies: each becomes a snapshot
+    #[arg(long, value_name = "DIR")]
+    pub dirs: Option<PathBuf>,
+
+    /// Name of the source [default: the name of the archive or folder, without the date]
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+
+    /// Take so many folders from the start of each path in an archive
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "dirs")]
+    pub strip_components: usize,
+
+    /// Add a tag (can be given again)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+
+    /// How hard to compress: fast, default, high, max, or 1 to 19
+    #[arg(long, value_name = "LEVEL", value_parser = super::snapshot::parse_level, default_value = "default")]
+    pub level: i32,
+
+    /// Say what would be imported, and store nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// `vault completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault completions bash > ~/.local/share/bash-completion/completions/vault
+  vault completions zsh > ~/.zfunc/_vault          with fpath+=(~/.zfunc)
+  vault completions fish > ~/.config/fish/completions/vault.fish")]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `vault man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault man ~/.local/share/man/man1       then: man vault-snapshot
+  vault man | man -l -                    the first page at once")]
+pub struct ManArgs {
+    /// Write a page for each command to this folder, instead of printing the first
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}

@@ -1,0 +1,199 @@
+//! `vault config`.
+
+use std::fs;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use vault::path::Shown;
+
+use super::parse;
+use super::starter;
+use super::starter::Filled;
+use crate::cli::args::ConfigCommand;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+
+#[derive(Serialize)]
+struct ConfigJson<'a> {
+    config: &'a str,
+    written: bool,
+}
+
+#[derive(Serialize)]
+struct MistakeJson<'a> {
+    line: usize,
+    column: usize,
+    what: &'a str,
+}
+
+#[derive(Serialize)]
+struct CheckJson<'a> {
+    config: &'a str,
+    mistakes: Vec<MistakeJson<'a>>,
+    warnings: &'a [String],
+}
+
+/// Runs `vault config ...`.
+pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, Failure> {
+    let path = context.config_place()?;
+    match command {
+        Some(ConfigCommand::Check) => check(context, &path),
+        None if path.exists() => show(context, &path),
+        Some(ConfigCommand::Init) | None => init(context, &path),
+    }
+}
+
+/// Writes a configuration that is not there yet, whole or not at all.
+///
+/// # Errors
+/// If there is one, or it cannot be written.
+pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed =
+        |error: io::Error| Failure::caused(format!("cannot write the configuration {}", path.display()), &error);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    // A file of another name becomes it in one step; what is there is never written over.
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::hard_link(&temporary, path).or_else(|error| match error.kind() {
+            // Not every file system has hard links.
+            io::ErrorKind::AlreadyExists => Err(error),
+            _ if path.exists() => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => fs::rename(&temporary, path),
+        })
+    };
+    let written = write();
+    let _ = fs::remove_file(&temporary); // it may have become the file
+    written.map_err(failed)
+}
+
+fn init(context: &Context, path: &Path) -> Result<Exit, Failure> {
+    let shown = path.display().to_string();
+    if path.exists() {
+        return Err(Failure::new(format!("there is a configuration already: {shown}"))
+            .hint("Nothing was changed. See whether it is right with: vault config check"));
+    }
+    write_new(path, &starter::text(&Filled::default()))?;
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&ConfigJson { config: &shown, written: true })?;
+    } else if !context.global.quiet {
+        out.line(format_args!("Wrote a configuration to begin with: {}", quoted(&shown)))?;
+        out.line("Say in it what is to be kept, and where, with any editor. Then:")?;
+        out.line("  vault config check    whether all is right")?;
+        out.line("  vault run             does what is due")?;
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
+    let shown = path.display().to_string();
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&ConfigJson { config: &shown, written: false })?;
+        return out.finish().map(|()| Exit::Done);
+    }
+    out.line(format_args!("The configuration is {}", quoted(&shown)))?;
+    let Some(config) = super::load(path)? else { return out.finish().map(|()| Exit::Done) };
+    for vault in &config.vaults {
+        let default = config.default_vault().is_some_and(|default| default.name == vault.name);
+        let default = if default { " (default)" } else { "" };
+        out.line(format_args!("  vault {}{default}: {}", Shown(vault.name.as_bytes()), vault.path.display()))?;
+    }
+    for source in &config.sources {
+        let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
+        let every = units::every(source.every);
+        let to = source.vaults.join(", ");
+        out.line(format_args!(
+            "  source {}: {} → {}, every {every}",
+            Shown(source.name.as_bytes()),
+            paths.join(", "),
+            Shown(to.as_bytes())
+        ))?;
+    }
+    out.line("See whether it is right with: vault config check")?;
+    out.finish().map(|()| Exit::Done)
+}
+
+fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
+    let shown = path.display().to_string();
+    let Some(text) = super::read(path)? else {
+        return Err(Failure::new(format!("there is no configuration {}", quoted(&shown)))
+            .hint("Write one to begin with: vault config init"));
+    };
+    let (config, mistakes) = parse::parse(&text, super::home().as_deref());
+    let warnings = if mistakes.is_empty() { warnings(&config) } else { Vec::new() };
+    let mut out = Output::new();
+    if context.global.json {
+        let list = mistakes.iter();
+        let list = list.map(|m| MistakeJson { line: m.line, column: m.column, what: &m.what }).collect();
+        out.json(&CheckJson { config: &shown, mistakes: list, warnings: &warnings })?;
+    } else {
+        for mistake in &mistakes {
+            out.styled(Style::Warning, &format!("{shown}:{}:{}: {}", mistake.line, mistake.column, mistake.what))?;
+            let line = text.lines().nth(mistake.line - 1).unwrap_or_default();
+            out.line(format_args!("    {}", Shown(line.as_bytes())))?;
+            let before: String = line.chars().take(mistake.column - 1).collect();
+            let before = Shown(before.as_bytes()).to_string();
+            out.line(format_args!("    {}^", " ".repeat(crate::cli::table::width(&before))))?;
+        }
+        for warning in &warnings {
+            out.styled(Style::Warning, &format!("note: {warning}"))?;
+        }
+        if !mistakes.is_empty() {
+            let count = units::counted(mistakes.len() as u64, "mistake", "mistakes");
+            out.styled(Style::Bold, &format!("{count} in {shown}"))?;
+        } else if !context.global.quiet {
+            let vaults = units::counted(config.vaults.len() as u64, "vault", "vaults");
+            let sources = units::counted(config.sources.len() as u64, "source", "sources");
+            out.styled(Style::Bold, &format!("No mistakes: {vaults}, {sources}."))?;
+        }
+    }
+    out.finish()?;
+    Ok(if mistakes.is_empty() { Exit::Done } else { Exit::Usage })
+}
+
+/// What is no mistake of the file, but keeps `vault run` from doing something now.
+fn warnings(config: &super::Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for vault in &config.vaults {
+        let away = if vault.removable { " (it is removable)" } else { "" };
+        match Context::has_vault(&vault.path) {
+            Ok(true) => {}
+            Ok(false) if vault.path.exists() || vault.path.parent().is_some_and(Path::exists) => {
+                let name = quoted(&vault.name);
+                warnings
+                    .push(format!("there is no vault in {} yet{away}: vault init --repo {name}", vault.path.display()));
+            }
+            Ok(false) => warnings.push(format!("there is no folder {} now{away}", vault.path.display())),
+            Err(failure) => warnings.push(failure.what),
+        }
+        if let Some(super::PasswordFrom::File(file)) = &vault.password
+            && !file.exists()
+        {
+            warnings.push(format!("the password file {} of vault {} is missing", file.display(), vault.name));
+        }
+    }
+    for source in &config.sources {
+        let missing = source.paths.iter().chain(&source.exclude_from).filter(|path| !path.exists());
+        warnings.extend(missing.map(|path| format!("source {}: there is no {}", source.name, path.display())));
+    }
+    if config.vaults.is_empty() {
+        warnings.push("there is no vault in it: nothing can be kept anywhere".to_owned());
+    }
+    if config.sources.is_empty() {
+        warnings.push("there is no source in it: vault run has nothing to do".to_owned());
+    }
+    warnings
+}

@@ -1,0 +1,670 @@
+//! From the text of a configuration to its settings. Everything that is wrong is found at once, each with its place.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeTable;
+use toml::de::DeValue;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::exclude::Rules;
+
+use super::Config;
+use super::Desktop;
+use super::Hooks;
+use super::NotifyConfig;
+use super::Order;
+use super::PasswordFrom;
+use super::RunConfig;
+use super::SourceConfig;
+use super::VaultConfig;
+use crate::cli::args::KeepArgs;
+use crate::cli::args::parse_duration;
+use crate::cli::args::parse_level;
+use crate::cli::args::parse_part;
+use crate::cli::snapshot::IGNORE_FILE;
+use crate::cli::suggest::nearest;
+use crate::cli::units;
+
+/// How old a snapshot may become where nothing is said.
+const EVERY: Duration = Duration::from_secs(86_400);
+/// A source is overdue after so many times that.
+const OVERDUE_TIMES: u32 = 3;
+/// How many snapshots may be taken at once.
+const PARALLEL_MAX: u64 = 16;
+
+/// Something in a configuration that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.what)
+    }
+}
+
+/// Reads a configuration. What is wrong is left out of the settings, so they count only if there are no mistakes.
+pub fn parse(text: &str, home: Option<&Path>) -> (Config, Vec<Mistake>) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut reader = Reader { text, home, wrong: Vec::new() };
+    for error in &errors {
+        reader.wrong(error.span().unwrap_or(0..0), error.message().to_owned());
+    }
+    let config = if errors.is_empty() { reader.config(&table) } else { Config::default() };
+    let mut wrong = reader.wrong;
+    wrong.sort();
+    let mistake = |(at, what): (usize, String)| {
+        let (line, column) = line_and_column(text, at);
+        Mistake { line, column, what }
+    };
+    (config, wrong.into_iter().map(mistake).collect())
+}
+
+/// The place of a byte of a text.
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    home: Option<&'t Path>,
+    /// Offset of each mistake, and what it is.
+    wrong: Vec<(usize, String)>,
+}
+
+/// One table, and which of its keys are known.
+struct Section<'r, 't, 'v> {
+    reader: &'r mut Reader<'t>,
+    table: &'v DeTable<'t>,
+    known: Vec<&'static str>,
+}
+
+impl<'t> Reader<'t> {
+    fn wrong(&mut self, at: Range<usize>, what: impl Into<String>) {
+        self.wrong.push((at.start, what.into()));
+    }
+
+    fn config(&mut self, table: &Spanned<DeTable<'t>>) -> Config {
+        let mut config = Config::default();
+        let mut top = Section { reader: self, table: table.get_ref(), known: Vec::new() };
+        let default_vault = top.string("default-vault");
+        let vaults = top.named("vaults");
+        let sources = top.named("sources");
+        let (run, notify) = (top.table("run"), top.table("notify"));
+        top.finish();
+        for (name, at, table) in vaults {
+            self.check_name(&name, at, "vault");
+            let vault = self.vault(name, table, &config);
+            config.vaults.extend(vault);
+        }
+        if let Some((name, at)) = default_vault {
+            self.vault_name(&config, &name, at);
+            config.default_vault = Some(name);
+        }
+        for (name, at, table) in sources {
+            self.check_name(&name, at, "source");
+            let source = self.source(name, table, &config);
+            config.sources.extend(source);
+        }
+        config.run = run.map(|table| self.run(table)).unwrap_or_default();
+        config.notify = notify.map(|table| self.notify(table)).unwrap_or_default();
+        config
+    }
+
+    /// Names are typed and shown; a vault's must not look like a path.
+    fn check_name(&mut self, name: &str, at: Range<usize>, what: &str) {
+        let odd = |c: char| c.is_control() || (what == "vault" && (c == '/' || c == '\\'));
+        if name.is_empty() || name.chars().any(odd) || name.starts_with(['-', '~', '.']) {
+            self.wrong(at, format!("'{}' cannot be the name of a {what}", name.escape_debug()));
+        }
+    }
+
+    fn vault_name(&mut self, config: &Config, name: &str, at: Range<usize>) {
+        if config.vault(name).is_none() {
+            let names = config.vaults.iter().map(|vault| vault.name.as_str());
+            let meant = nearest(name, names.clone()).map(|name| format!("; did you mean '{name}'?"));
+            let all: Vec<&str> = names.collect();
+            let all = if all.is_empty() {
+                "; there is none in this file".to_owned()
+            } else {
+                format!("; there is {}", all.join(", "))
+            };
+            self.wrong(at, format!("there is no vault '{name}'{}", meant.unwrap_or(all)));
+        }
+    }
+
+    fn vault(&mut self, name: String, table: &Spanned<DeValue<'t>>, config: &Config) -> Option<VaultConfig> {
+        let mut section = Section::new(self, table)?;
+        let path = section.path("path");
+        if !section.table.contains_key("path") {
+            section.missing(table, &format!("the vault '{name}' needs a path, such as path = \"/mnt/disk/vault\""));
+        }
+        if let Some((path, at)) = &path
+            && let Some(other) = config.vaults.iter().find(|other| other.path == *path)
+        {
+            section.reader.wrong(at.clone(), format!("the vault '{}' lies there already", other.name));
+        }
+        let mut vault = VaultConfig::new(name.clone(), path.map(|(path, _)| path).unwrap_or_default());
+        let file = section.path("password-file");
+        let command = section.string("password-command");
+        let keyring = section.flag("keyring");
+        if [file.is_some(), command.is_some(), keyring == Some(true)].iter().filter(|given| **given).count() > 1 {
+            section.missing(table, "give one of password-file, password-command and keyring, not several");
+        }
+        vault.password = match (file, command, keyring) {
+            (Some((file, _)), _, _) => Some(PasswordFrom::File(file)),
+            (_, Some((command, _)), _) => Some(PasswordFrom::Command(OsString::from(command))),
+            (_, _, Some(true)) => Some(PasswordFrom::Keyring(name)),
+            _ => None,
+        };
+        if let Some(level) = section.level("compression") {
+            vault.level = level;
+        }
+        vault.removable = section.flag("removable").unwrap_or(false);
+        vault.check_every = section.duration_or_never("check-every", vault.check_every);
+        if let Some(sample) = section.parsed("check-sample", parse_part) {
+            vault.check_sample = sample;
+        }
+        vault.check_max_time = section.duration_or_never("check-max-time", vault.check_max_time);
+        section.finish();
+        Some(vault)
+    }
+
+    fn source(&mut self, name: String, table: &Spanned<DeValue<'t>>, config: &Config) -> Option<SourceConfig> {
+        let mut section = Section::new(self, table)?;
+        let paths: Vec<PathBuf> =
+            section.paths("paths").unwrap_or_default().into_iter().map(|(path, _)| path).collect();
+        match section.table.get("paths").map(Spanned::get_ref) {
+            None => {
+                section.missing(table, &format!("the source '{name}' needs paths, such as paths = [\"~/Documents\"]"));
+            }
+            Some(DeValue::Array(list)) if list.is_empty() => {
+                section.missing(table, &format!("the source '{name}' has no paths"));
+            }
+            Some(_) => {}
+        }
+        let every = section.parsed("every", parse_duration).unwrap_or(EVERY);
+        let overdue = section.parsed("overdue", parse_duration).unwrap_or(every.saturating_mul(OVERDUE_TIMES));
+        let patterns = section.strings("exclude").unwrap_or_default();
+        let exclude_from =
+            section.paths("exclude-from").unwrap_or_default().into_iter().map(|(path, _)| path).collect();
+        let caches = section.flag("exclude-caches").unwrap_or(false);
+        let if_present = section.strings("exclude-if-present").unwrap_or_default();
+        let larger_than = section.parsed("exclude-larger-than", units::parse_size);
+        let nodump = section.flag("exclude-nodump").unwrap_or(false);
+        let one_file_system = section.flag("one-file-system").unwrap_or(false);
+        let vaultignore = section.flag("vaultignore").unwrap_or(true);
+        let tags = section.strings("tags").unwrap_or_default().into_iter().map(|(tag, _)| tag).collect();
+        let skip_if_unchanged = section.flag("skip-if-unchanged").unwrap_or(false);
+        let vaults = section.strings("vaults");
+        let keep = section.table("keep");
+        let mut hooks = Hooks {
+            before: section.string("before").map(|(command, _)| command),
+            after: section.string("after").map(|(command, _)| command),
+            on_failure: section.string("on-failure").map(|(command, _)| command),
+            go_on: section.choice("if-before-fails", &[("stop", false), ("go-on", true)]).unwrap_or(false),
+            ..Hooks::default()
+        };
+        if let Some(timeout) = section.parsed("hook-timeout", parse_duration) {
+            hooks.timeout = timeout;
+        }
+        section.finish();
+        let all = || config.vaults.iter().map(|vault| vault.name.clone()).collect();
+        let vaults = match vaults {
+            Some(vaults) => self.vault_names(config, vaults),
+            None => all(),
+        };
+        if vaults.is_empty() {
+            let what = format!("the source '{name}' goes to no vault; name one in [vaults.NAME]");
+            self.wrong(table.span(), what);
+        }
+        for (pattern, at) in &patterns {
+            if let Err(error) = Rules::new(std::slice::from_ref(pattern), Path::new("/")) {
+                self.wrong(at.clone(), error.to_string());
+            }
+        }
+        Some(SourceConfig {
+            name,
+            paths,
+            vaults,
+            every,
+            overdue,
+            exclude: ExcludeOptions {
+                patterns: patterns.into_iter().map(|(pattern, _)| pattern).collect(),
+                ignore_file: vaultignore.then(|| IGNORE_FILE.to_vec()),
+                caches,
+                if_present: if_present.into_iter().map(|(name, _)| name.into_bytes()).collect(),
+                larger_than,
+                one_file_system,
+                nodump,
+            },
+            exclude_from,
+            keep: keep.and_then(|table| self.keep(table)),
+            tags,
+            skip_if_unchanged,
+            hooks,
+        })
+    }
+
+    fn vault_names(&mut self, config: &Config, names: Vec<(String, Range<usize>)>) -> Vec<String> {
+        let mut seen = HashSet::new();
+        for (name, at) in &names {
+            self.vault_name(config, name, at.clone());
+            if !seen.insert(name) {
+                self.wrong(at.clone(), format!("the vault '{name}' is named twice"));
+            }
+        }
+        names.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn keep(&mut self, table: &Spanned<DeValue<'t>>) -> Option<KeepArgs> {
+        let mut section = Section::new(self, table)?;
+        let keep = KeepArgs {
+            keep: section.number("last", u64::MAX),
+            keep_hourly: section.number("hourly", u64::MAX),
+            keep_daily: section.number("daily", u64::MAX),
+            keep_weekly: section.number("weekly", u64::MAX),
+            keep_monthly: section.number("monthly", u64::MAX),
+            keep_yearly: section.number("yearly", u64::MAX),
+            keep_within: section.parsed("within", parse_duration),
+            keep_tag: section.strings("tags").unwrap_or_default().into_iter().map(|(tag, _)| tag).collect(),
+        };
+        if section.table.is_empty() {
+            section.missing(table, "keep has no rule; without keep every snapshot stays");
+        }
+        section.finish();
+        Some(keep)
+    }
+
+    fn run(&mut self, table: &Spanned<DeValue<'t>>) -> RunConfig {
+        let Some(mut section) = Section::new(self, table) else { return RunConfig::default() };
+        let order = section.choice("order", &[("listed", Order::Listed), ("small-first", Order::SmallFirst)]);
+        let parallel = section.number("parallel", PARALLEL_MAX);
+        if parallel == Some(0) {
+            section.missing(table, "parallel is 1 at least");
+        }
+        let on_battery = section.flag("on-battery");
+        section.finish();
+        let default = RunConfig::default();
+        RunConfig {
+            order: order.unwrap_or_default(),
+            parallel: parallel.map_or(default.parallel, |number| number as usize),
+            on_battery: on_battery.unwrap_or(default.on_battery),
+        }
+    }
+
+    fn notify(&mut self, table: &Spanned<DeValue<'t>>) -> NotifyConfig {
+        let Some(mut section) = Section::new(self, table) else { return NotifyConfig::default() };
+        let desktop = section.choice(
+            "desktop",
+            &[("never", Desktop::Never), ("failure", Desktop::Failure), ("always", Desktop::Always)],
+        );
+        let ping = section.string("ping");
+        if let Some((address, at)) = &ping
+            && !(address.starts_with("https://") || address.starts_with("http://"))
+        {
+            section.reader.wrong(at.clone(), "ping is an address that begins with https:// or http://");
+        }
+        let prometheus = section.path("prometheus");
+        section.finish();
+        NotifyConfig {
+            desktop: desktop.unwrap_or_default(),
+            ping: ping.map(|(address, _)| address),
+            prometheus: prometheus.map(|(path, _)| path),
+        }
+    }
+}
+
+impl<'r, 't, 'v> Section<'r, 't, 'v> {
+    fn new(reader: &'r mut Reader<'t>, value: &'v Spanned<DeValue<'t>>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Self { reader, table, known: Vec::new() }),
+            other => {
+                let what = format!("a table is wanted here, not {}", shown_type(other));
+                reader.wrong(value.span(), what);
+                None
+            }
+        }
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'v Spanned<DeValue<'t>>> {
+        self.known.push(key);
+        self.table.get(key)
+    }
+
+    /// Something about the table as a whole.
+    fn missing(&mut self, table: &Spanned<DeValue<'t>>, what: &str) {
+        self.reader.wrong(table.span(), what);
+    }
+
+    fn unlike(&mut self, key: &str, value: &Spanned<DeValue<'t>>, wanted: &str) {
+        let what = format!("{key} is {wanted}, not {}", shown_type(value.get_ref()));
+        self.reader.wrong(value.span(), what);
+    }
+
+    fn string(&mut self, key: &'static str) -> Option<(String, Range<usize>)> {
+        let value = self.get(key)?;
+        match value.get_ref() {
+            DeValue::String(text) if !text.is_empty() => Some((text.to_string(), value.span())),
+            DeValue::String(_) => {
+                self.reader.wrong(value.span(), format!("{key} is empty"));
+                None
+            }
+            _ => {
+                self.unlike(key, value, "a text in quotes");
+                None
+            }
+        }
+    }
+
+    fn strings(&mut self, key: &'static str) -> Option<Vec<(String, Range<usize>)>> {
+        let value = self.get(key)?;
+        let DeValue::Array(list) = value.get_ref() else {
+            self.unlike(key, value, "a list, such as [\"a\", \"b\"]");
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in list {
+            match item.get_ref() {
+                DeValue::String(text) if !text.is_empty() => texts.push((text.to_string(), item.span())),
+                DeValue::String(_) => self.reader.wrong(item.span(), format!("a text in {key} is empty")),
+                _ => self.unlike(&format!("each of {key}"), item, "a text in quotes"),
+            }
+        }
+        Some(texts)
+    }
+
+    fn absolute(&mut self, text: &str, at: &Range<usize>) -> Option<PathBuf> {
+        let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
+        let path = match (below_home, self.reader.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            (Some(_), None) => {
+                self.reader.wrong(at.clone(), "~ means nothing here, as there is no home folder");
+                return None;
+            }
+            (None, _) => PathBuf::from(text),
+        };
+        if path.is_absolute() {
+            return Some(crate::cli::roots::absolute(Path::new(""), &path));
+        }
+        self.reader.wrong(at.clone(), format!("'{text}' is not a whole path: begin it with / or ~/"));
+        None
+    }
+
+    fn path(&mut self, key: &'static str) -> Option<(PathBuf, Range<usize>)> {
+        let (text, at) = self.string(key)?;
+        Some((self.absolute(&text, &at)?, at))
+    }
+
+    fn paths(&mut self, key: &'static str) -> Option<Vec<(PathBuf, Range<usize>)>> {
+        let texts = self.strings(key)?;
+        Some(texts.into_iter().filter_map(|(text, at)| Some((self.absolute(&text, &at)?, at))).collect())
+    }
+
+    fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.unlike(key, value, "true or false");
+        }
+        flag
+    }
+
+    fn number(&mut self, key: &'static str, max: u64) -> Option<u64> {
+        let value = self.get(key)?;
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.unlike(key, value, "a number");
+            return None;
+        };
+        let number = u64::from_str_radix(number.as_str(), number.radix()).ok().filter(|number| *number <= max);
+        if number.is_none() {
+            let upto = if max == u64::MAX { String::new() } else { format!(" to {max}") };
+            self.reader.wrong(value.span(), format!("{key} is a number from 0{upto}"));
+        }
+        number
+    }
+
+    /// A text that `parse` understands, or says what is wrong with.
+    fn parsed<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (text, at) = self.string(key)?;
+        parse(&text).map_err(|what| self.reader.wrong(at, format!("{key}: {what}"))).ok()
+    }
+
+    /// A duration, or `never`; where nothing is said, the default.
+    fn duration_or_never(&mut self, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+        let parse = |text: &str| if text == "never" { Ok(None) } else { parse_duration(text).map(Some) };
+        self.parsed(key, parse).unwrap_or(default)
+    }
+
+    fn level(&mut self, key: &'static str) -> Option<i32> {
+        match self.table.get(key).map(Spanned::get_ref) {
+            Some(DeValue::Integer(_)) => {
+                let level = self.number(key, 19)?;
+                if level == 0 {
+                    self.reader.wrong(self.table.get(key)?.span(), format!("{key} is 1 at least"));
+                    return None;
+                }
+                Some(level as i32)
+            }
+            _ => self.parsed(key, parse_level),
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let (text, at) = self.string(key)?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            self.reader.wrong(at, format!("{key} is one of {}, not \"{text}\"", words.join(", ")));
+        }
+        found
+    }
+
+    fn table(&mut self, key: &'static str) -> Option<&'v Spanned<DeValue<'t>>> {
+        self.get(key)
+    }
+
+    /// The tables in a table, in the order of the file: each name, its place, what it stands for.
+    fn named(&mut self, key: &'static str) -> Vec<(String, Range<usize>, &'v Spanned<DeValue<'t>>)> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.unlike(key, value, &format!("made of tables, such as [{key}.NAME]"));
+            return Vec::new();
+        };
+        let mut named: Vec<_> =
+            table.iter().map(|(name, value)| (name.get_ref().to_string(), name.span(), value)).collect();
+        named.sort_by_key(|(_, at, _)| at.start);
+        named
+    }
+
+    /// Every key that nobody asked for is a mistake.
+    fn finish(self) {
+        for key in self.table.keys() {
+            if self.known.contains(&key.get_ref().as_ref()) {
+                continue;
+            }
+            let meant = nearest(key.get_ref(), self.known.iter().copied());
+            let hint = meant.map_or_else(
+                || format!("; known here: {}", self.known.join(", ")),
+                |meant| format!("; did you mean '{meant}'?"),
+            );
+            self.reader.wrong(key.span(), format!("'{}' is not known{hint}", key.get_ref().escape_debug()));
+        }
+        debug_assert!(self.table.keys().all(|key| self.reader.text.is_char_boundary(key.span().start)));
+    }
+}
+
+fn shown_type(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// The mistakes in a text, each as `line:column what`.
+    fn mistakes(text: &str) -> Vec<String> {
+        let (_, mistakes) = parse(text, Some(Path::new("/home/me")));
+        mistakes.iter().map(|mistake| format!("{}:{} {}", mistake.line, mistake.column, mistake.what)).collect()
+    }
+
+    const GOOD: &str = r#"
+default-vault = "disk"
+[vaults.disk]
+path = "/mnt/disk/vault"
+password-file = "~/secret"
+compression = "high"
+check-every = "never"
+[vaults."my cloud"]
+path = "~/Dropbox/../Dropbox/vault"
+removable = true
+keyring = true
+compression = 5
+check-sample = "10%"
+[sources.zeta]
+paths = ["~/Documents", "/etc"]
+every = "12h"
+exclude = ["*.tmp", "/cache"]
+exclude-larger-than = "1G"
+keep = { last = 0, daily = 0x7, within = "30d", tags = ["x"] }
+vaults = ["my cloud"]
+before = "true"
+if-before-fails = "go-on"
+hook-timeout = "5m"
+[sources.alpha]
+paths = ["/a"]
+overdue = "2d"
+vaultignore = false
+[run]
+order = "small-first"
+parallel = 1
+[notify]
+desktop = "always"
+ping = "https://example.org/x"
+"#;
+
+    #[test]
+    fn a_good_file_is_understood() {
+        let (config, mistakes) = parse(GOOD, Some(Path::new("/home/me")));
+        assert_eq!(mistakes, []);
+        assert_eq!(config.default_vault().unwrap().name, "disk");
+        let disk = &config.vaults[0];
+        assert_eq!((disk.level, disk.check_every), (9, None));
+        assert_eq!(disk.password, Some(PasswordFrom::File("/home/me/secret".into())));
+        let cloud = &config.vaults[1];
+        assert_eq!((cloud.path.as_path(), cloud.level), (Path::new("/home/me/Dropbox/vault"), 5));
+        assert_eq!(cloud.password, Some(PasswordFrom::Keyring("my cloud".into())));
+        assert!(cloud.removable && cloud.check_sample > 0.09);
+        let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["zeta", "alpha"], "in the order of the file");
+        let zeta = &config.sources[0];
+        assert_eq!(zeta.paths, [Path::new("/home/me/Documents"), Path::new("/etc")]);
+        assert_eq!((zeta.every.as_secs(), zeta.overdue.as_secs()), (43_200, 3 * 43_200));
+        assert_eq!(zeta.vaults, ["my cloud"]);
+        assert_eq!(zeta.exclude.larger_than, Some(1 << 30));
+        assert!(zeta.exclude.ignore_file.is_some() && zeta.hooks.go_on);
+        assert_eq!(zeta.hooks.timeout.as_secs(), 300);
+        let keep = zeta.keep.as_ref().unwrap();
+        assert_eq!((keep.keep, keep.keep_daily, keep.keep_weekly), (Some(0), Some(7), None));
+        let alpha = &config.sources[1];
+        assert_eq!(alpha.vaults, ["disk", "my cloud"]);
+        assert!(alpha.exclude.ignore_file.is_none() && alpha.keep.is_none());
+        assert_eq!(config.run, RunConfig { order: Order::SmallFirst, parallel: 1, on_battery: true });
+        assert_eq!(config.notify.desktop, Desktop::Always);
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        let text = r#"colour = "red"
+[vaults.disk]
+paht = "/mnt"
+keyring = "yes"
+compression = 20
+[sources.a]
+paths = ["Documents", 5]
+every = "1 day"
+vaults = ["dsik"]
+exclude = ["[z-a]", "b"]
+keep = { lst = 3 }
+"é x" = 1
+[run]
+parallel = 99
+order = "small"
+[notify]
+ping = "hc-ping.com"
+"#;
+        assert_eq!(
+            mistakes(text),
+            [
+                "1:1 'colour' is not known; known here: default-vault, vaults, sources, run, notify",
+                "2:1 the vault 'disk' needs a path, such as path = \"/mnt/disk/vault\"",
+                "3:1 'paht' is not known; did you mean 'path'?",
+                "4:11 keyring is true or false, not a text",
+                "5:15 compression is a number from 0 to 19",
+                "7:10 'Documents' is not a whole path: begin it with / or ~/",
+                "7:23 each of paths is a text in quotes, not a number",
+                "8:9 every: '1 day' is not a duration; write it like 90s, 10m, 12h, 30d, 8w or 2y",
+                "9:11 there is no vault 'dsik'; did you mean 'disk'?",
+                "10:12 the exclude pattern \"[z-a]\" is not valid: error parsing glob '[z-a]': invalid range; 'z' > 'a'",
+                "11:10 'lst' is not known; did you mean 'last'?",
+                "12:1 'é x' is not known; known here: paths, every, overdue, exclude, exclude-from, exclude-caches, \
+                 exclude-if-present, exclude-larger-than, exclude-nodump, one-file-system, vaultignore, tags, \
+                 skip-if-unchanged, vaults, keep, before, after, on-failure, if-before-fails, hook-timeout",
+                "14:12 parallel is a number from 0 to 16",
+                "15:9 order is one of \"listed\", \"small-first\", not \"small\"",
+                "17:8 ping is an address that begins with https:// or http://",
+            ]
+        );
+    }
+
+    #[test]
+    fn mistakes_of_the_language_are_all_found() {
+        let found = mistakes("a = \nb = \"x\nvaults = 3\n[run\n");
+        assert!(found.len() >= 3, "{found:?}");
+        assert!(found[0].starts_with("1:") && found[1].starts_with("2:"), "{found:?}");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for (text, expected) in [
+            ("vaults = 3", "vaults is made of tables"),
+            ("[vaults]\nx = 3", "a table is wanted here, not a number"),
+            ("[vaults.\"a/b\"]\npath = \"/x\"", "cannot be the name of a vault"),
+            ("[vaults.a]\npath = \"/x\"\nkeyring = true\npassword-command = \"x\"", "not several"),
+            ("[vaults.a]\npath = \"\"", "path is empty"),
+            ("[vaults.a]\npath = \"/x\"\n[vaults.b]\npath = \"/y/../x\"", "'a' lies there already"),
+            ("default-vault = \"x\"", "there is none in this file"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = []", "has no paths"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nvaults = [\"a\", \"a\"]", "named twice"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nkeep = {}", "keep has no rule"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\nevery = \"1d\"", "needs paths"),
+            ("[run]\nparallel = 0", "1 at least"),
+            ("[sources.s]\npaths = [\"/x\"]", "goes to no vault"),
+            ("[vaults.a]\npath = \"/x\"\n[sources.s]\npaths = [\"/x\"]\nvaults = []", "goes to no vault"),
+        ] {
+            let found = mistakes(text);
+            assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");
+        }
+    }
+}

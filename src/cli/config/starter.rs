@@ -1,0 +1,183 @@
+//! The text that a new configuration begins with.
+
+use std::fmt::Write;
+use std::path::Path;
+
+/// What a starter is filled with; where nothing is known, examples stand as remarks.
+#[derive(Debug, Clone, Default)]
+pub struct Filled<'a> {
+    /// Name and folder of the vault.
+    pub vault: Option<(&'a str, &'a Path)>,
+    /// Whether the vault lies on a disk that may be taken away.
+    pub removable: bool,
+    /// Name and paths of the source.
+    pub source: Option<(&'a str, &'a [&'a Path])>,
+}
+
+const HEAD: &str = "\
+# The configuration of vault. A line that begins with # is a remark; take the #
+# away to put a setting in force. What was written is checked by
+#     vault config check
+# and what is due is done by
+#     vault run
+";
+
+const VAULT_HEAD: &str = "
+# Vaults: where snapshots are kept. Each has a name of your own, which can be
+# used everywhere: vault list --repo disk
+";
+
+const VAULT_EXAMPLE: &str = "\
+# [vaults.disk]
+# path = \"/mnt/disk/vault\"
+";
+
+const VAULT_REST: &str = "\
+# Where the password comes from (or: vault key add --device, and none is needed)
+# password-file = \"~/.config/vault/disk.password\"
+# password-command = \"pass show vault\"
+# keyring = true                # secret-tool on Linux, security on macOS
+# removable = true              # that it is not connected is no failure
+# compression = \"default\"       # fast, default, high, max, or 1 to 19
+# check-every = \"7d\"            # \"never\" leaves it out
+# check-sample = \"2%\"           # how much of the data each check reads
+# check-max-time = \"10m\"
+";
+
+const SOURCE_HEAD: &str = "
+# Sources: what is kept together.
+";
+
+const SOURCE_EXAMPLE: &str = "\
+# [sources.documents]
+# paths = [\"~/Documents\", \"~/Pictures\"]
+# every = \"1d\"                  # how old the last snapshot may become
+";
+
+const SOURCE_REST: &str = "\
+# keep = { daily = 7, weekly = 5, monthly = 12 }   # also last, hourly, yearly,
+#                               # within = \"30d\", tags = [\"important\"]; without
+#                               # it every snapshot stays
+# overdue = \"3d\"                # when to be told that it is too old
+# vaults = [\"disk\"]             # without it: all of them
+# exclude = [\"*.tmp\", \"node_modules/\"]
+# exclude-from = [\"~/.config/vault/excludes\"]
+# exclude-caches = true
+# exclude-if-present = [\".nobackup\"]
+# exclude-larger-than = \"4G\"
+# exclude-nodump = false
+# one-file-system = true
+# vaultignore = true            # honour .vaultignore files
+# tags = [\"daily\"]
+# skip-if-unchanged = false
+# before = \"pg_dump shop > ~/Documents/shop.sql\"
+# after = \"rm ~/Documents/shop.sql\"              # whatever happened
+# on-failure = \"mail -s 'vault failed' me < /dev/null\"
+# if-before-fails = \"stop\"      # or \"go-on\"
+# hook-timeout = \"1h\"
+";
+
+const REST: &str = "
+[run]
+# order = \"small-first\"         # or \"listed\"
+# parallel = 2                  # snapshots at once, if they share no disk
+# on-battery = false            # a schedule waits for the mains
+
+[notify]
+# desktop = \"failure\"           # or \"always\", \"never\"
+# ping = \"https://hc-ping.com/your-uuid\"
+# prometheus = \"/var/lib/node_exporter/textfile/vault.prom\"
+";
+
+/// The text of a configuration with these settings.
+pub fn text(filled: &Filled<'_>) -> String {
+    let mut text = format!("{HEAD}{VAULT_HEAD}");
+    match filled.vault {
+        Some((name, path)) => {
+            let _ = write!(text, "[vaults.{}]\npath = {}\n", quoted_key(name), quoted(&path.to_string_lossy()));
+            if filled.removable {
+                text.push_str("removable = true\n");
+            }
+        }
+        None => text.push_str(VAULT_EXAMPLE),
+    }
+    text.push_str(VAULT_REST);
+    text.push_str(SOURCE_HEAD);
+    match filled.source {
+        Some((name, paths)) => {
+            let paths: Vec<String> = paths.iter().map(|path| quoted(&path.to_string_lossy())).collect();
+            let _ = write!(text, "[sources.{}]\npaths = [{}]\n", quoted_key(name), paths.join(", "));
+            text.push_str("every = \"1d\"\nkeep = { daily = 7, weekly = 5, monthly = 12 }\n");
+        }
+        None => text.push_str(SOURCE_EXAMPLE),
+    }
+    text.push_str(SOURCE_REST);
+    text.push_str(REST);
+    text
+}
+
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A key as TOML writes it.
+fn quoted_key(key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if bare { key.to_owned() } else { quoted(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::config::parse::parse;
+
+    fn filled() -> Filled<'static> {
+        Filled { vault: Some(("my disk", Path::new("/mnt/\"disk\"/vault"))), removable: true, source: None }
+    }
+
+    #[test]
+    fn the_starter_is_sound_and_fits_eighty_columns() {
+        let text = text(&Filled::default());
+        let (config, mistakes) = parse(&text, Some(Path::new("/home/me")));
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        assert!(config.vaults.is_empty() && config.sources.is_empty());
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    /// Every remark that looks like a setting is one.
+    #[test]
+    fn what_the_starter_offers_can_be_put_in_force() {
+        let mut text = String::new();
+        for line in super::text(&Filled::default()).lines() {
+            let setting = line.strip_prefix("# ").filter(|line| {
+                line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+            });
+            // Of the three ways to give a password one is allowed.
+            let setting = setting.filter(|line| !line.starts_with("password-") && !line.starts_with("keyring"));
+            text.push_str(setting.unwrap_or(line));
+            text.push('\n');
+        }
+        let (config, mistakes) = parse(&text, Some(Path::new("/home/me")));
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        assert_eq!((config.vaults.len(), config.sources.len()), (1, 1));
+        assert_eq!(config.sources[0].paths[0], Path::new("/home/me/Documents"));
+        assert!(config.sources[0].hooks.on_failure.is_some() && !config.run.on_battery);
+    }
+
+    #[test]
+    fn what_is_filled_in_is_read_back() {
+        let paths = [Path::new("/home/me/a b"), Path::new("/home/me/\u{e9}\\")];
+        let text = text(&Filled { source: Some(("documents", &paths)), ..filled() });
+        let (config, mistakes) = parse(&text, None);
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        assert_eq!(config.vaults[0].name, "my disk");
+        assert_eq!(config.vaults[0].path, Path::new("/mnt/\"disk\"/vault"));
+        assert!(config.vaults[0].removable);
+        assert_eq!(config.sources[0].paths, paths);
+        assert_eq!(config.sources[0].vaults, ["my disk"]);
+        assert_eq!(config.sources[0].keep.as_ref().unwrap().keep_daily, Some(7));
+    }
+}

@@ -1,0 +1,329 @@
+//! `vault diff`.
+
+use std::ffi::OsStr;
+
+use serde::Serialize;
+use vault::engine::diff;
+use vault::engine::diff::Change;
+use vault::engine::diff::Compared;
+use vault::engine::diff::Difference;
+use vault::engine::live::Live;
+use vault::engine::live::LiveError;
+use vault::engine::snapshot::Input;
+use vault::engine::snapshot::SnapshotOptions;
+use vault::path::Shown;
+use vault::path::components;
+use vault::path::join;
+use vault::progress::Progress;
+use vault::tree::Entry;
+use vault::tree::FileKind;
+use vault::vault::SnapshotInfo;
+
+use crate::cli::args::DiffArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::chain;
+use crate::cli::find::shown_folder;
+use crate::cli::json;
+use crate::cli::json::EntryJson;
+use crate::cli::json::Name;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::roots;
+use crate::cli::select;
+use crate::cli::select::Wanted;
+use crate::cli::snapshot::exclude_options;
+use crate::cli::units;
+
+/// The disk, in place of a snapshot.
+const LIVE: &[u8] = b"live";
+
+/// What differs, in numbers.
+#[derive(Debug, Default, Serialize)]
+struct Sums {
+    added: u64,
+    removed: u64,
+    changed: u64,
+    metadata: u64,
+    kind: u64,
+    /// Sizes of the files that are added, or have another content: as they are in the second tree.
+    bytes_new: u64,
+    /// Sizes of the files that are removed, or have another content: as they were in the first tree.
+    bytes_old: u64,
+    /// What could not be compared.
+    unknown: u64,
+}
+
+#[derive(Serialize)]
+struct SumsJson<'a> {
+    summary: &'a Sums,
+}
+
+#[derive(Serialize)]
+struct DifferenceJson<'a> {
+    path: Name<'a>,
+    /// `added`, `removed`, `content`, `metadata` or `kind`.
+    change: &'static str,
+    /// Names of what differs.
+    fields: &'a [&'static str],
+    old: Option<EntryJson<'a>>,
+    new: Option<EntryJson<'a>>,
+}
+
+impl Sums {
+    fn add(&mut self, difference: &Difference) {
+        let count = match difference.change {
+            Change::Added => &mut self.added,
+            Change::Removed => &mut self.removed,
+            Change::Content => &mut self.changed,
+            Change::Metadata => &mut self.metadata,
+            Change::Kind => &mut self.kind,
+        };
+        *count += 1;
+        if difference.change != Change::Metadata {
+            self.bytes_new += difference.new.as_ref().map_or(0, |entry| entry.size);
+            self.bytes_old += difference.old.as_ref().map_or(0, |entry| entry.size);
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.added + self.removed + self.changed + self.metadata + self.kind == 0
+    }
+}
+
+/// Runs `vault diff`.
+pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
+    let exclude = exclude_options(context, &args.exclude)?;
+    let is_live = |text: &[u8]| text == LIVE || text.starts_with(b"live:");
+    if is_live(&roots::bytes_of(&args.old)) {
+        return Err(Failure::usage("the disk can only be the second one").hint("Write: vault diff SNAPSHOT live"));
+    }
+    let wanted = Wanted::parse(&args.old, &context.zone)?;
+    let new_text = roots::bytes_of(&args.new);
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let snapshots = vault.snapshots();
+    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let old_path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+    let mut report = Report { context, args, out: Output::new(), sums: Sums::default(), failed: None };
+    let mut old_trees = vault.tree_reader()?;
+    let mut old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees)?;
+    let mut unread = 0;
+    let compared = if is_live(&new_text) {
+        let new_path = match new_text.get(LIVE.len() + 1..) {
+            Some(typed) => select::inside(&info.body.roots, typed),
+            None => old_path.clone(),
+        };
+        let options = live_options(context, info, &new_path, exclude)?;
+        let taken: Vec<Vec<u8>> = options.inputs.iter().filter_map(name_of).collect();
+        let mut live = Live::look(&vault, options, &context.screen)?;
+        context.screen.clear();
+        let mut unknown = Vec::new();
+        for skipped in &live.skipped {
+            unread += 1;
+            unknown.extend((!skipped.stored).then(|| skipped.path.clone()));
+        }
+        // What came from elsewhere than the disk cannot be compared with it.
+        let elsewhere = info.body.roots.iter().filter(|root| !taken.contains(&root.name));
+        unknown.extend(elsewhere.map(|root| root.name.clone()));
+        let tree = live.tree.clone();
+        let mut new = match diff::entry_at(&tree, &new_path, &mut live) {
+            Ok(entry) => entry,
+            Err(vault::engine::browse::BrowseError::NotFound { path }) => {
+                return Err(Failure::new(format!("there is no {path} on the disk any more"))
+                    .hint("Bring it back with: vault restore SNAPSHOT:PATH --in-place"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let base = base(&old_path, &new_path, &mut old, &mut new);
+        let mut found = |difference: Difference| report.add(&difference);
+        diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut found)
+    } else {
+        let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
+        let other = wanted.find(&snapshots, &args.filter, &context.zone)?;
+        let new_path = match &wanted.path {
+            Some(typed) => select::inside(&other.body.roots, typed),
+            None => old_path.clone(),
+        };
+        let mut new_trees = vault.tree_reader()?;
+        let mut new = diff::entry_at(&other.body.tree, &new_path, &mut new_trees)?;
+        let base = base(&old_path, &new_path, &mut old, &mut new);
+        let mut found = |difference: Difference| report.add(&difference);
+        diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut found)
+    };
+    context.screen.clear();
+    report.finish(compared, unread)
+}
+
+/// What the paths of both are called: as they are, if they are the same; else both are taken for a top.
+fn base(old_path: &[u8], new_path: &[u8], old: &mut Entry, new: &mut Entry) -> Vec<u8> {
+    if old_path == new_path {
+        return old_path.to_vec();
+    }
+    // Two files are compared under the name of the second.
+    let both_folders = old.kind == FileKind::Directory && new.kind == FileKind::Directory;
+    if both_folders { Vec::new() } else { new_path.to_vec() }
+}
+
+fn name_of(input: &Input) -> Option<Vec<u8>> {
+    match input {
+        Input::Path { name, .. } => Some(name.clone()),
+        Input::Reader { .. } => None,
+    }
+}
+
+/// How the disk is looked at: the folders that the snapshot was taken of, or of them only what is compared.
+fn live_options<'a>(
+    context: &Context,
+    info: &SnapshotInfo,
+    path: &[u8],
+    exclude: vault::engine::exclude::ExcludeOptions,
+) -> Result<SnapshotOptions<'a>, Failure> {
+    let mut parts = components(path);
+    let (first, below) = (parts.next(), parts.fold(Vec::new(), |path, name| join(&path, name)));
+    let wanted = |name: &[u8]| first.is_none_or(|first| first == name);
+    let mut inputs = Vec::new();
+    for root in info.body.roots.iter().filter(|root| !root.path.is_empty() && wanted(&root.name)) {
+        inputs.push(Input::Path {
+            name: root.name.clone(),
+            path: roots::path_of(&root.path),
+            only: (!below.is_empty()).then(|| vec![below.clone()]),
+        });
+    }
+    if inputs.is_empty() {
+        return Err(Failure::new("this did not come from the disk, so it cannot be compared with it")
+            .hint("Compare it with another snapshot: vault diff latest~1 latest"));
+    }
+    Ok(SnapshotOptions {
+        source: info.body.source.clone(),
+        inputs,
+        time: dates::now(),
+        clock: &dates::now,
+        tags: Vec::new(),
+        description: String::new(),
+        exclude,
+        skip_if_unchanged: false,
+        dry_run: true,
+        level: 1,
+        verify: false,
+        read_all: false,
+        threads: context.threads(),
+    })
+}
+
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Source(vault::engine::snapshot::SnapshotError::Root { path, source }) => {
+                Self::caused(format!("cannot read {}", Shown(path.as_bytes())), &source)
+                    .hint("Is the disk connected? A missing folder is never taken for an empty one.")
+            }
+            LiveError::Source(error) => error.into(),
+            LiveError::Browse(error) => error.into(),
+        }
+    }
+}
+
+/// What is printed.
+struct Report<'a> {
+    context: &'a Context,
+    args: &'a DiffArgs,
+    out: Output,
+    sums: Sums,
+    failed: Option<Failure>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, difference: &Difference) -> bool {
+        self.sums.add(difference);
+        if !self.args.summary {
+            self.failed = self.print(difference).err();
+        }
+        self.failed.is_none()
+    }
+
+    fn print(&mut self, difference: &Difference) -> Result<(), Failure> {
+        let (old, new, path) = (difference.old.as_ref(), difference.new.as_ref(), difference.path.as_slice());
+        let (mark, name) = match difference.change {
+            Change::Added => ('+', "added"),
+            Change::Removed => ('-', "removed"),
+            Change::Content => ('M', "content"),
+            Change::Metadata => ('U', "metadata"),
+            Change::Kind => ('T', "kind"),
+        };
+        self.context.screen.clear();
+        if self.context.global.json {
+            return self.out.json(&DifferenceJson {
+                path: Name(path),
+                change: name,
+                fields: &difference.fields,
+                old: old.map(|entry| EntryJson::new(path, entry)),
+                new: new.map(|entry| EntryJson::new(path, entry)),
+            });
+        }
+        let is_folder = new.or(old).is_some_and(|entry| entry.kind == FileKind::Directory);
+        let shown = format!("{}{}", Shown(path), if is_folder { "/" } else { "" });
+        let size = |entry: Option<&Entry>| match entry {
+            Some(entry) if entry.kind == FileKind::File => units::size(entry.size),
+            Some(entry) => json::kind(entry.kind).to_owned(),
+            None => String::new(),
+        };
+        let more = match difference.change {
+            Change::Added | Change::Removed if is_folder => String::new(),
+            Change::Added => format!("  ({})", size(new)),
+            Change::Removed => format!("  ({})", size(old)),
+            Change::Metadata => format!("  ({})", difference.fields.join(", ")),
+            Change::Content | Change::Kind if size(old) == size(new) => format!("  ({})", size(new)),
+            Change::Content | Change::Kind => format!("  ({} -> {})", size(old), size(new)),
+        };
+        self.out.line(format_args!("{mark}  {shown}{more}"))
+    }
+
+    fn finish(
+        mut self,
+        compared: Result<Compared, vault::engine::browse::BrowseError>,
+        unread: u64,
+    ) -> Result<Exit, Failure> {
+        if let Some(failure) = self.failed {
+            return Err(failure);
+        }
+        let compared = compared?;
+        for (path, error) in &compared.broken {
+            self.context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
+        }
+        self.sums.unknown = unread + compared.broken.len() as u64;
+        let sums = &self.sums;
+        if self.context.global.json {
+            self.out.json(&SumsJson { summary: sums })?;
+        } else if !self.context.global.quiet {
+            let title = if sums.is_nothing() {
+                "No difference.".to_owned()
+            } else {
+                let parts = [
+                    (sums.added, "added"),
+                    (sums.removed, "removed"),
+                    (sums.changed, "changed"),
+                    (sums.metadata, "with other metadata"),
+                    (sums.kind, "of another kind"),
+                ];
+                let parts = parts.iter().filter(|(count, _)| *count > 0);
+                let parts: Vec<_> = parts.map(|(count, what)| format!("{} {what}", units::count(*count))).collect();
+                let (new, old) = (units::size(sums.bytes_new), units::size(sums.bytes_old));
+                format!("{}: {new} that are new, {old} that are no more.", parts.join(", "))
+            };
+            self.out.styled(Style::Bold, &title)?;
+            if sums.unknown > 0 {
+                let many = units::counted(sums.unknown, "file or folder", "files or folders");
+                self.out.styled(Style::Warning, &format!("Could not be compared: {many}."))?;
+            }
+        }
+        self.out.finish()?;
+        Ok(match (compared.broken.is_empty(), unread) {
+            (false, _) => Exit::Damage,
+            (true, 0) => Exit::Done,
+            (true, _) => Exit::Skipped,
+        })
+    }
+}

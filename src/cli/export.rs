@@ -1,0 +1,207 @@
+//! `vault export`.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufWriter;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use vault::engine::archive::export::ExportReport;
+use vault::engine::archive::export::export;
+use vault::engine::browse::BrowseError;
+use vault::path::Shown;
+use vault::progress::Progress;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::ExportArgs;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::json::Name;
+use crate::cli::json::ProblemJson;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::roots;
+use crate::cli::select;
+use crate::cli::select::Wanted;
+use crate::cli::units;
+
+/// How much is collected before it is written.
+const BUFFER: usize = 1 << 20;
+/// How hard archives are compressed.
+const LEVEL: i32 = 3;
+/// How many problems are shown.
+const PROBLEMS_SHOWN: usize = 20;
+
+#[derive(Serialize)]
+struct ExportJson<'a> {
+    snapshot: String,
+    tar: Name<'a>,
+    files: u64,
+    folders: u64,
+    bytes: u64,
+    /// Length of the archive before it was compressed.
+    written: u64,
+    problem_count: u64,
+    /// The first thousand.
+    problems: Vec<ProblemJson<'a>>,
+}
+
+/// Runs `vault export`.
+pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
+    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let compressed = is_compressed(&args.tar)?;
+    let to_stdout = args.tar == Path::new("-");
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(Failure::usage("an archive is no text for a terminal")
+            .hint("Send it on: vault export latest --tar - | tar -tf -"));
+    }
+    if !to_stdout && !args.overwrite && fs::symlink_metadata(&args.tar).is_ok() {
+        return Err(Failure::new(format!("{} is there already", args.tar.display()))
+            .hint("Choose another name, or replace it with --overwrite."));
+    }
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let snapshots = vault.snapshots();
+    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+    let report = if to_stdout {
+        let written = write(context, &vault, info, &path, BufWriter::with_capacity(BUFFER, io::stdout()));
+        written.map_err(Failure::from)?.0
+    } else {
+        write_file(context, args, &vault, info, &path, compressed)?
+    };
+    context.screen.clear();
+    tell(context, args, info, &report, to_stdout)?;
+    Ok(match () {
+        () if report.problems.iter().any(|problem| problem.damage) => Exit::Damage,
+        () if report.problem_count > 0 => Exit::Skipped,
+        () => Exit::Done,
+    })
+}
+
+/// Whether the name asks for compression, and for one that there is.
+fn is_compressed(path: &Path) -> Result<bool, Failure> {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("zst" | "tzst") => Ok(true),
+        Some(other @ ("gz" | "tgz" | "bz2" | "xz" | "txz")) => {
+            let program =
+                if other.ends_with("gz") { "gzip" } else { other.trim_start_matches('t').trim_end_matches('2') };
+            let program = if program == "bz" { "bzip2" } else { program };
+            let file = quoted(&path.display().to_string());
+            Err(Failure::usage(format!("vault does not compress with {program}"))
+                .hint(format!("Let it do so: vault export SNAPSHOT --tar - | {program} > {file}")))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Writes the archive, and what is behind it is handed back.
+fn write<W: Write + Send>(
+    context: &Context,
+    vault: &Vault,
+    info: &SnapshotInfo,
+    path: &[u8],
+    mut out: W,
+) -> Result<(ExportReport, W), BrowseError> {
+    let report = export(vault, info, path, &mut out, &context.screen)?;
+    Ok((report, out))
+}
+
+/// Writes a file that appears only when it is whole.
+fn write_file(
+    context: &Context,
+    args: &ExportArgs,
+    vault: &Vault,
+    info: &SnapshotInfo,
+    path: &[u8],
+    compressed: bool,
+) -> Result<ExportReport, Failure> {
+    let mut name = args.tar.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let failed = |error: &io::Error| Failure::caused(format!("cannot write {}", args.tar.display()), error);
+    let file = File::create(&part).map_err(|error| failed(&error))?;
+    let result = (|| {
+        let out = BufWriter::with_capacity(BUFFER, file);
+        let wrong = |error: io::Error| failed(&error);
+        let told = |error: BrowseError| match error {
+            BrowseError::Output(error) => failed(&error),
+            error => error.into(),
+        };
+        let (report, out) = if compressed {
+            let mut encoder = zstd::stream::write::Encoder::new(out, LEVEL).map_err(wrong)?;
+            encoder.include_checksum(true).map_err(wrong)?;
+            let (report, encoder) = write(context, vault, info, path, encoder).map_err(told)?;
+            (report, encoder.finish().map_err(wrong)?)
+        } else {
+            write(context, vault, info, path, out).map_err(told)?
+        };
+        let file = out.into_inner().map_err(|error| failed(error.error()))?;
+        file.sync_all().map_err(wrong)?;
+        fs::rename(&part, &args.tar).map_err(wrong)?;
+        Ok(report)
+    })();
+    if result.is_err() {
+        let _ = fs::remove_file(&part); // the failure itself is what has to be said
+    }
+    result
+}
+
+fn tell(
+    context: &Context,
+    args: &ExportArgs,
+    info: &SnapshotInfo,
+    report: &ExportReport,
+    to_stdout: bool,
+) -> Result<(), Failure> {
+    if to_stdout {
+        // Standard output is the archive.
+        for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+            context.screen.warn(&format!("{}: {}", Shown(&problem.path), problem.what));
+        }
+        return Ok(());
+    }
+    let mut out = Output::new();
+    if context.global.json {
+        let problems = report.problems.iter();
+        let problems = problems.map(|problem| ProblemJson::new(&problem.path, &problem.what, problem.damage));
+        out.json(&ExportJson {
+            snapshot: info.id.to_string(),
+            tar: Name(&roots::bytes_of(args.tar.as_os_str())),
+            files: report.files,
+            folders: report.folders,
+            bytes: report.bytes,
+            written: report.written,
+            problem_count: report.problem_count,
+            problems: problems.collect(),
+        })?;
+        return out.finish();
+    }
+    if !context.global.quiet {
+        let (files, folders) =
+            (units::counted(report.files, "file", "files"), units::counted(report.folders, "folder", "folders"));
+        let title = format!("Exported snapshot {} to {}.", info.id.short(), args.tar.display());
+        out.styled(Style::Bold, &title)?;
+        out.line(format_args!("  {files} in {folders}, {}", units::size(report.bytes)))?;
+    }
+    if report.problem_count > 0 {
+        let title = format!("  not as in the snapshot: {}", units::counted(report.problem_count, "thing", "things"));
+        out.styled(Style::Warning, &title)?;
+        for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+            out.line(format_args!("    {}: {}", Shown(&problem.path), problem.what))?;
+        }
+        let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
+        if more > 0 {
+            out.line(format_args!("    and {} more (--json lists a thousand)", units::count(more)))?;
+        }
+    }
+    out.finish()
+}

@@ -1,0 +1,249 @@
+//! `vault find` and `vault history`.
+
+use serde::Serialize;
+use vault::engine::diff::Change;
+use vault::engine::diff::compare;
+use vault::engine::find;
+use vault::engine::find::Match;
+use vault::engine::find::Version;
+use vault::engine::glob::Pattern;
+use vault::engine::history;
+use vault::engine::history::Spell;
+use vault::path::Shown;
+use vault::progress::Progress;
+use vault::tree::Entry;
+use vault::tree::FileKind;
+use vault::tree::Time;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::FilterArgs;
+use crate::cli::args::FindArgs;
+use crate::cli::args::HistoryArgs;
+use crate::cli::context::Context;
+use crate::cli::context::current_folder;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::chain;
+use crate::cli::json;
+use crate::cli::json::EntryJson;
+use crate::cli::json::Name;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::roots;
+use crate::cli::select;
+use crate::cli::table;
+use crate::cli::table::Column;
+use crate::cli::units;
+
+/// The snapshots that are asked for, newest first.
+fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &FilterArgs) -> Result<Vec<&'a SnapshotInfo>, Failure> {
+    let chosen: Vec<_> = snapshots.iter().rev().filter(|info| select::matches(info, filter)).collect();
+    if chosen.is_empty() {
+        let what =
+            if snapshots.is_empty() { "there is no snapshot in this vault yet" } else { "no snapshot is like that" };
+        return Err(Failure::new(what).hint("See which there are with: vault list"));
+    }
+    Ok(chosen)
+}
+
+#[derive(Serialize)]
+struct VersionJson {
+    kind: &'static str,
+    size: u64,
+    #[serde(serialize_with = "json::exact")]
+    mtime: Time,
+    /// Null for a folder.
+    digest: Option<String>,
+    /// Newest first.
+    snapshots: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct MatchJson<'a> {
+    path: Name<'a>,
+    versions: Vec<VersionJson>,
+}
+
+/// Runs `vault find`.
+pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
+    let pattern = Pattern::new(&roots::bytes_of(&args.pattern), args.ignore_case);
+    let (vault, _) = context.open()?;
+    let all = vault.snapshots();
+    let snapshots = newest_first(&all, &args.filter)?;
+    let mut out = Output::new();
+    let (mut failed, mut count) = (None, 0_u64);
+    let searched = find::find(
+        &vault,
+        &snapshots,
+        snapshots.len() == all.len(),
+        &pattern,
+        context.threads(),
+        &context.screen,
+        &mut |found| {
+            count += 1;
+            context.screen.clear();
+            failed = print_match(context, args, &snapshots, &found, &mut out).err();
+            failed.is_none()
+        },
+    );
+    context.screen.clear();
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    let searched = searched?;
+    for (path, error) in &searched.broken {
+        context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
+    }
+    if count == 0 && !context.global.json && !context.global.quiet {
+        let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
+        out.line(format_args!("Nothing in {many} matches {}.", Shown(&roots::bytes_of(&args.pattern))))?;
+    }
+    out.finish()?;
+    Ok(if searched.broken.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+/// A folder's path in messages.
+pub fn shown_folder(path: &[u8]) -> String {
+    if path.is_empty() { "the top folder".to_owned() } else { Shown(path).to_string() }
+}
+
+fn print_match(
+    context: &Context,
+    args: &FindArgs,
+    snapshots: &[&SnapshotInfo],
+    found: &Match,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    if context.global.json {
+        let ids = |version: &Version| version.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect();
+        let versions = found.versions.iter().map(|version| VersionJson {
+            kind: json::kind(version.kind),
+            size: version.size,
+            mtime: version.mtime,
+            digest: version.digest.map(json::hex),
+            snapshots: ids(version),
+        });
+        return out.json(&MatchJson { path: Name(&found.path), versions: versions.collect() });
+    }
+    let is_folder = found.versions.first().is_some_and(|version| version.kind == FileKind::Directory);
+    let title = format!("{}{}", Shown(&found.path), if is_folder { "/" } else { "" });
+    out.styled(Style::Bold, &title)?;
+    let dated = |at: usize| {
+        let info = snapshots[at];
+        format!("{} ({})", info.id.short(), dates::shown(info.body.time, &context.zone))
+    };
+    for version in &found.versions {
+        let what = match version.kind {
+            FileKind::File => units::size(version.size),
+            other => json::kind(other).to_owned(),
+        };
+        let holders = match version.snapshots.as_slice() {
+            [] => String::new(),
+            [only] => format!("in {}", dated(*only)),
+            [newest, .., oldest] => {
+                format!("in {} snapshots, {} to {}", version.snapshots.len(), dated(*oldest), dated(*newest))
+            }
+        };
+        out.line(format_args!("  {what:>10}  {}  {holders}", dates::shown(version.mtime, &context.zone)))?;
+        if args.long {
+            version.snapshots.iter().try_for_each(|at| out.line(format_args!("              {}", dated(*at))))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct SpellJson<'a> {
+    /// Newest first.
+    snapshots: Vec<String>,
+    /// What changed since the version before: `new`, `content`, `metadata`, `kind` or `gone`.
+    change: &'static str,
+    /// Null where there was nothing.
+    entry: Option<EntryJson<'a>>,
+}
+
+const HISTORY: &[Column] = &[
+    Column::left("Since"),
+    Column::left("Snapshot"),
+    Column::right("In"),
+    Column::right("Size"),
+    Column::left("Modified"),
+    Column::left("Change").min(10),
+];
+
+/// Runs `vault history`.
+pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    let all = vault.snapshots();
+    let snapshots = newest_first(&all, &args.filter)?;
+    let typed = roots::bytes_of(&args.path);
+    let mut spells = follow(&vault, context, &snapshots, &typed)?;
+    if is_nowhere(&spells) {
+        // Perhaps it is meant from the current folder.
+        let here = roots::absolute(&current_folder()?, &roots::path_of(&typed));
+        spells = follow(&vault, context, &snapshots, &roots::bytes_of(here.as_os_str()))?;
+    }
+    if is_nowhere(&spells) {
+        let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
+        return Err(Failure::new(format!("there is no {} in {many}", Shown(&typed)))
+            .hint("Look for it by name: vault find NAME"));
+    }
+    // What was before it was there first says nothing.
+    spells.truncate(spells.iter().rposition(|spell| spell.entry.is_some()).map_or(0, |last| last + 1));
+    let mut out = Output::new();
+    let changes: Vec<_> = (0..spells.len()).map(|at| change(spells.get(at + 1), &spells[at])).collect();
+    if context.global.json {
+        for (spell, change) in spells.iter().zip(&changes) {
+            let ids = spell.snapshots.iter().map(|at| snapshots[*at].id.to_string());
+            let entry = spell.entry.as_ref().map(|entry| EntryJson::new(&typed, entry));
+            out.json(&SpellJson { snapshots: ids.collect(), change: change.0, entry })?;
+        }
+        return out.finish().map(|()| Exit::Done);
+    }
+    let row = |(spell, change): (&Spell, &(&'static str, String))| {
+        let first = spell.snapshots.last().map(|at| snapshots[*at]);
+        let size = |entry: &Entry| match entry.kind {
+            FileKind::File => units::size(entry.size),
+            other => json::kind(other).to_owned(),
+        };
+        vec![
+            first.map_or_else(String::new, |info| dates::shown(info.body.time, &context.zone)),
+            first.map_or_else(String::new, |info| info.id.short()),
+            units::count(spell.snapshots.len() as u64),
+            spell.entry.as_ref().map_or_else(String::new, size),
+            spell.entry.as_ref().map_or_else(String::new, |entry| dates::shown(entry.mtime, &context.zone)),
+            change.1.clone(),
+        ]
+    };
+    let rows: Vec<_> = spells.iter().zip(&changes).map(row).collect();
+    let mut lines = table::render(HISTORY, &rows, out.width).into_iter();
+    if let Some(titles) = lines.next() {
+        out.styled(Style::Bold, &titles)?;
+    }
+    lines.try_for_each(|line| out.line(line))?;
+    out.finish().map(|()| Exit::Done)
+}
+
+fn follow(vault: &Vault, context: &Context, snapshots: &[&SnapshotInfo], typed: &[u8]) -> Result<Vec<Spell>, Failure> {
+    let inside = |info: &SnapshotInfo| select::inside(&info.body.roots, typed);
+    Ok(history::history(vault, snapshots, &inside, &context.screen)?)
+}
+
+fn is_nowhere(spells: &[Spell]) -> bool {
+    spells.iter().all(|spell| spell.entry.is_none())
+}
+
+/// What changed since the version before, for programs and for people.
+fn change(before: Option<&Spell>, now: &Spell) -> (&'static str, String) {
+    match (before.and_then(|spell| spell.entry.as_ref()), now.entry.as_ref()) {
+        (_, None) => ("gone", "gone".to_owned()),
+        (None, Some(_)) => ("new", "new".to_owned()),
+        (Some(old), Some(new)) => match compare(old, new) {
+            Some((Change::Kind, _)) => ("kind", "another kind of file".to_owned()),
+            Some((Change::Metadata, fields)) if old.content == new.content => ("metadata", fields.join(", ")),
+            _ => ("content", "content".to_owned()),
+        },
+    }
+}

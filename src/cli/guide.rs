@@ -1,0 +1,593 @@
+//! The first minutes: what `vault` alone does on a terminal where nothing is configured.
+//!
+//! All questions come first. What is made then is taken away again if it is interrupted before the configuration is
+//! written; from then on everything that is there is whole. [`places`] what is offered.
+
+mod places;
+
+use std::fs;
+use std::io;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use places::Place;
+use vault::chunk::ChunkParams;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::keys;
+use vault::engine::prune;
+use vault::engine::restore::Overwrite;
+use vault::engine::restore::RestoreOptions;
+use vault::engine::restore::Target;
+use vault::engine::restore::restore;
+use vault::engine::snapshot::Input;
+use vault::engine::snapshot::SnapshotOptions;
+use vault::engine::snapshot::snapshot;
+use vault::fs::make_private_folder;
+use vault::log::RecordBody;
+use vault::progress::Progress;
+use vault::seal::KdfParams;
+use vault::seal::RecoveryKey;
+use vault::seal::random_array;
+use vault::vault::Vault;
+
+use crate::cli::args::RunArgs;
+use crate::cli::ask;
+use crate::cli::config;
+use crate::cli::config::command::write_new;
+use crate::cli::config::starter;
+use crate::cli::config::starter::Filled;
+use crate::cli::context;
+use crate::cli::context::Chosen;
+use crate::cli::context::Context;
+use crate::cli::context::current_folder;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::init;
+use crate::cli::interrupt;
+use crate::cli::note;
+use crate::cli::password;
+use crate::cli::password::Password;
+use crate::cli::roots;
+use crate::cli::run::run as run_what_is_due;
+use crate::cli::schedule;
+use crate::cli::units;
+
+/// The trial takes no more files and bytes than this.
+const TRIAL_FILES_MAX: usize = 20;
+const TRIAL_BYTES_MAX: u64 = 4 << 20;
+/// How many folders are looked through for files to try with.
+const TRIAL_FOLDERS_MAX: usize = 200;
+/// How often a wrong answer is asked again.
+const TRIES: usize = 5;
+
+/// Whether there is a person at a terminal, and nothing is configured.
+pub fn is_wanted(context: &Context) -> bool {
+    let global = &context.global;
+    let people = io::stdin().is_terminal() && io::stderr().is_terminal() && !global.json && !global.quiet;
+    let place = context.config_place().ok();
+    people && global.repo.is_none() && place.is_some_and(|place| !place.exists())
+}
+
+/// What was answered.
+struct Answers {
+    sources: Vec<PathBuf>,
+    place: Place,
+    password: Password,
+    recovery: RecoveryKey,
+}
+
+/// A vault that was made, and is taken away again if its maker does not come to an end.
+struct Unfinished {
+    folder: PathBuf,
+    /// Whether the folder was there before.
+    was_there: bool,
+    /// This machine's state of it.
+    state: Option<PathBuf>,
+    finished: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // It was empty or not there when the vault was made in it, so all in it is ours.
+        let _ = fs::remove_dir_all(&self.folder);
+        if self.was_there {
+            let _ = fs::create_dir(&self.folder);
+        }
+        if let Some(state) = &self.state {
+            let _ = fs::remove_dir_all(state);
+        }
+    }
+}
+
+/// Guides to the first snapshot.
+pub fn run(context: &Context) -> Result<Exit, Failure> {
+    note(
+        "\
+Welcome to vault. It keeps dated states of your folders, encrypted, in a place
+of your choice. A few questions, and the first snapshot is taken. Ctrl-C ends
+this at any time; nothing is made before all questions are answered.
+",
+    );
+    let answers = questions(context)?;
+    // From here on Ctrl-C undoes what was made, until the configuration is written.
+    context.screen.watch_interrupts_patiently();
+    let chosen = Chosen { place: answers.place.path.clone(), config: None };
+    let was_there = chosen.place.exists();
+    let mut unfinished = Unfinished { folder: chosen.place.clone(), was_there, state: None, finished: false };
+    let how = init::How {
+        label: context::user_at_host(),
+        kdf: KdfParams::Standard,
+        params: ChunkParams::default(),
+        delivery: init::guess_delivery(&chosen.place, &|path| path.exists()),
+    };
+    let (id, store) = init::make(&chosen.place, &answers.password, Some(&answers.recovery), how)?;
+    unfinished.state = Some(context.state_folder()?.join(id.to_string()));
+    note(&format!("\nMade a vault in {}.", chosen.shown()));
+    let vault = context.open_with(store, &answers.password, None)?;
+    stop_if_asked(context)?;
+    trial(context, &vault, &answers.sources)?;
+    drop(vault);
+    stop_if_asked(context)?;
+    let config = context.config_place()?;
+    let (vault_name, source_name) = (answers.place.name(), source_name(&answers.sources));
+    let paths: Vec<&Path> = answers.sources.iter().map(PathBuf::as_path).collect();
+    let text = starter::text(&Filled {
+        vault: Some((&vault_name, &chosen.place)),
+        removable: answers.place.removable,
+        source: Some((&source_name, &paths)),
+    });
+    write_new(&config, &text)?;
+    unfinished.finished = true;
+    interrupt::end_at_once();
+    note(&format!("\nWrote the configuration: {}", config.display()));
+    context.remember(&chosen.place, answers.password.again());
+    first_run(context)?;
+    offer_schedule(context, &chosen)?;
+    note(
+        "
+That is all. From now on:
+  vault run                        does what is due
+  vault list                       shows the snapshots
+  vault restore latest --to DIR    brings the last one back
+  vault config                     says what is kept, and where",
+    );
+    Ok(Exit::Done)
+}
+
+fn stop_if_asked(context: &Context) -> Result<(), Failure> {
+    if context.screen.stopped() {
+        return Err(Failure::interrupted().hint("Nothing was kept, and nothing is left behind."));
+    }
+    Ok(())
+}
+
+/// An answer; the end of the input ends everything.
+fn answer(question: &str) -> Result<String, Failure> {
+    ask(question).ok_or_else(|| {
+        note("");
+        Failure::interrupted().hint("Nothing was made.")
+    })
+}
+
+fn yes(question: &str) -> bool {
+    ask(&format!("{question} [Y/n] ")).is_some_and(|answer| !answer.to_lowercase().starts_with('n'))
+}
+
+fn gave_up(what: &str) -> Failure {
+    Failure::new(format!("{what} was not answered")).hint("Nothing was made. Begin again with: vault")
+}
+
+fn questions(context: &Context) -> Result<Answers, Failure> {
+    let home = config::home();
+    let sources = ask_sources(home.as_deref())?;
+    let place = ask_place(home.as_deref(), &sources)?;
+    note(
+        "
+The password seals everything. Without it, or the recovery key that comes next,
+nobody can read the vault, and nobody can help.",
+    );
+    let chosen = Chosen { place: place.path.clone(), config: None };
+    let password = ask_password(context, &chosen)?;
+    let recovery = RecoveryKey::generate()
+        .map_err(|error| Failure::caused("cannot make a recovery key", &error).hint("Nothing was made."))?;
+    ask_recovery(&recovery)?;
+    Ok(Answers { sources, place, password, recovery })
+}
+
+/// A path as a person types it.
+fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
+    let text = text.trim().trim_matches(['\'', '"']);
+    let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
+    let path = match (below_home, home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    };
+    Ok(roots::absolute(&current_folder()?, &path))
+}
+
+fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
+    let offered = home.map(places::sources).unwrap_or_default();
+    note("What is to be kept?");
+    for (number, path) in offered.iter().enumerate() {
+        note(&format!("  {}  {}", number + 1, path.display()));
+    }
+    let all: Vec<String> = (1..=offered.len()).map(|number| number.to_string()).collect();
+    let default = if all.is_empty() { String::new() } else { format!(" [{}]", all.join(",")) };
+    for _ in 0..TRIES {
+        let text = answer(&format!("Numbers, or other folders, separated by commas{default}: "))?;
+        let text = if text.is_empty() { all.join(",") } else { text };
+        match chosen_sources(&text, &offered, home) {
+            Ok(sources) if sources.is_empty() => note("Name one folder at least."),
+            Ok(sources) => return Ok(sources),
+            Err(failure) => note(&format!("{}. Please again.", failure.what)),
+        }
+    }
+    Err(gave_up("what is to be kept"))
+}
+
+fn chosen_sources(text: &str, offered: &[PathBuf], home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
+    let mut sources = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let offer = part.parse::<usize>().ok().and_then(|number| offered.get(number.checked_sub(1)?));
+        let path = match offer {
+            Some(path) => path.clone(),
+            None => typed_path(part, home)?,
+        };
+        if !path.exists() {
+            return Err(Failure::new(format!("there is no {}", path.display())));
+        }
+        if !sources.contains(&path) {
+            sources.push(path);
+        }
+    }
+    Ok(sources)
+}
+
+fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure> {
+    let offered = places::destinations(home);
+    note(
+        "\nWhere are the snapshots to go? Best is another disk; good is a folder that a\nprogram carries to other machines.",
+    );
+    for (number, place) in offered.iter().enumerate() {
+        note(&format!("  {}  {}", number + 1, place.described()));
+    }
+    let (question, default) =
+        if offered.is_empty() { ("A folder: ", "") } else { ("A number, or another folder [1]: ", "1") };
+    for _ in 0..TRIES {
+        let text = answer(question)?;
+        let text = if text.is_empty() { default.to_owned() } else { text };
+        if text.is_empty() {
+            continue;
+        }
+        let offer = text.parse::<usize>().ok().and_then(|number| offered.get(number.checked_sub(1)?));
+        let place = match offer {
+            Some(place) => place.clone(),
+            None => Place::folder(typed_path(&text, home)?),
+        };
+        match usable(place) {
+            Ok(place) => {
+                note(&format!("The vault will be {}", place.path.display()));
+                if places::same_disk(&place.path, sources) {
+                    note(
+                        "It lies on the same disk as what is kept: that helps if a file is lost, not if\nthe disk is.",
+                    );
+                }
+                return Ok(place);
+            }
+            Err(what) => note(&format!("{what}. Please again.")),
+        }
+    }
+    Err(gave_up("where the snapshots go"))
+}
+
+/// The folder of the vault itself: the one that was named if it is empty or new, else one in it.
+fn usable(place: Place) -> Result<Place, String> {
+    let is_empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let path =
+        if place.path.is_dir() && !is_empty(&place.path) { place.path.join("vault") } else { place.path.clone() };
+    for folder in [&place.path, &path] {
+        if Context::has_vault(folder).map_err(|failure| failure.what)? {
+            let shown = quoted(&folder.display().to_string());
+            return Err(format!("there is a vault in {shown} already (to use it: vault list --repo {shown})"));
+        }
+    }
+    if path.exists() && !is_empty(&path) {
+        return Err(format!("{} is not empty", path.display()));
+    }
+    match path.parent() {
+        Some(parent) if parent.is_dir() => Ok(Place { path, ..place }),
+        _ => Err(format!("there is no folder {}", path.parent().unwrap_or(&path).display())),
+    }
+}
+
+fn ask_password(context: &Context, chosen: &Chosen) -> Result<Password, Failure> {
+    for _ in 0..TRIES {
+        match password::new(context.password_sources(chosen), &chosen.shown()) {
+            Ok(password) => return Ok(password),
+            Err(failure) if failure.exit == Exit::Interrupted => return Err(failure.hint("Nothing was made.")),
+            Err(failure) => note(&format!("{}. Please again.", failure.what)),
+        }
+    }
+    Err(gave_up("the password"))
+}
+
+/// Shows the recovery key until two of its groups have been typed back.
+fn ask_recovery(key: &RecoveryKey) -> Result<(), Failure> {
+    let text = key.to_text();
+    let groups: Vec<&str> = text.split('-').collect();
+    let random: [u8; 2] = random_array().map_err(|error| Failure::caused("no random numbers", &error))?;
+    let first = usize::from(random[0]) % groups.len();
+    let second = (first + 1 + usize::from(random[1]) % (groups.len() - 1)) % groups.len();
+    note(&format!(
+        "
+This is the recovery key. It opens the vault if the password is lost, for you
+and for anyone who finds it. Write it down or print it, and keep it away from
+this machine; it is shown only now.
+
+    {}
+",
+        *text
+    ));
+    for group in [first.min(second), first.max(second)] {
+        let mut right = false;
+        for _ in 0..TRIES {
+            let typed = answer(&format!("To see that it is written down: what is its group number {}? ", group + 1))?;
+            right = same_group(&typed, groups[group]);
+            if right {
+                break;
+            }
+            note("That is not it.");
+        }
+        if !right {
+            return Err(gave_up("the recovery key"));
+        }
+    }
+    note("Right.");
+    Ok(())
+}
+
+/// Whether a group of the recovery key was typed back, in upper or lower case, O for 0, I and L for 1.
+fn same_group(typed: &str, group: &str) -> bool {
+    let plain = |text: &str| -> String {
+        let upper = text.trim().to_uppercase();
+        upper
+            .chars()
+            .map(|c| {
+                if c == 'O' {
+                    '0'
+                } else if matches!(c, 'I' | 'L') {
+                    '1'
+                } else {
+                    c
+                }
+            })
+            .collect()
+    };
+    plain(typed) == plain(group)
+}
+
+fn source_name(sources: &[PathBuf]) -> String {
+    match sources {
+        [only] => only.file_name().map_or_else(|| "all".to_owned(), |name| name.to_string_lossy().to_lowercase()),
+        _ => "home".to_owned(),
+    }
+}
+
+/// A few small files are kept, restored and compared: that it works is seen before it is relied on.
+fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Failure> {
+    let files = trial_files(sources);
+    if files.is_empty() {
+        note("There are no small files to try it with.");
+        return Ok(());
+    }
+    let Some(group) = roots::group(&files) else { return Ok(()) };
+    let name = roots::name_roots(std::slice::from_ref(&group.folder), &mut std::collections::HashSet::new());
+    let Some(root) = name.into_iter().next() else { return Ok(()) };
+    let options = SnapshotOptions {
+        source: "trial".to_owned(),
+        inputs: vec![Input::Path { name: root.name.clone(), path: root.path.clone(), only: group.only }],
+        time: dates::now(),
+        clock: &dates::now,
+        tags: Vec::new(),
+        description: "the first trial".to_owned(),
+        exclude: ExcludeOptions::default(),
+        skip_if_unchanged: false,
+        dry_run: false,
+        level: 3,
+        verify: true,
+        read_all: false,
+        threads: context.threads(),
+    };
+    note("\nA trial first, with a few small files:");
+    let report = snapshot(vault, options, &context.screen);
+    context.screen.clear();
+    let report = report?;
+    let Some(id) = report.id else { return Ok(()) };
+    let count = units::counted(report.snapshot.files, "file", "files");
+    note(&format!("  kept       {count}, {}", units::size(report.snapshot.bytes)));
+    let target = context.state_folder()?.join(format!("trial-{}", std::process::id()));
+    let removed = Removed(target.clone());
+    make_private_folder(&target)
+        .map_err(|error| Failure::caused(format!("cannot make {}", target.display()), &error))?;
+    let options = RestoreOptions {
+        snapshot: id,
+        path: None,
+        include: Vec::new(),
+        exclude: Vec::new(),
+        overwrite: Overwrite::Refuse,
+        target: Target::Folder(target.clone()),
+        delete: false,
+        dry_run: false,
+        verify: true,
+        no_owner: true,
+        numeric_owner: false,
+        threads: context.threads(),
+    };
+    let restored = restore(vault, &options, &context.screen);
+    context.screen.clear();
+    let restored = restored?;
+    note(&format!("  restored   {}", units::counted(restored.files, "file", "files")));
+    let restored_root = target.join(roots::path_of(&root.name));
+    let same = files.iter().filter(|path| {
+        let below = path.strip_prefix(&root.path).unwrap_or(path);
+        fs::read(path).is_ok_and(|bytes| fs::read(restored_root.join(below)).is_ok_and(|other| other == bytes))
+    });
+    let same = same.count();
+    if same < files.len() {
+        let changed = units::counted((files.len() - same) as u64, "file", "files");
+        note(&format!("  compared   {changed} changed while this went on, the others are the same"));
+    } else {
+        note("  compared   byte for byte the same");
+    }
+    drop(removed);
+    prune::say(vault, RecordBody::Forget(vec![id]), dates::now(), &context.screen)?;
+    Ok(())
+}
+
+/// A folder that is removed when it is no longer needed.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // what stays is in a folder of our own
+    }
+}
+
+/// Some small files of the sources.
+fn trial_files(sources: &[PathBuf]) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = sources.to_vec();
+    let (mut files, mut bytes, mut looked) = (Vec::new(), 0, 0);
+    while let Some(path) = folders.pop() {
+        if looked >= TRIAL_FOLDERS_MAX || files.len() >= TRIAL_FILES_MAX {
+            break;
+        }
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_file() && found.len() > 0 && bytes + found.len() <= TRIAL_BYTES_MAX && fs::File::open(&path).is_ok()
+        {
+            bytes += found.len();
+            files.push(path);
+        } else if found.is_dir() {
+            looked += 1;
+            let mut below: Vec<PathBuf> =
+                fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            below.sort();
+            folders.extend(below.into_iter().rev());
+        }
+    }
+    files.sort();
+    files
+}
+
+fn first_run(context: &Context) -> Result<(), Failure> {
+    if !yes("\nKeep everything now?") {
+        note("Later, then, with: vault run");
+        return Ok(());
+    }
+    let args = RunArgs { now: true, ..RunArgs::default() };
+    match run_what_is_due(context, &args) {
+        Ok(Exit::Interrupted) => Err(Failure::interrupted().hint("What was stored is kept; go on with: vault run")),
+        Ok(_) => {
+            interrupt::end_at_once();
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn offer_schedule(context: &Context, chosen: &Chosen) -> Result<(), Failure> {
+    note(
+        "\nIt can do so by itself: it looks every 15 minutes for what is due. For that this\nmachine gets a key of its own, so that no password need be stored.",
+    );
+    if !yes("Install that?") {
+        note("Later, if you like, with: vault schedule install");
+        return Ok(());
+    }
+    let (vault, _) = context.open_chosen(chosen, None, &context.screen)?;
+    keys::add_device(&vault, &context::user_at_host(), dates::now_secs())?;
+    drop(vault);
+    if let Err(failure) = schedule::install_every(context, Duration::from_secs(15 * 60)) {
+        note(&format!("{}.", failure.what));
+        if let Some(hint) = failure.hint {
+            note(&format!("  {hint}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_typed_as_people_type() {
+        assert!(same_group(" ab0i1 ", "AB011") && same_group("ABOLL", "AB011"));
+        assert!(!same_group("AB012", "AB011") && !same_group("", "AB011"));
+    }
+
+    #[test]
+    fn answers_are_numbers_and_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(folder.path()).unwrap();
+        for name in ["a", "b", "c d"] {
+            fs::create_dir(top.join(name)).unwrap();
+        }
+        let offered = [top.join("a"), top.join("b")];
+        let check = |text: &str, expected: Option<&[&str]>| {
+            let found = chosen_sources(text, &offered, Some(&top)).ok();
+            let expected: Option<Vec<PathBuf>> =
+                expected.map(|names| names.iter().map(|name| top.join(name)).collect());
+            assert_eq!(found, expected, "{text}");
+        };
+        check("1,2", Some(&["a", "b"]));
+        check(" 2 , ~/c d,2", Some(&["b", "c d"]));
+        check("3", None);
+        check("~/gone", None);
+        check("", Some(&[]));
+    }
+
+    #[test]
+    fn a_vault_goes_into_an_empty_folder_or_one_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        fs::create_dir_all(top.join("full/vault")).unwrap();
+        fs::create_dir(top.join("empty")).unwrap();
+        let place = |name: &str| usable(Place::folder(top.join(name))).map(|place| place.path);
+        assert_eq!(place("empty"), Ok(top.join("empty")));
+        assert_eq!(place("new"), Ok(top.join("new")));
+        assert_eq!(place("full"), Ok(top.join("full/vault")));
+        fs::write(top.join("full/vault/x"), "x").unwrap();
+        assert!(place("full").is_err() && place("no/where").is_err());
+    }
+
+    #[test]
+    fn what_was_not_finished_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, was_there) in [("new", false), ("empty", true)] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.join("keys")).unwrap();
+            drop(Unfinished { folder: path.clone(), was_there, state: None, finished: false });
+            assert_eq!(path.exists(), was_there);
+            assert!(!path.join("keys").exists());
+        }
+    }
+
+    #[test]
+    fn few_small_files_are_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..40 {
+            fs::write(folder.path().join(format!("{number:02}")), "x").unwrap();
+        }
+        fs::write(folder.path().join("00"), vec![0; 5 << 20]).unwrap();
+        fs::write(folder.path().join("01"), "").unwrap();
+        let files = trial_files(&[folder.path().to_owned()]);
+        assert_eq!(files.len(), TRIAL_FILES_MAX);
+        assert_eq!(files[0], folder.path().join("02"));
+    }
+}

@@ -1,0 +1,201 @@
+//! What is offered in the first minutes: folders that are worth keeping, and places where a vault may lie.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use vault::fs::Dir;
+use vault::store::Delivery;
+use vault::store::dir::DirStore;
+
+use crate::cli::init;
+use crate::cli::units;
+
+/// Folders of a home that hold what people made themselves.
+const FOLDERS: &[&str] =
+    &["Documents", "Pictures", "Desktop", "Music", "Videos", "Movies", "Projects", "projects", "src", "Code"];
+/// Folders of a home that a program carries to other machines.
+const SYNCED: &[&str] = &[
+    "Dropbox",
+    "OneDrive",
+    "Google Drive",
+    "GoogleDrive",
+    "Nextcloud",
+    "ownCloud",
+    "Sync",
+    "Seafile",
+    "pCloudDrive",
+    "Library/Mobile Documents/com~apple~CloudDocs",
+];
+/// Where systems show other disks.
+const DISKS: &[&str] = &["/media/", "/run/media/", "/mnt/"];
+/// File systems that are no disks.
+const NO_DISKS: &[&str] = &["tmpfs", "devtmpfs", "proc", "sysfs", "overlay", "squashfs", "autofs", "fuse.portal", "9p"];
+
+/// A place where a vault may lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether a program carries it to other machines.
+    pub synced: bool,
+    /// Whether it may be away at times.
+    pub removable: bool,
+}
+
+impl Place {
+    /// A folder that someone named.
+    pub fn folder(path: PathBuf) -> Self {
+        let synced = init::guess_delivery(&path, &|path| path.exists()) == Delivery::Synced;
+        let removable = DISKS.iter().any(|disks| path.starts_with(disks)) || path.starts_with("/Volumes");
+        Self { path, synced, removable }
+    }
+
+    /// A line about it.
+    pub fn described(&self) -> String {
+        let free = DirStore::open(&self.path).ok().and_then(|store| store.free_space().ok().flatten());
+        let free = free.map_or_else(String::new, |free| format!(", {} free", units::size(free)));
+        let kind = if self.synced { "carried to other machines" } else { "a disk" };
+        format!("{} ({kind}{free})", self.path.display())
+    }
+
+    /// A name for the vault in the configuration.
+    pub fn name(&self) -> String {
+        if self.synced {
+            "cloud".to_owned()
+        } else if self.removable {
+            "disk".to_owned()
+        } else {
+            "main".to_owned()
+        }
+    }
+}
+
+/// Folders of a home that are worth keeping: those that are there and not empty, by their English names and by those that
+/// the desktop gave them.
+pub fn sources(home: &Path) -> Vec<PathBuf> {
+    let named = fs::read_to_string(home.join(".config/user-dirs.dirs")).unwrap_or_default();
+    let mut folders: Vec<PathBuf> = FOLDERS.iter().map(|name| home.join(name)).collect();
+    folders.extend(user_folders(&named, home));
+    let is_full = |path: &PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    let mut found: Vec<PathBuf> = Vec::new();
+    for folder in folders.into_iter().filter(is_full) {
+        if !found.contains(&folder) {
+            found.push(folder);
+        }
+    }
+    if found.is_empty() && is_full(&home.to_owned()) {
+        found.push(home.to_owned());
+    }
+    found
+}
+
+/// The folders in the desktop's file of them, but for downloads, templates and the like.
+fn user_folders(text: &str, home: &Path) -> Vec<PathBuf> {
+    let wanted = ["XDG_DESKTOP_DIR", "XDG_DOCUMENTS_DIR", "XDG_PICTURES_DIR", "XDG_MUSIC_DIR", "XDG_VIDEOS_DIR"];
+    let folder = |line: &str| {
+        let (key, value) = line.trim().split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        let path = match value.strip_prefix("$HOME/") {
+            Some(below) if !below.is_empty() => home.join(below),
+            _ => PathBuf::from(value),
+        };
+        (wanted.contains(&key) && path.is_absolute() && path != home).then_some(path)
+    };
+    text.lines().filter_map(folder).collect()
+}
+
+/// Places where a vault may lie: other disks first, then folders that are carried to other machines.
+pub fn destinations(home: Option<&Path>) -> Vec<Place> {
+    let mut places: Vec<Place> =
+        disks().into_iter().map(|path| Place { path, synced: false, removable: true }).collect();
+    for name in SYNCED {
+        if let Some(path) = home.map(|home| home.join(name)).filter(|path| path.is_dir()) {
+            places.push(Place { path, synced: true, removable: false });
+        }
+    }
+    places
+}
+
+fn disks() -> Vec<PathBuf> {
+    if cfg!(windows) {
+        let drives = ('D'..='Z').map(|letter| PathBuf::from(format!("{letter}:\\")));
+        drives.filter(|path| path.is_dir()).collect()
+    } else if cfg!(target_os = "macos") {
+        let entries = fs::read_dir("/Volumes").into_iter().flatten().flatten();
+        // The one that is a link leads to the system's own disk.
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    } else {
+        mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+    }
+}
+
+/// The mount points of disks in a list as the kernel gives it, where people's disks are.
+fn mounted(text: &str) -> Vec<PathBuf> {
+    let disk = |line: &str| {
+        let mut words = line.split(' ');
+        let (point, kind, options) = (words.nth(1)?, words.next()?, words.next()?);
+        let is_there = DISKS.iter().any(|disks| point.starts_with(disks)) && !NO_DISKS.contains(&kind);
+        (is_there && options.split(',').any(|option| option == "rw")).then(|| PathBuf::from(unescaped(point)))
+    };
+    text.lines().filter_map(disk).collect()
+}
+
+/// The kernel writes spaces and the like as `\040`.
+fn unescaped(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = bytes.get(at + 1..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| bytes[at] == b'\\');
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether a vault in this place would lie on the same file system as something that it keeps.
+pub fn same_disk(place: &Path, sources: &[PathBuf]) -> bool {
+    let device = |path: &Path| {
+        path.ancestors().find_map(|path| Dir::open(path).and_then(|folder| folder.stat()).ok()).map(|stat| stat.dev)
+    };
+    let own = device(place);
+    own.is_some() && sources.iter().any(|source| device(source) == own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_worth_keeping_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path();
+        for name in ["Documents/x", "Pictures", "Bilder/x", ".config"] {
+            fs::create_dir_all(home.join(name)).unwrap();
+        }
+        let dirs = "# a remark\nXDG_PICTURES_DIR=\"$HOME/Bilder\"\nXDG_DOWNLOAD_DIR=\"$HOME/Downloads\"\n\
+                    XDG_MUSIC_DIR=\"$HOME/\"\n";
+        fs::write(home.join(".config/user-dirs.dirs"), dirs).unwrap();
+        assert_eq!(sources(home), [home.join("Documents"), home.join("Bilder")]);
+        fs::remove_dir_all(home.join("Documents")).unwrap();
+        fs::remove_dir_all(home.join("Bilder")).unwrap();
+        assert_eq!(sources(home), [home], "where there is nothing better");
+    }
+
+    #[test]
+    fn disks_are_found_among_what_is_mounted() {
+        let text = "proc /proc proc rw 0 0\n/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 /media/me/my\\040disk exfat rw,nosuid 0 0\n\
+                    /dev/sdc1 /run/media/me/old ext4 ro 0 0\ntmpfs /mnt/memory tmpfs rw 0 0\nnas:/x /mnt/nas nfs4 rw 0 0\n";
+        assert_eq!(mounted(text), [Path::new("/media/me/my disk"), Path::new("/mnt/nas")]);
+        assert_eq!(unescaped("a\\134b\\9"), "a\\b\\9");
+    }
+
+    #[test]
+    fn places_have_names() {
+        let name = |path: &str| Place::folder(PathBuf::from(path)).name();
+        let names = ["/home/me/Dropbox/x", "/media/me/usb", "/srv/vault"].map(name);
+        assert_eq!(names, ["cloud", "disk", "main"]);
+    }
+}

@@ -1,0 +1,401 @@
+//! `vault import`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::UNIX_EPOCH;
+
+use serde::Serialize;
+use vault::engine::archive::import::ImportError;
+use vault::engine::archive::import::ImportOptions;
+use vault::engine::archive::import::import;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::snapshot::Input;
+use vault::engine::snapshot::SnapshotError;
+use vault::engine::snapshot::SnapshotOptions;
+use vault::engine::snapshot::SnapshotReport;
+use vault::path::Shown;
+use vault::progress::Progress;
+use vault::tree::Time;
+use vault::tree::Verdict;
+use vault::vault::Vault;
+use vault::vault::VaultError;
+
+use crate::cli::args::ImportArgs;
+use crate::cli::context::Context;
+use crate::cli::context::current_folder;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::chain;
+use crate::cli::json;
+use crate::cli::json::Name;
+use crate::cli::json::SnapshotJson;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::roots;
+use crate::cli::units;
+
+/// Something to import.
+struct Item {
+    path: PathBuf,
+    source: String,
+    time: Time,
+    /// Name of the root, for a copy of a folder; none for an archive.
+    root: Option<Vec<u8>>,
+}
+
+/// What became of an item.
+enum Became {
+    Taken(Box<SnapshotReport>),
+    /// It is there already, as the snapshot of this id.
+    There(String),
+    /// A dry run: it would be taken.
+    Would,
+    Failed(Failure),
+}
+
+#[derive(Serialize)]
+struct ItemJson<'a> {
+    path: Name<'a>,
+    source: &'a str,
+    #[serde(serialize_with = "json::exact")]
+    time: Time,
+    /// `imported`, `there`, `would` or `failed`.
+    became: &'static str,
+    snapshot: Option<SnapshotJson<'a>>,
+    /// The snapshot that it is there as.
+    there: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct PassedJson<'a> {
+    path: Name<'a>,
+    why: &'static str,
+}
+
+#[derive(Serialize)]
+struct ImportJson<'a> {
+    dry_run: bool,
+    items: Vec<ItemJson<'a>>,
+    /// What has no date.
+    passed_over: Vec<PassedJson<'a>>,
+}
+
+/// Runs `vault import`.
+pub fn run(context: &Context, args: &ImportArgs) -> Result<Exit, Failure> {
+    let (mut items, passed) = match &args.dirs {
+        Some(folder) => copies(context, args, folder)?,
+        None => (archives(context, args)?, Vec::new()),
+    };
+    items.sort_by(|a, b| (a.time, &a.path).cmp(&(b.time, &b.path)));
+    refuse_doubles(&items, context)?;
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let mut became = Vec::new();
+    for item in &items {
+        let there =
+            vault.snapshots().into_iter().find(|info| info.body.source == item.source && info.body.time == item.time);
+        let result = match there {
+            Some(info) => Became::There(info.id.to_string()),
+            None if args.dry_run => Became::Would,
+            None => match take(context, args, &vault, item) {
+                Ok(report) => Became::Taken(Box::new(report)),
+                Err(failure) if failure.exit == Exit::Interrupted => {
+                    return Err(failure.hint("What was imported stays. The same command goes on from there."));
+                }
+                Err(failure) => Became::Failed(failure),
+            },
+        };
+        context.screen.clear();
+        if !context.global.json {
+            tell(context, item, &result)?;
+        }
+        became.push(result);
+    }
+    for path in &passed {
+        context.screen.warn(&format!("{}: its name has no date, so it is passed over", path.display()));
+    }
+    finish(context, args, &items, &became, &passed)
+}
+
+/// Archives that were named, or lie in folders that were.
+fn archives(context: &Context, args: &ImportArgs) -> Result<Vec<Item>, Failure> {
+    let mut items = Vec::new();
+    for path in &args.tar {
+        let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
+        if fs::metadata(path).map_err(failed)?.is_dir() {
+            let before = items.len();
+            for entry in fs::read_dir(path).map_err(failed)? {
+                let path = entry.map_err(failed)?.path();
+                if path.is_file() && stem(&name_of(&path)).is_some() {
+                    items.push(archive(context, args, path)?);
+                }
+            }
+            if items.len() == before {
+                return Err(Failure::new(format!("there is no tar archive in {}", path.display()))
+                    .hint("Archives are known by their names: .tar, .tar.gz, .tgz, .tar.zst, .tar.xz, .tar.bz2"));
+            }
+        } else {
+            items.push(archive(context, args, path.clone())?);
+        }
+    }
+    Ok(items)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The name of an archive without its ending; `None` if it has none that archives have.
+fn stem(name: &str) -> Option<&str> {
+    const ENDINGS: &[&str] =
+        &[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz"];
+    let lower = name.to_ascii_lowercase();
+    let ending = ENDINGS.iter().filter(|ending| lower.ends_with(*ending)).max_by_key(|ending| ending.len())?;
+    name.get(..name.len() - ending.len())
+}
+
+fn archive(context: &Context, args: &ImportArgs, path: PathBuf) -> Result<Item, Failure> {
+    let name = name_of(&path);
+    let stem = stem(&name).unwrap_or(&name);
+    let (time, bare) = if let Some((time, range)) = dates::in_name(stem, &context.zone) {
+        (time, format!("{}{}", &stem[..range.start], &stem[range.end..]))
+    } else {
+        let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
+        let changed = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(failed)?;
+        let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        (dates::from_secs(since.as_secs()), stem.to_owned())
+    };
+    let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
+    let source = if bare.is_empty() { "import" } else { bare };
+    Ok(Item { source: args.source.clone().unwrap_or_else(|| source.to_owned()), path, time, root: None })
+}
+
+/// Dated copies in a folder; also the folders in it that have no date.
+fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<Item>, Vec<PathBuf>), Failure> {
+    let folder = roots::absolute(&current_folder()?, folder);
+    let failed = |error: io::Error| Failure::caused(format!("cannot read {}", folder.display()), &error);
+    let name = folder.file_name().map_or_else(|| b"root".to_vec(), roots::bytes_of);
+    let source = args.source.clone().unwrap_or_else(|| Shown(&name).to_string());
+    let (mut items, mut passed) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        // A link, such as `latest`, is another name of one of the others.
+        if !entry.file_type().map_err(failed)?.is_dir() {
+            continue;
+        }
+        match dates::in_name(&name_of(&entry.path()), &context.zone) {
+            Some((time, _)) => {
+                items.push(Item { path: entry.path(), source: source.clone(), time, root: Some(name.clone()) });
+            }
+            None => passed.push(entry.path()),
+        }
+    }
+    if items.is_empty() {
+        return Err(Failure::new(format!("there is no folder with a date in its name in {}", folder.display()))
+            .hint("Dates are understood like 2024-05-31, 20240531 and 2024-05-31_12-30-00."));
+    }
+    passed.sort();
+    Ok((items, passed))
+}
+
+/// Of two of one source and date only one could ever be imported.
+fn refuse_doubles(items: &[Item], context: &Context) -> Result<(), Failure> {
+    let mut seen: BTreeMap<(Time, &str), &Path> = BTreeMap::new();
+    for item in items {
+        if let Some(other) = seen.insert((item.time, &item.source), &item.path) {
+            let date = dates::shown(item.time, &context.zone);
+            let what = format!("{} and {} are both {} of {date}", other.display(), item.path.display(), item.source);
+            return Err(Failure::new(what).hint("Import them one after the other, each with another --source NAME."));
+        }
+    }
+    Ok(())
+}
+
+fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Result<SnapshotReport, Failure> {
+    let description = format!("imported from {}", Shown(&roots::bytes_of(item.path.as_os_str())));
+    let mut tags = args.tag.clone();
+    tags.sort();
+    tags.dedup();
+    let (source, time, clock, level) = (item.source.clone(), item.time, &dates::now, args.level);
+    let threads = context.threads();
+    if let Some(name) = &item.root {
+        let input = Input::Path { name: name.clone(), path: item.path.clone(), only: None };
+        let options = SnapshotOptions {
+            source,
+            inputs: vec![input],
+            time,
+            clock,
+            tags,
+            description,
+            exclude: ExcludeOptions::default(),
+            skip_if_unchanged: false,
+            dry_run: false,
+            level,
+            verify: true,
+            read_all: false,
+            threads,
+        };
+        return Ok(vault::engine::snapshot::snapshot(vault, options, &context.screen)?);
+    }
+    let strip = args.strip_components;
+    let options = ImportOptions { source, time, clock, tags, description, strip, level, verify: true, threads };
+    let mut input = open(&item.path)?;
+    import(vault, input.as_mut(), &options, &context.screen).map_err(|error| match error {
+        ImportError::Snapshot(SnapshotError::Interrupted | SnapshotError::Vault(VaultError::Interrupted)) => {
+            Failure::interrupted()
+        }
+        ImportError::Snapshot(error) => error.into(),
+        error => Failure::new(chain(&error)),
+    })
+}
+
+/// Opens an archive, and takes it out of its compression.
+fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
+    let failed = |error: io::Error| Failure::caused("it cannot be read", &error);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut start = Vec::new();
+    file.by_ref().take(6).read_to_end(&mut start).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    let program = match start.as_slice() {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = zstd::stream::read::Decoder::new(file).map_err(failed)?;
+            decoder.window_log_max(31).map_err(failed)?;
+            return Ok(Box::new(decoder));
+        }
+        [0x1f, 0x8b, ..] => "gzip",
+        [b'B', b'Z', b'h', ..] => "bzip2",
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => "xz",
+        _ => return Ok(Box::new(io::BufReader::with_capacity(1 << 20, file))),
+    };
+    let spawned = Command::new(program).arg("-dc").stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = spawned.map_err(|error| {
+        Failure::caused(format!("it is compressed, and the program {program} cannot be started"), &error)
+            .hint(format!("Install {program}, or unpack the archive first."))
+    })?;
+    Ok(Box::new(Unpacked { child, program }))
+}
+
+/// What a program unpacks. If the program fails, so does the reading: half an archive is none.
+struct Unpacked {
+    child: Child,
+    program: &'static str,
+}
+
+impl Read for Unpacked {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let got = self.child.stdout.as_mut().map_or(Ok(0), |stdout| stdout.read(out))?;
+        if got > 0 || out.is_empty() {
+            return Ok(got);
+        }
+        let status = self.child.wait()?;
+        if status.success() {
+            return Ok(0);
+        }
+        let mut said = String::new();
+        if let Some(stderr) = self.child.stderr.as_mut() {
+            stderr.take(1000).read_to_string(&mut said)?;
+        }
+        Err(io::Error::other(format!("{} failed: {}", self.program, Shown(said.trim().as_bytes()))))
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // It may still be writing to somebody who reads no more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tell(context: &Context, item: &Item, became: &Became) -> Result<(), Failure> {
+    let mut out = Output::new();
+    let date = dates::shown(item.time, &context.zone);
+    let path = Shown(&roots::bytes_of(item.path.as_os_str())).to_string();
+    let source = Shown(item.source.as_bytes());
+    match became {
+        Became::Failed(failure) => {
+            out.styled(Style::Warning, &format!("{date}  {path}: {}", failure.what))?;
+            failure.hint.iter().try_for_each(|hint| out.line(format_args!("  {hint}")))?;
+        }
+        _ if context.global.quiet => {}
+        Became::There(id) => out.line(format_args!("{date}  {path}: it is there already, as {}", &id[..8]))?,
+        Became::Would => out.line(format_args!("{date}  {path}: would become a snapshot of {source}"))?,
+        Became::Taken(report) => {
+            let id = report.id.map(|id| id.short()).unwrap_or_default();
+            let body = &report.snapshot;
+            let (files, stored) = (units::counted(body.files, "file", "files"), units::size(body.bytes_stored));
+            out.line(format_args!("{date}  {path}: snapshot {id} of {source}, {files}, stored {stored}"))?;
+            if body.skipped > 0 {
+                let many = units::counted(body.skipped, "thing", "things");
+                out.styled(Style::Warning, &format!("  not saved as it should be: {many} (vault ls --skipped {id})"))?;
+            }
+        }
+    }
+    out.finish()
+}
+
+fn finish(
+    context: &Context,
+    args: &ImportArgs,
+    items: &[Item],
+    became: &[Became],
+    passed: &[PathBuf],
+) -> Result<Exit, Failure> {
+    let paths: Vec<Vec<u8>> = items.iter().map(|item| roots::bytes_of(item.path.as_os_str())).collect();
+    let passed_paths: Vec<Vec<u8>> = passed.iter().map(|path| roots::bytes_of(path.as_os_str())).collect();
+    if context.global.json {
+        let mut out = Output::new();
+        let items = items.iter().zip(&paths).zip(became).map(|((item, path), became)| {
+            let (word, snapshot, there, error) = match became {
+                Became::Taken(report) => ("imported", Some(SnapshotJson::new(report.id, &report.snapshot)), None, None),
+                Became::There(id) => ("there", None, Some(id.as_str()), None),
+                Became::Would => ("would", None, None, None),
+                Became::Failed(failure) => ("failed", None, None, Some(failure.what.as_str())),
+            };
+            let (source, time) = (item.source.as_str(), item.time);
+            ItemJson { path: Name(path), source, time, became: word, snapshot, there, error }
+        });
+        let passed_over = passed_paths.iter().map(|path| PassedJson { path: Name(path), why: "no date in its name" });
+        out.json(&ImportJson { dry_run: args.dry_run, items: items.collect(), passed_over: passed_over.collect() })?;
+        out.finish()?;
+    }
+    let failed = became.iter().filter(|became| matches!(became, Became::Failed(_))).count();
+    let partial = became
+        .iter()
+        .any(|became| matches!(became, Became::Taken(report) if report.snapshot.verdict == Verdict::Partial));
+    Ok(match failed {
+        0 if passed.is_empty() && !partial => Exit::Done,
+        all if all == became.len() => Exit::Failed,
+        _ => Exit::Skipped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_known_by_their_endings() {
+        for (name, expected) in [
+            ("a-2024-05-31.tar", Some("a-2024-05-31")),
+            ("A.TAR.GZ", Some("A")),
+            ("b.tgz", Some("b")),
+            ("c.tar.zst", Some("c")),
+            ("d.txt", None),
+            ("tar", None),
+        ] {
+            assert_eq!(stem(name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! `vault run`: everything that is due, in one go.
+//!
+//! [`plan`] what is due · [`list`] sources from a CSV file · [`status`] what earlier runs did · [`work`] doing it, and [`care`]
+//! for the vaults ·
+//! [`hooks`] commands before and after · [`report`] what happened · [`notice`] who is told · [`then`] what follows.
+
+mod care;
+mod hooks;
+mod list;
+mod notice;
+mod plan;
+mod report;
+pub mod status;
+mod then;
+mod work;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use notice::Ping;
+use plan::Due;
+use plan::Job;
+use plan::Plan;
+use report::Outcome;
+use report::Report;
+use report::State;
+use status::Status;
+use vault::progress::Progress;
+use vault::store::dir::DirStore;
+use vault::tree::Time;
+use vault::vault::open::claimed_id;
+use work::Crew;
+use work::Wishes;
+
+use crate::cli::args::DeliveryArg;
+use crate::cli::args::Kdf;
+use crate::cli::args::NewVaultArgs;
+use crate::cli::args::RunArgs;
+use crate::cli::config;
+use crate::cli::config::NotifyConfig;
+use crate::cli::config::RunConfig;
+use crate::cli::config::VaultConfig;
+use crate::cli::context::Chosen;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::init;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::schedule::power;
+use crate::cli::units;
+
+/// How long the sizes of sources are measured where none is remembered.
+const MEASURE_MAX: Duration = Duration::from_secs(5);
+
+/// Where runs are remembered.
+pub fn folder(context: &Context) -> Result<PathBuf, Failure> {
+    Ok(context.state_folder()?.join("run"))
+}
+
+/// Runs `vault run`.
+pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
+    let begun = dates::now();
+    if args.background {
+        vault::fs::low_priority();
+    }
+    let config = context.config()?;
+    let (mut plan, settings, notify) = match (&args.list, config) {
+        (Some(list), config) => {
+            let plan = list::read(list, config, config::home().as_deref())?;
+            let (run, notify) = config.map(|config| (config.run.clone(), config.notify.clone())).unwrap_or_default();
+            (plan, run, notify)
+        }
+        (None, Some(config)) => {
+            if config.sources.is_empty() {
+                return Err(Failure::usage("the configuration has no source: there is nothing to do")
+                    .hint(format!("Add one to {}", context.config_place()?.display())));
+            }
+            (Plan::new(config, &args.names)?, config.run.clone(), config.notify.clone())
+        }
+        (None, None) => {
+            return Err(Failure::usage(format!("there is no configuration {}", context.config_place()?.display()))
+                .hint("Write one to begin with: vault config. Or give a list: vault run --list FILE"));
+        }
+    };
+    let folder = folder(context)?;
+    let held = if args.dry_run { None } else { status::lock(&folder)? };
+    if held.is_none() && !args.dry_run {
+        return another_run(context, args);
+    }
+    let mut status = Status::load(&folder);
+    if args.background {
+        status.last_background = Some(begun.secs);
+        if !settings.on_battery && power::on_battery() {
+            status.save(&folder)?;
+            return say(context, "On battery: it waits for the mains (on-battery = false in the configuration).");
+        }
+    }
+    plan.decide(&status, begun.secs, args.now || args.list.is_some(), &id_in);
+    plan.arrange(settings.order, &|job, vaults| size(job, vaults, &status));
+    if args.dry_run {
+        return trial(context, &plan, begun);
+    }
+    if !plan.jobs.iter().any(Job::is_due) {
+        status.save(&folder)?;
+        finish_idle(context, args, &plan, begun)?;
+        return Ok(Exit::Done);
+    }
+    work(context, args, &plan, &settings, &notify, &mut status, &folder, begun)
+}
+
+/// What the id of the vault in a folder is, as far as that can be read.
+fn id_in(place: &Path) -> Option<String> {
+    let store = DirStore::open(place).ok()?;
+    claimed_id(&store).map(|id| id.to_string())
+}
+
+#[allow(clippy::too_many_arguments)] // each is one thing, and they are used once
+fn work(
+    context: &Context,
+    args: &RunArgs,
+    plan: &Plan,
+    settings: &RunConfig,
+    notify: &NotifyConfig,
+    status: &mut Status,
+    folder: &Path,
+    begun: Time,
+) -> Result<Exit, Failure> {
+    let start = Instant::now();
+    if args.list.is_some() {
+        make_vaults(context, plan)?;
+    }
+    let check_is_due = |vault: &&VaultConfig| {
+        let last = status.checked.get(&*vault.path.to_string_lossy());
+        let is_old = |every: Duration| {
+            last.is_none_or(|last| u64::try_from(begun.secs - last).map_or(true, |age| age >= every.as_secs()))
+        };
+        vault.check_every.is_some_and(is_old)
+    };
+    let check = plan.vaults.iter().filter(check_is_due).filter(|_| !args.no_check);
+    let wishes = Wishes {
+        prune: !args.no_prune,
+        check: check.map(|vault| vault.path.to_string_lossy().into_owned()).collect::<BTreeSet<_>>(),
+        parallel: settings.parallel,
+        digests: context.global.json || args.report.is_some(),
+    };
+    if let Some(address) = &notify.ping {
+        ping(context, address, Ping::Start, "");
+    }
+    context.screen.watch_interrupts();
+    let report = Crew::new(context, plan, wishes).work()?;
+    let ended = dates::now();
+    remember(status, &report, ended.secs);
+    let mut exit = report.exit();
+    let summary = report::summary(&report, start.elapsed());
+    tell_others(context, notify, &report, status, &summary, ended.secs);
+    status.save(folder)?;
+    if let Err(failure) = write_report(args, &report, begun, ended) {
+        context.screen.warn(&failure.what);
+        exit = if exit == Exit::Done { failure.exit } else { exit };
+    }
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&report.json(begun, ended))?;
+    } else if !context.global.quiet {
+        out.styled(Style::Bold, &summary)?;
+    }
+    out.finish()?;
+    follow(context, args, exit)
+}
+
+/// Does what `--then` says.
+fn follow(context: &Context, args: &RunArgs, exit: Exit) -> Result<Exit, Failure> {
+    let Some(action) = &args.then else { return Ok(exit) };
+    if then::is_wanted(exit, args.then_always) {
+        then::act(action, exit)?;
+    } else if !context.global.quiet {
+        context.screen.warn(&format!("not done, as not all went well: --then {action} (see --then-always)"));
+    }
+    Ok(exit)
+}
+
+fn another_run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
+    let wants_more = !args.names.is_empty() || args.now || args.list.is_some();
+    if wants_more || args.report.is_some() || args.then.is_some() {
+        return Err(Failure::new("another vault run is going on").hint("Try again when it is done."));
+    }
+    say(context, "Another vault run is going on: it does what is due.")
+}
+
+fn say(context: &Context, text: &str) -> Result<Exit, Failure> {
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&Report::default().json(dates::now(), dates::now()))?;
+    } else if !context.global.quiet {
+        out.line(text)?;
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+fn finish_idle(context: &Context, args: &RunArgs, plan: &Plan, begun: Time) -> Result<(), Failure> {
+    let report = idle(plan, begun);
+    write_report(args, &report, begun, dates::now())?;
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&report.json(begun, dates::now()))?;
+    } else if !context.global.quiet {
+        let next = plan.next().map_or_else(String::new, |(source, vault, time)| {
+            format!(" Next: {source} → {vault} in {}.", units::about(time))
+        });
+        out.line(format_args!("Nothing is due.{next}"))?;
+    }
+    out.finish()?;
+    follow(context, args, Exit::Done).map(|_| ())
+}
+
+/// What would be done.
+fn trial(context: &Context, plan: &Plan, begun: Time) -> Result<Exit, Failure> {
+    let report = idle(plan, begun);
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&report.json(begun, dates::now()))?;
+    } else {
+        for outcome in &report.outcomes {
+            out.line(report::line(outcome).0)?;
+        }
+        out.styled(Style::Bold, "Dry run: nothing was done.")?;
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+/// What is due and what is not, before anything is done.
+fn idle(plan: &Plan, now: Time) -> Report {
+    let outcomes = plan.jobs.iter().flat_map(|job| {
+        job.targets.iter().map(move |target| {
+            let vault = &plan.vaults[target.vault];
+            let (state, due_in) = match target.due {
+                Due::Now => (State::Due, None),
+                Due::In(time) => (State::NotDue, Some(time)),
+            };
+            Outcome {
+                source: job.source.name.clone(),
+                vault: vault.name.clone(),
+                place: vault.path.to_string_lossy().into_owned(),
+                id: None,
+                time: now,
+                state,
+                snapshot: None,
+                digest: None,
+                body: None,
+                overdue: target.overdue,
+                due_in,
+                trouble: None,
+            }
+        })
+    });
+    Report { outcomes: outcomes.collect(), ..Report::default() }
+}
+
+/// How many bytes a source has: as remembered, else as a quick look finds.
+fn size(job: &Job, vaults: &[VaultConfig], status: &Status) -> u64 {
+    let places = job.targets.iter().map(|target| &vaults[target.vault].path);
+    let known = places.filter_map(|place| status.pair(&job.source.name, place)).filter(|pair| pair.taken.is_some());
+    known.map(|pair| pair.bytes).max().unwrap_or_else(|| measure(&job.source.paths))
+}
+
+/// The bytes of the files below these paths, as far as a short time reaches.
+fn measure(paths: &[PathBuf]) -> u64 {
+    let begun = Instant::now();
+    let mut todo = paths.to_vec();
+    let mut bytes = 0_u64;
+    while let Some(path) = todo.pop() {
+        if begun.elapsed() > MEASURE_MAX {
+            return u64::MAX;
+        }
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_dir() {
+            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if found.is_file() {
+            bytes = bytes.saturating_add(found.len());
+        }
+    }
+    bytes
+}
+
+/// Makes the vaults of a list that are not there yet.
+fn make_vaults(context: &Context, plan: &Plan) -> Result<(), Failure> {
+    for vault in &plan.vaults {
+        if Context::has_vault(&vault.path)? {
+            continue;
+        }
+        let new = NewVaultArgs {
+            recovery_key: false,
+            kdf: Kdf::Standard,
+            delivery: None::<DeliveryArg>,
+            label: None,
+            chunk_avg: 64 << 10,
+        };
+        let chosen = Chosen { place: vault.path.clone(), config: Some(vault.clone()) };
+        let created = init::create_at(context, &chosen, &new)?;
+        context.remember(&vault.path, created.password.again());
+        if !context.global.json {
+            let mut out = Output::new();
+            init::tell(context, &created, &mut out)?;
+            out.finish()?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what the next run must know.
+fn remember(status: &mut Status, report: &Report, now: i64) {
+    status.last_run = Some(now);
+    for outcome in report.outcomes.iter().filter(|outcome| outcome.state != State::NotDue) {
+        let pair = status.pair_mut(&outcome.source, &outcome.vault, Path::new(&outcome.place));
+        pair.tried = outcome.time.secs;
+        pair.first = pair.first.or(Some(outcome.time.secs)).filter(|_| !outcome.state.is_taken());
+        outcome.state.word().clone_into(&mut pair.result);
+        if let Some(body) = outcome.body.as_deref().filter(|_| outcome.state.is_taken()) {
+            pair.taken = Some(outcome.time.secs);
+            pair.id.clone_from(&outcome.id);
+            (pair.files, pair.bytes) = (body.files, body.bytes);
+            (pair.bytes_stored, pair.duration_ms) = (body.bytes_stored, body.duration_ms);
+        }
+    }
+    for care in report.cares.iter().filter(|care| care.checked.is_some()) {
+        status.checked.insert(care.place.clone(), now);
+    }
+}
+
+fn ping(context: &Context, address: &str, what: Ping, text: &str) {
+    if let Err(error) = notice::ping(address, what, text) {
+        context.screen.warn(&error);
+    }
+}
+
+fn tell_others(
+    context: &Context,
+    notify: &NotifyConfig,
+    report: &Report,
+    status: &mut Status,
+    summary: &str,
+    now: i64,
+) {
+    let troubles = report.troubles();
+    if let Some(address) = &notify.ping {
+        let text = troubles.iter().chain([&summary.to_owned()]).cloned().collect::<Vec<_>>().join("\n");
+        let good = matches!(report.exit(), Exit::Done | Exit::Skipped);
+        ping(context, address, if good { Ping::Good } else { Ping::Bad }, &text);
+    }
+    if let Some((title, text)) = notice::desktop_text(notify.desktop, report, status, now)
+        && let Err(error) = notice::show(&title, &text)
+    {
+        // A machine without a desktop is no reason to worry.
+        context.screen.detail(&error);
+    }
+    if let Some(path) = &notify.prometheus
+        && let Err(failure) = notice::replace_file(path, &notice::metrics(status))
+    {
+        context.screen.warn(&failure.what);
+    }
+}
+
+fn write_report(args: &RunArgs, report: &Report, begun: Time, ended: Time) -> Result<(), Failure> {
+    let Some(path) = &args.report else { return Ok(()) };
+    let text = serde_json::to_string_pretty(&report.json(begun, ended))
+        .map_err(|error| Failure::caused(format!("cannot write {}", quoted(&path.display().to_string())), &error))?;
+    notice::replace_file(path, &(text + "\n"))
+}

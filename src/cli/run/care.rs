@@ -1,0 +1,119 @@
+//! The care for vaults after their snapshots: old ones go, and a part of the data is checked.
+
+use std::collections::BTreeSet;
+
+use vault::engine::check;
+use vault::engine::check::CheckOptions;
+use vault::engine::prune;
+use vault::engine::retention;
+use vault::progress::Progress;
+use vault::vault::Vault;
+
+use super::report;
+use super::report::Care;
+use super::report::Checked;
+use super::report::Trouble;
+use super::work::Crew;
+use super::work::Lane;
+use super::work::Opened;
+use super::work::lock;
+use crate::cli::args::CollectArgs;
+use crate::cli::config::VaultConfig;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::prune as prune_command;
+
+/// How much of a vault may stay occupied by what nobody needs.
+const MAX_UNUSED: f64 = 0.05;
+
+impl Crew<'_> {
+    /// Cares for each vault that was opened.
+    pub fn care_all(&self) {
+        let used = |at: &usize| matches!(*lock(&self.sites[*at].opened), Opened::Yes(_));
+        let pieces: Vec<(BTreeSet<u64>, usize)> =
+            (0..self.sites.len()).filter(used).map(|at| (BTreeSet::from([self.sites[at].device]), at)).collect();
+        self.spread(&pieces, |at| {
+            let care = self.care(*at);
+            if let Some(line) = report::care_line(&care).filter(|_| !self.context.global.json) {
+                let is_bad = care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged);
+                if is_bad || !self.context.global.quiet {
+                    let hint = care.trouble.as_ref().and_then(|trouble| trouble.hint.clone());
+                    let damaged = care.checked.is_some_and(|checked| checked.damaged);
+                    let repo = quoted(&care.vault);
+                    let hint = hint.or(damaged.then(|| format!("See what is hurt with: vault check --repo {repo}")));
+                    self.say(&line, hint.as_deref(), is_bad);
+                }
+            }
+            lock(&self.report).cares.push(care);
+        });
+    }
+
+    /// Drops old snapshots of a vault, and checks a part of it.
+    fn care(&self, at: usize) -> Care {
+        let config = &self.plan.vaults[at];
+        let place = config.path.to_string_lossy().into_owned();
+        let mut care =
+            Care { vault: config.name.clone(), place, forgotten: 0, bytes_freed: 0, checked: None, trouble: None };
+        let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
+        let lane = self.lane(config.name.clone());
+        let done = self.prune(at, vault, &lane, &mut care).and_then(|()| {
+            let is_due = self.wishes.check.contains(&care.place);
+            if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
+        });
+        self.context.screen.clear();
+        care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
+        care
+    }
+
+    fn prune(&self, at: usize, vault: &Vault, lane: &Lane<'_>, care: &mut Care) -> Result<(), Failure> {
+        if !self.wishes.prune {
+            return Ok(());
+        }
+        let taken = lock(&self.sites[at].taken).clone();
+        let host = &vault.identity().host;
+        let snapshots = vault.snapshots();
+        let mut decisions = Vec::new();
+        for job in self.plan.jobs.iter().filter(|job| taken.contains(&job.source.name)) {
+            let Some(keep) = job.source.keep.as_ref().filter(|_| job.targets.iter().any(|target| target.vault == at))
+            else {
+                continue;
+            };
+            let own: Vec<_> = snapshots
+                .iter()
+                .filter(|info| info.body.source == job.source.name && info.body.host == *host)
+                .cloned()
+                .collect();
+            let period = |time, length| prune_command::period(&self.context.zone, time, length);
+            decisions.extend(retention::plan(&own, &prune_command::rules(keep), &period));
+        }
+        decisions.retain(|decision| !decision.keep());
+        if decisions.is_empty() && vault.condemned().is_empty() {
+            return Ok(());
+        }
+        let args = CollectArgs { max_unused: MAX_UNUSED, max_repack: None, no_verify: false };
+        let options = prune_command::collect_options(self.context, &args);
+        let report = prune::prune(vault, &decisions, &options, lane)?;
+        care.forgotten = decisions.len() as u64;
+        care.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
+        Ok(())
+    }
+
+    fn check(&self, config: &VaultConfig, vault: &Vault, lane: &Lane<'_>, care: &mut Care) -> Result<(), Failure> {
+        let options = CheckOptions {
+            read_data: false,
+            sample: (config.check_sample > 0.0).then_some(config.check_sample),
+            max_time: config.check_max_time,
+            clock: &dates::now,
+            threads: self.context.threads(),
+        };
+        let report = check::check(vault, &options, lane)?;
+        care.checked = Some(Checked {
+            damaged: report.is_damaged(),
+            packs_read: report.packs_read,
+            bytes_read: report.bytes_read,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Commands that run before and after a source is taken. They find in their environment what happened; their own output
+//! goes to standard error, and a password in the environment is not passed on.
+
+use std::io;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+use std::time::Instant;
+
+use vault::fs::end_group;
+use vault::fs::own_group;
+
+use crate::cli::password;
+use crate::cli::units;
+
+/// How often a running command is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// A command that is told to end is ended outright after this time.
+const GRACE: Duration = Duration::from_secs(5);
+/// Variables that a command of the user has no business with.
+const SECRETS: &[&str] = &["VAULT_PASSWORD", "VAULT_NEW_PASSWORD"];
+
+/// Runs a command by the shell, and waits for it. `stopped` ends it early.
+///
+/// # Errors
+/// In words: it failed, could not be started, or took too long.
+pub fn call(
+    command: &str,
+    variables: &[(&str, String)],
+    timeout: Duration,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), String> {
+    let mut process = password::shell(command.as_ref());
+    process.stdin(Stdio::null()).stdout(io::stderr());
+    process.envs(variables.iter().map(|(name, value)| (*name, value.replace('\0', ""))));
+    for name in SECRETS {
+        process.env_remove(name);
+    }
+    // With its children it is a group of its own: Ctrl-C at the terminal ends us, and only we end it.
+    own_group(&mut process);
+    let mut child = process.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
+    let begun = Instant::now();
+    let mut told: Option<(Instant, String)> = None;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return told.map_or_else(|| result(status), |(_, why)| Err(why)),
+            Ok(None) => {}
+            Err(error) => return Err(format!("it is lost: {error}")),
+        }
+        match &told {
+            None if stopped() || begun.elapsed() >= timeout => {
+                let why = if begun.elapsed() >= timeout {
+                    format!("it took longer than {}, and was ended", units::every(timeout))
+                } else {
+                    "interrupted".to_owned()
+                };
+                end_group(&mut child, true);
+                told = Some((Instant::now(), why));
+            }
+            Some((when, _)) if when.elapsed() >= GRACE => end_group(&mut child, false),
+            _ => {}
+        }
+        sleep(TICK);
+    }
+}
+
+fn result(status: ExitStatus) -> Result<(), String> {
+    if status.success() { Ok(()) } else { Err(format!("it failed: {status}")) }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn run(command: &str, timeout_ms: u64) -> Result<(), String> {
+        call(command, &[("VAULT_X", "a b".to_owned())], Duration::from_millis(timeout_ms), &|| false)
+    }
+
+    #[test]
+    fn commands_succeed_fail_or_take_too_long() {
+        assert_eq!(run("test \"$VAULT_X\" = 'a b'", 10_000), Ok(()));
+        assert_eq!(run("exit 3", 10_000), Err("it failed: exit status: 3".to_owned()));
+        let begun = Instant::now();
+        // What it started ends with it.
+        let error = run("sleep 30 & sleep 30; wait", 100).unwrap_err();
+        assert!(error.starts_with("it took longer than 0s"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_command_that_does_not_listen_is_ended_all_the_same() {
+        let begun = Instant::now();
+        let error = run("trap '' TERM; while :; do sleep 0.05; done", 50).unwrap_err();
+        assert!(error.contains("was ended"));
+        assert!((GRACE..GRACE * 3).contains(&begun.elapsed()));
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_stops_the_command() {
+        let error = call("sleep 30", &[], Duration::from_secs(60), &|| true).unwrap_err();
+        assert_eq!(error, "interrupted");
+    }
+}

@@ -1,0 +1,280 @@
+//! A list of sources and where they go: lines of `source,destination[,keep,exclude]`.
+//!
+//! Every line is checked before anything is done, and all mistakes are told together.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use csv::ReaderBuilder;
+use csv::StringRecord;
+use csv::Trim;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::exclude::Rules;
+
+use super::plan::Due;
+use super::plan::Job;
+use super::plan::Plan;
+use super::plan::Target;
+use crate::cli::args::KeepArgs;
+use crate::cli::config::Config;
+use crate::cli::config::Hooks;
+use crate::cli::config::SourceConfig;
+use crate::cli::config::VaultConfig;
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::roots;
+use crate::cli::snapshot::IGNORE_FILE;
+
+/// How many mistakes are shown.
+const MISTAKES_SHOWN: usize = 50;
+
+/// Reads and checks a list.
+///
+/// # Errors
+/// If it cannot be read, or any line has a mistake; all are named.
+pub fn read(path: &Path, config: Option<&Config>, home: Option<&Path>) -> Result<Plan, Failure> {
+    let bytes =
+        fs::read(path).map_err(|error| Failure::caused(format!("cannot read the list {}", path.display()), &error))?;
+    let (plan, mistakes) = parse(&bytes, config, home);
+    if mistakes.is_empty() {
+        return Ok(plan);
+    }
+    let mut text = format!("the list {} has mistakes:", path.display());
+    for mistake in mistakes.iter().take(MISTAKES_SHOWN) {
+        text.push_str("\n  ");
+        text.push_str(mistake);
+    }
+    if mistakes.len() > MISTAKES_SHOWN {
+        let _ = write!(text, "\n  and {} more", mistakes.len() - MISTAKES_SHOWN);
+    }
+    Err(Failure::usage(text).hint("Nothing was done. Each line is: source,destination[,keep,exclude]"))
+}
+
+fn parse(bytes: &[u8], config: Option<&Config>, home: Option<&Path>) -> (Plan, Vec<String>) {
+    let mut lines = Lines { plan: Plan::default(), mistakes: Vec::new(), seen: HashSet::new(), config, home };
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).comment(Some(b'#')).from_reader(bytes);
+    let mut first = true;
+    for record in reader.records() {
+        match record {
+            Ok(record) => {
+                let is_title = std::mem::take(&mut first) && record.get(0) == Some("source");
+                let line = record.position().map_or(0, csv::Position::line);
+                if !is_title && !record.iter().all(str::is_empty) {
+                    lines.add(line, &record);
+                }
+            }
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                let what = match error.kind() {
+                    csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
+                    _ => error.to_string(),
+                };
+                lines.mistakes.push(format!("line {line}: {what}"));
+            }
+        }
+    }
+    if lines.mistakes.is_empty() && lines.plan.jobs.is_empty() {
+        lines.mistakes.push("there is no line with a source and a destination in it".to_owned());
+    }
+    (lines.plan, lines.mistakes)
+}
+
+struct Lines<'a> {
+    plan: Plan,
+    mistakes: Vec<String>,
+    /// Sources with their destinations.
+    seen: HashSet<(PathBuf, PathBuf)>,
+    config: Option<&'a Config>,
+    home: Option<&'a Path>,
+}
+
+impl Lines<'_> {
+    fn add(&mut self, line: u64, record: &StringRecord) {
+        let mut wrong: Vec<String> = Vec::new();
+        let field = |at: usize| record.get(at).unwrap_or_default();
+        let source = self.source(field(0), &mut wrong);
+        let vault = self.destination(field(1), &mut wrong);
+        let keep = match field(2) {
+            "" => None,
+            text => {
+                let keep = text.parse().ok();
+                if keep.is_none() {
+                    wrong.push(format!("'{text}' is not the number of snapshots to keep"));
+                }
+                keep.map(|keep| KeepArgs { keep: Some(keep), ..KeepArgs::default() })
+            }
+        };
+        let patterns: Vec<String> =
+            field(3).split(';').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
+        if let Err(error) = Rules::new(&patterns, Path::new("/")) {
+            wrong.push(error.to_string());
+        }
+        if record.len() > 4 {
+            wrong.push("there are more than four fields; one with a comma in it must be in quotes".to_owned());
+        }
+        if let (Some(source), Some(vault)) = (&source, &vault)
+            && !self.seen.insert((source.clone(), vault.path.clone()))
+        {
+            wrong.push("the same source and destination stand in an earlier line".to_owned());
+        }
+        let (Some(source), Some(vault), true) = (source, vault, wrong.is_empty()) else {
+            self.mistakes.extend(wrong.into_iter().map(|what| format!("line {line}: {what}")));
+            return;
+        };
+        let vaults = &mut self.plan.vaults;
+        let at = vaults.iter().position(|other| other.path == vault.path).unwrap_or_else(|| {
+            vaults.push(vault);
+            vaults.len() - 1
+        });
+        self.plan.jobs.push(Job {
+            source: source_config(source, patterns, keep, &vaults[at].name),
+            targets: vec![Target { vault: at, due: Due::Now, overdue: false }],
+        });
+    }
+
+    fn absolute(&self, text: &str, what: &str, wrong: &mut Vec<String>) -> Option<PathBuf> {
+        if text.is_empty() {
+            wrong.push(format!("there is no {what}"));
+            return None;
+        }
+        let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
+        let path = match (below_home, self.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => PathBuf::from(text),
+        };
+        if path.is_absolute() {
+            return Some(roots::absolute(Path::new(""), &path));
+        }
+        wrong.push(format!("the {what} '{text}' is not a whole path: begin it with / or ~/"));
+        None
+    }
+
+    fn source(&self, text: &str, wrong: &mut Vec<String>) -> Option<PathBuf> {
+        let path = self.absolute(text, "source", wrong)?;
+        match fs::metadata(&path) {
+            Ok(_) => Some(path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                wrong.push(format!("there is no source {}", path.display()));
+                None
+            }
+            Err(error) => {
+                wrong.push(Failure::caused(format!("cannot read the source {}", path.display()), &error).what);
+                None
+            }
+        }
+    }
+
+    /// A vault that is there, or can be made.
+    fn destination(&self, text: &str, wrong: &mut Vec<String>) -> Option<VaultConfig> {
+        if let Some(vault) = self.config.and_then(|config| config.vault(text)) {
+            return Some(vault.clone());
+        }
+        let path = self.absolute(text, "destination", wrong)?;
+        if let Some(vault) = self.config.and_then(|config| config.vaults.iter().find(|vault| vault.path == path)) {
+            return Some(vault.clone());
+        }
+        match Context::has_vault(&path) {
+            Ok(true) => {}
+            Ok(false) if path.is_dir() => {
+                if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
+                    wrong.push(format!("the destination {} is not empty, and is no vault", path.display()));
+                    return None;
+                }
+            }
+            Ok(false) if path.parent().is_some_and(Path::is_dir) => {}
+            Ok(false) => {
+                let parent = path.parent().unwrap_or(&path);
+                wrong.push(format!(
+                    "the destination {} cannot be made: there is no folder {}; is the disk connected?",
+                    path.display(),
+                    parent.display()
+                ));
+                return None;
+            }
+            Err(failure) => {
+                wrong.push(failure.what);
+                return None;
+            }
+        }
+        Some(VaultConfig::new(path.display().to_string(), path))
+    }
+}
+
+fn source_config(path: PathBuf, patterns: Vec<String>, keep: Option<KeepArgs>, vault: &str) -> SourceConfig {
+    SourceConfig {
+        name: path.display().to_string(),
+        paths: vec![path],
+        vaults: vec![vault.to_owned()],
+        every: Duration::ZERO,
+        overdue: Duration::MAX,
+        exclude: ExcludeOptions { patterns, ignore_file: Some(IGNORE_FILE.to_vec()), ..ExcludeOptions::default() },
+        exclude_from: Vec::new(),
+        keep,
+        tags: Vec::new(),
+        skip_if_unchanged: false,
+        hooks: Hooks::default(),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_lines_become_a_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().to_str().unwrap();
+        fs::create_dir_all(folder.path().join("a b")).unwrap();
+        fs::create_dir_all(folder.path().join("c,d")).unwrap();
+        let text = format!(
+            "source,destination,keep,exclude\n# a remark\n\n{top}/a b, {top}/vault ,5,*.tmp; /cache\n\
+             \"{top}/c,d\",{top}/vault\n~/a b,{top}/./other\n"
+        );
+        let (plan, mistakes) = parse(text.as_bytes(), None, Some(folder.path()));
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!((plan.vaults.len(), plan.jobs.len()), (2, 3));
+        let first = &plan.jobs[0].source;
+        assert_eq!(first.paths, [folder.path().join("a b")]);
+        assert_eq!(first.exclude.patterns, ["*.tmp", "/cache"]);
+        assert_eq!(first.keep.as_ref().unwrap().keep, Some(5));
+        assert_eq!(plan.jobs[1].source.keep.as_ref().map(|keep| keep.keep), None);
+        assert_eq!(plan.jobs[1].targets[0].vault, 0);
+        assert_eq!(plan.vaults[1].path, folder.path().join("other"));
+    }
+
+    #[test]
+    fn all_bad_lines_are_told_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().to_str().unwrap();
+        fs::write(folder.path().join("file"), "x").unwrap();
+        let text = format!(
+            "{top}/gone,{top}/vault\n{top},{top}/no/vault\nrelative,{top}/vault,many\n{top},{top}/vault\n\
+             {top},{top}/vault\n{top}\n{top},{top}\n{top}/file,{top}/w,,[z-a],more\n"
+        );
+        let (_, mistakes) = parse(text.as_bytes(), None, None);
+        let mistakes: Vec<String> = mistakes.iter().map(|mistake| mistake.replace(top, "TOP")).collect();
+        assert_eq!(
+            mistakes,
+            [
+                "line 1: there is no source TOP/gone",
+                "line 2: the destination TOP/no/vault cannot be made: there is no folder TOP/no; is the disk connected?",
+                "line 3: the source 'relative' is not a whole path: begin it with / or ~/",
+                "line 3: 'many' is not the number of snapshots to keep",
+                "line 5: the same source and destination stand in an earlier line",
+                "line 6: there is no destination",
+                "line 7: the destination TOP is not empty, and is no vault",
+                "line 8: the exclude pattern \"[z-a]\" is not valid: error parsing glob '[z-a]': invalid range; 'z' > 'a'",
+                "line 8: there are more than four fields; one with a comma in it must be in quotes",
+            ]
+        );
+        let (_, mistakes) = parse(b"source,destination\n", None, None);
+        assert_eq!(mistakes.len(), 1);
+        let (_, mistakes) = parse(b"\xff,b\n", None, None);
+        assert!(mistakes[0].contains("not UTF-8"), "{mistakes:?}");
+    }
+}

@@ -1,0 +1,477 @@
+//! What a run did: for the screen, for `--json` and for the report file.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vault::path::Shown;
+use vault::tree::Snapshot;
+use vault::tree::Time;
+
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::units;
+
+/// What became of a source in a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// A snapshot was taken.
+    Complete,
+    /// Nothing had changed, so none was taken, as configured.
+    Unchanged,
+    /// A snapshot was taken, but not all could be saved.
+    Partial,
+    /// None was taken.
+    Failed,
+    /// The vault is removable, and not here.
+    Away,
+    /// The user stopped it.
+    Interrupted,
+    /// It is due, and this is a trial.
+    Due,
+    /// Its last snapshot is not old enough.
+    NotDue,
+}
+
+impl State {
+    /// Whether there is a state of today in the vault.
+    pub fn is_taken(self) -> bool {
+        matches!(self, Self::Complete | Self::Unchanged | Self::Partial)
+    }
+
+    /// The word for it, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Unchanged => "unchanged",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Away => "away",
+            Self::Interrupted => "interrupted",
+            Self::Due => "due",
+            Self::NotDue => "not-due",
+        }
+    }
+}
+
+/// What went wrong, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The exit code that it alone would lead to.
+    pub exit: Exit,
+    /// What failed.
+    pub what: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self { exit: failure.exit, what: failure.what, hint: failure.hint }
+    }
+}
+
+/// A source in a vault.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The source.
+    pub source: String,
+    /// The vault's name.
+    pub vault: String,
+    /// Its folder.
+    pub place: String,
+    /// Its id, if it was opened.
+    pub id: Option<String>,
+    /// When it was begun.
+    pub time: Time,
+    /// What became of it.
+    pub state: State,
+    /// The snapshot's id, if one was taken.
+    pub snapshot: Option<String>,
+    /// The digest of the tree: in one vault, equal for the same names and contents.
+    pub digest: Option<String>,
+    /// What the snapshot holds, if it came so far.
+    pub body: Option<Box<Snapshot>>,
+    /// Whether the last snapshot is too old.
+    pub overdue: bool,
+    /// When it is due, if it is not.
+    pub due_in: Option<Duration>,
+    /// Why it failed.
+    pub trouble: Option<Trouble>,
+}
+
+/// The care for a vault after its snapshots.
+#[derive(Debug, Clone)]
+pub struct Care {
+    /// The vault's name.
+    pub vault: String,
+    /// Its folder.
+    pub place: String,
+    /// How many snapshots were forgotten.
+    pub forgotten: u64,
+    /// Bytes that were given back.
+    pub bytes_freed: u64,
+    /// What a check read, if there was one.
+    pub checked: Option<Checked>,
+    /// What failed.
+    pub trouble: Option<Trouble>,
+}
+
+/// A check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether there is damage.
+    pub damaged: bool,
+    /// Packs that were read.
+    pub packs_read: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+}
+
+/// A hook that failed.
+#[derive(Debug, Clone)]
+pub struct HookTrouble {
+    /// The source.
+    pub source: String,
+    /// `before`, `after` or `on-failure`.
+    pub hook: &'static str,
+    /// What happened.
+    pub what: String,
+}
+
+/// Everything that a run did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Sources in vaults.
+    pub outcomes: Vec<Outcome>,
+    /// Vaults.
+    pub cares: Vec<Care>,
+    /// Hooks that failed.
+    pub hooks: Vec<HookTrouble>,
+}
+
+impl Report {
+    /// How the run ends: the worst of what happened.
+    pub fn exit(&self) -> Exit {
+        let is = |state| self.outcomes.iter().any(|outcome| outcome.state == state);
+        let troubles = self.outcomes.iter().filter_map(|outcome| outcome.trouble.as_ref());
+        let mut troubles = troubles.chain(self.cares.iter().filter_map(|care| care.trouble.as_ref()));
+        let damaged = troubles.any(|trouble| trouble.exit == Exit::Damage)
+            || self.cares.iter().any(|care| care.checked.is_some_and(|checked| checked.damaged));
+        let overdue = self.outcomes.iter().any(|outcome| outcome.overdue && outcome.state == State::Away);
+        let care_failed = self.cares.iter().any(|care| care.trouble.is_some());
+        let hook_failed = self.hooks.iter().any(|hook| hook.hook != "on-failure");
+        if is(State::Interrupted) {
+            Exit::Interrupted
+        } else if damaged {
+            Exit::Damage
+        } else if is(State::Failed) || care_failed || overdue || hook_failed {
+            Exit::Failed
+        } else if is(State::Partial) || is(State::Away) {
+            Exit::Skipped
+        } else {
+            Exit::Done
+        }
+    }
+
+    /// Sources that failed or are overdue, each as a short line.
+    pub fn troubles(&self) -> Vec<String> {
+        let outcomes = self.outcomes.iter().filter_map(|outcome| {
+            let name = format!("{} → {}", outcome.source, outcome.vault);
+            match (&outcome.trouble, outcome.state) {
+                (Some(trouble), _) => Some(format!("{name}: {}", trouble.what)),
+                (None, State::Away) if outcome.overdue => Some(format!("{name}: overdue, and the vault is away")),
+                _ => None,
+            }
+        });
+        let hooks = self.hooks.iter().map(|hook| format!("{}: the command {}: {}", hook.source, hook.hook, hook.what));
+        let cares = self.cares.iter().filter_map(|care| match (&care.trouble, care.checked) {
+            (Some(trouble), _) => Some(format!("{}: {}", care.vault, trouble.what)),
+            (None, Some(Checked { damaged: true, .. })) => Some(format!("{}: the vault is damaged", care.vault)),
+            _ => None,
+        });
+        outcomes.chain(hooks).chain(cares).collect()
+    }
+
+    /// The report as it is written to a file and printed.
+    pub fn json(&self, begun: Time, ended: Time) -> ReportJson<'_> {
+        let exit = self.exit();
+        ReportJson {
+            started: dates::exact(begun),
+            finished: dates::exact(ended),
+            verdict: match exit {
+                Exit::Done => "complete",
+                Exit::Skipped => "partial",
+                Exit::Damage => "damaged",
+                Exit::Interrupted => "interrupted",
+                Exit::Failed | Exit::Usage => "failed",
+            },
+            exit_code: exit as u8,
+            results: self.outcomes.iter().map(OutcomeJson::new).collect(),
+            vaults: self.cares.iter().map(CareJson::new).collect(),
+            hooks: self
+                .hooks
+                .iter()
+                .map(|hook| HookJson { source: &hook.source, hook: hook.hook, error: &hook.what })
+                .collect(),
+        }
+    }
+}
+
+/// A run, for programs.
+#[derive(Serialize)]
+pub struct ReportJson<'a> {
+    started: String,
+    finished: String,
+    /// `complete`, `partial`, `failed`, `damaged` or `interrupted`.
+    verdict: &'static str,
+    exit_code: u8,
+    results: Vec<OutcomeJson<'a>>,
+    vaults: Vec<CareJson<'a>>,
+    hooks: Vec<HookJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct OutcomeJson<'a> {
+    time: String,
+    source: &'a str,
+    vault: &'a str,
+    destination: &'a str,
+    state: State,
+    snapshot: Option<&'a str>,
+    digest: Option<&'a str>,
+    files: u64,
+    folders: u64,
+    bytes: u64,
+    files_new: u64,
+    files_changed: u64,
+    files_unchanged: u64,
+    bytes_read: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+    duration_ms: u64,
+    skipped: u64,
+    overdue: bool,
+    due_in_s: Option<u64>,
+    error: Option<&'a str>,
+    hint: Option<&'a str>,
+}
+
+impl<'a> OutcomeJson<'a> {
+    fn new(outcome: &'a Outcome) -> Self {
+        let body = outcome.body.as_deref();
+        let number = |field: fn(&Snapshot) -> u64| body.map_or(0, field);
+        Self {
+            time: dates::exact(outcome.time),
+            source: &outcome.source,
+            vault: &outcome.vault,
+            destination: &outcome.place,
+            state: outcome.state,
+            snapshot: outcome.snapshot.as_deref(),
+            digest: outcome.digest.as_deref(),
+            files: number(|body| body.files),
+            folders: number(|body| body.folders),
+            bytes: number(|body| body.bytes),
+            files_new: number(|body| body.files_new),
+            files_changed: number(|body| body.files_changed),
+            files_unchanged: number(|body| body.files_unchanged),
+            bytes_read: number(|body| body.bytes_read),
+            bytes_new: number(|body| body.bytes_new),
+            bytes_stored: number(|body| body.bytes_stored),
+            duration_ms: number(|body| body.duration_ms),
+            skipped: number(|body| body.skipped),
+            overdue: outcome.overdue,
+            due_in_s: outcome.due_in.map(|time| time.as_secs()),
+            error: outcome.trouble.as_ref().map(|trouble| trouble.what.as_str()),
+            hint: outcome.trouble.as_ref().and_then(|trouble| trouble.hint.as_deref()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CareJson<'a> {
+    vault: &'a str,
+    destination: &'a str,
+    forgotten: u64,
+    bytes_freed: u64,
+    checked: bool,
+    damaged: bool,
+    packs_read: u64,
+    bytes_read: u64,
+    error: Option<&'a str>,
+    hint: Option<&'a str>,
+}
+
+impl<'a> CareJson<'a> {
+    fn new(care: &'a Care) -> Self {
+        Self {
+            vault: &care.vault,
+            destination: &care.place,
+            forgotten: care.forgotten,
+            bytes_freed: care.bytes_freed,
+            checked: care.checked.is_some(),
+            damaged: care.checked.is_some_and(|checked| checked.damaged),
+            packs_read: care.checked.map_or(0, |checked| checked.packs_read),
+            bytes_read: care.checked.map_or(0, |checked| checked.bytes_read),
+            error: care.trouble.as_ref().map(|trouble| trouble.what.as_str()),
+            hint: care.trouble.as_ref().and_then(|trouble| trouble.hint.as_deref()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct HookJson<'a> {
+    source: &'a str,
+    hook: &'static str,
+    error: &'a str,
+}
+
+/// What became of a source in a vault, in one line; what to do next in a second one.
+pub fn line(outcome: &Outcome) -> (String, Option<String>) {
+    let name = format!("{} → {}", Shown(outcome.source.as_bytes()), Shown(outcome.vault.as_bytes()));
+    let numbers = outcome.body.as_deref().map_or_else(String::new, |body| {
+        format!(
+            "{} ({} new, {} changed), {} stored, {}",
+            units::counted(body.files, "file", "files"),
+            units::count(body.files_new),
+            units::count(body.files_changed),
+            units::size(body.bytes_stored),
+            units::took(Duration::from_millis(body.duration_ms))
+        )
+    });
+    let overdue = if outcome.overdue { "; it is overdue" } else { "" };
+    let hint = outcome.trouble.as_ref().and_then(|trouble| trouble.hint.clone());
+    let text = match outcome.state {
+        State::Complete => format!("complete, {numbers}"),
+        State::Unchanged => "nothing changed since the last snapshot".to_owned(),
+        State::Partial => {
+            let skipped = outcome.body.as_ref().map_or(0, |body| body.skipped);
+            let id: String = outcome.snapshot.iter().flat_map(|id| id.chars().take(8)).collect();
+            let hint = format!("See what could not be saved with: vault ls --skipped {id}");
+            return (format!("{name}: partial ({} not saved), {numbers}", units::count(skipped)), Some(hint));
+        }
+        State::Failed => {
+            let what = outcome.trouble.as_ref().map_or("", |trouble| trouble.what.as_str());
+            format!("FAILED: {what}{overdue}")
+        }
+        State::Away => format!("not taken, the vault is away{overdue}"),
+        State::Interrupted => "interrupted".to_owned(),
+        State::Due => "due now".to_owned(),
+        State::NotDue => format!("not due for {}", units::about(outcome.due_in.unwrap_or_default())),
+    };
+    (format!("{name}: {text}"), hint)
+}
+
+/// What was done for a vault, in one line; `None` if that was nothing.
+pub fn care_line(care: &Care) -> Option<String> {
+    let mut parts = Vec::new();
+    if care.forgotten > 0 {
+        let count = units::counted(care.forgotten, "old snapshot", "old snapshots");
+        parts.push(format!("{count} dropped, {} given back", units::size(care.bytes_freed)));
+    }
+    if let Some(checked) = care.checked {
+        let word = if checked.damaged { "DAMAGE was found" } else { "checked" };
+        parts.push(format!("{word}, {} read and verified", units::size(checked.bytes_read)));
+    }
+    if let Some(trouble) = &care.trouble {
+        parts.push(format!("FAILED: {}", trouble.what));
+    }
+    (!parts.is_empty()).then(|| format!("{}: {}", Shown(care.vault.as_bytes()), parts.join("; ")))
+}
+
+/// All in one line.
+pub fn summary(report: &Report, took: Duration) -> String {
+    let mut parts = Vec::new();
+    for (word, states) in [
+        ("taken", &[State::Complete, State::Unchanged][..]),
+        ("taken in part", &[State::Partial]),
+        ("failed", &[State::Failed]),
+        ("away", &[State::Away]),
+        ("interrupted", &[State::Interrupted]),
+        ("due", &[State::Due]),
+        ("not due", &[State::NotDue]),
+    ] {
+        let count = report.outcomes.iter().filter(|outcome| states.contains(&outcome.state)).count();
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    }
+    if !report.hooks.is_empty() {
+        parts.push(units::counted(report.hooks.len() as u64, "command failed", "commands failed"));
+    }
+    format!("{}, in {}.", parts.join(", "), units::took(took))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// An outcome with nothing in it.
+    pub fn outcome(source: &str, state: State) -> Outcome {
+        Outcome {
+            source: source.to_owned(),
+            vault: "disk".to_owned(),
+            place: "/v".to_owned(),
+            id: None,
+            time: Time::default(),
+            state,
+            snapshot: None,
+            digest: None,
+            body: None,
+            overdue: false,
+            due_in: None,
+            trouble: None,
+        }
+    }
+
+    fn care(damaged: bool, trouble: Option<Trouble>) -> Care {
+        let checked = Some(Checked { damaged, packs_read: 1, bytes_read: 2048 });
+        Care { vault: "disk".into(), place: "/v".into(), forgotten: 2, bytes_freed: 1024, checked, trouble }
+    }
+
+    fn trouble(exit: Exit) -> Trouble {
+        Trouble { exit, what: "there is no folder /v".into(), hint: Some("Connect it.".into()) }
+    }
+
+    #[test]
+    fn the_worst_decides_how_a_run_ends() {
+        let exit = |states: &[State], cares: Vec<Care>| {
+            let outcomes = states.iter().map(|state| outcome("a", *state)).collect();
+            Report { outcomes, cares, hooks: Vec::new() }.exit()
+        };
+        assert_eq!(exit(&[State::Complete, State::NotDue, State::Unchanged], vec![]), Exit::Done);
+        assert_eq!(exit(&[State::Complete, State::Partial], vec![]), Exit::Skipped);
+        assert_eq!(exit(&[State::Away], vec![]), Exit::Skipped);
+        assert_eq!(exit(&[State::Partial, State::Failed], vec![]), Exit::Failed);
+        assert_eq!(exit(&[State::Failed], vec![care(true, None)]), Exit::Damage);
+        assert_eq!(exit(&[State::Complete], vec![care(false, Some(trouble(Exit::Failed)))]), Exit::Failed);
+        assert_eq!(exit(&[State::Complete, State::Interrupted, State::Failed], vec![]), Exit::Interrupted);
+        let mut away = outcome("a", State::Away);
+        away.overdue = true;
+        assert_eq!(Report { outcomes: vec![away], ..Report::default() }.exit(), Exit::Failed);
+        let hook = |hook| HookTrouble { source: "a".into(), hook, what: "x".into() };
+        let hooks = |name| Report { hooks: vec![hook(name)], ..Report::default() }.exit();
+        assert_eq!((hooks("after"), hooks("on-failure")), (Exit::Failed, Exit::Done));
+    }
+
+    #[test]
+    fn each_result_is_one_line() {
+        let mut failed = outcome("photos", State::Failed);
+        failed.trouble = Some(trouble(Exit::Failed));
+        failed.overdue = true;
+        let (text, hint) = line(&failed);
+        assert_eq!(text, "photos → disk: FAILED: there is no folder /v; it is overdue");
+        assert_eq!(hint.as_deref(), Some("Connect it."));
+        let mut waiting = outcome("a\x1b", State::NotDue);
+        waiting.due_in = Some(Duration::from_secs(7200));
+        assert_eq!(line(&waiting).0, "a\\x1b → disk: not due for 2 h 0 min");
+        assert_eq!(
+            care_line(&care(false, None)).unwrap(),
+            "disk: 2 old snapshots dropped, 1.0 KiB given back; checked, 2.0 KiB read and verified"
+        );
+        let report = Report { outcomes: vec![failed, waiting], ..Report::default() };
+        assert_eq!(summary(&report, Duration::from_secs(1)), "1 failed, 1 not due, in 1.0 s.");
+        assert_eq!(report.troubles(), ["photos → disk: there is no folder /v"]);
+    }
+}

@@ -1,0 +1,165 @@
+//! What earlier runs did, remembered on this machine: what is due is known without opening any vault.
+//!
+//! It is only a memory. Lost or damaged, everything is due once more.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::TryLockError;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+use vault::fs::make_private_folder;
+use vault::fs::replace_private_file;
+
+use crate::cli::error::Failure;
+
+/// The version of the file's content.
+const VERSION: u32 = 1;
+
+/// What is known of earlier runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    version: u32,
+    /// When a run ended last, in seconds since 1970.
+    #[serde(default)]
+    pub last_run: Option<i64>,
+    /// When a schedule started a run last.
+    #[serde(default)]
+    pub last_background: Option<i64>,
+    /// By source and folder of the vault.
+    #[serde(default)]
+    pairs: Vec<Pair>,
+    /// By folder: when each vault was checked last.
+    #[serde(default)]
+    pub checked: BTreeMap<String, i64>,
+}
+
+/// A source and a vault that it goes to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Name of the source.
+    pub source: String,
+    /// Name of the vault.
+    pub vault: String,
+    /// Its folder.
+    pub place: String,
+    /// The vault's id, as far as it was known.
+    pub id: Option<String>,
+    /// When the last snapshot was taken, or found to be unnecessary.
+    pub taken: Option<i64>,
+    /// When it was first tried, if no snapshot was ever taken.
+    #[serde(default)]
+    pub first: Option<i64>,
+    /// When it was last tried.
+    pub tried: i64,
+    /// What came of it, in a word.
+    pub result: String,
+    /// Files, and their bytes, in the last snapshot.
+    pub files: u64,
+    /// Their sizes.
+    pub bytes: u64,
+    /// What it added to the vault.
+    pub bytes_stored: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// When someone was told that it fails or is overdue; `None` while all is well.
+    #[serde(default)]
+    pub told: Option<i64>,
+}
+
+impl Status {
+    /// What is remembered in this folder.
+    pub fn load(folder: &Path) -> Self {
+        let bytes = std::fs::read(path(folder)).unwrap_or_default();
+        let status: Self = serde_json::from_slice(&bytes).unwrap_or_default();
+        if status.version == VERSION { status } else { Self { version: VERSION, ..Self::default() } }
+    }
+
+    /// Remembers it.
+    pub fn save(&self, folder: &Path) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::caused(format!("cannot write {}", path(folder).display()), &error);
+        let bytes = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        replace_private_file(&path(folder), &bytes).map_err(failed)
+    }
+
+    /// What is known of a source in a vault.
+    pub fn pair(&self, source: &str, place: &Path) -> Option<&Pair> {
+        let place = place.to_string_lossy();
+        self.pairs.iter().find(|pair| pair.source == source && pair.place == place)
+    }
+
+    /// The same, to be changed; made if it is not there.
+    pub fn pair_mut(&mut self, source: &str, vault: &str, place: &Path) -> &mut Pair {
+        let place = place.to_string_lossy().into_owned();
+        let at = self.pairs.iter().position(|pair| pair.source == source && pair.place == place);
+        let at = at.unwrap_or_else(|| {
+            self.pairs.push(Pair { source: source.to_owned(), place, ..Pair::default() });
+            self.pairs.len() - 1
+        });
+        let pair = &mut self.pairs[at];
+        vault.clone_into(&mut pair.vault);
+        pair
+    }
+
+    /// All that is known of sources in vaults.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("status.json")
+}
+
+/// Makes sure that no other run goes on. The lock is the system's, and ends with the process; `None` if it is held.
+pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
+    let failed = |error: &io::Error| {
+        Failure::caused(format!("cannot use the state folder {}", folder.display()), error)
+            .hint("Another folder for it can be given with --state DIR, or VAULT_STATE_DIR.")
+    };
+    make_private_folder(folder).map_err(|error| failed(&error))?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"));
+    let file = file.map_err(|error| failed(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_read_back_and_damage_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut status = Status::load(folder.path());
+        assert_eq!(status.pairs, []);
+        status.pair_mut("s", "disk", Path::new("/v")).taken = Some(5);
+        status.pair_mut("s", "disk", Path::new("/v")).files = 7;
+        status.pair_mut("s", "other", Path::new("/w")).taken = Some(6);
+        status.save(folder.path()).unwrap();
+        let read = Status::load(folder.path());
+        assert_eq!(read, status);
+        let pair = read.pair("s", Path::new("/v")).unwrap();
+        assert_eq!((pair.taken, pair.files, pair.vault.as_str()), (Some(5), 7, "disk"));
+        assert_eq!(read.pair("t", Path::new("/v")), None);
+        std::fs::write(path(folder.path()), "{\"version\": 1, \"pairs\": 3}").unwrap();
+        assert_eq!(Status::load(folder.path()).pairs, []);
+    }
+
+    #[test]
+    fn two_runs_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        assert!(held.is_some());
+        assert!(lock(folder.path()).unwrap().is_none());
+        drop(held);
+        assert!(lock(folder.path()).unwrap().is_some());
+    }
+}

@@ -1,0 +1,548 @@
+//! Doing what is due: sources one after the other, or at once where they share no disk.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::thread;
+
+use vault::engine::digest::Digests;
+use vault::engine::digest::TreeDigest;
+use vault::engine::index::Index;
+use vault::engine::index::IndexError;
+use vault::engine::snapshot::Input;
+use vault::engine::snapshot::SnapshotOptions;
+use vault::engine::snapshot::SnapshotReport;
+use vault::fs::Dir;
+use vault::progress::Counters;
+use vault::progress::Phase;
+use vault::progress::Progress;
+use vault::tree::Stream;
+use vault::tree::Verdict;
+use vault::vault::Vault;
+
+use super::hooks;
+use super::plan::Due;
+use super::plan::Job;
+use super::plan::Plan;
+use super::plan::Target;
+use super::report;
+use super::report::HookTrouble;
+use super::report::Outcome;
+use super::report::Report;
+use super::report::State;
+use super::report::Trouble;
+use crate::cli::config::VaultConfig;
+use crate::cli::context::Chosen;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::json;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::roots;
+use crate::cli::snapshot as snapshot_command;
+
+/// What a run does beside snapshots.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// Drop old snapshots.
+    pub prune: bool,
+    /// The vaults whose check is due, by folder.
+    pub check: BTreeSet<String>,
+    /// How many snapshots are taken at once.
+    pub parallel: usize,
+    /// The digest of each tree, for the report.
+    pub digests: bool,
+}
+
+/// A run under way.
+pub struct Crew<'a> {
+    pub(super) context: &'a Context,
+    pub(super) plan: &'a Plan,
+    pub(super) wishes: Wishes,
+    pub(super) sites: Vec<Site>,
+    /// Only one thing is done at a time, so that it may show how far it is.
+    alone: bool,
+    pub(super) report: Mutex<Report>,
+    out: Mutex<Output>,
+}
+
+/// A vault during a run.
+pub(super) struct Site {
+    chosen: Chosen,
+    pub(super) device: u64,
+    pub(super) opened: Mutex<Opened>,
+    /// Sources of which there is a state of now.
+    pub(super) taken: Mutex<Vec<String>>,
+}
+
+/// Whether a vault could be opened.
+pub(super) enum Opened {
+    /// It was not tried.
+    Not,
+    /// It is open.
+    Yes(Arc<Vault>),
+    /// It could not, and is not tried again.
+    Never(Trouble),
+}
+
+/// Passwords are asked for one at a time.
+static ASKING: Mutex<()> = Mutex::new(());
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The file system that a path is on, or would be.
+fn device(path: &Path) -> u64 {
+    let stat = |path: &Path| Dir::open(path).and_then(|folder| folder.stat()).ok();
+    path.ancestors().find_map(stat).map_or(0, |stat| stat.dev)
+}
+
+/// Disks that are in use, until this is dropped: also when the work fails outright, so that nobody waits for ever.
+struct Release<'a> {
+    state: &'a Mutex<(Vec<bool>, BTreeSet<u64>)>,
+    changed: &'a Condvar,
+    devices: &'a BTreeSet<u64>,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        lock(self.state).1.retain(|device| !self.devices.contains(device));
+        self.changed.notify_all();
+    }
+}
+
+/// How one piece of work speaks: its name before every message, and a bar only if nothing else goes on.
+pub(super) struct Lane<'a> {
+    context: &'a Context,
+    name: String,
+    alone: bool,
+    counters: Counters,
+}
+
+impl Progress for Lane<'_> {
+    fn phase(&self, phase: Phase) {
+        if self.alone {
+            self.context.screen.phase(phase);
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.context.screen.warn(&format!("{}: {message}", self.name));
+    }
+
+    fn detail(&self, message: &str) {
+        self.context.screen.detail(&format!("{}: {message}", self.name));
+    }
+
+    fn counters(&self) -> &Counters {
+        if self.alone { self.context.screen.counters() } else { &self.counters }
+    }
+
+    fn stopped(&self) -> bool {
+        self.context.screen.stopped()
+    }
+}
+
+impl<'a> Crew<'a> {
+    /// Gets ready.
+    pub fn new(context: &'a Context, plan: &'a Plan, wishes: Wishes) -> Self {
+        let site = |config: &VaultConfig| Site {
+            chosen: Chosen { place: config.path.clone(), config: Some(config.clone()) },
+            device: device(&config.path),
+            opened: Mutex::new(Opened::Not),
+            taken: Mutex::default(),
+        };
+        let sites: Vec<Site> = plan.vaults.iter().map(site).collect();
+        let due = plan.jobs.iter().flat_map(|job| &job.targets).filter(|target| target.due == Due::Now);
+        let devices: HashSet<u64> = due.map(|target| sites[target.vault].device).collect();
+        Self {
+            context,
+            plan,
+            alone: wishes.parallel == 1 || devices.len() < 2,
+            wishes,
+            sites,
+            report: Mutex::default(),
+            out: Mutex::new(Output::new()),
+        }
+    }
+
+    /// Takes what is due, then cares for the vaults. Returns what happened.
+    pub fn work(self) -> Result<Report, Failure> {
+        for job in &self.plan.jobs {
+            for target in job.targets.iter().filter(|target| target.due != Due::Now) {
+                self.tell(self.outcome(job, target, State::NotDue));
+            }
+        }
+        self.take_all();
+        if !self.context.screen.stopped() {
+            self.care_all();
+        }
+        self.out.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
+        let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // As in the configuration, whatever was ready first.
+        let targets = self.plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
+        let targets: Vec<(&str, &str)> = targets
+            .map(|(job, target)| (job.source.name.as_str(), self.plan.vaults[target.vault].name.as_str()))
+            .collect();
+        let rank = |outcome: &Outcome| {
+            targets.iter().position(|(source, vault)| *source == outcome.source && *vault == outcome.vault)
+        };
+        report.outcomes.sort_by_key(rank);
+        Ok(report)
+    }
+
+    pub(super) fn lane(&self, name: String) -> Lane<'a> {
+        Lane { context: self.context, name, alone: self.alone, counters: Counters::default() }
+    }
+
+    fn outcome(&self, job: &Job, target: &Target, state: State) -> Outcome {
+        let config = &self.plan.vaults[target.vault];
+        Outcome {
+            source: job.source.name.clone(),
+            vault: config.name.clone(),
+            place: config.path.to_string_lossy().into_owned(),
+            id: None,
+            time: dates::now(),
+            state,
+            snapshot: None,
+            digest: None,
+            body: None,
+            overdue: target.overdue,
+            due_in: match target.due {
+                Due::Now => None,
+                Due::In(time) => Some(time),
+            },
+            trouble: None,
+        }
+    }
+
+    /// Shows a result, and keeps it for the report.
+    fn tell(&self, outcome: Outcome) {
+        let global = &self.context.global;
+        let is_news = outcome.state != State::NotDue || global.verbose > 0;
+        let is_bad = !matches!(outcome.state, State::Complete | State::Unchanged | State::NotDue);
+        if !global.json && is_news && (is_bad || !global.quiet) {
+            let (text, hint) = report::line(&outcome);
+            self.say(&text, hint.as_deref(), is_bad);
+        }
+        lock(&self.report).outcomes.push(outcome);
+    }
+
+    pub(super) fn say(&self, text: &str, hint: Option<&str>, is_bad: bool) {
+        self.context.screen.clear();
+        let mut out = lock(&self.out);
+        let line = if is_bad { out.paint(Style::Warning, text) } else { text.to_owned() };
+        // Where nobody reads on, the work goes on.
+        let _ = out.line(line);
+        if let Some(hint) = hint {
+            let _ = out.line(format_args!("    {hint}"));
+        }
+        let _ = out.flush();
+    }
+
+    /// Runs each piece of work as soon as no other that goes on shares a disk with it.
+    pub(super) fn spread<T: Sync>(&self, pieces: &[(BTreeSet<u64>, T)], run: impl Fn(&T) + Sync) {
+        let state = Mutex::new((vec![false; pieces.len()], BTreeSet::new()));
+        let changed = Condvar::new();
+        let worker = || {
+            let mut guard = lock(&state);
+            loop {
+                let (begun, busy) = &mut *guard;
+                let free = |at: &usize| !begun[*at] && pieces[*at].0.is_disjoint(busy);
+                let Some(at) = (0..pieces.len()).find(free) else {
+                    if begun.iter().all(|begun| *begun) {
+                        return;
+                    }
+                    guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                };
+                begun[at] = true;
+                busy.extend(pieces[at].0.iter().copied());
+                drop(guard);
+                let release = Release { state: &state, changed: &changed, devices: &pieces[at].0 };
+                run(&pieces[at].1);
+                drop(release);
+                guard = lock(&state);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..self.wishes.parallel.min(pieces.len()) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+    }
+
+    fn take_all(&self) {
+        let due = self.plan.jobs.iter().filter(|job| job.is_due());
+        let devices = |job: &Job| {
+            let sources = job.source.paths.iter().map(|path| device(path));
+            let targets = job.targets.iter().filter(|target| target.due == Due::Now);
+            sources.chain(targets.map(|target| self.sites[target.vault].device)).collect()
+        };
+        let pieces: Vec<(BTreeSet<u64>, &Job)> = due.map(|job| (devices(job), job)).collect();
+        self.spread(&pieces, |job| self.take_source(job));
+    }
+
+    /// A source with its hooks.
+    fn take_source(&self, job: &Job) {
+        let targets: Vec<&Target> = job.targets.iter().filter(|target| target.due == Due::Now).collect();
+        if self.context.screen.stopped() {
+            targets.into_iter().for_each(|target| self.tell(self.outcome(job, target, State::Interrupted)));
+            return;
+        }
+        let stopped = || self.context.screen.stopped();
+        let mut failed = None;
+        if let Some(command) = &job.source.hooks.before {
+            let variables = variables(&job.source.name, "before", &[], None);
+            failed = hooks::call(command, &variables, job.source.hooks.timeout, &stopped).err();
+        }
+        let go_on = job.source.hooks.go_on && !stopped();
+        if let Some(what) = failed.clone().filter(|_| !go_on) {
+            let state = if stopped() { State::Interrupted } else { State::Failed };
+            for target in &targets {
+                let trouble = Trouble {
+                    exit: Exit::Failed,
+                    what: format!("the command before it: {what}"),
+                    hint: Some("No snapshot was made (if-before-fails = \"go-on\" makes one all the same).".into()),
+                };
+                self.tell(Outcome { trouble: Some(trouble), ..self.outcome(job, target, state) });
+            }
+        } else {
+            let mut pieces: BTreeMap<u64, Vec<&Target>> = BTreeMap::new();
+            for target in targets {
+                pieces.entry(self.sites[target.vault].device).or_default().push(target);
+            }
+            let pieces: Vec<(BTreeSet<u64>, Vec<&Target>)> =
+                pieces.into_iter().map(|(device, targets)| (BTreeSet::from([device]), targets)).collect();
+            self.spread(&pieces, |targets| {
+                for target in targets {
+                    self.tell(self.take(job, target));
+                }
+            });
+        }
+        if let Some(what) = failed {
+            self.hook_failed(job, "before", what);
+        }
+        let own = |outcome: &&Outcome| outcome.source == job.source.name;
+        let outcomes: Vec<Outcome> = lock(&self.report).outcomes.iter().filter(own).cloned().collect();
+        let hook_trouble = || lock(&self.report).hooks.iter().find(|hook| hook.source == job.source.name).cloned();
+        let never = || false;
+        if let Some(command) = &job.source.hooks.after {
+            let variables = variables(&job.source.name, "after", &outcomes, hook_trouble().as_ref());
+            if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never) {
+                self.hook_failed(job, "after", what);
+            }
+        }
+        let trouble = hook_trouble();
+        let bad = trouble.is_some() || outcomes.iter().any(|outcome| outcome.state == State::Failed);
+        if let Some(command) = job.source.hooks.on_failure.as_ref().filter(|_| bad) {
+            let variables = variables(&job.source.name, "on-failure", &outcomes, trouble.as_ref());
+            if let Err(what) = hooks::call(command, &variables, job.source.hooks.timeout, &never) {
+                self.hook_failed(job, "on-failure", what);
+            }
+        }
+    }
+
+    fn hook_failed(&self, job: &Job, hook: &'static str, what: String) {
+        let source = job.source.name.clone();
+        if !self.context.global.json {
+            self.say(&format!("{source}: the command {hook}: {what}"), None, true);
+        }
+        lock(&self.report).hooks.push(HookTrouble { source, hook, what });
+    }
+
+    /// A source into a vault.
+    fn take(&self, job: &Job, target: &Target) -> Outcome {
+        let config = &self.plan.vaults[target.vault];
+        let site = &self.sites[target.vault];
+        let outcome = self.outcome(job, target, State::Failed);
+        if self.context.screen.stopped() {
+            return Outcome { state: State::Interrupted, ..outcome };
+        }
+        if config.removable && matches!(Context::has_vault(&config.path), Ok(false)) {
+            return Outcome { state: State::Away, ..outcome };
+        }
+        let lane = self.lane(format!("{} → {}", job.source.name, config.name));
+        let taken = self.open(site, &lane).and_then(|vault| {
+            let report = self.snapshot(job, config, &vault, &lane)?;
+            let digest = self.digest(&vault, &report.snapshot.tree, &lane);
+            Ok((vault.id().to_string(), digest, report))
+        });
+        self.context.screen.clear();
+        match taken {
+            Ok((id, digest, report)) => {
+                lock(&site.taken).push(job.source.name.clone());
+                let state = match report.snapshot.verdict {
+                    _ if report.id.is_none() => State::Unchanged,
+                    Verdict::Complete => State::Complete,
+                    Verdict::Partial => State::Partial,
+                };
+                Outcome {
+                    state,
+                    id: Some(id),
+                    snapshot: report.id.map(|id| id.to_string()),
+                    digest,
+                    body: Some(Box::new(report.snapshot)),
+                    overdue: false,
+                    ..outcome
+                }
+            }
+            Err(trouble) if trouble.exit == Exit::Interrupted => Outcome { state: State::Interrupted, ..outcome },
+            Err(trouble) => Outcome { trouble: Some(trouble), ..outcome },
+        }
+    }
+
+    /// The digest of a tree: in one vault, equal for the same names and contents.
+    fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane<'_>) -> Option<String> {
+        if !self.wishes.digests {
+            return None;
+        }
+        let digest = || -> Result<Option<TreeDigest>, IndexError> {
+            let index = Index::new(vault)?;
+            let digests = Digests::of(&index, std::slice::from_ref(tree), self.context.threads(), lane)?;
+            index.finish(None)?;
+            Ok(digests.get(tree))
+        };
+        match digest() {
+            Ok(digest) => digest.map(json::hex),
+            Err(error) => {
+                lane.warn(&format!("the digest of its tree is not known: {error}"));
+                None
+            }
+        }
+    }
+
+    fn open(&self, site: &Site, lane: &Lane<'_>) -> Result<Arc<Vault>, Trouble> {
+        let _asking = lock(&ASKING);
+        let mut opened = lock(&site.opened);
+        match &*opened {
+            Opened::Yes(vault) => return Ok(Arc::clone(vault)),
+            Opened::Never(trouble) => return Err(trouble.clone()),
+            Opened::Not => {}
+        }
+        match self.context.open_chosen(&site.chosen, None, lane) {
+            Ok((vault, _)) => {
+                let vault = Arc::new(vault);
+                *opened = Opened::Yes(Arc::clone(&vault));
+                Ok(vault)
+            }
+            Err(failure) => {
+                let mut trouble = Trouble::from(failure);
+                if let Some(config) = &site.chosen.config
+                    && !site.chosen.place.exists()
+                    && !config.removable
+                {
+                    trouble.hint = Some("Is the disk connected? If it may be away: removable = true".to_owned());
+                }
+                // A folder may yet be mounted by a command before the next source.
+                if site.chosen.place.exists() {
+                    *opened = Opened::Never(trouble.clone());
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    fn snapshot(
+        &self,
+        job: &Job,
+        config: &VaultConfig,
+        vault: &Vault,
+        lane: &Lane<'_>,
+    ) -> Result<SnapshotReport, Trouble> {
+        let source = &job.source;
+        let paths = source.paths.iter().map(|path| snapshot_command::existing(Path::new("/"), path));
+        let paths = paths.collect::<Result<Vec<_>, _>>()?;
+        let mut exclude = source.exclude.clone();
+        for file in &source.exclude_from {
+            exclude.patterns.extend(snapshot_command::read_patterns(file)?);
+        }
+        let roots = roots::name_roots(&paths, &mut HashSet::new());
+        let input = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
+        let mut tags = source.tags.clone();
+        tags.sort();
+        tags.dedup();
+        let options = SnapshotOptions {
+            source: source.name.clone(),
+            inputs: roots.into_iter().map(input).collect(),
+            time: dates::now(),
+            clock: &dates::now,
+            tags,
+            description: String::new(),
+            exclude,
+            skip_if_unchanged: source.skip_if_unchanged,
+            dry_run: false,
+            level: config.level,
+            verify: true,
+            read_all: false,
+            threads: self.context.threads(),
+        };
+        Ok(vault::engine::snapshot::snapshot(vault, options, lane).map_err(Failure::from)?)
+    }
+}
+
+/// What a hook finds in its environment; `trouble`: another hook of the source that failed before.
+fn variables(
+    source: &str,
+    hook: &str,
+    outcomes: &[Outcome],
+    trouble: Option<&HookTrouble>,
+) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("VAULT_SOURCE", source.to_owned()), ("VAULT_HOOK", hook.to_owned())];
+    let worst = [State::Interrupted, State::Failed, State::Partial, State::Away, State::Complete, State::Unchanged]
+        .into_iter()
+        .find(|state| outcomes.iter().any(|outcome| outcome.state == *state));
+    let Some(worst) = worst else { return variables };
+    let worst = if trouble.is_some() && worst != State::Interrupted { State::Failed } else { worst };
+    let mut errors: Vec<String> =
+        outcomes.iter().filter_map(|outcome| outcome.trouble.as_ref()).map(|trouble| trouble.what.clone()).collect();
+    if errors.is_empty() {
+        errors.extend(trouble.map(|trouble| format!("the command {}: {}", trouble.hook, trouble.what)));
+    }
+    let snapshots: Vec<&str> = outcomes.iter().filter_map(|outcome| outcome.snapshot.as_deref()).collect();
+    let bodies = || outcomes.iter().filter_map(|outcome| outcome.body.as_deref());
+    variables.extend([
+        ("VAULT_RESULT", worst.word().to_owned()),
+        ("VAULT_ERROR", errors.join("; ")),
+        ("VAULT_SNAPSHOTS", snapshots.join(" ")),
+        ("VAULT_FILES", bodies().map(|body| body.files).max().unwrap_or(0).to_string()),
+        ("VAULT_BYTES", bodies().map(|body| body.bytes).max().unwrap_or(0).to_string()),
+        ("VAULT_BYTES_STORED", bodies().map(|body| body.bytes_stored).sum::<u64>().to_string()),
+        ("VAULT_DURATION_MS", bodies().map(|body| body.duration_ms).sum::<u64>().to_string()),
+    ]);
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::run::report::tests::outcome;
+
+    #[test]
+    fn hooks_learn_the_worst() {
+        let mut failed = outcome("a", State::Failed);
+        failed.trouble = Some(Trouble { exit: Exit::Failed, what: "no disk".into(), hint: None });
+        let mut taken = outcome("a", State::Complete);
+        taken.snapshot = Some("1f2e".into());
+        let found = variables("a", "after", &[taken.clone(), failed], None);
+        let value = |name: &str| found.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("VAULT_RESULT"), Some("failed"));
+        assert_eq!(value("VAULT_ERROR"), Some("no disk"));
+        assert_eq!(value("VAULT_SNAPSHOTS"), Some("1f2e"));
+        assert_eq!(variables("a", "before", &[], None).len(), 2);
+        let trouble = HookTrouble { source: "a".into(), hook: "before", what: "no dump".into() };
+        let found = variables("a", "on-failure", &[taken], Some(&trouble));
+        assert!(found.contains(&("VAULT_RESULT", "failed".to_owned())));
+        assert!(found.contains(&("VAULT_ERROR", "the command before: no dump".to_owned())));
+    }
+}

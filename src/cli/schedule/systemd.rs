@@ -1,0 +1,211 @@
+//! systemd's user timers (Linux).
+
+use std::env;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Job;
+use super::Scheduler;
+use super::State;
+use super::Unit;
+use super::ask;
+use super::check_text;
+use super::order;
+use super::program_text;
+use crate::cli::config::home;
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+
+const SERVICE: &str = "vault-run.service";
+const TIMER: &str = "vault-run.timer";
+
+/// systemd.
+pub struct Systemd;
+
+impl Scheduler for Systemd {
+    fn name(&self) -> &'static str {
+        "systemd"
+    }
+
+    fn units(&self, job: &Job) -> Result<Vec<Unit>, String> {
+        Ok(vec![
+            Unit { name: SERVICE.to_owned(), text: service(job)? },
+            Unit { name: TIMER.to_owned(), text: timer(job.every) },
+        ])
+    }
+
+    fn folder(&self, _: &Context) -> Result<PathBuf, Failure> {
+        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let folder = absolute("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")));
+        let failed = || Failure::new("there is no home folder to install a schedule in");
+        folder.map(|folder| folder.join("systemd/user")).ok_or_else(failed)
+    }
+
+    fn load(&self, _: &Path) -> Result<(), String> {
+        order("systemctl", &["--user", "daemon-reload"])?;
+        // A timer that runs already goes on by its old text.
+        order("systemctl", &["--user", "reenable", TIMER])?;
+        order("systemctl", &["--user", "restart", TIMER]).map(|_| ())
+    }
+
+    fn unload(&self, _: &Path) -> Result<(), String> {
+        order("systemctl", &["--user", "disable", "--now", TIMER]).map(|_| ())
+    }
+
+    fn forget(&self) {
+        // If it does not answer, it knows nothing of the files either.
+        let _ = ask("systemctl", &["--user", "daemon-reload"]);
+    }
+
+    fn state(&self, _: &Path) -> Result<State, String> {
+        let text = order(
+            "systemctl",
+            &[
+                "--user",
+                "show",
+                TIMER,
+                "-p",
+                "LoadState,UnitFileState,ActiveState,LastTriggerUSec,NextElapseUSecRealtime",
+            ],
+        )?;
+        let service = order("systemctl", &["--user", "show", SERVICE, "-p", "LoadState,Result,ExecMainStatus"])?;
+        Ok(read_state(&text, &service))
+    }
+}
+
+fn service(job: &Job) -> Result<String, String> {
+    let mut command = quoted(check_text(program_text(job)?)?);
+    for arg in &job.args {
+        command.push(' ');
+        command.push_str(&quoted(check_text(arg)?));
+    }
+    let mains = if job.on_battery { "" } else { "ConditionACPower=true\n" };
+    Ok(format!(
+        "# Written by vault schedule install, and taken away by vault schedule remove.\n\
+         [Unit]\n\
+         Description=Do what is due in the vaults (vault run)\n\
+         {mains}\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={command}\n\
+         # Some files could not be read: it is said, and no failure.\n\
+         SuccessExitStatus=3\n\
+         Nice=10\n\
+         CPUSchedulingPolicy=batch\n\
+         IOSchedulingClass=idle\n\
+         # It ends in good order, and goes on the next time.\n\
+         KillSignal=SIGINT\n\
+         TimeoutStopSec=2min\n"
+    ))
+}
+
+fn timer(every: Duration) -> String {
+    let calendar = calendar(every);
+    format!(
+        "# Written by vault schedule install, and taken away by vault schedule remove.\n\
+         [Unit]\n\
+         Description=Look for what is due in the vaults\n\
+         \n\
+         [Timer]\n\
+         # At log-in; then by the clock, and at once if that was missed.\n\
+         OnStartupSec=2min\n\
+         OnCalendar={calendar}\n\
+         Persistent=true\n\
+         AccuracySec=1min\n\
+         \n\
+         [Install]\n\
+         WantedBy=timers.target\n"
+    )
+}
+
+/// A period as systemd's calendar says it.
+fn calendar(every: Duration) -> String {
+    let minutes = every.as_secs() / 60;
+    match minutes {
+        0..60 => format!("*:0/{}", minutes.max(1)),
+        60..1440 => format!("0/{}:00", minutes / 60),
+        _ => "daily".to_owned(),
+    }
+}
+
+/// A word of a command line as systemd takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@=".contains(c);
+    let word: String = word
+        .chars()
+        .map(|c| match c {
+            '%' => "%%".to_owned(),
+            '$' => "$$".to_owned(),
+            '\\' => "\\\\".to_owned(),
+            '"' => "\\\"".to_owned(),
+            c => c.to_string(),
+        })
+        .collect();
+    if !word.is_empty() && word.chars().all(plain) { word } else { format!("\"{word}\"") }
+}
+
+/// What `systemctl show` says of the timer and of the service.
+fn read_state(timer: &str, service: &str) -> State {
+    let value = |text: &str, key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+        Some(line.trim().to_owned()).filter(|value| !value.is_empty() && value != "n/a" && value != "0")
+    };
+    let is = |key: &str, expected: &str| value(timer, key).as_deref() == Some(expected);
+    let active = is("ActiveState", "active") && is("UnitFileState", "enabled");
+    let loaded = is("LoadState", "loaded") && value(service, "LoadState").as_deref() == Some("loaded");
+    let result = value(service, "Result").filter(|result| result != "success");
+    let problem = match (loaded, active, result) {
+        (true, false, _) => Some("its timer is not enabled and active".to_owned()),
+        (true, true, Some(result)) => {
+            let status =
+                value(service, "ExecMainStatus").map_or_else(String::new, |status| format!(", exit code {status}"));
+            Some(format!("the last run ended with {result}{status}; see: journalctl --user -u {SERVICE}"))
+        }
+        _ => None,
+    };
+    State {
+        installed: loaded,
+        active: loaded && active,
+        last: value(timer, "LastTriggerUSec"),
+        next: value(timer, "NextElapseUSecRealtime"),
+        problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::schedule::tests::odd_job;
+
+    #[test]
+    fn the_units_are_as_expected() {
+        let text = service(&odd_job()).unwrap();
+        let line = r#"ExecStart="/opt/my tools/vault" run --config "/home/me/50%% & \"more\"/$$x\\y.toml""#;
+        assert!(text.lines().any(|other| other == line), "{text}");
+        assert!(text.contains("ConditionACPower=true\n") && text.contains("IOSchedulingClass=idle\n"));
+        assert!(!service(&Job { on_battery: true, ..odd_job() }).unwrap().contains("ConditionACPower"));
+        let text = timer(Duration::from_secs(900));
+        for line in ["OnCalendar=*:0/15", "Persistent=true", "OnStartupSec=2min", "WantedBy=timers.target"] {
+            assert!(text.lines().any(|other| other == line), "{text}");
+        }
+        assert_eq!([5, 120, 1440].map(|m| calendar(Duration::from_secs(m * 60))), ["*:0/5", "0/2:00", "daily"]);
+    }
+
+    #[test]
+    fn what_it_says_is_understood() {
+        let timer = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\n\
+                     LastTriggerUSec=Sun 2026-11-22 08:15:00 UTC\nNextElapseUSecRealtime=Sun 2026-11-22 08:30:00 UTC\n";
+        let service = "LoadState=loaded\nResult=success\nExecMainStatus=0\n";
+        let state = read_state(timer, service);
+        assert!(state.installed && state.active && state.problem.is_none());
+        assert_eq!(state.last.as_deref(), Some("Sun 2026-11-22 08:15:00 UTC"));
+        let state = read_state(timer, "LoadState=loaded\nResult=exit-code\nExecMainStatus=1\n");
+        assert!(state.active && state.problem.unwrap().contains("exit code 1"));
+        let state = read_state(&timer.replace("enabled", "disabled"), service);
+        assert!(state.installed && !state.active && state.problem.is_some());
+        let state = read_state("LoadState=not-found\nActiveState=inactive\n", "LoadState=not-found\n");
+        assert_eq!(state, State::default());
+    }
+}

@@ -1,0 +1,394 @@
+//! Writes a tree as an archive: one thread reads, verifies and lays out, the other writes (and compresses).
+
+use std::collections::HashMap;
+use std::io;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use crate::engine::archive::BLOCK;
+use crate::engine::archive::write::{Member, fill, head};
+use crate::engine::browse::{BrowseError, Step, TreeWalk, find_all};
+use crate::engine::links::GroupReader;
+use crate::engine::sparse::Layout;
+use crate::path;
+use crate::path::Shown;
+use crate::progress::{Phase, Progress};
+use crate::tree::{Entry, EntryError, FileKind, StreamReader};
+use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
+
+/// Files up to this length are read before their header is written, so that a damaged one can be left out.
+const WHOLE_MAX: u64 = 4 << 20;
+/// Pieces that wait to be written, at most; none is longer than [`WHOLE_MAX`] or a chunk.
+const WAITING: usize = 16;
+/// A file with more parts than this is written with zeros in place of its holes.
+const PARTS_MAX: usize = 1 << 16;
+
+/// Something that is not in the archive as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportProblem {
+    /// The path in the snapshot.
+    pub path: Vec<u8>,
+    /// What became of it, and why.
+    pub what: String,
+    /// Whether it is because of damage in the vault.
+    pub damage: bool,
+}
+
+/// What an export did.
+#[derive(Debug, Clone, Default)]
+pub struct ExportReport {
+    /// Files of every kind but folders, names of one file counted each.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Sizes of the regular files, holes included.
+    pub bytes: u64,
+    /// Length of the archive, before it is compressed.
+    pub written: u64,
+    /// The first thousand.
+    pub problems: Vec<ExportProblem>,
+    /// How many there are.
+    pub problem_count: u64,
+}
+
+/// Most problems that are kept.
+const PROBLEMS_KEPT: usize = 1000;
+
+/// Writes what a snapshot has at a path as an archive. Members are called as in the snapshot; if `path` is not empty, they
+/// begin with its last component.
+///
+/// # Errors
+/// If there is nothing of this path, nobody takes the archive, the store fails as a whole, or the user stops it. Damaged
+/// files and folders are listed in the report.
+pub fn export(
+    vault: &Vault,
+    info: &SnapshotInfo,
+    path: &[u8],
+    out: &mut (dyn Write + Send),
+    progress: &dyn Progress,
+) -> Result<ExportReport, BrowseError> {
+    let read = |source: ReadError| BrowseError::Read { path: Shown(path).to_string(), source };
+    let mut trees = vault.tree_reader().map_err(read)?;
+    let found = find_all(&mut trees, info, path)?.and_then(|mut entries| entries.pop());
+    let entry = found.ok_or_else(|| BrowseError::NotFound { path: Shown(path).to_string() })?;
+    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    let _session = vault.begin_session().ok();
+    let goal = if path.is_empty() { (info.body.files, info.body.bytes) } else { (0, 0) };
+    progress.counters().restart(goal.0, goal.1);
+    progress.phase(Phase::Restore);
+    let path: Vec<u8> = path::components(path).collect::<Vec<_>>().join(&b'/');
+    let strip = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    let stop = AtomicBool::new(false);
+    let (pieces, arriving) = sync_channel(WAITING);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut packer = Packer {
+                trees,
+                pieces,
+                stop: &stop,
+                progress,
+                strip,
+                groups: HashMap::new(),
+                firsts: Vec::new(),
+                report: ExportReport::default(),
+            };
+            packer.load_links(info, &path)?;
+            packer.pack(&path, entry)?;
+            Ok(packer.report)
+        });
+        let written = write_all(arriving, out);
+        if written.is_err() {
+            stop.store(true, Relaxed);
+        }
+        let mut report = reading.join().unwrap_or(Err(BrowseError::Interrupted));
+        match (written, &mut report) {
+            (Err(error), _) => return Err(BrowseError::Output(error)),
+            (Ok(written), Ok(report)) => report.written = written,
+            (Ok(_), Err(_)) => {}
+        }
+        report
+    })
+}
+
+/// Writes the pieces, and the end of the archive if the last of them has come.
+fn write_all(arriving: Receiver<Option<Vec<u8>>>, out: &mut dyn Write) -> io::Result<u64> {
+    let mut written = 0;
+    for piece in arriving {
+        // An archive that lacks its end is seen to be cut off.
+        let piece = piece.unwrap_or_else(|| vec![0; 2 * BLOCK]);
+        out.write_all(&piece)?;
+        written += piece.len() as u64;
+    }
+    out.flush()?;
+    Ok(written)
+}
+
+struct Packer<'v, 'p> {
+    trees: TreeReader<'v>,
+    pieces: SyncSender<Option<Vec<u8>>>,
+    stop: &'p AtomicBool,
+    progress: &'p dyn Progress,
+    /// So many bytes of each path are not in the archive.
+    strip: usize,
+    /// Hashes of the paths of files with several names → which file.
+    groups: HashMap<[u8; 16], u32>,
+    /// The name under which each of them is in the archive.
+    firsts: Vec<Option<Vec<u8>>>,
+    report: ExportReport,
+}
+
+fn hash(path: &[u8]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
+    out
+}
+
+impl Packer<'_, '_> {
+    fn send(&mut self, piece: Vec<u8>) -> Result<(), BrowseError> {
+        if self.stop.load(Relaxed) || self.progress.stopped() {
+            return Err(BrowseError::Interrupted);
+        }
+        self.pieces.send(Some(piece)).map_err(|_| BrowseError::Interrupted)
+    }
+
+    fn problem(&mut self, path: &[u8], what: String, damage: bool) {
+        self.report.problem_count += 1;
+        if self.report.problems.len() < PROBLEMS_KEPT {
+            self.report.problems.push(ExportProblem { path: path.to_vec(), what, damage });
+        }
+    }
+
+    /// Notes what is damaged; anything else ends the export.
+    fn damaged(&mut self, path: &[u8], what: &str, error: ReadError) -> Result<(), BrowseError> {
+        if !error.is_damage() {
+            return Err(BrowseError::Read { path: Shown(path).to_string(), source: error });
+        }
+        self.problem(path, format!("{what}: {error}"), true);
+        Ok(())
+    }
+
+    fn load_links(&mut self, info: &SnapshotInfo, top: &[u8]) -> Result<(), BrowseError> {
+        let mut reader = GroupReader::new(&info.body.links);
+        loop {
+            match reader.next(&mut self.trees) {
+                Ok(Some((first, path))) => {
+                    if first || self.firsts.is_empty() {
+                        self.firsts.push(None);
+                    }
+                    if path.starts_with(top) {
+                        self.groups.insert(hash(&path), self.firsts.len() as u32 - 1);
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return self.damaged(b"", "hard links are exported as files of their own", error),
+            }
+        }
+    }
+
+    fn pack(&mut self, path: &[u8], entry: Entry) -> Result<(), BrowseError> {
+        let listing = entry.content.clone().filter(|_| entry.kind == FileKind::Directory);
+        if !path.is_empty() {
+            self.member(path, &entry)?;
+        }
+        let Some(listing) = listing else { return self.end() };
+        let mut walk = TreeWalk::new(path, &listing);
+        while let Some(step) = walk.next(&mut self.trees) {
+            match step {
+                Step::Enter(entry) | Step::Other(entry) => self.member(walk.path(), &entry)?,
+                Step::Leave => {}
+                Step::Broken(error) => self.damaged(walk.path(), "not all that is in it is exported", error)?,
+                Step::TooDeep(entry) => {
+                    let name = Shown(&entry.name).to_string();
+                    let error = EntryError::Invalid { name, what: "it lies too deep" }.into();
+                    self.damaged(walk.path(), "it is left out", error)?;
+                }
+            }
+        }
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), BrowseError> {
+        self.pieces.send(None).map_err(|_| BrowseError::Interrupted)
+    }
+
+    fn member(&mut self, path: &[u8], entry: &Entry) -> Result<(), BrowseError> {
+        let name = path[self.strip..].to_vec();
+        let group = match entry.kind {
+            FileKind::Directory => None,
+            _ if self.groups.is_empty() => None,
+            _ => self.groups.get(&hash(path)).copied(),
+        };
+        let link = group.and_then(|group| self.firsts[group as usize].clone());
+        let member = Member { path: &name, entry, link: link.as_deref(), sparse: None };
+        if link.is_some() || entry.kind != FileKind::File {
+            let Some(piece) = head(&member) else {
+                self.problem(path, "archives cannot hold sockets: it is left out".to_owned(), false);
+                return Ok(());
+            };
+            self.send(piece)?;
+        } else if !self.file(path, member)? {
+            return Ok(());
+        }
+        // Only now may other names point to it.
+        if let (None, Some(group)) = (&link, group) {
+            self.firsts[group as usize] = Some(name);
+        }
+        if entry.kind == FileKind::Directory {
+            self.report.folders += 1;
+        } else {
+            self.report.files += 1;
+            self.report.bytes += entry.size;
+            self.progress.counters().add(1, 0);
+        }
+        Ok(())
+    }
+
+    /// Writes a regular file; `false` if it had to be left out.
+    fn file(&mut self, path: &[u8], member: Member<'_>) -> Result<bool, BrowseError> {
+        let entry = member.entry;
+        let parts = match self.parts(entry) {
+            Ok(parts) => parts,
+            Err(error) => return self.damaged(path, "it is left out", error).map(|()| false),
+        };
+        let sparse = parts.as_deref();
+        let Some(mut piece) = head(&Member { sparse, ..member }) else { return Ok(false) };
+        let whole = [(0, entry.size)];
+        let parts = sparse.unwrap_or(&whole);
+        let len: u64 = parts.iter().map(|(_, len)| len).sum();
+        let mut content = Content { parts, part: 0, at: 0 };
+        if len <= WHOLE_MAX {
+            let result = content.read(entry, &mut self.trees, &mut |bytes| {
+                piece.extend_from_slice(bytes);
+                Ok(())
+            });
+            match result {
+                Ok(()) => {}
+                Err(ContentError::Read(error)) => return self.damaged(path, "it is left out", error).map(|()| false),
+                Err(ContentError::Send(error)) => return Err(error),
+            }
+            self.progress.counters().add(0, entry.size);
+            fill(&mut piece);
+            return self.send(piece).map(|()| true);
+        }
+        let mut sent = 0;
+        let (pieces, stop, progress) = (self.pieces.clone(), self.stop, self.progress);
+        let send = |bytes: Vec<u8>| {
+            if stop.load(Relaxed) || progress.stopped() {
+                return Err(BrowseError::Interrupted);
+            }
+            pieces.send(Some(bytes)).map_err(|_| BrowseError::Interrupted)
+        };
+        send(piece)?;
+        let result = content.read(entry, &mut self.trees, &mut |bytes| {
+            sent += bytes.len() as u64;
+            progress.counters().add(0, bytes.len() as u64);
+            send(bytes.to_vec())
+        });
+        match result {
+            Ok(()) => {}
+            Err(ContentError::Send(error)) => return Err(error),
+            // Its length is in the header already, so something has to follow.
+            Err(ContentError::Read(error)) => {
+                let what = format!("its content is cut off at {sent} bytes, and filled up with zeros");
+                self.damaged(path, &what, error)?;
+                while sent < len {
+                    let zeros = (len - sent).min(1 << 20);
+                    send(vec![0; zeros as usize])?;
+                    sent += zeros;
+                }
+            }
+        }
+        let rest = (len.next_multiple_of(BLOCK as u64) - len) as usize;
+        if rest > 0 {
+            send(vec![0; rest])?;
+        }
+        Ok(true)
+    }
+
+    /// Where a sparse file has data, widened to whole blocks; `None` if it is to be written in full.
+    fn parts(&mut self, entry: &Entry) -> Result<Option<Vec<(u64, u64)>>, ReadError> {
+        let (Some(_), Some(content)) = (&entry.holes, &entry.content) else { return Ok(None) };
+        let mut layout = Layout::new(entry);
+        let mut parts: Vec<(u64, u64)> = Vec::new();
+        let mut rest = content.len;
+        while rest > 0 {
+            let (at, len) = layout.next(usize::try_from(rest).unwrap_or(usize::MAX), &mut self.trees)?;
+            rest -= len as u64;
+            let start = at - at % BLOCK as u64;
+            let end = (at + len as u64).next_multiple_of(BLOCK as u64).min(entry.size);
+            match parts.last_mut() {
+                Some((last, len)) if *last + *len >= start => *len = end - *last,
+                _ => parts.push((start, end - start)),
+            }
+            if parts.len() > PARTS_MAX {
+                return Ok(None);
+            }
+        }
+        Ok(Some(parts))
+    }
+}
+
+enum ContentError {
+    Read(ReadError),
+    Send(BrowseError),
+}
+
+impl From<ReadError> for ContentError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Brings the content of a file as an archive has it: only what lies in its parts.
+struct Content<'p> {
+    parts: &'p [(u64, u64)],
+    part: usize,
+    /// How far the file has been written.
+    at: u64,
+}
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl Content<'_> {
+    fn read(
+        &mut self,
+        entry: &Entry,
+        trees: &mut TreeReader<'_>,
+        put: &mut dyn FnMut(&[u8]) -> Result<(), BrowseError>,
+    ) -> Result<(), ContentError> {
+        let Some(content) = &entry.content else { return Ok(()) };
+        let mut layout = Layout::new(entry);
+        let mut chunks = StreamReader::new(content);
+        while let Some(bytes) = chunks.next(trees)? {
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let (at, len) = layout.next(rest.len(), trees)?;
+                self.zeros_to(at, put)?;
+                put(&rest[..len]).map_err(ContentError::Send)?;
+                self.at = at + len as u64;
+                rest = &rest[len..];
+            }
+        }
+        layout.finish(trees)?;
+        self.zeros_to(entry.size, put)
+    }
+
+    /// Writes zeros up to a position, but only where a part is.
+    fn zeros_to(&mut self, to: u64, put: &mut dyn FnMut(&[u8]) -> Result<(), BrowseError>) -> Result<(), ContentError> {
+        while let Some((start, len)) = self.parts.get(self.part) {
+            let (mut from, until) = (self.at.max(*start), to.min(start + len));
+            while from < until {
+                let zeros = (until - from).min(ZEROS.len() as u64);
+                put(&ZEROS[..zeros as usize]).map_err(ContentError::Send)?;
+                from += zeros;
+            }
+            if to < start + len {
+                break;
+            }
+            self.part += 1;
+        }
+        self.at = to;
+        Ok(())
+    }
+}

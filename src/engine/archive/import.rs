@@ -1,0 +1,564 @@
+//! Takes an archive as a snapshot: its members go into the vault as they come, and the folders are made of them at the end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rayon::Scope;
+
+use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKind};
+use crate::engine::depot::{Depot, DepotOptions, Published};
+use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
+use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
+use crate::engine::walk::SkippedList;
+use crate::id::ObjectName;
+use crate::limits::PATH_DEPTH_MAX;
+use crate::log::RecordBody;
+use crate::path;
+use crate::path::{Shown, check_name};
+use crate::progress::{Phase, Progress};
+use crate::tree::entry::LISTING_VERSION;
+use crate::tree::{Entry, FileKind, Owner, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict, encode_entry};
+use crate::vault::client::Session;
+use crate::vault::{Vault, VaultError};
+
+/// What is recorded of an imported archive.
+pub struct ImportOptions<'a> {
+    /// Name of the source.
+    pub source: String,
+    /// The time that the snapshot carries.
+    pub time: Time,
+    /// The clock.
+    pub clock: &'a (dyn Fn() -> Time + Sync),
+    /// Tags.
+    pub tags: Vec<String>,
+    /// A line of the user's own.
+    pub description: String,
+    /// So many components are taken from the start of each path.
+    pub strip: usize,
+    /// zstd level, 1 to 19.
+    pub level: i32,
+    /// Open, decompress and hash every new segment before its pack is put.
+    pub verify: bool,
+    /// How many threads compress and seal.
+    pub threads: usize,
+}
+
+/// Why an archive was not imported; then there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The archive is at fault.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// There is nothing in it.
+    #[error("there is nothing in it")]
+    Empty,
+    /// The vault is at fault, or the user stopped it.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+impl From<VaultError> for ImportError {
+    fn from(error: VaultError) -> Self {
+        Self::Snapshot(error.into())
+    }
+}
+
+/// Content that waits for a thread, in bytes, before the reading thread does some of the work itself.
+const WAITING_MAX: usize = 32 << 20;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number of a content, and where it lies if the file has holes.
+type Held = (usize, Option<Vec<(u64, u64)>>);
+
+/// A member as it will be in the snapshot.
+struct Node {
+    entry: Entry,
+    parent: usize,
+    below: BTreeMap<Vec<u8>, usize>,
+    content: Option<Held>,
+    /// Which file this is a name of, if that has several.
+    group: Option<usize>,
+}
+
+/// All members, by number; a folder has a lower one than what is in it. 0 is the top.
+struct Tree {
+    nodes: Vec<Node>,
+    groups: usize,
+}
+
+impl Tree {
+    fn new() -> Self {
+        let entry = Entry::new(Vec::new(), FileKind::Directory);
+        let top = Node { entry, parent: 0, below: BTreeMap::new(), content: None, group: None };
+        Self { nodes: vec![top], groups: 0 }
+    }
+
+    fn find(&self, path: &[Vec<u8>]) -> Option<usize> {
+        path.iter().try_fold(0, |at, name| self.nodes[at].below.get(name).copied())
+    }
+
+    /// Puts a member in its place. Folders on the way that the archive has not named are made; what has the same name is
+    /// replaced, but a folder by another keeps what is in it.
+    fn put(&mut self, path: &[Vec<u8>], mut entry: Entry) -> usize {
+        let Some((name, folders)) = path.split_last() else { return 0 };
+        let mut at = 0;
+        for name in folders {
+            at = match self.nodes[at].below.get(name) {
+                Some(below) if self.nodes[*below].entry.kind == FileKind::Directory => *below,
+                _ => {
+                    let mut implied = Entry::new(name.clone(), FileKind::Directory);
+                    (implied.mode, implied.mtime) = (0o755, entry.mtime);
+                    implied.owner = entry.owner.clone();
+                    self.add(at, implied)
+                }
+            };
+        }
+        entry.name.clone_from(name);
+        match self.nodes[at].below.get(name).copied() {
+            Some(old) if [entry.kind, self.nodes[old].entry.kind] == [FileKind::Directory; 2] => {
+                self.nodes[old].entry = entry;
+                old
+            }
+            _ => self.add(at, entry),
+        }
+    }
+
+    fn add(&mut self, parent: usize, entry: Entry) -> usize {
+        let number = self.nodes.len();
+        self.nodes[parent].below.insert(entry.name.clone(), number);
+        self.nodes.push(Node { entry, parent, below: BTreeMap::new(), content: None, group: None });
+        number
+    }
+
+    /// Whether a member was not replaced by another.
+    fn is_there(&self, number: usize) -> bool {
+        let mut at = number;
+        while at != 0 {
+            let node = &self.nodes[at];
+            if self.nodes[node.parent].below.get(&node.entry.name) != Some(&at) {
+                return false;
+            }
+            at = node.parent;
+        }
+        true
+    }
+
+    fn path(&self, number: usize) -> Vec<u8> {
+        let (mut at, mut names) = (number, Vec::new());
+        while at != 0 {
+            names.push(self.nodes[at].entry.name.as_slice());
+            at = self.nodes[at].parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+}
+
+/// Imports an archive.
+///
+/// # Errors
+/// If there is no snapshot: the archive is damaged, cut off or empty, or the vault fails. Single members that a snapshot cannot
+/// hold are listed in it.
+pub fn import(
+    vault: &Vault,
+    input: &mut (dyn Read + Send),
+    options: &ImportOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<SnapshotReport, ImportError> {
+    let begun = (options.clock)();
+    progress.counters().restart(0, 0);
+    progress.phase(Phase::Snapshot);
+    let session = vault.begin_writing(begun, progress)?;
+    let unusable = vault.unusable();
+    let usable: Vec<ObjectName> = vault.pack_names().into_iter().filter(|name| !unusable.contains(name)).collect();
+    let run = Run { vault, options, progress, session: &session };
+    let taken = run.take(input)?;
+    let body = run.body(&taken, begun);
+    progress.phase(Phase::Publish);
+    let needed: HashSet<ObjectName> = usable.into_iter().chain(taken.published.packs.iter().copied()).collect();
+    let confirm = |vault: &Vault| {
+        let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
+        needed.is_subset(&there)
+    };
+    let record = RecordBody::Snapshot(Box::new(body.clone()));
+    let id = vault.publish(record, (options.clock)(), Some(&session), confirm, progress)?;
+    let Some(id) = id else { return Err(SnapshotError::Unsettled.into()) };
+    Ok(SnapshotReport { id: Some(id), snapshot: body, skipped: taken.skipped.first, unchanged: false })
+}
+
+struct Run<'r> {
+    vault: &'r Vault,
+    options: &'r ImportOptions<'r>,
+    progress: &'r dyn Progress,
+    session: &'r Session,
+}
+
+/// What was taken of an archive.
+#[derive(Default)]
+struct Taken {
+    tree: Stream,
+    links: Stream,
+    skipped_list: Stream,
+    skipped: SkippedList,
+    roots: Vec<Root>,
+    files: u64,
+    folders: u64,
+    bytes: u64,
+    bytes_read: u64,
+    published: Published,
+}
+
+/// The contents of members while threads work on them.
+#[derive(Default)]
+struct Contents {
+    streams: Mutex<Vec<Option<Stream>>>,
+    waiting: AtomicUsize,
+}
+
+impl Run<'_> {
+    fn take(&self, input: &mut (dyn Read + Send)) -> Result<Taken, ImportError> {
+        let options = self.options;
+        let threads = options.threads.max(1);
+        let depot_options =
+            DepotOptions { level: options.level, verify: options.verify, dry_run: false, keep_trees: false, threads };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|error| SnapshotError::Threads(error.to_string()))?;
+        let (depot, publisher) = Depot::new(self.vault, depot_options, Some(self.session))?;
+        let progress = self.progress;
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(move || publisher.run(progress));
+            let taken = self.read(&depot, &pool, input);
+            if taken.is_err() {
+                // Nothing of this will be used: the publisher throws away what it still gets.
+                depot.fail(VaultError::Interrupted);
+            }
+            let finished = depot.finish();
+            let published = publisher.join().unwrap_or(Err(VaultError::Interrupted));
+            let interrupted = |error: &ImportError| {
+                matches!(error, ImportError::Snapshot(SnapshotError::Vault(VaultError::Interrupted)))
+            };
+            let mut taken = match taken {
+                Err(error) if interrupted(&error) && progress.stopped() => {
+                    return Err(SnapshotError::Interrupted.into());
+                }
+                // What failed, the depot or the publisher knows.
+                Err(error) if interrupted(&error) => {
+                    let why = finished.err().or(published.err());
+                    return Err(why.map_or(SnapshotError::Interrupted, SnapshotError::from).into());
+                }
+                taken => taken?,
+            };
+            finished?;
+            taken.published = published?;
+            Ok(taken)
+        })
+    }
+
+    fn read(
+        &self,
+        depot: &Depot<'_>,
+        pool: &rayon::ThreadPool,
+        input: &mut (dyn Read + Send),
+    ) -> Result<Taken, ImportError> {
+        let contents = Contents::default();
+        let (mut tree, mut taken) = (Tree::new(), Taken::default());
+        pool.scope(|scope| {
+            let mut archive = ArchiveReader::new(input);
+            let read = self.members(scope, depot, &contents, &mut archive, &mut tree, &mut taken);
+            if read.is_err() {
+                depot.fail(VaultError::Interrupted);
+            }
+            taken.bytes_read = archive.position();
+            read
+        })?;
+        if depot.has_failed() || self.progress.stopped() {
+            return Err(VaultError::Interrupted.into());
+        }
+        if tree.nodes[0].below.is_empty() {
+            return Err(ImportError::Empty);
+        }
+        let streams = contents.streams.into_inner().unwrap_or_else(PoisonError::into_inner);
+        pool.install(|| self.finish(depot, tree, &streams, &mut taken))?;
+        Ok(taken)
+    }
+
+    fn skip(&self, depot: &Depot<'_>, taken: &mut Taken, path: &[u8], why: &str) {
+        self.progress.warn(&format!("{}: {why}", Shown(path)));
+        taken.skipped.push(Skipped { path: path.to_vec(), why: why.to_owned(), stored: false }, depot);
+    }
+
+    /// Takes all members; their contents go to the threads of the pool.
+    fn members<'s, 'a: 's>(
+        &self,
+        scope: &Scope<'s>,
+        depot: &'s Depot<'a>,
+        contents: &'s Contents,
+        archive: &mut ArchiveReader<&mut (dyn Read + Send)>,
+        tree: &mut Tree,
+        taken: &mut Taken,
+    ) -> Result<(), ImportError> {
+        while let Some(member) = archive.next_member()? {
+            if self.progress.stopped() || depot.has_failed() {
+                return Err(VaultError::Interrupted.into());
+            }
+            let path = match self.path(&member.path) {
+                Ok(path) if path.is_empty() => continue,
+                Ok(path) => path,
+                Err(why) => {
+                    self.skip(depot, taken, &member.path, why);
+                    continue;
+                }
+            };
+            if member.kind == MemberKind::Link {
+                self.link(depot, &member, &path, tree, taken);
+                continue;
+            }
+            let Some(entry) = entry(&member) else {
+                // The label of a volume is no file.
+                if member.kind != MemberKind::Other(b'V') {
+                    self.skip(depot, taken, &member.path, "a kind of member that is not known");
+                }
+                continue;
+            };
+            let is_file = entry.kind == FileKind::File;
+            let number = tree.put(&path, entry);
+            if is_file {
+                let content = self.content(scope, depot, contents, archive, &member)?;
+                tree.nodes[number].content = Some((content, member.parts));
+            }
+        }
+        if !archive.has_ended() {
+            let why = "the mark of the end is missing: the archive may be cut off";
+            self.skip(depot, taken, b"", why);
+        }
+        // Whatever brings the archive may find out at its own end that something was wrong.
+        Ok(archive.drain()?)
+    }
+
+    /// The components of a path without those that are taken off; none for the top itself.
+    fn path(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+        let parts: Vec<&[u8]> = path::components(path).collect();
+        if parts.iter().any(|part| check_name(part).is_err()) {
+            return Err("its path is not allowed");
+        }
+        if parts.len() > PATH_DEPTH_MAX {
+            return Err("it lies too deep");
+        }
+        Ok(parts.into_iter().skip(self.options.strip).map(<[u8]>::to_vec).collect())
+    }
+
+    /// Enters another name of a file that came before.
+    fn link(&self, depot: &Depot<'_>, member: &Member, path: &[Vec<u8>], tree: &mut Tree, taken: &mut Taken) {
+        let target = self.path(&member.link).ok().and_then(|target| tree.find(&target));
+        let target = target.filter(|target| tree.nodes[*target].entry.kind != FileKind::Directory);
+        let Some(target) = target else {
+            let why = format!("the file that it is another name of is not there: {}", Shown(&member.link));
+            return self.skip(depot, taken, &member.path, &why);
+        };
+        let (entry, content) = (tree.nodes[target].entry.clone(), tree.nodes[target].content.clone());
+        let groups = tree.groups;
+        let group = *tree.nodes[target].group.get_or_insert(groups);
+        tree.groups = groups.max(group + 1);
+        let number = tree.put(path, entry);
+        tree.nodes[number].content = content;
+        tree.nodes[number].group = Some(group);
+    }
+
+    /// Stores the content of a member; returns its number.
+    fn content<'s, 'a: 's>(
+        &self,
+        scope: &Scope<'s>,
+        depot: &'s Depot<'a>,
+        contents: &'s Contents,
+        archive: &mut ArchiveReader<&mut (dyn Read + Send)>,
+        member: &Member,
+    ) -> Result<usize, ImportError> {
+        let len =
+            member.parts.as_ref().map_or(member.size, |parts| parts.iter().map(|(from, until)| until - from).sum());
+        let number = {
+            let mut streams = lock(&contents.streams);
+            streams.push(None);
+            streams.len() - 1
+        };
+        self.progress.counters().add(1, 0);
+        if len <= SMALL_MAX {
+            let mut bytes = vec![0; len as usize];
+            archive.read_exact(&mut bytes).map_err(|error| cut(error, archive.position()))?;
+            self.progress.counters().add(0, len);
+            let waiting = contents.waiting.fetch_add(bytes.len(), AcqRel);
+            let work = move || {
+                // If it fails, the depot knows why.
+                let stream = store_whole(depot, &bytes).ok();
+                contents.waiting.fetch_sub(bytes.len(), AcqRel);
+                lock(&contents.streams)[number] = stream;
+            };
+            if waiting > WAITING_MAX {
+                work();
+            } else {
+                scope.spawn(move |_| work());
+            }
+            return Ok(number);
+        }
+        let done = Box::new(move |read: Result<(Stream, bool), ReadFailed>| {
+            // If it fails, the depot knows why, or the reader below.
+            lock(&contents.streams)[number] = read.ok().map(|(stream, _)| stream);
+        });
+        let mut whole = Whole { archive, left: len, error: None };
+        read_large(depot, Feed::Reader(Box::new(&mut whole)), Some(scope), self.progress, done);
+        match whole {
+            Whole { error: Some(error), .. } => return Err(cut(error, archive.position())),
+            Whole { left: 1.., .. } => return Err(VaultError::Interrupted.into()),
+            Whole { .. } => {}
+        }
+        Ok(number)
+    }
+
+    /// Makes folders of the members.
+    fn finish(
+        &self,
+        depot: &Depot<'_>,
+        mut tree: Tree,
+        streams: &[Option<Stream>],
+        taken: &mut Taken,
+    ) -> Result<(), ImportError> {
+        let stored = |_| ImportError::from(VaultError::Interrupted);
+        let mut groups: HashMap<usize, Vec<Vec<u8>>> = HashMap::new();
+        let mut encoded: Vec<Vec<u8>> = vec![Vec::new(); tree.nodes.len()];
+        // What is in a folder comes before the folder.
+        for number in (1..tree.nodes.len()).rev() {
+            if !tree.is_there(number) {
+                continue;
+            }
+            let mut entry = tree.nodes[number].entry.clone();
+            if entry.kind == FileKind::Directory {
+                taken.folders += 1;
+                let mut listing = StreamWriter::default();
+                let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
+                listing.write(&[LISTING_VERSION], cutter, sink).map_err(stored)?;
+                for below in std::mem::take(&mut tree.nodes[number].below).into_values() {
+                    listing.write(&std::mem::take(&mut encoded[below]), cutter, sink).map_err(stored)?;
+                }
+                entry.content = Some(listing.finish(cutter, sink).map_err(stored)?);
+            } else {
+                taken.files += 1;
+                taken.bytes += entry.size;
+                if let Some(group) = tree.nodes[number].group {
+                    groups.entry(group).or_default().push(tree.path(number));
+                }
+            }
+            if let Some((content, parts)) = &tree.nodes[number].content {
+                let stream = streams.get(*content).cloned().flatten();
+                entry.content = Some(stream.ok_or(VaultError::Interrupted)?);
+                if let Some(parts) = parts {
+                    entry.holes = holes_between(parts, entry.size, depot).map_err(stored)?;
+                }
+            }
+            if let Err(error) = encode_entry(&entry, &mut encoded[number]) {
+                self.skip(depot, taken, &tree.path(number), &error.to_string());
+            }
+        }
+        let mut top = Vec::new();
+        for (name, number) in std::mem::take(&mut tree.nodes[0].below) {
+            taken.roots.push(Root { name: name.clone(), path: Vec::new() });
+            top.push((name, std::mem::take(&mut encoded[number])));
+        }
+        taken.tree = store_top(depot, &top).map_err(stored)?;
+        taken.links = store_links(depot, groups.into_values()).map_err(stored)?;
+        let stream = std::mem::take(&mut taken.skipped.stream);
+        taken.skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink()).map_err(stored)?;
+        Ok(())
+    }
+
+    fn body(&self, taken: &Taken, begun: Time) -> Snapshot {
+        let (options, identity) = (self.options, self.vault.identity());
+        let now = (options.clock)();
+        let millis = |time: Time| i128::from(time.secs) * 1000 + i128::from(time.nanos / 1_000_000);
+        Snapshot {
+            time: options.time,
+            source: options.source.clone(),
+            host: identity.host.clone(),
+            user: identity.user.clone(),
+            roots: taken.roots.clone(),
+            tree: taken.tree.clone(),
+            links: taken.links.clone(),
+            files: taken.files,
+            folders: taken.folders,
+            bytes: taken.bytes,
+            files_new: taken.files,
+            files_changed: 0,
+            files_unchanged: 0,
+            bytes_read: taken.bytes_read,
+            bytes_new: taken.published.bytes_new,
+            bytes_stored: taken.published.bytes_stored,
+            duration_ms: u64::try_from(millis(now) - millis(begun)).unwrap_or(0),
+            program: identity.program.clone(),
+            tags: options.tags.clone(),
+            description: options.description.clone(),
+            verdict: if taken.skipped.count == 0 { Verdict::Complete } else { Verdict::Partial },
+            skipped: taken.skipped.count,
+            skipped_list: taken.skipped_list.clone(),
+        }
+    }
+}
+
+/// The content of one member; an end before its end is an error.
+struct Whole<'w, R> {
+    archive: &'w mut ArchiveReader<R>,
+    left: u64,
+    error: Option<std::io::Error>,
+}
+
+impl<R: Read> Read for &mut Whole<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        match self.archive.read(out) {
+            Ok(got) => {
+                self.left -= got as u64;
+                Ok(got)
+            }
+            Err(error) => {
+                let kind = error.kind();
+                self.error = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+}
+
+fn cut(error: std::io::Error, at: u64) -> ImportError {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        ArchiveError::Cut { at }.into()
+    } else {
+        ArchiveError::Io(error).into()
+    }
+}
+
+/// A member's entry, without content; `None` for a kind that snapshots do not have.
+fn entry(member: &Member) -> Option<Entry> {
+    let kind = match member.kind {
+        MemberKind::File => FileKind::File,
+        MemberKind::Symlink => FileKind::Symlink,
+        MemberKind::CharDevice => FileKind::CharDevice,
+        MemberKind::BlockDevice => FileKind::BlockDevice,
+        MemberKind::Directory => FileKind::Directory,
+        MemberKind::Fifo => FileKind::Fifo,
+        MemberKind::Link | MemberKind::Other(_) => return None,
+    };
+    let (user, group) = member.owner_names.clone();
+    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+    Some(Entry {
+        mode: member.mode,
+        owner: Owner { uid: member.owner.0, gid: member.owner.1, user, group },
+        mtime: member.mtime,
+        size: if kind == FileKind::File { member.size } else { 0 },
+        target: if kind == FileKind::Symlink { member.link.clone() } else { Vec::new() },
+        device: is_device.then_some(member.device),
+        xattrs: member.xattrs.clone(),
+        ..Entry::new(Vec::new(), kind)
+    })
+}

@@ -1,0 +1,174 @@
+//! Headers of archives: the POSIX form, with extended headers where that is too narrow, and the GNU form for sparse files,
+//! which every common program reads.
+
+use tar::{EntryType, Header};
+
+use crate::engine::archive::{BLOCK, pax};
+use crate::tree::{Entry, FileKind};
+
+/// Longest name that fits a plain header.
+const NAME_MAX: usize = 100;
+/// Longest name of an owner that fits.
+const OWNER_MAX: usize = 31;
+/// Largest number of an owner that eight octal digits less one hold.
+const OWNER_ID_MAX: u32 = 0o777_7777;
+/// Largest size that eleven octal digits hold.
+const SIZE_MAX: u64 = 0o777_7777_7777;
+
+/// What a header describes.
+pub struct Member<'a> {
+    /// Its path in the archive.
+    pub path: &'a [u8],
+    /// What it is.
+    pub entry: &'a Entry,
+    /// The path of the file that it is another name of.
+    pub link: Option<&'a [u8]>,
+    /// Where a sparse file has data: offset and length, each begins and, but for the last, ends at a multiple of 512.
+    pub sparse: Option<&'a [(u64, u64)]>,
+}
+
+fn header(kind: EntryType, gnu: bool) -> Header {
+    let mut header = if gnu { Header::new_gnu() } else { Header::new_ustar() };
+    header.set_entry_type(kind);
+    header
+}
+
+/// Puts bytes into a field of a header, as far as they fit.
+fn set(header: &mut Header, at: usize, len: usize, bytes: &[u8]) {
+    let len = len.min(bytes.len());
+    header.as_mut_bytes()[at..at + len].copy_from_slice(&bytes[..len]);
+}
+
+/// Appends zeros up to the next multiple of a block.
+pub fn fill(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(BLOCK), 0);
+}
+
+/// An extra member in front of another, which says what does not fit that one's header.
+fn extra(out: &mut Vec<u8>, kind: EntryType, name: &[u8], content: &[u8]) {
+    let mut header = header(kind, kind != EntryType::XHeader);
+    set(&mut header, 0, NAME_MAX, name);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(content.len() as u64);
+    header.set_cksum();
+    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(content);
+    fill(out);
+}
+
+/// The header of a member with all that belongs before its content; `None` for what archives cannot hold (sockets).
+pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
+    let entry = member.entry;
+    let kind = match entry.kind {
+        _ if member.link.is_some() => EntryType::Link,
+        FileKind::File if member.sparse.is_some() => EntryType::GNUSparse,
+        FileKind::File => EntryType::Regular,
+        FileKind::Directory => EntryType::Directory,
+        FileKind::Symlink => EntryType::Symlink,
+        FileKind::Fifo => EntryType::Fifo,
+        FileKind::CharDevice => EntryType::Char,
+        FileKind::BlockDevice => EntryType::Block,
+        FileKind::Socket => return None,
+    };
+    let mut path = member.path.to_vec();
+    if entry.kind == FileKind::Directory {
+        path.push(b'/');
+    }
+    let target: &[u8] = member.link.unwrap_or(&entry.target);
+    let size = match (member.sparse, member.link, entry.kind) {
+        (Some(parts), None, _) => parts.iter().map(|(_, len)| len).sum(),
+        (None, None, FileKind::File) => entry.size,
+        _ => 0,
+    };
+    let (mut out, mut records) = (Vec::new(), Vec::new());
+    for (value, key, long) in
+        [(path.as_slice(), &b"path"[..], EntryType::GNULongName), (target, b"linkpath", EntryType::GNULongLink)]
+    {
+        if value.len() > NAME_MAX && std::str::from_utf8(value).is_ok() {
+            pax::put(&mut records, key, value);
+        } else if value.len() > NAME_MAX {
+            // Extended headers are text; what is not comes in the way of GNU.
+            extra(&mut out, long, b"././@LongLink", &[value, b"\0"].concat());
+        }
+    }
+    let Entry { owner, mtime, .. } = entry;
+    if mtime.nanos > 0 || mtime.secs < 0 || mtime.secs.cast_unsigned() > SIZE_MAX {
+        pax::put(&mut records, b"mtime", pax::time(*mtime).as_bytes());
+    }
+    for (id, key) in [(owner.uid, &b"uid"[..]), (owner.gid, b"gid")] {
+        if id > OWNER_ID_MAX {
+            pax::put(&mut records, key, id.to_string().as_bytes());
+        }
+    }
+    for (name, key) in [(&owner.user, &b"uname"[..]), (&owner.group, b"gname")] {
+        if name.len() > OWNER_MAX && std::str::from_utf8(name).is_ok() {
+            pax::put(&mut records, key, name);
+        }
+    }
+    if size > SIZE_MAX {
+        pax::put(&mut records, b"size", size.to_string().as_bytes());
+    }
+    if member.link.is_none() {
+        for (name, value) in &entry.xattrs {
+            // A name with `=` would end there.
+            if !name.contains(&b'=') {
+                pax::put(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+            }
+        }
+    }
+    if !records.is_empty() {
+        extra(&mut out, EntryType::XHeader, b"././@PaxHeader", &records);
+    }
+    let mut header = header(kind, member.sparse.is_some());
+    set(&mut header, 0, NAME_MAX, &path);
+    set(&mut header, 157, NAME_MAX, target);
+    header.set_mode(entry.mode);
+    header.set_uid(owner.uid.into());
+    header.set_gid(owner.gid.into());
+    header.set_size(size);
+    header.set_mtime(u64::try_from(mtime.secs).unwrap_or(0));
+    set(&mut header, 265, OWNER_MAX, if owner.user.len() > OWNER_MAX { b"" } else { &owner.user });
+    set(&mut header, 297, OWNER_MAX, if owner.group.len() > OWNER_MAX { b"" } else { &owner.group });
+    if let Some((major, minor)) = entry.device {
+        // Both forms have these fields.
+        let _ = header.set_device_major(major);
+        let _ = header.set_device_minor(minor);
+    }
+    let more = member.sparse.map_or_else(Vec::new, |parts| put_sparse(&mut header, entry.size, parts));
+    header.set_cksum();
+    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(&more);
+    Some(out)
+}
+
+/// Writes the map of a sparse file into its header; returns the blocks behind the header in which it goes on.
+fn put_sparse(header: &mut Header, size: u64, parts: &[(u64, u64)]) -> Vec<u8> {
+    // A last part without data says where the file ends.
+    let ends_in_hole = parts.last().is_none_or(|(offset, len)| offset + len < size);
+    let mut parts = parts.iter().copied().chain(ends_in_hole.then_some((size, 0))).peekable();
+    let Some(gnu) = header.as_gnu_mut() else { return Vec::new() };
+    gnu.set_real_size(size);
+    for slot in &mut gnu.sparse {
+        if let Some((offset, len)) = parts.next() {
+            slot.set_offset(offset);
+            slot.set_length(len);
+        }
+    }
+    gnu.set_is_extended(parts.peek().is_some());
+    let mut more = Vec::new();
+    while parts.peek().is_some() {
+        let mut block = tar::GnuExtSparseHeader::new();
+        for slot in block.sparse_mut() {
+            if let Some((offset, len)) = parts.next() {
+                slot.set_offset(offset);
+                slot.set_length(len);
+            }
+        }
+        block.set_is_extended(parts.peek().is_some());
+        more.extend_from_slice(block.as_bytes());
+    }
+    more
+}

@@ -1,0 +1,173 @@
+//! Finds files by their names in all snapshots at once: which snapshots hold which version of which path.
+//!
+//! First every distinct folder is looked at once, then those that have something, or lead to something, are walked by their
+//! paths: for each path the folders that different snapshots have there together. So the cost is that of the distinct folders,
+//! not of the snapshots.
+
+use std::collections::BTreeMap;
+
+use crate::catalogue::names::Named;
+use crate::engine::digest::TreeDigest;
+use crate::engine::glob::Pattern;
+use crate::engine::index::{Hand, Index, IndexError, explore};
+use crate::limits::PATH_DEPTH_MAX;
+use crate::path::join;
+use crate::progress::Progress;
+use crate::tree::{FileKind, Stream, Time};
+use crate::vault::{ReadError, SnapshotInfo, Vault};
+
+/// A version of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// What it is.
+    pub kind: FileKind,
+    /// Length of a regular file, in bytes.
+    pub size: u64,
+    /// When its content was last changed; of a folder, in the newest snapshot that has it.
+    pub mtime: Time,
+    /// The digest of its content (SPEC §7.5); `None` for a folder, which counts as one version whatever is in it.
+    pub digest: Option<TreeDigest>,
+    /// Which of the snapshots have it, by their place in the list that was searched, in the order of that list.
+    pub snapshots: Vec<usize>,
+}
+
+/// A path that matches, with its versions: that of the first snapshot in the list comes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// The path in the snapshots.
+    pub path: Vec<u8>,
+    /// The versions.
+    pub versions: Vec<Version>,
+}
+
+/// What a search came upon.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Different folders that were looked at.
+    pub folders: u64,
+    /// Folders that could not be read, with why; what is in them is not known.
+    pub broken: Vec<(Vec<u8>, ReadError)>,
+}
+
+/// Folders that different snapshots have at one path, each with the snapshots that have it.
+type Group = Vec<(Stream, Vec<usize>)>;
+
+/// Searches the snapshots; calls `found` for each path that matches, folder by folder, until it returns `false`. Files whose
+/// contents and times of change are equal are one version. `all` says that these are all snapshots of the vault.
+///
+/// # Errors
+/// If the store or the catalogue fails as a whole, or the user stops it.
+pub fn find(
+    vault: &Vault,
+    snapshots: &[&SnapshotInfo],
+    all: bool,
+    pattern: &Pattern,
+    threads: usize,
+    progress: &dyn Progress,
+    found: &mut dyn FnMut(Match) -> bool,
+) -> Result<Found, IndexError> {
+    let index = Index::new(vault)?;
+    let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
+    let graph = explore(&index, &tops, threads, progress, |has: &mut bool, entry| {
+        *has = *has || pattern.may_match(entry.name);
+    })?;
+    let leads = graph.spread_up(|node| node.data || node.broken.is_some());
+    let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
+    let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
+    let mut top: Group = Vec::new();
+    for (number, tree) in tops.iter().enumerate().filter(|(_, tree)| leads(tree)) {
+        put(&mut top, tree, &[number]);
+    }
+    let mut hand = index.hand();
+    let mut waiting: Vec<(Vec<u8>, Group, usize)> = vec![(Vec::new(), top, 0)];
+    'walk: while let Some((path, group, depth)) = waiting.pop() {
+        if progress.stopped() {
+            return Err(IndexError::Interrupted);
+        }
+        let mut here = Here::default();
+        here.read(&mut hand, &path, &group, pattern, &leads, &mut result)?;
+        for (name, mut versions) in here.matches {
+            for version in &mut versions {
+                version.snapshots.sort_unstable();
+            }
+            versions.sort_by_key(|version| version.snapshots.first().copied());
+            if !found(Match { path: join(&path, &name), versions }) {
+                break 'walk;
+            }
+        }
+        if depth < PATH_DEPTH_MAX {
+            let below = here.folders.into_iter().rev().map(|(name, group)| (join(&path, &name), group, depth + 1));
+            waiting.extend(below);
+        }
+    }
+    let used = all.then(|| graph.keys());
+    index.finish(used.as_ref())?;
+    Ok(result)
+}
+
+/// Adds a folder that these snapshots have.
+fn put(group: &mut Group, listing: &Stream, snapshots: &[usize]) {
+    match group.iter_mut().find(|(other, _)| other == listing) {
+        Some((_, holders)) => holders.extend_from_slice(snapshots),
+        None => group.push((listing.clone(), snapshots.to_vec())),
+    }
+}
+
+/// What lies at one path in all snapshots.
+#[derive(Default)]
+struct Here {
+    matches: BTreeMap<Vec<u8>, Vec<Version>>,
+    folders: BTreeMap<Vec<u8>, Group>,
+}
+
+impl Here {
+    fn read(
+        &mut self,
+        hand: &mut Hand<'_, '_>,
+        path: &[u8],
+        group: &Group,
+        pattern: &Pattern,
+        leads: &dyn Fn(&Stream) -> bool,
+        result: &mut Found,
+    ) -> Result<(), IndexError> {
+        for (listing, snapshots) in group {
+            let read = hand.visit(listing, &mut |entry| {
+                if pattern.matches(path, entry.name) {
+                    self.add(entry, snapshots);
+                }
+                if let Some(listing) = entry.listing.as_ref().filter(|listing| leads(listing)) {
+                    put(self.folders.entry(entry.name.to_vec()).or_default(), listing, snapshots);
+                }
+            });
+            match read {
+                Ok(()) => {}
+                Err(error) if error.is_damage() => result.broken.push((path.to_vec(), error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, entry: &Named<'_>, snapshots: &[usize]) {
+        let digest = (entry.kind != FileKind::Directory).then_some(entry.digest);
+        let versions = self.matches.entry(entry.name.to_vec()).or_default();
+        let same = |version: &&mut Version| {
+            version.kind == entry.kind && version.digest == digest && (digest.is_none() || version.mtime == entry.mtime)
+        };
+        match versions.iter_mut().find(same) {
+            Some(version) => {
+                if digest.is_none() && snapshots.iter().min() < version.snapshots.iter().min() {
+                    version.mtime = entry.mtime;
+                }
+                version.snapshots.extend_from_slice(snapshots);
+            }
+            None => versions.push(Version {
+                kind: entry.kind,
+                size: entry.size,
+                mtime: entry.mtime,
+                digest,
+                snapshots: snapshots.to_vec(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Walks distinct folders through the index of names: each is looked at once, however many snapshots share it, and is read
+//! from the store only if nobody looked at it before.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::catalogue::names::{ListingKey, NameRow, Named};
+use crate::catalogue::{CatalogueError, Reader};
+use crate::engine::digest::content_digest;
+use crate::engine::mark::{Segments, Source, stream_key};
+use crate::progress::Progress;
+use crate::tree::{EntryError, FileKind, Stream};
+use crate::vault::read::Listing;
+use crate::vault::{ReadError, Vault};
+
+/// Listings longer than this are not kept in the index, so that a row always fits into memory.
+const ROW_LISTING_MAX: u64 = 32 << 20;
+/// Rows that wait for the catalogue, in bytes.
+const ROWS_WAITING: usize = 16 << 20;
+
+/// Why folders could not be walked. Damage of single folders is no such reason.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// Something could not be read, for a reason other than damage.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No threads could be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<CatalogueError> for IndexError {
+    fn from(error: CatalogueError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// The index of names of a vault.
+pub struct Index<'a> {
+    vault: &'a Vault,
+    reader: Arc<Reader>,
+    segments: Segments<'a>,
+    fresh: Mutex<(Vec<(ListingKey, NameRow)>, usize)>,
+}
+
+/// Reads for one thread; costs nothing until the store is needed.
+pub struct Hand<'i, 'a> {
+    index: &'i Index<'a>,
+    source: Option<Source<'i, 'a>>,
+}
+
+impl<'a> Index<'a> {
+    /// The index as the catalogue has it at this moment.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn new(vault: &'a Vault) -> Result<Self, IndexError> {
+        let reader = Arc::new(vault.catalogue().reader()?);
+        let segments = Segments::new(vault, reader.clone())?;
+        Ok(Self { vault, reader, segments, fresh: Mutex::default() })
+    }
+
+    /// A hand for the calling thread.
+    pub const fn hand(&self) -> Hand<'_, 'a> {
+        Hand { index: self, source: None }
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, (Vec<(ListingKey, NameRow)>, usize)> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, key: ListingKey, row: NameRow) -> Result<(), CatalogueError> {
+        let mut fresh = self.fresh();
+        fresh.1 += row.len() + 64;
+        fresh.0.push((key, row));
+        if fresh.1 < ROWS_WAITING {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut *fresh).0;
+        drop(fresh);
+        self.vault.catalogue().insert_names(&rows, None)
+    }
+
+    /// Enters what was read anew into the catalogue. `used` are all folders of the vault, if all of them were walked: rows
+    /// of others are thrown away when they become many.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn finish(self, used: Option<&HashSet<ListingKey>>) -> Result<(), IndexError> {
+        let (rows, _) = std::mem::take(&mut *self.fresh());
+        let crowded = match used {
+            Some(used) => self.reader.names_len()? + rows.len() as u64 > 2 * used.len() as u64,
+            None => false,
+        };
+        if !rows.is_empty() || crowded {
+            self.vault.catalogue().insert_names(&rows, used)?;
+        }
+        Ok(())
+    }
+}
+
+impl Hand<'_, '_> {
+    /// Calls `each` for all that is in a folder, in the order of the names.
+    ///
+    /// # Errors
+    /// If the folder cannot be read; what could be has been passed to `each` by then.
+    pub fn visit(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<(), ReadError> {
+        let key = stream_key(listing);
+        if self.index.reader.names(&key, each)? {
+            return Ok(());
+        }
+        let source = match &mut self.source {
+            Some(source) => source,
+            none => none.insert(Source::new(&self.index.segments)?),
+        };
+        source.asked.clear();
+        let mut entries = Listing::new(listing);
+        let mut row = NameRow::default();
+        while let Some(entry) = entries.next(source)? {
+            let is_folder = entry.kind == FileKind::Directory;
+            let digest = if is_folder {
+                [0; 16]
+            } else {
+                content_digest(&entry).map_err(|error| EntryError::Malformed(error.to_string()))?
+            };
+            let listing_of = entry.content.filter(|_| is_folder);
+            let named = Named {
+                name: &entry.name,
+                kind: entry.kind,
+                size: entry.size,
+                mtime: entry.mtime,
+                digest,
+                listing: listing_of,
+            };
+            each(&named);
+            if listing.len <= ROW_LISTING_MAX {
+                row.push(&named);
+            }
+        }
+        if listing.len <= ROW_LISTING_MAX {
+            self.index.keep(key, row)?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder of the graph.
+#[derive(Debug, Default)]
+pub struct Node<T> {
+    /// What was found out about it.
+    pub data: T,
+    /// The folders in it, in the order of the names.
+    pub children: Vec<u32>,
+    /// Why not all of it could be read.
+    pub broken: Option<ReadError>,
+}
+
+/// All distinct folders below some, each once.
+#[derive(Debug)]
+pub struct Graph<T> {
+    /// The folders.
+    pub nodes: Vec<Node<T>>,
+    numbers: HashMap<ListingKey, u32>,
+}
+
+impl<T> Graph<T> {
+    /// The number of the folder with this listing.
+    pub fn number(&self, listing: &Stream) -> Option<usize> {
+        self.numbers.get(&stream_key(listing)).map(|number| *number as usize)
+    }
+
+    /// The keys of all folders.
+    pub fn keys(&self) -> HashSet<ListingKey> {
+        self.numbers.keys().copied().collect()
+    }
+
+    /// The folders in an order in which each comes after those in it. A folder that contains itself, which no vault
+    /// writes, comes somewhere.
+    pub fn upwards(&self) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.nodes.len());
+        let mut begun = vec![false; self.nodes.len()];
+        let mut way: Vec<(usize, usize)> = Vec::new();
+        for top in 0..self.nodes.len() {
+            if std::mem::replace(&mut begun[top], true) {
+                continue;
+            }
+            way.push((top, 0));
+            while let Some((node, next)) = way.last_mut() {
+                if let Some(child) = self.nodes[*node].children.get(*next) {
+                    *next += 1;
+                    let child = *child as usize;
+                    if !std::mem::replace(&mut begun[child], true) {
+                        way.push((child, 0));
+                    }
+                } else {
+                    order.push(*node);
+                    way.pop();
+                }
+            }
+        }
+        order
+    }
+
+    /// Spreads a property from folders to all folders above them.
+    pub fn spread_up(&self, is_so: impl Fn(&Node<T>) -> bool) -> Vec<bool> {
+        let mut so: Vec<bool> = self.nodes.iter().map(is_so).collect();
+        for number in self.upwards() {
+            so[number] = so[number] || self.nodes[number].children.iter().any(|child| so[*child as usize]);
+        }
+        so
+    }
+}
+
+/// Looks at every distinct folder below these listings once, on `threads` threads. `visit` is called for each entry.
+///
+/// # Errors
+/// If the catalogue or the store fails as a whole, or the user stops it. Damage is noted in the folder.
+pub fn explore<T: Default + Send>(
+    index: &Index<'_>,
+    tops: &[Stream],
+    threads: usize,
+    progress: &dyn Progress,
+    visit: impl Fn(&mut T, &Named<'_>) + Sync,
+) -> Result<Graph<T>, IndexError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    let pool = pool.map_err(|error| IndexError::Threads(error.to_string()))?;
+    pool.install(|| explore_here(index, tops, progress, &visit))
+}
+
+fn explore_here<T: Default + Send>(
+    index: &Index<'_>,
+    tops: &[Stream],
+    progress: &dyn Progress,
+    visit: &(impl Fn(&mut T, &Named<'_>) + Sync),
+) -> Result<Graph<T>, IndexError> {
+    let mut graph = Graph { nodes: Vec::new(), numbers: HashMap::new() };
+    let mut frontier: Vec<(u32, Stream)> = Vec::new();
+    let enter = |graph: &mut Graph<T>, stream: Stream, frontier: &mut Vec<(u32, Stream)>| {
+        let next = graph.nodes.len() as u32;
+        let number = *graph.numbers.entry(stream_key(&stream)).or_insert(next);
+        if number == next {
+            graph.nodes.push(Node::default());
+            frontier.push((number, stream));
+        }
+        number
+    };
+    for top in tops {
+        enter(&mut graph, top.clone(), &mut frontier);
+    }
+    while !frontier.is_empty() {
+        if progress.stopped() {
+            return Err(IndexError::Interrupted);
+        }
+        sort_by_place(index, &mut frontier)?;
+        let found = std::mem::take(&mut frontier)
+            .into_par_iter()
+            .map_init(
+                || index.hand(),
+                |hand, (number, listing)| {
+                    let (mut data, mut below) = (T::default(), Vec::new());
+                    let mut files = 0;
+                    let result = if progress.stopped() {
+                        Err(IndexError::Interrupted)
+                    } else {
+                        hand.visit(&listing, &mut |entry| {
+                            visit(&mut data, entry);
+                            match &entry.listing {
+                                Some(listing) => below.push(listing.clone()),
+                                None => files += 1,
+                            }
+                        })
+                        .map_err(IndexError::from)
+                    };
+                    progress.counters().add(files, 0);
+                    match result {
+                        Ok(()) => Ok((number, data, below, None)),
+                        Err(IndexError::Read(error)) if error.is_damage() => Ok((number, data, below, Some(error))),
+                        Err(error) => Err(error),
+                    }
+                },
+            )
+            .collect::<Result<Vec<_>, IndexError>>()?;
+        for (number, data, below, broken) in found {
+            let children = below.into_iter().map(|stream| enter(&mut graph, stream, &mut frontier)).collect();
+            graph.nodes[number as usize] = Node { data, children, broken };
+        }
+    }
+    Ok(graph)
+}
+
+/// Where many folders have to be read from the store, they are read in the order in which they lie there.
+fn sort_by_place(index: &Index<'_>, frontier: &mut [(u32, Stream)]) -> Result<(), CatalogueError> {
+    let Some((_, first)) = frontier.first() else { return Ok(()) };
+    if index.reader.has_names(&stream_key(first))? {
+        return Ok(());
+    }
+    let place = |(_, stream): &(u32, Stream)| {
+        let place = stream.ids.first().map(|id| index.reader.locate(id));
+        place.and_then(Result::ok).flatten().map(|place| (place.pack, place.segment, place.offset))
+    };
+    frontier.par_sort_by_cached_key(place);
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! The disk as it is now, as a tree that can be compared with a snapshot. What looks as remembered is not read; of the rest
+//! the chunks are hashed, and nothing is stored.
+
+use std::collections::HashMap;
+
+use crate::engine::browse::{BrowseError, read_skipped};
+use crate::engine::snapshot::{SnapshotError, SnapshotOptions, look};
+use crate::id::ChunkId;
+use crate::progress::Progress;
+use crate::tree::{ChunkSource, Skipped, Stream};
+use crate::vault::{ReadError, TreeReader, Vault};
+
+/// A tree of the disk.
+pub struct Live<'v> {
+    /// The listing of its top folder.
+    pub tree: Stream,
+    /// What could not be read, or not as it should be.
+    pub skipped: Vec<Skipped>,
+    chunks: HashMap<ChunkId, Vec<u8>>,
+    trees: TreeReader<'v>,
+}
+
+/// Why the disk could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SnapshotError),
+    /// The list of what was skipped could not be.
+    #[error(transparent)]
+    Browse(#[from] BrowseError),
+}
+
+impl<'v> Live<'v> {
+    /// Looks at what these options take.
+    ///
+    /// # Errors
+    /// If it cannot be read as a whole: a missing path is never taken for an empty one.
+    pub fn look(vault: &'v Vault, options: SnapshotOptions<'_>, progress: &dyn Progress) -> Result<Self, LiveError> {
+        let looked = look(vault, options, progress)?;
+        let trees = vault.tree_reader().map_err(SnapshotError::from)?;
+        let mut live = Self { tree: looked.tree, skipped: Vec::new(), chunks: looked.trees, trees };
+        if looked.skipped > 0 {
+            live.skipped = read_skipped(&looked.skipped_list, &mut live)?;
+        }
+        Ok(live)
+    }
+}
+
+impl ChunkSource for Live<'_> {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        match self.chunks.get(id) {
+            Some(bytes) => Ok(bytes.clone()),
+            None => self.trees.chunk(id),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Looking into snapshots with the real program: find, history, diff, du and digests.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use serde_json::Value;
+
+use crate::support::binary::Desk;
+use crate::support::source::{Size, plant, set_mtime};
+
+/// The paths that a search printed.
+fn paths(found: &[Value]) -> Vec<&str> {
+    found.iter().map(|line| line["path"].as_str().unwrap()).collect()
+}
+
+/// Five snapshots: a letter that changes twice, a folder that comes and goes.
+fn letters() -> (Desk, Vec<String>) {
+    let desk = Desk::new();
+    desk.write("docs/letter.odt", "first");
+    desk.write("docs/other.txt", "other");
+    desk.write("photos/2024/a.jpg", "a picture");
+    let mut ids = vec![desk.take("2026-01-01"), desk.take("2026-01-02")];
+    desk.write("docs/letter.odt", "second, longer");
+    fs::create_dir(desk.source().join("letters")).unwrap();
+    ids.push(desk.take("2026-01-03"));
+    desk.write("letters/letter 2.ODT", "another one");
+    ids.push(desk.take("2026-01-04"));
+    fs::remove_dir_all(desk.source().join("letters")).unwrap();
+    fs::remove_file(desk.source().join("docs/letter.odt")).unwrap();
+    ids.push(desk.take("2026-01-05"));
+    (desk, ids)
+}
+
+#[test]
+fn find_groups_the_versions_of_each_path_by_the_snapshots_that_hold_them() {
+    let (desk, ids) = letters();
+    let found = desk.json(&["find", "letter"]);
+    assert_eq!(paths(&found), ["source/letters", "source/docs/letter.odt", "source/letters/letter 2.ODT"]);
+    let versions = found[1]["versions"].as_array().unwrap();
+    let holders = |version: &Value| -> Vec<String> {
+        version["snapshots"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(versions.len(), 2);
+    assert_eq!((versions[0]["size"].as_u64(), versions[1]["size"].as_u64()), (Some(14), Some(5)));
+    assert_eq!(holders(&versions[0]), [ids[3].clone(), ids[2].clone()]);
+    assert_eq!(holders(&versions[1]), [ids[1].clone(), ids[0].clone()]);
+    // A folder is one version, whatever is in it.
+    assert_eq!((found[0]["versions"].as_array().unwrap().len(), holders(&found[0]["versions"][0]).len()), (1, 2));
+    // From the index the answer is the same as from the store.
+    assert_eq!(desk.json(&["find", "letter"]), found);
+
+    let text = desk.ok(&["find", "letter.odt"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "source/docs/letter.odt");
+    let (short, dated) =
+        (|id: &str| id[..8].to_owned(), |id: &str, day: u8| format!("{} (2026-01-0{day} 00:00)", &id[..8]));
+    assert!(
+        lines[1].contains("14 B")
+            && lines[1].ends_with(&format!("in 2 snapshots, {} to {}", dated(&ids[2], 3), dated(&ids[3], 4)))
+    );
+    assert!(!text.contains(&short(&ids[4])));
+    let long = desk.ok(&["find", "letter.odt", "--long"]);
+    assert_eq!(long.lines().filter(|line| line.starts_with("              ")).count(), 4, "{long}");
+}
+
+#[test]
+fn find_takes_patterns_and_filters() {
+    let (desk, ids) = letters();
+    let find = |args: &[&str]| -> Vec<String> {
+        let found = desk.json(&[&["find"], args].concat());
+        paths(&found).into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(find(&["*.odt"]), ["source/docs/letter.odt"]);
+    assert_eq!(find(&["*.odt", "-i"]), ["source/docs/letter.odt", "source/letters/letter 2.ODT"]);
+    assert_eq!(find(&["docs/*.txt"]), ["source/docs/other.txt"]);
+    assert_eq!(find(&["/source/*/?.jpg"]), Vec::<String>::new());
+    assert_eq!(find(&["/source/**/?.jpg"]), ["source/photos/2024/a.jpg"]);
+    assert_eq!(find(&["/photos/**"]), Vec::<String>::new());
+    assert!(desk.ok(&["find", "nothing like it"]).contains("Nothing in 5 snapshots matches"));
+    desk.ok(&["snapshot", "docs", "--source", "another"]);
+    assert_eq!(find(&["other.txt", "--source", "another"]), ["docs/other.txt"]);
+    assert_eq!(find(&["other.txt"]), ["docs/other.txt", "source/docs/other.txt"]);
+    let refused = desk.run(&["find", "x", "--host", "nobody's"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("vault list"), "{}", refused.err);
+    // What is forgotten is not found any more, and the index goes on.
+    desk.ok(&["forget", &ids[3]]);
+    assert_eq!(find(&["letter 2"]), Vec::<String>::new());
+}
+
+#[test]
+fn history_tells_when_a_file_came_changed_and_went() {
+    let (desk, ids) = letters();
+    let check = |path: &str| {
+        let versions = desk.json(&["history", path]);
+        let said: Vec<_> = versions
+            .iter()
+            .map(|version| (version["change"].as_str().unwrap(), version["snapshots"].as_array().unwrap().len()))
+            .collect();
+        assert_eq!(said, [("gone", 1), ("content", 2), ("new", 2)], "{path}");
+        assert_eq!(versions[2]["snapshots"][1], ids[0]);
+        assert_eq!(versions[1]["entry"]["size"], 14);
+        assert_eq!(versions[0]["entry"], Value::Null);
+    };
+    check("source/docs/letter.odt");
+    check("docs/letter.odt"); // from the current folder
+    check(desk.source().join("docs/letter.odt").to_str().unwrap());
+    fs::set_permissions(desk.source().join("docs/other.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    desk.take("2026-01-06");
+    let text = desk.ok(&["history", "docs/other.txt"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("Since") && lines[1].starts_with("2026-01-06 00:00") && lines[1].ends_with("mode"));
+    assert!(lines[2].starts_with("2026-01-01 00:00") && lines[2].ends_with("new") && lines.len() == 3, "{text}");
+    let refused = desk.run(&["history", "never was"]);
+    assert!(refused.code == 1 && refused.err.contains("vault find"), "{}", refused.err);
+}
+
+#[test]
+fn diff_tells_what_differs_and_how() {
+    let desk = Desk::new();
+    for name in ["stays", "changes", "goes", "turns", "mode", "deep/er/file", "gone folder/x"] {
+        desk.write(name, name);
+    }
+    symlink("here", desk.source().join("link")).unwrap();
+    let old = desk.take("2026-01-01");
+    desk.write("changes", "changed");
+    fs::remove_file(desk.source().join("goes")).unwrap();
+    fs::remove_file(desk.source().join("turns")).unwrap();
+    fs::create_dir(desk.source().join("turns")).unwrap();
+    desk.write("turns/inside", "x");
+    fs::set_permissions(desk.source().join("mode"), fs::Permissions::from_mode(0o600)).unwrap();
+    desk.write("deep/er/new", "0123456789");
+    fs::remove_dir_all(desk.source().join("gone folder")).unwrap();
+    fs::remove_file(desk.source().join("link")).unwrap();
+    symlink("there", desk.source().join("link")).unwrap();
+    let expected = [
+        ("source/changes", "content"),
+        ("source/deep/er/new", "added"),
+        ("source/goes", "removed"),
+        ("source/gone folder", "removed"),
+        ("source/gone folder/x", "removed"),
+        ("source/link", "content"),
+        ("source/mode", "metadata"),
+        ("source/turns", "kind"),
+        ("source/turns/inside", "added"),
+    ];
+    let check = |args: &[&str]| {
+        let mut lines = desk.json(&[&["diff"], args].concat());
+        let sums = lines.pop().unwrap()["summary"].clone();
+        let said: Vec<_> =
+            lines.iter().map(|line| (line["path"].as_str().unwrap(), line["change"].as_str().unwrap())).collect();
+        assert_eq!(said, expected, "{args:?}");
+        let sum = |field: &str| sums[field].as_u64().unwrap();
+        assert_eq!(["added", "removed", "changed", "metadata", "kind"].map(sum), [2, 3, 2, 1, 1], "{args:?}");
+        assert_eq!((sum("bytes_new"), sum("bytes_old")), (7 + 1 + 10, 7 + 4 + 13 + 5));
+    };
+    // First the disk, then the snapshot of it.
+    check(&[&old, "live"]);
+    check(&[&old]);
+    let new = desk.take("2026-01-02");
+    check(&[&old, &new]);
+    check(&["latest~1", "latest"]);
+    assert_eq!(desk.ok(&["diff", "latest", "live"]), "No difference.\n");
+    assert_eq!(desk.ok(&["diff", "latest", "latest~0"]), "No difference.\n");
+
+    let text = desk.ok(&["diff", &old, &new]);
+    for line in [
+        "M  source/changes  (7 B)",
+        "+  source/deep/er/new  (10 B)",
+        "-  source/gone folder/",
+        "U  source/mode  (mode)",
+        "T  source/turns/  (5 B -> directory)",
+    ] {
+        assert!(text.lines().any(|said| said == line), "{line} is missing in {text}");
+    }
+    assert_eq!(desk.ok(&["diff", &old, &new, "--summary"]).lines().count(), 1);
+    let below = desk.json(&["diff", &format!("{old}:source/deep"), &new]);
+    assert_eq!((below.len(), below[0]["path"].as_str()), (2, Some("source/deep/er/new")));
+    let live = desk.json(&["diff", &format!("{old}:source/deep"), "live"]);
+    assert_eq!(live, below);
+    // The other way round, and folders of different names.
+    let back = desk.json(&["diff", &new, &old]);
+    assert_eq!(back.last().unwrap()["summary"]["added"], 3);
+    let other = desk.json(&["diff", &format!("{old}:source/deep"), &format!("{old}:source/deep/er")]);
+    assert_eq!(other.last().unwrap()["summary"]["added"], 1);
+}
+
+#[test]
+fn the_disk_is_compared_without_reading_what_did_not_change() {
+    let desk = Desk::new();
+    desk.write("kept", "kept");
+    desk.write("secret", "secret");
+    let path = desk.source().join("secret");
+    set_mtime(&path, 1_700_000_000, 0);
+    set_mtime(&desk.source().join("kept"), 1_700_000_000, 0);
+    std::thread::sleep(std::time::Duration::from_millis(300)); // so that nothing counts as changed a moment ago
+    desk.take("2026-01-01");
+    // The same length and time: only the time of the inode's change tells, and it does.
+    desk.write("secret", "SECRET");
+    set_mtime(&path, 1_700_000_000, 0);
+    let found = desk.json(&["diff", "latest", "live"]);
+    assert_eq!(found[0]["path"], "source/secret");
+    assert_eq!(found[0]["fields"][0], "content");
+    assert_eq!(found.len(), 2);
+    // Nothing was stored by that.
+    assert_eq!(desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        desk.ok(&["diff", "latest", "live", "--exclude", "secret", "-s"]).lines().next(),
+        Some("1 removed: 0 B that are new, 6 B that are no more.")
+    );
+    desk.write("x.tmp", "x");
+    desk.write(".vaultignore", "secret\n");
+    let found = desk.json(&["diff", "latest", "live", "--exclude", "*.tmp", "--no-vaultignore"]);
+    let names: Vec<_> = found.iter().filter_map(|line| line["path"].as_str()).collect();
+    assert_eq!(names, ["source/.vaultignore", "source/secret"]);
+    fs::rename(desk.source(), desk.path("elsewhere")).unwrap();
+    fs::create_dir(desk.source()).unwrap();
+    fs::remove_dir(desk.source()).unwrap();
+    let refused = desk.command(&["diff", "latest"]).current_dir(desk.folder.path()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("never taken for an empty one"));
+}
+
+#[test]
+fn what_did_not_come_from_the_disk_is_not_compared_with_it() {
+    let desk = Desk::new();
+    desk.ok(&["snapshot", "--stdin", "dump.sql", "--command", "echo dump"]);
+    let refused = desk.run(&["diff", "latest"]);
+    assert!(refused.code == 1 && refused.err.contains("did not come from the disk"), "{}", refused.err);
+    let refused = desk.run(&["diff", "live", "latest"]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+}
+
+#[test]
+fn digests_are_equal_for_equal_folders_only() {
+    let desk = Desk::new();
+    fs::create_dir(desk.source().join("a")).unwrap();
+    plant(&desk.source().join("a"), 3, Size::Tiny);
+    desk.write("b/x", "x");
+    desk.write("c/x", "x");
+    desk.write("d/x", "y");
+    desk.write("e/y", "x");
+    desk.take("2026-01-01");
+    let digests = |of: &str| -> Vec<(String, String)> {
+        let text = desk.ok(&["ls", "--digest", of]);
+        text.lines().map(|line| line.split_once("  ").unwrap()).map(|(a, b)| (b.to_owned(), a.to_owned())).collect()
+    };
+    let first = digests("latest:source");
+    let get = |name: &str| first.iter().find(|(other, _)| other == name).unwrap().1.clone();
+    assert_eq!(get("b/"), get("c/"));
+    assert!(get("b/") != get("d/") && get("b/") != get("e/") && get("d/") != get("e/"));
+    // Times, owners and permissions do not count, nor where it lies: what is restored has the same digest.
+    desk.ok(&["restore", "latest:source/a", "--to", "back"]);
+    fs::set_permissions(desk.source().join("back/a"), fs::Permissions::from_mode(0o700)).unwrap();
+    set_mtime(&desk.source().join("back/a/folder 0/file 1.bin"), 5, 5);
+    desk.take("2026-01-02");
+    assert_eq!(digests("latest:source/back").iter().find(|(name, _)| name == "a/").unwrap().1, get("a/"));
+    assert_eq!(digests("latest:source/back/a")[0], (".".to_owned(), get("a/")));
+    let digest_of_all = digests("latest").swap_remove(0);
+    assert_ne!(digest_of_all.1, digests("latest~1").swap_remove(0).1);
+    let json = desk.json(&["ls", "--digest", "latest:source/b"]);
+    assert_eq!((json[0]["digest"].as_str(), json[0]["path"].as_str()), (Some(get("b/").as_str()), Some("source/b")));
+    assert_eq!(json[1]["digest"].as_str().unwrap().len(), 32);
+    assert!(desk.json(&["ls", "latest:source/b"])[0].get("digest").is_none());
+}
+
+#[test]
+fn du_adds_up_and_says_what_is_new() {
+    let desk = Desk::new();
+    desk.write("small/a", vec![1; 10]);
+    desk.write("large/deep/b", vec![2; 1000]);
+    desk.write("large/c", vec![3; 500]);
+    desk.write("top", vec![4; 200]);
+    desk.take("2026-01-01");
+    let du = |args: &[&str]| -> (u64, u64, Vec<(String, u64)>) {
+        let said = desk.json(&[&["du"], args].concat()).swap_remove(0);
+        let entries = said["entries"].as_array().unwrap().iter();
+        let entries = entries.map(|line| (line["path"].as_str().unwrap().to_owned(), line["bytes"].as_u64().unwrap()));
+        (said["bytes"].as_u64().unwrap(), said["files"].as_u64().unwrap(), entries.collect())
+    };
+    let lines =
+        |lines: &[(&str, u64)]| lines.iter().map(|(path, size)| ((*path).to_owned(), *size)).collect::<Vec<_>>();
+    assert_eq!(du(&[]), (1710, 4, lines(&[("source", 1710)])));
+    let below = lines(&[("source/large", 1500), ("source/top", 200), ("source/small", 10)]);
+    assert_eq!(du(&["latest:source"]), (1710, 4, below.clone()));
+    assert_eq!(du(&["latest:source/large/c"]), (500, 1, lines(&[("source/large/c", 500)])));
+    let (_, _, deep) = du(&["latest:source", "--depth", "3", "-n", "3"]);
+    assert_eq!(deep, lines(&[("source/large", 1500), ("source/large/deep", 1000), ("source/large/deep/b", 1000)]));
+    desk.write("large/deep/new", vec![5; 70]);
+    desk.write("top", vec![6; 201]);
+    fs::remove_dir_all(desk.source().join("small")).unwrap();
+    desk.write("fresh/x", "x");
+    desk.take("2026-01-02");
+    let (bytes, files, new) = du(&["latest:source", "--since", "latest~1"]);
+    assert_eq!((bytes, files), (272, 3));
+    assert_eq!(new, lines(&[("source/top", 201), ("source/large", 70), ("source/fresh", 1)]));
+    assert_eq!(du(&["latest:source/fresh", "--since", "latest~1"]).0, 1);
+    assert_eq!(du(&["--since", "latest"]), (0, 0, Vec::new()));
+    let text = desk.ok(&["du", "latest:source", "-n", "1"]);
+    assert!(text.contains("and 2 more") && text.contains("source/large/"), "{text}");
+    assert_eq!(desk.run(&["du", "--since", "latest:x"]).code, 2);
+}

@@ -1,0 +1,354 @@
+//! The first minutes, in a terminal that a program drives: the screens are as kept in `golden`, and Ctrl-C at any question
+//! leaves nothing behind.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use crate::run::Home;
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A program in a terminal of its own.
+struct Terminal {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+    /// How much of the screen was waited for.
+    seen: usize,
+}
+
+/// Whether there is the program that offers terminals to other programs.
+fn can_drive() -> bool {
+    let can = Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !can {
+        eprintln!("NOTICE: the first minutes were not tried: the program `script` of util-linux is not here");
+    }
+    can
+}
+
+impl Terminal {
+    /// Starts the program alone in this home.
+    fn start(home: &Home) -> Self {
+        let program = format!("exec {} --no-progress", env!("CARGO_BIN_EXE_vault"));
+        let mut command = Command::new("script");
+        let template = home.command(&[]);
+        for (name, value) in template.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(["--quiet", "--flush", "--return", "--command", &program, "/dev/null"]);
+        command.current_dir(home.path("")).env_remove("VAULT_PASSWORD").env("NO_COLOR", "1").env("TZ", "UTC");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let keyboard = child.stdin.take().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let screen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let shared = Arc::clone(&screen);
+        let reader = thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut block) {
+                shared.lock().unwrap().extend_from_slice(&block[..n]);
+            }
+        });
+        Self { child, keyboard, screen, reader: Some(reader), seen: 0 }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).replace('\r', "")
+    }
+
+    /// Waits until this is on the screen, after what was waited for before. Returns what came until then.
+    #[track_caller]
+    fn wait(&mut self, expected: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let text = self.text();
+            if let Some(at) = text[self.seen..].find(expected) {
+                let end = self.seen + at + expected.len();
+                let found = text[self.seen..end].to_owned();
+                self.seen = end;
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "{expected:?} did not come:\n{text}");
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).unwrap();
+        self.keyboard.flush().unwrap();
+    }
+
+    fn enter(&mut self, text: &str) {
+        self.type_in(&format!("{text}\n"));
+    }
+
+    /// Waits for the end. Returns the exit code.
+    fn end(&mut self) -> i32 {
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        self.reader.take().unwrap().join().unwrap();
+        code
+    }
+
+    /// Answers up to the password.
+    fn begin(&mut self) {
+        self.wait("separated by commas");
+        self.wait(": ");
+        self.enter("");
+        self.wait("another folder");
+        self.wait(": ");
+        self.enter("~/disk");
+        self.wait("New password for the vault");
+        self.wait(": ");
+    }
+
+    /// Types the password, and two groups of the recovery key.
+    fn secrets(&mut self) {
+        self.enter(PASSWORD);
+        self.wait("The same again: ");
+        self.enter(PASSWORD);
+        self.wait("shown only now.");
+        let shown = self.wait("To see that it is written down");
+        let key = shown.lines().map(str::trim).find(|line| line.len() == 35 && line.matches('-').count() == 5).unwrap();
+        let groups: Vec<String> = key.split('-').map(str::to_owned).collect();
+        for round in 0..2 {
+            let question = self.wait("? ");
+            let number: usize = question.split("number ").nth(1).unwrap().trim_end_matches("? ").parse().unwrap();
+            if round == 0 {
+                self.enter("WRONG");
+                self.wait("That is not it.");
+                self.wait("? ");
+            }
+            self.enter(&groups[number - 1].to_lowercase());
+        }
+    }
+}
+
+fn home() -> Home {
+    let home = Home::new();
+    for (name, text) in
+        [("Documents/letter.txt", "Dear"), ("Documents/old/note.txt", "a note"), ("Pictures/p.jpg", "jpg")]
+    {
+        fs::create_dir_all(home.path(name).parent().unwrap()).unwrap();
+        fs::write(home.path(name), text).unwrap();
+    }
+    fs::create_dir(home.path("Dropbox")).unwrap();
+    home
+}
+
+/// The screen without what differs from run to run.
+fn plain(text: &str, home: &Home) -> String {
+    let mut out = String::new();
+    let mut key = String::new();
+    for line in text.replace(home.text("").trim_end_matches('/'), "HOME").lines() {
+        let trimmed = line.trim();
+        if trimmed.len() == 35 && trimmed.matches('-').count() == 5 {
+            trimmed.clone_into(&mut key);
+            out.push_str("    KEY\n");
+        } else if line.starts_with("  ") && line.ends_with("free)") {
+            // Which disks there are is up to the machine.
+        } else if let Some((question, typed)) = line.split_once("what is its group number ") {
+            let typed =
+                typed.split_once("? ").map_or("", |(_, typed)| if typed == "WRONG" { "WRONG" } else { "GROUP" });
+            let _ = writeln!(out, "{question}what is its group number N? {typed}");
+        } else if let Some((before, _)) = line.split_once(" stored, ") {
+            let _ = writeln!(out, "{}, SIZE stored, TIME", before.rsplit_once(", ").unwrap().0);
+        } else if let Some((before, _)) = line.split_once(", in ").filter(|(_, rest)| rest.ends_with(" s.")) {
+            let _ = writeln!(out, "{before}, in TIME.");
+        } else if let Some((before, _)) = line.split_once("checked, ") {
+            let _ = writeln!(out, "{before}checked, SIZE read and verified");
+        } else {
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// `VAULT_GOLDEN=write` writes the screens anew; look at what changed in them.
+#[track_caller]
+fn check_golden(name: &str, screen: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("VAULT_GOLDEN").is_some() {
+        fs::write(&path, screen).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap();
+    for line in expected.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    assert!(screen == expected, "the screen is not that of {}:\n{screen}", path.display());
+}
+
+#[test]
+fn the_first_minutes_lead_to_the_first_snapshot() {
+    if !can_drive() {
+        return;
+    }
+    let home = home();
+    let mut terminal = Terminal::start(&home);
+    terminal.begin();
+    terminal.secrets();
+    terminal.wait("byte for byte the same");
+    terminal.wait("Keep everything now? [Y/n] ");
+    terminal.enter("");
+    terminal.wait("Install that? [Y/n] ");
+    terminal.enter("n");
+    terminal.wait("vault config");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    check_golden("first-minutes.txt", &plain(&terminal.text(), &home));
+
+    // It is all there, and only that: the trial is forgotten.
+    let run = |args: &[&str]| {
+        let output = home.command(args).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let list: serde_json::Value = serde_json::from_str(&run(&["list", "--json"])).unwrap();
+    let snapshots = list["snapshots"].as_array().unwrap();
+    assert_eq!((snapshots.len(), snapshots[0]["source"].as_str()), (1, Some("home")));
+    run(&["restore", "latest", "--to", &home.text("back")]);
+    assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
+    assert!(run(&["run"]).starts_with("Nothing is due."));
+    // With a configuration there is nothing to guide to.
+    let mut terminal = Terminal::start(&home);
+    terminal.wait("All commands: vault --help");
+    assert_eq!(terminal.end(), 0);
+}
+
+#[test]
+fn a_schedule_is_offered_and_needs_no_password() {
+    if !can_drive() || !cfg!(target_os = "linux") {
+        return;
+    }
+    let home = home();
+    crate::schedule::fake_systemctl(&home);
+    let mut terminal = Terminal::start(&home);
+    terminal.begin();
+    terminal.secrets();
+    terminal.wait("Keep everything now? [Y/n] ");
+    terminal.enter("n");
+    terminal.wait("Install that? [Y/n] ");
+    terminal.enter("y");
+    terminal.wait("That is all.");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    let unit = home.read(".config/systemd/user/vault-run.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    // What the schedule would start does what is due.
+    let mut words = line.split(' ');
+    assert_eq!(words.next().unwrap(), fs::canonicalize(env!("CARGO_BIN_EXE_vault")).unwrap().to_str().unwrap());
+    let status = home.command(&words.collect::<Vec<_>>()).env_remove("VAULT_PASSWORD").status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let list = home.command(&["list", "--json"]).env_remove("VAULT_PASSWORD").output().unwrap();
+    assert!(String::from_utf8_lossy(&list.stdout).contains("\"source\":\"home\""));
+}
+
+/// What is left of a run that was ended: nothing.
+#[track_caller]
+fn assert_nothing_is_left(home: &Home, when: &str) {
+    for path in ["disk", ".config", "state"] {
+        let left = fs::read_dir(home.path(path)).map(|entries| entries.flatten().map(|e| e.path()).collect::<Vec<_>>());
+        assert!(left.as_ref().is_ok_and(Vec::is_empty) || left.is_err(), "{when}: {path} is left with {left:?}");
+    }
+}
+
+#[test]
+fn ctrl_c_at_any_question_leaves_nothing() {
+    if !can_drive() {
+        return;
+    }
+    for stage in 0..6 {
+        let home = home();
+        let mut terminal = Terminal::start(&home);
+        let waits = [
+            "separated by commas",
+            "another folder",
+            "New password",
+            "The same again",
+            "group number",
+            "That is not it.",
+        ];
+        for (at, wait) in waits.iter().enumerate().take(stage + 1) {
+            terminal.wait(wait);
+            terminal.wait(if at < 4 { ": " } else { "? " });
+            if at == stage {
+                break;
+            }
+            terminal.enter(["", "~/disk", PASSWORD, PASSWORD, "WRONG"][at]);
+        }
+        terminal.type_in("\x03");
+        assert_eq!(terminal.end(), 130, "{}", terminal.text());
+        assert_nothing_is_left(&home, waits[stage]);
+    }
+}
+
+#[test]
+fn ctrl_c_while_the_vault_is_made_leaves_all_or_nothing() {
+    if !can_drive() {
+        return;
+    }
+    let mut nothing = 0;
+    for delay in [0, 60, 150, 300, 500] {
+        let home = home();
+        let mut terminal = Terminal::start(&home);
+        terminal.begin();
+        terminal.secrets();
+        sleep(Duration::from_millis(delay));
+        terminal.type_in("\x03");
+        assert_eq!(terminal.end(), 130, "{}", terminal.text());
+        if home.path(".config/vault/vault.toml").exists() {
+            let output = home.command(&["run"]).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        } else {
+            assert!(!home.path("disk").exists(), "after {delay} ms: {}", terminal.text());
+            nothing += 1;
+        }
+    }
+    assert!(nothing > 0, "at least the first comes before all is made");
+}
+
+#[test]
+fn wrong_answers_are_asked_again() {
+    if !can_drive() {
+        return;
+    }
+    let home = home();
+    let mut terminal = Terminal::start(&home);
+    terminal.wait("separated by commas");
+    terminal.wait(": ");
+    terminal.enter("~/gone");
+    terminal.wait("Please again.");
+    terminal.wait(": ");
+    terminal.enter("1, ~/a");
+    terminal.wait("another folder");
+    terminal.wait(": ");
+    terminal.enter("~/no/where");
+    terminal.wait("there is no folder");
+    terminal.wait(": ");
+    terminal.enter("~/Dropbox");
+    terminal.wait("The vault will be");
+    terminal.wait("New password");
+    terminal.wait(": ");
+    terminal.enter(PASSWORD);
+    terminal.wait("The same again: ");
+    terminal.enter("something else");
+    terminal.wait("the two passwords differ. Please again.");
+    terminal.wait(": ");
+    terminal.secrets();
+    terminal.wait("Keep everything now?");
+    terminal.enter("");
+    terminal.wait("Install that?");
+    terminal.enter("n");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    let config = home.read(".config/vault/vault.toml");
+    assert!(config.contains("[vaults.cloud]") && config.contains("[sources.home]"), "{config}");
+    assert!(terminal.text().contains("home → cloud: complete, 4 files"), "{}", terminal.text());
+}

@@ -1,0 +1,106 @@
+//! The real program, with a vault and a home of its own.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+use vault::store::dir::DirStore;
+
+use super::{PASSWORD, create_vault, scratch, small_chunks};
+
+/// A folder with a vault whose password costs little to try, and a source.
+pub struct Desk {
+    /// Holds all of it.
+    pub folder: TempDir,
+}
+
+/// What a command said.
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Desk {
+    /// An empty vault, an empty source.
+    pub fn new() -> Self {
+        let folder = scratch();
+        let store = folder.path().join("store");
+        std::fs::create_dir(&store).unwrap();
+        create_vault(&DirStore::open(&store).unwrap(), small_chunks()).unwrap();
+        std::fs::create_dir(folder.path().join("source")).unwrap();
+        Self { folder }
+    }
+
+    /// What is kept.
+    pub fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    /// A path in the desk.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    /// A command in the source's folder.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vault"));
+        command
+            .args(args)
+            .env("VAULT_PASSWORD", PASSWORD)
+            .env("VAULT_STATE_DIR", self.path("state"))
+            .env("VAULT_REPO", self.path("store"))
+            .env("HOME", self.folder.path())
+            .env("TZ", "UTC")
+            .env_remove("VAULT_CONFIG")
+            .current_dir(self.source())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command, whatever comes of it.
+    pub fn run(&self, args: &[&str]) -> Said {
+        said(&self.command(args).output().unwrap())
+    }
+
+    /// Runs a command that succeeds, and returns what it printed.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let said = self.run(args);
+        assert_eq!(said.code, 0, "{args:?}: {}{}", said.out, said.err);
+        said.out
+    }
+
+    /// The same, as JSON of one value for each line.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        let args = [args, &["--json"]].concat();
+        self.ok(&args).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Takes a snapshot of the source at a time; returns its id.
+    #[track_caller]
+    pub fn take(&self, time: &str) -> String {
+        let taken = self.json(&["snapshot", ".", "--time", time, "--source", "source"]);
+        taken[0]["snapshot"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Writes a file of the source.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.source().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+}
+
+/// What a finished command said.
+pub fn said(output: &Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
