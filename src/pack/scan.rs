@@ -156,6 +156,6 @@ mod tests {
         check(|bytes, starts| bytes[starts[2] + 60] ^= 1, &[0, 1, 3, 4, 5]);
         check(|bytes, starts| bytes[starts[2] + 30] ^= 1, &[0, 1, 3, 4, 5]);
         check(|bytes, starts| bytes[starts[1] + 3..starts[3] + 20].fill(0), &[0, 4, 5]);
-        check(|bytes, starts| bytes[starts[0]..starts[5] + 1].fill(7), &[]);
+        check(|bytes, starts| bytes[starts[0]..=starts[5]].fill(7), &[]);
     }
 }
