@@ -1,8 +1,10 @@
-//! Random histories: edits of a source, snapshots, catalogues that are lost, garbled or set back, runs that are cut off,
-//! other machines. Each snapshot reads back as its own day, and restores as that.
+//! Random histories: edits of a source, snapshots, prunes by random rules, pins, checks, catalogues that are lost, garbled or
+//! set back, runs that are cut off, other machines. Each snapshot that is kept reads back as its own day, and restores as
+//! that; after a prune no more is stored that nothing needs than it was told to leave.
 //!
 //! 60 histories of up to 40 steps by default; `VAULT_CAMPAIGN=n` makes it n thousand.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -13,17 +15,23 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use vault::engine::check::{CheckOptions, check};
+use vault::engine::collect::CollectOptions;
 use vault::engine::exclude::ExcludeOptions;
+use vault::engine::prune::{prune, say};
 use vault::engine::restore::{Overwrite, RestoreOptions, Target, restore};
+use vault::engine::retention::{self, Rules};
 use vault::engine::snapshot::{SnapshotOptions, snapshot};
 use vault::id::ObjectName;
+use vault::log::{Acknowledgements, RecordBody};
 use vault::progress::Silent;
 use vault::store::Store;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
-use vault::vault::Vault;
+use vault::vault::{SnapshotInfo, Vault};
 
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{self, Size, bytes, plant};
+use crate::support::usage::usage;
 use crate::support::{THREADS, World, campaign, check_all, now, open_vault, options, scratch, small_chunks, take};
 
 /// One step of a history. Numbers choose among what is there when it is done.
@@ -116,6 +124,27 @@ enum Step {
     Restore {
         which: u16,
     },
+    /// A snapshot with a tag.
+    Tagged {
+        tag: u8,
+    },
+    Pin {
+        which: u16,
+        pinned: bool,
+    },
+    Forget {
+        which: u16,
+    },
+    /// Forgets by random rules, and gives the space back; cut off at a write, if one is given.
+    Prune {
+        last: Option<u8>,
+        tag: Option<u8>,
+        unused: u8,
+        cut: Option<u8>,
+    },
+    Check {
+        read_data: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -147,6 +176,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (any::<u32>(), 1..2000_u16).prop_map(|(at, len)| GarbleCatalogue { at, len }),
         1 => any::<bool>().prop_map(|all| SetBack { all }),
         1 => any::<u16>().prop_map(|which| Restore { which }),
+        1 => (0..3_u8).prop_map(|tag| Tagged { tag }),
+        1 => (any::<u16>(), any::<bool>()).prop_map(|(which, pinned)| Pin { which, pinned }),
+        1 => any::<u16>().prop_map(|which| Forget { which }),
+        3 => (prop::option::weighted(0.8, 0..4_u8), prop::option::of(0..3_u8), prop::sample::select(vec![0, 5, 50_u8]),
+            prop::option::weighted(0.25, 0..12_u8)).prop_map(|(last, tag, unused, cut)| Prune { last, tag, unused, cut }),
+        1 => any::<bool>().prop_map(|read_data| Check { read_data }),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -155,12 +190,18 @@ struct History {
     world: World,
     /// An earlier state of this machine.
     earlier: PathBuf,
+    /// What was said last about pins.
+    pins: BTreeMap<ObjectName, bool>,
+    /// How many prunes came to their end, and how many packs they deleted.
+    pruned: u64,
+    freed: u64,
 }
 
 impl History {
     fn new() -> Self {
         let world = World::new(small_chunks());
-        Self { earlier: world.folder.path().join("earlier"), world }
+        let earlier = world.folder.path().join("earlier");
+        Self { world, earlier, pins: BTreeMap::new(), pruned: 0, freed: 0 }
     }
 
     /// Everything in the source, sorted, the source itself first.
@@ -376,8 +417,111 @@ impl History {
                     check_restore(&self.world.open(), id, &self.world.expected[&id]);
                 }
             }
+            Step::Tagged { tag } => {
+                let vault = self.world.open();
+                self.take(&vault, |options| options.tags = vec![format!("tag {tag}")]);
+            }
+            Step::Pin { which, pinned } => {
+                if let Some(id) = self.snapshot(which) {
+                    let body = RecordBody::Pin { snapshots: vec![id], pinned };
+                    say(&self.world.open(), body, now(), &Silent::default()).unwrap();
+                    self.pins.insert(id, pinned);
+                }
+            }
+            Step::Forget { which } => {
+                if let Some(id) = self.snapshot(which) {
+                    say(&self.world.open(), RecordBody::Forget(vec![id]), now(), &Silent::default()).unwrap();
+                    self.world.expected.remove(&id);
+                }
+            }
+            Step::Prune { last, tag, unused, cut } => self.prune(last, tag, unused, cut),
+            Step::Check { read_data } => {
+                let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+                let report = check(&self.world.open(), &options, &Silent::default()).unwrap();
+                assert!(!report.is_damaged(), "{report:?}");
+            }
             _ => self.edit(step),
         }
+    }
+
+    /// One of the snapshots that are known.
+    fn snapshot(&self, which: u16) -> Option<ObjectName> {
+        let ids: Vec<ObjectName> = self.world.expected.keys().copied().collect();
+        (!ids.is_empty()).then(|| ids[usize::from(which) % ids.len()])
+    }
+
+    /// What a simple reading of the rules keeps: the last of each source, those with a tag, what is pinned; and the last one
+    /// if that is nothing, unless it was said outright that nothing is to be kept.
+    fn kept(&self, vault: &Vault, last: Option<u8>, tag: Option<u8>) -> BTreeSet<ObjectName> {
+        let snapshots = vault.snapshots();
+        let mut kept = BTreeSet::new();
+        for source in ["source", "other"] {
+            let mut group: Vec<_> = snapshots.iter().filter(|info| info.body.source == source).collect();
+            group.reverse();
+            let wanted = |info: &SnapshotInfo| {
+                self.pins.get(&info.id) == Some(&true)
+                    || tag.is_some_and(|tag| info.body.tags == [format!("tag {tag}")])
+            };
+            let newest = group.iter().take(last.unwrap_or(0).into()).map(|info| info.id);
+            let mut ids: BTreeSet<ObjectName> = newest.collect();
+            ids.extend(group.iter().filter(|info| wanted(info)).map(|info| info.id));
+            if ids.is_empty() && last != Some(0) {
+                ids.extend(group.first().map(|info| info.id));
+            }
+            kept.extend(ids);
+        }
+        kept
+    }
+
+    fn prune(&mut self, last: Option<u8>, tag: Option<u8>, unused: u8, cut: Option<u8>) {
+        let faulty = Arc::new(FaultyStore::new(self.world.store.clone()));
+        let shared: Arc<dyn Store> = faulty.clone();
+        let vault = open_vault(&shared, &self.world.state()).unwrap();
+        let tags = tag.iter().map(|tag| format!("tag {tag}")).collect();
+        let rules = Rules { last: last.map(u64::from), tags, ..Rules::default() };
+        let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+        let kept = self.kept(&vault, last, tag);
+        let planned = decisions.iter().filter(|decision| decision.keep()).map(|decision| decision.id);
+        assert_eq!(planned.collect::<BTreeSet<_>>(), kept, "{rules:?}");
+        if let Some(write) = cut {
+            faulty.add(Fault::CutAtWrite { write: faulty.counts().writes + u64::from(write), leaves: Leaves::Nothing });
+        }
+        let max_unused = f64::from(unused) / 100.0;
+        let options =
+            CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+        let pruned = prune(&vault, &decisions, &options, &Silent::default());
+        drop(vault);
+        let Ok(report) = pruned else {
+            assert!(cut.is_some(), "{pruned:?}");
+            let left: BTreeSet<ObjectName> = self.world.open().snapshots().iter().map(|info| info.id).collect();
+            // Forgotten together, or not at all.
+            if !self.world.expected.keys().all(|id| left.contains(id)) {
+                assert_eq!(left, kept);
+                self.world.expected.retain(|id, _| kept.contains(id));
+            }
+            return;
+        };
+        self.world.expected.retain(|id, _| kept.contains(id));
+        let elsewhere = scratch();
+        let vault = open_vault(&self.world.shared(), elsewhere.path()).unwrap();
+        check_all(&vault, &self.world.expected);
+        // What another machine has yet to acknowledge, and what may belong to its work, has to stay.
+        let chains = vault.chains();
+        let mut waiting = vault.condemned();
+        if Acknowledgements::new(&chains).active().count() > 1 {
+            let claimed = chains.claimed();
+            waiting.extend(vault.pack_names().into_iter().filter(|name| !claimed.contains(name)));
+        }
+        if report.packs_waiting > 0 {
+            assert!(!report.obstacles.is_empty(), "{report:?}");
+        }
+        let found = usage(&vault, &waiting);
+        assert_eq!(found.dead_packs, 0, "{found:?}, {report:?}");
+        // One in a thousand for rounding.
+        let allowed = max_unused.mul_add(found.needed as f64, found.needed as f64 / 1000.0) + 16.0;
+        assert!(found.unused as f64 <= allowed, "{found:?} with at most {max_unused}, {report:?}");
+        self.pruned += 1;
+        self.freed += report.packs_deleted;
     }
 }
 
@@ -427,6 +571,7 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
         ..Config::default()
     };
     let mut runner = TestRunner::new(config);
+    let (pruned, freed) = (Cell::new(0), Cell::new(0));
     let done = runner.run(&steps(), |steps| {
         let mut history = History::new();
         let mut garbled = false;
@@ -438,6 +583,8 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
                 garbled = false;
             }
         }
+        pruned.set(pruned.get() + history.pruned);
+        freed.set(freed.get() + history.freed);
         let mut vault = history.world.open();
         if garbled && catch_unwind(AssertUnwindSafe(|| check_all(&vault, &history.world.expected))).is_err() {
             drop(vault);
@@ -462,7 +609,8 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
     if let Err(error) = done {
         panic!("{error}");
     }
-    println!("histories: {cases}");
+    assert!(pruned.get() > 0 && freed.get() > 0);
+    println!("histories: {cases}, prunes in them: {}, packs that these deleted: {}", pruned.get(), freed.get());
 }
 
 #[test]

@@ -26,6 +26,12 @@ mod repair;
 #[cfg(unix)]
 mod kills;
 #[cfg(unix)]
+mod processes;
+#[cfg(unix)]
+mod protocol;
+#[cfg(unix)]
+mod readme;
+#[cfg(unix)]
 mod run;
 #[cfg(unix)]
 mod schedule;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::engine::collect::{self, CollectError, CollectOptions, CollectReport};
 use crate::engine::retention::Decision;
 use crate::id::{ClientId, ObjectName};
-use crate::log::{Acknowledgements, RecordBody};
+use crate::log::{Acknowledgements, Obstacle, RecordBody};
 use crate::progress::Progress;
 use crate::tree::Time;
 use crate::vault::{Vault, VaultError};
@@ -85,14 +85,14 @@ pub fn clients(vault: &Vault) -> Vec<ClientInfo> {
     let retired = chains.retired();
     let own = vault.client();
     let there: HashSet<ObjectName> = vault.condemned();
+    let mine: BTreeMap<ClientId, u64> = chains.seen().into_iter().collect();
     let mut waiting: BTreeMap<ClientId, HashSet<ObjectName>> = BTreeMap::new();
     for link in chains.links() {
-        if let RecordBody::Condemn(packs) = &link.record.body {
-            for client in acks.active().filter(|client| *client != link.record.client && Some(*client) != own) {
-                if acks.of(&client, &link.record.client) < link.record.number {
-                    let packs = packs.iter().map(|pack| pack.name).filter(|name| there.contains(name));
-                    waiting.entry(client).or_default().extend(packs);
-                }
+        let RecordBody::Condemn(packs) = &link.record.body else { continue };
+        for obstacle in acks.holding(&link.record.client, link.record.number, own.as_ref(), &mine) {
+            if let Obstacle::Waiting(client) | Obstacle::Missing(client) = obstacle {
+                let packs = packs.iter().map(|pack| pack.name).filter(|name| there.contains(name));
+                waiting.entry(client).or_default().extend(packs);
             }
         }
     }

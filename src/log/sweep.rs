@@ -1,6 +1,6 @@
 //! When a condemned pack may be deleted (SPEC §8.6): no clock and no lock, only what every client has acknowledged.
 //!
-//! A record acknowledges what its writer had read. Once every client has published a record that acknowledges a condemning
+//! A record acknowledges what all work of its writer had read when it began. Once every client has published a record that acknowledges a condemning
 //! one, and all of its records up to that one are here, nothing that anybody writes later relies on the condemned pack, and
 //! everything that was written before can be seen, and is looked at before the pack is deleted.
 //!
@@ -27,6 +27,10 @@ pub enum Weakness {
     Gaps = 2,
     /// A client that has just joined relies on everything at once, and what nobody claims is condemned.
     NoJoining = 3,
+    /// Who condemns is taken to have no other work under way.
+    NoAnswer = 4,
+    /// What is condemned is deleted a day later, whatever was acknowledged.
+    TimeWindow = 5,
 }
 
 /// The weakness of all tests that run.
@@ -58,6 +62,8 @@ pub enum Obstacle {
 pub struct Acknowledgements {
     /// For each client, the highest number of each other client that it has acknowledged.
     by_client: BTreeMap<ClientId, BTreeMap<ClientId, u64>>,
+    /// For each client and each other one, its records that acknowledged more than those before: what of, and their numbers.
+    steps: BTreeMap<(ClientId, ClientId), Vec<(u64, u64)>>,
     /// For each client, the number up to which all its records are here.
     complete: BTreeMap<ClientId, u64>,
     /// For each client, the highest number that anyone has mentioned.
@@ -67,6 +73,9 @@ pub struct Acknowledgements {
     given_up: BTreeSet<ClientId>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
+    /// When each record was written; for a rule that must not be.
+    #[cfg(test)]
+    times: BTreeMap<(ClientId, u64), i64>,
 }
 
 impl Acknowledgements {
@@ -76,11 +85,17 @@ impl Acknowledgements {
         acks.retired = chains.retired();
         for link in chains.links() {
             let record = &link.record;
+            #[cfg(test)]
+            acks.times.insert((record.client, record.number), record.time.secs);
             let complete = acks.complete.get(&record.client).copied().unwrap_or(0);
             #[cfg(test)]
             let complete = if is_weak(Weakness::Gaps) { u64::MAX } else { complete };
             let own = acks.by_client.entry(record.client).or_default();
             for (client, number) in &record.seen {
+                let steps = acks.steps.entry((record.client, *client)).or_default();
+                if steps.last().is_none_or(|(last, _)| last < number) {
+                    steps.push((*number, record.number));
+                }
                 if record.number <= complete {
                     let known = own.entry(*client).or_default();
                     *known = (*known).max(*number);
@@ -155,13 +170,24 @@ impl Acknowledgements {
         if is_weak(Weakness::NoAcknowledgement) {
             return BTreeSet::new();
         }
+        #[cfg(test)]
+        if is_weak(Weakness::TimeWindow) {
+            let (then, now) = (self.times.get(&(*condemner, number)), self.times.values().max());
+            if then.zip(now).is_some_and(|(then, now)| now - then > 24 * 3600) {
+                return BTreeSet::new();
+            }
+        }
         let mut obstacles = self.obstacles();
         for client in self.active() {
             if Some(&client) == me {
                 if mine.get(condemner).copied().unwrap_or(0) < number {
                     obstacles.insert(Obstacle::Session);
                 }
-            } else if client != *condemner && self.of(&client, condemner) < number {
+            } else if client == *condemner {
+                if !self.has_heard_back(&client, number) {
+                    obstacles.insert(Obstacle::Waiting(client));
+                }
+            } else if self.of(&client, condemner) < number {
                 obstacles.insert(if self.complete.get(&client).copied().unwrap_or(0) == 0 {
                     Obstacle::Missing(client)
                 } else {
@@ -170,6 +196,19 @@ impl Acknowledgements {
             }
         }
         obstacles
+    }
+
+    /// Whether all work of a client began after its record `number` was written, as far as others can tell: it has
+    /// acknowledged a record that acknowledges this one. That it wrote the record says nothing of its other work.
+    fn has_heard_back(&self, client: &ClientId, number: u64) -> bool {
+        #[cfg(test)]
+        if is_weak(Weakness::NoAnswer) {
+            return true;
+        }
+        self.steps.iter().filter(|((by, of), _)| by != client && of == client).any(|((by, _), steps)| {
+            let first = steps.iter().find(|(acknowledged, _)| *acknowledged >= number);
+            first.is_some_and(|(_, answer)| self.of(client, by) >= *answer)
+        })
     }
 
     /// Whether every other client has acknowledged that `client` joined, and everything that they had seen by then is

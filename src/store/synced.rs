@@ -99,6 +99,15 @@ impl SyncedWorld {
     /// Delivers one change, chosen by `dice` among those whose way (from, to) is open; returns whether there was one.
     /// A machine that sleeps, or has no net, is one whose ways are closed.
     pub fn deliver_where(&self, dice: u64, is_open: impl Fn(usize, usize) -> bool) -> bool {
+        self.deliver_one(dice, is_open, false)
+    }
+
+    /// As [`SyncedWorld::deliver_where`], but the change stays on its way, and arrives once more later.
+    pub fn deliver_twice_where(&self, dice: u64, is_open: impl Fn(usize, usize) -> bool) -> bool {
+        self.deliver_one(dice, is_open, true)
+    }
+
+    fn deliver_one(&self, dice: u64, is_open: impl Fn(usize, usize) -> bool, twice: bool) -> bool {
         let mut world = self.world();
         let open: Vec<usize> = (0..world.travelling.len())
             .filter(|&at| is_open(world.travelling[at].from, world.travelling[at].to))
@@ -108,6 +117,9 @@ impl SyncedWorld {
         }
         let at = open[(dice % open.len() as u64) as usize];
         let travelling = world.travelling.remove(at);
+        if twice {
+            world.travelling.push(travelling.clone());
+        }
         world.apply(travelling);
         true
     }
@@ -284,6 +296,19 @@ mod tests {
         world.deliver(1);
         world.deliver(0);
         assert_eq!(names(&b), []);
+    }
+
+    #[test]
+    fn what_arrives_twice_does_not_bring_back_what_was_deleted() {
+        let (world, a, b) = two();
+        a.put(&key(1), b"1").unwrap();
+        assert!(world.deliver_twice_where(0, |_, _| true));
+        assert_eq!((names(&b), world.travelling()), (vec![1], 1));
+        a.delete(&key(1)).unwrap();
+        world.deliver(1);
+        assert_eq!(names(&b), []);
+        world.deliver_all();
+        assert_eq!((names(&b), world.travelling()), (vec![], 0));
     }
 
     #[test]

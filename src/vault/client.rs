@@ -116,8 +116,8 @@ impl ClientState {
 #[derive(Debug)]
 pub struct Session {
     path: PathBuf,
-    /// Held locked as long as the session lives.
-    _file: File,
+    /// Held locked as long as the session lives. Empty until it is known what the work has seen.
+    file: File,
     /// Names of the packs that this work puts, so that a record claims them even if the work is cut off.
     packs: Mutex<Option<File>>,
 }
@@ -178,26 +178,37 @@ impl Vault {
     /// # Errors
     /// If the state folder cannot be written.
     pub fn begin_session(&self) -> Result<Session, VaultError> {
+        let session = self.open_session()?;
+        self.settle(&session)?;
+        Ok(session)
+    }
+
+    /// Begins work that has seen nothing yet.
+    fn open_session(&self) -> Result<Session, VaultError> {
         let folder = self.state().join("sessions");
         make_private_folder(&folder)?;
         let mut name = [0; 16];
         random(&mut name)?;
         let path = folder.join(ObjectName::new(name).to_string());
-        let seen = self.log().chains.seen();
-        let mut body = Vec::new();
-        let encoded = seen.serialize(&mut rmp_serde::Serializer::new(&mut body));
-        encoded.map_err(|error| state_error("write", &path)(std::io::Error::other(error.to_string())))?;
         let begin = || -> std::io::Result<File> {
             // Under its name only when it is locked, or it would be taken for one that was left behind.
             let new = path.with_extension("new");
-            let mut file = File::options().create_new(true).read(true).write(true).open(&new)?;
+            let file = File::options().create_new(true).read(true).write(true).open(&new)?;
             file.lock()?;
-            file.write_all(&body)?;
             std::fs::rename(&new, &path)?;
             Ok(file)
         };
         let file = begin().map_err(state_error("write", &path))?;
-        Ok(Session { path, _file: file, packs: Mutex::new(None) })
+        Ok(Session { path, file, packs: Mutex::new(None) })
+    }
+
+    /// Says that this work relies on what the log now says.
+    fn settle(&self, session: &Session) -> Result<(), VaultError> {
+        let seen = self.log().chains.seen();
+        let mut body = Vec::new();
+        let encoded = seen.serialize(&mut rmp_serde::Serializer::new(&mut body));
+        encoded.map_err(|error| state_error("write", &session.path)(std::io::Error::other(error.to_string())))?;
+        (&session.file).write_all(&body).map_err(state_error("write", &session.path))
     }
 
     /// Begins work that will publish a record: looks at the store, joins if this client has not, and looks again. So
@@ -206,17 +217,20 @@ impl Vault {
     /// # Errors
     /// If the store or the state folder fails.
     pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
+        // Before the look: otherwise another process could acknowledge in between what this work has not seen.
+        let session = self.open_session()?;
         self.refresh(progress)?;
         if self.client().is_none() {
             let _lock = self.lock_client()?;
             self.refresh(progress)?;
             let loaded = ClientState::load(self.state());
             if loaded.clone().and_then(|state| self.fitting(state)).is_none() {
-                self.join(loaded, time, None, progress)?;
+                self.join(loaded, time, Some(&session), progress)?;
                 self.refresh(progress)?;
             }
         }
-        self.begin_session()
+        self.settle(&session)?;
+        Ok(session)
     }
 
     /// Holds the lock under which records get their numbers.

@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod model;
 pub mod source;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

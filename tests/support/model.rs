@@ -1,6 +1,6 @@
 //! A tree as a map from paths to everything that a snapshot must keep of a file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,8 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use vault::tree::{Entry, FileKind, Holes, Snapshot, Stream, StreamReader, Time, read_stream};
+use vault::id::ChunkId;
+use vault::tree::{ChunkSource, Entry, FileKind, Holes, Snapshot, Stream, StreamReader, Time, read_stream};
 use vault::varint;
+use vault::vault::read::Listing;
 use vault::vault::{ReadError, TreeReader, Vault};
 
 /// One file of any kind.
@@ -47,6 +49,23 @@ pub struct ReadBack {
     pub nodes: Model,
     /// What could not be read: the path, and why.
     pub errors: Vec<(Vec<u8>, ReadError)>,
+    /// The chunks that this took.
+    pub chunks: BTreeSet<ChunkId>,
+}
+
+/// Brings chunks, and notes which.
+struct Source<'a> {
+    reader: TreeReader<'a>,
+    asked: BTreeSet<ChunkId>,
+}
+
+impl ChunkSource for Source<'_> {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        self.asked.insert(*id);
+        self.reader.chunk(id)
+    }
 }
 
 /// Compares two trees, and says where they differ instead of showing them whole.
@@ -174,7 +193,7 @@ fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 pub fn of_snapshot(vault: &Vault, snapshot: &Snapshot) -> ReadBack {
     let mut out = ReadBack::default();
     let mut reader = match vault.tree_reader() {
-        Ok(reader) => reader,
+        Ok(reader) => Source { reader, asked: BTreeSet::new() },
         Err(error) => {
             out.errors.push((Vec::new(), error));
             return out;
@@ -188,6 +207,7 @@ pub fn of_snapshot(vault: &Vault, snapshot: &Snapshot) -> ReadBack {
     if let Err(error) = read_stream(&snapshot.skipped_list, 64 << 20, &mut reader) {
         out.errors.push((b"(skipped)".to_vec(), error));
     }
+    out.chunks = reader.asked;
     out
 }
 
@@ -205,14 +225,19 @@ fn link_groups(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
     groups
 }
 
-fn read_listing(reader: &mut TreeReader<'_>, listing: &Stream, path: &[u8], out: &mut ReadBack) {
+fn read_listing(reader: &mut Source<'_>, listing: &Stream, path: &[u8], out: &mut ReadBack) {
     let mut entries = Vec::new();
     // What comes before a damaged chunk is still good.
-    if let Err(error) = reader.for_each_entry(listing, |entry| {
-        entries.push(entry);
-        true
-    }) {
-        out.errors.push((path.to_vec(), error));
+    let mut listed = Listing::new(listing);
+    loop {
+        match listed.next(reader) {
+            Ok(Some(entry)) => entries.push(entry),
+            Ok(None) => break,
+            Err(error) => {
+                out.errors.push((path.to_vec(), error));
+                break;
+            }
+        }
     }
     for entry in entries {
         let below = if path.is_empty() { entry.name.clone() } else { [path, b"/", &entry.name].concat() };
@@ -248,7 +273,7 @@ fn node(entry: &Entry, content: Option<blake3::Hash>) -> Node {
 }
 
 /// Lengths of data and holes in turn, beginning with data.
-fn layout(reader: &mut TreeReader<'_>, entry: &Entry) -> Result<Vec<u64>, ReadError> {
+fn layout(reader: &mut Source<'_>, entry: &Entry) -> Result<Vec<u64>, ReadError> {
     let bytes = match &entry.holes {
         None => Vec::new(),
         Some(Holes::Inline(bytes)) => bytes.clone(),
@@ -262,7 +287,7 @@ fn layout(reader: &mut TreeReader<'_>, entry: &Entry) -> Result<Vec<u64>, ReadEr
     Ok(out)
 }
 
-fn hash_content(reader: &mut TreeReader<'_>, entry: &Entry) -> Result<blake3::Hash, ReadError> {
+fn hash_content(reader: &mut Source<'_>, entry: &Entry) -> Result<blake3::Hash, ReadError> {
     let mut runs = layout(reader, entry)?;
     let described: u64 = runs.iter().sum();
     runs.push(entry.size - described);

@@ -1,0 +1,191 @@
+//! Several processes of the real program at once, and Ctrl-C.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::model::{Model, assert_same, of_disk};
+use crate::support::scratch;
+use crate::support::source::{Size, bytes, plant};
+
+fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vault"));
+    command
+        .args(args)
+        .env("HOME", home)
+        .env("VAULT_PASSWORD", "password")
+        .env("VAULT_STATE_DIR", home.join("state"))
+        .env("VAULT_REPO", home.join("store"))
+        .env_remove("VAULT_CONFIG")
+        .stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn run(home: &Path, args: &[&str]) -> Output {
+    let output = command(home, args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Restores a snapshot into a new folder, and compares everything.
+#[track_caller]
+fn check_restore(home: &Path, snapshot: &str, name: &str, expected: &Model) {
+    let to = home.join("back");
+    fs::remove_dir_all(&to).unwrap_or_default();
+    run(home, &["restore", snapshot, "--to", to.to_str().unwrap()]);
+    assert_same(expected, &of_disk(&to.join(name), name.as_bytes()), snapshot);
+}
+
+/// One process takes snapshots, one takes others and prunes them, one looks and restores.
+#[test]
+fn snapshots_prunes_and_restores_of_several_processes_at_once_all_succeed() {
+    let folder = scratch();
+    let home = folder.path();
+    let (source, other) = (home.join("source"), home.join("other"));
+    for path in [&source, &other] {
+        fs::create_dir(path).unwrap();
+    }
+    plant(&source, 21, Size::Tiny);
+    run(home, &["init"]);
+    let take = ["snapshot", source.to_str().unwrap(), "--source", "mine", "--tag", "stays", "--json"];
+    run(home, &take);
+    let done = AtomicBool::new(false);
+    let mut expected: BTreeMap<String, Model> = BTreeMap::new();
+    let (mut pruned, mut deleted, mut looked) = (0, 0, 0);
+    scope(|scope| {
+        let pruner = scope.spawn(|| {
+            let (mut rounds, mut deleted) = (0, 0);
+            while !done.load(Relaxed) {
+                fs::write(other.join("changing"), bytes(2 * rounds, 80_000)).unwrap();
+                // What the other process needs comes and goes here.
+                fs::write(other.join("shared"), bytes(1000 + 2 * (rounds % 3), 60_000)).unwrap();
+                run(home, &["snapshot", other.to_str().unwrap()]);
+                let rules = ["prune", "--keep", "1", "--keep-tag", "stays", "--max-unused", "0%", "--json"];
+                let report: serde_json::Value = serde_json::from_slice(&run(home, &rules).stdout).unwrap();
+                deleted += report["packs_deleted"].as_u64().unwrap();
+                rounds += 1;
+            }
+            (rounds, deleted)
+        });
+        let reader = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Relaxed) {
+                run(home, &["list"]);
+                run(home, &["ls", "-R", "latest", "--source", "mine"]);
+                let to = home.join(format!("looked {rounds}"));
+                run(home, &["restore", "latest", "--source", "mine", "--to", to.to_str().unwrap()]);
+                fs::remove_dir_all(to).unwrap();
+                rounds += 1;
+            }
+            rounds
+        });
+        for round in 0..20 {
+            fs::write(source.join("changing"), bytes(501 + 2 * round, 30_000)).unwrap();
+            fs::write(source.join("shared"), bytes(1000 + 2 * (round % 3), 60_000)).unwrap();
+            let model = of_disk(&source, b"source");
+            let report: serde_json::Value = serde_json::from_slice(&run(home, &take).stdout).unwrap();
+            expected.insert(report["snapshot"]["id"].as_str().unwrap().to_owned(), model);
+        }
+        done.store(true, Relaxed);
+        (pruned, deleted) = pruner.join().unwrap();
+        looked = reader.join().unwrap();
+    });
+    assert_eq!(expected.len(), 20);
+    for (id, model) in &expected {
+        check_restore(home, id, "source", model);
+    }
+    run(home, &["check", "--read-data"]);
+    assert!(pruned > 0 && deleted > 0 && looked > 0, "{pruned} prunes deleted {deleted} packs, {looked} looks");
+    println!("beside 20 snapshots: {pruned} prunes that deleted {deleted} packs, {looked} looks");
+}
+
+/// Files that take a while.
+fn large_source(home: &Path) -> PathBuf {
+    let source = home.join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..14 {
+        fs::write(source.join(format!("file {number}")), bytes(2 * number, 8 << 20)).unwrap();
+    }
+    source
+}
+
+/// Presses Ctrl-C when it is time. Returns how long the end then took, or `None` if it was too late.
+fn interrupt_when(mut child: Child, is_time: impl Fn() -> bool) -> Option<Duration> {
+    while !is_time() && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(2));
+    }
+    if child.try_wait().unwrap().is_some() {
+        return None;
+    }
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let took = begun.elapsed();
+    if output.status.success() {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("nterrupted"), "{said}");
+    Some(took)
+}
+
+/// A second, and another one for a machine that has much else to do.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+#[test]
+fn ctrl_c_ends_a_snapshot_at_once_and_loses_nothing() {
+    let folder = scratch();
+    let home = folder.path();
+    fs::create_dir(home.join("first")).unwrap();
+    plant(&home.join("first"), 22, Size::Tiny);
+    let first = of_disk(&home.join("first"), b"first");
+    let source = large_source(home);
+    run(home, &["init"]);
+    run(home, &["snapshot", home.join("first").to_str().unwrap()]);
+    let packs = || walk(&home.join("store/packs"));
+    let before = packs();
+    let child = command(home, &["snapshot", source.to_str().unwrap()]).stderr(Stdio::piped()).spawn().unwrap();
+    let took = interrupt_when(child, || packs() > before);
+    let took = took.expect("112 MB take longer than the first pack of them");
+    assert!(took < AT_ONCE, "{took:?}");
+    println!("a snapshot ended after {} ms", took.as_millis());
+    run(home, &["check", "--read-data"]);
+    check_restore(home, "latest", "first", &first);
+    let now = of_disk(&source, b"source");
+    run(home, &["snapshot", source.to_str().unwrap()]);
+    check_restore(home, "latest", "source", &now);
+}
+
+/// How many files there are below a folder.
+fn walk(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { 1 }).sum()
+}
+
+#[test]
+fn ctrl_c_ends_a_restore_at_once_and_loses_nothing() {
+    let folder = scratch();
+    let home = folder.path();
+    let source = large_source(home);
+    run(home, &["init"]);
+    run(home, &["snapshot", source.to_str().unwrap()]);
+    let expected = of_disk(&source, b"source");
+    let to = home.join("to");
+    let restore = ["restore", "latest", "--to", to.to_str().unwrap()];
+    let child = command(home, &restore).stderr(Stdio::piped()).spawn().unwrap();
+    let took = interrupt_when(child, || walk(&to) > 0).expect("112 MB take longer than the first file of them");
+    assert!(took < AT_ONCE, "{took:?}");
+    println!("a restore ended after {} ms", took.as_millis());
+    run(home, &[&restore[..], &["--overwrite", "if-changed"]].concat());
+    assert_same(&expected, &of_disk(&to.join("source"), b"source"), "restored after an interruption");
+    assert_eq!(walk(&to), 14, "nothing half done is left behind");
+    run(home, &["check"]);
+}

@@ -1,0 +1,206 @@
+//! What each client of the model knows, and what follows from it: the rule of SPEC §8.6, written a second time.
+
+/// Clients: two that write, and one that collects.
+pub const CLIENTS: usize = 3;
+/// Records of one client, the one included by which it is there from the beginning.
+pub const RECORDS: usize = 5;
+/// The pack that is there from the beginning. All packs hold the same chunk.
+pub const FIRST: Packs = 1;
+
+/// A set of packs.
+pub type Packs = u8;
+/// A set of snapshots: one bit for each record.
+pub type Snapshots = u16;
+/// For each client the number of a record.
+pub type Seen = [u8; CLIENTS];
+
+/// Which rule is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Weakness {
+    /// None.
+    None,
+    /// What is condemned is deleted when enough time has passed, instead of by what was acknowledged.
+    TimeWindow,
+    /// An acknowledgement counts even if records before it are not here.
+    Gaps,
+    /// Any record that came after the condemning one was written is taken for an acknowledgement, whatever its writer had
+    /// seen.
+    NoSeen,
+    /// A record acknowledges what its writer has seen, whatever other work of the same client began earlier.
+    NoSessions,
+    /// Work is known to the other work of the same client only some time after it has looked at the store.
+    LateSessions,
+    /// Who condemns is taken to have no other work under way.
+    NoAnswer,
+    /// A client that has just joined relies on everything at once.
+    NoJoining,
+    /// What no record claims is condemned like everything else.
+    NoClaims,
+    /// What was planned is done, even if snapshots have come since.
+    NoSecondLook,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Body {
+    Join,
+    /// A snapshot that needs the chunk.
+    Snapshot,
+    /// Anything else: it only acknowledges.
+    Other,
+    Condemn(Packs),
+    Forget(Snapshots),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Record {
+    pub seen: Seen,
+    pub body: Body,
+    pub claims: Packs,
+    /// When it was written. Only the time window looks at it.
+    pub clock: u8,
+}
+
+/// All records that were ever written, by client and number (the first is number 1).
+pub type Records = [[Option<Record>; RECORDS]; CLIENTS];
+
+/// What has come to one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct View {
+    /// One bit for each record of each client.
+    pub records: [u8; CLIENTS],
+    /// The packs that are there.
+    pub packs: Packs,
+    /// The packs of which it is known that they were deleted.
+    pub gone: Packs,
+}
+
+/// What a client can tell from what has come to it.
+#[derive(Clone, Copy)]
+pub struct Knowledge<'a> {
+    pub records: &'a Records,
+    pub view: &'a View,
+    pub weakness: Weakness,
+}
+
+/// The bit of a snapshot.
+pub fn snapshot_bit(client: usize, index: usize) -> Snapshots {
+    1 << (client * RECORDS + index)
+}
+
+impl Knowledge<'_> {
+    /// The records that are here, with client and number.
+    pub fn links(self) -> impl Iterator<Item = (usize, u8, Record)> {
+        (0..CLIENTS).flat_map(move |client| {
+            let here = move |index: &usize| self.view.records[client] >> index & 1 == 1;
+            (0..RECORDS)
+                .filter(here)
+                .filter_map(move |index| Some((client, index as u8 + 1, self.records[client][index]?)))
+        })
+    }
+
+    /// How many records of a client are here without a gap.
+    pub fn complete(self, client: usize) -> u8 {
+        self.view.records[client].trailing_ones() as u8
+    }
+
+    pub fn all_complete(self) -> Seen {
+        std::array::from_fn(|client| self.complete(client))
+    }
+
+    /// The highest number of a client that anyone has mentioned; 0 if nobody has.
+    pub fn mentioned(self, client: usize) -> u8 {
+        let of = |(other, number, record): (usize, u8, Record)| {
+            record.seen[client].max(if other == client { number } else { 0 })
+        };
+        self.links().map(of).max().unwrap_or(0)
+    }
+
+    /// The highest number of `of` that `by` has acknowledged.
+    pub fn acknowledged(self, by: usize, of: usize) -> u8 {
+        let complete = if self.weakness == Weakness::Gaps { u8::MAX } else { self.complete(by) };
+        let counts = self.links().filter(|(client, number, _)| *client == by && *number <= complete);
+        counts.map(|(_, _, record)| record.seen[of]).max().unwrap_or(0)
+    }
+
+    /// Packs that a record condemns and that are still there.
+    pub fn condemned(self) -> Packs {
+        let of = |(_, _, record): (usize, u8, Record)| if let Body::Condemn(packs) = record.body { packs } else { 0 };
+        self.links().map(of).fold(0, |all, packs| all | packs) & self.view.packs
+    }
+
+    pub fn claimed(self) -> Packs {
+        self.links().fold(0, |all, (_, _, record)| all | record.claims)
+    }
+
+    pub fn claimed_by(self, by: usize) -> Packs {
+        self.links().filter(|(client, ..)| *client == by).fold(0, |all, (_, _, record)| all | record.claims)
+    }
+
+    /// The snapshots that nobody has forgotten.
+    pub fn snapshots(self) -> Snapshots {
+        let (mut there, mut forgotten) = (0, 0);
+        for (client, number, record) in self.links() {
+            match record.body {
+                Body::Snapshot => there |= snapshot_bit(client, usize::from(number) - 1),
+                Body::Forget(snapshots) => forgotten |= snapshots,
+                _ => {}
+            }
+        }
+        there & !forgotten
+    }
+
+    /// Whether `client` may rely on what others have stored, where things arrive late.
+    pub fn is_accepted(self, client: usize) -> bool {
+        if self.weakness == Weakness::NoJoining {
+            return true;
+        }
+        let known = || (0..CLIENTS).filter(move |other| self.mentioned(*other) > 0);
+        let mut others = known().filter(|other| *other != client);
+        let is_alone = others.clone().next().is_none();
+        self.mentioned(client) > 0
+            && others.all(|other| self.acknowledged(other, client) > 0)
+            && (is_alone || known().all(|other| self.complete(other) >= self.mentioned(other)))
+    }
+
+    /// Whether what record `number` of `condemner` condemns may be deleted by `me`, all of whose work under way has seen at
+    /// least `mine`.
+    pub fn may_delete(self, condemner: usize, number: u8, me: usize, mine: Seen, clock: u8) -> bool {
+        let Some(condemning) = self.records[condemner][usize::from(number) - 1] else { return false };
+        if self.weakness == Weakness::TimeWindow {
+            return clock > condemning.clock;
+        }
+        (0..CLIENTS).filter(|client| self.mentioned(*client) > 0).all(|client| {
+            if client == me {
+                mine[condemner] >= number
+            } else if client == condemner {
+                self.has_heard_back(condemner, number)
+            } else if self.weakness == Weakness::NoSeen {
+                self.complete(client) > condemning.seen[client]
+            } else {
+                self.acknowledged(client, condemner) >= number
+            }
+        })
+    }
+
+    /// Whether a client has acknowledged a record of another one that acknowledges its record `number`.
+    fn has_heard_back(self, client: usize, number: u8) -> bool {
+        let answers = |(by, answer, record): (usize, u8, Record)| {
+            by != client && record.seen[client] >= number && self.acknowledged(client, by) >= answer
+        };
+        self.weakness == Weakness::NoAnswer || self.links().any(answers)
+    }
+
+    /// The condemned packs that `me` may delete if no snapshot needs them.
+    pub fn deletable(self, me: usize, mine: Seen, clock: u8) -> Packs {
+        let mut free = 0;
+        for (client, number, record) in self.links() {
+            if let Body::Condemn(packs) = record.body
+                && self.may_delete(client, number, me, mine, clock)
+            {
+                free |= packs;
+            }
+        }
+        free & self.view.packs
+    }
+}

@@ -1,0 +1,59 @@
+//! How much of what is stored is needed, found out from the packs' indexes and from what reading takes.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use vault::id::{ChunkId, ObjectName};
+use vault::vault::Vault;
+
+use super::model::of_snapshot;
+
+/// Bytes of segments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Those of chunks that a snapshot needs, each chunk once.
+    pub needed: u64,
+    /// All others.
+    pub unused: u64,
+    /// Packs in which nothing is needed.
+    pub dead_packs: u64,
+}
+
+/// Looks at all packs but `except`. The vault must be one that was opened without a catalogue.
+pub fn usage(vault: &Vault, except: &HashSet<ObjectName>) -> Usage {
+    let mut needed: BTreeSet<ChunkId> = BTreeSet::new();
+    for snapshot in vault.snapshots() {
+        needed.extend(of_snapshot(vault, &snapshot.body).chunks);
+    }
+    let reader = vault.catalogue().reader().unwrap();
+    let packs = reader.packs().unwrap();
+    // For each segment the bytes of chunks in it, and of those that are needed from there.
+    let mut segments: BTreeMap<(u32, u32), (u64, u64)> = BTreeMap::new();
+    let is_counted = |pack: &u32| !except.contains(&packs[pack].name);
+    reader
+        .for_each_place(|id, places| {
+            // What lies in a pack that is not looked at is needed from elsewhere if it lies there.
+            let home = places.iter().find(|place| is_counted(&place.pack));
+            for place in places {
+                let (all, live) = segments.entry((place.pack, place.segment)).or_default();
+                *all += u64::from(place.len);
+                if needed.contains(&id) && home == Some(place) {
+                    *live += u64::from(place.len);
+                }
+            }
+            true
+        })
+        .unwrap();
+    let mut usage = Usage::default();
+    for (number, info) in packs.iter().filter(|(number, _)| is_counted(number)) {
+        let mut live_in_pack = 0;
+        for (segment, (sealed, ..)) in (0_u32..).zip(&info.segments) {
+            let (all, live) = segments.get(&(*number, segment)).copied().unwrap_or_default();
+            let part = u64::from(*sealed) * live / all.max(1);
+            usage.needed += part;
+            usage.unused += u64::from(*sealed) - part;
+            live_in_pack += live;
+        }
+        usage.dead_packs += u64::from(live_in_pack == 0);
+    }
+    usage
+}
