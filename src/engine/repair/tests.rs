@@ -25,7 +25,8 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
     let source = folder.path().join("source");
     std::fs::create_dir(&source).unwrap();
     std::fs::write(source.join("a"), vec![1; 300_000]).unwrap();
-    std::fs::write(source.join("b"), (0..300_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect::<Vec<_>>()).unwrap();
+    std::fs::write(source.join("b"), (0..300_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect::<Vec<_>>())
+        .unwrap();
     let store: Arc<dyn Store> = Arc::new(MemStore::new());
     let secret = || Secret::raw(b"a device secret!");
     let options = CreateOptions {
