@@ -258,7 +258,8 @@ impl Sim {
     /// The clock: six hours for each step, from long after all files were made, so that no timestamp is too fresh to be
     /// believed.
     fn clock(&self) -> Time {
-        Time { secs: 4_000_000_000 - 6 * 3600 * lock(&self.state).left as i64, nanos: 0 }
+        let left = i64::try_from(lock(&self.state).left).unwrap();
+        Time { secs: 4_000_000_000 - 6 * 3600 * left, nanos: 0 }
     }
 
     fn open_at(store: Arc<dyn Store>, client: usize, state: PathBuf) -> Option<Vault> {
