@@ -17,7 +17,7 @@ use vault::id::ObjectName;
 use vault::progress::Silent;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
 use vault::store::mem::{MemState, MemStore};
-use vault::store::{Kind, ObjectKey, Store};
+use vault::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use vault::vault::Vault;
 
 use crate::support::model::Model;
@@ -184,6 +184,108 @@ fn a_full_store_is_pruned_as_long_as_records_fit() {
     assert!(pack_bytes(store.inner()) < before, "packs that nobody needs go without any copying");
     let last = BTreeMap::from([(newest, fixture.world.expected[&newest].clone())]);
     check_all(&vault, &last);
+}
+
+/// A store of limited size: what is deleted makes room.
+#[derive(Debug)]
+struct Limited {
+    inner: MemStore,
+    max: u64,
+}
+
+impl Store for Limited {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.inner.total_len() + bytes.len() as u64 > self.max {
+            return Err(StoreError::Full { object: key.to_string() });
+        }
+        self.inner.put(key, bytes)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        self.inner.len(key)
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        self.inner.list(kind, found)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.quarantine(key)
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+}
+
+#[test]
+fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
+    let fixture = fixture(13);
+    let (least, _) = fixture.undisturbed();
+    let (_, state) = fixture.copy();
+    let inner = MemStore::from_state(fixture.clean.clone());
+    // Far less than all that has to be copied takes.
+    let max = inner.total_len() + 130_000;
+    let shared: Arc<dyn Store> = Arc::new(Limited { inner: inner.clone(), max });
+    let vault = open_vault(&shared, &state).unwrap();
+    let before = pack_bytes(&inner);
+    for _ in 0..3 {
+        let _ = run(&vault, 1, 0.0);
+    }
+    let after = pack_bytes(&inner);
+    assert!(after < before, "{before} bytes before, {after} after, {least} are needed");
+    check_all(&vault, &fixture.last);
+    assert!(!check_vault(&vault, true).is_damaged());
+}
+
+/// What a snapshot holds alone is what forgetting it frees.
+#[test]
+fn stats_say_what_a_prune_then_frees() {
+    let mut world = World::new(vault::chunk::ChunkParams::default());
+    let source = world.source();
+    // Data that does not compress: the first snapshot shares every second file with the second one.
+    for file in 0..24 {
+        fs::write(source.join(format!("file {file}")), bytes(file, 500_000)).unwrap();
+    }
+    let first = world.take();
+    for file in (0..24).step_by(2) {
+        fs::write(source.join(format!("file {file}")), bytes(100 + file, 400_000)).unwrap();
+    }
+    let second = world.take();
+    let vault = world.open();
+    let stats = vault::engine::stats::stats(&vault, THREADS, &Silent::default()).unwrap();
+    assert_eq!(stats.bytes_packs, pack_bytes(&world.store));
+    assert_eq!(stats.bytes_raw, 24 * 500_000 + 12 * 500_000 + 12 * 400_000);
+    let parts: u64 = stats.snapshots.iter().map(|snapshot| snapshot.bytes_alone).sum();
+    let [source] = &stats.sources[..] else { panic!("{stats:?}") };
+    assert!(source.bytes_alone > parts && source.snapshots == 2, "{stats:?}");
+    assert!(stats.bytes_needed.abs_diff(source.bytes_alone) < 1000 && stats.bytes_dead < 1000, "{stats:?}");
+    let alone = |id| stats.snapshots.iter().find(|snapshot| snapshot.id == id).unwrap().bytes_alone;
+    let near = |value: u64, expected: u64, slack: u64| {
+        assert!(value.abs_diff(expected) <= expected / 100 + slack, "{value}, but {expected} was expected");
+    };
+    let decisions =
+        retention::plan(&vault.snapshots(), &Rules { last: Some(1), ..Rules::default() }, &|_, _| String::new());
+    let options =
+        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    let estimate = prune::estimate(&vault, &decisions, &options, &Silent::default()).unwrap();
+    // Packs that are given up go with their padding, of which a part belongs to what stays.
+    near(alone(first), estimate.bytes_deleted - estimate.bytes_moved, (estimate.bytes_deleted - alone(first)) / 16);
+    let before = pack_bytes(&world.store);
+    prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
+    let after = pack_bytes(&world.store);
+    near(alone(first), before - after, after / 16);
+    let stats = vault::engine::stats::stats(&vault, THREADS, &Silent::default()).unwrap();
+    assert!(stats.snapshots.len() == 1 && stats.snapshots[0].id == second);
+    near(stats.snapshots[0].bytes_alone, after, 0);
 }
 
 #[test]

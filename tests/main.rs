@@ -22,6 +22,8 @@ mod surroundings;
 #[cfg(unix)]
 mod collect;
 #[cfg(unix)]
+mod repair;
+#[cfg(unix)]
 mod kills;
 #[cfg(unix)]
 mod processes;

@@ -206,6 +206,9 @@ class Vault:
         for name, path in listed(os.path.join(store, "log"), False):
             with self.guard(3, name):
                 records[name] = self.record(name, path)
+        for found in [found for record in records.values() if record["k"] == 8 for found in record["b"]]:
+            if found["n"] not in records:
+                records[found["n"]] = self.message(found["r"])
         forgotten = {name for record in records.values() if record["k"] == 3 for name in record["b"]}
         latest, self.snapshots = {}, []
         for name, record in sorted(records.items(), key=lambda item: (item[1]["c"], item[1]["n"], item[0])):
@@ -231,13 +234,14 @@ class Vault:
     def record(self, name, path):
         """§8.1: a record with its body."""
         object = Object(self.id, self.wrap_key, 3, name, path)
-        plain = object.sealed(5, 120, len(object.data) - 32)
+        return self.message(object.sealed(5, 120, len(object.data) - 32))
+    def message(self, plain):
         length = int.from_bytes(plain[:4], "little")
         need(4 + length <= len(plain) and len(plain) % 1024 == 0 and not any(plain[4 + length:]), "bad padding")
         record = msgpack.unpackb(plain[4:4 + length])
         known(record["v"] == 1, "version of a record")
         need(record["n"] > 0, "its number is zero")
-        return {**record, "b": msgpack.unpackb(record["b"])} if 1 <= record["k"] <= 7 else record
+        return {**record, "b": msgpack.unpackb(record["b"])} if 1 <= record["k"] <= 9 else record
     @lru_cache(maxsize=64)
     def segment(self, name, number):
         kind, path, segments = self.packs[name]

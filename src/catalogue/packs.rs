@@ -22,6 +22,9 @@ const COPIES: TableDefinition<&[u8; 20], [u8; 16]> = TableDefinition::new("copie
 /// Name of a log record → keyed checksum (16 bytes), hash of its object (32 bytes), and the record's plaintext.
 const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
 
+/// The same, for records that are no longer in the store: what this machine remembers of them.
+const LOST_RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("lost_records");
+
 /// Creates the tables.
 pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError> {
     txn.open_table(PACKS)?;
@@ -29,6 +32,7 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError
     txn.open_table(CHUNKS)?;
     txn.open_table(COPIES)?;
     txn.open_table(RECORDS)?;
+    txn.open_table(LOST_RECORDS)?;
     Ok(())
 }
 
@@ -38,6 +42,7 @@ pub(super) struct Tables {
     chunks: ReadOnlyTable<&'static [u8; 16], [u8; 16]>,
     copies: ReadOnlyTable<&'static [u8; 20], [u8; 16]>,
     records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    lost_records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
 }
 
 impl Tables {
@@ -47,6 +52,7 @@ impl Tables {
             chunks: txn.open_table(CHUNKS)?,
             copies: txn.open_table(COPIES)?,
             records: txn.open_table(RECORDS)?,
+            lost_records: txn.open_table(LOST_RECORDS)?,
         })
     }
 }
@@ -95,7 +101,8 @@ pub struct PackInfo {
 }
 
 impl PackInfo {
-    fn new(kind: ObjectKind, name: ObjectName, len: u64, segments: Vec<(u32, u32, u32)>) -> Self {
+    /// A pack of segments that lie back to back.
+    pub fn new(kind: ObjectKind, name: ObjectName, len: u64, segments: Vec<(u32, u32, u32)>) -> Self {
         let mut offset = HEADER_LEN as u64;
         let offsets = segments
             .iter()
@@ -259,12 +266,31 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Takes out records that are no longer in the store.
+    /// Takes out records that are no longer in the store; what they said is kept apart.
     pub(crate) fn remove_records(txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
         let mut table = txn.open_table(RECORDS)?;
+        let mut lost = txn.open_table(LOST_RECORDS)?;
         for name in gone {
-            table.remove(name.as_bytes())?;
+            if let Some(value) = table.remove(name.as_bytes())? {
+                lost.insert(name.as_bytes(), value.value())?;
+            }
         }
+        Ok(())
+    }
+
+    /// Takes out everything that is known of packs and records: it is read from the store again.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(crate) fn clear(&self) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        txn.open_table(PACKS)?.retain(|_, _| false)?;
+        txn.open_table(NUMBERS_OF_PACKS)?.retain(|_, _| false)?;
+        txn.open_table(CHUNKS)?.retain(|_, _| false)?;
+        txn.open_table(COPIES)?.retain(|_, _| false)?;
+        txn.open_table(RECORDS)?.retain(|_, _| false)?;
+        bump_epoch(&txn)?;
+        txn.commit()?;
         Ok(())
     }
 }
@@ -407,8 +433,23 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
+        self.records_of(&self.tables.records)
+    }
+
+    /// Records that were in the store once and are not any more, in the same form.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn lost_records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
+        self.records_of(&self.tables.lost_records)
+    }
+
+    fn records_of(
+        &self,
+        table: &ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    ) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
         let mut records = Vec::new();
-        for row in self.tables.records.iter()? {
+        for row in table.iter()? {
             let (name, value) = row?;
             let (name, value) = (ObjectName::new(*name.value()), value.value());
             let whole = value.split_first_chunk::<16>().filter(|(sum, value)| {

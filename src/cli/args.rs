@@ -34,10 +34,13 @@ pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
 pub use upkeep::ClientCommand;
 pub use upkeep::CollectArgs;
+pub use upkeep::DoctorArgs;
 pub use upkeep::ForgetArgs;
 pub use upkeep::KeepArgs;
 pub use upkeep::PinArgs;
 pub use upkeep::PruneArgs;
+pub use upkeep::RepairArgs;
+pub use upkeep::StatsArgs;
 pub use upkeep::parse_duration;
 pub use upkeep::parse_part;
 
@@ -202,6 +205,12 @@ pub enum Command {
     Unpin(PinArgs),
     /// See whether all is well
     Check(CheckArgs),
+    /// Mend what is damaged, as far as it can be mended
+    Repair(RepairArgs),
+    /// Say in plain words whether the vault is well, and what to do next
+    Doctor(DoctorArgs),
+    /// Show what takes the space
+    Stats(StatsArgs),
     /// The machines that write to the vault
     Client(ClientArgs),
     /// Passwords and recovery keys

@@ -6,7 +6,9 @@ use serde::Serialize;
 use vault::engine::check;
 use vault::engine::check::CheckOptions;
 use vault::engine::check::CheckReport;
+use vault::engine::check::Problem;
 use vault::engine::hurt::HurtSnapshot;
+use vault::engine::hurt::PATHS_KEPT;
 use vault::id::ObjectName;
 use vault::path::Shown;
 use vault::tree::Time;
@@ -25,18 +27,36 @@ use crate::cli::units;
 /// How many paths of a hurt snapshot are shown.
 const PATHS_SHOWN: usize = 10;
 
+/// Something that is wrong with an object.
 #[derive(Serialize)]
-struct ProblemJson<'a> {
+pub struct ProblemJson<'a> {
     object: &'a str,
     what: &'a str,
     newer: bool,
 }
 
+impl<'a> ProblemJson<'a> {
+    /// As it is shown.
+    pub fn new(problem: &'a Problem) -> Self {
+        Self { object: &problem.object, what: &problem.what, newer: problem.newer }
+    }
+}
+
+/// What a snapshot has lost.
 #[derive(Serialize)]
-struct HurtJson<'a> {
+pub struct HurtJson<'a> {
     snapshot: String,
     count: u64,
+    /// The first ones.
     paths: Vec<Name<'a>>,
+}
+
+impl<'a> HurtJson<'a> {
+    /// As it is shown.
+    pub fn new(hurt: &'a HurtSnapshot) -> Self {
+        let paths = hurt.files.iter().take(PATHS_KEPT).map(|file| Name(shown_path(&file.path))).collect();
+        Self { snapshot: hurt.id.to_string(), count: hurt.count, paths }
+    }
 }
 
 #[derive(Serialize)]
@@ -87,8 +107,6 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 fn json(report: &CheckReport) -> CheckJson<'_> {
-    let problems = report.problems.iter();
-    let hurt = |hurt: &'_ HurtSnapshot| -> (String, u64) { (hurt.id.to_string(), hurt.count) };
     CheckJson {
         damaged: report.is_damaged(),
         snapshots: report.snapshots,
@@ -99,15 +117,8 @@ fn json(report: &CheckReport) -> CheckJson<'_> {
         packs_read: report.packs_read,
         bytes_read: report.bytes_read,
         chunks_lost: report.chunks_lost,
-        problems: problems.map(|p| ProblemJson { object: &p.object, what: &p.what, newer: p.newer }).collect(),
-        hurt: report
-            .hurt
-            .iter()
-            .map(|snapshot| {
-                let (id, count) = hurt(snapshot);
-                HurtJson { snapshot: id, count, paths: snapshot.paths.iter().map(|path| Name(path)).collect() }
-            })
-            .collect(),
+        problems: report.problems.iter().map(ProblemJson::new).collect(),
+        hurt: report.hurt.iter().map(HurtJson::new).collect(),
         findings: &report.findings,
         foreign: &report.foreign,
         verified_since: report.verified_since.map(|secs| dates::exact(Time { secs, nanos: 0 })),
@@ -161,14 +172,17 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         let what = problem.what.strip_prefix(&prefix).unwrap_or(&problem.what);
         out.styled(Style::Warning, &format!("{kind}: {}: {what}", problem.object))?;
     }
-    tell_hurt(context, report, snapshots, out)?;
+    tell_hurt(context, &report.hurt, snapshots, out)?;
     if report.is_damaged() {
         out.styled(Style::Bold, "The vault is damaged.")?;
         if report.hurt.is_empty() {
             out.line("  No file of a snapshot is known to be hurt.")?;
         } else {
-            out.line("  All other files can be restored. The next snapshot stores again what it still finds.")?;
+            out.line("  All other files can be restored.")?;
         }
+        out.line(
+            "  To mend what can be mended: vault repair; then take a snapshot, which stores again what it finds.",
+        )?;
         return Ok(());
     }
     if !context.global.quiet {
@@ -177,22 +191,28 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     Ok(())
 }
 
-fn tell_hurt(
+/// A path in a snapshot as it is shown.
+pub fn shown_path(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"/" } else { path }
+}
+
+/// Says which files of which snapshots cannot be restored.
+pub fn tell_hurt(
     context: &Context,
-    report: &CheckReport,
+    found: &[HurtSnapshot],
     snapshots: &[SnapshotInfo],
     out: &mut Output,
 ) -> Result<(), Failure> {
     let infos: HashMap<ObjectName, &SnapshotInfo> = snapshots.iter().map(|info| (info.id, info)).collect();
-    for hurt in &report.hurt {
+    for hurt in found {
         let of = infos.get(&hurt.id).map_or_else(String::new, |info| {
             let date = dates::shown(info.body.time, &context.zone);
             format!(" of {} ({date})", Shown(info.body.source.as_bytes()))
         });
         let count = units::counted(hurt.count, "file or folder", "files or folders");
         out.styled(Style::Warning, &format!("snapshot {}{of}: {count} cannot be restored:", hurt.id.short()))?;
-        for path in hurt.paths.iter().take(PATHS_SHOWN) {
-            out.line(format_args!("    {}", Shown(path)))?;
+        for file in hurt.files.iter().take(PATHS_SHOWN) {
+            out.line(format_args!("    {}", Shown(shown_path(&file.path))))?;
         }
         if hurt.count > PATHS_SHOWN as u64 {
             out.line(format_args!("    and {} more", units::count(hurt.count - PATHS_SHOWN as u64)))?;

@@ -11,6 +11,7 @@ use vault::engine::collect::CollectError;
 use vault::engine::index::IndexError;
 use vault::engine::keys::KeyError;
 use vault::engine::mark::MarkError;
+use vault::engine::repair::RepairError;
 use vault::engine::restore::RestoreError;
 use vault::engine::snapshot::SnapshotError;
 use vault::log::RecordError;
@@ -271,6 +272,26 @@ impl From<CheckError> for Failure {
             CheckError::Vault(error) => error.into(),
             CheckError::Mark(error) => error.into(),
             CheckError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+        }
+    }
+}
+
+impl From<RepairError> for Failure {
+    fn from(error: RepairError) -> Self {
+        match error {
+            RepairError::Vault(
+                VaultError::Store(StoreError::Full { .. })
+                | VaultError::Record(RecordError::Store(StoreError::Full { .. }))
+                | VaultError::Pack(PackError::Store(StoreError::Full { .. })),
+            ) => Self::new(chain(&error))
+                .hint("Free as much space as the plan copies, and run it again: it goes on from there."),
+            RepairError::Vault(VaultError::Interrupted) => {
+                Self::interrupted().hint("What was done stays done: the next vault repair goes on.")
+            }
+            RepairError::Vault(error) => error.into(),
+            RepairError::Mark(error) => error.into(),
+            RepairError::Changed => Self::new(chain(&error)).hint("Nothing was done yet. Run vault repair again."),
+            RepairError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }
 }

@@ -27,10 +27,14 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins to handle the signals. Where some are ignored on purpose (`nohup`), all stay as they are: what is stored
-/// survives any end of the program.
+/// Begins to handle the signals. A program in the background of a script is started deaf to Ctrl-C; who sends it that
+/// signal nevertheless wants it to end. Only the loss of the terminal stays ignored where it was (`nohup`).
 pub fn install() {
-    let _ = ctrlc::try_set_handler(|| {
+    vault::fs::leaving_hangups(take_over);
+}
+
+fn take_over() {
+    let _ = ctrlc::set_handler(|| {
         let mut state = state();
         if let Some(terminal) = state.terminal.take() {
             terminal.restore();

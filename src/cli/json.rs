@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `init` | `{vault, repo, delivery, recovery_key}` |
 //! | `snapshot` | `{snapshot, dry_run, unchanged, skipped}`: [`SnapshotJson`] or null if none was made; a list of [`SkippedJson`] |
-//! | `list` | `{vault, snapshots}`: a list of [`SnapshotJson`], oldest first |
+//! | `list` | `{vault, snapshots, damaged}`: a list of [`SnapshotJson`], oldest first; `{snapshot, count, paths}` |
 //! | `ls` | one [`EntryJson`] in each line |
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
 //! | `ls --digest` | the same with `digest`; the first line is the folder itself |
@@ -22,6 +22,9 @@
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
 //! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, verified_since, never_verified, out_of_time}` |
+//! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
+//! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |
+//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_shared, chunks, unreadable, sources, snapshots, growth}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |
 //! | `key remove` | `{removed}` |

@@ -1,17 +1,23 @@
 //! `vault list`.
 
+use std::collections::BTreeMap;
+
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use vault::id::ObjectName;
 use vault::path::Shown;
 use vault::progress::Progress;
 use vault::tree::Verdict;
+use vault::vault::SnapshotDamage;
 use vault::vault::SnapshotInfo;
 
 use crate::cli::args::ListArgs;
+use crate::cli::check::shown_path;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::json::Name;
 use crate::cli::json::SnapshotJson;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
@@ -36,6 +42,16 @@ const COLUMNS: &[Column] = &[
 struct ListJson<'a> {
     vault: String,
     snapshots: Vec<SnapshotJson<'a>>,
+    damaged: Vec<DamagedJson<'a>>,
+}
+
+/// A snapshot that has lost something, as far as that is written down.
+#[derive(Serialize)]
+struct DamagedJson<'a> {
+    snapshot: String,
+    count: u64,
+    /// The first ones.
+    paths: Vec<Name<'a>>,
 }
 
 /// Runs `vault list`.
@@ -48,10 +64,20 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
         select::matches(info, &args.filter)
             && (args.tag.is_empty() || args.tag.iter().any(|tag| info.body.tags.contains(tag)))
     });
+    let mut damage = vault.damage()?;
+    damage.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
     let mut out = Output::new();
     if context.global.json {
         let snapshots = snapshots.iter().map(|info| SnapshotJson::new(Some(info.id), &info.body)).collect();
-        out.json(&ListJson { vault: vault.id().to_string(), snapshots })?;
+        let damaged = damage
+            .iter()
+            .map(|(id, damaged)| DamagedJson {
+                snapshot: id.to_string(),
+                count: damaged.count,
+                paths: damaged.files.iter().map(|(path, _)| Name(shown_path(path))).collect(),
+            })
+            .collect();
+        out.json(&ListJson { vault: vault.id().to_string(), snapshots, damaged })?;
     } else if snapshots.is_empty() {
         if !context.global.quiet {
             out.line(if all == 0 {
@@ -61,19 +87,27 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
             })?;
         }
     } else {
-        let mut lines = render(&snapshots, &context.zone, out.width).into_iter();
+        let mut lines = render(&snapshots, &damage, &context.zone, out.width).into_iter();
         if let Some(titles) = lines.next() {
             out.styled(Style::Bold, &titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
+        if !damage.is_empty() && !context.global.quiet {
+            out.styled(Style::Warning, "Of damaged snapshots some files are lost. Which ones: vault check")?;
+        }
     }
     out.finish()?;
     // A damaged record may be that of a snapshot, which the list then lacks.
-    let damaged = vault.bad_objects().iter().any(|bad| !bad.newer);
+    let damaged = !damage.is_empty() || vault.bad_objects().iter().any(|bad| !bad.newer);
     Ok(if damaged { Exit::Damage } else { Exit::Done })
 }
 
-fn render(snapshots: &[SnapshotInfo], zone: &TimeZone, width: Option<usize>) -> Vec<String> {
+fn render(
+    snapshots: &[SnapshotInfo],
+    damage: &BTreeMap<ObjectName, SnapshotDamage>,
+    zone: &TimeZone,
+    width: Option<usize>,
+) -> Vec<String> {
     let row = |info: &SnapshotInfo| {
         let body = &info.body;
         let shown = |text: &str| Shown(text.as_bytes()).to_string();
@@ -86,6 +120,7 @@ fn render(snapshots: &[SnapshotInfo], zone: &TimeZone, width: Option<usize>) -> 
             units::size(body.bytes),
             units::size(body.bytes_stored),
             match body.verdict {
+                _ if damage.contains_key(&info.id) => "damaged".to_owned(),
                 Verdict::Complete => "complete".to_owned(),
                 Verdict::Partial => "partial".to_owned(),
             },
@@ -108,7 +143,7 @@ mod tests {
         ];
         snapshots[1].body.verdict = Verdict::Partial;
         assert_eq!(
-            render(&snapshots, &TimeZone::UTC, Some(80)),
+            render(&snapshots, &BTreeMap::new(), &TimeZone::UTC, Some(80)),
             [
                 "Date              Id        Source           Files     Size     Stored  Verdict",
                 "2026-11-20 00:00  1f2e0000  …e/me/Documents  2,000  5.0 MiB  256.0 KiB  complete",
@@ -116,7 +151,9 @@ mod tests {
             ]
         );
         snapshots[0].body.tags = vec!["a".into(), "b\x1b".into()];
-        let lines = render(&snapshots, &TimeZone::UTC, None);
+        let damage = BTreeMap::from([(snapshots[1].id, SnapshotDamage { count: 1, files: Vec::new() })]);
+        let lines = render(&snapshots, &damage, &TimeZone::UTC, None);
+        assert!(lines[2].ends_with("damaged"), "{}", lines[2]);
         assert!(lines[1].ends_with("complete  a, b\\x1b"), "{}", lines[1]);
         assert!(lines[1].contains("/home/me/Documents"));
     }

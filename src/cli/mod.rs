@@ -3,7 +3,8 @@
 //! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`client`], [`key`],
+//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
+//! [`doctor`], [`stats`], [`client`], [`key`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
@@ -33,6 +34,9 @@ mod export;
 mod import;
 mod restore;
 mod check;
+mod repair;
+mod doctor;
+mod stats;
 mod prune;
 mod client;
 mod key;
@@ -124,6 +128,9 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Unpin(args) => prune::pin(&context, &args, false),
         Command::Client(args) => client::run(&context, args.command),
         Command::Check(args) => check::run(&context, &args),
+        Command::Repair(args) => repair::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Stats(args) => stats::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&context, &args),

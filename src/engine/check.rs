@@ -10,15 +10,16 @@ use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::collect::plan::part_of;
-use crate::engine::hurt::{self, HurtSnapshot};
+use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
+use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::mark::{MarkError, mark};
 use crate::id::{ChunkId, ObjectName, SlotId};
+use crate::log::{Record, RecordError};
 use crate::pack::reader::object_key;
-use crate::pack::segment::open_segment;
-use crate::pack::{Footer, PackError, PackReader, TRAILER_LEN};
+use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
-use crate::seal::{Decompressor, HEADER_LEN, SealError};
-use crate::store::{ObjectKey, StoreError};
+use crate::seal::SealError;
+use crate::store::{Kind, Listed, ObjectKey, StoreError};
 use crate::tree::Time;
 use crate::vault::open::Slots;
 use crate::vault::{Vault, VaultError};
@@ -115,9 +116,6 @@ impl CheckReport {
     }
 }
 
-/// How much of a pack is read at once, in bytes, if its segments allow it.
-const PIECE: usize = 8 << 20;
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -171,6 +169,9 @@ impl<'a> Check<'a> {
             self.problem(bad.object, bad.what, bad.newer);
         }
         self.check_slots()?;
+        if self.options.read_data || self.options.sample.is_some() || self.options.max_time.is_some() {
+            self.check_records()?;
+        }
         let mut report = CheckReport {
             packs: self.packs.len() as u64,
             bytes: self.packs.values().map(|info| info.len).sum(),
@@ -191,7 +192,7 @@ impl<'a> Check<'a> {
         let mut bad = self.without_good_copy()?;
         bad.extend(&marks.lost);
         if !bad.is_empty() || !marks.is_whole() {
-            report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad)?;
+            report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
         }
         self.forgive_swept()?;
         report.problems = std::mem::take(&mut *lock(&self.problems)).into_values().collect();
@@ -205,8 +206,8 @@ impl<'a> Check<'a> {
     }
 
     /// What went wrong with a pack; returns an error if it says nothing about the pack.
-    fn pack_problem(&self, info: &PackInfo, error: PackError) -> Result<(), CheckError> {
-        if !error.is_damage() && !matches!(error, PackError::Store(StoreError::Io { .. })) {
+    fn pack_problem(&self, info: &PackInfo, error: PackError) -> Result<(), VaultError> {
+        if !is_of_pack(&error) {
             return Err(error.into());
         }
         if matches!(error, PackError::Store(StoreError::Missing { .. })) {
@@ -226,10 +227,35 @@ impl<'a> Check<'a> {
         }
         for (id, names) in copies {
             if let [only] = names.as_slice() {
-                let object = ObjectKey::Named(crate::store::Kind::Key, *only).to_string();
+                let object = ObjectKey::Named(Kind::Key, *only).to_string();
                 self.problem(object, format!("it is the only copy left of key slot {id}"), false);
             }
         }
+        Ok(())
+    }
+
+    /// The catalogue remembers records, so what became of their objects since is not noticed when the vault is opened.
+    fn check_records(&self) -> Result<(), CheckError> {
+        let mut names = Vec::new();
+        self.vault.store().list(Kind::Log, &mut |listed| {
+            if let Listed::Object { name, .. } = listed {
+                names.push(name);
+            }
+        })?;
+        names.par_iter().try_for_each(|name| {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+            match Record::read(self.vault.store(), self.vault.keys(), *name) {
+                Ok(_) | Err(RecordError::Store(StoreError::Missing { .. })) => {}
+                Err(RecordError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
+                Err(error) => {
+                    let newer = matches!(error, RecordError::Newer { .. });
+                    self.problem(ObjectKey::Named(Kind::Log, *name).to_string(), error.to_string(), newer);
+                }
+            }
+            Ok(())
+        })?;
         Ok(())
     }
 
@@ -249,28 +275,33 @@ impl<'a> Check<'a> {
         let bytes = whole.iter().map(|info| info.len).sum();
         self.progress.counters().restart(whole.len() as u64, bytes);
         self.progress.phase(Phase::Check);
-        others.par_iter().try_for_each(|info| self.check_footer(info).map(drop))?;
+        others.par_iter().try_for_each(|info| self.check_footer(info))?;
         if self.options.max_time.is_none() {
             // The largest first, so that all threads end at about the same time.
             whole.sort_by_key(|info| std::cmp::Reverse(info.len));
         }
-        let (next, bytes_read) = (AtomicU64::new(0), AtomicU64::new(0));
+        let bytes_read = AtomicU64::new(0);
         let out_of_time = AtomicBool::new(false);
         let good: Mutex<Vec<ObjectName>> = Mutex::default();
-        let done = rayon::broadcast(|_| -> Result<(), CheckError> {
-            let mut decompressor = Decompressor::new()?;
-            while let Some(info) = whole.get(next.fetch_add(1, Relaxed) as usize) {
-                if self.is_late() {
-                    out_of_time.store(true, Relaxed);
-                    break;
-                }
-                if self.read_pack(info, &mut decompressor)? {
-                    lock(&good).push(info.name);
-                }
-                bytes_read.fetch_add(info.len, Relaxed);
+        let by_name: HashMap<ObjectName, &PackInfo> = whole.iter().map(|info| (info.name, *info)).collect();
+        let listed: Vec<ListedPack> =
+            whole.iter().map(|info| ListedPack { kind: info.kind, name: info.name, len: info.len }).collect();
+        let goes_on = || {
+            let late = self.is_late();
+            if late {
+                out_of_time.store(true, Relaxed);
+            }
+            !late
+        };
+        let found = |pack: &ListedPack, inspection: Inspection| -> Result<(), VaultError> {
+            let Some(info) = by_name.get(&pack.name) else { return Ok(()) };
+            bytes_read.fetch_add(info.len, Relaxed);
+            if self.judge(info, inspection)? {
+                lock(&good).push(info.name);
             }
             Ok(())
-        });
+        };
+        let done = inspect(self.vault, &listed, &goes_on, &found, self.progress);
         let good = good.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.packs_read = good.len() as u64;
         report.bytes_read = bytes_read.into_inner();
@@ -283,7 +314,7 @@ impl<'a> Check<'a> {
                 self.progress.warn(&format!("it cannot be remembered what was verified: {error}"));
             }
         }
-        done.into_iter().collect::<Result<(), _>>()?;
+        done?;
         verified.extend(good.into_iter().map(|name| (name, now)));
         let times: Vec<Option<i64>> = self.packs.values().map(|info| verified.get(&info.name).copied()).collect();
         report.never_verified = times.iter().filter(|time| time.is_none()).count() as u64;
@@ -297,85 +328,48 @@ impl<'a> Check<'a> {
     }
 
     /// Reads a pack's footer, and compares it with the catalogue.
-    fn check_footer(&self, info: &PackInfo) -> Result<Option<Footer>, CheckError> {
+    fn check_footer(&self, info: &PackInfo) -> Result<(), CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
-        let footer = match self.pack_reader.footer(info.kind, info.name, info.len) {
-            Ok(footer) => footer,
-            Err(error) => return self.pack_problem(info, error).map(|()| None),
-        };
+        match self.pack_reader.footer(info.kind, info.name, info.len) {
+            Ok(footer) => drop(self.compare(info, &footer)),
+            Err(error) => self.pack_problem(info, error)?,
+        }
+        Ok(())
+    }
+
+    /// Whether a footer is what the catalogue says.
+    fn compare(&self, info: &PackInfo, footer: &Footer) -> bool {
         let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
-        if !segments.eq(info.segments.iter().copied()) {
+        let same = segments.eq(info.segments.iter().copied());
+        if !same {
             let object = object_key(info.kind, info.name).to_string();
             let what = "its footer is not what the catalogue of this machine says";
             self.problem(object, what.to_owned(), false);
         }
-        Ok(Some(footer))
+        same
     }
 
-    /// Reads every byte of a pack. Returns whether all is well.
-    fn read_pack(&self, info: &PackInfo, decompressor: &mut Decompressor) -> Result<bool, CheckError> {
-        let Some(footer) = self.check_footer(info)? else { return Ok(false) };
-        let key = object_key(info.kind, info.name);
-        let opener = match self.pack_reader.opener(info.kind, info.name) {
-            Ok(opener) => opener,
+    /// Notes what was found in a pack that was read wholly. Returns whether all is well.
+    fn judge(&self, info: &PackInfo, inspection: Inspection) -> Result<bool, VaultError> {
+        let sound = inspection.is_sound();
+        let footer = match inspection.footer {
+            Ok(footer) => footer,
             Err(error) => return self.pack_problem(info, error).map(|()| false),
         };
-        let mut hasher = blake3::Hasher::new();
-        let mut good = true;
-        let (mut offset, mut number) = (0, 0);
-        let end = info.len - TRAILER_LEN as u64;
-        while offset < end {
-            if self.progress.stopped() {
-                return Err(VaultError::Interrupted.into());
+        let same = self.compare(info, &footer);
+        for (number, error) in inspection.bad {
+            if let Some(entry) = footer.segments.get(number as usize) {
+                self.bad_segments(std::slice::from_ref(entry));
             }
-            // Whole segments, up to a piece; the header goes with the first, what follows the segments comes last.
-            let mut skip = if offset == 0 { HEADER_LEN } else { 0 };
-            let (first, mut len) = (number, skip);
-            while let Some(entry) = footer.segments.get(number)
-                && (number == first || len + entry.sealed_len as usize <= PIECE)
-            {
-                len += entry.sealed_len as usize;
-                number += 1;
-            }
-            if number == footer.segments.len() {
-                len = len.max((end - offset).min(PIECE as u64) as usize);
-            }
-            let piece = match self.vault.store().get_range(&key, offset, len) {
-                Ok(piece) => piece,
-                Err(error) => {
-                    self.bad_segments(&footer.segments[first..]);
-                    return self.pack_problem(info, error.into()).map(|()| false);
-                }
-            };
-            hasher.update(&piece);
-            for (at, entry) in footer.segments[first..number].iter().enumerate() {
-                let sealed = &piece[skip..skip + entry.sealed_len as usize];
-                skip += entry.sealed_len as usize;
-                let number = (first + at) as u32;
-                let expected = Some(entry.chunks.as_slice());
-                let keys = self.vault.keys();
-                if let Err(error) = open_segment(keys, &opener, &key, number, sealed, expected, decompressor) {
-                    good = false;
-                    self.bad_segments(std::slice::from_ref(entry));
-                    self.pack_problem(info, error)?;
-                }
-            }
-            offset += len as u64;
-            self.progress.counters().add(0, len as u64);
-            self.progress.counters().bytes_read.fetch_add(len as u64, Relaxed);
+            self.pack_problem(info, error)?;
         }
-        let trailer = match self.vault.store().get_range(&key, end, TRAILER_LEN) {
-            Ok(trailer) => trailer,
-            Err(error) => return self.pack_problem(info, error.into()).map(|()| false),
-        };
-        if hasher.finalize() != *trailer.as_slice() {
-            good = false;
-            self.problem(key.to_string(), "its checksum is wrong".to_owned(), false);
+        if inspection.is_checksum_wrong {
+            let object = object_key(info.kind, info.name).to_string();
+            self.problem(object, "its checksum is wrong".to_owned(), false);
         }
-        self.progress.counters().add(1, TRAILER_LEN as u64);
-        Ok(good)
+        Ok(sound && same)
     }
 
     fn bad_segments(&self, entries: &[crate::pack::SegmentEntry]) {

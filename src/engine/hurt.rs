@@ -12,16 +12,27 @@ use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
-/// How many paths are kept for each snapshot.
+/// How many paths of each snapshot a check keeps.
 pub const PATHS_KEPT: usize = 100;
+/// How many ids of lost chunks are kept for each file.
+const IDS_KEPT: usize = 64;
+
+/// A file whose content is lost, or a folder, which stands for everything below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HurtFile {
+    /// Path inside the snapshot; empty for the top folder.
+    pub path: Vec<u8>,
+    /// The lost chunks: the first ones, if there are many.
+    pub ids: Vec<ChunkId>,
+}
 
 /// What damage did to one snapshot.
 #[derive(Debug, Clone)]
 pub struct HurtSnapshot {
     /// The snapshot.
     pub id: ObjectName,
-    /// Paths inside it whose content is lost, the first [`PATHS_KEPT`]. A folder stands for everything below it.
-    pub paths: Vec<Vec<u8>>,
+    /// What is lost of it: the first ones, if there are many.
+    pub files: Vec<HurtFile>,
     /// How many there are.
     pub count: u64,
 }
@@ -31,6 +42,8 @@ struct Search<'a> {
     bad: &'a HashSet<ChunkId>,
     /// Streams without any damage, with all below them if they are listings.
     clean: HashSet<StreamKey>,
+    /// How many paths of a snapshot are kept.
+    keep: usize,
 }
 
 /// A folder that is being searched.
@@ -41,8 +54,8 @@ struct Frame {
     hurt: bool,
 }
 
-/// Finds what the loss of these chunks (and of those that cannot be read at all) means for each snapshot. Snapshots that
-/// are whole are left out.
+/// Finds what the loss of these chunks (and of those that cannot be read at all) means for each snapshot, with so many paths
+/// of each. Snapshots that are whole are left out.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
@@ -51,19 +64,20 @@ pub(crate) fn find(
     reader: &Arc<Reader>,
     snapshots: &[SnapshotInfo],
     bad: &HashSet<ChunkId>,
+    keep: usize,
 ) -> Result<Vec<HurtSnapshot>, MarkError> {
     let segments = Segments::new(vault, reader.clone())?;
-    let mut search = Search { source: Source::new(&segments)?, bad, clean: HashSet::new() };
+    let mut search = Search { source: Source::new(&segments)?, bad, clean: HashSet::new(), keep };
     let mut found = Vec::new();
     for snapshot in snapshots {
-        let mut hurt = HurtSnapshot { id: snapshot.id, paths: Vec::new(), count: 0 };
+        let mut hurt = HurtSnapshot { id: snapshot.id, files: Vec::new(), count: 0 };
         search.tree(&snapshot.body.tree, &mut hurt)?;
         for (stream, name) in [
             (&snapshot.body.links, &b"(list of hard links)"[..]),
             (&snapshot.body.skipped_list, b"(list of skipped files)"),
         ] {
-            if search.is_hurt(stream)? {
-                note(&mut hurt, name.to_vec());
+            if let Some(ids) = search.losses(stream)? {
+                search.note(&mut hurt, name.to_vec(), ids);
             }
         }
         if hurt.count > 0 {
@@ -71,13 +85,6 @@ pub(crate) fn find(
         }
     }
     Ok(found)
-}
-
-fn note(hurt: &mut HurtSnapshot, path: Vec<u8>) {
-    hurt.count += 1;
-    if hurt.paths.len() < PATHS_KEPT {
-        hurt.paths.push(path);
-    }
 }
 
 /// Damage is a finding; anything else ends the search.
@@ -124,48 +131,78 @@ impl Search<'_> {
                 Some(Some(entry)) => entry,
                 Some(None) => break,
                 None => {
-                    note(hurt, if path.is_empty() { b"/".to_vec() } else { path });
+                    // Damage inside of a chunk that can be read has no id.
+                    let ids = self.source.asked.last().copied().into_iter().collect();
+                    self.note(hurt, path, ids);
                     return Ok(None);
                 }
             };
             let entry_path = join(&path, &entry.name);
             if entry.kind == FileKind::Directory {
                 below.extend(entry.content.map(|content| (entry_path, content)));
-            } else if self.is_entry_hurt(&entry)? {
+            } else if let Some(ids) = self.entry_losses(&entry)? {
                 is_hurt = true;
-                note(hurt, entry_path);
+                self.note(hurt, entry_path, ids);
             }
         }
         Ok(Some(Frame { path, key, below: below.into_iter(), hurt: is_hurt })
             .filter(|frame| frame.path.len() < 1 << 20))
     }
 
-    fn is_entry_hurt(&mut self, entry: &Entry) -> Result<bool, ReadError> {
-        let holes = match &entry.holes {
-            Some(Holes::Stream(holes)) => self.is_hurt(holes)?,
-            _ => false,
-        };
-        Ok(holes || entry.content.as_ref().map_or(Ok(false), |content| self.is_hurt(content))?)
+    fn note(&self, hurt: &mut HurtSnapshot, path: Vec<u8>, ids: Vec<ChunkId>) {
+        hurt.count += 1;
+        if hurt.files.len() < self.keep {
+            hurt.files.push(HurtFile { path, ids });
+        }
     }
 
-    fn is_hurt(&mut self, stream: &Stream) -> Result<bool, ReadError> {
+    /// The lost chunks of a file; `None` if it is whole.
+    fn entry_losses(&mut self, entry: &Entry) -> Result<Option<Vec<ChunkId>>, ReadError> {
+        let holes = match &entry.holes {
+            Some(Holes::Stream(holes)) => self.losses(holes)?,
+            _ => None,
+        };
+        let content = match &entry.content {
+            Some(content) => self.losses(content)?,
+            None => None,
+        };
+        Ok(match (holes, content) {
+            (Some(holes), Some(content)) => Some([holes, content].concat()),
+            (holes, content) => holes.or(content),
+        })
+    }
+
+    /// The lost chunks of a stream that is no listing; `None` if it is whole.
+    fn losses(&mut self, stream: &Stream) -> Result<Option<Vec<ChunkId>>, ReadError> {
         if stream.depth == 0 {
-            return Ok(stream.ids.iter().any(|id| self.bad.contains(id)));
+            let ids: Vec<ChunkId> = stream.ids.iter().filter(|id| self.bad.contains(id)).copied().collect();
+            return Ok(Some(ids).filter(|ids| !ids.is_empty()));
         }
         let key = stream_key(stream);
         if self.clean.contains(&key) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut ids = IdReader::new(stream);
-        loop {
+        let (mut lost, mut is_whole) = (Vec::new(), true);
+        while lost.len() < IDS_KEPT {
             self.source.asked.clear();
             match damage(ids.next(&mut self.source))? {
                 Some(Some(id)) if !self.bad.contains(&id) => {}
+                Some(Some(id)) => {
+                    is_whole = false;
+                    lost.push(id);
+                }
                 Some(None) => break,
-                _ => return Ok(true),
+                None => {
+                    is_whole = false;
+                    lost.extend(self.source.asked.last());
+                    break;
+                }
             }
         }
-        self.clean.insert(key);
-        Ok(false)
+        if is_whole {
+            self.clean.insert(key);
+        }
+        Ok((!is_whole).then_some(lost))
     }
 }

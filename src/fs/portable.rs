@@ -523,6 +523,11 @@ pub fn raise_file_limit() -> u64 {
 /// Not offered here.
 pub fn low_priority() {}
 
+/// There is no such signal here.
+pub fn leaving_hangups(take_over: impl FnOnce()) {
+    take_over();
+}
+
 /// There are no groups here.
 pub fn own_group(_: &mut std::process::Command) {}
 

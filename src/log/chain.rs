@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{ClientId, Digest, ObjectName};
-use crate::log::record::{Record, RecordBody};
+use crate::log::record::{FoundRecord, Record, RecordBody};
 
 /// Something about the log that the user should know. None of these ever stops a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +97,23 @@ impl Chains {
         chains
     }
 
-    /// Adds one record.
+    /// Adds one record, and those whose objects are lost but which it remembers.
     pub fn push(&mut self, link: Link) {
-        let same_number = self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
-        if same_number.iter().all(|other| other.name != link.name) {
-            same_number.push(link);
-            same_number.sort_by_key(|link| link.name);
+        let mut waiting = vec![link];
+        while let Some(link) = waiting.pop() {
+            if let RecordBody::Found(found) = &link.record.body {
+                let record = |found: &FoundRecord| {
+                    let record = Record::decode(&found.plain).ok()?;
+                    Some(Link { name: found.name, digest: found.digest, record })
+                };
+                waiting.extend(found.iter().filter_map(record));
+            }
+            let same_number =
+                self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
+            if same_number.iter().all(|other| other.name != link.name) {
+                same_number.push(link);
+                same_number.sort_by_key(|link| link.name);
+            }
         }
     }
 
@@ -251,6 +262,18 @@ mod tests {
         );
         check(vec![link(1, 1, 11, 0, &[]), link(1, 2, 12, 99, &[])], &[], &[Finding::Broken { client, number: 2 }]);
         check(vec![link(1, 1, 11, 0, &[])], &[(1, 4)], &[Finding::RolledBack { client, seen: 4, there: 1 }]);
+    }
+
+    #[test]
+    fn a_record_that_another_one_remembers_closes_the_gap() {
+        let lost = link(1, 1, 11, 0, &[]);
+        let found = FoundRecord { name: lost.name, digest: lost.digest, plain: lost.record.encode().unwrap() };
+        let mut last = link(1, 2, 12, 11, &[]);
+        last.record.body = RecordBody::Found(vec![found]);
+        let chains = Chains::new(vec![last]);
+        assert_eq!(chains.findings(&BTreeMap::new()), []);
+        assert_eq!(chains.links().count(), 2);
+        assert_eq!(chains.clients[&ClientId::new([1; 16])][&1], [lost]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::id::{ClientId, Digest, ObjectName};
+use crate::id::{ChunkId, ClientId, Digest, ObjectName};
 use crate::limits::RECORD_LEN_MAX;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, Section, TAG_LEN};
@@ -95,8 +95,69 @@ pub enum RecordBody {
         /// Whether they are pinned from now on.
         pinned: bool,
     },
+    /// Records whose objects are lost, as a client remembered them: they count as if they were there.
+    Found(Vec<FoundRecord>),
+    /// What snapshots have lost.
+    Damage(Damage),
     /// A kind of record that this version does not know: nothing may be collected, everything else goes on.
     Unknown(u8),
+}
+
+/// A record whose object is lost, as a client remembered it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundRecord {
+    /// The name that its object had.
+    #[serde(rename = "n")]
+    pub name: ObjectName,
+    /// BLAKE3 of the object that it had.
+    #[serde(rename = "h")]
+    pub digest: Digest,
+    /// Its plaintext, as [`Record::encode`] makes it.
+    #[serde(rename = "r", with = "serde_bytes")]
+    pub plain: Vec<u8>,
+}
+
+/// What snapshots have lost: the word of this record on each of them takes the place of all earlier ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Damage {
+    /// The snapshots that were looked at.
+    #[serde(rename = "s")]
+    pub snapshots: Vec<DamagedSnapshot>,
+    /// What is lost in any of them.
+    #[serde(rename = "l")]
+    pub lost: Vec<LostFile>,
+}
+
+/// A snapshot that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedSnapshot {
+    /// Its id.
+    #[serde(rename = "n")]
+    pub id: ObjectName,
+    /// How many files and folders of it are lost; 0 if it is whole.
+    #[serde(rename = "c")]
+    pub count: u64,
+}
+
+/// A file, or a folder with all below it, that is lost as long as any of its chunks is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFile {
+    /// Path inside the snapshot; empty for the top folder.
+    #[serde(rename = "p", with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// Ids of the lost chunks end to end: the first ones, if there are many.
+    #[serde(rename = "i", with = "serde_bytes")]
+    pub ids: Vec<u8>,
+    /// In which of the snapshots, by their positions in the list.
+    #[serde(rename = "s")]
+    pub of: Vec<u32>,
+}
+
+impl LostFile {
+    /// The lost chunks.
+    pub fn chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.ids.as_chunks::<{ ChunkId::LEN }>().0.iter().map(|id| ChunkId::new(*id))
+    }
 }
 
 /// One record.
@@ -210,6 +271,8 @@ impl RecordBody {
             Self::Pin { snapshots, pinned } => {
                 (7, to_msgpack(&PinWire { snapshots: snapshots.clone(), pinned: *pinned })?)
             }
+            Self::Found(records) => (8, to_msgpack(records)?),
+            Self::Damage(damage) => (9, to_msgpack(damage)?),
             Self::Unknown(kind) => return Err(RecordError::Seal(format!("kind {kind} is unknown"))),
         })
     }
@@ -226,6 +289,8 @@ impl RecordBody {
                 let PinWire { snapshots, pinned } = from_msgpack(bytes)?;
                 Self::Pin { snapshots, pinned }
             }
+            8 => Self::Found(from_msgpack(bytes)?),
+            9 => Self::Damage(from_msgpack(bytes)?),
             _ => Self::Unknown(kind),
         })
     }
@@ -379,6 +444,24 @@ mod tests {
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         let hex = bytes[..end].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         assert_eq!(hex, VECTOR_RECORD_PLAIN);
+    }
+
+    #[test]
+    fn found_records_and_damage_round_trip() {
+        let found = FoundRecord {
+            name: ObjectName::new([5; 16]),
+            digest: Digest::new([6; 32]),
+            plain: record().encode().unwrap(),
+        };
+        let damage = Damage {
+            snapshots: vec![DamagedSnapshot { id: ObjectName::new([1; 16]), count: 2 }],
+            lost: vec![LostFile { path: b"a\xff".to_vec(), ids: [[2; 16], [3; 16]].concat(), of: vec![0] }],
+        };
+        assert_eq!(damage.lost[0].chunks().collect::<Vec<_>>(), [ChunkId::new([2; 16]), ChunkId::new([3; 16])]);
+        for body in [RecordBody::Found(vec![found]), RecordBody::Damage(damage)] {
+            let record = Record { body, ..record() };
+            assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
+        }
     }
 
     const VECTOR_RECORD_PLAIN: &str = "\

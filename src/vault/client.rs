@@ -430,13 +430,16 @@ impl Vault {
         state.digest = digest;
         state.pending = None;
         let mut log = self.log();
-        log.chains.push(Link { name, digest: state.digest, record });
+        log.chains.push(Link { name, digest, record: record.clone() });
         for (client, number) in log.chains.seen() {
             let known = state.remembered.entry(client).or_default();
             *known = number.max(*known);
         }
         drop(log);
         state.save(self.state(), true)?;
+        // It is remembered at once, so that it is known even if its object is lost before anyone reads it. If that fails, it is
+        // read from the store like any other.
+        let _ = self.remember_record(name, &record, digest);
         for list in done {
             // One that stays is claimed once more, which does no harm.
             let _ = std::fs::remove_file(list);

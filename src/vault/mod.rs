@@ -8,7 +8,7 @@ pub mod open;
 pub mod client;
 pub mod read;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +18,7 @@ pub use open::OpenOptions;
 pub use read::{ReadError, TreeReader};
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{ClientId, ObjectName, VaultId};
+use crate::id::{ChunkId, ClientId, ObjectName, VaultId};
 use crate::log::{Acknowledgements, Chains, Finding, RecordBody, RecordError};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError};
@@ -110,6 +110,15 @@ pub struct SnapshotInfo {
     pub pinned: bool,
     /// What the record says.
     pub body: Snapshot,
+}
+
+/// What a snapshot has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotDamage {
+    /// How many of its files and folders are lost.
+    pub count: u64,
+    /// Their paths, and the chunks that they lack: the first ones, if there are many.
+    pub files: Vec<(Vec<u8>, Vec<ChunkId>)>,
 }
 
 /// An object that could not be read when the vault was opened. It keeps nothing else from being used.
@@ -292,6 +301,58 @@ impl Vault {
         }
         snapshots.sort_by_key(|(time, info)| (*time, info.client, info.number));
         snapshots.into_iter().map(|(_, info)| info).collect()
+    }
+
+    /// What the log says that snapshots have lost: for each the latest word of any client. It is not looked whether it was
+    /// stored again since.
+    pub fn recorded_damage(&self) -> BTreeMap<ObjectName, SnapshotDamage> {
+        let log = self.log();
+        let mut links: Vec<_> = log.chains.links().collect();
+        links.sort_by_key(|link| (link.record.time, link.record.client, link.record.number));
+        let mut found = BTreeMap::new();
+        for link in links {
+            let RecordBody::Damage(damage) = &link.record.body else { continue };
+            for snapshot in &damage.snapshots {
+                found.insert(snapshot.id, SnapshotDamage { count: snapshot.count, files: Vec::new() });
+            }
+            for file in &damage.lost {
+                for snapshot in file.of.iter().filter_map(|index| damage.snapshots.get(*index as usize)) {
+                    if let Some(damaged) = found.get_mut(&snapshot.id) {
+                        damaged.files.push((file.path.clone(), file.chunks().collect()));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// What snapshots have lost, as far as it has not been stored again since. Those that are whole are left out.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn damage(&self) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
+        let mut damage = self.recorded_damage();
+        if damage.is_empty() {
+            return Ok(damage);
+        }
+        let reader = self.catalogue().reader()?;
+        for damaged in damage.values_mut() {
+            let mut lost = Vec::new();
+            for (path, ids) in std::mem::take(&mut damaged.files) {
+                let mut is_there = !ids.is_empty();
+                for id in &ids {
+                    is_there &= reader.locate(id)?.is_some();
+                }
+                if is_there {
+                    damaged.count = damaged.count.saturating_sub(1);
+                } else {
+                    lost.push((path, ids));
+                }
+            }
+            damaged.files = lost;
+        }
+        damage.retain(|_, damaged| damaged.count > 0);
+        Ok(damage)
     }
 
     /// The snapshot with this id, if it is not forgotten.

@@ -12,7 +12,7 @@ use crate::catalogue::packs::{NewPack, bump_epoch};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{Digest, ObjectName, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
-use crate::log::{Chains, Link, Record, RecordBody, RecordError};
+use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::{
@@ -202,6 +202,16 @@ pub fn open(
     Ok(vault)
 }
 
+/// Rows of the catalogue as a record carries them.
+fn found(rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<FoundRecord> {
+    let record = |(name, value): (ObjectName, Vec<u8>)| {
+        let (digest, plain) = value.split_first_chunk()?;
+        Record::decode(plain).ok()?;
+        Some(FoundRecord { name, digest: Digest::new(*digest), plain: plain.to_vec() })
+    };
+    rows.into_iter().filter_map(record).collect()
+}
+
 /// What the store lists.
 struct Listing {
     packs: HashMap<ObjectName, (ObjectKind, u64)>,
@@ -303,6 +313,43 @@ impl Vault {
             txn.commit().map_err(CatalogueError::from)?;
         }
         Ok(Chains::new(links))
+    }
+
+    /// Reads everything about packs and records from the store again, whatever the catalogue says.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn rebuild_catalogue(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        self.catalogue.clear()?;
+        self.refresh(progress)
+    }
+
+    /// Records that this machine remembers and that the store does not have any more: name and hash of the object, and
+    /// the plaintext.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn lost_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
+        Ok(found(self.catalogue.reader()?.lost_records()?))
+    }
+
+    /// Records that this machine remembers, whether their objects can still be read or not.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn remembered_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
+        Ok(found(self.catalogue.reader()?.records()?))
+    }
+
+    /// Enters a record that was just put.
+    pub(crate) fn remember_record(&self, name: ObjectName, record: &Record, digest: Digest) -> Result<(), VaultError> {
+        let txn = self.catalogue.write()?;
+        self.catalogue.insert_records(&txn, &[(name, Self::stored_value(record, digest)?)])?;
+        if matches!(record.body, RecordBody::Condemn(_)) {
+            bump_epoch(&txn)?;
+        }
+        txn.commit().map_err(CatalogueError::from)?;
+        Ok(())
     }
 
     fn stored_value(record: &Record, digest: Digest) -> Result<Vec<u8>, VaultError> {

@@ -58,6 +58,68 @@ pub struct CheckArgs {
     pub max_time: Option<Duration>,
 }
 
+/// `vault repair`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault repair --dry-run     what is damaged, and what would be done about it
+  vault repair               the same, and after a question it is done
+  vault repair --yes         without a question, for scripts
+
+Nothing is deleted: what cannot be used any more is moved to the folder
+quarantine/ of the vault, when all of it that can still be read has been copied.
+Snapshots that have lost something are marked (vault list shows them), and the
+next snapshot of the same files stores again what it still finds, which mends
+the old snapshots too. If the disk itself fails, copy the vault to another one
+first, and repair it there. If the vault lies in a synced folder, wait until
+all of it has arrived. The exit code is 4 if something is lost or left damaged.")]
+pub struct RepairArgs {
+    /// Say what would be done, and change nothing in the vault
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Look only at indexes, records and keys, and do not read all data
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// `vault stats`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault stats             what takes the space
+  vault stats --json      the same, for programs
+
+What a snapshot holds alone is what forgetting it frees, about, with
+vault prune --max-unused 0%. What several snapshots share is in no figure of
+a single one. Growth counts the snapshots that are still there.")]
+pub struct StatsArgs {
+    /// Show all snapshots, not only the last twenty
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `vault doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault doctor                     is all well, and what is to be done
+  vault doctor --overdue 2d        a source is overdue after two days
+
+It reads little, and changes nothing. Without --overdue a source is overdue
+when nothing came for three times as long as is usual for it (a week at least
+if there are fewer than three snapshots of it). The exit code is 3 if something
+should be done, 4 if there is damage.")]
+pub struct DoctorArgs {
+    /// A source is overdue when its last snapshot is older than this
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub overdue: Option<Duration>,
+}
+
 /// The rules of retention.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to keep (at least one is needed)")]

@@ -23,7 +23,7 @@ use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::engine::mark::{MarkError, Marks, mark};
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::record::PackRef;
-use crate::log::{Acknowledgements, Obstacle, RecordBody};
+use crate::log::{Acknowledgements, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
@@ -65,6 +65,20 @@ pub enum CollectError {
     /// No threads could be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
+}
+
+impl CollectError {
+    /// Whether there was no room in the store.
+    const fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Vault(
+                VaultError::Store(StoreError::Full { .. })
+                    | VaultError::Pack(PackError::Store(StoreError::Full { .. }))
+                    | VaultError::Record(RecordError::Store(StoreError::Full { .. }))
+            )
+        )
+    }
 }
 
 macro_rules! through_vault {
@@ -147,11 +161,19 @@ pub fn collect(
         return Ok(CollectReport { nothing_new: true, ..CollectReport::default() });
     }
     in_pool(options.threads, || {
-        let mut report = CollectReport::default();
+        let (mut report, mut batch) = (CollectReport::default(), BATCH);
         for _ in 0..PASSES {
             let mut pass = Pass::new(vault, Some(session), &BTreeSet::new(), options, progress)?;
-            if pass.run(session, &mut report)? {
-                break;
+            match pass.run(session, batch, &mut report) {
+                Ok(true) => break,
+                Ok(false) => {}
+                // What was copied by then makes some packs superfluous, and one after the other needs less room.
+                Err(error) if batch > 1 && error.is_full() => {
+                    progress.detail("the store is full: packs are copied one after the other");
+                    batch = 1;
+                    vault.refresh(progress)?;
+                }
+                Err(error) => return Err(error),
             }
         }
         waiting(vault, session, &mut report);
@@ -326,23 +348,29 @@ impl<'a> Pass<'a> {
     }
 
     /// Does what is planned. Returns whether that is all: otherwise snapshots came in between, and it has to be planned anew.
-    fn run(&mut self, session: &Session, report: &mut CollectReport) -> Result<bool, CollectError> {
+    /// So many packs are copied before any of them is given up.
+    fn run(&mut self, session: &Session, batch: usize, report: &mut CollectReport) -> Result<bool, CollectError> {
         report.bytes_unused = self.plan.bytes_unused;
         let goal = self.plan.bytes_moved;
         self.progress.counters().restart(0, goal);
         self.progress.phase(Phase::Collect);
         let dead = std::mem::take(&mut self.plan.dead);
         let mut not_dead = Vec::new();
-        for batch in dead.chunks(BATCH * 8) {
-            let (needed, empty): (Vec<Needed>, Vec<Needed>) = self.needed(batch)?.into_iter().partition(Needed::any);
+        for dead in dead.chunks(BATCH * 8) {
+            let (needed, empty): (Vec<Needed>, Vec<Needed>) = self.needed(dead)?.into_iter().partition(Needed::any);
             not_dead.extend(needed.into_iter().map(|pack| pack.number));
             self.give_up(session, &empty)?;
         }
         if !self.sweep(session, report)? {
             return Ok(false);
         }
-        let moved: Vec<u32> = not_dead.into_iter().chain(std::mem::take(&mut self.plan.moved)).collect();
-        for batch in moved.chunks(BATCH) {
+        let mut moved: Vec<u32> = not_dead.into_iter().chain(std::mem::take(&mut self.plan.moved)).collect();
+        if batch == 1 {
+            // Those that need the least room first: each that goes makes room for the next.
+            let used: HashMap<u32, u64> = self.uses.iter().map(|pack| (pack.number, pack.used())).collect();
+            moved.sort_by_key(|number| used.get(number).copied());
+        }
+        for batch in moved.chunks(batch) {
             let mut needed = self.needed(batch)?;
             let options = MoveOptions { level: self.options.level, verify: self.options.verify };
             let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress)?;

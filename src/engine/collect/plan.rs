@@ -53,7 +53,8 @@ impl PackUse {
         self.segments.iter().map(|segment| segment.unused()).sum()
     }
 
-    fn used(&self) -> u64 {
+    /// Sealed bytes that are needed, about.
+    pub fn used(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.sealed) - segment.unused()).sum()
     }
 }
@@ -122,6 +123,16 @@ pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
         if unused <= allowed || pack.unused() == 0 {
             break;
         }
+        if chosen.contains(&pack.number) {
+            continue;
+        }
+        // If several would do for the last step, the one of which the least has to be copied.
+        let over = unused - allowed;
+        let last = (pack.unused() >= over).then(|| {
+            let others = partly.iter().filter(|other| other.unused() >= over && !chosen.contains(&other.number));
+            others.min_by_key(|other| (other.used(), other.number))
+        });
+        let pack = last.flatten().unwrap_or(pack);
         if take(&mut plan, pack) {
             chosen.insert(pack.number);
             unused -= pack.unused();
@@ -204,6 +215,19 @@ mod tests {
         // 30 of 420 may stay: pack 2 goes, the first segment of pack 1 would still fit.
         let packs = [pack(1, &[1000, 1000]), pack(2, &[950, 100]), pack(3, &[1000])];
         check(&packs, 0.05, u64::MAX, &[], &[2], &[(2, 0)]);
+    }
+
+    #[test]
+    fn the_last_step_copies_the_least_that_will_do() {
+        // 50 of 650 may stay. Pack 1 has the worst part, and then pack 3 is enough, though pack 2 is worse.
+        let packs = [
+            pack(1, &[100, 100, 1000]),
+            pack(2, &[800, 800, 800, 800]),
+            PackUse { len: 100 << 20, ..pack(3, &[200, 1000]) },
+        ];
+        let plan = plan(&packs, 0.2, u64::MAX);
+        assert_eq!(plan.moved, [1, 3]);
+        assert!(plan.bytes_unused <= part_of(560, 0.2), "{plan:?}");
     }
 
     #[test]

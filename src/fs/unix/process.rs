@@ -29,6 +29,20 @@ pub fn low_priority() {
     let _ = setpriority_process(None, 10);
 }
 
+/// Runs what takes over the signals of this process, but leaves it deaf to the loss of its terminal if it was started so
+/// (`nohup`).
+pub fn leaving_hangups(take_over: impl FnOnce()) {
+    // SAFETY: all bytes zero are a valid value of this plain struct.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set; what is there is written to a local.
+    let known = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut before) } == 0;
+    take_over();
+    if known && before.sa_sigaction == libc::SIG_IGN {
+        // SAFETY: this is what the system itself said.
+        unsafe { libc::sigaction(libc::SIGHUP, &raw const before, std::ptr::null_mut()) };
+    }
+}
+
 /// Makes a command the head of a group of processes, so that it can be ended with all that it starts.
 pub fn own_group(command: &mut Command) {
     command.process_group(0);

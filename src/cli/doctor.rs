@@ -1,0 +1,341 @@
+//! `vault doctor`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use vault::engine::keys;
+use vault::engine::prune;
+use vault::engine::stats;
+use vault::engine::stats::Stats;
+use vault::path::Shown;
+use vault::seal::Purpose;
+use vault::tree::Time;
+use vault::tree::Verdict;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::DoctorArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+
+const DAY: i64 = 86_400;
+/// Data should be verified about as often as this, in seconds.
+const VERIFY_WITHIN: i64 = 90 * DAY;
+/// Gaps between the last so many snapshots say what is usual.
+const GAPS: usize = 10;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// All is well with this.
+    Good,
+    /// Something should be done.
+    Advice,
+    /// There is damage.
+    Damage,
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    level: Level,
+    /// What it is about: `store`, `snapshots`, `data`, `space`, `keys`, `clients`.
+    about: &'static str,
+    text: String,
+    /// What to do about it.
+    command: Option<String>,
+}
+
+impl Finding {
+    fn good(about: &'static str, text: impl Into<String>) -> Self {
+        Self { level: Level::Good, about, text: text.into(), command: None }
+    }
+
+    fn advice(about: &'static str, text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { level: Level::Advice, about, text: text.into(), command: Some(command.into()) }
+    }
+
+    fn damage(about: &'static str, text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { level: Level::Damage, about, text: text.into(), command: Some(command.into()) }
+    }
+}
+
+#[derive(Serialize)]
+struct DoctorJson<'a> {
+    well: bool,
+    findings: &'a [Finding],
+}
+
+/// Runs `vault doctor`.
+pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let stats = stats::stats(&vault, context.threads(), &context.screen);
+    context.screen.clear();
+    let findings = examine(context, args, &vault, &stats?)?;
+    let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&DoctorJson { well: worst == Level::Good, findings: &findings })?;
+    } else {
+        tell(context, &findings, worst, &mut out)?;
+    }
+    out.finish()?;
+    Ok(match worst {
+        Level::Good => Exit::Done,
+        Level::Advice => Exit::Skipped,
+        Level::Damage => Exit::Damage,
+    })
+}
+
+fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output) -> Result<(), Failure> {
+    out.styled(
+        Style::Bold,
+        match worst {
+            Level::Good => "The vault is well.",
+            Level::Advice => "The vault is well, but something should be done:",
+            Level::Damage => "The vault is damaged:",
+        },
+    )?;
+    for level in [Level::Damage, Level::Advice, Level::Good] {
+        for finding in findings.iter().filter(|finding| finding.level == level) {
+            let text = format!("  {} {}", if level == Level::Good { "✓" } else { "!" }, finding.text);
+            match level {
+                Level::Good if context.global.quiet => {}
+                Level::Good => out.line(text)?,
+                _ => out.styled(Style::Warning, &text)?,
+            }
+            if let Some(command) = &finding.command {
+                out.line(format_args!("      {command}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -> Result<Vec<Finding>, Failure> {
+    let now = dates::now();
+    let snapshots = vault.snapshots();
+    let mut found = Vec::new();
+    examine_store(vault, stats, &mut found)?;
+    examine_sources(context, args.overdue, &snapshots, now, &mut found);
+    examine_data(vault, stats, now, &mut found)?;
+    examine_space(stats, &mut found);
+    examine_clients(vault, &mut found);
+    examine_keys(vault, &mut found)?;
+    Ok(found)
+}
+
+/// Damage that is known, and what the log lacks.
+fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Result<(), Failure> {
+    let bad = vault.bad_objects();
+    let damaged = bad.iter().filter(|bad| !bad.newer).count() as u64;
+    if damaged > 0 {
+        let count = units::counted(damaged, "object is", "objects are");
+        found.push(Finding::damage("store", format!("{count} damaged."), "vault repair --dry-run"));
+    }
+    if bad.iter().any(|bad| bad.newer) {
+        let text = "Something in it was written by a newer vault: update this one.";
+        found.push(Finding::advice("store", text, "vault version"));
+    }
+    let hurt = vault.damage()?;
+    if !hurt.is_empty() {
+        let count = units::counted(hurt.len() as u64, "snapshot has", "snapshots have");
+        let text = format!("{count} lost files. What is still on the disk is stored again by the next snapshot.");
+        found.push(Finding::damage("store", text, "vault check"));
+    }
+    if stats.unreadable > 0 && damaged == 0 && hurt.is_empty() {
+        found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
+    }
+    for finding in vault.findings() {
+        found.push(Finding::advice("store", format!("The log: {finding}."), "vault repair --dry-run"));
+    }
+    let foreign = vault.foreign();
+    if !foreign.is_empty() {
+        let count = units::counted(foreign.len() as u64, "file", "files");
+        let text = format!("{count} in its folder do not belong there (conflicted copies, perhaps). They do no harm.");
+        found.push(Finding::good("store", text));
+    }
+    if found.is_empty() {
+        let text = format!(
+            "{} in {}, and nothing is known to be damaged.",
+            units::size(stats.bytes_packs + stats.bytes_records),
+            units::counted(stats.packs, "pack", "packs")
+        );
+        found.push(Finding::good("store", text));
+    }
+    Ok(())
+}
+
+/// How long after its last snapshot a source is overdue, in seconds, by when its snapshots were taken so far.
+fn patience(times: &[i64]) -> i64 {
+    let mut gaps: Vec<i64> = times.windows(2).rev().take(GAPS).map(|pair| (pair[1] - pair[0]).abs()).collect();
+    gaps.sort_unstable();
+    let usual = gaps.get(gaps.len() / 2).copied().unwrap_or(0).saturating_mul(3);
+    if gaps.len() < 2 { usual.max(7 * DAY) } else { usual.max(DAY) }
+}
+
+/// How long ago something was, in words.
+fn ago(secs: i64) -> String {
+    match secs {
+        ..0 => "in the future, by this machine's clock".to_owned(),
+        0..3600 => "less than an hour ago".to_owned(),
+        3600..172_800 => format!("{} ago", units::counted(secs.unsigned_abs() / 3600, "hour", "hours")),
+        _ => format!("{} ago", units::counted(secs.unsigned_abs() / 86_400, "day", "days")),
+    }
+}
+
+fn examine_sources(
+    context: &Context,
+    overdue: Option<Duration>,
+    snapshots: &[SnapshotInfo],
+    now: Time,
+    found: &mut Vec<Finding>,
+) {
+    if snapshots.is_empty() {
+        found.push(Finding::advice("snapshots", "There is no snapshot yet.", "vault snapshot PATH"));
+    }
+    let mut sources: BTreeMap<(&str, &str), Vec<&SnapshotInfo>> = BTreeMap::new();
+    for info in snapshots {
+        sources.entry((&info.body.source, &info.body.host)).or_default().push(info);
+    }
+    for ((source, host), of_source) in sources {
+        let Some(last) = of_source.last() else { continue };
+        let age = now.secs.saturating_sub(last.body.time.secs);
+        let times: Vec<i64> = of_source.iter().map(|info| info.body.time.secs).collect();
+        let limit = overdue.map_or_else(|| patience(&times), |limit| limit.as_secs().cast_signed());
+        let name = format!("{} of {}", Shown(source.as_bytes()), Shown(host.as_bytes()));
+        let when = dates::shown(last.body.time, &context.zone);
+        let text = format!("{name}: the last snapshot was taken {} ({when})", ago(age));
+        found.push(if age > limit {
+            Finding::advice("snapshots", format!("{text}: it is overdue."), snapshot_command(last))
+        } else {
+            Finding::good("snapshots", format!("{text}."))
+        });
+        if last.body.verdict == Verdict::Partial {
+            let count = units::counted(last.body.skipped, "thing", "things");
+            let text = format!("{name}: {count} could not be saved.");
+            found.push(Finding::advice("snapshots", text, format!("vault ls --skipped {}", last.id.short())));
+        }
+    }
+}
+
+/// How the same is taken again.
+fn snapshot_command(info: &SnapshotInfo) -> String {
+    let paths = info.body.roots.iter().filter(|root| !root.path.is_empty());
+    let paths: Vec<String> = paths.map(|root| crate::cli::error::quoted(&Shown(&root.path).to_string())).collect();
+    let paths = if paths.is_empty() { "…".to_owned() } else { paths.join(" ") };
+    format!("vault snapshot {paths}")
+}
+
+fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding>) -> Result<(), Failure> {
+    if stats.packs == 0 {
+        return Ok(());
+    }
+    let verified =
+        vault.catalogue().reader().and_then(|reader| reader.verified()).map_err(vault::vault::VaultError::from)?;
+    let times: Vec<Option<i64>> = vault.pack_names().iter().map(|name| verified.get(name).copied()).collect();
+    let never = times.iter().filter(|time| time.is_none()).count() as u64;
+    let oldest = times.iter().flatten().min().copied();
+    let sample = "vault check --sample 10%";
+    found.push(match oldest {
+        None => {
+            let text = "No data was ever read and verified by this machine.";
+            Finding::advice("data", text, "vault check --read-data")
+        }
+        Some(_) if never * 5 > stats.packs => {
+            let text = format!("{} of {} packs were never read and verified here.", units::count(never), stats.packs);
+            Finding::advice("data", text, sample)
+        }
+        Some(oldest) if now.secs - oldest > VERIFY_WITHIN => {
+            let text = format!("Some data was last verified {}.", ago(now.secs - oldest));
+            Finding::advice("data", text, sample)
+        }
+        Some(oldest) if never == 0 => {
+            Finding::good("data", format!("Every byte was verified; the oldest of it {}.", ago(now.secs - oldest)))
+        }
+        Some(oldest) => Finding::good(
+            "data",
+            format!("All but what is new was verified; the oldest of it {}.", ago(now.secs - oldest)),
+        ),
+    });
+    Ok(())
+}
+
+fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
+    let dead = units::size(stats.bytes_dead);
+    // A tenth is not worth a word, nor are small amounts: the last pack of each run is padded.
+    if stats.bytes_dead > stats.bytes_packs / 10 && stats.bytes_dead > 64 << 20 {
+        let text = format!("{dead} of {} are needed by no snapshot.", units::size(stats.bytes_packs));
+        found.push(Finding::advice("space", text, "vault prune --keep 100 --dry-run   (with your own rules)"));
+    } else {
+        let text = format!(
+            "{} hold {}; {dead} are needed by no snapshot.",
+            units::counted(stats.snapshots.len() as u64, "snapshot", "snapshots"),
+            units::size(stats.bytes_needed)
+        );
+        found.push(Finding::good("space", text));
+    }
+}
+
+fn examine_clients(vault: &Vault, found: &mut Vec<Finding>) {
+    for client in prune::clients(vault).into_iter().filter(|client| !client.retired && !client.own) {
+        let id = &client.id.to_string()[..8];
+        if client.holds_up > 0 {
+            let text = format!(
+                "The machine {} ({id}) has not been seen since packs were given up, and holds up {}. If it is gone for good:",
+                Shown(client.host.as_bytes()),
+                units::counted(client.holds_up, "pack", "packs")
+            );
+            found.push(Finding::advice("clients", text, format!("vault client retire {id}")));
+        }
+    }
+}
+
+fn examine_keys(vault: &Vault, found: &mut Vec<Finding>) -> Result<(), Failure> {
+    let slots = keys::list(vault)?;
+    for slot in slots.iter().filter(|slot| slot.copies < 2) {
+        let text = format!("Of the key slot {} only one copy is left.", Shown(slot.label.as_bytes()));
+        found.push(Finding::damage("keys", text, "vault repair"));
+    }
+    if slots.iter().any(|slot| slot.purpose == Purpose::Recovery) {
+        let text = "A recovery key opens it if the password is lost.";
+        found.push(Finding::good("keys", text));
+    } else {
+        let text = "There is no recovery key: if the password is lost, so is everything.";
+        found.push(Finding::advice("keys", text, "vault key add --recovery-key --label paper"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_overdue_by_what_is_usual_for_it() {
+        assert_eq!(patience(&[]), 7 * DAY);
+        assert_eq!(patience(&[0, DAY]), 7 * DAY);
+        assert_eq!(patience(&[0, 10 * DAY]), 30 * DAY);
+        assert_eq!(patience(&[0, DAY, 2 * DAY, 3 * DAY]), 3 * DAY);
+        assert_eq!(patience(&[0, 60, 120, 180]), DAY);
+        // One long pause, or a clock that jumped, changes nothing.
+        assert_eq!(patience(&[0, DAY, 2 * DAY, 3 * DAY, 90 * DAY, 91 * DAY]), 3 * DAY);
+        assert_eq!(patience(&[0, DAY, 900 * DAY, 2 * DAY, 3 * DAY, 4 * DAY, 5 * DAY]), 3 * DAY);
+    }
+
+    #[test]
+    fn times_are_told_in_words() {
+        assert_eq!(ago(-1), "in the future, by this machine's clock");
+        assert_eq!(ago(59), "less than an hour ago");
+        assert_eq!(ago(7200), "2 hours ago");
+        assert_eq!(ago(3 * DAY), "3 days ago");
+    }
+}

@@ -1,0 +1,261 @@
+//! `vault repair`.
+
+use std::io;
+use std::io::IsTerminal;
+
+use serde::Serialize;
+use vault::engine::repair;
+use vault::engine::repair::RepairOptions;
+use vault::engine::repair::RepairPlan;
+use vault::engine::repair::RepairReport;
+use vault::engine::repair::small::LostRecord;
+use vault::path::Shown;
+use vault::store::Delivery;
+use vault::vault::Vault;
+
+use crate::cli::args::RepairArgs;
+use crate::cli::ask;
+use crate::cli::check;
+use crate::cli::check::HurtJson;
+use crate::cli::check::ProblemJson;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+
+/// How many things of one sort are shown.
+const SHOWN: usize = 20;
+
+#[derive(Serialize)]
+struct PackJson {
+    object: String,
+    what: String,
+    segments: u64,
+    segments_lost: u64,
+    bytes_copied: u64,
+}
+
+#[derive(Serialize)]
+struct AsideJson<'a> {
+    object: String,
+    what: &'a str,
+}
+
+#[derive(Serialize)]
+struct RecordJson {
+    object: String,
+    client: Option<String>,
+    number: Option<u64>,
+    is_snapshot: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct RepairJson<'a> {
+    dry_run: bool,
+    vault_file: Option<&'a str>,
+    key_slots_copied: Vec<String>,
+    records_found: Vec<RecordJson>,
+    records_lost: Vec<RecordJson>,
+    aside: Vec<AsideJson<'a>>,
+    catalogue_packs: u64,
+    packs: Vec<PackJson>,
+    hurt: Vec<HurtJson<'a>>,
+    left: Vec<ProblemJson<'a>>,
+    findings: Vec<String>,
+    snapshots_marked: u64,
+    moved_aside: u64,
+    bytes_stored: u64,
+    packs_left: Vec<String>,
+}
+
+/// Runs `vault repair`.
+pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
+    let asks = !args.dry_run && !args.yes;
+    if asks && (context.global.json || !io::stdin().is_terminal()) {
+        return Err(Failure::usage("nobody is there to be asked whether the repair shall be done")
+            .hint("Give --yes to do it, or --dry-run to see first what would be done."));
+    }
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let options = RepairOptions { read_data: !args.quick, clock: &dates::now, threads: context.threads() };
+    let plan = repair::plan(&vault, &options, &context.screen);
+    context.screen.clear();
+    let plan = plan?;
+    let mut out = Output::new();
+    // Everything that the report needs of the plan, which is used up by doing it.
+    let (is_empty, has_losses) = (plan.is_empty(), plan.has_losses());
+    let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan)).transpose()?;
+    if !context.global.json {
+        tell(context, &vault, &plan, &mut out)?;
+        out.flush()?;
+    }
+    let mut report = RepairReport::default();
+    if args.dry_run || is_empty {
+        if !context.global.json && !context.global.quiet && !is_empty {
+            out.line("Dry run: nothing was changed. To do it: vault repair")?;
+        }
+    } else {
+        if asks && !is_yes(ask("Do this? [y/N] ").as_deref()) {
+            return Err(Failure::interrupted().hint("Nothing was changed."));
+        }
+        let done = repair::execute(&vault, plan, &options, &context.screen);
+        context.screen.clear();
+        report = done?;
+        if !context.global.json && !context.global.quiet {
+            tell_report(&report, &mut out)?;
+        }
+    }
+    if let Some(json) = &mut json {
+        json["moved_aside"] = report.moved_aside.into();
+        json["bytes_stored"] = report.bytes_stored.into();
+        json["packs_left"] = report.packs_left.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+        out.json(json)?;
+    }
+    out.finish()?;
+    let is_left = has_losses || !report.packs_left.is_empty() || args.dry_run && !is_empty;
+    Ok(if is_left { Exit::Damage } else { Exit::Done })
+}
+
+fn is_yes(answer: Option<&str>) -> bool {
+    answer.is_some_and(|answer| matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn record_json(lost: &LostRecord) -> RecordJson {
+    RecordJson {
+        object: format!("log/{}", lost.name),
+        client: lost.place.map(|(client, _)| client.to_string()),
+        number: lost.place.map(|(_, number)| number),
+        is_snapshot: lost.is_snapshot,
+    }
+}
+
+fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_json::Value, Failure> {
+    let json = RepairJson {
+        dry_run,
+        vault_file: plan.vault_file.as_deref(),
+        key_slots_copied: plan.slot_copies.iter().map(|copy| copy.id.to_string()).collect(),
+        records_found: plan.found.iter().map(|(lost, _)| record_json(lost)).collect(),
+        records_lost: plan.lost_records.iter().map(record_json).collect(),
+        aside: plan.aside.iter().map(|aside| AsideJson { object: aside.key.to_string(), what: &aside.what }).collect(),
+        catalogue_packs: plan.catalogue,
+        packs: plan
+            .packs
+            .iter()
+            .map(|pack| PackJson {
+                object: pack.key().to_string(),
+                what: pack.what.clone(),
+                segments: pack.footer.segments.len() as u64,
+                segments_lost: pack.segments_lost(),
+                bytes_copied: pack.bytes_saved,
+            })
+            .collect(),
+        hurt: plan.hurt.iter().map(HurtJson::new).collect(),
+        left: plan.left.iter().map(ProblemJson::new).collect(),
+        findings: vault.findings().iter().map(ToString::to_string).collect(),
+        snapshots_marked: plan.marks.as_ref().map_or(0, |marks| marks.snapshots.len() as u64),
+        moved_aside: 0,
+        bytes_stored: 0,
+        packs_left: Vec::new(),
+    };
+    serde_json::to_value(json).map_err(|error| Failure::output(&error.into()))
+}
+
+/// Shows lines, the first ones if there are many.
+fn tell_some<T>(things: &[T], line: impl Fn(&T) -> String, out: &mut Output) -> Result<(), Failure> {
+    things.iter().take(SHOWN).try_for_each(|thing| out.line(line(thing)))?;
+    if things.len() > SHOWN {
+        out.line(format_args!("  and {} more", units::count((things.len() - SHOWN) as u64)))?;
+    }
+    Ok(())
+}
+
+fn record_line(lost: &LostRecord) -> String {
+    let sort = match lost.is_snapshot {
+        Some(true) => ", a snapshot",
+        Some(false) => "",
+        None => ", perhaps a snapshot",
+    };
+    let place = lost.place.map_or_else(String::new, |(client, number)| {
+        format!(" (number {number} of client {})", &client.to_string()[..8])
+    });
+    format!("record {}{place}{sort}", &lost.name.to_string()[..8])
+}
+
+fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -> Result<(), Failure> {
+    for finding in vault.findings() {
+        out.styled(Style::Warning, &format!("log: {finding}"))?;
+    }
+    if plan.catalogue > 0 {
+        out.line("catalogue    it was wrong, and was built anew from the vault")?;
+    }
+    if let Some(what) = &plan.vault_file {
+        out.line(format_args!("make again   VAULT: {what}"))?;
+    }
+    tell_some(&plan.slot_copies, |copy| format!("copy         key slot {}: one copy is left", copy.id), out)?;
+    tell_some(
+        &plan.found,
+        |(lost, _)| format!("put again    {}: it is remembered on this machine", record_line(lost)),
+        out,
+    )?;
+    tell_some(&plan.aside, |aside| format!("move aside   {}: {}", aside.key, aside.what), out)?;
+    tell_some(&plan.lost_records, |lost| format!("lost         {}", record_line(lost)), out)?;
+    let pack = |pack: &repair::packs::BrokenPack| {
+        let copied = if pack.bytes_saved > 0 {
+            format!("{} of it copied first", units::size(pack.bytes_saved))
+        } else {
+            "nothing in it has to be copied".to_owned()
+        };
+        format!("move aside   {}: {}; {copied}", pack.key(), pack.what)
+    };
+    tell_some(&plan.packs, pack, out)?;
+    if let Some(marks) = &plan.marks {
+        let whole = marks.snapshots.iter().filter(|snapshot| snapshot.count == 0).count() as u64;
+        let hurt = marks.snapshots.len() as u64 - whole;
+        if hurt > 0 {
+            let count = units::counted(hurt, "snapshot has", "snapshots have");
+            out.line(format_args!("mark         {count} lost something"))?;
+        }
+        if whole > 0 {
+            let count = units::counted(whole, "snapshot is", "snapshots are");
+            out.line(format_args!("unmark       {count} whole again"))?;
+        }
+    }
+    for problem in &plan.left {
+        let why =
+            if problem.newer { "it was written by a newer vault; update this one" } else { "it is left as it is" };
+        out.styled(Style::Warning, &format!("left         {}: {} ({why})", problem.object, problem.what))?;
+    }
+    check::tell_hurt(context, &plan.hurt, &vault.snapshots(), out)?;
+    if !plan.hurt.is_empty() {
+        out.line("Of these, the next snapshot stores again what it still finds on the disk.")?;
+    }
+    if !plan.is_empty() && vault.delivery() == Delivery::Synced {
+        out.styled(Style::Warning, "The vault is in a synced folder: go on only when all of it has arrived.")?;
+    }
+    if plan.is_empty() && !context.global.quiet {
+        let line = if plan.has_losses() {
+            "Nothing more can be repaired here."
+        } else if plan.left.is_empty() {
+            "Nothing is damaged."
+        } else {
+            "There is nothing to repair."
+        };
+        out.styled(Style::Bold, line)?;
+    }
+    Ok(())
+}
+
+fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
+    for name in &report.packs_left {
+        let name = Shown(name.to_string().as_bytes()).to_string();
+        out.styled(Style::Warning, &format!("pack {name} could not be copied, and stays: run vault repair again"))?;
+    }
+    let stored =
+        if report.bytes_stored > 0 { format!(", {} written", units::size(report.bytes_stored)) } else { String::new() };
+    let aside = units::counted(report.moved_aside, "object", "objects");
+    out.styled(Style::Bold, &format!("Repaired: {aside} moved to quarantine/{stored}."))?;
+    out.line("What is there can be deleted by hand when all is well: vault check --read-data")
+}

@@ -1,0 +1,286 @@
+//! Reading packs wholly (SPEC §5.4): every segment is opened and every chunk hashed, and the checksum of the pack compared.
+//!
+//! The unit of work is a piece of some segments, so that all threads are busy even if there is only one pack. The bytes of a
+//! pack are read in their order, by whichever thread comes next, and hashed on the way; then that thread opens the segments
+//! while another one reads on. A thread begins with a new pack as long as there is one, and helps with others then.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::id::ObjectName;
+use crate::pack::reader::object_key;
+use crate::pack::segment::open_segment;
+use crate::pack::{Footer, PackError, PackReader, TRAILER_LEN};
+use crate::progress::Progress;
+use crate::seal::{Decompressor, HEADER_LEN, ObjectKind, ObjectOpener};
+use crate::store::StoreError;
+use crate::vault::{Vault, VaultError};
+
+/// How much of a pack is read at once, in bytes, if its segments allow it.
+const PIECE: usize = 2 << 20;
+
+/// A pack as the store lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListedPack {
+    /// Pack or meta pack.
+    pub kind: ObjectKind,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its length, in bytes.
+    pub len: u64,
+}
+
+/// What was found in a pack.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Its footer, or why it cannot be read; then nothing else was looked at.
+    pub footer: Result<Footer, PackError>,
+    /// Segments that cannot be read, and why.
+    pub bad: Vec<(u32, PackError)>,
+    /// The checksum of the whole is wrong.
+    pub is_checksum_wrong: bool,
+}
+
+impl Inspection {
+    /// Whether every byte is what it was.
+    pub fn is_sound(&self) -> bool {
+        self.footer.is_ok() && self.bad.is_empty() && !self.is_checksum_wrong
+    }
+}
+
+/// Whether an error says something about the pack itself, and not about the store as a whole or this machine.
+pub fn is_of_pack(error: &PackError) -> bool {
+    error.is_damage() || matches!(error, PackError::Store(StoreError::Io { .. }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pack that is being read.
+struct Job {
+    pack: ListedPack,
+    footer: Footer,
+    opener: Arc<ObjectOpener>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Where the next piece begins, and the number of its first segment.
+    offset: u64,
+    number: usize,
+    /// Of all bytes so far; nothing if some could not be read.
+    hasher: Option<Box<blake3::Hasher>>,
+    trailer: Vec<u8>,
+    /// Pieces that are being opened.
+    outstanding: usize,
+    bad: Vec<(u32, PackError)>,
+}
+
+/// Some neighbouring segments, and the bytes from the start of the first one on; nothing if they could not be read.
+struct Piece {
+    segments: std::ops::Range<usize>,
+    offset: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+/// What all threads share.
+struct Inspector<'a> {
+    vault: &'a Vault,
+    packs: &'a [ListedPack],
+    next: AtomicUsize,
+    /// Packs of which something is left to read.
+    open: Mutex<Vec<Arc<Job>>>,
+    reader: PackReader<'a>,
+    goes_on: &'a (dyn Fn() -> bool + Sync),
+    done: &'a (dyn Fn(&ListedPack, Inspection) -> Result<(), VaultError> + Sync),
+    progress: &'a dyn Progress,
+}
+
+/// Reads these packs wholly, in about this order, on the current thread pool. No further one is begun when `goes_on` says so.
+/// What was found in each goes to `done`.
+///
+/// # Errors
+/// If the store fails as a whole, `done` fails, or the user stops it.
+pub fn inspect(
+    vault: &Vault,
+    packs: &[ListedPack],
+    goes_on: &(dyn Fn() -> bool + Sync),
+    done: &(dyn Fn(&ListedPack, Inspection) -> Result<(), VaultError> + Sync),
+    progress: &dyn Progress,
+) -> Result<(), VaultError> {
+    let inspector = Inspector {
+        vault,
+        packs,
+        next: AtomicUsize::new(0),
+        open: Mutex::default(),
+        reader: PackReader::new(vault.store(), vault.keys()),
+        goes_on,
+        done,
+        progress,
+    };
+    rayon::broadcast(|_| inspector.work()).into_iter().collect()
+}
+
+impl Inspector<'_> {
+    fn work(&self) -> Result<(), VaultError> {
+        let result = self.read_all();
+        if result.is_err() {
+            // The others end too.
+            self.next.store(self.packs.len(), Relaxed);
+            lock(&self.open).clear();
+        }
+        result
+    }
+
+    fn read_all(&self) -> Result<(), VaultError> {
+        let mut decompressor = Decompressor::new()?;
+        let mut current: Option<Arc<Job>> = None;
+        loop {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+            let Some(job) = current.take().map_or_else(|| self.next_job(), |job| Ok(Some(job)))? else { return Ok(()) };
+            if let Some(piece) = self.take_piece(&job)? {
+                self.open_piece(&job, piece, &mut decompressor)?;
+                current = Some(job);
+            }
+        }
+    }
+
+    /// A pack of which something is left to read: a new one if there is any.
+    fn next_job(&self) -> Result<Option<Arc<Job>>, VaultError> {
+        while (self.goes_on)() {
+            let Some(pack) = self.packs.get(self.next.fetch_add(1, Relaxed)) else { break };
+            let footer = self.reader.footer(pack.kind, pack.name, pack.len);
+            let opened = footer.and_then(|footer| Ok((footer, self.reader.opener(pack.kind, pack.name)?)));
+            match opened {
+                Ok((footer, opener)) => {
+                    let state = State {
+                        offset: 0,
+                        number: 0,
+                        hasher: Some(Box::default()),
+                        trailer: Vec::new(),
+                        outstanding: 0,
+                        bad: Vec::new(),
+                    };
+                    let job = Arc::new(Job { pack: *pack, footer, opener, state: Mutex::new(state) });
+                    lock(&self.open).push(job.clone());
+                    return Ok(Some(job));
+                }
+                Err(error) if is_of_pack(&error) => {
+                    (self.done)(pack, Inspection { footer: Err(error), bad: Vec::new(), is_checksum_wrong: false })?;
+                    self.progress.counters().add(1, pack.len);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The one with the most left to read.
+        let left = |job: &Arc<Job>| job.pack.len - lock(&job.state).offset;
+        // The list is not held while a pack is: that would be the wrong way round.
+        let open = lock(&self.open).clone();
+        Ok(open.into_iter().max_by_key(left))
+    }
+
+    /// Reads the next piece of a pack. `None` if all is read.
+    fn take_piece(&self, job: &Arc<Job>) -> Result<Option<Piece>, VaultError> {
+        let mut state = lock(&job.state);
+        let (offset, first) = (state.offset, state.number);
+        if offset == job.pack.len {
+            return Ok(None);
+        }
+        // Whole segments, up to a piece; the header goes with the first, what follows the segments comes last.
+        let mut number = first;
+        let mut len = if offset == 0 { HEADER_LEN } else { 0 };
+        while let Some(entry) = job.footer.segments.get(number)
+            && (number == first || len + entry.sealed_len as usize <= PIECE)
+        {
+            len += entry.sealed_len as usize;
+            number += 1;
+        }
+        if number == job.footer.segments.len() {
+            len = len.max((job.pack.len - offset).min(PIECE as u64) as usize);
+        }
+        let key = object_key(job.pack.kind, job.pack.name);
+        let bytes = match self.vault.store().get_range(&key, offset, len) {
+            Ok(bytes) => {
+                let before_trailer =
+                    (job.pack.len - TRAILER_LEN as u64).saturating_sub(offset).min(len as u64) as usize;
+                if let Some(hasher) = &mut state.hasher {
+                    hasher.update(&bytes[..before_trailer]);
+                }
+                state.trailer.extend_from_slice(&bytes[before_trailer..]);
+                Some(bytes)
+            }
+            Err(error) => {
+                let error = PackError::from(error);
+                if !is_of_pack(&error) {
+                    return Err(error.into());
+                }
+                state.hasher = None;
+                if first == number {
+                    // No segment is in it: the padding, or the footer, which could be read before.
+                    state.bad.push((number as u32, error));
+                }
+                None
+            }
+        };
+        state.offset += len as u64;
+        state.number = number;
+        state.outstanding += 1;
+        if state.offset == job.pack.len {
+            lock(&self.open).retain(|other| !Arc::ptr_eq(other, job));
+        }
+        Ok(Some(Piece { segments: first..number, offset, bytes }))
+    }
+
+    /// Opens the segments of a piece. Whoever opens the last one of a pack says what was found.
+    fn open_piece(&self, job: &Job, piece: Piece, decompressor: &mut Decompressor) -> Result<(), VaultError> {
+        let key = object_key(job.pack.kind, job.pack.name);
+        let mut bad = Vec::new();
+        let mut offset = if piece.offset == 0 { HEADER_LEN as u64 } else { piece.offset };
+        for number in piece.segments {
+            let entry = &job.footer.segments[number];
+            let len = entry.sealed_len as usize;
+            let at = (offset - piece.offset) as usize;
+            let opened = match &piece.bytes {
+                Some(bytes) => self.open(job, number, &bytes[at..at + len], decompressor),
+                // What cannot be read together may be readable one by one.
+                None => match self.vault.store().get_range(&key, offset, len) {
+                    Ok(sealed) => self.open(job, number, &sealed, decompressor),
+                    Err(error) => Err(error.into()),
+                },
+            };
+            if let Err(error) = opened {
+                if !is_of_pack(&error) {
+                    return Err(error.into());
+                }
+                bad.push((number as u32, error));
+            }
+            offset += len as u64;
+            self.progress.counters().bytes_read.fetch_add(len as u64, Relaxed);
+            self.progress.counters().add(0, len as u64);
+        }
+        let mut state = lock(&job.state);
+        state.bad.append(&mut bad);
+        state.outstanding -= 1;
+        if state.outstanding > 0 || state.offset < job.pack.len {
+            return Ok(());
+        }
+        let is_checksum_wrong =
+            state.hasher.take().is_some_and(|hasher| hasher.finalize().as_bytes()[..] != state.trailer[..]);
+        let mut bad = std::mem::take(&mut state.bad);
+        drop(state);
+        bad.sort_by_key(|(number, _)| *number);
+        let sealed: u64 = job.footer.segments.iter().map(|entry| u64::from(entry.sealed_len)).sum();
+        self.progress.counters().add(1, job.pack.len - sealed);
+        (self.done)(&job.pack, Inspection { footer: Ok(job.footer.clone()), bad, is_checksum_wrong })
+    }
+
+    fn open(&self, job: &Job, number: usize, sealed: &[u8], decompressor: &mut Decompressor) -> Result<(), PackError> {
+        let key = object_key(job.pack.kind, job.pack.name);
+        let expected = Some(job.footer.segments[number].chunks.as_slice());
+        let keys = self.vault.keys();
+        open_segment(keys, &job.opener, &key, number as u32, sealed, expected, decompressor).map(drop)
+    }
+}

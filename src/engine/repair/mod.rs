@@ -1,0 +1,391 @@
+//! Repairing a vault (SPEC §8.7): what is damaged is made again from what is left, the rest is moved aside, never deleted, and
+//! what is lost is written down, so that the next snapshot stores again what it still finds.
+//!
+//! `small` the VAULT file, key slots, records · `packs` which packs are broken, and what of them can be read.
+//!
+//! Every step only adds, or moves aside what cannot be used any more and has been copied as far as it can be read. So a
+//! repair that is cut off has done no harm, and the next one goes on from there. Others may work with the vault meanwhile:
+//! a broken pack is condemned before it goes, as when space is given back; since all of it that can be read is in other packs
+//! by then, nobody's acknowledgement has to be waited for.
+
+pub mod packs;
+pub mod small;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::engine::check::Problem;
+use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
+use crate::engine::hurt::{self, HurtSnapshot};
+use crate::engine::mark::{MarkError, mark};
+use crate::engine::repair::packs::{BrokenPack, Packs};
+use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
+use crate::id::{ChunkId, ObjectName};
+use crate::log::record::{DamagedSnapshot, LostFile, PackRef};
+use crate::log::{Damage, FoundRecord, RecordBody, RecordError};
+use crate::pack::PackError;
+use crate::pack::reader::object_key;
+use crate::progress::{Phase, Progress};
+use crate::seal::{ObjectKind, SealError};
+use crate::store::{ObjectKey, StoreError};
+use crate::tree::Time;
+use crate::vault::client::Session;
+use crate::vault::{SnapshotInfo, Vault, VaultError};
+
+/// How many lost files of one snapshot are written down.
+const PATHS_KEPT: usize = 10_000;
+/// A record gets no more when it has so many bytes.
+const BODY_LEN: usize = 8 << 20;
+/// zstd level for what is compressed; whole segments are copied as they are, so there is nothing.
+const LEVEL: i32 = 3;
+
+/// How a vault is repaired.
+#[derive(Clone, Copy)]
+pub struct RepairOptions<'a> {
+    /// Read every byte of every pack. Otherwise only what is damaged in their frames is found.
+    pub read_data: bool,
+    /// The clock.
+    pub clock: &'a (dyn Fn() -> Time + Sync),
+    /// How many threads work.
+    pub threads: usize,
+}
+
+/// Why a vault could not be repaired. What was done until then stays done.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The trees could not be read, for a reason other than damage.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// Packs went away, or were condemned, since it was planned.
+    #[error("the vault was changed by another client in the meantime")]
+    Changed,
+    /// No threads could be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+}
+
+macro_rules! through_vault {
+    ($($error:ty),*) => {
+        $(impl From<$error> for RepairError {
+            fn from(error: $error) -> Self {
+                Self::Vault(error.into())
+            }
+        })*
+    };
+}
+through_vault!(CatalogueError, StoreError, PackError, SealError, RecordError);
+
+/// What is damaged, and what will be done about it.
+#[derive(Debug, Default)]
+pub struct RepairPlan {
+    /// What is wrong with the VAULT file, which will be made again.
+    pub vault_file: Option<String>,
+    /// Key slots of which a second copy will be put.
+    pub slot_copies: Vec<SlotCopy>,
+    /// Records that this machine remembers, and will put into the log again.
+    pub found: Vec<(LostRecord, FoundRecord)>,
+    /// Records that nobody here remembers.
+    pub lost_records: Vec<LostRecord>,
+    /// Damaged key slots and records that will be moved aside.
+    pub aside: Vec<Aside>,
+    /// Packs about which the catalogue was wrong; it has been made again.
+    pub catalogue: u64,
+    /// Packs that will be moved aside, when all of them that can be read has been copied.
+    pub packs: Vec<BrokenPack>,
+    /// Snapshots that have lost something.
+    pub hurt: Vec<HurtSnapshot>,
+    /// What will be written down about snapshots; nothing if it is known already.
+    pub marks: Option<Damage>,
+    /// What a repair can do nothing about.
+    pub left: Vec<Problem>,
+    /// Packs that all this relies on: they must stay.
+    relied_on: HashSet<ObjectName>,
+    /// Packs of which every byte was read and found right.
+    verified: Vec<ObjectName>,
+}
+
+impl RepairPlan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.vault_file.is_none()
+            && self.slot_copies.is_empty()
+            && self.found.is_empty()
+            && self.aside.is_empty()
+            && self.packs.is_empty()
+            && self.marks.is_none()
+    }
+
+    /// Whether something is lost, or stays as it is.
+    pub fn has_losses(&self) -> bool {
+        !self.hurt.is_empty() || self.left.iter().any(|problem| !problem.newer)
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// The VAULT file was made again.
+    pub vault_file: bool,
+    /// Copies of key slots that were put.
+    pub slot_copies: u64,
+    /// Records that were put into the log again.
+    pub records_found: u64,
+    /// Objects that were moved aside.
+    pub moved_aside: u64,
+    /// Bytes of the packs that were written in their place.
+    pub bytes_stored: u64,
+    /// Broken packs that stay, as they became worse since it was planned.
+    pub packs_left: Vec<ObjectName>,
+}
+
+fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError> + Send) -> Result<T, RepairError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    pool.map_err(|error| RepairError::Threads(error.to_string()))?.install(work)
+}
+
+/// Looks at everything, and plans what is to be done. Nothing is changed in the store; the catalogue is made right.
+///
+/// # Errors
+/// If the store or the catalogue fails as a whole, or the user stops it.
+pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress) -> Result<RepairPlan, RepairError> {
+    in_pool(options.threads, || {
+        vault.refresh(progress)?;
+        let mut plan = RepairPlan::default();
+        small::diagnose(vault, &mut plan, progress)?;
+        let packs = Packs::diagnose(vault, options.read_data, &mut plan, progress)?;
+        find_losses(vault, &packs, &mut plan, progress)?;
+        plan.left.sort();
+        plan.left.dedup();
+        Ok(plan)
+    })
+}
+
+/// Finds out what the snapshots have lost, and whether that is written down.
+fn find_losses(
+    vault: &Vault,
+    packs: &Packs,
+    plan: &mut RepairPlan,
+    progress: &dyn Progress,
+) -> Result<(), RepairError> {
+    let reader = Arc::new(vault.catalogue().reader()?);
+    let mut snapshots = vault.snapshots();
+    snapshots.extend(returning(&snapshots, plan));
+    progress.counters().restart(snapshots.last().map_or(0, |last| last.body.files), 0);
+    progress.phase(Phase::Plan);
+    let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+    let mut bad = packs.lost_chunks(&reader)?;
+    bad.extend(&marks.lost);
+    if !bad.is_empty() || !marks.is_whole() {
+        plan.hurt = hurt::find(vault, &reader, &snapshots, &bad, PATHS_KEPT)?;
+    }
+    plan.marks = marks_to_write(vault, &plan.hurt);
+    Ok(())
+}
+
+/// Snapshots that come back with the records that are found.
+fn returning(snapshots: &[SnapshotInfo], plan: &RepairPlan) -> Vec<SnapshotInfo> {
+    let body = |found: &FoundRecord| match crate::log::Record::decode(&found.plain).ok()? {
+        crate::log::Record { body: RecordBody::Snapshot(body), client, number, .. } => {
+            Some(SnapshotInfo { id: found.name, client, number, pinned: false, body: *body })
+        }
+        _ => None,
+    };
+    let found = plan.found.iter().filter_map(|(_, found)| body(found));
+    found.filter(|info| snapshots.iter().all(|other| other.id != info.id)).collect()
+}
+
+/// What the log should say about the snapshots, if it does not yet.
+fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
+    let recorded = vault.recorded_damage();
+    let mut damage = Damage::default();
+    let mut lost: BTreeMap<(&[u8], &[ChunkId]), Vec<u32>> = BTreeMap::new();
+    let mut bytes = 0;
+    for snapshot in hurt {
+        let same = recorded.get(&snapshot.id).is_some_and(|known| {
+            let files: BTreeSet<_> = known.files.iter().map(|(path, ids)| (path, ids)).collect();
+            let mut now = snapshot.files.iter().map(|file| (&file.path, &file.ids));
+            known.count == snapshot.count
+                && files.len() == snapshot.files.len()
+                && now.all(|file| files.contains(&file))
+        });
+        if same {
+            continue;
+        }
+        let index = damage.snapshots.len() as u32;
+        damage.snapshots.push(DamagedSnapshot { id: snapshot.id, count: snapshot.count });
+        for file in &snapshot.files {
+            if bytes < BODY_LEN {
+                let of = lost.entry((&file.path, &file.ids)).or_default();
+                bytes += if of.is_empty() { 24 + file.path.len() + file.ids.len() * ChunkId::LEN } else { 5 };
+                of.push(index);
+            }
+        }
+    }
+    for (id, known) in &recorded {
+        if known.count > 0 && hurt.iter().all(|snapshot| snapshot.id != *id) && vault.snapshot(id).is_some() {
+            damage.snapshots.push(DamagedSnapshot { id: *id, count: 0 });
+        }
+    }
+    damage.lost = lost
+        .into_iter()
+        .map(|((path, ids), of)| LostFile {
+            path: path.to_vec(),
+            ids: ids.iter().flat_map(|id| *id.as_bytes()).collect(),
+            of,
+        })
+        .collect();
+    Some(damage).filter(|damage| !damage.snapshots.is_empty())
+}
+
+/// Does what was planned.
+///
+/// # Errors
+/// [`RepairError::Changed`] if the plan is not true any more, and nothing was done yet: plan again. If the store, the
+/// catalogue or the state folder fails: what was done until then stays, and the next repair goes on.
+pub fn execute(
+    vault: &Vault,
+    plan: RepairPlan,
+    options: &RepairOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<RepairReport, RepairError> {
+    in_pool(options.threads, || {
+        let session = vault.begin_writing((options.clock)(), progress)?;
+        Repair { vault, session: &session, options, progress, report: RepairReport::default() }.run(plan)
+    })
+}
+
+struct Repair<'a> {
+    vault: &'a Vault,
+    session: &'a Session,
+    options: &'a RepairOptions<'a>,
+    progress: &'a dyn Progress,
+    report: RepairReport,
+}
+
+impl Repair<'_> {
+    fn run(mut self, plan: RepairPlan) -> Result<RepairReport, RepairError> {
+        let vault = self.vault;
+        if !plan.packs.is_empty() {
+            let (there, condemned) = (vault.pack_names(), vault.condemned());
+            let usable: HashSet<ObjectName> = there.into_iter().filter(|name| !condemned.contains(name)).collect();
+            if !plan.relied_on.is_subset(&usable) {
+                return Err(RepairError::Changed);
+            }
+        }
+        self.mend_small(&plan)?;
+        let mut found: Vec<FoundRecord> = plan.found.into_iter().map(|(_, found)| found).collect();
+        while !found.is_empty() {
+            let mut bytes = 0;
+            let fitting = found.iter().take_while(|found| (bytes < BODY_LEN, bytes += found.plain.len()).0).count();
+            let rest = found.split_off(fitting);
+            self.report.records_found += found.len() as u64;
+            self.publish(RecordBody::Found(std::mem::replace(&mut found, rest)))?;
+        }
+        for aside in &plan.aside {
+            self.move_aside(&aside.key)?;
+        }
+        self.replace_packs(&plan.packs)?;
+        if let Some(marks) = plan.marks {
+            self.publish(RecordBody::Damage(marks))?;
+        }
+        if !plan.verified.is_empty() {
+            let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
+            vault.catalogue().set_verified(&plan.verified, (self.options.clock)().secs, |name| there.contains(name))?;
+        }
+        vault.refresh(self.progress)?;
+        Ok(self.report)
+    }
+
+    fn publish(&self, body: RecordBody) -> Result<(), RepairError> {
+        self.vault.publish(body, (self.options.clock)(), Some(self.session), |_| true, self.progress)?;
+        Ok(())
+    }
+
+    /// Moves an object aside. One that is gone already is out of the way.
+    fn move_aside(&mut self, key: &ObjectKey) -> Result<(), RepairError> {
+        match self.vault.store().quarantine(key) {
+            Ok(()) => self.report.moved_aside += 1,
+            Err(StoreError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// The VAULT file and the copies of key slots. What is sound is put before what is damaged goes.
+    fn mend_small(&mut self, plan: &RepairPlan) -> Result<(), RepairError> {
+        if plan.vault_file.is_some() {
+            self.move_aside(&ObjectKey::Vault)?;
+            self.vault.mend_vault_file(&crate::progress::Silent::default())?;
+            self.report.vault_file = true;
+        }
+        for copy in &plan.slot_copies {
+            let name = crate::seal::random_name()?;
+            self.vault.store().put(&ObjectKey::Named(crate::store::Kind::Key, name), copy.slot.as_bytes())?;
+            self.report.slot_copies += 1;
+        }
+        Ok(())
+    }
+
+    /// Copies what can be read of broken packs, condemns them, and moves them aside.
+    fn replace_packs(&mut self, broken: &[BrokenPack]) -> Result<(), RepairError> {
+        if broken.is_empty() {
+            return Ok(());
+        }
+        let goal = broken.iter().map(|pack| pack.bytes_saved).sum();
+        self.progress.counters().restart(broken.len() as u64, goal);
+        self.progress.phase(Phase::Collect);
+        let numbers: HashMap<ObjectName, (u32, crate::catalogue::PackInfo)> = {
+            let infos = self.vault.catalogue().reader()?.packs()?;
+            infos.into_iter().map(|(number, info)| (info.name, (number, info))).collect()
+        };
+        let needed: Vec<Needed> = broken
+            .iter()
+            .filter(|pack| pack.bytes_saved > 0)
+            .filter_map(|pack| {
+                let (number, info) = numbers.get(&pack.pack.name)?;
+                Some(Needed {
+                    number: *number,
+                    info: info.clone(),
+                    footer: pack.footer.clone(),
+                    chunks: pack.saved_chunks(),
+                })
+            })
+            .collect();
+        let options = MoveOptions { level: LEVEL, verify: true };
+        let moved = move_needed(self.vault, self.session, &needed, &HashSet::new(), options, self.progress)?;
+        self.report.bytes_stored = moved.bytes_stored;
+        let is_left = |pack: &&BrokenPack| {
+            let number = numbers.get(&pack.pack.name).map(|(number, _)| *number);
+            // A pack of which something is to be copied, but which nobody knows any more, has gone meanwhile.
+            number.map_or(pack.bytes_saved > 0, |number| moved.failed.contains(&number))
+        };
+        let (left, gone): (Vec<&BrokenPack>, Vec<&BrokenPack>) = broken.iter().partition(is_left);
+        self.report.packs_left = left.iter().map(|pack| pack.pack.name).collect();
+        let condemned = self.vault.condemned();
+        let fresh: Vec<PackRef> = gone
+            .iter()
+            .filter(|pack| !condemned.contains(&pack.pack.name))
+            .map(|pack| PackRef { meta: pack.pack.kind == ObjectKind::Meta, name: pack.pack.name })
+            .collect();
+        if !fresh.is_empty() {
+            self.publish(RecordBody::Condemn(fresh))?;
+        }
+        for pack in &gone {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            self.move_aside(&object_key(pack.pack.kind, pack.pack.name))?;
+        }
+        let names: Vec<ObjectName> = gone.iter().map(|pack| pack.pack.name).collect();
+        let txn = self.vault.catalogue().write()?;
+        Catalogue::remove_packs(&txn, &names)?;
+        txn.commit().map_err(CatalogueError::from)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,334 @@
+//! Which packs are broken, what of them can be read, and what is lost.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::catalogue::packs::NewPack;
+use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Reader};
+use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
+use crate::engine::repair::small::left;
+use crate::engine::repair::{RepairError, RepairPlan};
+use crate::id::{ChunkId, ObjectName};
+use crate::pack::reader::object_key;
+use crate::pack::{Footer, PackError, PackReader};
+use crate::progress::{Phase, Progress};
+use crate::seal::Decompressor;
+use crate::store::{ObjectKey, StoreError};
+use crate::vault::{Vault, VaultError};
+
+/// What the operating system says of a place of the disk that cannot be read.
+const BAD_PLACE: i32 = 5;
+
+/// A pack of which something cannot be read.
+#[derive(Debug)]
+pub struct BrokenPack {
+    /// The pack.
+    pub pack: ListedPack,
+    /// What is wrong with it.
+    pub what: String,
+    /// Its index; segments that cannot be read have no chunks in it.
+    pub footer: Footer,
+    /// Which segments have chunks that lie nowhere else: these are copied.
+    pub copied: Vec<bool>,
+    /// Bytes of these segments.
+    pub bytes_saved: u64,
+}
+
+impl BrokenPack {
+    /// Its key in the store.
+    pub fn key(&self) -> ObjectKey {
+        object_key(self.pack.kind, self.pack.name)
+    }
+
+    /// How many of its segments cannot be read, as far as that is known.
+    pub fn segments_lost(&self) -> u64 {
+        self.footer.segments.iter().filter(|entry| entry.chunks.is_empty()).count() as u64
+    }
+
+    /// For each segment the positions of the chunks that are copied: of those that are copied, all.
+    pub fn saved_chunks(&self) -> Vec<Vec<u32>> {
+        let segments = self.footer.segments.iter().zip(&self.copied);
+        segments
+            .map(|(entry, copied)| if *copied { (0..entry.chunks.len() as u32).collect() } else { vec![] })
+            .collect()
+    }
+}
+
+/// What is known of the packs when all have been looked at.
+#[derive(Debug, Default)]
+pub(super) struct Packs {
+    /// Names of broken packs.
+    broken: HashSet<ObjectName>,
+    /// Chunks that are copied out of them.
+    saved: HashSet<ChunkId>,
+}
+
+/// What became of the packs that were looked at.
+#[derive(Default)]
+struct Judged {
+    broken: Vec<(ListedPack, Inspection)>,
+    sound: Vec<ObjectName>,
+    left: Vec<crate::engine::check::Problem>,
+}
+
+impl Packs {
+    /// Looks at all packs, makes the catalogue right, and plans what is done about those that are broken.
+    pub(super) fn diagnose(
+        vault: &Vault,
+        read_data: bool,
+        plan: &mut RepairPlan,
+        progress: &dyn Progress,
+    ) -> Result<Self, RepairError> {
+        let judged = judge(vault, read_data, plan, progress)?;
+        plan.left.extend(judged.left);
+        if read_data {
+            plan.verified = judged.sound;
+        }
+        if plan.catalogue > 0 {
+            vault.rebuild_catalogue(progress)?;
+        }
+        let mut broken = Vec::new();
+        let reader = PackReader::new(vault.store(), vault.keys());
+        for (pack, inspection) in judged.broken {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            broken.extend(readable(&reader, pack, inspection, plan)?);
+        }
+        broken.sort_by_key(|pack| pack.pack);
+        enter(vault, &broken)?;
+        let mut packs = Self { broken: broken.iter().map(|pack| pack.pack.name).collect(), saved: HashSet::new() };
+        packs.choose(vault, &mut broken, plan)?;
+        plan.packs = broken;
+        Ok(packs)
+    }
+
+    /// Says which segments must be copied: those with a chunk that no sound pack has, which is not condemned.
+    fn choose(
+        &mut self,
+        vault: &Vault,
+        broken: &mut [BrokenPack],
+        plan: &mut RepairPlan,
+    ) -> Result<(), CatalogueError> {
+        let reader = vault.catalogue().reader()?;
+        let infos = reader.packs()?;
+        let condemned = vault.condemned();
+        let stays = |number: &u32| {
+            infos.get(number).filter(|info| !self.broken.contains(&info.name) && !condemned.contains(&info.name))
+        };
+        for pack in broken {
+            pack.copied = vec![false; pack.footer.segments.len()];
+            for (entry, copied) in pack.footer.segments.iter().zip(&mut pack.copied) {
+                let mut here = Vec::new();
+                for (id, _) in &entry.chunks {
+                    let places = reader.locate_all(id)?;
+                    match places.iter().find_map(|place| stays(&place.pack)) {
+                        Some(info) => drop(plan.relied_on.insert(info.name)),
+                        None if self.saved.contains(id) => {}
+                        None => here.push(*id),
+                    }
+                }
+                if !here.is_empty() {
+                    *copied = true;
+                    pack.bytes_saved += u64::from(entry.sealed_len);
+                    self.saved.extend(here);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Chunks that lie in broken packs alone, and cannot be read there.
+    pub(super) fn lost_chunks(&self, reader: &Reader) -> Result<HashSet<ChunkId>, CatalogueError> {
+        let mut lost = HashSet::new();
+        if self.broken.is_empty() {
+            return Ok(lost);
+        }
+        let infos = reader.packs()?;
+        let broken: HashSet<u32> =
+            infos.iter().filter(|(_, info)| self.broken.contains(&info.name)).map(|(number, _)| *number).collect();
+        reader.for_each_place(|id, places| {
+            if places.iter().all(|place| broken.contains(&place.pack)) && !self.saved.contains(&id) {
+                lost.insert(id);
+            }
+            true
+        })?;
+        Ok(lost)
+    }
+}
+
+/// Looks at every pack that the store lists; compares the catalogue with those that are sound.
+fn judge(
+    vault: &Vault,
+    read_data: bool,
+    plan: &mut RepairPlan,
+    progress: &dyn Progress,
+) -> Result<Judged, RepairError> {
+    let mut listed: Vec<ListedPack> = vault
+        .log()
+        .packs
+        .iter()
+        .map(|(name, (kind, len))| ListedPack { kind: *kind, name: *name, len: *len })
+        .collect();
+    // The largest first, so that all threads end at about the same time.
+    listed.sort_by_key(|pack| (std::cmp::Reverse(pack.len), pack.name));
+    let reader = vault.catalogue().reader()?;
+    let mut rows: HashMap<u32, u64> = HashMap::new();
+    reader.for_each_chunk(|_, place| *rows.entry(place.pack).or_default() += 1)?;
+    let infos: BTreeMap<ObjectName, (u32, PackInfo)> =
+        reader.packs()?.into_iter().map(|(number, info)| (info.name, (number, info))).collect();
+    let judged: Mutex<Judged> = Mutex::default();
+    let wrong = AtomicU64::new(0);
+    let done = |pack: &ListedPack, inspection: Inspection| -> Result<(), VaultError> {
+        let is_sound = inspection.is_sound();
+        if let (true, Ok(footer)) = (is_sound, &inspection.footer) {
+            let known = infos.get(&pack.name);
+            let fits = match known {
+                Some((number, info)) => fits(&reader, *number, info, footer, rows.get(number).copied().unwrap_or(0))?,
+                None => false,
+            };
+            if !fits {
+                wrong.fetch_add(1, Relaxed);
+            }
+        }
+        let mut judged = judged.lock().unwrap_or_else(PoisonError::into_inner);
+        let errors = inspection.footer.as_ref().err().into_iter().chain(inspection.bad.iter().map(|(_, error)| error));
+        match errors.clone().find(|error| !is_broken(error)) {
+            // It went away since it was listed.
+            Some(PackError::Store(StoreError::Missing { .. })) => {}
+            Some(error) => {
+                let newer = matches!(error, PackError::Newer { .. });
+                judged.left.push(left(object_key(pack.kind, pack.name), error.to_string(), newer));
+            }
+            None if is_sound => judged.sound.push(pack.name),
+            None => judged.broken.push((*pack, inspection)),
+        }
+        Ok(())
+    };
+    progress
+        .counters()
+        .restart(listed.len() as u64, if read_data { listed.iter().map(|pack| pack.len).sum() } else { 0 });
+    progress.phase(Phase::Check);
+    if read_data {
+        inspect(vault, &listed, &|| true, &done, progress)?;
+    } else {
+        let footers = PackReader::new(vault.store(), vault.keys());
+        listed.par_iter().try_for_each(|pack| -> Result<(), VaultError> {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+            let footer = footers.footer(pack.kind, pack.name, pack.len);
+            if let Err(error) = footer.as_ref()
+                && !is_of_pack(error)
+            {
+                footer?;
+                return Ok(());
+            }
+            progress.counters().add(1, 0);
+            done(pack, Inspection { footer, bad: Vec::new(), is_checksum_wrong: false })
+        })?;
+    }
+    plan.catalogue = wrong.into_inner();
+    Ok(judged.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Whether an error means that a part of a pack is lost for good: not that it was written by a newer vault, and not that the
+/// store could not be asked.
+fn is_broken(error: &PackError) -> bool {
+    match error {
+        PackError::Damaged { .. } | PackError::Store(StoreError::Short { .. }) => true,
+        PackError::Store(StoreError::Io { source, .. }) => source.raw_os_error() == Some(BAD_PLACE),
+        _ => false,
+    }
+}
+
+/// Whether the catalogue knows a pack as its footer says.
+fn fits(reader: &Reader, number: u32, info: &PackInfo, footer: &Footer, rows: u64) -> Result<bool, CatalogueError> {
+    let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
+    let chunks: u64 = footer.segments.iter().map(|entry| entry.chunks.len() as u64).sum();
+    if !segments.eq(info.segments.iter().copied()) || rows > chunks {
+        return Ok(false);
+    }
+    for (id, _) in footer.segments.iter().flat_map(|entry| &entry.chunks) {
+        let mut here = reader.locate_all(id)?.into_iter().filter(|place| place.pack == number);
+        let is_there = |segment: u32, offset: u32| {
+            let mut start = 0;
+            footer.segments.get(segment as usize).is_some_and(|entry| {
+                entry.chunks.iter().any(|(other, len)| {
+                    let found = other == id && start == offset;
+                    start += len;
+                    found
+                })
+            })
+        };
+        if !here.any(|place| is_there(place.segment, place.offset)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What of a broken pack can be read. `None` if it is left as it is, which is noted.
+fn readable(
+    reader: &PackReader<'_>,
+    pack: ListedPack,
+    inspection: Inspection,
+    plan: &mut RepairPlan,
+) -> Result<Option<BrokenPack>, RepairError> {
+    let key = object_key(pack.kind, pack.name);
+    let (footer, what) = match inspection.footer {
+        Ok(mut footer) => {
+            for (number, _) in &inspection.bad {
+                if let Some(entry) = footer.segments.get_mut(*number as usize) {
+                    entry.chunks.clear();
+                }
+            }
+            let count = inspection.bad.len();
+            let what = if count > 0 {
+                format!("{count} of its {} segments cannot be read", footer.segments.len())
+            } else {
+                "its checksum is wrong".to_owned()
+            };
+            (footer, what)
+        }
+        Err(error) => {
+            let what = left(key, error.to_string(), false).what;
+            match reader.scan(pack.kind, pack.name, pack.len, &mut Decompressor::new()?) {
+                Ok(footer) => (footer, what),
+                Err(error @ PackError::Newer { .. }) => {
+                    plan.left.push(left(key, error.to_string(), true));
+                    return Ok(None);
+                }
+                Err(error) if is_broken(&error) => (Footer::default(), what),
+                Err(PackError::Store(StoreError::Missing { .. })) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    let what = what.strip_prefix("is damaged: ").map_or(what.clone(), str::to_owned);
+    Ok(Some(BrokenPack { pack, what, footer, copied: Vec::new(), bytes_saved: 0 }))
+}
+
+/// Enters what was found in packs that the catalogue does not know, so that it can be read.
+fn enter(vault: &Vault, broken: &[BrokenPack]) -> Result<(), CatalogueError> {
+    let known: HashSet<ObjectName> = vault.catalogue().reader()?.packs()?.into_values().map(|info| info.name).collect();
+    let new: Vec<NewPack> = broken
+        .iter()
+        .filter(|pack| !known.contains(&pack.pack.name) && pack.footer.segments.iter().any(|s| !s.chunks.is_empty()))
+        .map(|pack| NewPack {
+            kind: pack.pack.kind,
+            name: pack.pack.name,
+            len: pack.pack.len,
+            footer: pack.footer.clone(),
+        })
+        .collect();
+    if !new.is_empty() {
+        let txn = vault.catalogue().write()?;
+        Catalogue::insert_packs(&txn, &new)?;
+        txn.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! What is wrong with the VAULT file, the key slots and the records.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rayon::prelude::*;
+
+use crate::engine::check::Problem;
+use crate::engine::repair::{RepairError, RepairPlan};
+use crate::id::{ClientId, ObjectName, SlotId};
+use crate::limits::{RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
+use crate::log::{FoundRecord, Record, RecordBody, RecordError};
+use crate::progress::Progress;
+use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::vault::open::Slots;
+use crate::vault::{Vault, VaultError};
+
+/// A key slot of which one copy is left.
+#[derive(Debug, Clone)]
+pub struct SlotCopy {
+    /// Its id.
+    pub id: SlotId,
+    /// Its bytes.
+    pub slot: SlotFile,
+}
+
+/// An object that is of no use any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// The object.
+    pub key: ObjectKey,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// A record whose object is missing or damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRecord {
+    /// The name of its object.
+    pub name: ObjectName,
+    /// Whose it is, and its number, if that is known.
+    pub place: Option<(ClientId, u64)>,
+    /// Whether it is a snapshot, if that is known.
+    pub is_snapshot: Option<bool>,
+}
+
+/// Looks at everything that is small.
+pub(super) fn diagnose(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Result<(), RepairError> {
+    plan.vault_file = vault_file(vault)?;
+    slots(vault, plan)?;
+    records(vault, plan, progress)?;
+    Ok(())
+}
+
+/// Something that a repair can do nothing about.
+pub(super) fn left(key: ObjectKey, what: String, newer: bool) -> Problem {
+    let object = key.to_string();
+    let what = what.strip_prefix(&format!("object {object} ")).map_or(what.clone(), str::to_owned);
+    Problem { object, what, newer }
+}
+
+/// What is wrong with the VAULT file, if anything is.
+fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
+    let store = vault.store();
+    match store.len(&ObjectKey::Vault) {
+        Err(StoreError::Missing { .. }) => return Ok(Some("it is missing".to_owned())),
+        Ok(len) if len > VAULT_FILE_LEN_MAX => return Ok(Some("it is too long".to_owned())),
+        len => len?,
+    };
+    Ok(match VaultFile::parse(&store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX)?) {
+        Ok(file) if file.id != vault.id() => Some("it is that of another vault".to_owned()),
+        Ok(_) | Err(VaultFileError::Newer { .. }) => None,
+        Err(error) => Some(error.to_string()),
+    })
+}
+
+/// Each slot has two copies, and nothing else is there.
+fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
+    let store = vault.store();
+    let slots = Slots::read(store)?;
+    let mut copies: BTreeMap<[u8; SLOT_LEN], (SlotFile, u64)> = BTreeMap::new();
+    for (_, slot) in slots.copies {
+        if slot.vault() == vault.id() && slot.info(&vault.keyring().master).is_ok() {
+            copies.entry(*slot.as_bytes()).or_insert((slot, 0)).1 += 1;
+        }
+    }
+    let single = copies.into_values().filter(|(_, count)| *count == 1);
+    plan.slot_copies = single.map(|(slot, _)| SlotCopy { id: slot.id(), slot }).collect();
+    for bad in slots.bad {
+        let name = bad.object.rsplit('/').next().and_then(|name| name.parse::<ObjectName>().ok());
+        let Some(name) = name else { continue };
+        let key = ObjectKey::Named(Kind::Key, name);
+        match is_damaged(store, &key, SLOT_LEN as u64, |bytes| match SlotFile::parse(bytes) {
+            Ok(_) | Err(SlotError::Newer { .. }) => None,
+            Err(error) => Some(error.to_string()),
+        }) {
+            Ok(Some(what)) => plan.aside.push(Aside { key, what }),
+            Ok(None) if bad.newer => plan.left.push(left(key, bad.what, true)),
+            Ok(None) | Err(StoreError::Missing { .. }) => {}
+            Err(error @ StoreError::Gone { .. }) => return Err(error.into()),
+            Err(error) => plan.left.push(left(key, error.to_string(), false)),
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with the bytes of an object, as `judge` says; an object that is too long is damaged.
+fn is_damaged(
+    store: &dyn Store,
+    key: &ObjectKey,
+    len_max: u64,
+    judge: impl FnOnce(&[u8]) -> Option<String>,
+) -> Result<Option<String>, StoreError> {
+    let len = store.len(key)?;
+    if len > len_max {
+        return Ok(Some(format!("it has {len} bytes, more than the {len_max} that are allowed")));
+    }
+    Ok(judge(&store.get(key, len_max)?))
+}
+
+/// Reads all records again. Those that are damaged or gone are put into the log again if this machine remembers them.
+fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Result<(), RepairError> {
+    let mut names = Vec::new();
+    vault.store().list(Kind::Log, &mut |listed| {
+        if let Listed::Object { name, .. } = listed {
+            names.push(name);
+        }
+    })?;
+    names.sort_unstable();
+    let judged = names
+        .par_iter()
+        .map(|name| {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            let key = ObjectKey::Named(Kind::Log, *name);
+            let mut newer = None;
+            let judge = |bytes: &[u8]| match Record::open(vault.keys(), *name, bytes) {
+                Ok(_) => None,
+                Err(RecordError::Newer { what, .. }) => {
+                    newer = Some(what);
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
+                Ok(what) => what,
+                Err(StoreError::Missing { .. }) => None,
+                Err(error @ StoreError::Gone { .. }) => return Err(error.into()),
+                Err(error) => return Ok((key, None, Some(left(key, error.to_string(), false)))),
+            };
+            Ok((key, what, newer.map(|what| left(key, what, true))))
+        })
+        .collect::<Result<Vec<_>, RepairError>>()?;
+    let chains = vault.chains();
+    let bodies = chains.links().map(|link| &link.record.body);
+    let in_log: HashSet<ObjectName> = bodies
+        .filter_map(|body| match body {
+            RecordBody::Found(found) => Some(found),
+            _ => None,
+        })
+        .flatten()
+        .map(|found| found.name)
+        .collect();
+    let remembered: HashMap<ObjectName, FoundRecord> =
+        vault.remembered_records()?.into_iter().map(|found| (found.name, found)).collect();
+    for (key, what, problem) in judged {
+        plan.left.extend(problem);
+        let (Some(what), ObjectKey::Named(_, name)) = (what, key) else { continue };
+        plan.aside.push(Aside { key, what: left(key, what, false).what });
+        match remembered.get(&name) {
+            _ if in_log.contains(&name) => {}
+            Some(found) => plan.found.extend(describe(found).map(|lost| (lost, found.clone()))),
+            None => plan.lost_records.push(LostRecord { name, place: None, is_snapshot: None }),
+        }
+    }
+    for found in vault.lost_records()? {
+        let Some(lost) = describe(&found) else { continue };
+        let taken = |(client, number): (ClientId, u64)| {
+            chains.clients.get(&client).is_some_and(|records| records.contains_key(&number))
+        };
+        if !in_log.contains(&found.name) && lost.place.is_some_and(|place| !taken(place)) {
+            plan.found.push((lost, found));
+        }
+    }
+    Ok(())
+}
+
+fn describe(found: &FoundRecord) -> Option<LostRecord> {
+    let record = Record::decode(&found.plain).ok()?;
+    let is_snapshot = Some(matches!(record.body, RecordBody::Snapshot(_)));
+    Some(LostRecord { name: found.name, place: Some((record.client, record.number)), is_snapshot })
+}

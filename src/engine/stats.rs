@@ -1,0 +1,479 @@
+//! What takes the space (SPEC §5, §6): of the vault as a whole, of each source, and what each snapshot alone holds.
+//!
+//! Of each tree and each chunk it is enough to know how it is used: by one snapshot, by several of one source, or by several
+//! sources. Trees are read level by level, so that all snapshots that share one have met there before it is read: it is read
+//! once, whatever the number of snapshots. Memory is bounded by the number of trees and chunks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::catalogue::{CatalogueError, Reader};
+use crate::engine::mark::{MarkError, Segments, Source, StreamKey, stream_key};
+use crate::id::{ChunkId, ObjectName};
+use crate::progress::{Phase, Progress};
+use crate::store::{Kind, Listed, StoreError};
+use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
+use crate::vault::read::Listing;
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+
+/// Ids that are collected before they are merged with the catalogue.
+const IDS_WAITING: usize = 2 << 20;
+/// Listings that are read together.
+const BATCH: usize = 16 << 10;
+
+/// A source and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStats {
+    /// Its name.
+    pub source: String,
+    /// The machine.
+    pub host: String,
+    /// How many snapshots there are of it.
+    pub snapshots: u64,
+    /// Sizes of the files of all its snapshots together, in bytes.
+    pub bytes_raw: u64,
+    /// Sizes of the files of its last snapshot, in bytes.
+    pub bytes_last: u64,
+    /// What only snapshots of this source need, as it is stored, in bytes.
+    pub bytes_alone: u64,
+}
+
+/// A snapshot and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotStats {
+    /// Its id.
+    pub id: ObjectName,
+    /// When it was taken.
+    pub time: Time,
+    /// Name of its source.
+    pub source: String,
+    /// The machine.
+    pub host: String,
+    /// Sizes of its files, in bytes.
+    pub bytes_raw: u64,
+    /// What it added to the store when it was taken, in bytes.
+    pub bytes_added: u64,
+    /// What no other snapshot needs, as it is stored, in bytes: what forgetting it frees.
+    pub bytes_alone: u64,
+}
+
+/// What takes the space.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Packs of content and of trees.
+    pub packs: u64,
+    /// Bytes that they have.
+    pub bytes_packs: u64,
+    /// Bytes of meta packs among them.
+    pub bytes_meta: u64,
+    /// Records of the log.
+    pub records: u64,
+    /// Bytes that they have.
+    pub bytes_records: u64,
+    /// Sizes of the files of all snapshots together, in bytes.
+    pub bytes_raw: u64,
+    /// The same, each different chunk once, with the trees.
+    pub bytes_unique: u64,
+    /// What is needed, as it is stored, in bytes.
+    pub bytes_needed: u64,
+    /// What no snapshot needs, in bytes: the rest of the packs.
+    pub bytes_dead: u64,
+    /// Needed by more than one source, in bytes.
+    pub bytes_shared: u64,
+    /// Different chunks that are needed.
+    pub chunks: u64,
+    /// The sources, the largest first.
+    pub sources: Vec<SourceStats>,
+    /// The snapshots, in their order.
+    pub snapshots: Vec<SnapshotStats>,
+    /// Listings that cannot be read: what they need counts as dead.
+    pub unreadable: u64,
+}
+
+/// By whom something is used: 0 nobody, 1 + n the snapshot n alone, then the sources, and in the end more than one source.
+type Class = u32;
+
+/// How classes become others.
+struct Classes {
+    /// For each snapshot its source.
+    source_of: Vec<u32>,
+    sources: u32,
+}
+
+impl Classes {
+    const fn of_snapshot(index: usize) -> Class {
+        1 + index as Class
+    }
+
+    fn of_source(&self, source: u32) -> Class {
+        1 + self.source_of.len() as Class + source
+    }
+
+    fn mixed(&self) -> Class {
+        self.of_source(self.sources)
+    }
+
+    /// The source that a class belongs to; `None` if it is nobody's or several sources'.
+    fn source(&self, class: Class) -> Option<u32> {
+        let count = self.source_of.len() as Class;
+        match class {
+            0 => None,
+            _ if class <= count => self.source_of.get(class as usize - 1).copied(),
+            _ => Some(class - count - 1).filter(|source| *source < self.sources),
+        }
+    }
+
+    fn join(&self, a: Class, b: Class) -> Class {
+        if a == b || b == 0 {
+            a
+        } else if a == 0 {
+            b
+        } else {
+            match (self.source(a), self.source(b)) {
+                (Some(a), Some(b)) if a == b => self.of_source(a),
+                _ => self.mixed(),
+            }
+        }
+    }
+}
+
+/// Counts what takes the space, on so many threads.
+///
+/// # Errors
+/// If the store or the catalogue fails as a whole, or the user stops it. Damage is only counted.
+pub fn stats(vault: &Vault, threads: usize, progress: &dyn Progress) -> Result<Stats, MarkError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    let pool = pool.map_err(|error| CatalogueError::Database(format!("cannot start threads: {error}")))?;
+    pool.install(|| {
+        progress.counters().restart(0, 0);
+        progress.phase(Phase::Plan);
+        let snapshots = vault.snapshots();
+        let mut stats = Stats::default();
+        list_records(vault, &mut stats).map_err(VaultError::from)?;
+        let (classes, names) = classes(&snapshots);
+        let reader = Arc::new(vault.catalogue().reader()?);
+        let mut walk = Walk {
+            segments: Segments::new(vault, reader.clone())?,
+            reader,
+            classes,
+            trees: HashMap::new(),
+            waiting: Vec::new(),
+            chunks: Vec::new(),
+            unreadable: 0,
+            progress,
+        };
+        walk.chunks = vec![0; walk.reader.chunk_count()? as usize];
+        walk.run(&snapshots)?;
+        stats.unreadable = walk.unreadable;
+        sum(&walk, &snapshots, &names, &mut stats)?;
+        Ok(stats)
+    })
+}
+
+/// Gives each snapshot its source; the names of the sources.
+fn classes(snapshots: &[SnapshotInfo]) -> (Classes, Vec<(String, String)>) {
+    let mut numbers: BTreeMap<(String, String), u32> = BTreeMap::new();
+    let mut names = Vec::new();
+    let source_of = snapshots
+        .iter()
+        .map(|info| {
+            let name = (info.body.source.clone(), info.body.host.clone());
+            *numbers.entry(name.clone()).or_insert_with(|| {
+                names.push(name);
+                names.len() as u32 - 1
+            })
+        })
+        .collect();
+    (Classes { source_of, sources: names.len() as u32 }, names)
+}
+
+fn list_records(vault: &Vault, stats: &mut Stats) -> Result<(), StoreError> {
+    vault.store().list(Kind::Log, &mut |listed| {
+        if let Listed::Object { len, .. } = listed {
+            stats.records += 1;
+            stats.bytes_records += len;
+        }
+    })
+}
+
+struct Walk<'a> {
+    segments: Segments<'a>,
+    reader: Arc<Reader>,
+    classes: Classes,
+    trees: HashMap<StreamKey, Class>,
+    waiting: Vec<(ChunkId, Class)>,
+    /// By rank in the catalogue.
+    chunks: Vec<Class>,
+    unreadable: u64,
+    progress: &'a dyn Progress,
+}
+
+/// What was found in some listings.
+#[derive(Default)]
+struct Found {
+    below: Vec<(Stream, Class)>,
+    ids: Vec<(ChunkId, Class)>,
+    unreadable: u64,
+}
+
+impl Walk<'_> {
+    fn run(&mut self, snapshots: &[SnapshotInfo]) -> Result<(), MarkError> {
+        let mut level = Vec::new();
+        for (index, info) in snapshots.iter().enumerate() {
+            let class = Classes::of_snapshot(index);
+            level.push((info.body.tree.clone(), class));
+            let mut source = Source::new(&self.segments)?;
+            let mut found = Found::default();
+            for stream in [&info.body.links, &info.body.skipped_list] {
+                read_ids(stream, class, &mut source, &mut found)?;
+            }
+            self.take(&mut found)?;
+        }
+        while !level.is_empty() {
+            let fresh = self.join_level(level);
+            level = Vec::new();
+            for batch in fresh.chunks(BATCH) {
+                if self.progress.stopped() {
+                    return Err(VaultError::Interrupted.into());
+                }
+                for mut found in self.read_batch(batch)? {
+                    level.append(&mut found.below);
+                    self.take(&mut found)?;
+                }
+            }
+        }
+        self.merge()
+    }
+
+    /// Joins the uses of each tree; those that are used in a way that was not known before are returned.
+    fn join_level(&mut self, level: Vec<(Stream, Class)>) -> Vec<(Stream, Class)> {
+        let mut changed: HashMap<StreamKey, Stream> = HashMap::new();
+        for (stream, class) in level {
+            let key = stream_key(&stream);
+            let known = self.trees.entry(key).or_insert(0);
+            let joined = self.classes.join(*known, class);
+            if joined != *known {
+                *known = joined;
+                changed.insert(key, stream);
+            }
+        }
+        changed.into_iter().map(|(key, stream)| (stream, self.trees.get(&key).copied().unwrap_or(0))).collect()
+    }
+
+    fn read_batch(&self, batch: &[(Stream, Class)]) -> Result<Vec<Found>, MarkError> {
+        let mut placed = batch
+            .par_iter()
+            .map(|item| {
+                let place = item.0.ids.first().map_or(Ok(None), |id| self.reader.locate(id))?;
+                Ok((place.map(|place| (place.pack, place.segment, place.offset)), item))
+            })
+            .collect::<Result<Vec<_>, CatalogueError>>()?;
+        placed.par_sort_unstable_by_key(|(place, _)| *place);
+        let groups: Vec<&[_]> = placed
+            .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
+            .flat_map(|group| group.chunks(1024))
+            .collect();
+        groups
+            .into_par_iter()
+            .map(|group| {
+                let mut source = Source::new(&self.segments)?;
+                let mut found = Found::default();
+                for (_, (stream, class)) in group {
+                    read_listing(stream, *class, &mut source, &mut found)?;
+                }
+                Ok(found)
+            })
+            .collect()
+    }
+
+    fn take(&mut self, found: &mut Found) -> Result<(), CatalogueError> {
+        self.unreadable += found.unreadable;
+        self.waiting.append(&mut found.ids);
+        if self.waiting.len() >= IDS_WAITING { self.merge() } else { Ok(()) }.map_err(|error| match error {
+            MarkError::Catalogue(error) => error,
+            error => CatalogueError::Database(error.to_string()),
+        })
+    }
+
+    /// Enters how the chunks that wait are used.
+    fn merge(&mut self) -> Result<(), MarkError> {
+        let mut ids = std::mem::take(&mut self.waiting);
+        ids.par_sort_unstable();
+        ids.dedup();
+        let (mut rank, mut at) = (0, 0);
+        let (chunks, classes) = (&mut self.chunks, &self.classes);
+        self.reader.for_each_id(|id| {
+            while ids.get(at).is_some_and(|(needed, _)| *needed < id) {
+                at += 1;
+            }
+            while let Some((_, class)) = ids.get(at).filter(|(needed, _)| *needed == id) {
+                if let Some(known) = chunks.get_mut(rank) {
+                    *known = classes.join(*known, *class);
+                }
+                at += 1;
+            }
+            rank += 1;
+            at < ids.len()
+        })?;
+        Ok(())
+    }
+}
+
+/// Notes the chunks of a stream that is no listing, and of the lists of ids on the way to it.
+fn read_ids(stream: &Stream, class: Class, source: &mut Source<'_, '_>, found: &mut Found) -> Result<(), ReadError> {
+    if stream.depth == 0 {
+        found.ids.extend(stream.ids.iter().map(|id| (*id, class)));
+        return Ok(());
+    }
+    source.asked.clear();
+    let mut ids = IdReader::new(stream);
+    loop {
+        match ids.next(source) {
+            Ok(Some(id)) => found.ids.push((id, class)),
+            Ok(None) => break,
+            Err(error) if error.is_damage() => {
+                found.unreadable += 1;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
+    Ok(())
+}
+
+fn read_listing(
+    stream: &Stream,
+    class: Class,
+    source: &mut Source<'_, '_>,
+    found: &mut Found,
+) -> Result<(), ReadError> {
+    let mut listing = Listing::new(stream);
+    source.asked.clear();
+    loop {
+        let entry = match listing.next(source) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) if error.is_damage() => {
+                found.unreadable += 1;
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
+        if let Some(Holes::Stream(holes)) = &entry.holes {
+            read_ids(holes, class, source, found)?;
+        }
+        match entry.content {
+            Some(content) if entry.kind != FileKind::Directory => read_ids(&content, class, source, found)?,
+            Some(listing) => found.below.push((listing, class)),
+            None => {}
+        }
+    }
+    found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
+    Ok(())
+}
+
+/// A share of so many bytes.
+const fn share(bytes: u64, part: u64, whole: u64) -> u64 {
+    if whole == 0 { 0 } else { (bytes as u128 * part as u128 / whole as u128) as u64 }
+}
+
+/// Parts of a byte are kept by counting in these.
+const FINE: u64 = 1 << 10;
+
+/// Adds up what each snapshot, each source and all of them need. All of a pack belongs to its chunks, in proportion.
+fn sum(
+    walk: &Walk<'_>,
+    snapshots: &[SnapshotInfo],
+    names: &[(String, String)],
+    stats: &mut Stats,
+) -> Result<(), CatalogueError> {
+    let infos = walk.reader.packs()?;
+    let sealed: HashMap<u32, u64> = infos
+        .iter()
+        .map(|(number, info)| (*number, info.segments.iter().map(|(sealed, _, _)| u64::from(*sealed)).sum()))
+        .collect();
+    stats.packs = infos.len() as u64;
+    stats.bytes_packs = infos.values().map(|info| info.len).sum();
+    let meta = infos.values().filter(|info| info.kind == crate::seal::ObjectKind::Meta);
+    stats.bytes_meta = meta.map(|info| info.len).sum();
+    let mut held = vec![0_u64; walk.classes.mixed() as usize + 1];
+    let mut rank = 0;
+    walk.reader.for_each_place(|_, places| {
+        let class = walk.chunks.get(rank).copied().unwrap_or(0);
+        rank += 1;
+        let (Some(place), true) = (places.first(), class > 0) else { return true };
+        stats.chunks += 1;
+        stats.bytes_unique += u64::from(place.len);
+        if let Some(info) = infos.get(&place.pack)
+            && let Some((segment, raw, _)) = info.segments.get(place.segment as usize)
+        {
+            let stored = share(u64::from(*segment) * FINE, u64::from(place.len), u64::from(*raw));
+            held[class as usize] += share(stored, info.len, sealed.get(&place.pack).copied().unwrap_or(0));
+        }
+        true
+    })?;
+    let held = |class: Class| held.get(class as usize).copied().unwrap_or(0);
+    stats.bytes_raw = snapshots.iter().map(|info| info.body.bytes).sum();
+    stats.bytes_shared = held(walk.classes.mixed()) / FINE;
+    stats.bytes_needed = ((1..=walk.classes.mixed()).map(held).sum::<u64>() / FINE).min(stats.bytes_packs);
+    stats.bytes_dead = stats.bytes_packs - stats.bytes_needed;
+    let mut sources: Vec<SourceStats> = (0..)
+        .zip(names)
+        .map(|(number, (source, host))| SourceStats {
+            source: source.clone(),
+            host: host.clone(),
+            snapshots: 0,
+            bytes_raw: 0,
+            bytes_last: 0,
+            bytes_alone: held(walk.classes.of_source(number)) / FINE,
+        })
+        .collect();
+    for (index, info) in snapshots.iter().enumerate() {
+        let alone = held(Classes::of_snapshot(index)) / FINE;
+        let source = walk.classes.source_of.get(index).and_then(|source| sources.get_mut(*source as usize));
+        if let Some(source) = source {
+            source.snapshots += 1;
+            source.bytes_raw += info.body.bytes;
+            source.bytes_last = info.body.bytes;
+            source.bytes_alone += alone;
+        }
+        stats.snapshots.push(SnapshotStats {
+            id: info.id,
+            time: info.body.time,
+            source: info.body.source.clone(),
+            host: info.body.host.clone(),
+            bytes_raw: info.body.bytes,
+            bytes_added: info.body.bytes_stored,
+            bytes_alone: alone,
+        });
+    }
+    sources.sort_by_key(|source| (std::cmp::Reverse(source.bytes_alone), source.source.clone()));
+    stats.sources = sources;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uses_join_to_those_of_a_source_and_then_of_several() {
+        let classes = Classes { source_of: vec![0, 1, 0], sources: 2 };
+        let [a, b, c] = [0, 1, 2].map(Classes::of_snapshot);
+        assert_eq!(classes.join(0, a), a);
+        assert_eq!(classes.join(a, a), a);
+        assert_eq!(classes.join(a, c), classes.of_source(0));
+        assert_eq!(classes.join(classes.of_source(0), a), classes.of_source(0));
+        assert_eq!(classes.join(a, b), classes.mixed());
+        assert_eq!(classes.join(classes.of_source(0), classes.of_source(1)), classes.mixed());
+        assert_eq!(classes.join(classes.mixed(), a), classes.mixed());
+        assert_eq!(
+            [a, b, c, classes.of_source(1), classes.mixed()].map(|class| classes.source(class)),
+            [Some(0), Some(1), Some(0), Some(1), None]
+        );
+    }
+}
