@@ -253,11 +253,11 @@ fn stats_say_what_a_prune_then_frees() {
     let source = world.source();
     // Data that does not compress: the first snapshot shares every second file with the second one.
     for file in 0..24 {
-        fs::write(source.join(format!("file {file}")), bytes(file, 500_000)).unwrap();
+        fs::write(source.join(format!("file {file}")), bytes(2 * file, 500_000)).unwrap();
     }
     let first = world.take();
     for file in (0..24).step_by(2) {
-        fs::write(source.join(format!("file {file}")), bytes(100 + file, 400_000)).unwrap();
+        fs::write(source.join(format!("file {file}")), bytes(100 + 2 * file, 400_000)).unwrap();
     }
     let second = world.take();
     let vault = world.open();

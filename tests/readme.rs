@@ -102,7 +102,9 @@ impl Home {
         }
         let output = self.shell(script, &cwd);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{script}\n{said}");
+        // A doctor with nothing but advice says so by its exit code.
+        let is_advice = script.contains("vault doctor") && output.status.code() == Some(3);
+        assert!(output.status.success() || is_advice, "{script}\n{said}");
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -150,12 +150,22 @@ impl Catalogue {
         match Self::try_open(path, key, false) {
             // No space, no permission: a new one would fare no better.
             Err(error @ CatalogueError::Unusable { .. }) => Err(error),
-            Err(_) => {
-                Self::discard(path)?;
-                Self::try_open(path, key, true)
-            }
+            Err(_) => Ok((Self::anew(path, key)?, true)),
             Ok(opened) => Ok(opened),
         }
+    }
+
+    /// A new catalogue in place of one that is damaged or doubted. It takes over the records that were remembered, since the
+    /// store may have lost them.
+    ///
+    /// # Errors
+    /// If the file cannot be replaced.
+    pub fn anew(path: &Path, key: [u8; 32]) -> Result<Self, CatalogueError> {
+        let remembered = packs::Remembered::salvage(path, &key);
+        Self::discard(path)?;
+        let (catalogue, _) = Self::try_open(path, key, true)?;
+        catalogue.take_over(&remembered)?;
+        Ok(catalogue)
     }
 
     /// Moves a useless catalogue away, so that a process that still has it open is not disturbed.

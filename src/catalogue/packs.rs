@@ -1,8 +1,13 @@
 //! The catalogue's tables of packs, chunks and records.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    ConcurrencyMode, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
+};
 
 use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader, next_number};
@@ -260,8 +265,7 @@ impl Catalogue {
     ) -> Result<(), CatalogueError> {
         let mut table = txn.open_table(RECORDS)?;
         for (name, value) in records {
-            let sum = checksum(&self.key, name.as_bytes(), value);
-            table.insert(name.as_bytes(), [&sum[..], value].concat().as_slice())?;
+            table.insert(name.as_bytes(), row(&self.key, name, value).as_slice())?;
         }
         Ok(())
     }
@@ -278,6 +282,20 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Enters what was remembered in a catalogue before this one.
+    pub(super) fn take_over(&self, remembered: &Remembered) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        self.insert_records(&txn, &remembered.records)?;
+        {
+            let mut lost = txn.open_table(LOST_RECORDS)?;
+            for (name, value) in &remembered.lost {
+                lost.insert(name.as_bytes(), row(&self.key, name, value).as_slice())?;
+            }
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Takes out everything that is known of packs and records: it is read from the store again.
     ///
     /// # Errors
@@ -291,6 +309,47 @@ impl Catalogue {
         txn.open_table(RECORDS)?.retain(|_, _| false)?;
         bump_epoch(&txn)?;
         txn.commit()?;
+        Ok(())
+    }
+}
+
+/// A remembered record as it lies in its table: with a keyed checksum in front.
+fn row(key: &[u8; 32], name: &ObjectName, value: &[u8]) -> Vec<u8> {
+    [&checksum(key, name.as_bytes(), value)[..], value].concat()
+}
+
+/// What a row says, if it is as it was written.
+fn whole<'r>(key: &[u8; 32], name: &ObjectName, row: &'r [u8]) -> Option<&'r [u8]> {
+    let (sum, value) = row.split_first_chunk::<16>()?;
+    (checksum(key, name.as_bytes(), value) == *sum).then_some(value)
+}
+
+/// The records that a catalogue remembers, with those that are not in the store any more.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    records: Vec<(ObjectName, Vec<u8>)>,
+    lost: Vec<(ObjectName, Vec<u8>)>,
+}
+
+impl Remembered {
+    /// What can still be read of them in a catalogue that is of no other use.
+    pub(super) fn salvage(path: &Path, key: &[u8; 32]) -> Self {
+        let mut found = Self::default();
+        // Damage inside may make redb panic: then what was found before is all.
+        let _ = catch_unwind(AssertUnwindSafe(|| found.read(path, key)));
+        found
+    }
+
+    fn read(&mut self, path: &Path, key: &[u8; 32]) -> Result<(), CatalogueError> {
+        let db = Database::builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(path)?;
+        let txn = db.begin_read()?;
+        for (table, rows) in [(RECORDS, &mut self.records), (LOST_RECORDS, &mut self.lost)] {
+            for entry in txn.open_table(table)?.iter()? {
+                let (name, value) = entry?;
+                let name = ObjectName::new(*name.value());
+                rows.extend(whole(key, &name, value.value()).map(|value| (name, value.to_vec())));
+            }
+        }
         Ok(())
     }
 }
@@ -451,15 +510,12 @@ impl Reader {
         let mut records = Vec::new();
         for row in table.iter()? {
             let (name, value) = row?;
-            let (name, value) = (ObjectName::new(*name.value()), value.value());
-            let whole = value.split_first_chunk::<16>().filter(|(sum, value)| {
-                let whole = checksum(&self.key, name.as_bytes(), value) == **sum;
-                if !whole {
-                    self.distrust();
-                }
-                whole
-            });
-            records.push((name, whole.map_or_else(Vec::new, |(_, value)| value.to_vec())));
+            let name = ObjectName::new(*name.value());
+            let value = whole(&self.key, &name, value.value());
+            if value.is_none() {
+                self.distrust();
+            }
+            records.push((name, value.map_or_else(Vec::new, <[u8]>::to_vec)));
         }
         Ok(records)
     }

@@ -188,12 +188,7 @@ pub fn open(
         // What looked like a catalogue was not one inside: once more, from nothing.
         progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
         drop(vault.catalogue);
-        std::fs::remove_file(&path).map_err(|source| VaultError::State {
-            action: "remove",
-            path: path.display().to_string(),
-            source,
-        })?;
-        vault.catalogue = Catalogue::open(&path, key)?.0;
+        vault.catalogue = Catalogue::anew(&path, key)?;
         vault.refresh(progress)?;
     } else {
         synced?;
