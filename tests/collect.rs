@@ -14,10 +14,12 @@ use vault::engine::collect::{CollectError, CollectOptions, CollectReport};
 use vault::engine::prune;
 use vault::engine::retention::{self, Rules};
 use vault::id::ObjectName;
+use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
 use vault::store::mem::{MemState, MemStore};
 use vault::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use vault::tree::Time;
 use vault::vault::Vault;
 
 use crate::support::model::Model;
@@ -244,6 +246,22 @@ fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
     assert!(after < before, "{before} bytes before, {after} after, {least} are needed");
     check_all(&vault, &fixture.last);
     assert!(!check_vault(&vault, true).is_damaged());
+}
+
+#[test]
+fn the_last_word_of_a_client_about_a_pin_counts_whatever_its_clock_says() {
+    let mut world = World::new(small_chunks());
+    plant(&world.source(), 14, Size::Tiny);
+    let id = world.take();
+    let vault = world.open();
+    let say = |pinned, secs| {
+        let pin = RecordBody::Pin { snapshots: vec![id], pinned };
+        vault.publish(pin, Time { secs, nanos: 0 }, None, |_| true, &Silent::default()).unwrap().unwrap();
+        vault.snapshots()[0].pinned
+    };
+    assert!(!say(false, 4_000_000_000), "the clock is far ahead");
+    assert!(say(true, 1_000_000_000), "and was set right again");
+    assert!(!say(false, 999_999_999));
 }
 
 /// What a snapshot holds alone is what forgetting it frees.

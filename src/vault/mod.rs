@@ -269,16 +269,23 @@ impl Vault {
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
         let log = self.log();
         let mut forgotten = std::collections::HashSet::new();
-        let mut pins: HashMap<ObjectName, bool> = HashMap::new();
-        // Of several clients' words about a pin the latest counts.
-        let mut links: Vec<_> = log.chains.links().collect();
-        links.sort_by_key(|link| (link.record.time, link.record.client, link.record.number));
-        for link in links {
+        // Each client's last word about a pin, by the numbers of its records.
+        let mut words: HashMap<(ObjectName, ClientId), (Time, bool)> = HashMap::new();
+        for link in log.chains.links() {
+            let (client, time) = (link.record.client, link.record.time);
             match &link.record.body {
                 RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
-                RecordBody::Pin { snapshots, pinned } => pins.extend(snapshots.iter().map(|name| (*name, *pinned))),
+                RecordBody::Pin { snapshots, pinned } => {
+                    words.extend(snapshots.iter().map(|name| ((*name, client), (time, *pinned))));
+                }
                 _ => {}
             }
+        }
+        // Between clients only their clocks can tell.
+        let mut pins: HashMap<ObjectName, (Time, ClientId, bool)> = HashMap::new();
+        for ((name, client), (time, pinned)) in words {
+            let latest = pins.entry(name).or_insert((time, client, pinned));
+            *latest = (*latest).max((time, client, pinned));
         }
         let mut snapshots = Vec::new();
         for records in log.chains.clients.values() {
@@ -292,7 +299,7 @@ impl Vault {
                         id: link.name,
                         client: link.record.client,
                         number: link.record.number,
-                        pinned: pins.get(&link.name).copied().unwrap_or(false),
+                        pinned: pins.get(&link.name).is_some_and(|(_, _, pinned)| *pinned),
                         body: Snapshot::clone(body),
                     };
                     snapshots.push((latest, info));
