@@ -183,6 +183,37 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// Pack, segment and offset of a stream's first chunk, if it is stored.
+type FirstPlace = Option<(u32, u32, u32)>;
+
+/// These items in the order in which the first chunks of their streams lie in the store.
+///
+/// # Errors
+/// If the catalogue fails.
+pub fn in_order<T: Send>(
+    reader: &Reader,
+    items: Vec<T>,
+    stream: impl Fn(&T) -> &Stream + Sync,
+) -> Result<Vec<(FirstPlace, T)>, CatalogueError> {
+    let mut placed = items
+        .into_par_iter()
+        .map(|item| {
+            let place = stream(&item).ids.first().map_or(Ok(None), |id| reader.locate(id))?;
+            Ok((place.map(|place| (place.pack, place.segment, place.offset)), item))
+        })
+        .collect::<Result<Vec<_>, CatalogueError>>()?;
+    placed.par_sort_unstable_by_key(|(place, _)| *place);
+    Ok(placed)
+}
+
+/// Groups of neighbours in one segment, each for one thread; none is large.
+pub fn by_segment<T>(placed: &[(FirstPlace, T)]) -> Vec<&[(FirstPlace, T)]> {
+    placed
+        .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
+        .flat_map(|group| group.chunks(1024))
+        .collect()
+}
+
 /// Brings chunks on behalf of one thread, and notes which were asked for.
 pub struct Source<'s, 'a> {
     segments: &'s Segments<'a>,
@@ -345,19 +376,8 @@ impl Marker<'_> {
 
     /// Reads listings; returns those below them that have not been read.
     fn read_batch(&self, batch: Vec<Stream>) -> Result<Vec<Stream>, MarkError> {
-        let reader = &self.segments.reader;
-        let mut placed = batch
-            .into_par_iter()
-            .map(|stream| {
-                let place = stream.ids.first().map_or(Ok(None), |id| reader.locate(id))?;
-                Ok((place.map(|place| (place.pack, place.segment, place.offset)), stream))
-            })
-            .collect::<Result<Vec<_>, CatalogueError>>()?;
-        placed.par_sort_unstable_by_key(|(place, _)| *place);
-        let groups: Vec<&[_]> = placed
-            .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
-            .flat_map(|group| group.chunks(1024))
-            .collect();
+        let placed = in_order(&self.segments.reader, batch, |stream| stream)?;
+        let groups = by_segment(&placed);
         let found: Vec<Vec<Stream>> = groups
             .into_par_iter()
             .map(|group| {

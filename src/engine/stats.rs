@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, Reader};
-use crate::engine::mark::{MarkError, Segments, Source, StreamKey, stream_key};
+use crate::engine::mark::{MarkError, Segments, Source, StreamKey, by_segment, in_order, stream_key};
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
 use crate::store::{Kind, Listed, StoreError};
@@ -263,18 +263,8 @@ impl Walk<'_> {
     }
 
     fn read_batch(&self, batch: &[(Stream, Class)]) -> Result<Vec<Found>, MarkError> {
-        let mut placed = batch
-            .par_iter()
-            .map(|item| {
-                let place = item.0.ids.first().map_or(Ok(None), |id| self.reader.locate(id))?;
-                Ok((place.map(|place| (place.pack, place.segment, place.offset)), item))
-            })
-            .collect::<Result<Vec<_>, CatalogueError>>()?;
-        placed.par_sort_unstable_by_key(|(place, _)| *place);
-        let groups: Vec<&[_]> = placed
-            .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
-            .flat_map(|group| group.chunks(1024))
-            .collect();
+        let placed = in_order(&self.reader, batch.iter().collect(), |(stream, _)| stream)?;
+        let groups = by_segment(&placed);
         groups
             .into_par_iter()
             .map(|group| {
