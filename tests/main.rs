@@ -20,6 +20,8 @@ mod sources;
 #[cfg(unix)]
 mod surroundings;
 #[cfg(unix)]
+mod options;
+#[cfg(unix)]
 mod collect;
 #[cfg(unix)]
 mod repair;

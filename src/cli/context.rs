@@ -261,7 +261,10 @@ impl Context {
         }
         let password = match given {
             Some(password) => password,
-            None => password::existing(sources, &chosen.shown())?,
+            None => {
+                let _hidden = self.screen.hide();
+                password::existing(sources, &chosen.shown())?
+            }
         };
         let vault = self.try_open(store, &password, host, progress)?;
         Ok((vault, password))

@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod model;
 pub mod source;
+pub mod terminal;
 pub mod usage;
 
 use std::collections::BTreeMap;
