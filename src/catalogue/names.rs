@@ -257,7 +257,7 @@ impl Reader {
     pub fn name_list(&self, key: &NamesKey) -> Result<Option<NameList>, CatalogueError> {
         let Some((_, lists, _)) = &self.names.0 else { return Ok(None) };
         let list = lists.get(key)?;
-        let list = list.as_ref().map(|value| value.value()).filter(|bytes| names_key(&self.key, bytes) == *key);
+        let list = list.as_ref().map(redb::AccessGuard::value).filter(|bytes| names_key(&self.key, bytes) == *key);
         Ok(list.map(NameList::new))
     }
 

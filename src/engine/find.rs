@@ -72,8 +72,10 @@ pub fn find(
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
     let graph = explore_ways(&index, &tops, threads, progress)?;
     index = index.renew(all.then(|| graph.keys()).as_ref())?;
-    let lists = graph.nodes.iter().filter_map(|node| node.data).collect();
-    let lists = lists_with(&index, lists, threads, |name| pattern.may_match(name))?;
+    let mut lists: Vec<NamesKey> = graph.nodes.iter().filter_map(|node| node.data).collect();
+    lists.sort_unstable();
+    lists.dedup();
+    let lists = lists_with(&index, &lists, threads, |name| pattern.may_match(name))?;
     let leads = graph.spread_up(|node| node.broken.is_some() || node.data.is_none_or(|names| lists.contains(&names)));
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
     let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
@@ -167,14 +169,13 @@ impl Here {
     ) -> Result<bool, IndexError> {
         let key = stream_key(listing);
         let Some(outline) = reader.outline(&key)? else { return Ok(false) };
-        let (names, hits) = match self.lists.remove(&outline.names) {
-            Some(seen) => seen,
-            None => {
-                let Some(names) = reader.name_list(&outline.names)? else { return Ok(false) };
-                let matching = names.iter().enumerate().filter(|(_, name)| pattern.matches(path, name));
-                let hits = matching.map(|(at, _)| at).collect();
-                (names, hits)
-            }
+        let (names, hits) = if let Some(seen) = self.lists.remove(&outline.names) {
+            seen
+        } else {
+            let Some(names) = reader.name_list(&outline.names)? else { return Ok(false) };
+            let matching = names.iter().enumerate().filter(|(_, name)| pattern.matches(path, name));
+            let hits = matching.map(|(at, _)| at).collect();
+            (names, hits)
         };
         let mut found = Vec::with_capacity(hits.len());
         if !hits.is_empty() {

@@ -300,15 +300,15 @@ pub fn explore_ways(
 /// If the catalogue fails.
 pub fn lists_with(
     index: &Index<'_>,
-    lists: HashSet<NamesKey>,
+    lists: &[NamesKey],
     threads: usize,
     wanted: impl Fn(&[u8]) -> bool + Sync,
 ) -> Result<HashSet<NamesKey>, IndexError> {
-    let has = |key: NamesKey| -> Result<Option<NamesKey>, IndexError> {
-        let names = index.reader.name_list(&key)?;
-        Ok(names.is_none_or(|names| names.iter().any(&wanted)).then_some(key))
+    let has = |key: &NamesKey| -> Result<Option<NamesKey>, IndexError> {
+        let names = index.reader.name_list(key)?;
+        Ok(names.is_none_or(|names| names.iter().any(&wanted)).then_some(*key))
     };
-    pool(threads)?.install(|| lists.into_par_iter().filter_map(|key| has(key).transpose()).collect())
+    pool(threads)?.install(|| lists.par_iter().filter_map(|key| has(key).transpose()).collect())
 }
 
 fn pool(threads: usize) -> Result<rayon::ThreadPool, IndexError> {

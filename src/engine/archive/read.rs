@@ -658,7 +658,7 @@ mod tests {
         read(extra(b'x', &records(100_000, &|_| "k".to_owned(), 0)));
         read(extra(b'x', &records(3, &|_| "k".to_owned(), 1 << 20)));
         read(extra(b'g', &records(200_000, &|number| format!("{number}"), 0)));
-        read(extra(b'L', &[b'n'; 1 << 20]));
+        read(extra(b'L', &vec![b'n'; 1 << 20]));
         read(extra(b'x', b""));
         // Said again and again of all members, it counts once.
         let said = extra(b'g', &records(1, &|_| "comment".to_owned(), 40));
