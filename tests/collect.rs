@@ -17,8 +17,9 @@ use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::gated::GatedStore;
 use vault::store::mem::{MemState, MemStore};
-use vault::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use vault::store::{Kind, ObjectKey, Store, StoreError};
 use vault::tree::Time;
 use vault::vault::Vault;
 
@@ -188,46 +189,6 @@ fn a_full_store_is_pruned_as_long_as_records_fit() {
     check_all(&vault, &last);
 }
 
-/// A store of limited size: what is deleted makes room.
-#[derive(Debug)]
-struct Limited {
-    inner: MemStore,
-    max: u64,
-}
-
-impl Store for Limited {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.inner.total_len() + bytes.len() as u64 > self.max {
-            return Err(StoreError::Full { object: key.to_string() });
-        }
-        self.inner.put(key, bytes)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-
-    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
-        self.inner.len(key)
-    }
-
-    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.inner.list(kind, found)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key)
-    }
-
-    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.quarantine(key)
-    }
-
-    fn place(&self) -> String {
-        self.inner.place()
-    }
-}
-
 #[test]
 fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
     let fixture = fixture(13);
@@ -236,7 +197,11 @@ fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
     let inner = MemStore::from_state(fixture.clean.clone());
     // Far less than all that has to be copied takes.
     let max = inner.total_len() + 130_000;
-    let shared: Arc<dyn Store> = Arc::new(Limited { inner: inner.clone(), max });
+    let filled = inner.clone();
+    let shared: Arc<dyn Store> = Arc::new(GatedStore::new(Arc::new(inner.clone()), move |key, len| {
+        let fits = filled.total_len() + len as u64 <= max;
+        if fits { Ok(()) } else { Err(StoreError::Full { object: key.to_string() }) }
+    }));
     let vault = open_vault(&shared, &state).unwrap();
     let before = pack_bytes(&inner);
     for _ in 0..3 {

@@ -22,6 +22,8 @@ mod surroundings;
 #[cfg(unix)]
 mod options;
 #[cfg(unix)]
+mod refusals;
+#[cfg(unix)]
 mod collect;
 #[cfg(unix)]
 mod repair;

@@ -2,9 +2,9 @@
 //! others, the needed chunks are taken and compressed anew.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
@@ -16,6 +16,7 @@ use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, Seale
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
 use crate::store::ObjectKey;
+use crate::sync::lock;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
 
@@ -62,10 +63,6 @@ struct Worker {
     meta: SegmentBuilder,
     compressor: Compressor,
     decompressor: Decompressor,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Mover<'a> {
