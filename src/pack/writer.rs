@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use memmap2::MmapMut;
 
 use crate::id::{ChunkId, ObjectName};
-use crate::limits::{PACK_LEN, PACK_LEN_FLOOR};
+use crate::limits::{PACK_CHUNKS_TARGET, PACK_LEN, PACK_LEN_FLOOR};
 use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
@@ -77,9 +77,12 @@ struct PackState {
     end: usize,
     footer_len: usize,
     footer: Footer,
+    chunks: usize,
     /// Segments that have a place but have not been copied in.
     pending: usize,
     closed: bool,
+    /// It has no room for a further segment.
+    full: bool,
 }
 
 /// Fills packs of one kind. All methods may be called from many threads.
@@ -146,7 +149,7 @@ impl<'a> PackWriter<'a> {
         state.pending -= 1;
         let finished = state.closed && state.pending == 0;
         drop(state);
-        if finished { self.finish_pack(&pack, true) } else { Ok(()) }?;
+        if finished { self.finish_pack(&pack) } else { Ok(()) }?;
         Ok(sealed_len)
     }
 
@@ -179,12 +182,13 @@ impl<'a> PackWriter<'a> {
     fn reserve(&self, entry: SegmentEntry) -> Result<(Arc<OpenPack>, u32, usize), PackError> {
         let (sealed_len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
         let mut open = lock(&self.open);
-        let mut full = None;
+        let mut complete = None;
         if let Some(pack) = open.as_ref() {
             let mut state = lock(&pack.state);
-            if FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len {
+            state.full = FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len;
+            if state.full || state.chunks + entry.chunks.len() > PACK_CHUNKS_TARGET {
                 state.closed = true;
-                full = Some((pack.clone(), state.pending == 0));
+                complete = (state.pending == 0).then(|| pack.clone());
                 drop(state);
                 *open = None;
             }
@@ -197,12 +201,13 @@ impl<'a> PackWriter<'a> {
         let (number, offset) = (state.footer.segments.len() as u32, state.end);
         state.end += sealed_len;
         state.footer_len += entry_len;
+        state.chunks += entry.chunks.len();
         state.footer.segments.push(entry);
         state.pending += 1;
         drop(state);
         drop(open);
-        if let Some((full, true)) = full {
-            self.finish_pack(&full, true)?;
+        if let Some(complete) = complete {
+            self.finish_pack(&complete)?;
         }
         Ok((pack, number, offset))
     }
@@ -222,17 +227,17 @@ impl<'a> PackWriter<'a> {
     /// As [`Self::put`].
     pub fn finish(&self) -> Result<(), PackError> {
         let pack = lock(&self.open).take();
-        pack.map_or(Ok(()), |pack| self.finish_pack(&pack, false))
+        pack.map_or(Ok(()), |pack| self.finish_pack(&pack))
     }
 
     /// Adds padding, footer, locator and trailer, and hands the pack on.
-    fn finish_pack(&self, pack: &OpenPack, full: bool) -> Result<(), PackError> {
+    fn finish_pack(&self, pack: &OpenPack) -> Result<(), PackError> {
         let mut state = std::mem::take(&mut *lock(&pack.state));
         let mut tail = Vec::new();
         pack.sealer.seal(Section::Footer, &state.footer.encode(), &mut tail).map_err(seal_error)?;
         let footer_len = tail.len();
         let need = state.end + footer_len + LOCATOR_LEN + TRAILER_LEN;
-        let total = if full { self.pack_len.max(need) } else { padded_len(need, self.pack_len)? };
+        let total = if state.full { self.pack_len.max(need) } else { padded_len(need, self.pack_len)? };
         let footer_offset = total - TRAILER_LEN - LOCATOR_LEN - footer_len;
         let padding = pack.sealer.padding(footer_offset - state.end);
         let mut locator = Vec::with_capacity(24);
