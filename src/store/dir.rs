@@ -22,6 +22,7 @@ use std::sync::PoisonError;
 
 use crate::id::ObjectName;
 use crate::path::Shown;
+use crate::path::plain;
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
@@ -77,7 +78,7 @@ impl DirStore {
     /// [`StoreError::Gone`] if there is no such folder.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| error_at(path, false, Action::Open, path.display().to_string(), source);
-        let top = fs::canonicalize(path).map_err(failed)?;
+        let top = plain(fs::canonicalize(path).map_err(failed)?);
         let found = fs::metadata(&top).map_err(failed)?;
         if !found.is_dir() {
             let source = io::Error::new(ErrorKind::NotADirectory, "it is not a folder");
