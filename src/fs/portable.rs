@@ -726,6 +726,74 @@ mod tests {
         }
     }
 
+    fn meta<'a>(kind: FileKind, owner: &'a Owner, names: &'a crate::fs::OwnerNames) -> Meta<'a> {
+        let options = crate::fs::MetaOptions::default();
+        Meta { kind, mode: 0o444, owner, mtime: Time { secs: -7, nanos: 100 }, xattrs: &[], flags: 0, options, names }
+    }
+
+    #[test]
+    fn folders_have_times_and_files_are_told_apart() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = TargetDir::open_root(scratch.path(), false).unwrap();
+        root.make_dir(b"dir").unwrap();
+        let dir = root.open_dir(b"dir").unwrap();
+        let (owner, names) = (Owner::default(), crate::fs::OwnerNames::new());
+        let (of_dir, of_file) = (meta(FileKind::Directory, &owner, &names), meta(FileKind::File, &owner, &names));
+        assert!(dir.set_own_metadata(&of_dir).is_empty());
+        assert_eq!(root.stat_at(b"dir").unwrap().unwrap().mtime, of_dir.mtime);
+        assert_eq!(root.set_metadata(b"dir", &of_file).len(), 1, "another kind");
+
+        let id = |stat: &Stat| (stat.dev, stat.ino);
+        let (above, below) = (root.stat().unwrap(), dir.stat().unwrap());
+        assert_ne!(id(&above), id(&below));
+        assert_eq!(id(&dir.open_parent(id(&above)).unwrap().stat().unwrap()), id(&above));
+        assert!(dir.open_parent(id(&below)).is_err(), "not the one that was meant");
+
+        dir.create_file(b"file").unwrap();
+        root.hard_link(b"same", &dir, b"file").unwrap();
+        root.create_file(b"other").unwrap();
+        let stat = |name: &[u8]| root.stat_at(name).unwrap().unwrap();
+        let same = dir.stat_at(b"file").unwrap().unwrap();
+        assert_eq!((id(&same), same.nlink), (id(&stat(b"same")), 2));
+        assert_ne!(id(&same), id(&stat(b"other")));
+        assert_eq!((stat(b"other").nlink, dir.as_source().open_file(b"file").unwrap().stat().unwrap()), (1, same));
+    }
+
+    #[test]
+    fn what_may_not_be_written_can_be_removed_and_links_are_not_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = TargetDir::open_root(scratch.path(), false).unwrap();
+        let (owner, names) = (Owner::default(), crate::fs::OwnerNames::new());
+        let locked = meta(FileKind::File, &owner, &names);
+        for name in [b"dir".as_slice(), b"kept"] {
+            root.make_dir(name).unwrap();
+            let dir = root.open_dir(name).unwrap();
+            dir.make_dir(b"deep").unwrap();
+            for dir in [&dir, &dir.open_dir(b"deep").unwrap()] {
+                assert!(dir.create_file(b"file").unwrap().set_metadata(&locked).is_empty());
+            }
+        }
+        let dir = root.open_dir(b"dir").unwrap();
+        assert!(dir.open_existing(b"file").unwrap().write_at(b"x", 0).is_ok());
+        // Not everyone may make links on Windows.
+        match root.symlink(b"dir/link", b"../kept", true) {
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "a path is no name"),
+            Ok(()) => panic!("a path is no name"),
+        }
+        if dir.symlink(b"link", b"../kept", true).is_ok() {
+            assert_eq!(dir.stat_at(b"link").unwrap().unwrap().kind, FileKind::Symlink);
+            assert_eq!(dir.as_source().read_link(b"link").unwrap(), b"../kept");
+            assert!(dir.open_dir(b"link").is_err());
+        } else {
+            assert!(cfg!(windows));
+        }
+        root.remove_tree(b"dir").unwrap();
+        assert_eq!(root.names().unwrap().iter().collect::<Vec<_>>(), [b"kept".as_slice()]);
+        let kept = root.open_dir(b"kept").unwrap();
+        kept.remove_file(b"file").unwrap();
+        assert!(kept.open_dir(b"deep").unwrap().stat_at(b"file").unwrap().is_some());
+    }
+
     #[test]
     fn files_are_read_and_written() {
         let scratch = tempfile::tempdir().unwrap();
@@ -735,20 +803,8 @@ mod tests {
         assert!(root.create_file(b"file").is_err());
         file.write_at(b"hello", 3).unwrap();
         file.punch_hole(4, 2).unwrap();
-        let owner = Owner::default();
-        let meta = Meta {
-            kind: FileKind::File,
-            mode: 0o444,
-            owner: &owner,
-            mtime: Time { secs: -7, nanos: 100 },
-            xattrs: &[],
-            flags: 0,
-            options: crate::fs::MetaOptions::default(),
-            #[cfg(not(unix))]
-            names: &OwnerNames,
-            #[cfg(unix)]
-            names: &crate::fs::OwnerNames::new(),
-        };
+        let (owner, names) = (Owner::default(), crate::fs::OwnerNames::new());
+        let meta = meta(FileKind::File, &owner, &names);
         assert!(file.set_metadata(&meta).is_empty());
         let source = Dir::open(&scratch.path().join("a/b")).unwrap();
         let stat = source.stat_at(b"file").unwrap();

@@ -3,7 +3,14 @@
 
 pub mod binary;
 pub mod model;
+#[cfg(unix)]
+#[path = "unix.rs"]
+pub mod os;
+#[cfg(windows)]
+#[path = "windows.rs"]
+pub mod os;
 pub mod source;
+#[cfg(unix)]
 pub mod usage;
 
 use std::collections::BTreeMap;
