@@ -26,7 +26,7 @@ fn a_tree_comes_back() {
     let deep = desk.source().join("folder 1/deep");
     set_mtime(&deep, 1_234_567_890, 123_456_700);
     // What was changed in the same moment might change once more in it, so it is read again.
-    std::thread::sleep(std::time::Duration::from_millis(2100));
+    std::thread::sleep(std::time::Duration::from_millis(300));
     comes_back(&desk);
     // What did not change is not read again.
     let again = &desk.json(&["snapshot", ".", "--source", "source"])[0]["snapshot"];
