@@ -25,6 +25,8 @@ fn a_tree_comes_back() {
     plant(&desk.source(), 7, Size::Small);
     let deep = desk.source().join("folder 1/deep");
     set_mtime(&deep, 1_234_567_890, 123_456_700);
+    // One from the future is read again each time.
+    set_mtime(&desk.source().join("folder 3/file 4.bin"), 1_000_000_000, 100);
     // What was changed in the same moment might change once more in it, so it is read again.
     std::thread::sleep(std::time::Duration::from_millis(300));
     comes_back(&desk);
@@ -170,7 +172,10 @@ fn names_that_the_system_cannot_have_are_told_and_the_rest_is_restored() {
         let is_there = found.keys().any(|path| path.ends_with(format!("/{name}").as_bytes()));
         assert_eq!(is_there, possible.contains(&name), "{name}");
         assert!(is_there || said.err.contains(name) || said.out.contains(name), "{name}: {}{}", said.out, said.err);
-        assert_eq!(desk.ok(&["cat", &format!("latest:{}{name}", prefix(&desk))]), name);
+        // Where it separates folders, it cannot be typed as a part of a name.
+        if !(cfg!(windows) && name.contains('\\')) {
+            assert_eq!(desk.ok(&["cat", &format!("latest:{}{name}", prefix(&desk))]), name);
+        }
     }
 }
 
