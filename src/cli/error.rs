@@ -107,7 +107,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 fn plain(error: &(dyn std::error::Error + 'static)) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
-        Some(end) if error.is::<io::Error>() => text[..end].to_owned(),
+        // Windows ends what it says with a full stop.
+        Some(end) if error.is::<io::Error>() => text[..end].trim_end_matches('.').to_owned(),
         _ => text,
     }
 }
@@ -358,9 +359,10 @@ mod tests {
 
     #[test]
     fn causes_are_chained_once_and_without_numbers() {
-        let source = io::Error::from_raw_os_error(13);
+        let source = io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 });
         let error = StoreError::Io { action: "read", object: "VAULT".into(), source };
-        assert_eq!(chain(&error), "cannot read object VAULT: Permission denied");
+        let said = chain(&error);
+        assert!(said.starts_with("cannot read object VAULT: ") && said.ends_with("denied"), "{said}");
     }
 
     #[test]
