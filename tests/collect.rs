@@ -13,6 +13,8 @@ use vault::engine::check::{CheckOptions, CheckReport, check};
 use vault::engine::collect::{CollectError, CollectOptions, CollectReport};
 use vault::engine::prune;
 use vault::engine::retention::{self, Rules};
+use vault::engine::stats::stats;
+use vault::engine::weigh::Sample;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::progress::Silent;
@@ -264,6 +266,55 @@ fn the_last_word_of_a_client_about_a_pin_counts_whatever_its_clock_says() {
     assert!(!say(false, 999_999_999));
 }
 
+/// All that is needed is compressed again to weigh what goes.
+const SAMPLE: Option<Sample> = Some(Sample { bytes: 1 << 30, level: 1 });
+
+/// Bytes of the segments of all packs, and of the packs themselves.
+fn segment_bytes(vault: &Vault) -> (u64, u64) {
+    let packs = vault.catalogue().reader().unwrap().packs().unwrap();
+    let sealed = packs.values().flat_map(|pack| &pack.segments).map(|(sealed, ..)| u64::from(*sealed)).sum();
+    (sealed, packs.values().map(|pack| pack.len).sum())
+}
+
+/// Lines of a few words: some files of many words, some of few.
+fn words(seed: u64, len: usize) -> Vec<u8> {
+    let dice = bytes(seed, len);
+    let variety = 1 + (seed % 5) as u8 * 50;
+    let mut text: Vec<u8> = dice.iter().flat_map(|byte| format!("word{} ", byte % variety).into_bytes()).collect();
+    text.truncate(len);
+    text
+}
+
+/// What goes compresses much better than what stays beside it, so its length says little.
+#[test]
+fn stats_weigh_what_goes_from_among_other_data() {
+    let mut world = World::new(vault::chunk::ChunkParams::default());
+    let source = world.source();
+    for file in 0..400 {
+        let content = if file % 3 == 0 { words(file, 60_000) } else { bytes(file, 12_000) };
+        fs::write(source.join(format!("file {file}")), content).unwrap();
+    }
+    let first = world.take();
+    for file in (0..400).step_by(9) {
+        fs::write(source.join(format!("file {file}")), words(1000 + file, 50_000)).unwrap();
+    }
+    world.take();
+    let vault = world.open();
+    let stats = |sample| {
+        let stats = stats(&vault, sample, THREADS, &Silent::default()).unwrap();
+        stats.snapshots.iter().find(|snapshot| snapshot.id == first).unwrap().bytes_alone
+    };
+    let (weighed, reckoned, part) = (stats(SAMPLE), stats(None), stats(Some(Sample { bytes: 4 << 20, level: 1 })));
+    let (before, packs) = segment_bytes(&vault);
+    let report = run(&vault, 1, 0.0).unwrap();
+    assert!(report.packs_deleted > 0 && report.bytes_stored > 0, "{report:?}");
+    // Packs have padding of a random length, which is taken as it was before.
+    let freed = (before - segment_bytes(&vault).0) * packs / before;
+    assert!(weighed.abs_diff(freed) <= freed / 100, "{weighed} was said, {freed} is freed");
+    assert!(reckoned.abs_diff(freed) > freed / 20, "{reckoned} would be said without weighing, {freed} is freed");
+    assert!(part.abs_diff(freed) <= freed / 10, "{part} was said by a part of the segments, {freed} is freed");
+}
+
 /// What a snapshot holds alone is what forgetting it frees.
 #[test]
 fn stats_say_what_a_prune_then_frees() {
@@ -279,7 +330,8 @@ fn stats_say_what_a_prune_then_frees() {
     }
     let second = world.take();
     let vault = world.open();
-    let stats = vault::engine::stats::stats(&vault, THREADS, &Silent::default()).unwrap();
+    let found = || stats(&vault, SAMPLE, THREADS, &Silent::default()).unwrap();
+    let stats = found();
     assert_eq!(stats.bytes_packs, pack_bytes(&world.store));
     assert_eq!(stats.bytes_raw, 24 * 500_000 + 12 * 500_000 + 12 * 400_000);
     let parts: u64 = stats.snapshots.iter().map(|snapshot| snapshot.bytes_alone).sum();
@@ -301,7 +353,7 @@ fn stats_say_what_a_prune_then_frees() {
     prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
     let after = pack_bytes(&world.store);
     near(alone(first), before - after, after / 16);
-    let stats = vault::engine::stats::stats(&vault, THREADS, &Silent::default()).unwrap();
+    let stats = found();
     assert!(stats.snapshots.len() == 1 && stats.snapshots[0].id == second);
     near(stats.snapshots[0].bytes_alone, after, 0);
 }

@@ -35,6 +35,12 @@ impl SegmentBuilder {
         id
     }
 
+    /// Copies a chunk in that was verified when it was read. (That the copy is right is seen when the segment is verified.)
+    pub fn push_known(&mut self, id: ChunkId, bytes: &[u8]) {
+        self.raw.extend_from_slice(bytes);
+        self.chunks.push((id, bytes.len() as u32));
+    }
+
     /// Bytes collected so far.
     pub const fn len(&self) -> usize {
         self.raw.len()
@@ -181,10 +187,15 @@ impl SealedBody {
         Ok(Self { buffer, method, raw_len, chunks: entry.chunks.clone(), reused: Some(hash) })
     }
 
+    /// How long it will be in a pack, in bytes.
+    pub const fn sealed_len(&self) -> usize {
+        self.buffer.len() + TAG_LEN
+    }
+
     /// The footer's entry for this segment.
     pub(super) fn entry(&self) -> SegmentEntry {
         SegmentEntry {
-            sealed_len: (self.buffer.len() + TAG_LEN) as u32,
+            sealed_len: self.sealed_len() as u32,
             method: self.method,
             raw_len: self.raw_len,
             chunks: self.chunks.clone(),

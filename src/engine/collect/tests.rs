@@ -1,6 +1,6 @@
 //! The protocol of collecting, simulated with the real code: several clients with states of their own over a folder that
 //! delivers late, twice and in any order, or over one that all see at once. They snapshot and prune, by one process or two,
-//! fall asleep for days in the middle of any operation of the store, crash, lose their state or have it set back. No snapshot
+//! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the store, crash, lose their state or have it set back. No snapshot
 //! that is retained may lose a chunk.
 //!
 //! 1,000 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
@@ -79,7 +79,8 @@ fn campaign(delivery: Delivery, weakness: Weakness, count: u64) -> Counts {
 fn check(delivery: Delivery) {
     let counts = campaign(delivery, Weakness::None, schedules());
     assert_eq!(counts.lost, 0);
-    let Counts { snapshots, prunes, deleted, crashes, slept, second, states, retained, .. } = counts;
+    let Counts { snapshots, prunes, deleted, crashes, slept, second, states, retained, damaged, repairs, .. } = counts;
+    assert!(delivery == Delivery::Synced || damaged > 0 && repairs > 0, "{counts:?}");
     for happened in [snapshots, prunes, deleted, crashes, slept, second, states, retained] {
         assert!(happened > 0, "nothing is proven by schedules in which this does not happen: {counts:?}");
     }
