@@ -21,8 +21,8 @@ use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
 
-/// Bytes that are compressed to find out what forgetting a snapshot would free: about a second's work.
-const WEIGHED: u64 = 512 << 20;
+/// Bytes that are compressed to find out what forgetting a snapshot would free: one or two seconds' work.
+const WEIGHED: u64 = 1 << 30;
 
 const SOURCES: &[Column] = &[
     Column::left("Source").min(8).keep_end(),

@@ -2,9 +2,9 @@
 //!
 //! What lies in segments in which nothing else is needed is freed as it is. From other segments a prune takes what is still
 //! needed and compresses it again, and how much smaller that is than before depends on the data: what a snapshot holds alone
-//! may compress better or worse than what lies beside it. So a sample of these segments, evenly spread, is really compressed
-//! as a prune would do it, and the reckoned share (by length before compression) is corrected by what comes of it. If there
-//! are few, it is all of them.
+//! may compress better or worse than what lies beside it. So those of these segments that matter most are really compressed as
+//! a prune would do it, and for the others the reckoned share (by length before compression) is corrected by what came of
+//! these. If there are few, it is all of them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::mark::{MarkError, Segments};
+use crate::limits::SEGMENT_TARGET;
 use crate::pack::SegmentBuilder;
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind};
@@ -63,15 +64,28 @@ struct Group {
 }
 
 impl Group {
-    /// Runs of neighbours, all or evenly spread ones, of about so many bytes of chunks together.
+    /// Bytes of chunks in its segments.
+    fn raw(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.raw)).sum()
+    }
+
+    /// Runs of neighbours of about so many bytes of chunks together: those from which most would go.
     fn runs(&self, bytes: u64) -> Vec<&[Affected]> {
-        if self.segments.len() <= FEW {
+        if self.segments.len() <= FEW && bytes >= self.raw() {
             return vec![&self.segments];
         }
-        let raw: u64 = self.segments.iter().map(|segment| u64::from(segment.raw)).sum();
-        let runs: Vec<&[Affected]> = self.segments.chunks(RUN).collect();
-        let wanted = (runs.len() as u64 * bytes).div_ceil(raw.max(1)).clamp(1, runs.len() as u64) as usize;
-        (0..wanted).map(|index| runs[index * runs.len() / wanted]).collect()
+        let run = (bytes as usize / SEGMENT_TARGET).clamp(1, RUN);
+        let share = |run: &&[Affected]| run.iter().map(|segment| segment.share).sum::<f64>();
+        let mut runs: Vec<&[Affected]> = self.segments.chunks(run).collect();
+        runs.sort_by(|a, b| share(b).total_cmp(&share(a)));
+        let mut left = bytes;
+        runs.retain(|run| {
+            let raw: u64 = run.iter().map(|segment| u64::from(segment.raw)).sum();
+            let fits = left >= raw;
+            left -= if fits { raw } else { left };
+            fits
+        });
+        runs
     }
 }
 
@@ -120,13 +134,20 @@ pub fn weigh(
             }
         }
     }
-    let mut ratios = vec![1.0; groups.len()];
+    let mut weights = vec![Weight::default(); groups.len()];
     if let Some(sample) = sample.filter(|_| !groups.is_empty()) {
-        ratios =
-            Scales { segments, infos, level: sample.level, progress }.ratios(reader, users, &groups, sample.bytes)?;
+        let scales = Scales { segments, infos, level: sample.level, progress };
+        weights = scales.weigh(reader, users, &groups, sample.bytes)?;
     }
-    for (((snapshot, _), group), ratio) in groups.iter().zip(ratios) {
-        sums[*snapshot] += group.share * ratio;
+    let all = weights.iter().fold(Weight::default(), |all, one| all.plus(*one));
+    for (((snapshot, _), group), weight) in groups.iter().zip(weights) {
+        let ratio = if weight.share > 0.0 { weight.ratio() } else { all.ratio() };
+        sums[*snapshot] += weight.freed + (group.share - weight.share) * ratio;
+        let count = group.segments.len();
+        progress.detail(&format!(
+            "snapshot {snapshot}, {count} segments that others need too: {:.0} bytes reckoned, {:.0} of them weighed as {:.0}",
+            group.share, weight.share, weight.freed
+        ));
     }
     #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
     Ok(sums.into_iter().map(|sum: f64| sum.max(0.0).round() as u64).collect())
@@ -153,6 +174,23 @@ fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<BTreeMap<(u
     Ok(uses)
 }
 
+/// What was weighed: what was reckoned of it, and what would be freed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weight {
+    share: f64,
+    freed: f64,
+}
+
+impl Weight {
+    fn plus(self, other: Self) -> Self {
+        Self { share: self.share + other.share, freed: self.freed + other.freed }
+    }
+
+    fn ratio(self) -> f64 {
+        if self.share > 0.0 { self.freed / self.share } else { 1.0 }
+    }
+}
+
 /// Compresses samples.
 struct Scales<'a> {
     segments: &'a Segments<'a>,
@@ -162,24 +200,24 @@ struct Scales<'a> {
 }
 
 impl Scales<'_> {
-    /// For each group, how much more is freed than was reckoned.
-    fn ratios(
+    /// Weighs a part of each group.
+    fn weigh(
         &self,
         reader: &Reader,
         users: &[User],
         groups: &BTreeMap<(usize, bool), Group>,
         bytes: u64,
-    ) -> Result<Vec<f64>, MarkError> {
-        // The groups that say most get the same part each; one that gets less than a run has the average.
-        let mut largest: Vec<usize> = (0..groups.len()).collect();
-        let shares: Vec<f64> = groups.values().map(|group| group.share).collect();
-        largest.sort_by(|a, b| shares[*b].total_cmp(&shares[*a]).then(a.cmp(b)));
-        let run = (RUN * crate::limits::SEGMENT_TARGET) as u64;
-        largest.truncate((bytes / run).max(1) as usize);
-        let part = bytes / largest.len().max(1) as u64;
+    ) -> Result<Vec<Weight>, MarkError> {
         let (keys, groups): (Vec<&(usize, bool)>, Vec<&Group>) = groups.iter().unzip();
-        let runs: Vec<(usize, &[Affected])> =
-            largest.iter().flat_map(|group| groups[*group].runs(part).into_iter().map(|run| (*group, run))).collect();
+        // All get the same part; what the small ones do not need is for the others.
+        let mut smallest: Vec<(u64, usize)> = (0..).zip(&groups).map(|(at, group)| (group.raw(), at)).collect();
+        smallest.sort_unstable();
+        let (mut left, mut runs): (u64, Vec<(usize, &[Affected])>) = (bytes, Vec::new());
+        for (done, (raw, group)) in smallest.iter().enumerate() {
+            let part = left / (smallest.len() - done) as u64;
+            left -= part.min(*raw);
+            runs.extend(groups[*group].runs(part).into_iter().map(|run| (*group, run)));
+        }
         let chunks = chunks(reader, users, &runs)?;
         let weighed = runs
             .par_iter()
@@ -187,20 +225,18 @@ impl Scales<'_> {
                 if self.progress.stopped() {
                     return Err(VaultError::Interrupted.into());
                 }
-                let whole = groups[*group].segments.len() <= FEW;
+                let whole = run.len() == groups[*group].segments.len();
                 let freed = self.run(run, keys[*group].0 as User + 1, &chunks, whole)?;
                 Ok((*group, run.iter().map(|segment| segment.share).sum::<f64>(), freed))
             })
             .collect::<Result<Vec<_>, MarkError>>()?;
-        let mut sums = vec![(0.0, 0.0); groups.len()];
+        let mut weights = vec![Weight::default(); groups.len()];
         for (group, share, freed) in weighed {
             if let Some(freed) = freed {
-                sums[group] = (sums[group].0 + share, sums[group].1 + freed);
+                weights[group] = weights[group].plus(Weight { share, freed });
             }
         }
-        let all = sums.iter().fold((0.0, 0.0), |all, sum| (all.0 + sum.0, all.1 + sum.1));
-        let ratio = |(share, freed): (f64, f64)| if share > 0.0 { freed / share } else { 1.0 };
-        Ok(sums.into_iter().map(|sum| ratio(if sum.0 > 0.0 { sum } else { all })).collect())
+        Ok(weights)
     }
 
     /// How much is freed if only what others than `user` need of these segments is compressed again; `None` if one of them

@@ -363,6 +363,10 @@ impl<'a> Pass<'a> {
             let key = object_key(info.kind, info.name);
             self.progress.detail(&format!("{key}: {} of {} bytes are not needed; {what}", pack.unused(), pack.len));
         }
+        let sealed: u64 =
+            self.uses.iter().flat_map(|pack| &pack.segments).map(|segment| u64::from(segment.sealed)).sum();
+        let all: u64 = self.uses.iter().map(|pack| pack.len).sum();
+        self.progress.detail(&format!("all packs: {all} bytes, of which segments take {sealed}"));
     }
 
     /// Says of each pack whether it may be given up.
