@@ -360,7 +360,7 @@ impl Sim {
         let (state, saved) = (self.path("state", client), self.path("saved", client));
         lock(&self.state).counts.second += busy as u64;
         // Where things arrive late, whoever has a sound copy does not see the damage.
-        if self.delivery == Delivery::Direct && self.roll(8) == 0 {
+        if self.delivery == Delivery::Direct && self.roll(40) == 0 {
             return self.damage_and_repair(client);
         }
         match self.roll(if busy > 0 { 76 } else { 80 }) {
