@@ -14,12 +14,12 @@ pub const CHUNK_MAX_DEFAULT: u32 = 256 << 10;
 /// A segment is closed when its chunks reach this many bytes.
 pub const SEGMENT_TARGET: usize = 2 << 20;
 /// A reader refuses a segment that says it holds more raw bytes than this.
-pub const SEGMENT_RAW_MAX: usize = 16 << 20;
+pub const SEGMENT_RAW_MAX: usize = 8 << 20;
 /// A reader refuses a segment of more chunks than this.
 pub const SEGMENT_CHUNKS_MAX: usize = 1 << 18;
 
 /// Size of a full pack, in bytes.
-pub const PACK_LEN: usize = 32 << 20;
+pub const PACK_LEN: usize = 16 << 20;
 /// A reader refuses a pack larger than this.
 pub const PACK_LEN_MAX: u64 = 256 << 20;
 /// The smallest pack: shorter ones are padded to it.

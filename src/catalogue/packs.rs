@@ -167,6 +167,17 @@ pub struct NewPack {
 }
 
 impl Catalogue {
+    /// Enters packs that are in the store, in a transaction of its own.
+    ///
+    /// # Errors
+    /// If the database fails; then none is entered.
+    pub fn enter_packs(&self, new: &[NewPack]) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        Self::insert_packs(&txn, new)?;
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Enters packs that are in the store, within a transaction.
     pub(crate) fn insert_packs(txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
         let mut places = Vec::with_capacity(new.iter().map(|pack| pack.footer.segments.len() * 16).sum());

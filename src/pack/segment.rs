@@ -1,7 +1,7 @@
 //! Segments: new chunks laid end to end, compressed as one frame and sealed as one message (SPEC §5.2).
 
 use crate::id::ChunkId;
-use crate::limits::{SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX, SEGMENT_TARGET};
+use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX, SEGMENT_TARGET};
 use crate::pack::PackError;
 use crate::pack::footer::{SegmentEntry, read_lengths};
 use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
@@ -24,6 +24,10 @@ impl SegmentBuilder {
         fill: impl FnOnce(&mut Vec<u8>),
         is_new: impl FnOnce(&ChunkId) -> bool,
     ) -> ChunkId {
+        if self.raw.capacity() == 0 {
+            // All that a segment needs: growing by doubling would take twice as much.
+            self.raw.reserve_exact(SEGMENT_TARGET + CHUNK_MAX_DEFAULT as usize);
+        }
         let start = self.raw.len();
         fill(&mut self.raw);
         let id = keys.chunk_id(&self.raw[start..]);
