@@ -24,10 +24,7 @@ impl SegmentBuilder {
         fill: impl FnOnce(&mut Vec<u8>),
         is_new: impl FnOnce(&ChunkId) -> bool,
     ) -> ChunkId {
-        if self.raw.capacity() == 0 {
-            // All that a segment needs: growing by doubling would take twice as much.
-            self.raw.reserve_exact(SEGMENT_TARGET + CHUNK_MAX_DEFAULT as usize);
-        }
+        self.reserve();
         let start = self.raw.len();
         fill(&mut self.raw);
         let id = keys.chunk_id(&self.raw[start..]);
@@ -39,8 +36,16 @@ impl SegmentBuilder {
         id
     }
 
+    /// Room for all that a segment needs: growing by doubling would take twice as much.
+    fn reserve(&mut self) {
+        if self.raw.capacity() == 0 {
+            self.raw.reserve_exact(SEGMENT_TARGET + CHUNK_MAX_DEFAULT as usize);
+        }
+    }
+
     /// Copies a chunk in that was verified when it was read. (That the copy is right is seen when the segment is verified.)
     pub fn push_known(&mut self, id: ChunkId, bytes: &[u8]) {
+        self.reserve();
         self.raw.extend_from_slice(bytes);
         self.chunks.push((id, bytes.len() as u32));
     }

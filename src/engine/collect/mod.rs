@@ -453,7 +453,7 @@ impl<'a> Pass<'a> {
                 error if error.is_full() && batch.len() == 1 => {
                     let used = used.get(&batch[0]).copied().unwrap_or(PACK_LEN as u64);
                     // With padding and footer, and the records.
-                    CollectError::NoRoom { room: (used + used / 8 + ROOM_BESIDE).min(PACK_LEN as u64 + ROOM_BESIDE) }
+                    CollectError::NoRoom { room: used + used / 8 + ROOM_BESIDE }
                 }
                 error => error,
             })?;
