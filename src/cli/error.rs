@@ -308,6 +308,10 @@ impl From<CollectError> for Failure {
                 "Nothing that is needed is lost. Free a little space (some 100 KB for a record, 64 MB to copy) and run it again; \
                  vault prune --max-repack 0 copies nothing.",
             ),
+            CollectError::NoRoom { .. } => Self::new(chain(&error)).hint(
+                "Nothing that is needed is lost, and what could be deleted without copying is. Free that much and run it \
+                 again, or forget more snapshots: a pack in which nothing is needed is deleted as it is.",
+            ),
             CollectError::Vault(VaultError::Interrupted) => {
                 Self::interrupted().hint("What was done stays done: the next prune continues.")
             }
