@@ -3,15 +3,12 @@
 
 mod reader;
 mod tidy;
-#[cfg(unix)]
+mod portable;
 mod support;
 #[cfg(unix)]
 mod archives;
-#[cfg(unix)]
 mod browse;
-#[cfg(unix)]
 mod damage;
-#[cfg(unix)]
 mod crash;
 #[cfg(unix)]
 mod histories;
@@ -23,15 +20,12 @@ mod surroundings;
 mod options;
 #[cfg(unix)]
 mod refusals;
-#[cfg(unix)]
 mod collect;
-#[cfg(unix)]
 mod repair;
 #[cfg(unix)]
 mod kills;
 #[cfg(unix)]
 mod processes;
-#[cfg(unix)]
 mod protocol;
 #[cfg(unix)]
 mod readme;

@@ -173,7 +173,7 @@ class Object:
         for _ in range(plain.varint(1 << 20)):
             sealed_length = plain.varint()
             known(plain.take(1) in (b"\0", b"\1"), "method of a segment")
-            lengths = plain.lengths(plain.varint(16 << 20))
+            lengths = plain.lengths(plain.varint(8 << 20))
             segments.append((at, sealed_length, [(plain.take(16), length) for length in lengths]))
             at += sealed_length
         need(not plain.rest() and len(segments) == count and at == segments_end, "footer and locator do not agree")
@@ -184,7 +184,7 @@ class Object:
         head = self.section(1, number, data[:24], data[24:44])
         need(head == struct.pack("<I", len(data) - 44), "a segment is not of the length that its head says")
         plain = Bytes(self.section(2, number, data[:24], data[44:]))
-        method, raw_length = plain.take(1), plain.varint(16 << 20)
+        method, raw_length = plain.take(1), plain.varint(8 << 20)
         known(method in (b"\0", b"\1"), "method of a segment")
         lengths, raw = plain.lengths(raw_length), plain.rest()
         if method == b"\1":

@@ -17,14 +17,14 @@
 //! | `import` | `{dry_run, items, passed_over}` |
 //! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
-//! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, waiting_for}` |
+//! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots}`: a list of ids |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
 //! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, verified_since, never_verified, out_of_time}` |
 //! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
 //! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |
-//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_shared, chunks, unreadable, sources, snapshots, growth}` |
+//! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, unreadable, sources, snapshots, growth}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |
 //! | `key remove` | `{removed}` |

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::id::ChunkId;
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
@@ -135,8 +135,12 @@ impl<'a> Segments<'a> {
         Ok(Self { packs, reader, infos, kept: Mutex::default() })
     }
 
-    fn segment(&self, place: ChunkPlace, decompressor: &mut Decompressor) -> Result<Arc<Segment>, ReadError> {
-        let key = (place.pack, place.segment);
+    /// Opens a segment of the pack of this number, every chunk verified.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub fn open(&self, pack: u32, segment: u32, decompressor: &mut Decompressor) -> Result<Arc<Segment>, ReadError> {
+        let key = (pack, segment);
         {
             let mut kept = lock(&self.kept);
             if let Some(index) = kept.segments.iter().position(|(other, _)| *other == key) {
@@ -145,8 +149,8 @@ impl<'a> Segments<'a> {
             }
         }
         let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
-        let info = self.infos.get(&place.pack).ok_or_else(unknown)?;
-        let segment_place = info.place(place.segment).ok_or_else(unknown)?;
+        let info = self.infos.get(&pack).ok_or_else(unknown)?;
+        let segment_place = info.place(segment).ok_or_else(unknown)?;
         let segment = Arc::new(self.packs.segment(&segment_place, None, decompressor)?);
         let mut kept = lock(&self.kept);
         kept.bytes += segment.raw.len();
@@ -163,7 +167,7 @@ impl<'a> Segments<'a> {
         let mut first = None;
         let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
         for place in places {
-            match self.segment(place, decompressor) {
+            match self.open(place.pack, place.segment, decompressor) {
                 Ok(segment) => {
                     let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset);
                     if let Ok(index) = found

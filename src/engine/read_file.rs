@@ -17,7 +17,7 @@ use crate::tree::{Holes, IdList, Stream, StreamWriter};
 use crate::varint;
 
 /// Files up to this length are read whole into a buffer; mapping pays only above it.
-pub const SMALL_MAX: u64 = 4 << 20;
+pub const SMALL_MAX: u64 = 1 << 20;
 /// How much of a large file is mapped or read at once, in bytes.
 const BLOCK: usize = 4 << 20;
 /// The system is asked to read this many bytes of a large file in advance.

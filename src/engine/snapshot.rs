@@ -393,7 +393,7 @@ impl Pass<'_> {
         let mut roots = Vec::new();
         // Each root's name waits in its place until the root is finished.
         for SourcePath { name, path, .. } in self.paths {
-            roots.push(Root { name: name.clone(), path: path.as_os_str().as_encoded_bytes().to_vec() });
+            roots.push(Root { name: name.clone(), path: crate::path::from_path(path) });
             lock(&walk.top).push(Some(name.clone()));
         }
         let (paths, patterns) = (self.paths, &options.exclude.patterns);

@@ -127,7 +127,7 @@ mod tests {
         for entry in &pack.footer.segments {
             starts.push(starts.last().unwrap() + entry.sealed_len as usize);
         }
-        let mut bytes = pack.bytes.clone();
+        let mut bytes = pack.bytes.to_vec();
         damage(&mut bytes, &starts);
         let store = MemStore::new();
         store.put(&ObjectKey::Named(crate::store::Kind::Pack, pack.name), &bytes).unwrap();

@@ -4,10 +4,13 @@
 //! it, and copied into the pack. A pack that is full and has all its segments is closed by whichever thread comes last,
 //! and handed on to be put into the store.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
+use memmap2::MmapMut;
+
 use crate::id::{ChunkId, ObjectName};
-use crate::limits::{PACK_LEN, PACK_LEN_FLOOR};
+use crate::limits::{PACK_CHUNKS_TARGET, PACK_LEN, PACK_LEN_FLOOR};
 use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
@@ -26,9 +29,40 @@ pub struct FinishedPack {
     /// Its name.
     pub name: ObjectName,
     /// All its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: PackBytes,
     /// What is in it.
     pub footer: Footer,
+}
+
+/// The bytes of a pack, in pages of their own: they go back to the system as soon as the pack is put, where an allocator
+/// would keep them and let smaller things settle between them.
+#[derive(Debug, Default)]
+pub struct PackBytes {
+    /// None only for no bytes at all.
+    pages: Option<MmapMut>,
+    len: usize,
+}
+
+impl PackBytes {
+    /// So many zeros.
+    fn zeros(len: usize) -> Result<Self, PackError> {
+        let pages = MmapMut::map_anon(len).map_err(|error| PackError::Seal(error.to_string()))?;
+        Ok(Self { pages: Some(pages), len })
+    }
+}
+
+impl Deref for PackBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.pages.as_ref().map_or(&[], |pages| &pages[..self.len])
+    }
+}
+
+impl DerefMut for PackBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.pages.as_mut().map_or(&mut [], |pages| &mut pages[..self.len])
+    }
 }
 
 #[derive(Debug)]
@@ -39,14 +73,17 @@ struct OpenPack {
 
 #[derive(Debug, Default)]
 struct PackState {
-    buffer: Vec<u8>,
+    buffer: PackBytes,
     /// Where the next segment begins.
     end: usize,
     footer_len: usize,
     footer: Footer,
+    chunks: usize,
     /// Segments that have a place but have not been copied in.
     pending: usize,
     closed: bool,
+    /// It has no room for a further segment.
+    full: bool,
 }
 
 /// Fills packs of one kind. All methods may be called from many threads.
@@ -108,7 +145,7 @@ impl<'a> PackWriter<'a> {
         state.pending -= 1;
         let finished = state.closed && state.pending == 0;
         drop(state);
-        if finished { self.finish_pack(&pack, true) } else { Ok(()) }?;
+        if finished { self.finish_pack(&pack) } else { Ok(()) }?;
         Ok(sealed_len)
     }
 
@@ -141,37 +178,40 @@ impl<'a> PackWriter<'a> {
     fn reserve(&self, entry: SegmentEntry) -> Result<(Arc<OpenPack>, u32, usize), PackError> {
         let (sealed_len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
         let mut open = lock(&self.open);
-        let mut full = None;
+        let mut complete = None;
         if let Some(pack) = open.as_ref() {
             let mut state = lock(&pack.state);
-            if FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len {
+            state.full = FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len;
+            if state.full || state.chunks + entry.chunks.len() > PACK_CHUNKS_TARGET {
                 state.closed = true;
-                full = Some((pack.clone(), state.pending == 0));
+                complete = (state.pending == 0).then(|| pack.clone());
                 drop(state);
                 *open = None;
             }
         }
         let pack = match open.as_ref() {
             Some(pack) => pack.clone(),
-            None => open.insert(self.create_pack()?).clone(),
+            None => open.insert(self.create_pack(FRAME + entry_len + sealed_len)?).clone(),
         };
         let mut state = lock(&pack.state);
         let (number, offset) = (state.footer.segments.len() as u32, state.end);
         state.end += sealed_len;
         state.footer_len += entry_len;
+        state.chunks += entry.chunks.len();
         state.footer.segments.push(entry);
         state.pending += 1;
         drop(state);
         drop(open);
-        if let Some((full, true)) = full {
-            self.finish_pack(&full, true)?;
+        if let Some(complete) = complete {
+            self.finish_pack(&complete)?;
         }
         Ok((pack, number, offset))
     }
 
-    fn create_pack(&self) -> Result<Arc<OpenPack>, PackError> {
+    /// A new pack, for a first segment that needs so much of it.
+    fn create_pack(&self, need: usize) -> Result<Arc<OpenPack>, PackError> {
         let sealer = self.keys.create_object(self.kind).map_err(seal_error)?;
-        let mut buffer = vec![0; self.pack_len];
+        let mut buffer = PackBytes::zeros(self.pack_len.max(need))?;
         buffer[..HEADER_LEN].copy_from_slice(sealer.header());
         let state = PackState { buffer, end: HEADER_LEN, ..PackState::default() };
         Ok(Arc::new(OpenPack { sealer, state: Mutex::new(state) }))
@@ -183,30 +223,31 @@ impl<'a> PackWriter<'a> {
     /// As [`Self::put`].
     pub fn finish(&self) -> Result<(), PackError> {
         let pack = lock(&self.open).take();
-        pack.map_or(Ok(()), |pack| self.finish_pack(&pack, false))
+        pack.map_or(Ok(()), |pack| self.finish_pack(&pack))
     }
 
     /// Adds padding, footer, locator and trailer, and hands the pack on.
-    fn finish_pack(&self, pack: &OpenPack, full: bool) -> Result<(), PackError> {
+    fn finish_pack(&self, pack: &OpenPack) -> Result<(), PackError> {
         let mut state = std::mem::take(&mut *lock(&pack.state));
-        let mut footer = Vec::new();
-        pack.sealer.seal(Section::Footer, &state.footer.encode(), &mut footer).map_err(seal_error)?;
-        let need = state.end + footer.len() + LOCATOR_LEN + TRAILER_LEN;
-        let total = if full { self.pack_len } else { padded_len(need, self.pack_len)? };
-        let footer_offset = total - TRAILER_LEN - LOCATOR_LEN - footer.len();
+        let mut tail = Vec::new();
+        pack.sealer.seal(Section::Footer, &state.footer.encode(), &mut tail).map_err(seal_error)?;
+        let footer_len = tail.len();
+        let need = state.end + footer_len + LOCATOR_LEN + TRAILER_LEN;
+        let total = if state.full { self.pack_len.max(need) } else { padded_len(need, self.pack_len)? };
+        let footer_offset = total - TRAILER_LEN - LOCATOR_LEN - footer_len;
         let padding = pack.sealer.padding(footer_offset - state.end);
-        let mut bytes = state.buffer;
-        bytes[state.end..footer_offset].copy_from_slice(&padding);
-        bytes.truncate(footer_offset);
-        bytes.extend_from_slice(&footer);
         let mut locator = Vec::with_capacity(24);
         locator.extend_from_slice(&(footer_offset as u64).to_le_bytes());
-        locator.extend_from_slice(&(footer.len() as u32).to_le_bytes());
+        locator.extend_from_slice(&(footer_len as u32).to_le_bytes());
         locator.extend_from_slice(&(state.end as u64).to_le_bytes());
         locator.extend_from_slice(&(state.footer.segments.len() as u32).to_le_bytes());
-        pack.sealer.seal(Section::Locator, &locator, &mut bytes).map_err(seal_error)?;
-        let trailer = blake3::hash(&bytes);
-        bytes.extend_from_slice(trailer.as_bytes());
+        pack.sealer.seal(Section::Locator, &locator, &mut tail).map_err(seal_error)?;
+        let mut bytes = state.buffer;
+        bytes.len = total;
+        bytes[state.end..footer_offset].copy_from_slice(&padding);
+        let (sealed, trailer) = bytes.split_at_mut(total - TRAILER_LEN);
+        sealed[footer_offset..].copy_from_slice(&tail);
+        trailer.copy_from_slice(blake3::hash(sealed).as_bytes());
         let footer = std::mem::take(&mut state.footer);
         let finished = FinishedPack { kind: self.kind, name: pack.sealer.name(), bytes, footer };
         if (self.finished)(finished) {
