@@ -259,12 +259,11 @@ impl Context {
                 Err(error) => return Err(error.into()),
             }
         }
-        let password = match given {
-            Some(password) => password,
-            None => {
-                let _hidden = self.screen.hide();
-                password::existing(sources, &chosen.shown())?
-            }
+        let password = if let Some(password) = given {
+            password
+        } else {
+            let _hidden = self.screen.hide();
+            password::existing(sources, &chosen.shown())?
         };
         let vault = self.try_open(store, &password, host, progress)?;
         Ok((vault, password))
