@@ -124,7 +124,7 @@ fn a_full_disk_costs_nothing_that_was_stored() {
     let store = store.to_str().unwrap();
     desk.ok(&["init", "--repo", store]);
     desk.ok(&["snapshot", "--repo", store, ".", "--exclude", "large"]);
-    fs::write(small.join("filler"), vec![7; 4 << 20]).unwrap();
+    fs::write(small.join("filler"), vec![7; (5 << 20) + 400_000]).unwrap();
     check(
         &desk,
         1,
@@ -141,6 +141,7 @@ fn a_full_disk_costs_nothing_that_was_stored() {
 #[test]
 fn a_disk_that_is_read_only_can_still_be_read() {
     let desk = desk();
+    desk.take("2026-01-02"); // so that there is something to forget
     let (store, view) = (desk.path("store"), desk.path("view"));
     fs::create_dir(&view).unwrap();
     if !mount(&["--bind", store.to_str().unwrap()], &view) {
