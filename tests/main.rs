@@ -16,6 +16,8 @@ mod histories;
 mod sources;
 #[cfg(unix)]
 mod surroundings;
+#[cfg(unix)]
+mod options;
 mod collect;
 mod repair;
 #[cfg(unix)]
