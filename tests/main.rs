@@ -18,6 +18,8 @@ mod sources;
 mod surroundings;
 #[cfg(unix)]
 mod options;
+#[cfg(unix)]
+mod refusals;
 mod collect;
 mod repair;
 #[cfg(unix)]

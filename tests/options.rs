@@ -127,7 +127,7 @@ fn sources_and_machines_narrow_what_is_meant() {
     };
     assert_eq!(ids(&["list"]), [one.clone(), two.clone()]);
     for list in [["list", "--source", "alpha"], ["list", "--host", "h1"], ["list", "--tag", "first"]] {
-        assert_eq!(ids(&list), [one.clone()]);
+        assert_eq!(ids(&list), std::slice::from_ref(&one));
     }
     assert_eq!(desk.json(&["list"])[0]["snapshots"][1]["description"], "the second");
     assert_eq!(desk.ok(&["ls", "latest"]), "b/\n");
@@ -159,10 +159,10 @@ fn sources_and_machines_narrow_what_is_meant() {
     assert_eq!(desk.run(&["export", "latest", "--tar", tar]).code, 1, "it is there already");
     assert_eq!(id(&["export", "latest", "--tar", tar, "--overwrite", "--host", "h1"]), one);
 
-    assert_eq!(ids(&["pin", "latest", "--source", "alpha"]), [one.clone()]);
-    assert_eq!(ids(&["pin", "latest", "--host", "h2"]), [two.clone()]);
-    assert_eq!(ids(&["unpin", "latest", "--source", "alpha"]), [one.clone()]);
-    assert_eq!(ids(&["unpin", "latest", "--host", "h2"]), [two.clone()]);
+    assert_eq!(ids(&["pin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
+    assert_eq!(ids(&["pin", "latest", "--host", "h2"]), std::slice::from_ref(&two));
+    assert_eq!(ids(&["unpin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
+    assert_eq!(ids(&["unpin", "latest", "--host", "h2"]), std::slice::from_ref(&two));
     let third = desk.json(&["snapshot", "a", "--source", "alpha", "--host", "h1"]);
     let third = third[0]["snapshot"]["id"].as_str().unwrap();
     let forgotten = |args: &[&str]| desk.json(args)[0]["forgotten"].as_u64().unwrap();
@@ -273,7 +273,8 @@ fn what_is_kept_can_be_a_list_or_a_stream() {
 #[test]
 fn how_a_snapshot_is_taken_can_be_chosen() {
     let desk = Desk::new();
-    let text: String = (0..20_000).map(|n| format!("line {} of {}\n", n * 7919 % 1000, n % 13)).collect();
+    let lines: Vec<String> = (0..20_000).map(|n| format!("line {} of {}", n * 7919 % 1000, n % 13)).collect();
+    let text = lines.join("\n");
     desk.write("text", &text);
     let count = || desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len();
     assert_eq!(desk.json(&["snapshot", ".", "--dry-run"])[0]["snapshot"]["files_new"], 1);

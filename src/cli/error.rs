@@ -219,7 +219,15 @@ impl From<RestoreError> for Failure {
             RestoreError::Store(error) => error.into(),
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
-            RestoreError::Read { .. } | RestoreError::Target { .. } => failure,
+            RestoreError::Read { .. } => failure,
+            RestoreError::Target { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
+                    .hint("Make room there, and run the same command again with --overwrite if-changed: it continues."),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                    failure.hint("Choose a folder that can be written to: --to DIR")
+                }
+                _ => failure,
+            },
             RestoreError::NoSuchSnapshot { .. }
             | RestoreError::NoSuchPath { .. }
             | RestoreError::NothingSelected { .. } => failure.hint(LOOK),

@@ -14,6 +14,7 @@ use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
 use crate::store::{ObjectKey, Pending};
+use crate::sync::lock;
 use crate::tree::ChunkSink;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
@@ -49,10 +50,6 @@ impl Claims {
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<ChunkId>> {
         lock(&self.0[usize::from(id.as_bytes()[0]) % SHARDS])
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Message {

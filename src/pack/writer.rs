@@ -5,7 +5,7 @@
 //! and handed on to be put into the store.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use memmap2::MmapMut;
 
@@ -15,6 +15,7 @@ use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN};
+use crate::sync::lock;
 
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
 /// and tag, locator, trailer.
@@ -97,11 +98,6 @@ pub struct PackWriter<'a> {
 
 /// Takes a finished pack; `false` if it is not wanted any more.
 type HandOn<'a> = dyn Fn(FinishedPack) -> bool + Send + Sync + 'a;
-
-/// A lock is never held while foreign code runs, so a poisoned one still guards a consistent value.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl<'a> PackWriter<'a> {
     /// A writer whose finished packs go to `finished`. With `verify`, every segment is opened and hashed again before it

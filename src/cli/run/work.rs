@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 
@@ -20,6 +19,7 @@ use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
 use vault::fs::Dir;
 use vault::progress::Progress;
+pub(super) use vault::sync::lock;
 use vault::tree::Stream;
 use vault::tree::Verdict;
 use vault::vault::Vault;
@@ -92,10 +92,6 @@ pub(super) enum Opened {
 
 /// Passwords are asked for one at a time.
 static ASKING: Mutex<()> = Mutex::new(());
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The file system that a path is on, or would be.
 fn device(path: &Path) -> u64 {

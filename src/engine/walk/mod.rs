@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::Scope;
 
@@ -29,6 +29,7 @@ use crate::engine::walk::root::RootFile;
 use crate::fs::{Dir, Names, OwnerNames, Stat};
 use crate::path::{Shown, join};
 use crate::progress::Progress;
+use crate::sync::lock;
 use crate::tree::entry::flags;
 use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time, encode_entry};
 use crate::vault::TreeReader;
@@ -219,10 +220,6 @@ struct Slot {
     stat: StatEntry,
     /// The same as it was remembered.
     reused: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The key of a folder inside another.
