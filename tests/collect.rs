@@ -9,16 +9,21 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use vault::catalogue::PackInfo;
 use vault::engine::check::{CheckOptions, CheckReport, check};
 use vault::engine::collect::{CollectError, CollectOptions, CollectReport};
 use vault::engine::prune;
 use vault::engine::retention::{self, Rules};
+use vault::engine::stats::stats;
+use vault::engine::weigh::Sample;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::progress::Silent;
+use vault::seal::ObjectKind;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::gated::GatedStore;
 use vault::store::mem::{MemState, MemStore};
-use vault::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use vault::store::{Kind, ObjectKey, Store, StoreError};
 use vault::tree::Time;
 use vault::vault::Vault;
 
@@ -189,43 +194,35 @@ fn a_full_store_is_pruned_as_long_as_records_fit() {
 }
 
 /// A store of limited size: what is deleted makes room.
-#[derive(Debug)]
-struct Limited {
-    inner: MemStore,
-    max: u64,
+fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
+    let filled = inner.clone();
+    Arc::new(GatedStore::new(Arc::new(inner.clone()), move |key, len| {
+        let fits = filled.total_len() + len as u64 <= max;
+        if fits { Ok(()) } else { Err(StoreError::Full { object: key.to_string() }) }
+    }))
 }
 
-impl Store for Limited {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.inner.total_len() + bytes.len() as u64 > self.max {
-            return Err(StoreError::Full { object: key.to_string() });
-        }
-        self.inner.put(key, bytes)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-
-    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
-        self.inner.len(key)
-    }
-
-    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.inner.list(kind, found)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key)
-    }
-
-    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.quarantine(key)
-    }
-
-    fn place(&self) -> String {
-        self.inner.place()
-    }
+/// Every pack holds something that is needed, and no pack fits: it is said how much room would do, and with that it goes on.
+#[test]
+fn a_store_without_room_says_how_much_would_do() {
+    let fixture = fixture(14);
+    let (least, _) = fixture.undisturbed();
+    let (_, state) = fixture.copy();
+    let inner = MemStore::from_state(fixture.clean.clone());
+    let limited = |room: u64| limited(&inner, inner.total_len() + room);
+    // Records fit, and no pack.
+    let vault = open_vault(&limited(40_000), &state).unwrap();
+    let error = run(&vault, 1, 0.0).unwrap_err();
+    let CollectError::NoRoom { room } = error else { panic!("{error}") };
+    assert!(error.to_string().contains("1 MB have to be free"), "{error}");
+    drop(vault);
+    check_all(&open_vault(&limited(0), &state).unwrap(), &fixture.last);
+    let vault = open_vault(&limited(room), &state).unwrap();
+    // One pack after the other, each of which makes room for the next.
+    run(&vault, 1, 0.0).unwrap();
+    check_all(&vault, &fixture.last);
+    let left = pack_bytes(&inner);
+    assert!(left <= least + least / 4 + (1 << 17), "{left} bytes are left, {least} would do");
 }
 
 #[test]
@@ -236,7 +233,7 @@ fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
     let inner = MemStore::from_state(fixture.clean.clone());
     // Far less than all that has to be copied takes.
     let max = inner.total_len() + 130_000;
-    let shared: Arc<dyn Store> = Arc::new(Limited { inner: inner.clone(), max });
+    let shared = limited(&inner, max);
     let vault = open_vault(&shared, &state).unwrap();
     let before = pack_bytes(&inner);
     for _ in 0..3 {
@@ -264,6 +261,62 @@ fn the_last_word_of_a_client_about_a_pin_counts_whatever_its_clock_says() {
     assert!(!say(false, 999_999_999));
 }
 
+/// All that is needed is compressed again to weigh what goes.
+const SAMPLE: Option<Sample> = Some(Sample { bytes: 1 << 30, level: 1 });
+
+/// Bytes of the segments of all packs of a kind; and of the oldest of these, which has so many bytes of segments.
+fn segment_bytes(vault: &Vault, kind: ObjectKind) -> (u64, u64, u64) {
+    let packs = vault.catalogue().reader().unwrap().packs().unwrap();
+    let packs: Vec<_> = packs.values().filter(|pack| pack.kind == kind).collect();
+    let sealed = |pack: &PackInfo| pack.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum::<u64>();
+    (packs.iter().map(|pack| sealed(pack)).sum(), packs[0].len, sealed(packs[0]))
+}
+
+/// Lines of a few words: some files of many words, some of few.
+fn words(seed: u64, len: usize) -> Vec<u8> {
+    let dice = bytes(seed, len);
+    let variety = 1 + (seed % 5) as u8 * 50;
+    let mut text: Vec<u8> = dice.iter().flat_map(|byte| format!("word{} ", byte % variety).into_bytes()).collect();
+    text.truncate(len);
+    text
+}
+
+/// What goes compresses much better than what stays beside it, so its length says little.
+#[test]
+fn stats_weigh_what_goes_from_among_other_data() {
+    let mut world = World::new(vault::chunk::ChunkParams::default());
+    let source = world.source();
+    for file in 0..400 {
+        let content = if file % 3 == 0 { words(file, 60_000) } else { bytes(file, 12_000) };
+        fs::write(source.join(format!("file {file}")), content).unwrap();
+    }
+    let first = world.take();
+    for file in (0..400).step_by(9) {
+        fs::write(source.join(format!("file {file}")), words(1000 + file, 50_000)).unwrap();
+    }
+    world.take();
+    let vault = world.open();
+    let stats = |sample| {
+        let stats = stats(&vault, sample, THREADS, &Silent::default()).unwrap();
+        stats.snapshots.iter().find(|snapshot| snapshot.id == first).unwrap().bytes_alone
+    };
+    let (weighed, reckoned, part) = (stats(SAMPLE), stats(None), stats(Some(Sample { bytes: 4 << 20, level: 1 })));
+    let kinds = [ObjectKind::Pack, ObjectKind::Meta];
+    let before = kinds.map(|kind| segment_bytes(&vault, kind));
+    let report = run(&vault, 1, 0.0).unwrap();
+    assert!(report.packs_deleted > 0 && report.bytes_stored > 0, "{report:?}");
+    // Packs have padding of a random length, which is taken as it was in the pack from which something goes.
+    let freed: u64 = kinds
+        .iter()
+        .zip(before)
+        .map(|(kind, (all, len, own))| (all - segment_bytes(&vault, *kind).0) * len / own)
+        .sum();
+    assert!(weighed.abs_diff(freed) <= freed / 100, "{weighed} was said, {freed} is freed");
+    assert!(reckoned.abs_diff(freed) > freed / 20, "{reckoned} would be said without weighing, {freed} is freed");
+    let nearer = part.abs_diff(freed) < reckoned.abs_diff(freed);
+    assert!(nearer, "{part} was said by a part of the segments, {freed} is freed");
+}
+
 /// What a snapshot holds alone is what forgetting it frees.
 #[test]
 fn stats_say_what_a_prune_then_frees() {
@@ -279,7 +332,8 @@ fn stats_say_what_a_prune_then_frees() {
     }
     let second = world.take();
     let vault = world.open();
-    let stats = vault::engine::stats::stats(&vault, THREADS, &Silent::default()).unwrap();
+    let found = || stats(&vault, SAMPLE, THREADS, &Silent::default()).unwrap();
+    let stats = found();
     assert_eq!(stats.bytes_packs, pack_bytes(&world.store));
     assert_eq!(stats.bytes_raw, 24 * 500_000 + 12 * 500_000 + 12 * 400_000);
     let parts: u64 = stats.snapshots.iter().map(|snapshot| snapshot.bytes_alone).sum();
@@ -301,7 +355,7 @@ fn stats_say_what_a_prune_then_frees() {
     prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
     let after = pack_bytes(&world.store);
     near(alone(first), before - after, after / 16);
-    let stats = vault::engine::stats::stats(&vault, THREADS, &Silent::default()).unwrap();
+    let stats = found();
     assert!(stats.snapshots.len() == 1 && stats.snapshots[0].id == second);
     near(stats.snapshots[0].bytes_alone, after, 0);
 }

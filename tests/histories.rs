@@ -5,7 +5,7 @@
 //! 60 histories of up to 40 steps by default; `VAULT_CAMPAIGN=n` makes it n thousand.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -19,14 +19,15 @@ use vault::engine::check::{CheckOptions, check};
 use vault::engine::collect::CollectOptions;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::prune::{prune, say};
+use vault::engine::repair::{self, RepairOptions};
 use vault::engine::restore::{Overwrite, RestoreOptions, Target, restore};
 use vault::engine::retention::{self, Rules};
 use vault::engine::snapshot::{SnapshotOptions, snapshot};
 use vault::id::ObjectName;
 use vault::log::{Acknowledgements, RecordBody};
 use vault::progress::Silent;
-use vault::store::Store;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::{SnapshotInfo, Vault};
 
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
@@ -146,6 +147,12 @@ enum Step {
     Check {
         read_data: bool,
     },
+    /// A pack is damaged, or goes; then a repair, and a snapshot.
+    Damage {
+        which: u16,
+        at: u32,
+        gone: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -183,6 +190,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (prop::option::weighted(0.8, 0..4_u8), prop::option::of(0..3_u8), prop::sample::select(vec![0, 5, 50_u8]),
             prop::option::weighted(0.25, 0..12_u8)).prop_map(|(last, tag, unused, cut)| Prune { last, tag, unused, cut }),
         1 => any::<bool>().prop_map(|read_data| Check { read_data }),
+        1 => (any::<u16>(), any::<u32>(), prop::bool::weighted(0.3)).prop_map(|(which, at, gone)| Damage { which, at, gone }),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -196,13 +204,17 @@ struct History {
     /// How many prunes came to their end, and how many packs they deleted.
     pruned: u64,
     freed: u64,
+    /// How many repairs there were, and how many snapshots lost something, and were whole again after the next snapshot.
+    repaired: u64,
+    hurt: u64,
+    healed: u64,
 }
 
 impl History {
     fn new() -> Self {
         let world = World::new(small_chunks());
         let earlier = world.folder.path().join("earlier");
-        Self { world, earlier, pins: BTreeMap::new(), pruned: 0, freed: 0 }
+        Self { world, earlier, pins: BTreeMap::new(), pruned: 0, freed: 0, repaired: 0, hurt: 0, healed: 0 }
     }
 
     /// Everything in the source, sorted, the source itself first.
@@ -441,7 +453,68 @@ impl History {
                 let report = check(&self.world.open(), &options, &Silent::default()).unwrap();
                 assert!(!report.is_damaged(), "{report:?}");
             }
+            Step::Damage { which, at, gone } => self.damage(which, at, gone),
             _ => self.edit(step),
+        }
+    }
+
+    /// After a repair only what is marked as lost is missing; and the next snapshot brings back what is still on the disk.
+    fn damage(&mut self, which: u16, at: u32, gone: bool) {
+        let objects = self.world.store.objects().into_iter().map(|(key, _)| key);
+        let packs: Vec<ObjectKey> =
+            objects.filter(|key| matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _))).collect();
+        if packs.is_empty() {
+            return;
+        }
+        let key = &packs[usize::from(which) % packs.len()];
+        if gone {
+            assert!(self.world.store.remove(key).is_some());
+        } else {
+            assert!(self.world.store.mutate(key, |bytes| {
+                let at = at as usize % bytes.len();
+                bytes[at] ^= 1 << (at % 8);
+            }));
+        }
+        let options = RepairOptions { read_data: true, clock: &now, threads: THREADS };
+        let vault = self.world.open();
+        let planned = repair::plan(&vault, &options, &Silent::default()).unwrap();
+        let marked: BTreeSet<ObjectName> = planned.hurt.iter().map(|hurt| hurt.id).collect();
+        repair::execute(&vault, planned, &options, &Silent::default()).unwrap();
+        for snapshot in vault.snapshots() {
+            let Some(expected) = self.world.expected.get(&snapshot.id) else { continue };
+            let read = of_snapshot(&vault, &snapshot.body);
+            assert_eq!(!read.errors.is_empty(), marked.contains(&snapshot.id), "{:?}", read.errors);
+            for (path, mut node) in read.nodes {
+                let expected = &expected[&path];
+                node.first_name.clone_from(&expected.first_name);
+                assert_eq!(&node, expected, "{path:?}");
+            }
+        }
+        self.take(&vault, |_| ());
+        self.repaired += 1;
+        self.hurt += marked.len() as u64;
+        let there: HashSet<blake3::Hash> =
+            of_disk(&self.world.source(), b"top").values().filter_map(|node| node.content).collect();
+        for snapshot in vault.snapshots() {
+            let Some(expected) = self.world.expected.get(&snapshot.id) else { continue };
+            let errors = of_snapshot(&vault, &snapshot.body).errors;
+            let is_there = |path: &Vec<u8>| expected[path].content.is_some_and(|content| there.contains(&content));
+            let stays: Vec<_> =
+                errors.iter().filter(|(path, _)| expected.contains_key(path) && is_there(path)).collect();
+            assert!(stays.is_empty(), "on the disk, and not healed: {stays:?}");
+            if errors.is_empty() {
+                self.healed += u64::from(marked.contains(&snapshot.id));
+            } else {
+                assert!(marked.contains(&snapshot.id), "{errors:?}");
+                say(&vault, RecordBody::Forget(vec![snapshot.id]), now(), &Silent::default()).unwrap();
+                self.world.expected.remove(&snapshot.id);
+            }
+        }
+        // What a cut run left may be hurt as well.
+        for snapshot in vault.snapshots() {
+            if !self.world.expected.contains_key(&snapshot.id) && marked.contains(&snapshot.id) {
+                say(&vault, RecordBody::Forget(vec![snapshot.id]), now(), &Silent::default()).unwrap();
+            }
         }
     }
 
@@ -573,6 +646,7 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
     };
     let mut runner = TestRunner::new(config);
     let (pruned, freed) = (Cell::new(0), Cell::new(0));
+    let (repaired, hurt, healed) = (Cell::new(0), Cell::new(0), Cell::new(0));
     let done = runner.run(&steps(), |steps| {
         let mut history = History::new();
         let mut garbled = false;
@@ -586,6 +660,9 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
         }
         pruned.set(pruned.get() + history.pruned);
         freed.set(freed.get() + history.freed);
+        repaired.set(repaired.get() + history.repaired);
+        hurt.set(hurt.get() + history.hurt);
+        healed.set(healed.get() + history.healed);
         let mut vault = history.world.open();
         if garbled && catch_unwind(AssertUnwindSafe(|| check_all(&vault, &history.world.expected))).is_err() {
             drop(vault);
@@ -611,7 +688,9 @@ fn every_snapshot_reads_back_and_restores_as_its_own_day() {
         panic!("{error}");
     }
     assert!(pruned.get() > 0 && freed.get() > 0);
+    assert!(repaired.get() > 0 && hurt.get() > healed.get() && healed.get() > 0);
     println!("histories: {cases}, prunes in them: {}, packs that these deleted: {}", pruned.get(), freed.get());
+    println!("repairs: {}, hurt snapshots: {}, healed: {}", repaired.get(), hurt.get(), healed.get());
 }
 
 #[test]

@@ -16,6 +16,10 @@ mod histories;
 mod sources;
 #[cfg(unix)]
 mod surroundings;
+#[cfg(unix)]
+mod options;
+#[cfg(unix)]
+mod refusals;
 mod collect;
 mod repair;
 #[cfg(unix)]

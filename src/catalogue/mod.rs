@@ -29,7 +29,7 @@ pub use packs::{ChunkPlace, PackInfo};
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 /// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
 const DOUBTED: &str = "doubted";
@@ -97,6 +97,15 @@ enum Left {
     Doubt,
 }
 
+/// Why a catalogue is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// To be used.
+    Use,
+    /// It is made anew, as the one before was damaged or doubted.
+    Doubt,
+}
+
 /// A locked file beside the catalogue for as long as a process has it open. One that is there and not locked tells that a
 /// process ended without closing the catalogue; one that holds something, that the process found what cannot be.
 #[derive(Debug)]
@@ -147,7 +156,7 @@ impl Catalogue {
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
-        match Self::try_open(path, key, false) {
+        match Self::try_open(path, key, Reason::Use) {
             // No space, no permission: a new one would fare no better.
             Err(error @ CatalogueError::Unusable { .. }) => Err(error),
             Err(_) => Ok((Self::anew(path, key)?, true)),
@@ -163,7 +172,7 @@ impl Catalogue {
     pub fn anew(path: &Path, key: [u8; 32]) -> Result<Self, CatalogueError> {
         let remembered = packs::Remembered::salvage(path, &key);
         Self::discard(path)?;
-        let (catalogue, _) = Self::try_open(path, key, true)?;
+        let (catalogue, _) = Self::try_open(path, key, Reason::Doubt)?;
         catalogue.take_over(&remembered)?;
         Ok(catalogue)
     }
@@ -179,9 +188,9 @@ impl Catalogue {
     }
 
     /// Whether damage inside redb's own pages makes it panic is up to redb, so a panic counts as damage.
-    /// A catalogue that was doubted is not taken, unless it was made anew out of doubt (`doubted`) and nothing was entered
+    /// A catalogue that was doubted is not taken, unless it was made anew out of doubt and nothing was entered
     /// since: then it is the store that is damaged.
-    fn try_open(path: &Path, key: [u8; 32], doubted: bool) -> Result<(Self, bool), CatalogueError> {
+    fn try_open(path: &Path, key: [u8; 32], reason: Reason) -> Result<(Self, bool), CatalogueError> {
         let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
         let damaged = |what: String| CatalogueError::Damaged { path: path.display().to_string(), what };
         let open = || -> Result<(Self, bool), CatalogueError> {
@@ -212,7 +221,7 @@ impl Catalogue {
             if version.is_none() {
                 let txn = catalogue.write()?;
                 txn.open_table(NUMBERS)?.insert("version", VERSION)?;
-                if doubted {
+                if reason == Reason::Doubt {
                     txn.open_table(NUMBERS)?.insert(DOUBTED, 1)?;
                 }
                 packs::create_tables(&txn)?;

@@ -167,9 +167,21 @@ pub struct NewPack {
 }
 
 impl Catalogue {
+    /// Enters packs that are in the store, in a transaction of its own.
+    ///
+    /// # Errors
+    /// If the database fails; then none is entered.
+    pub fn enter_packs(&self, new: &[NewPack]) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        Self::insert_packs(&txn, new)?;
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Enters packs that are in the store, within a transaction.
     pub(crate) fn insert_packs(txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
-        let mut places = Vec::with_capacity(new.iter().map(|pack| pack.footer.segments.len() * 16).sum());
+        let segments = new.iter().flat_map(|pack| &pack.footer.segments);
+        let mut places = Vec::with_capacity(segments.map(|segment| segment.chunks.len()).sum());
         {
             let mut packs = txn.open_table(PACKS)?;
             let mut numbers = txn.open_table(NUMBERS_OF_PACKS)?;

@@ -1,6 +1,7 @@
-//! What the upkeep of the vault remembers: when each pack was read and verified last, and what the last collection left.
+//! What the upkeep of the vault remembers: when each pack was read and verified last, what the last collection left, and since
+//! when packs lie there that no record claims.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -9,6 +10,9 @@ use crate::id::ObjectName;
 
 /// Name of a pack → when every byte of it was last read and found right, in seconds since 1970.
 const VERIFIED: TableDefinition<&[u8; 16], i64> = TableDefinition::new("verified");
+
+/// Name of a pack that no record claims → the number of this client's last record when that was first seen.
+const UNCLAIMED: TableDefinition<&[u8; 16], u64> = TableDefinition::new("unclaimed");
 
 /// The number under which a fingerprint of what the last collection left is kept.
 const COLLECTED: &str = "collected";
@@ -52,6 +56,45 @@ impl Catalogue {
         }
         txn.commit()?;
         Ok(())
+    }
+
+    /// Notes which packs no record claims, this client's last record being number `last`. Returns for each the number that was
+    /// the last one when it was first noted.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn note_unclaimed(
+        &self,
+        packs: &HashSet<ObjectName>,
+        last: u64,
+    ) -> Result<HashMap<ObjectName, u64>, CatalogueError> {
+        let txn = self.write()?;
+        let mut noted = HashMap::new();
+        let changed = {
+            let mut table = txn.open_table(UNCLAIMED)?;
+            for row in table.iter()? {
+                let (name, number) = row?;
+                noted.insert(ObjectName::new(*name.value()), number.value());
+            }
+            let before = noted.len();
+            noted.retain(|name, _| packs.contains(name));
+            let changed = noted.len() < before.max(packs.len());
+            if changed {
+                table.retain(|name, _| packs.contains(&ObjectName::new(*name)))?;
+                for name in packs {
+                    if let std::collections::hash_map::Entry::Vacant(new) = noted.entry(*name) {
+                        table.insert(name.as_bytes(), *new.insert(last))?;
+                    }
+                }
+            }
+            changed
+        };
+        if changed {
+            txn.commit()?;
+        } else {
+            txn.abort()?;
+        }
+        Ok(noted)
     }
 
     /// Notes a fingerprint of what a collection left: as long as it fits, there is nothing to collect.

@@ -10,6 +10,7 @@ use vault::engine::stats;
 use vault::engine::stats::Stats;
 use vault::path::Shown;
 use vault::seal::Purpose;
+use vault::store::Delivery;
 use vault::tree::Time;
 use vault::tree::Verdict;
 use vault::vault::SnapshotInfo;
@@ -77,7 +78,7 @@ struct DoctorJson<'a> {
 pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let stats = stats::stats(&vault, context.threads(), &context.screen);
+    let stats = stats::stats(&vault, None, context.threads(), &context.screen);
     context.screen.clear();
     let findings = examine(context, args, &vault, &stats?)?;
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
@@ -128,6 +129,7 @@ fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -
     examine_sources(context, args.overdue, &snapshots, now, &mut found);
     examine_data(vault, stats, now, &mut found)?;
     examine_space(stats, &mut found);
+    examine_unclaimed(vault, stats, &mut found);
     examine_clients(vault, &mut found);
     examine_keys(vault, &mut found)?;
     Ok(found)
@@ -283,6 +285,27 @@ fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
         );
         found.push(Finding::good("space", text));
     }
+}
+
+/// What lies in packs that no machine claims: not worth a word if it is little.
+fn examine_unclaimed(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) {
+    if stats.bytes_unclaimed < 1 << 20 {
+        return;
+    }
+    let size = units::size(stats.bytes_unclaimed);
+    let text = format!("{size} are claimed by no machine: by work that goes on now, or by one that lost its state.");
+    found.push(match vault.delivery() {
+        Delivery::Direct => {
+            let text = format!("{text} In that case, when each machine has taken two snapshots, it is given back by:");
+            Finding::advice("space", text, "vault prune")
+        }
+        Delivery::Synced => Finding::good(
+            "space",
+            format!(
+                "{text} Where things arrive late they stay, as they may be from a machine nobody has heard of yet."
+            ),
+        ),
+    });
 }
 
 fn examine_clients(vault: &Vault, found: &mut Vec<Finding>) {

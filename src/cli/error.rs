@@ -219,7 +219,15 @@ impl From<RestoreError> for Failure {
             RestoreError::Store(error) => error.into(),
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
-            RestoreError::Read { .. } | RestoreError::Target { .. } => failure,
+            RestoreError::Read { .. } => failure,
+            RestoreError::Target { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
+                    .hint("Make room there, and run the same command again with --overwrite if-changed: it continues."),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                    failure.hint("Choose a folder that can be written to: --to DIR")
+                }
+                _ => failure,
+            },
             RestoreError::NoSuchSnapshot { .. }
             | RestoreError::NoSuchPath { .. }
             | RestoreError::NothingSelected { .. } => failure.hint(LOOK),
@@ -307,6 +315,10 @@ impl From<CollectError> for Failure {
             ) => Self::new(chain(&error)).hint(
                 "Nothing that is needed is lost. Free a little space (some 100 KB for a record, 64 MB to copy) and run it again; \
                  vault prune --max-repack 0 copies nothing.",
+            ),
+            CollectError::NoRoom { .. } => Self::new(chain(&error)).hint(
+                "Nothing that is needed is lost, and what could be deleted without copying is. Free that much and run it \
+                 again, or forget more snapshots: a pack in which nothing is needed is deleted as it is.",
             ),
             CollectError::Vault(VaultError::Interrupted) => {
                 Self::interrupted().hint("What was done stays done: the next prune continues.")

@@ -40,7 +40,7 @@ use crate::cli::table::Column;
 use crate::cli::units;
 
 /// Compression of what has to be compressed again.
-const LEVEL: i32 = 3;
+pub const LEVEL: i32 = 3;
 
 const COLUMNS: &[Column] = &[
     Column::left(""),
@@ -73,6 +73,8 @@ struct PruneJson<'a> {
     bytes_unused: u64,
     packs_waiting: u64,
     bytes_waiting: u64,
+    packs_unclaimed: u64,
+    bytes_unclaimed: u64,
     waiting_for: Vec<String>,
 }
 
@@ -187,6 +189,8 @@ fn json<'a>(
         bytes_unused: report.bytes_unused,
         packs_waiting: report.packs_waiting,
         bytes_waiting: report.bytes_waiting,
+        packs_unclaimed: report.packs_unclaimed,
+        bytes_unclaimed: report.bytes_unclaimed,
         waiting_for: report.obstacles.iter().map(obstacle_word).collect(),
     }
 }
@@ -259,6 +263,13 @@ fn tell(
             units::size(report.bytes_waiting)
         ))?;
         tell_obstacles(vault, &report.obstacles, out)?;
+    }
+    if report.packs_unclaimed > 0 {
+        out.line(format_args!(
+            "{} of {} belong to work that goes on, or to a machine that lost its state: see vault doctor",
+            units::counted(report.packs_unclaimed, "pack", "packs"),
+            units::size(report.bytes_unclaimed)
+        ))?;
     }
     Ok(())
 }

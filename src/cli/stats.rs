@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vault::engine::stats;
 use vault::engine::stats::Stats;
+use vault::engine::weigh::Sample;
 use vault::path::Shown;
 
 use crate::cli::args::StatsArgs;
@@ -15,9 +16,13 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::prune::LEVEL;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
+
+/// Bytes that are compressed to find out what forgetting a snapshot would free: one or two seconds' work.
+const WEIGHED: u64 = 1 << 30;
 
 const SOURCES: &[Column] = &[
     Column::left("Source").min(8).keep_end(),
@@ -79,6 +84,7 @@ struct StatsJson<'a> {
     bytes_unique: u64,
     bytes_needed: u64,
     bytes_dead: u64,
+    bytes_unclaimed: u64,
     bytes_shared: u64,
     chunks: u64,
     unreadable: u64,
@@ -105,7 +111,8 @@ fn growth(context: &Context, stats: &Stats) -> Vec<GrowthJson> {
 pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let stats = stats::stats(&vault, context.threads(), &context.screen);
+    let sample = Sample { bytes: WEIGHED, level: LEVEL };
+    let stats = stats::stats(&vault, Some(sample), context.threads(), &context.screen);
     context.screen.clear();
     let stats = stats?;
     let mut out = Output::new();
@@ -129,6 +136,7 @@ fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
         bytes_unique: stats.bytes_unique,
         bytes_needed: stats.bytes_needed,
         bytes_dead: stats.bytes_dead,
+        bytes_unclaimed: stats.bytes_unclaimed,
         bytes_shared: stats.bytes_shared,
         chunks: stats.chunks,
         unreadable: stats.unreadable,
@@ -191,6 +199,12 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
         ratio(stats.bytes_unique, stats.bytes_needed)
     ))?;
     out.line(format_args!("Needed by none   {}", size(stats.bytes_dead)))?;
+    if stats.bytes_unclaimed > 0 {
+        out.line(format_args!(
+            "Claimed by none  {} of that: work of another machine that goes on, or of one that lost its state",
+            size(stats.bytes_unclaimed)
+        ))?;
+    }
     if stats.sources.len() > 1 {
         out.line(format_args!("Shared           {} by several sources", size(stats.bytes_shared)))?;
     }

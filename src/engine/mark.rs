@@ -6,16 +6,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::id::ChunkId;
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
 use crate::progress::Progress;
 use crate::seal::Decompressor;
+use crate::sync::lock;
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Snapshot, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, Vault, VaultError};
@@ -108,10 +109,6 @@ impl Marks {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Opened segments, for many threads.
 pub struct Segments<'a> {
     packs: PackReader<'a>,
@@ -138,8 +135,12 @@ impl<'a> Segments<'a> {
         Ok(Self { packs, reader, infos, kept: Mutex::default() })
     }
 
-    fn segment(&self, place: ChunkPlace, decompressor: &mut Decompressor) -> Result<Arc<Segment>, ReadError> {
-        let key = (place.pack, place.segment);
+    /// Opens a segment of the pack of this number, every chunk verified.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub fn open(&self, pack: u32, segment: u32, decompressor: &mut Decompressor) -> Result<Arc<Segment>, ReadError> {
+        let key = (pack, segment);
         {
             let mut kept = lock(&self.kept);
             if let Some(index) = kept.segments.iter().position(|(other, _)| *other == key) {
@@ -148,8 +149,8 @@ impl<'a> Segments<'a> {
             }
         }
         let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
-        let info = self.infos.get(&place.pack).ok_or_else(unknown)?;
-        let segment_place = info.place(place.segment).ok_or_else(unknown)?;
+        let info = self.infos.get(&pack).ok_or_else(unknown)?;
+        let segment_place = info.place(segment).ok_or_else(unknown)?;
         let segment = Arc::new(self.packs.segment(&segment_place, None, decompressor)?);
         let mut kept = lock(&self.kept);
         kept.bytes += segment.raw.len();
@@ -166,7 +167,7 @@ impl<'a> Segments<'a> {
         let mut first = None;
         let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
         for place in places {
-            match self.segment(place, decompressor) {
+            match self.open(place.pack, place.segment, decompressor) {
                 Ok(segment) => {
                     let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset);
                     if let Ok(index) = found

@@ -27,4 +27,5 @@ pub mod repair;
 pub mod retention;
 pub mod collect;
 pub mod prune;
+pub mod weigh;
 pub mod stats;

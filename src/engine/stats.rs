@@ -4,13 +4,14 @@
 //! sources. Trees are read level by level, so that all snapshots that share one have met there before it is read: it is read
 //! once, whatever the number of snapshots. Memory is bounded by the number of trees and chunks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, Reader};
+use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::mark::{MarkError, Segments, Source, StreamKey, by_segment, in_order, stream_key};
+use crate::engine::weigh::{Sample, weigh};
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
 use crate::store::{Kind, Listed, StoreError};
@@ -55,7 +56,8 @@ pub struct SnapshotStats {
     pub bytes_raw: u64,
     /// What it added to the store when it was taken, in bytes.
     pub bytes_added: u64,
-    /// What no other snapshot needs, as it is stored, in bytes: what forgetting it frees.
+    /// What no other snapshot needs, as it is stored, in bytes: what a prune that leaves nothing unused gives back once it is
+    /// forgotten, with the part of what surrounds it in the packs.
     pub bytes_alone: u64,
 }
 
@@ -80,6 +82,8 @@ pub struct Stats {
     pub bytes_needed: u64,
     /// What no snapshot needs, in bytes: the rest of the packs.
     pub bytes_dead: u64,
+    /// Of that, packs that no record claims: the work of another machine that is under way, or of one that lost its state.
+    pub bytes_unclaimed: u64,
     /// Needed by more than one source, in bytes.
     pub bytes_shared: u64,
     /// Different chunks that are needed.
@@ -139,11 +143,17 @@ impl Classes {
     }
 }
 
-/// Counts what takes the space, on so many threads.
+/// Counts what takes the space, on so many threads. What each snapshot holds alone is weighed with this sample, or else only
+/// reckoned from the lengths before compression.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it. Damage is only counted.
-pub fn stats(vault: &Vault, threads: usize, progress: &dyn Progress) -> Result<Stats, MarkError> {
+pub fn stats(
+    vault: &Vault,
+    sample: Option<Sample>,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Stats, MarkError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
     let pool = pool.map_err(|error| CatalogueError::Database(format!("cannot start threads: {error}")))?;
     pool.install(|| {
@@ -167,7 +177,18 @@ pub fn stats(vault: &Vault, threads: usize, progress: &dyn Progress) -> Result<S
         walk.chunks = vec![0; walk.reader.chunk_count()? as usize];
         walk.run(&snapshots)?;
         stats.unreadable = walk.unreadable;
-        sum(&walk, &snapshots, &names, &mut stats)?;
+        let infos = walk.reader.packs()?;
+        let alone = weigh(&walk.reader, &walk.segments, &infos, &walk.chunks, snapshots.len(), sample, progress)?;
+        let used = sum(&walk, &infos, &snapshots, &names, &alone, &mut stats)?;
+        let (claimed, condemned, own) = (vault.chains().claimed(), vault.condemned(), vault.noted(None));
+        let is_unclaimed = |name: &ObjectName| {
+            !claimed.contains(name)
+                && !condemned.contains(name)
+                && !own.under_way.contains(name)
+                && !own.claimable.contains(name)
+        };
+        let unclaimed = infos.iter().filter(|(number, info)| !used.contains(number) && is_unclaimed(&info.name));
+        stats.bytes_unclaimed = unclaimed.map(|(_, info)| info.len).sum();
         Ok(stats)
     })
 }
@@ -374,14 +395,17 @@ const fn share(bytes: u64, part: u64, whole: u64) -> u64 {
 /// Parts of a byte are kept by counting in these.
 const FINE: u64 = 1 << 10;
 
-/// Adds up what each snapshot, each source and all of them need. All of a pack belongs to its chunks, in proportion.
+/// Adds up what each snapshot, each source and all of them need. All of a pack belongs to its chunks, in proportion. Returns the
+/// packs of which anything is needed.
 fn sum(
     walk: &Walk<'_>,
+    infos: &BTreeMap<u32, PackInfo>,
     snapshots: &[SnapshotInfo],
     names: &[(String, String)],
+    weighed: &[u64],
     stats: &mut Stats,
-) -> Result<(), CatalogueError> {
-    let infos = walk.reader.packs()?;
+) -> Result<HashSet<u32>, CatalogueError> {
+    let mut used = HashSet::new();
     let sealed: HashMap<u32, u64> = infos
         .iter()
         .map(|(number, info)| (*number, info.segments.iter().map(|(sealed, _, _)| u64::from(*sealed)).sum()))
@@ -397,6 +421,7 @@ fn sum(
         rank += 1;
         let (Some(place), true) = (places.first(), class > 0) else { return true };
         stats.chunks += 1;
+        used.insert(place.pack);
         stats.bytes_unique += u64::from(place.len);
         if let Some(info) = infos.get(&place.pack)
             && let Some((segment, raw, _)) = info.segments.get(place.segment as usize)
@@ -438,12 +463,12 @@ fn sum(
             host: info.body.host.clone(),
             bytes_raw: info.body.bytes,
             bytes_added: info.body.bytes_stored,
-            bytes_alone: alone,
+            bytes_alone: weighed.get(index).copied().unwrap_or(alone),
         });
     }
     sources.sort_by_key(|source| (std::cmp::Reverse(source.bytes_alone), source.source.clone()));
     stats.sources = sources;
-    Ok(())
+    Ok(used)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Segments: new chunks laid end to end, compressed as one frame and sealed as one message (SPEC §5.2).
 
 use crate::id::ChunkId;
-use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX, SEGMENT_TARGET};
+use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_TARGET, SEGMENT_RAW_MAX, SEGMENT_TARGET};
 use crate::pack::PackError;
 use crate::pack::footer::{SegmentEntry, read_lengths};
 use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
@@ -24,10 +24,7 @@ impl SegmentBuilder {
         fill: impl FnOnce(&mut Vec<u8>),
         is_new: impl FnOnce(&ChunkId) -> bool,
     ) -> ChunkId {
-        if self.raw.capacity() == 0 {
-            // All that a segment needs: growing by doubling would take twice as much.
-            self.raw.reserve_exact(SEGMENT_TARGET + CHUNK_MAX_DEFAULT as usize);
-        }
+        self.reserve();
         let start = self.raw.len();
         fill(&mut self.raw);
         let id = keys.chunk_id(&self.raw[start..]);
@@ -37,6 +34,20 @@ impl SegmentBuilder {
             self.raw.truncate(start);
         }
         id
+    }
+
+    /// Room for all that a segment needs: growing by doubling would take twice as much.
+    fn reserve(&mut self) {
+        if self.raw.capacity() == 0 {
+            self.raw.reserve_exact(SEGMENT_TARGET + CHUNK_MAX_DEFAULT as usize);
+        }
+    }
+
+    /// Copies a chunk in that was verified when it was read. (That the copy is right is seen when the segment is verified.)
+    pub fn push_known(&mut self, id: ChunkId, bytes: &[u8]) {
+        self.reserve();
+        self.raw.extend_from_slice(bytes);
+        self.chunks.push((id, bytes.len() as u32));
     }
 
     /// Bytes collected so far.
@@ -51,7 +62,7 @@ impl SegmentBuilder {
 
     /// Whether the segment has reached its size and should be compressed now.
     pub const fn is_full(&self) -> bool {
-        self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_MAX
+        self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET
     }
 
     /// Throws away what was collected.
@@ -185,10 +196,15 @@ impl SealedBody {
         Ok(Self { buffer, method, raw_len, chunks: entry.chunks.clone(), reused: Some(hash) })
     }
 
+    /// How long it will be in a pack, in bytes.
+    pub const fn sealed_len(&self) -> usize {
+        self.buffer.len() + TAG_LEN
+    }
+
     /// The footer's entry for this segment.
     pub(super) fn entry(&self) -> SegmentEntry {
         SegmentEntry {
-            sealed_len: (self.buffer.len() + TAG_LEN) as u32,
+            sealed_len: self.sealed_len() as u32,
             method: self.method,
             raw_len: self.raw_len,
             chunks: self.chunks.clone(),

@@ -17,8 +17,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use crate::id::ObjectName;
 use crate::path::Shown;
@@ -31,6 +29,7 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::dir::publish::Publisher;
 use crate::store::dir::publish::Written;
+use crate::sync::lock;
 
 /// Objects that were read last stay open, since a pack is read many times from many threads.
 const OPEN_FILES_MAX: usize = 32;
@@ -451,11 +450,6 @@ fn is_fan_out(name: &str) -> bool {
 
 fn shown(name: &std::ffi::OsStr) -> String {
     Shown(name.as_encoded_bytes()).to_string()
-}
-
-/// A panic in another thread leaves these maps whole: they are caches.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// 128 random bits as the name of a temporary file. The layer that owns randomness is above this one.

@@ -36,13 +36,13 @@ impl Vault {
             Err(StoreError::Missing { .. }) => "missing",
             Err(error) => return Err(error.into()),
             Ok(bytes) => match VaultFile::parse(&bytes) {
-                Err(VaultFileError::Damaged(_) | VaultFileError::NotAVault) => "damaged",
+                Err(VaultFileError::Damaged(_) | VaultFileError::NotAVault) => {
+                    self.store().quarantine(&ObjectKey::Vault)?;
+                    "damaged"
+                }
                 Ok(_) | Err(VaultFileError::Newer { .. }) => return Ok(()),
             },
         };
-        if what == "damaged" {
-            self.store().quarantine(&ObjectKey::Vault)?;
-        }
         let file = VaultFile { id: self.id(), features: 0 };
         self.store().put(&ObjectKey::Vault, file.encode().as_bytes())?;
         progress.warn(&format!("the VAULT file was {what}; it has been made again"));

@@ -288,8 +288,9 @@ impl Bounds {
         let mine = state.seen(client, None, self.weakness);
         let condemned = knowledge.condemned();
         let under_way = state.taking[client].map_or(0, |session| session.put);
-        let is_alone = !self.synced && (0..CLIENTS).all(|other| other == client || knowledge.mentioned(other) == 0);
-        let claimed = if is_alone || self.weakness == Weakness::NoClaims { !0 } else { knowledge.claimed() };
+        // Where all is seen at once, whoever put a pack is known before; a real client is only more patient with what nobody
+        // claims.
+        let claimed = if !self.synced || self.weakness == Weakness::NoClaims { !0 } else { knowledge.claimed() };
         let deletable = knowledge.deletable(client, mine, state.clock);
         let free = (condemned & deletable) | (view.packs & !condemned & claimed & !under_way);
         let marked = knowledge.snapshots();

@@ -11,6 +11,8 @@ pub mod os;
 pub mod os;
 pub mod source;
 #[cfg(unix)]
+pub mod terminal;
+#[cfg(unix)]
 pub mod usage;
 
 use std::collections::BTreeMap;

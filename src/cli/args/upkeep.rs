@@ -94,9 +94,12 @@ Examples:
   vault stats             what takes the space
   vault stats --json      the same, for programs
 
-What a snapshot holds alone is what forgetting it frees, about, with
-vault prune --max-unused 0%. What several snapshots share is in no figure of
-a single one. Growth counts the snapshots that are still there.")]
+What a snapshot holds alone is what forgetting it and then
+vault prune --max-unused 0% give back, within about one part in a hundred, but
+for the padding of packs. To know it, part of the data is compressed as the
+prune would do it. (With the usual 5 %, prune leaves some of it for later.)
+What several snapshots share is in no figure of a single one. Growth counts the
+snapshots that are still there.")]
 pub struct StatsArgs {
     /// Show all snapshots, not only the last twenty
     #[arg(short, long)]

@@ -22,6 +22,7 @@ use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::engine::mark::{MarkError, Marks, mark};
 use crate::id::{ChunkId, ClientId, ObjectName};
+use crate::limits::PACK_LEN;
 use crate::log::record::PackRef;
 use crate::log::{Acknowledgements, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
@@ -62,6 +63,15 @@ pub enum CollectError {
     /// Something is not known that may need what would be deleted.
     #[error("no space can be given back: {0}")]
     Refused(String),
+    /// The store is full, and nothing more can be deleted before something is copied.
+    #[error(
+        "no space is left in the store: to copy what is needed out of the next pack, {} MB have to be free",
+        room.div_ceil(1_000_000)
+    )]
+    NoRoom {
+        /// What has to be free, in bytes.
+        room: u64,
+    },
     /// No threads could be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
@@ -109,7 +119,11 @@ pub struct CollectReport {
     pub packs_waiting: u64,
     /// Bytes that they have.
     pub bytes_waiting: u64,
-    /// What they wait for.
+    /// Packs that no snapshot needs and no record claims: the work of others that is under way, or that was lost.
+    pub packs_unclaimed: u64,
+    /// Bytes that they have.
+    pub bytes_unclaimed: u64,
+    /// What the condemned ones wait for.
     pub obstacles: BTreeSet<Obstacle>,
     /// There was nothing to do since the last time.
     pub nothing_new: bool,
@@ -117,6 +131,8 @@ pub struct CollectReport {
 
 /// How often marking is begun again because snapshots came in between; what is then left waits for the next time.
 const PASSES: usize = 4;
+/// Room that a prune needs beside the packs that it writes, for records, in bytes.
+const ROOM_BESIDE: u64 = 256 << 10;
 /// Packs that are given up together.
 const BATCH: usize = 128;
 
@@ -177,7 +193,7 @@ pub fn collect(
             }
         }
         waiting(vault, session, &mut report);
-        if report.packs_waiting == 0 {
+        if report.packs_waiting == 0 && report.packs_unclaimed == 0 {
             vault.catalogue().set_collected(fingerprint(vault, options))?;
         }
         Ok(report)
@@ -320,13 +336,41 @@ impl<'a> Pass<'a> {
             plan: CollectPlan::default(),
             cleared: HashSet::new(),
         };
-        pass.judge(session);
+        pass.judge(session)?;
         pass.plan = plan(&pass.uses, options.max_unused, options.max_moved.unwrap_or(u64::MAX));
+        pass.tell();
         Ok(pass)
     }
 
+    /// Says what is planned with the packs in which something is not needed.
+    fn tell(&self) {
+        for pack in self.uses.iter().filter(|pack| pack.unused() > 0) {
+            let Some(info) = self.infos.get(&pack.number) else { continue };
+            let again = (0..).zip(&pack.segments).filter(|(number, segment)| {
+                segment.live > 0 && segment.unused() > 0 && !self.plan.carried.contains(&(pack.number, *number))
+            });
+            let what = if self.plan.dead.contains(&pack.number) {
+                "goes".to_owned()
+            } else if self.plan.moved.contains(&pack.number) {
+                format!(
+                    "what is needed is copied, {} of {} segments compressed again",
+                    again.count(),
+                    pack.segments.len()
+                )
+            } else {
+                "stays".to_owned()
+            };
+            let key = object_key(info.kind, info.name);
+            self.progress.detail(&format!("{key}: {} of {} bytes are not needed; {what}", pack.unused(), pack.len));
+        }
+        let sealed: u64 =
+            self.uses.iter().flat_map(|pack| &pack.segments).map(|segment| u64::from(segment.sealed)).sum();
+        let all: u64 = self.uses.iter().map(|pack| pack.len).sum();
+        self.progress.detail(&format!("all packs: {all} bytes, of which segments take {sealed}"));
+    }
+
     /// Says of each pack whether it may be given up.
-    fn judge(&mut self, session: Option<&Session>) {
+    fn judge(&mut self, session: Option<&Session>) -> Result<(), CollectError> {
         let vault = self.vault;
         let (free, _) = deletable(vault, session);
         let noted = vault.noted(session);
@@ -337,20 +381,51 @@ impl<'a> Pass<'a> {
         let me = vault.client();
         // Nobody else can be at work unseen.
         let alone = vault.delivery() == Delivery::Direct && acks.active().all(|client| Some(client) == me);
+        let forsaken = if alone { HashSet::new() } else { self.forsaken(session, &acks, &claimed)? };
         for pack in &mut self.uses {
             let Some(info) = self.infos.get(&pack.number) else { continue };
             pack.free = if pack.condemned {
                 free.contains(&info.name)
             } else {
-                (claimed.contains(&info.name) || alone) && !noted.under_way.contains(&info.name)
+                let is_done = claimed.contains(&info.name) || alone || forsaken.contains(&info.name);
+                is_done && !noted.under_way.contains(&info.name)
             };
         }
+        Ok(())
+    }
+
+    /// Packs that no record claims, although all work that was under way when they were first seen has ended: whoever put
+    /// them lost its memory. Were they condemned earlier, nothing would be lost, but who is still at work on them would have to
+    /// move all of it (SPEC §8.6).
+    fn forsaken(
+        &self,
+        session: Option<&Session>,
+        acks: &Acknowledgements,
+        claimed: &HashSet<ObjectName>,
+    ) -> Result<HashSet<ObjectName>, CollectError> {
+        let vault = self.vault;
+        let (Some(session), Some(me), Delivery::Direct) = (session, vault.client(), vault.delivery()) else {
+            return Ok(HashSet::new());
+        };
+        let own = vault.noted(Some(session));
+        let is_unclaimed = |name: &ObjectName| {
+            !claimed.contains(name) && !own.under_way.contains(name) && !own.claimable.contains(name)
+        };
+        let packs = self.infos.values().map(|info| info.name).filter(is_unclaimed).collect();
+        let last = vault.log().chains.last(&me).map_or(0, |link| link.record.number);
+        let mut first_seen = vault.catalogue().note_unclaimed(&packs, last)?;
+        let mine: BTreeMap<ClientId, u64> = vault.acknowledged(Some(session)).into_iter().collect();
+        first_seen.retain(|_, number| acks.holding(&me, *number + 1, Some(&me), &mine).is_empty());
+        Ok(first_seen.into_keys().collect())
     }
 
     /// Does what is planned. Returns whether that is all: otherwise snapshots came in between, and it has to be planned anew.
     /// So many packs are copied before any of them is given up.
     fn run(&mut self, session: &Session, batch: usize, report: &mut CollectReport) -> Result<bool, CollectError> {
         report.bytes_unused = self.plan.bytes_unused;
+        let unclaimed = self.uses.iter().filter(|pack| !pack.free && !pack.condemned && !pack.live());
+        report.packs_unclaimed = unclaimed.clone().count() as u64;
+        report.bytes_unclaimed = unclaimed.map(|pack| pack.len).sum();
         let goal = self.plan.bytes_moved;
         self.progress.counters().restart(0, goal);
         self.progress.phase(Phase::Collect);
@@ -365,15 +440,23 @@ impl<'a> Pass<'a> {
             return Ok(false);
         }
         let mut moved: Vec<u32> = not_dead.into_iter().chain(std::mem::take(&mut self.plan.moved)).collect();
+        let used: HashMap<u32, u64> = self.uses.iter().map(|pack| (pack.number, pack.used())).collect();
         if batch == 1 {
             // Those that need the least room first: each that goes makes room for the next.
-            let used: HashMap<u32, u64> = self.uses.iter().map(|pack| (pack.number, pack.used())).collect();
             moved.sort_by_key(|number| used.get(number).copied());
         }
         for batch in moved.chunks(batch) {
             let mut needed = self.needed(batch)?;
             let options = MoveOptions { level: self.options.level, verify: self.options.verify };
-            let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress)?;
+            let moved = move_needed(self.vault, session, &needed, &self.plan.carried, options, self.progress);
+            let moved = moved.map_err(|error| match CollectError::from(error) {
+                error if error.is_full() && batch.len() == 1 => {
+                    let used = used.get(&batch[0]).copied().unwrap_or(PACK_LEN as u64);
+                    // With padding and footer, and the records.
+                    CollectError::NoRoom { room: used + used / 8 + ROOM_BESIDE }
+                }
+                error => error,
+            })?;
             report.bytes_stored += moved.bytes_stored;
             let lens = needed.iter().flat_map(|pack| pack.footer.segments.iter().zip(&pack.chunks));
             report.bytes_moved += lens

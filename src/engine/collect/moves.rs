@@ -2,11 +2,10 @@
 //! others, the needed chunks are taken and compressed anew.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use rayon::prelude::*;
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{Catalogue, CatalogueError, PackInfo};
@@ -16,6 +15,7 @@ use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, Seale
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
 use crate::store::ObjectKey;
+use crate::sync::lock;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
 
@@ -62,10 +62,6 @@ struct Worker {
     meta: SegmentBuilder,
     compressor: Compressor,
     decompressor: Decompressor,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Mover<'a> {
@@ -161,22 +157,18 @@ impl Mover<'_> {
             .flat_map(|pack| (0..pack.chunks.len() as u32).map(move |number| (pack, number)))
             .filter(|(pack, number)| !pack.chunks[*number as usize].is_empty())
             .collect();
-        segments.into_par_iter().try_for_each(|(pack, number)| {
-            if self.progress.stopped() {
-                return Err(VaultError::Interrupted);
-            }
-            if lock(&self.failed).contains(&pack.number) {
-                return Ok(());
-            }
-            match self.move_segment(pack, number) {
-                Err(VaultError::Pack(error)) if error.is_damage() => {
-                    self.progress.warn(&format!("{error}; its pack stays as it is"));
-                    lock(&self.failed).insert(pack.number);
-                    Ok(())
+        // In order: if the store becomes full, what was copied by then makes the first packs superfluous.
+        let next = AtomicUsize::new(0);
+        let copied = rayon::broadcast(|_| {
+            while let Some((pack, number)) = segments.get(next.fetch_add(1, Relaxed)) {
+                if let Err(error) = self.copy(pack, *number) {
+                    next.store(segments.len(), Relaxed);
+                    return Err(error);
                 }
-                done => done,
             }
-        })?;
+            Ok(())
+        });
+        copied.into_iter().collect::<Result<(), VaultError>>()?;
         for worker in &self.workers {
             let worker = &mut *lock(worker);
             self.flush(worker, ObjectKind::Pack)?;
@@ -185,6 +177,24 @@ impl Mover<'_> {
         self.data.finish()?;
         self.meta.finish()?;
         Ok(())
+    }
+
+    /// Copies what is needed of a segment; notes a pack that is damaged.
+    fn copy(&self, pack: &Needed, number: u32) -> Result<(), VaultError> {
+        if self.progress.stopped() {
+            return Err(VaultError::Interrupted);
+        }
+        if lock(&self.failed).contains(&pack.number) {
+            return Ok(());
+        }
+        match self.move_segment(pack, number) {
+            Err(VaultError::Pack(error)) if error.is_damage() => {
+                self.progress.warn(&format!("{error}; its pack stays as it is"));
+                lock(&self.failed).insert(pack.number);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     fn writer(&self, kind: ObjectKind) -> &PackWriter<'_> {
@@ -214,10 +224,10 @@ impl Mover<'_> {
         let keys = self.vault.keys();
         let segment = open_segment(keys, &opener, &key, number, &sealed, expected, &mut worker.decompressor)?;
         for index in needed {
-            let (_, offset, len) = segment.chunks[*index as usize];
+            let (id, offset, len) = segment.chunks[*index as usize];
             let bytes = &segment.raw[offset as usize..(offset + len) as usize];
             let builder = if kind == ObjectKind::Meta { &mut worker.meta } else { &mut worker.data };
-            builder.push(keys, |buffer| buffer.extend_from_slice(bytes), |_| true);
+            builder.push_known(id, bytes);
             if builder.is_full() {
                 self.flush(worker, kind)?;
             }

@@ -1,5 +1,6 @@
 //! Which packs are given up, and what is copied out of them: pure planning.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use crate::limits::PACK_LEN;
@@ -22,8 +23,14 @@ pub struct SegmentUse {
 
 impl SegmentUse {
     /// Sealed bytes that nobody needs, as if they were spread evenly.
-    fn unused(self) -> u64 {
+    pub fn unused(self) -> u64 {
         u64::from(self.sealed) * u64::from(self.raw - self.live.min(self.raw)) / u64::from(self.raw.max(1))
+    }
+
+    /// What compressing it again costs beyond copying it whole: as much as copying so many bytes. To open and hash a byte
+    /// takes about a quarter as long as copying one durably, to compress and verify it as long.
+    fn again(self) -> u64 {
+        u64::from(self.raw) / 4 + u64::from(self.live)
     }
 }
 
@@ -45,12 +52,19 @@ pub struct PackUse {
 }
 
 impl PackUse {
-    fn live(&self) -> bool {
+    /// Whether anything is needed of it.
+    pub fn live(&self) -> bool {
         self.segments.iter().any(|segment| segment.live > 0)
     }
 
-    fn unused(&self) -> u64 {
+    /// Sealed bytes that nobody needs, about.
+    pub fn unused(&self) -> u64 {
         self.segments.iter().map(|segment| segment.unused()).sum()
+    }
+
+    /// Sealed bytes of segments of which anything is needed.
+    fn touched(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.live > 0).map(|segment| u64::from(segment.sealed)).sum()
     }
 
     /// Sealed bytes that are needed, about.
@@ -86,96 +100,214 @@ pub fn part_of(bytes: u64, part: f64) -> u64 {
     (bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64
 }
 
+/// Something that frees unused bytes, and what it costs.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    freed: u64,
+    cost: u64,
+}
+
+impl Step {
+    /// The better first: what frees more for its cost.
+    fn order(&self, other: &Self) -> Ordering {
+        let value = |a: &Self, b: &Self| u128::from(a.freed) * u128::from(b.cost);
+        value(other, self).cmp(&value(self, other))
+    }
+}
+
+/// What can be done with a pack: give it up, for which what is needed of it is copied, and besides compress again one partly
+/// needed segment or another, so that what is not needed of it stays behind.
+struct Choice<'p> {
+    pack: &'p PackUse,
+    /// Its partly needed segments, the better first.
+    segments: Vec<(u32, Step)>,
+    /// Giving it up together with the first so many of them, which is better than without any of these.
+    whole: (Step, usize),
+    /// It is given up, and so many of them are compressed again for that.
+    taken: Option<usize>,
+}
+
+impl<'p> Choice<'p> {
+    fn new(pack: &'p PackUse) -> Self {
+        let step = |segment: &SegmentUse| Step { freed: segment.unused(), cost: segment.again() };
+        let segments = (0..).zip(&pack.segments).filter(|(_, segment)| segment.live > 0);
+        let mut segments: Vec<(u32, Step)> = segments.map(|(number, segment)| (number, step(segment))).collect();
+        segments.retain(|(_, step)| step.freed > 0);
+        segments.sort_by(|(a, step), (b, other)| step.order(other).then(a.cmp(b)));
+        let mut whole = (Self::base(pack), 0);
+        for (_, step) in &segments {
+            if step.order(&whole.0) != Ordering::Less {
+                break;
+            }
+            whole = (Step { freed: whole.0.freed + step.freed, cost: whole.0.cost + step.cost }, whole.1 + 1);
+        }
+        Self { pack, segments, whole, taken: None }
+    }
+
+    /// Giving the pack up, and compressing nothing again.
+    fn base(pack: &PackUse) -> Step {
+        let sealed: u64 = pack.segments.iter().map(|segment| u64::from(segment.sealed)).sum();
+        Step { freed: sealed - pack.touched(), cost: pack.touched().max(1) }
+    }
+
+    /// The cheapest way to free so much by giving this pack up: what it costs, and how many segments are compressed again.
+    fn reach(&self, rest: u64) -> Option<(u64, usize)> {
+        let (mut sum, mut count) = (Self::base(self.pack), 0);
+        while sum.freed < rest {
+            let (_, step) = self.segments.get(count)?;
+            sum = Step { freed: sum.freed + step.freed, cost: sum.cost + step.cost };
+            count += 1;
+        }
+        Some((sum.cost, count))
+    }
+
+    /// Bytes that are copied if the first so many segments are compressed again.
+    fn moved(&self, count: usize) -> u64 {
+        self.pack.touched() - self.segments.iter().take(count).map(|(_, step)| step.freed).sum::<u64>()
+    }
+}
+
+/// What is chosen so far.
+struct Chosen<'p> {
+    choices: Vec<Choice<'p>>,
+    /// Segments that are compressed again: the choice, the segment, and what that does.
+    again: Vec<(usize, u32, Step)>,
+    freed: u64,
+    moved: u64,
+    max_moved: u64,
+}
+
+impl Chosen<'_> {
+    /// Gives a pack up, with so many of its segments compressed again, or more if too much had to be copied otherwise. If it
+    /// is too much in any case, the pack stays.
+    fn take(&mut self, index: usize, mut count: usize) {
+        let choice = &mut self.choices[index];
+        let (mut moved, room) = (choice.moved(count), self.max_moved - self.moved);
+        while moved > room && count < choice.segments.len() {
+            moved -= choice.segments[count].1.freed;
+            count += 1;
+        }
+        if choice.taken.is_some() || moved > room {
+            return;
+        }
+        choice.taken = Some(count);
+        self.moved += moved;
+        self.freed += Choice::base(choice.pack).freed;
+        for (segment, step) in &choice.segments[..count] {
+            self.freed += step.freed;
+            self.again.push((index, *segment, *step));
+        }
+    }
+
+    /// Frees so much, with as little work as can be found: the steps that free most for their cost come first, and the last
+    /// one is the cheapest that will do.
+    fn free(&mut self, goal: u64) {
+        let mut steps: Vec<(Step, usize, Option<usize>)> = Vec::new();
+        for (index, choice) in self.choices.iter().enumerate() {
+            if choice.taken.is_none() {
+                steps.push((choice.whole.0, index, None));
+            }
+            let alone = (0..).zip(&choice.segments).skip(choice.taken.unwrap_or(choice.whole.1));
+            steps.extend(alone.map(|(at, (_, step))| (*step, index, Some(at))));
+        }
+        steps.retain(|(step, ..)| step.freed > 0);
+        // Segments that are not part of giving up their pack are worth less than that, so they come after it.
+        steps.sort_by(|(step, a, x), (other, b, y)| step.order(other).then(a.cmp(b)).then(x.cmp(y)));
+        for (step, index, at) in steps {
+            let rest = goal.saturating_sub(self.freed);
+            if rest == 0 {
+                break;
+            }
+            if let Some(at) = at {
+                // Nothing if the pack stays, since too much would have to be copied, or if that was taken with it.
+                let choice = &self.choices[index];
+                if choice.taken.is_some_and(|taken| at >= taken) {
+                    self.freed += step.freed;
+                    self.moved -= step.freed;
+                    self.again.push((index, choice.segments[at].0, step));
+                }
+            } else {
+                let last = (step.freed >= rest).then(|| self.cheapest(rest)).flatten();
+                let (index, count) = last.unwrap_or((index, self.choices[index].whole.1));
+                self.take(index, count);
+            }
+        }
+        self.spare(goal);
+    }
+
+    /// The pack that frees so much with the least work, and how many of its segments are compressed again for that.
+    fn cheapest(&self, rest: u64) -> Option<(usize, usize)> {
+        let others = self.choices.iter().enumerate().filter(|(_, choice)| choice.taken.is_none());
+        let reach = |(index, choice): (usize, &Choice<'_>)| {
+            let (cost, count) = choice.reach(rest)?;
+            (choice.moved(count) <= self.max_moved - self.moved).then_some((cost, index, count))
+        };
+        others.filter_map(reach).min().map(|(_, index, count)| (index, count))
+    }
+
+    /// Leaves out what turned out to be more than was needed, the poorest first.
+    fn spare(&mut self, goal: u64) {
+        self.again.sort_by(|(a, x, step), (b, y, other)| step.order(other).then(a.cmp(b)).then(x.cmp(y)));
+        for at in (0..self.again.len()).rev() {
+            let (_, _, step) = self.again[at];
+            if self.freed - step.freed >= goal && step.freed <= self.max_moved - self.moved {
+                self.freed -= step.freed;
+                self.moved += step.freed;
+                self.again.remove(at);
+            }
+        }
+    }
+
+    /// Many small packs are worth being made one, whatever that frees.
+    fn merge_small(&mut self) {
+        for meta in [false, true] {
+            let is_small = |choice: &Choice<'_>| choice.pack.meta == meta && choice.pack.len < SMALL_LEN;
+            let small: Vec<usize> = (0..self.choices.len()).filter(|index| is_small(&self.choices[*index])).collect();
+            if small.len() >= SMALL_COUNT {
+                small.into_iter().for_each(|index| self.take(index, 0));
+            }
+        }
+    }
+}
+
 /// Plans a collection. `max_unused` is the part of the needed bytes that may stay unused; no more than `max_moved` bytes are
 /// copied.
 pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
     let mut plan = CollectPlan::default();
-    let mut left = max_moved;
-    let mut take = |plan: &mut CollectPlan, pack: &PackUse| {
-        let used = pack.used();
-        if used > left {
-            return false;
-        }
-        left -= used;
-        plan.moved.push(pack.number);
-        plan.bytes_moved += used;
-        plan.bytes_freed += pack.len;
-        true
-    };
     for pack in packs.iter().filter(|pack| pack.free && !pack.live()) {
         plan.dead.push(pack.number);
         plan.bytes_freed += pack.len;
     }
     // What is needed of condemned packs has to be saved before they can go.
     for pack in packs.iter().filter(|pack| pack.condemned && pack.free && pack.live()) {
-        take(&mut plan, pack);
+        if pack.used() <= max_moved - plan.bytes_moved {
+            plan.moved.push(pack.number);
+            plan.bytes_moved += pack.used();
+            plan.bytes_freed += pack.len;
+        }
     }
-    let mut partly: Vec<&PackUse> = packs.iter().filter(|pack| !pack.condemned && pack.free && pack.live()).collect();
     let fixed: u64 = packs.iter().filter(|pack| !pack.condemned && !pack.free).map(PackUse::unused).sum();
     let needed: u64 = packs.iter().map(PackUse::used).sum();
-    let allowed = part_of(needed, max_unused);
-    let mut unused: u64 = partly.iter().map(|pack| pack.unused()).sum();
-    // The largest unused part first.
-    let part = |a: &PackUse, b: &PackUse| u128::from(a.unused()) * u128::from(b.len);
-    partly.sort_by(|a, b| part(b, a).cmp(&part(a, b)).then(a.number.cmp(&b.number)));
-    let mut chosen: HashSet<u32> = HashSet::new();
-    for pack in &partly {
-        if unused <= allowed || pack.unused() == 0 {
-            break;
-        }
-        if chosen.contains(&pack.number) {
-            continue;
-        }
-        // If several would do for the last step, the one of which the least has to be copied.
-        let over = unused - allowed;
-        let last = (pack.unused() >= over).then(|| {
-            let others = partly.iter().filter(|other| other.unused() >= over && !chosen.contains(&other.number));
-            others.min_by_key(|other| (other.used(), other.number))
-        });
-        let pack = last.flatten().unwrap_or(pack);
-        if take(&mut plan, pack) {
-            chosen.insert(pack.number);
-            unused -= pack.unused();
-        }
+    let partly = packs.iter().filter(|pack| !pack.condemned && pack.free && pack.live());
+    let choices: Vec<Choice<'_>> = partly.map(Choice::new).collect();
+    let unused: u64 = choices.iter().map(|choice| choice.pack.unused()).sum();
+    let max_moved = max_moved - plan.bytes_moved;
+    let mut chosen = Chosen { choices, again: Vec::new(), freed: 0, moved: 0, max_moved };
+    chosen.merge_small();
+    chosen.free(unused.saturating_sub(part_of(needed, max_unused)));
+    let again: HashSet<(usize, u32)> = chosen.again.iter().map(|(index, segment, _)| (*index, *segment)).collect();
+    let mut taken: Vec<(usize, &Choice<'_>)> =
+        chosen.choices.iter().enumerate().filter(|(_, c)| c.taken.is_some()).collect();
+    taken.sort_by(|(_, a), (_, b)| a.whole.0.order(&b.whole.0).then(a.pack.number.cmp(&b.pack.number)));
+    for (index, choice) in taken {
+        plan.moved.push(choice.pack.number);
+        plan.bytes_freed += choice.pack.len;
+        let carried =
+            choice.segments.iter().map(|(number, _)| *number).filter(|number| !again.contains(&(index, *number)));
+        plan.carried.extend(carried.map(|number| (choice.pack.number, number)));
     }
-    // What may stay unused saves compressing again: of the packs that are copied, the segments with the least dead in them
-    // are copied as they are.
-    let mut segments: Vec<(u64, u64, (u32, u32))> = Vec::new();
-    for pack in partly.iter().filter(|pack| chosen.contains(&pack.number)) {
-        for (number, segment) in pack.segments.iter().enumerate().filter(|(_, segment)| segment.live > 0) {
-            let dead = segment.unused();
-            if dead > 0 {
-                segments.push((
-                    dead * 1_000_000 / u64::from(segment.sealed.max(1)),
-                    dead,
-                    (pack.number, number as u32),
-                ));
-            }
-        }
-    }
-    segments.sort_unstable();
-    for (_, dead, segment) in segments {
-        if unused + dead > allowed {
-            break;
-        }
-        unused += dead;
-        plan.bytes_moved += dead;
-        plan.carried.insert(segment);
-    }
-    for meta in [false, true] {
-        let is_small = |pack: &&&PackUse| {
-            pack.meta == meta && pack.len < SMALL_LEN && !chosen.contains(&pack.number) && !pack.segments.is_empty()
-        };
-        let small: Vec<&&PackUse> = partly.iter().filter(is_small).collect();
-        if small.len() >= SMALL_COUNT {
-            for pack in small {
-                if take(&mut plan, pack) {
-                    unused -= pack.unused();
-                }
-            }
-        }
-    }
-    plan.bytes_unused = unused + fixed;
+    plan.bytes_moved += chosen.moved;
+    plan.bytes_unused = unused.saturating_sub(chosen.freed) + fixed;
     plan
 }
 
@@ -228,6 +360,66 @@ mod tests {
         let plan = plan(&packs, 0.2, u64::MAX);
         assert_eq!(plan.moved, [1, 3]);
         assert!(plan.bytes_unused <= part_of(560, 0.2), "{plan:?}");
+    }
+
+    #[test]
+    fn what_holds_little_else_is_compressed_again_and_the_rest_is_carried() {
+        // Two thirds of what is unused lie in two segments: to give up both packs for these is cheaper than to compress all
+        // of one of them.
+        let mostly = |number| {
+            let mut live = vec![950; 40];
+            live[7] = 100;
+            pack(number, &live)
+        };
+        let packs = [mostly(1), mostly(2), pack(3, &[900; 40])];
+        let plan = plan(&packs, 0.072, u64::MAX);
+        assert_eq!(plan.moved, [1, 2], "{plan:?}");
+        assert!(!plan.carried.contains(&(1, 7)) && !plan.carried.contains(&(2, 7)));
+        assert!(plan.carried.len() >= 70, "{}", plan.carried.len());
+        let needed: u64 = packs.iter().map(PackUse::used).sum();
+        assert!(plan.bytes_unused <= part_of(needed, 0.072), "{plan:?}");
+    }
+
+    #[test]
+    fn never_more_is_left_or_copied_than_was_said() {
+        let mut dice = 1_u64;
+        let mut roll = |bound: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (dice >> 33) % bound
+        };
+        for _ in 0..2000 {
+            let packs: Vec<PackUse> = (1..=1 + roll(6) as u32)
+                .map(|number| {
+                    let live: Vec<u32> = (0..=roll(8))
+                        .map(|_| match roll(4) {
+                            0 => 0,
+                            1 => 1000,
+                            _ => roll(1000) as u32,
+                        })
+                        .collect();
+                    PackUse { len: 100 + roll(2) * PACK_LEN as u64, ..pack(number, &live) }
+                })
+                .collect();
+            let (max_unused, max_moved) = ([0.0, 0.05, 0.3][roll(3) as usize], [u64::MAX, roll(900)][roll(2) as usize]);
+            let plan = plan(&packs, max_unused, max_moved);
+            let needed: u64 = packs.iter().map(PackUse::used).sum();
+            let (mut left, mut moved) = (0, 0);
+            for pack in packs.iter().filter(|pack| !plan.dead.contains(&pack.number)) {
+                let stays = !plan.moved.contains(&pack.number);
+                for (number, segment) in (0..).zip(&pack.segments) {
+                    let carried = plan.carried.contains(&(pack.number, number));
+                    assert!(!carried || segment.live > 0, "{plan:?} of {packs:?}");
+                    left += if stays || carried { segment.unused() } else { 0 };
+                    let copied = if carried { 0 } else { segment.unused() };
+                    moved += if stays || segment.live == 0 { 0 } else { u64::from(segment.sealed) - copied };
+                }
+            }
+            assert_eq!((left, moved), (plan.bytes_unused, plan.bytes_moved), "{plan:?} of {packs:?}");
+            assert!(moved <= max_moved, "{plan:?} of {packs:?}");
+            if max_moved == u64::MAX {
+                assert!(left <= part_of(needed, max_unused), "{plan:?} of {packs:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The protocol of collecting, simulated with the real code: several clients with states of their own over a folder that
 //! delivers late, twice and in any order, or over one that all see at once. They snapshot and prune, by one process or two,
-//! fall asleep for days in the middle of any operation of the store, crash, lose their state or have it set back. No snapshot
+//! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the store, crash, lose their state or have it set back. No snapshot
 //! that is retained may lose a chunk.
 //!
 //! 1,000 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
@@ -17,7 +17,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::log::sweep::{WEAKENED, Weakness};
-use crate::store::Delivery;
+use crate::store::{Delivery, Kind, ObjectKey};
 
 use sim::{Counts, Pools, Sim, content};
 
@@ -79,7 +79,8 @@ fn campaign(delivery: Delivery, weakness: Weakness, count: u64) -> Counts {
 fn check(delivery: Delivery) {
     let counts = campaign(delivery, Weakness::None, schedules());
     assert_eq!(counts.lost, 0);
-    let Counts { snapshots, prunes, deleted, crashes, slept, second, states, retained, .. } = counts;
+    let Counts { snapshots, prunes, deleted, crashes, slept, second, states, retained, damaged, repairs, .. } = counts;
+    assert!(delivery == Delivery::Synced || damaged > 0 && repairs > 0, "{counts:?}");
     for happened in [snapshots, prunes, deleted, crashes, slept, second, states, retained] {
         assert!(happened > 0, "nothing is proven by schedules in which this does not happen: {counts:?}");
     }
@@ -196,4 +197,40 @@ fn what_a_client_condemns_waits_for_its_other_work() {
     let (during, after) = with(Weakness::None, who_condemns_has_other_work);
     assert!(during == 0 && after > 0, "{during} during, {after} after");
     assert!(with(Weakness::NoAnswer, who_condemns_has_other_work).0 > 0, "without waiting it is deleted at once");
+}
+
+/// How many packs are there that no record claims.
+fn unclaimed(sim: &std::sync::Arc<Sim>) -> usize {
+    let vault = sim.open(0).unwrap();
+    let claimed = vault.chains().claimed();
+    vault.pack_names().iter().filter(|name| !claimed.contains(name)).count()
+}
+
+/// A client puts packs, and loses its record, before anyone reads it, and its state.
+#[test]
+fn what_a_client_left_that_lost_its_state_goes_when_all_others_have_gone_on() {
+    let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new());
+    set_source(&sim, 0, &[1]);
+    set_source(&sim, 1, &[3]);
+    (0..4).for_each(|round| sim.take(round % 2));
+    let records = || sim.open(0).unwrap().chains().links().map(|link| link.name).collect::<Vec<_>>();
+    let before = records();
+    set_source(&sim, 1, &[4]);
+    sim.take(1);
+    for name in records().iter().filter(|name| !before.contains(name)) {
+        assert!(sim.world.view(0).unwrap().objects().remove(&ObjectKey::Named(Kind::Log, *name)).is_some());
+    }
+    fs::remove_dir_all(sim.path("state", 0)).unwrap();
+    fs::remove_dir_all(sim.path("state", 1)).unwrap();
+    assert!(unclaimed(&sim) > 0);
+    set_source(&sim, 1, &[5]);
+    // The other one is at work on them, for all that is known.
+    sim.keep(0, 9, 0.0);
+    assert!(unclaimed(&sim) > 0 && sim.open(0).unwrap().condemned().is_empty());
+    for _ in 0..4 {
+        (0..2).for_each(|client| sim.take(client));
+        sim.keep(0, 9, 0.0);
+    }
+    assert_eq!(unclaimed(&sim), 0);
+    assert_eq!(sim.finish().lost, 1, "the one whose record was taken away");
 }

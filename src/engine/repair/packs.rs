@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::catalogue::packs::NewPack;
-use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::repair::small::left;
 use crate::engine::repair::{RepairError, RepairPlan};
@@ -326,9 +326,7 @@ fn enter(vault: &Vault, broken: &[BrokenPack]) -> Result<(), CatalogueError> {
         })
         .collect();
     if !new.is_empty() {
-        let txn = vault.catalogue().write()?;
-        Catalogue::insert_packs(&txn, &new)?;
-        txn.commit()?;
+        vault.catalogue().enter_packs(&new)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tempfile::TempDir;
@@ -13,6 +13,7 @@ use crate::chunk::ChunkParams;
 use crate::engine::collect::CollectOptions;
 use crate::engine::exclude::ExcludeOptions;
 use crate::engine::prune::prune;
+use crate::engine::repair::{self, RepairOptions};
 use crate::engine::retention::{self, Rules};
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::id::ObjectName;
@@ -21,6 +22,7 @@ use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
 use crate::store::synced::{SyncedView, SyncedWorld};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
+pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
 use crate::vault::{CreateOptions, Identity, OpenOptions, Vault};
 
@@ -28,10 +30,6 @@ use crate::vault::{CreateOptions, Identity, OpenOptions, Vault};
 const FILES: u64 = 6;
 /// How deep operations interrupt each other.
 const DEPTH_MAX: usize = 2;
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What a file of this number holds.
 pub fn content(number: u64) -> Vec<u8> {
@@ -72,6 +70,9 @@ pub struct Counts {
     pub second: u64,
     /// States that were lost, or set back.
     pub states: u64,
+    /// Packs whose index was damaged, and repairs.
+    pub damaged: u64,
+    pub repairs: u64,
     /// Snapshots that nobody forgot.
     pub retained: u64,
     /// Snapshots of these that do not read back, and snapshots that were reported and have no record.
@@ -87,6 +88,8 @@ impl Counts {
         self.slept += other.slept;
         self.second += other.second;
         self.states += other.states;
+        self.damaged += other.damaged;
+        self.repairs += other.repairs;
         self.retained += other.retained;
         self.lost += other.lost;
     }
@@ -194,6 +197,8 @@ impl Store for SimStore {
     }
 
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.meet(key)?;
+        self.sim.trace(self.client, &format!("moves {key} aside"));
         self.view.quarantine(key)
     }
 
@@ -351,6 +356,10 @@ impl Sim {
     fn act(self: &Arc<Self>, client: usize, busy: usize) {
         let (state, saved) = (self.path("state", client), self.path("saved", client));
         lock(&self.state).counts.second += busy as u64;
+        // Where things arrive late, whoever has a sound copy does not see the damage.
+        if self.delivery == Delivery::Direct && self.roll(40) == 0 {
+            return self.damage_and_repair(client);
+        }
         match self.roll(if busy > 0 { 76 } else { 80 }) {
             0..40 => {
                 if busy == 0 {
@@ -422,6 +431,38 @@ impl Sim {
         }
     }
 
+    /// The index of a pack is damaged, or not: all that is in it can still be saved. Then a client repairs what it finds.
+    fn damage_and_repair(self: &Arc<Self>, client: usize) {
+        let objects = self.world.view(0).unwrap();
+        let objects = objects.objects();
+        let packs: Vec<ObjectKey> = objects
+            .objects()
+            .into_iter()
+            .map(|(key, _)| key)
+            .filter(|key| matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _)))
+            .collect();
+        if !packs.is_empty() && self.roll(2) == 0 {
+            let key = packs[self.roll(packs.len() as u64) as usize];
+            self.trace(client, &format!("finds {key} damaged"));
+            // In the locator.
+            let is_there = objects.mutate(&key, |bytes| {
+                let at = bytes.len() - 60;
+                bytes[at] ^= 1;
+            });
+            lock(&self.state).counts.damaged += u64::from(is_there);
+        }
+        self.trace(client, "begins to repair");
+        let Some(vault) = self.open(client) else { return };
+        let clock = || self.clock();
+        let options = RepairOptions { read_data: false, clock: &clock, threads: 1 };
+        let done = repair::plan(&vault, &options, &Silent::default())
+            .and_then(|plan| repair::execute(&vault, plan, &options, &Silent::default()));
+        if done.is_ok() {
+            self.trace(client, "has repaired");
+            lock(&self.state).counts.repairs += 1;
+        }
+    }
+
     fn prune(self: &Arc<Self>, client: usize) {
         let (keep, max_unused) = (1 + self.roll(2), if self.roll(2) == 0 { 0.0 } else { 0.3 });
         self.keep(client, keep, max_unused);
@@ -461,6 +502,12 @@ impl Sim {
         let fresh = TempDir::new_in(self.folder.path()).unwrap();
         let store = Arc::new(self.world.view(0).unwrap());
         let vault = Self::open_at(store, 99, fresh.path().to_owned()).unwrap();
+        if lock(&self.state).counts.damaged > 0 {
+            let clock = || self.clock();
+            let options = RepairOptions { read_data: false, clock: &clock, threads: 1 };
+            let plan = repair::plan(&vault, &options, &Silent::default()).unwrap();
+            repair::execute(&vault, plan, &options, &Silent::default()).unwrap();
+        }
         for info in vault.snapshots() {
             let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == info.body.description);
             let mut state = lock(&self.state);
