@@ -9,6 +9,7 @@ pub mod id;
 pub mod limits;
 pub mod path;
 pub mod varint;
+pub mod sync;
 pub mod progress;
 pub mod store;
 pub mod chunk;

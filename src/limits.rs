@@ -13,6 +13,8 @@ pub const CHUNK_MAX_DEFAULT: u32 = 256 << 10;
 
 /// A segment is closed when its chunks reach this many bytes.
 pub const SEGMENT_TARGET: usize = 2 << 20;
+/// A segment is closed when it has this many chunks, too: what is known of a chunk takes memory, however small it is.
+pub const SEGMENT_CHUNKS_TARGET: usize = 1 << 14;
 /// A reader refuses a segment that says it holds more raw bytes than this.
 pub const SEGMENT_RAW_MAX: usize = 8 << 20;
 /// A reader refuses a segment of more chunks than this.
@@ -20,6 +22,8 @@ pub const SEGMENT_CHUNKS_MAX: usize = 1 << 18;
 
 /// Size of a full pack, in bytes.
 pub const PACK_LEN: usize = 16 << 20;
+/// A pack is closed before it has more chunks than this.
+pub const PACK_CHUNKS_TARGET: usize = 1 << 16;
 /// A reader refuses a pack larger than this.
 pub const PACK_LEN_MAX: u64 = 256 << 20;
 /// The smallest pack: shorter ones are padded to it.
@@ -57,5 +61,6 @@ pub const KEY_SLOTS_MAX: usize = 16;
 
 const _: () = assert!(SEGMENT_TARGET + (CHUNK_MAX_CEILING as usize) < SEGMENT_RAW_MAX);
 const _: () = assert!(SEGMENT_RAW_MAX + (1 << 20) < PACK_LEN);
+const _: () = assert!(SEGMENT_CHUNKS_TARGET <= PACK_CHUNKS_TARGET && SEGMENT_CHUNKS_TARGET <= SEGMENT_CHUNKS_MAX);
 const _: () = assert!((PACK_LEN as u64) <= PACK_LEN_MAX);
 const _: () = assert!(FOOTER_LEN_MAX as u64 <= PACK_LEN_MAX);

@@ -1,6 +1,9 @@
 //! Names and paths as bytes: the files of a user need not be text (SPEC §7).
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt;
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 use crate::limits::NAME_LEN_MAX;
 
@@ -38,17 +41,118 @@ pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 
-/// The bytes of a name that the system gave.
+/// The bytes of a word or a name that the system gave.
 #[cfg(unix)]
-pub fn from_os(name: &std::ffi::OsStr) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt;
-    name.as_bytes().to_vec()
+pub fn from_os(text: &OsStr) -> Vec<u8> {
+    std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec()
 }
 
-/// The bytes of a name that the system gave. Names that are not Unicode are kept as well as text can keep them.
+/// The bytes of a word or a name that the system gave: UTF-8, in which a half of a surrogate pair that stands alone
+/// takes three bytes, so that every name can be brought back.
 #[cfg(not(unix))]
-pub fn from_os(name: &std::ffi::OsStr) -> Vec<u8> {
-    name.to_string_lossy().into_owned().into_bytes()
+pub fn from_os(text: &OsStr) -> Vec<u8> {
+    #[cfg(windows)]
+    return wide::to_bytes(std::os::windows::ffi::OsStrExt::encode_wide(text));
+    #[cfg(not(windows))]
+    text.to_string_lossy().into_owned().into_bytes()
+}
+
+/// A word or a name as the system wants it; `None` if it can have no such name.
+#[cfg(unix)]
+pub fn to_os(bytes: &[u8]) -> Option<Cow<'_, OsStr>> {
+    Some(Cow::Borrowed(std::os::unix::ffi::OsStrExt::from_bytes(bytes)))
+}
+
+/// A word or a name as the system wants it; `None` if it can have no such name.
+#[cfg(not(unix))]
+pub fn to_os(bytes: &[u8]) -> Option<Cow<'_, OsStr>> {
+    #[cfg(windows)]
+    return wide::from_bytes(bytes).map(|wide| Cow::Owned(std::os::windows::ffi::OsStringExt::from_wide(&wide)));
+    #[cfg(not(windows))]
+    std::str::from_utf8(bytes).ok().map(|text| Cow::Borrowed(OsStr::new(text)))
+}
+
+/// The bytes of a path, with `/` between its components on every system.
+pub fn from_path(path: &Path) -> Vec<u8> {
+    let mut bytes = from_os(path.as_os_str());
+    if MAIN_SEPARATOR != '/' {
+        bytes.iter_mut().filter(|byte| **byte == MAIN_SEPARATOR as u8).for_each(|byte| *byte = b'/');
+    }
+    bytes
+}
+
+/// A path that was typed, with `/` between its components on every system.
+pub fn slashed(text: &str) -> Cow<'_, str> {
+    if MAIN_SEPARATOR == '/' { Cow::Borrowed(text) } else { Cow::Owned(text.replace(MAIN_SEPARATOR, "/")) }
+}
+
+/// The path made of these bytes. What this system cannot have in a path is replaced.
+pub fn to_path(bytes: &[u8]) -> Cow<'_, Path> {
+    match to_os(bytes) {
+        Some(Cow::Borrowed(text)) => Cow::Borrowed(Path::new(text)),
+        Some(Cow::Owned(text)) => Cow::Owned(text.into()),
+        None => Cow::Owned(String::from_utf8_lossy(bytes).into_owned().into()),
+    }
+}
+
+/// A path as people write it: Windows has a second way for paths of any length (`\\?\C:\...`), which it also uses for
+/// the path that a folder really has.
+pub fn plain(path: PathBuf) -> PathBuf {
+    #[cfg(windows)]
+    if let Some(text) = path.to_str().filter(|text| text.len() < wide::PLAIN_LEN_MAX)
+        && let Some(rest) = text.strip_prefix(r"\\?\")
+    {
+        if let Some(share) = rest.strip_prefix(r"UNC\") {
+            return PathBuf::from(format!(r"\\{share}"));
+        }
+        if rest.as_bytes().get(1) == Some(&b':') {
+            return PathBuf::from(rest);
+        }
+    }
+    path
+}
+
+/// Names of 16-bit units, as Windows has them, as bytes.
+#[cfg(any(windows, test))]
+mod wide {
+    /// Longer paths are left as they are, in bytes: plain ones would reach the system's limit of 260.
+    #[cfg(windows)]
+    pub(super) const PLAIN_LEN_MAX: usize = 200;
+
+    /// UTF-8; a half of a surrogate pair that stands alone is encoded as if it were a character.
+    pub(super) fn to_bytes(units: impl Iterator<Item = u16>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for unit in char::decode_utf16(units) {
+            match unit {
+                Ok(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                Err(half) => {
+                    let half = half.unpaired_surrogate();
+                    bytes.extend_from_slice(&[0xed, (half >> 6 & 0x3f) as u8 | 0x80, (half & 0x3f) as u8 | 0x80]);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// The opposite; `None` if the bytes are nothing of the kind.
+    pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Vec<u16>> {
+        let mut units = Vec::with_capacity(bytes.len());
+        while !bytes.is_empty() {
+            if let [0xed, high @ 0xa0..=0xbf, low @ 0x80..=0xbf, rest @ ..] = bytes {
+                units.push(0xd000 | u16::from(high & 0x3f) << 6 | u16::from(low & 0x3f));
+                bytes = rest;
+                continue;
+            }
+            let next_half = bytes.windows(2).position(|pair| pair[0] == 0xed && pair[1] >= 0xa0);
+            let (text, rest) = bytes.split_at(next_half.unwrap_or(bytes.len()));
+            if text.is_empty() {
+                return None;
+            }
+            units.extend(std::str::from_utf8(text).ok()?.encode_utf16());
+            bytes = rest;
+        }
+        Some(units)
+    }
 }
 
 /// `parent/name`, or just `name` where the parent is empty.
@@ -106,6 +210,43 @@ mod tests {
         }
         for name in [&b"a"[..], b"...", b" ", b"\xff\xfe", b"new\nline", &long[..255]] {
             assert_eq!(check_name(name), Ok(()));
+        }
+    }
+
+    #[test]
+    fn names_of_windows_come_back_as_they_were() {
+        for units in [&[][..], &[0x61, 0x2f], &[0xe4, 0x20ac, 0xd83d, 0xde00], &[0xd800], &[0x61, 0xde00, 0xd83d, 0x62]]
+        {
+            let bytes = wide::to_bytes(units.iter().copied());
+            assert_eq!(wide::from_bytes(&bytes).as_deref(), Some(units), "{}", Shown(&bytes));
+            if let Ok(text) = String::from_utf16(units) {
+                assert_eq!(bytes, text.as_bytes());
+            }
+        }
+        for bytes in [&b"\xff"[..], b"a\xe4", b"\xed\xa0", b"\xed\xa0a", b"a\xed", b"\xed\xa0\x80\xff"] {
+            assert_eq!(wide::from_bytes(bytes), None, "{}", Shown(bytes));
+        }
+    }
+
+    #[test]
+    fn paths_come_back_as_they_were() {
+        let path = Path::new("a").join("b \u{e4}");
+        assert_eq!(from_path(&path), "a/b \u{e4}".as_bytes());
+        assert_eq!(components(&from_path(&path)).map(|name| to_os(name).unwrap()).collect::<PathBuf>(), path);
+        assert_eq!(plain(path.clone()), path);
+        assert_eq!(from_path(&to_path(b"/x/y")), b"/x/y");
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn long_paths_are_shown_plainly() {
+        for (path, expected) in [
+            (r"\\?\C:\a\b", r"C:\a\b"),
+            (r"\\?\UNC\server\share\a", r"\\server\share\a"),
+            (r"\\?\Volume{1}\a", r"\\?\Volume{1}\a"),
+            (r"C:\a", r"C:\a"),
+        ] {
+            assert_eq!(plain(PathBuf::from(path)), Path::new(expected));
         }
     }
 

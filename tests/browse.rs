@@ -1,12 +1,11 @@
 //! Looking into snapshots with the real program: find, history, diff, du and digests.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
 
 use serde_json::Value;
 
 use crate::support::binary::Desk;
-use crate::support::source::{Size, plant, set_mtime};
+use crate::support::source::{Size, plant, set_mtime, set_readonly};
 
 /// The paths that a search printed.
 fn paths(found: &[Value]) -> Vec<&str> {
@@ -105,7 +104,7 @@ fn history_tells_when_a_file_came_changed_and_went() {
     check("source/docs/letter.odt");
     check("docs/letter.odt"); // from the current folder
     check(desk.source().join("docs/letter.odt").to_str().unwrap());
-    fs::set_permissions(desk.source().join("docs/other.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    set_readonly(&desk.source().join("docs/other.txt"), true);
     desk.take("2026-01-06");
     let text = desk.ok(&["history", "docs/other.txt"]);
     let lines: Vec<&str> = text.lines().collect();
@@ -115,24 +114,25 @@ fn history_tells_when_a_file_came_changed_and_went() {
     assert!(refused.code == 1 && refused.err.contains("vault find"), "{}", refused.err);
 }
 
+#[cfg(unix)] // it has links
 #[test]
 fn diff_tells_what_differs_and_how() {
     let desk = Desk::new();
     for name in ["stays", "changes", "goes", "turns", "mode", "deep/er/file", "gone folder/x"] {
         desk.write(name, name);
     }
-    symlink("here", desk.source().join("link")).unwrap();
+    std::os::unix::fs::symlink("here", desk.source().join("link")).unwrap();
     let old = desk.take("2026-01-01");
     desk.write("changes", "changed");
     fs::remove_file(desk.source().join("goes")).unwrap();
     fs::remove_file(desk.source().join("turns")).unwrap();
     fs::create_dir(desk.source().join("turns")).unwrap();
     desk.write("turns/inside", "x");
-    fs::set_permissions(desk.source().join("mode"), fs::Permissions::from_mode(0o600)).unwrap();
+    set_readonly(&desk.source().join("mode"), true);
     desk.write("deep/er/new", "0123456789");
     fs::remove_dir_all(desk.source().join("gone folder")).unwrap();
     fs::remove_file(desk.source().join("link")).unwrap();
-    symlink("there", desk.source().join("link")).unwrap();
+    std::os::unix::fs::symlink("there", desk.source().join("link")).unwrap();
     let expected = [
         ("source/changes", "content"),
         ("source/deep/er/new", "added"),
@@ -251,8 +251,8 @@ fn digests_are_equal_for_equal_folders_only() {
     assert!(get("b/") != get("d/") && get("b/") != get("e/") && get("d/") != get("e/"));
     // Times, owners and permissions do not count, nor where it lies: what is restored has the same digest.
     desk.ok(&["restore", "latest:source/a", "--to", "back"]);
-    fs::set_permissions(desk.source().join("back/a"), fs::Permissions::from_mode(0o700)).unwrap();
-    set_mtime(&desk.source().join("back/a/folder 0/file 1.bin"), 5, 5);
+    set_readonly(&desk.source().join("back/a/folder 0/file 1.bin"), true);
+    set_mtime(&desk.source().join("back/a/folder 0"), 5, 5);
     desk.take("2026-01-02");
     assert_eq!(digests("latest:source/back").iter().find(|(name, _)| name == "a/").unwrap().1, get("a/"));
     assert_eq!(digests("latest:source/back/a")[0], (".".to_owned(), get("a/")));

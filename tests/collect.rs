@@ -21,8 +21,9 @@ use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::ObjectKind;
 use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::gated::GatedStore;
 use vault::store::mem::{MemState, MemStore};
-use vault::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use vault::store::{Kind, ObjectKey, Store, StoreError};
 use vault::tree::Time;
 use vault::vault::Vault;
 
@@ -193,43 +194,12 @@ fn a_full_store_is_pruned_as_long_as_records_fit() {
 }
 
 /// A store of limited size: what is deleted makes room.
-#[derive(Debug)]
-struct Limited {
-    inner: MemStore,
-    max: u64,
-}
-
-impl Store for Limited {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.inner.total_len() + bytes.len() as u64 > self.max {
-            return Err(StoreError::Full { object: key.to_string() });
-        }
-        self.inner.put(key, bytes)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-
-    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
-        self.inner.len(key)
-    }
-
-    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.inner.list(kind, found)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key)
-    }
-
-    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.quarantine(key)
-    }
-
-    fn place(&self) -> String {
-        self.inner.place()
-    }
+fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
+    let filled = inner.clone();
+    Arc::new(GatedStore::new(Arc::new(inner.clone()), move |key, len| {
+        let fits = filled.total_len() + len as u64 <= max;
+        if fits { Ok(()) } else { Err(StoreError::Full { object: key.to_string() }) }
+    }))
 }
 
 /// Every pack that is left holds something that is needed, and no other one fits: it is said how much room would do, and with that it goes on.
@@ -239,8 +209,7 @@ fn a_store_without_room_says_how_much_would_do() {
     let (least, _) = fixture.undisturbed();
     let (_, state) = fixture.copy();
     let inner = MemStore::from_state(fixture.clean.clone());
-    let limited =
-        |room: u64| -> Arc<dyn Store> { Arc::new(Limited { inner: inner.clone(), max: inner.total_len() + room }) };
+    let limited = |room: u64| limited(&inner, inner.total_len() + room);
     let vault = open_vault(&limited(40_000), &state).unwrap();
     let options =
         CollectOptions { max_unused: 0.0, max_moved: Some(0), level: 1, verify: true, clock: &now, threads: THREADS };
@@ -272,7 +241,7 @@ fn a_store_with_room_for_one_pack_is_pruned_pack_by_pack() {
     let inner = MemStore::from_state(fixture.clean.clone());
     // Far less than all that has to be copied takes.
     let max = inner.total_len() + 130_000;
-    let shared: Arc<dyn Store> = Arc::new(Limited { inner: inner.clone(), max });
+    let shared = limited(&inner, max);
     let vault = open_vault(&shared, &state).unwrap();
     let before = pack_bytes(&inner);
     for _ in 0..3 {

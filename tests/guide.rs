@@ -3,111 +3,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::run::Home;
+use crate::support::terminal::{Terminal, can_drive};
 
 const PASSWORD: &str = "correct horse battery";
 
-/// A program in a terminal of its own.
-struct Terminal {
-    child: Child,
-    keyboard: ChildStdin,
-    screen: Arc<Mutex<Vec<u8>>>,
-    reader: Option<JoinHandle<()>>,
-    /// How much of the screen was waited for.
-    seen: usize,
-}
-
-/// Whether there is the program that offers terminals to other programs.
-fn can_drive() -> bool {
-    let can = Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !can {
-        eprintln!("NOTICE: the first minutes were not tried: the program `script` of util-linux is not here");
-    }
-    can
-}
-
 impl Terminal {
-    /// Starts the program alone in this home.
-    fn start(home: &Home) -> Self {
-        // Where tests run in the background, Ctrl-C is ignored, and that is passed on.
-        let program = format!("exec env --default-signal=INT {} --no-progress", env!("CARGO_BIN_EXE_vault"));
-        let mut command = Command::new("script");
-        let template = home.command(&[]);
-        for (name, value) in template.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.args(["--quiet", "--flush", "--return", "--command", &program, "/dev/null"]);
-        command.current_dir(home.path("")).env_remove("VAULT_PASSWORD").env("NO_COLOR", "1").env("TZ", "UTC");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let keyboard = child.stdin.take().unwrap();
-        let mut out = child.stdout.take().unwrap();
-        let screen: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let shared = Arc::clone(&screen);
-        let reader = thread::spawn(move || {
-            let mut block = [0; 4096];
-            while let Ok(n @ 1..) = out.read(&mut block) {
-                shared.lock().unwrap().extend_from_slice(&block[..n]);
-            }
-        });
-        Self { child, keyboard, screen, reader: Some(reader), seen: 0 }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap()).replace('\r', "")
-    }
-
-    /// Waits until this is on the screen, after what was waited for before. Returns what came until then.
-    #[track_caller]
-    fn wait(&mut self, expected: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let text = self.text();
-            if let Some(at) = text[self.seen..].find(expected) {
-                let end = self.seen + at + expected.len();
-                let found = text[self.seen..end].to_owned();
-                self.seen = end;
-                return found;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(120), "{expected:?} did not come:\n{text}");
-            sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn type_in(&mut self, text: &str) {
-        self.keyboard.write_all(text.as_bytes()).unwrap();
-        self.keyboard.flush().unwrap();
-    }
-
-    fn enter(&mut self, text: &str) {
-        self.type_in(&format!("{text}\n"));
-    }
-
-    /// Waits for the end. Returns the exit code.
-    fn end(&mut self) -> i32 {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end:\n{}", self.text());
-            sleep(Duration::from_millis(5));
-        };
-        let code = status.code().unwrap_or(-1);
-        self.reader.take().unwrap().join().unwrap();
-        code
-    }
-
     /// Answers up to the password.
     fn begin(&mut self) {
         self.wait("separated by commas");
@@ -140,6 +45,13 @@ impl Terminal {
             self.enter(&groups[number - 1].to_lowercase());
         }
     }
+}
+
+/// Starts the program alone in this home.
+fn start(home: &Home) -> Terminal {
+    let mut template = home.command(&[]);
+    template.env_remove("VAULT_PASSWORD");
+    Terminal::start(&template, "--no-progress")
 }
 
 fn home() -> Home {
@@ -203,7 +115,7 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
         return;
     }
     let home = home();
-    let mut terminal = Terminal::start(&home);
+    let mut terminal = start(&home);
     terminal.begin();
     terminal.secrets();
     terminal.wait("byte for byte the same");
@@ -228,7 +140,7 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
     assert!(run(&["run"]).starts_with("Nothing is due."));
     // With a configuration there is nothing to guide to.
-    let mut terminal = Terminal::start(&home);
+    let mut terminal = start(&home);
     terminal.wait("All commands: vault --help");
     assert_eq!(terminal.end(), 0);
 }
@@ -240,7 +152,7 @@ fn a_schedule_is_offered_and_needs_no_password() {
     }
     let home = home();
     crate::schedule::fake_systemctl(&home);
-    let mut terminal = Terminal::start(&home);
+    let mut terminal = start(&home);
     terminal.begin();
     terminal.secrets();
     terminal.wait("Keep everything now? [Y/n] ");
@@ -276,7 +188,7 @@ fn ctrl_c_at_any_question_leaves_nothing() {
     }
     for stage in 0..6 {
         let home = home();
-        let mut terminal = Terminal::start(&home);
+        let mut terminal = start(&home);
         let waits = [
             "separated by commas",
             "another folder",
@@ -307,7 +219,7 @@ fn ctrl_c_while_the_vault_is_made_leaves_all_or_nothing() {
     let mut nothing = 0;
     for delay in [0, 60, 150, 300, 500] {
         let home = home();
-        let mut terminal = Terminal::start(&home);
+        let mut terminal = start(&home);
         terminal.begin();
         terminal.secrets();
         sleep(Duration::from_millis(delay));
@@ -330,7 +242,7 @@ fn wrong_answers_are_asked_again() {
         return;
     }
     let home = home();
-    let mut terminal = Terminal::start(&home);
+    let mut terminal = start(&home);
     terminal.wait("separated by commas");
     terminal.wait(": ");
     terminal.enter("~/gone");

@@ -31,6 +31,7 @@ use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::{SnapshotInfo, Vault};
 
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
+use crate::support::os::set_xattr;
 use crate::support::source::{self, Size, bytes, plant};
 use crate::support::usage::usage;
 use crate::support::{THREADS, World, campaign, check_all, now, open_vault, options, scratch, small_chunks, take};
@@ -330,7 +331,7 @@ impl History {
             }
             Step::SetXattr { at, value } => {
                 if let Some(path) = self.inner(at).filter(|path| !path.is_symlink()) {
-                    source::set_xattr(&path, "user.test", &vec![value; usize::from(value)]);
+                    set_xattr(&path, "user.test", &vec![value; usize::from(value)]);
                 }
             }
             Step::HardLink { at, to } => {

@@ -3,15 +3,12 @@
 
 mod reader;
 mod tidy;
-#[cfg(unix)]
+mod portable;
 mod support;
 #[cfg(unix)]
 mod archives;
-#[cfg(unix)]
 mod browse;
-#[cfg(unix)]
 mod damage;
-#[cfg(unix)]
 mod crash;
 #[cfg(unix)]
 mod histories;
@@ -20,14 +17,15 @@ mod sources;
 #[cfg(unix)]
 mod surroundings;
 #[cfg(unix)]
-mod collect;
+mod options;
 #[cfg(unix)]
+mod refusals;
+mod collect;
 mod repair;
 #[cfg(unix)]
 mod kills;
 #[cfg(unix)]
 mod processes;
-#[cfg(unix)]
 mod protocol;
 #[cfg(unix)]
 mod readme;

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::scratch;
+use crate::support::source::bytes;
+use crate::support::terminal::{Terminal, can_drive};
 
 /// A home folder of its own, with sources and room for vaults.
 pub struct Home {
@@ -596,4 +598,47 @@ fn different_disks_work_at_once() {
     for vault in ["one", "two"] {
         home.expect(0, &["check", "--read-data", "--repo", vault]);
     }
+}
+
+/// On a terminal each source that is taken has a line of its own, and what is told comes above them.
+#[test]
+fn each_source_under_way_has_a_bar() {
+    if !can_drive() || !Path::new("/dev/shm").is_dir() {
+        return;
+    }
+    let home = Home::new();
+    let other = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let elsewhere = other.path().display();
+    fs::create_dir(other.path().join("far")).unwrap();
+    home.configure(&format!(
+        "[vaults.one]\npath = \"HOME/one\"\n[vaults.two]\npath = \"{elsewhere}/two\"\n\
+         [sources.near]\npaths = [\"~/a\"]\nvaults = [\"one\"]\n\
+         [sources.far]\npaths = [\"{elsewhere}/far\"]\nvaults = [\"two\"]\n[run]\nparallel = 2\n",
+    ));
+    for vault in ["one", "two"] {
+        home.expect(0, &["init", "--repo", vault]);
+    }
+    let show = |words: &str, round: u64| {
+        // More than goes at once with this limit, and not alike: so both go on for some seconds.
+        fs::write(home.path("a/large"), bytes(round, 2 << 20)).unwrap();
+        fs::write(other.path().join("far/large"), bytes(round + 10, 2 << 20)).unwrap();
+        let mut terminal = Terminal::start(&home.command(&[]), words);
+        assert_eq!(terminal.end(), 0, "{}", terminal.text());
+        terminal.text()
+    };
+    let screen = show("run --now --limit-upload 700K", 1);
+    let bar = |name: &str| screen.matches(&format!("{name}  ")).count();
+    assert!(bar("near → one") > 3 && bar("far → two") > 3, "{screen}");
+    // Both were on the screen together: the terminal goes up a line to draw the first one again.
+    assert!(screen.contains("\x1b[1A"), "{screen:?}");
+    for result in ["near → one: ", "far → two: "] {
+        assert!(screen.contains(result), "{result} in {screen}");
+    }
+    // What is left on the screen at the end are the results.
+    let last = screen.trim_end().lines().last().unwrap();
+    assert!(last.contains("2 "), "{last}");
+    let quiet = show("run --now --limit-upload 700K --no-progress", 2);
+    assert!(!quiet.contains('\x1b') && quiet.contains("near → one"), "{quiet:?}");
+    let list = ["run", "--now", "--no-progress"];
+    assert!(!home.expect(0, &list).contains('\x1b'), "no terminal");
 }

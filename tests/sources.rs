@@ -162,6 +162,37 @@ fn changes_that_leave_no_trace_in_the_times_are_found() {
 }
 
 #[test]
+fn a_root_that_is_a_file_is_remembered_like_any_other() {
+    let world = World::new(small_chunks());
+    let path = world.source().join("image");
+    // Larger than what one thread reads alone.
+    let mut content = bytes(1, 33 << 20);
+    fs::write(&path, &content).unwrap();
+    set_mtime(&path, 1_600_000_000, 0);
+    let counts = |content: &[u8]| {
+        // Long after the last change, so that nothing is too young to be believed.
+        thread::sleep(std::time::Duration::from_millis(100));
+        let vault = world.open();
+        let (report, model) = take_with(&vault, &path, |_| {});
+        let (_, node) = model.iter().next().unwrap();
+        assert_eq!(node.content, Some(blake3::hash(content)));
+        let found = &report.snapshot;
+        assert_eq!((found.files, found.bytes), (1, content.len() as u64));
+        (found.files_new, found.files_changed, found.files_unchanged, found.bytes_read)
+    };
+    let len = content.len() as u64;
+    assert_eq!(counts(&content), (1, 0, 0, len));
+    counts(&content);
+    assert_eq!(counts(&content), (0, 0, 1, 0));
+    content[7] ^= 1;
+    fs::write(&path, &content).unwrap();
+    assert_eq!(counts(&content), (0, 1, 0, len));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    counts(&content);
+    assert_eq!(counts(&content), (0, 0, 1, 0));
+}
+
+#[test]
 fn a_root_that_is_missing_or_the_vaults_own_is_an_error() {
     let world = World::new(small_chunks());
     let vault = world.open();

@@ -1,34 +1,47 @@
 //! The index of names: what lies in each folder, as far as searching and adding up need it, so that no tree has to be read
 //! from the store for that. It is filled when something is searched for, and can be thrown away like all of the catalogue.
 //!
-//! A row is found by the key of the folder's listing, which stands for its content: so a row never becomes outdated.
+//! A folder is found by the key of its listing, which stands for its content: so what is known of it never becomes outdated.
+//! Its names are kept apart from the rest, since most changes leave them as they are: the many versions of a folder share one
+//! list of names, which a search reads once.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition, TableError};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError};
 
-use crate::catalogue::stat::{checksum, put_time, read_time};
+use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, Reader};
 use crate::id::ChunkId;
 use crate::tree::{FileKind, Stream, Time};
 use crate::varint;
 
-/// Key of a listing → keyed checksum (16 bytes) and the row.
-const NAMES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("names");
+/// Key of a listing → keyed checksum (16 bytes) and an [`Outline`].
+const OUTLINES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("outlines");
+/// Key of a list of names → the names.
+const NAME_LISTS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("name_lists");
+/// Key of a listing → keyed checksum (16 bytes) and [`DETAIL_LEN`] bytes for each entry.
+const DETAILS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("details");
+
+/// Kind, size, seconds and nanoseconds of the time of change, digest.
+const DETAIL_LEN: usize = 1 + 8 + 8 + 4 + 16;
 
 /// Stands for a listing: the id of its only chunk, or a hash of its stream.
 pub type ListingKey = [u8; 16];
 
-/// The table of a reader; a catalogue in which nothing was searched yet has none.
-pub(super) struct Tables {
-    names: Option<ReadOnlyTable<&'static [u8; 16], &'static [u8]>>,
-}
+/// Stands for a list of names, of which it is the keyed checksum.
+pub type NamesKey = [u8; 16];
+
+type Table = ReadOnlyTable<&'static [u8; 16], &'static [u8]>;
+
+/// The tables of a reader; a catalogue in which nothing was searched yet has none.
+pub(super) struct Tables(Option<(Table, Table, Table)>);
 
 impl Tables {
     pub(super) fn open(txn: &ReadTransaction) -> Result<Self, CatalogueError> {
-        match txn.open_table(NAMES) {
-            Ok(names) => Ok(Self { names: Some(names) }),
-            Err(TableError::TableDoesNotExist(_)) => Ok(Self { names: None }),
+        match txn.open_table(OUTLINES) {
+            Ok(outlines) => Ok(Self(Some((outlines, txn.open_table(NAME_LISTS)?, txn.open_table(DETAILS)?)))),
+            Err(TableError::TableDoesNotExist(_)) => Ok(Self(None)),
             Err(error) => Err(error.into()),
         }
     }
@@ -51,66 +64,129 @@ pub struct Named<'a> {
     pub listing: Option<Stream>,
 }
 
-/// What the index knows of one folder.
+/// What the index is to know of one folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NameRow(Vec<u8>);
+pub struct NameRow {
+    names: Vec<u8>,
+    details: Vec<u8>,
+    /// Place and listing of each folder.
+    folders: Vec<u8>,
+    count: u64,
+}
 
 impl NameRow {
     /// Adds an entry; they come in the order of the names.
     pub fn push(&mut self, entry: &Named<'_>) {
-        let out = &mut self.0;
-        varint::put(out, entry.name.len() as u64);
-        out.extend_from_slice(entry.name);
-        out.push(entry.kind as u8);
-        varint::put(out, entry.size);
-        put_time(out, entry.mtime);
+        varint::put(&mut self.names, entry.name.len() as u64);
+        self.names.extend_from_slice(entry.name);
+        self.details.push(entry.kind as u8);
+        self.details.extend_from_slice(&entry.size.to_le_bytes());
+        self.details.extend_from_slice(&entry.mtime.secs.to_le_bytes());
+        self.details.extend_from_slice(&entry.mtime.nanos.to_le_bytes());
+        self.details.extend_from_slice(&entry.digest);
         if let Some(listing) = &entry.listing {
+            let out = &mut self.folders;
+            varint::put(out, self.count);
             varint::put(out, listing.len);
             out.push(listing.depth);
             varint::put(out, listing.ids.len() as u64);
             listing.ids.iter().for_each(|id| out.extend_from_slice(id.as_bytes()));
-        } else {
-            out.extend_from_slice(&entry.digest);
         }
+        self.count += 1;
     }
 
     /// Its length, in bytes.
     pub const fn len(&self) -> usize {
-        self.0.len()
+        self.names.len() + self.details.len() + self.folders.len()
     }
 
     /// Whether nothing is in the folder.
     pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.count == 0
     }
 }
 
-/// The entries of a row, in order.
-fn entries(row: &[u8]) -> impl Iterator<Item = Named<'_>> {
-    let mut reader = varint::Reader::new(row);
-    // What was written with a checksum is whole: nothing is cut off here.
-    std::iter::from_fn(move || if reader.rest().is_empty() { None } else { read_entry(&mut reader) })
+/// The names in a folder, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameList {
+    bytes: Vec<u8>,
+    places: Vec<Range<usize>>,
 }
 
-fn read_entry<'a>(reader: &mut varint::Reader<'a>) -> Option<Named<'a>> {
-    let len = reader.bounded("", reader.rest().len()).ok()?;
-    let name = reader.bytes(len).ok()?;
-    let kind = FileKind::try_from(reader.byte().ok()?).ok()?;
-    let (size, mtime) = (reader.number().ok()?, read_time(reader)?);
-    let mut entry = Named { name, kind, size, mtime, digest: [0; 16], listing: None };
-    if kind == FileKind::Directory {
-        let (len, depth) = (reader.number().ok()?, reader.byte().ok()?);
-        let count = reader.bounded("", reader.rest().len()).ok()?;
-        let ids = (0..count).map(|_| reader.array().ok().map(ChunkId::new)).collect::<Option<_>>()?;
-        entry.listing = Some(Stream { len, depth, ids });
-    } else {
-        entry.digest = reader.array().ok()?;
+impl NameList {
+    /// Reads a list. What was written with a checksum is whole: nothing is cut off here.
+    fn new(bytes: &[u8]) -> Self {
+        let (bytes, mut places) = (bytes.to_vec(), Vec::new());
+        let mut reader = varint::Reader::new(&bytes);
+        while let Ok(len) = reader.bounded("", reader.rest().len()) {
+            let start = bytes.len() - reader.rest().len();
+            if reader.bytes(len).is_err() {
+                break;
+            }
+            places.push(start..start + len);
+        }
+        Self { bytes, places }
     }
-    Some(entry)
+
+    /// The name at this place.
+    pub fn get(&self, at: usize) -> Option<&[u8]> {
+        self.places.get(at).map(|place| &self.bytes[place.clone()])
+    }
+
+    /// All names.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.places.iter().map(|place| &self.bytes[place.clone()])
+    }
+}
+
+/// What has to be known of a folder to find a way through it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// Its list of names.
+    pub names: NamesKey,
+    /// The folders in it: the place of the name in the list, and the listing.
+    pub folders: Vec<(usize, Stream)>,
+}
+
+impl Outline {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = varint::Reader::new(bytes);
+        let mut outline = Self { names: reader.array().ok()?, folders: Vec::new() };
+        while !reader.rest().is_empty() {
+            let at = usize::try_from(reader.number().ok()?).ok()?;
+            let (len, depth) = (reader.number().ok()?, reader.byte().ok()?);
+            let count = reader.bounded("", reader.rest().len()).ok()?;
+            let ids = (0..count).map(|_| reader.array().ok().map(ChunkId::new)).collect::<Option<_>>()?;
+            outline.folders.push((at, Stream { len, depth, ids }));
+        }
+        Some(outline)
+    }
+}
+
+/// What is known of the entries of a folder beside their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details(Vec<u8>);
+
+impl Details {
+    /// The entry at this place, which has this name; of a folder, without its listing.
+    pub fn get<'n>(&self, at: usize, name: &'n [u8]) -> Option<Named<'n>> {
+        let bytes = self.0.get(at * DETAIL_LEN..(at + 1) * DETAIL_LEN)?;
+        let mut reader = varint::Reader::new(bytes);
+        let kind = FileKind::try_from(reader.byte().ok()?).ok()?;
+        let size = u64::from_le_bytes(reader.array().ok()?);
+        let secs = i64::from_le_bytes(reader.array().ok()?);
+        let nanos = u32::from_le_bytes(reader.array().ok()?);
+        Some(Named { name, kind, size, mtime: Time { secs, nanos }, digest: reader.array().ok()?, listing: None })
+    }
 }
 
 impl Catalogue {
-    /// Enters rows. If `used` is given and the rows of other folders are more than those, the others are taken out.
+    /// The key of the list of names in a folder.
+    pub fn names_key(&self, row: &NameRow) -> NamesKey {
+        names_key(&self.key, &row.names)
+    }
+
+    /// Enters folders. If `used` is given and those that are not among them are more than those, the others are taken out.
     ///
     /// # Errors
     /// If the database fails.
@@ -121,15 +197,26 @@ impl Catalogue {
     ) -> Result<(), CatalogueError> {
         let txn = self.write()?;
         {
-            let mut table = txn.open_table(NAMES)?;
+            let mut outlines = txn.open_table(OUTLINES)?;
+            let mut lists = txn.open_table(NAME_LISTS)?;
+            let mut details = txn.open_table(DETAILS)?;
             for (key, row) in rows {
-                let value = [&checksum(&self.key, key, &row.0)[..], &row.0].concat();
-                table.insert(key, value.as_slice())?;
+                let summed = |body: &[u8]| [&checksum(&self.key, key, body)[..], body].concat();
+                let names = self.names_key(row);
+                lists.insert(&names, row.names.as_slice())?;
+                outlines.insert(key, summed(&[&names[..], &row.folders].concat()).as_slice())?;
+                details.insert(key, summed(&row.details).as_slice())?;
             }
             if let Some(used) = used
-                && table.len()? > 2 * used.len() as u64
+                && outlines.len()? > 2 * used.len() as u64
             {
-                table.retain(|key, _| used.contains(key))?;
+                outlines.retain(|key, _| used.contains(key))?;
+                details.retain(|key, _| used.contains(key))?;
+                let mut names: HashSet<NamesKey> = HashSet::new();
+                for row in outlines.iter()? {
+                    names.extend(row?.1.value().get(16..32).and_then(|key| NamesKey::try_from(key).ok()));
+                }
+                lists.retain(|key, _| names.contains(key))?;
             }
         }
         txn.commit()?;
@@ -137,28 +224,78 @@ impl Catalogue {
     }
 }
 
+fn names_key(key: &[u8; 32], names: &[u8]) -> NamesKey {
+    checksum(key, b"names", names)
+}
+
 impl Reader {
-    /// Calls `each` for what the index knows of a folder. Returns `false` if it does not know it, or the row is damaged.
+    /// What a row says, if it is as it was written.
+    fn summed<T>(
+        &self,
+        table: &Table,
+        key: &ListingKey,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, CatalogueError> {
+        let Some(value) = table.get(key)? else { return Ok(None) };
+        let Some((sum, body)) = value.value().split_first_chunk::<16>() else { return Ok(None) };
+        Ok(if checksum(&self.key, key, body) == *sum { read(body) } else { None })
+    }
+
+    /// What the index knows of the way through a folder; `None` if it does not know it, or that is damaged.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn outline(&self, key: &ListingKey) -> Result<Option<Outline>, CatalogueError> {
+        let Some((outlines, _, _)) = &self.names.0 else { return Ok(None) };
+        self.summed(outlines, key, Outline::decode)
+    }
+
+    /// A list of names; `None` if the index does not have it, or it is damaged.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn name_list(&self, key: &NamesKey) -> Result<Option<NameList>, CatalogueError> {
+        let Some((_, lists, _)) = &self.names.0 else { return Ok(None) };
+        let list = lists.get(key)?;
+        let list = list.as_ref().map(redb::AccessGuard::value).filter(|bytes| names_key(&self.key, bytes) == *key);
+        Ok(list.map(NameList::new))
+    }
+
+    /// What the index knows of the entries of a folder; `None` if it does not know it, or that is damaged.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn details(&self, key: &ListingKey) -> Result<Option<Details>, CatalogueError> {
+        let Some((_, _, details)) = &self.names.0 else { return Ok(None) };
+        self.summed(details, key, |bytes| Some(Details(bytes.to_vec())))
+    }
+
+    /// Calls `each` for what the index knows of a folder. Returns `false` if it does not know it, or that is damaged.
     ///
     /// # Errors
     /// If the database fails.
     pub fn names(&self, key: &ListingKey, each: &mut dyn FnMut(&Named<'_>)) -> Result<bool, CatalogueError> {
-        let Some(table) = &self.names.names else { return Ok(false) };
-        let Some(value) = table.get(key)? else { return Ok(false) };
-        let Some((sum, row)) = value.value().split_first_chunk::<16>() else { return Ok(false) };
-        let is_whole = checksum(&self.key, key, row) == *sum;
-        if is_whole {
-            entries(row).for_each(|entry| each(&entry));
+        let Some(outline) = self.outline(key)? else { return Ok(false) };
+        let Some(names) = self.name_list(&outline.names)? else { return Ok(false) };
+        let Some(details) = self.details(key)? else { return Ok(false) };
+        if details.0.len() != names.places.len() * DETAIL_LEN {
+            return Ok(false);
         }
-        Ok(is_whole)
+        let mut folders = outline.folders.into_iter().peekable();
+        for (at, name) in names.iter().enumerate() {
+            let Some(mut entry) = details.get(at, name) else { return Ok(false) };
+            entry.listing = folders.next_if(|(place, _)| *place == at).map(|(_, listing)| listing);
+            each(&entry);
+        }
+        Ok(true)
     }
 
-    /// Whether the index has a row of a folder.
+    /// Whether the index knows a folder.
     ///
     /// # Errors
     /// If the database fails.
     pub fn has_names(&self, key: &ListingKey) -> Result<bool, CatalogueError> {
-        self.names.names.as_ref().map_or(Ok(false), |table| Ok(table.get(key)?.is_some()))
+        self.names.0.as_ref().map_or(Ok(false), |(outlines, _, _)| Ok(outlines.get(key)?.is_some()))
     }
 
     /// How many folders the index knows.
@@ -166,7 +303,7 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn names_len(&self) -> Result<u64, CatalogueError> {
-        Ok(self.names.names.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?)
+        Ok(self.names.0.as_ref().map_or(Ok(0), |(outlines, _, _)| outlines.len())?)
     }
 }
 

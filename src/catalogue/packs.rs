@@ -180,7 +180,8 @@ impl Catalogue {
 
     /// Enters packs that are in the store, within a transaction.
     pub(crate) fn insert_packs(txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
-        let mut places = Vec::with_capacity(new.iter().map(|pack| pack.footer.segments.len() * 16).sum());
+        let segments = new.iter().flat_map(|pack| &pack.footer.segments);
+        let mut places = Vec::with_capacity(segments.map(|segment| segment.chunks.len()).sum());
         {
             let mut packs = txn.open_table(PACKS)?;
             let mut numbers = txn.open_table(NUMBERS_OF_PACKS)?;

@@ -71,13 +71,13 @@ pub struct StatRow {
     pub entries: Vec<StatEntry>,
 }
 
-pub(super) fn put_time(out: &mut Vec<u8>, time: Time) {
+fn put_time(out: &mut Vec<u8>, time: Time) {
     // Zigzag, so that times before 1970 stay short.
     varint::put(out, ((time.secs << 1) ^ (time.secs >> 63)).cast_unsigned());
     varint::put(out, u64::from(time.nanos));
 }
 
-pub(super) fn read_time(reader: &mut varint::Reader<'_>) -> Option<Time> {
+fn read_time(reader: &mut varint::Reader<'_>) -> Option<Time> {
     let zigzag = reader.number().ok()?;
     let secs = (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed();
     Some(Time { secs, nanos: u32::try_from(reader.number().ok()?).ok()? })

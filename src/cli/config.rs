@@ -205,6 +205,9 @@ impl Config {
     }
 }
 
+/// How a path begins that means the same wherever the program is started.
+pub const WHOLE_PATH: &str = if cfg!(windows) { "a drive (C:/) or ~/" } else { "/ or ~/" };
+
 /// Where the configuration is looked for: as given, else in the user's folder of configurations.
 pub fn place(given: Option<&Path>, current: &Path) -> Result<PathBuf, Failure> {
     if let Some(path) = given {

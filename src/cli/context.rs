@@ -18,7 +18,7 @@ use vault::store::ObjectKey;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
-use vault::store::paced::PacedStore;
+use vault::store::paced::paced;
 use vault::vault::Identity;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
@@ -220,7 +220,7 @@ impl Context {
     fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
         let Some(rate) = self.global.limit_upload else { return store };
         let begun = Instant::now();
-        Arc::new(PacedStore::new(store, rate, move || begun.elapsed(), self.screen.waiter()))
+        Arc::new(paced(store, rate, move || begun.elapsed(), self.screen.waiter()))
     }
 
     /// The store of a vault, which must be there.
@@ -259,10 +259,11 @@ impl Context {
                 Err(error) => return Err(error.into()),
             }
         }
-        let password = match given {
-            Some(password) => password,
-            None => password::existing(sources, &chosen.shown())?,
+        let ask = || {
+            let _hidden = self.screen.hide();
+            password::existing(sources, &chosen.shown())
         };
+        let password = given.map_or_else(ask, Ok)?;
         let vault = self.try_open(store, &password, host, progress)?;
         Ok((vault, password))
     }

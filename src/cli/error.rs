@@ -107,7 +107,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 fn plain(error: &(dyn std::error::Error + 'static)) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
-        Some(end) if error.is::<io::Error>() => text[..end].to_owned(),
+        // Windows ends what it says with a full stop.
+        Some(end) if error.is::<io::Error>() => text[..end].trim_end_matches('.').to_owned(),
         _ => text,
     }
 }
@@ -218,7 +219,15 @@ impl From<RestoreError> for Failure {
             RestoreError::Store(error) => error.into(),
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
-            RestoreError::Read { .. } | RestoreError::Target { .. } => failure,
+            RestoreError::Read { .. } => failure,
+            RestoreError::Target { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
+                    .hint("Make room there, and run the same command again with --overwrite if-changed: it continues."),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                    failure.hint("Choose a folder that can be written to: --to DIR")
+                }
+                _ => failure,
+            },
             RestoreError::NoSuchSnapshot { .. }
             | RestoreError::NoSuchPath { .. }
             | RestoreError::NothingSelected { .. } => failure.hint(LOOK),
@@ -362,9 +371,10 @@ mod tests {
 
     #[test]
     fn causes_are_chained_once_and_without_numbers() {
-        let source = io::Error::from_raw_os_error(13);
+        let source = io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 });
         let error = StoreError::Io { action: "read", object: "VAULT".into(), source };
-        assert_eq!(chain(&error), "cannot read object VAULT: Permission denied");
+        let said = chain(&error);
+        assert!(said.starts_with("cannot read object VAULT: ") && said.ends_with("denied"), "{said}");
     }
 
     #[test]

@@ -165,10 +165,8 @@ pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<()
 pub fn tell_recovery_key(key: &RecoveryKey, person: bool, out: &mut Output) -> Result<(), Failure> {
     out.line("Recovery key:\n")?;
     out.styled(Style::Bold, &format!("    {}", *key.to_text()))?;
-    out.line(
-        "\nIt opens the vault if the password is lost, for you and for anyone who finds it. It is shown only now:",
-    )?;
-    out.line("write it down or print it, and keep it away from this machine.")?;
+    out.line("\nIt opens the vault if the password is lost, for you and for anyone who finds it.")?;
+    out.line("It is shown only now: write it down, and keep it away from this machine.")?;
     if person && io::stdin().is_terminal() {
         out.flush()?;
         ask("Press Enter when that is done. ");
@@ -200,7 +198,7 @@ fn offered(password: &Password) -> bool {
     if !password.typed || !io::stdin().is_terminal() {
         return false;
     }
-    let answer = ask("Without the password nobody can read the vault. Make a recovery key to print, too? [Y/n] ");
+    let answer = ask("Without the password nobody can read the vault.\nMake a recovery key to print, too? [Y/n] ");
     answer.is_some_and(|answer| !answer.to_lowercase().starts_with('n'))
 }
 

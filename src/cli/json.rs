@@ -108,6 +108,38 @@ pub struct RootJson<'a> {
     path: Option<Name<'a>>,
 }
 
+/// How much a snapshot holds, and how much it took.
+#[derive(Default, Serialize)]
+pub struct CountsJson {
+    files: u64,
+    folders: u64,
+    bytes: u64,
+    files_new: u64,
+    files_changed: u64,
+    files_unchanged: u64,
+    bytes_read: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+    duration_ms: u64,
+}
+
+impl From<&Snapshot> for CountsJson {
+    fn from(body: &Snapshot) -> Self {
+        Self {
+            files: body.files,
+            folders: body.folders,
+            bytes: body.bytes,
+            files_new: body.files_new,
+            files_changed: body.files_changed,
+            files_unchanged: body.files_unchanged,
+            bytes_read: body.bytes_read,
+            bytes_new: body.bytes_new,
+            bytes_stored: body.bytes_stored,
+            duration_ms: body.duration_ms,
+        }
+    }
+}
+
 /// A snapshot.
 #[derive(Serialize)]
 pub struct SnapshotJson<'a> {
@@ -119,16 +151,8 @@ pub struct SnapshotJson<'a> {
     host: &'a str,
     user: &'a str,
     roots: Vec<RootJson<'a>>,
-    files: u64,
-    folders: u64,
-    bytes: u64,
-    files_new: u64,
-    files_changed: u64,
-    files_unchanged: u64,
-    bytes_read: u64,
-    bytes_new: u64,
-    bytes_stored: u64,
-    duration_ms: u64,
+    #[serde(flatten)]
+    counts: CountsJson,
     program: &'a str,
     tags: &'a [String],
     description: &'a str,
@@ -151,16 +175,7 @@ impl<'a> SnapshotJson<'a> {
             host: &body.host,
             user: &body.user,
             roots: body.roots.iter().map(root).collect(),
-            files: body.files,
-            folders: body.folders,
-            bytes: body.bytes,
-            files_new: body.files_new,
-            files_changed: body.files_changed,
-            files_unchanged: body.files_unchanged,
-            bytes_read: body.bytes_read,
-            bytes_new: body.bytes_new,
-            bytes_stored: body.bytes_stored,
-            duration_ms: body.duration_ms,
+            counts: CountsJson::from(body),
             program: &body.program,
             tags: &body.tags,
             description: &body.description,

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::process::Stdio;
 
 use vault::engine::keys::DeviceKey;
+use vault::fs::shell;
 use vault::seal::Secret;
 use zeroize::Zeroizing;
 
@@ -138,7 +139,7 @@ fn from_options(
     } else if let Some(command) = sources.command {
         (from_command(command)?, format!("--{option}-command"))
     } else if let Some(text) = environment(variable) {
-        (Zeroizing::new(super::roots::bytes_of(&text)), variable.to_owned())
+        (Zeroizing::new(vault::path::from_os(&text)), variable.to_owned())
     } else if let Some(file) = environment(&file_variable) {
         (from_file(Path::new(&file))?, file_variable)
     } else if let Some(command) = environment(&command_variable) {
@@ -215,14 +216,6 @@ fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     }
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     Ok(Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
-}
-
-/// A command as the system's shell runs it.
-pub fn shell(command: &OsStr) -> Command {
-    let (shell, option) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let mut process = Command::new(shell);
-    process.arg(option).arg(command);
-    process
 }
 
 fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use indicatif::MultiProgress;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
@@ -50,29 +51,127 @@ pub struct Manner {
     pub bar: bool,
 }
 
-/// Standard error while work goes on: a bar, and messages above it.
+/// Standard error while work goes on: a bar for each piece of work, and messages above them.
 pub struct Screen {
     shared: Arc<Shared>,
+    counters: Arc<Counters>,
     ticker: Option<thread::JoinHandle<()>>,
 }
 
 struct Shared {
     manner: Manner,
     color: bool,
-    counters: Counters,
     stop: AtomicBool,
+    /// Draws all bars together.
+    bars: MultiProgress,
     state: Mutex<State>,
     ended: Condvar,
 }
 
 #[derive(Default)]
 struct State {
+    /// What may be done at once: first the work of the command itself, then that of its lanes.
+    works: Vec<Work>,
+    /// How many ask for no bars at the moment.
+    hidden: usize,
+    over: bool,
+}
+
+/// A piece of work.
+struct Work {
+    /// What it is called, if there may be several.
+    name: String,
+    counters: Arc<Counters>,
     /// What is being done; `None` while nothing is.
     phase: Option<Phase>,
-    /// Counts the phases, so that each begins its measurements anew.
-    round: u64,
+    /// Where it begins its measurements anew.
+    pace: Pace,
+    since: Option<Instant>,
     bar: Option<ProgressBar>,
-    over: bool,
+}
+
+impl Work {
+    fn new(name: String, counters: Arc<Counters>) -> Self {
+        Self { name, counters, phase: None, pace: Pace::default(), since: None, bar: None }
+    }
+
+    fn begin(&mut self, phase: Phase) {
+        self.phase = Some(phase);
+        self.pace = Pace::default();
+    }
+
+    /// Takes its bar away.
+    fn hide(&mut self, bars: &MultiProgress) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            bars.remove(&bar);
+        }
+    }
+
+    /// Measures, and draws if it has gone on for long enough.
+    fn draw(&mut self, bars: &MultiProgress, now: Instant, width: usize) {
+        let Some(phase) = self.phase else {
+            self.since = None;
+            return;
+        };
+        let numbers = Numbers::of(&self.counters);
+        self.pace.add(now, numbers);
+        if now - *self.since.get_or_insert(now) >= PATIENCE {
+            let bar = self.bar.get_or_insert_with(|| bars.add(new_bar()));
+            bar.set_message(line(&self.name, phase, numbers, &self.pace, width));
+            bar.tick();
+        }
+    }
+}
+
+/// One of several pieces of work that go on at once: with a bar of its own, and its name before every message.
+pub struct Lane {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    name: String,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        let own = |work: &mut Work| Arc::ptr_eq(&work.counters, &self.counters);
+        if let Some(mut work) = state.works.extract_if(.., own).next() {
+            work.hide(&self.shared.bars);
+        }
+    }
+}
+
+impl Progress for Lane {
+    fn phase(&self, phase: Phase) {
+        let mut state = self.shared.state();
+        let own = state.works.iter_mut().find(|work| Arc::ptr_eq(&work.counters, &self.counters));
+        own.into_iter().for_each(|work| work.begin(phase));
+    }
+
+    fn warn(&self, message: &str) {
+        self.shared.warn(&format!("{}: {message}", self.name));
+    }
+
+    fn detail(&self, message: &str) {
+        self.shared.detail(&format!("{}: {message}", self.name));
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn stopped(&self) -> bool {
+        self.shared.stop.load(Relaxed)
+    }
+}
+
+/// There are no bars while this is there.
+pub struct Hidden<'s>(&'s Shared);
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        self.0.state().hidden -= 1;
+    }
 }
 
 impl Shared {
@@ -80,15 +179,24 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints a line above the bar.
+    /// Prints a line above the bars.
     fn say(&self, line: &str) {
-        let bar = self.state().bar.clone();
-        let print = || {
+        self.bars.suspend(|| {
             let _ = writeln!(io::stderr(), "{line}"); // where nobody listens, nothing can be done about it
-        };
-        match bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
+        });
+    }
+
+    fn warn(&self, message: &str) {
+        if self.manner.json {
+            self.say(&serde_json::json!({ "warning": message }).to_string());
+        } else {
+            self.say(&format!("{} {message}", output::paint(self.color, Style::Warning, "warning:")));
+        }
+    }
+
+    fn detail(&self, message: &str) {
+        if self.manner.verbose && !self.manner.json {
+            self.say(message);
         }
     }
 }
@@ -100,16 +208,18 @@ impl Screen {
         let shared = Arc::new(Shared {
             manner: Manner { bar: manner.bar && terminal && !manner.json, ..manner },
             color: terminal && output::colors(),
-            counters: Counters::default(),
             stop: AtomicBool::new(false),
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             state: Mutex::default(),
             ended: Condvar::new(),
         });
+        let counters: Arc<Counters> = Arc::default();
+        shared.state().works.push(Work::new(String::new(), Arc::clone(&counters)));
         let ticker = shared.manner.bar.then(|| {
             let shared = Arc::clone(&shared);
             thread::spawn(move || tick(&shared))
         });
-        Self { shared, ticker }
+        Self { shared, counters, ticker }
     }
 
     /// From now on, Ctrl-C lets the work end in good order.
@@ -149,16 +259,32 @@ impl Screen {
         });
     }
 
-    /// Takes the bar away: the work is over, or something is to be asked.
+    /// Takes the bar of the command away: the work is over, or something is to be asked. Those of lanes stay.
     pub fn clear(&self) {
-        let bar = {
-            let mut state = self.shared.state();
-            state.phase = None;
-            state.bar.take()
-        };
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
+        if let Some(work) = self.shared.state().works.first_mut() {
+            work.phase = None;
+            work.hide(&self.shared.bars);
         }
+    }
+
+    /// A piece of work that may go on beside others, until it is dropped.
+    pub fn lane(&self, name: String) -> Lane {
+        let counters: Arc<Counters> = Arc::default();
+        self.shared.state().works.push(Work::new(name.clone(), Arc::clone(&counters)));
+        Lane { shared: Arc::clone(&self.shared), counters, name }
+    }
+
+    /// Prints to the terminal by other means, above the bars.
+    pub fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.shared.bars.suspend(print)
+    }
+
+    /// Draws no bars until the answer is dropped: something is asked at the terminal.
+    pub fn hide(&self) -> Hidden<'_> {
+        let mut state = self.shared.state();
+        state.hidden += 1;
+        state.works.iter_mut().for_each(|work| work.hide(&self.shared.bars));
+        Hidden(&self.shared)
     }
 }
 
@@ -175,27 +301,19 @@ impl Drop for Screen {
 
 impl Progress for Screen {
     fn phase(&self, phase: Phase) {
-        let mut state = self.shared.state();
-        state.phase = Some(phase);
-        state.round += 1;
+        self.shared.state().works.first_mut().into_iter().for_each(|work| work.begin(phase));
     }
 
     fn warn(&self, message: &str) {
-        if self.shared.manner.json {
-            self.shared.say(&serde_json::json!({ "warning": message }).to_string());
-        } else {
-            self.shared.say(&format!("{} {message}", output::paint(self.shared.color, Style::Warning, "warning:")));
-        }
+        self.shared.warn(message);
     }
 
     fn detail(&self, message: &str) {
-        if self.shared.manner.verbose && !self.shared.manner.json {
-            self.shared.say(message);
-        }
+        self.shared.detail(message);
     }
 
     fn counters(&self) -> &Counters {
-        &self.shared.counters
+        &self.counters
     }
 
     fn stopped(&self) -> bool {
@@ -203,41 +321,21 @@ impl Progress for Screen {
     }
 }
 
-/// Draws the bar until the screen is dropped.
+/// Draws the bars until the screen is dropped.
 fn tick(shared: &Shared) {
-    let mut pace = Pace::default();
-    let mut round = 0;
-    let mut busy_since = None;
     let mut state = shared.state();
     while !state.over {
-        match state.phase {
-            None => busy_since = None,
-            Some(phase) => {
-                let now = Instant::now();
-                if state.round != round {
-                    round = state.round;
-                    pace = Pace::default();
-                }
-                let numbers = Numbers::of(&shared.counters);
-                pace.add(now, numbers);
-                if now - *busy_since.get_or_insert(now) >= PATIENCE {
-                    let bar = state.bar.get_or_insert_with(new_bar);
-                    bar.set_message(line(
-                        phase,
-                        numbers,
-                        &pace,
-                        output::terminal_width(io::stderr()).saturating_sub(3),
-                    ));
-                    bar.tick();
-                }
-            }
+        if state.hidden == 0 {
+            let (now, width) = (Instant::now(), output::terminal_width(io::stderr()).saturating_sub(3));
+            state.works.iter_mut().for_each(|work| work.draw(&shared.bars, now, width));
         }
         state = shared.ended.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
 fn new_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    // It is drawn where it is added to.
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     ProgressStyle::with_template("{spinner} {wide_msg}").map_or(bar.clone(), |style| bar.with_style(style))
 }
 
@@ -288,8 +386,8 @@ impl Pace {
 }
 
 /// What is known, the most wanted first; what does not fit into so many columns is left out.
-fn line(phase: Phase, numbers: Numbers, pace: &Pace, width: usize) -> String {
-    let parts = match phase {
+fn line(name: &str, phase: Phase, numbers: Numbers, pace: &Pace, width: usize) -> String {
+    let mut parts = match phase {
         Phase::Catalogue if numbers.files_goal > 0 => vec![
             "reading what is new in the vault:".to_owned(),
             format!("{} of {}", units::count(numbers.files), units::count(numbers.files_goal)),
@@ -299,6 +397,9 @@ fn line(phase: Phase, numbers: Numbers, pace: &Pace, width: usize) -> String {
         Phase::Publish => vec!["writing the last of it".to_owned()],
         Phase::Snapshot | Phase::Restore | Phase::Check | Phase::Collect => measured(numbers, pace),
     };
+    if !name.is_empty() {
+        parts.insert(0, table::cut(name, width / 3, false));
+    }
     let mut line = String::new();
     for part in parts {
         let gap = if line.is_empty() { "" } else { "  " };
@@ -364,7 +465,9 @@ mod tests {
             bytes_goal: goals.1,
         };
         pace.add(start + Duration::from_secs(secs), numbers);
-        assert_eq!(line(phase, numbers, &pace, width), expected);
+        assert_eq!(line("", phase, numbers, &pace, width), expected);
+        let named = line("documents → disk", phase, numbers, &pace, width + 18);
+        assert_eq!(named, format!("documents → disk  {expected}"));
     }
 
     #[test]

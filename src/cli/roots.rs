@@ -2,38 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// The bytes of a path or a word, as the system gave them.
-#[cfg(unix)]
-pub fn bytes_of(text: &std::ffi::OsStr) -> Vec<u8> {
-    std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec()
-}
+use vault::path::from_path;
+use vault::path::plain;
+use vault::path::to_path;
 
-/// The bytes of a path or a word; elsewhere than on Unix they are text, with `/` between components.
-#[cfg(not(unix))]
-pub fn bytes_of(text: &std::ffi::OsStr) -> Vec<u8> {
-    text.to_string_lossy().replace('\\', "/").into_bytes()
+/// The bytes of a path or a word that was typed, with `/` between components on every system.
+pub fn bytes_of(text: &OsStr) -> Vec<u8> {
+    from_path(Path::new(text))
 }
 
 /// The path made of these bytes.
-#[cfg(unix)]
 pub fn path_of(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
-}
-
-/// The path made of these bytes.
-#[cfg(not(unix))]
-pub fn path_of(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+    to_path(bytes).into_owned()
 }
 
 /// The path as an absolute one, without `.` and `..`. Symbolic links stay as they are: `a/..` is taken as written.
 pub fn absolute(current: &Path, path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
-    for component in current.join(path).components() {
+    for component in plain(current.join(path)).components() {
         match component {
             Component::CurDir => {}
             Component::ParentDir => {

@@ -141,7 +141,8 @@ fn ambiguous(prefix: &str, fitting: &[&SnapshotInfo], zone: &TimeZone) -> Failur
 /// (`/home/me/Documents/a`) if one of the roots holds it.
 pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
     let parts: Vec<&[u8]> = components(typed).collect();
-    if typed.first() == Some(&b'/') {
+    let is_absolute = matches!(typed, [b'/', ..] | [b'A'..=b'Z' | b'a'..=b'z', b':', b'/', ..]);
+    if is_absolute {
         let below = |root: &Root| {
             let of_root: Vec<&[u8]> = components(&root.path).collect();
             let holds = !root.path.is_empty() && parts.starts_with(&of_root);
@@ -284,7 +285,12 @@ pub mod tests {
     #[test]
     fn paths_are_taken_as_in_the_snapshot_or_as_on_the_disk() {
         let root = |name: &str, path: &str| Root { name: name.into(), path: path.into() };
-        let roots = [root("docs", "/home/me/docs"), root("old", "/home/me/docs/old"), root("db.sql", "")];
+        let roots = [
+            root("docs", "/home/me/docs"),
+            root("old", "/home/me/docs/old"),
+            root("db.sql", ""),
+            root("win", "C:/Users/me"),
+        ];
         for (typed, expected) in [
             ("", ""),
             ("docs//a/", "docs/a"),
@@ -295,6 +301,9 @@ pub mod tests {
             ("/home/me/docs2", "home/me/docs2"),
             ("home/me/docs", "home/me/docs"),
             ("/db.sql", "db.sql"),
+            ("C:/Users/me/a", "win/a"),
+            ("C:/Users/you", "C:/Users/you"),
+            ("C:a", "C:a"),
         ] {
             assert_eq!(inside(&roots, typed.as_bytes()), expected.as_bytes(), "{typed}");
         }

@@ -16,6 +16,7 @@ use vault::engine::exclude::ExcludeOptions;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
+use vault::fs::shell;
 use vault::path::Shown;
 use vault::path::check_name;
 use vault::progress::Progress;
@@ -34,7 +35,6 @@ use crate::cli::json::SkippedJson;
 use crate::cli::json::SnapshotJson;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::password;
 use crate::cli::roots;
 use crate::cli::units;
 
@@ -176,7 +176,7 @@ impl Sources {
 /// The output of a command as a file. If the command fails, so does the snapshot: half a dump is no dump.
 fn command_input(name: Vec<u8>, command: &OsStr) -> Result<Input, Failure> {
     let text = command.display().to_string();
-    let spawned = password::shell(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let spawned = shell(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child: Child =
         spawned.map_err(|error| Failure::caused(format!("cannot start the command '{text}'"), &error))?;
     let Some(stdout) = child.stdout.take() else {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -20,6 +20,7 @@ use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::SealError;
 use crate::store::{Kind, Listed, ObjectKey, StoreError};
+use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::open::Slots;
 use crate::vault::{Vault, VaultError};
@@ -114,10 +115,6 @@ impl CheckReport {
     pub fn is_damaged(&self) -> bool {
         self.problems.iter().any(|problem| !problem.newer) || self.chunks_lost > 0 || !self.hurt.is_empty()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Checks a vault.

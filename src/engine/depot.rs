@@ -14,6 +14,7 @@ use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
 use crate::store::{ObjectKey, Pending};
+use crate::sync::lock;
 use crate::tree::ChunkSink;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
@@ -36,7 +37,7 @@ pub struct DepotOptions {
 /// Rows wait in memory up to about this many bytes before they are written.
 const ROWS_WAITING: usize = 12 << 20;
 /// Chunks of durable packs wait in memory up to this number before they are entered.
-const CHUNKS_WAITING: usize = 200_000;
+const CHUNKS_WAITING: usize = 100_000;
 /// Packs that the store has taken may wait up to this number to become durable.
 const PENDING_MAX: usize = 8;
 /// Claims are spread over this many locks.
@@ -49,10 +50,6 @@ impl Claims {
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, HashSet<ChunkId>> {
         lock(&self.0[usize::from(id.as_bytes()[0]) % SHARDS])
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Message {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::path::{from_path, slashed, to_path};
+
 /// What to leave out.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludeOptions {
@@ -66,11 +68,12 @@ impl Rules {
     /// # Errors
     /// If a pattern is not valid.
     pub fn new(patterns: &[String], root: &Path) -> Result<Self, PatternError> {
-        let root = root.to_string_lossy();
+        let root = from_path(root);
+        let root = String::from_utf8_lossy(&root);
         let root = root.trim_end_matches('/');
         let relative = |pattern: &String| {
             let (negated, rest) = pattern.strip_prefix('!').map_or(("", pattern.as_str()), |rest| ("!", rest));
-            match rest.strip_prefix(root) {
+            match slashed(rest).strip_prefix(root) {
                 Some(rest) if !root.is_empty() && rest.starts_with('/') => format!("{negated}{rest}"),
                 _ => pattern.clone(),
             }
@@ -100,7 +103,7 @@ impl Rules {
     pub fn exclude(&self, path: &[u8], is_folder: bool) -> bool {
         let mut level = self.innermost.as_deref();
         while let Some(rules) = level {
-            match rules.matcher.matched(as_path(path.get(rules.skip..).unwrap_or(path)).as_ref(), is_folder) {
+            match rules.matcher.matched(to_path(path.get(rules.skip..).unwrap_or(path)).as_ref(), is_folder) {
                 Match::Ignore(_) => return true,
                 Match::Whitelist(_) => return false,
                 Match::None => level = rules.outer.as_deref(),
@@ -108,19 +111,6 @@ impl Rules {
         }
         false
     }
-}
-
-/// A path as the matcher wants it.
-#[cfg(unix)]
-fn as_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
-    use std::os::unix::ffi::OsStrExt;
-    Path::new(std::ffi::OsStr::from_bytes(bytes)).into()
-}
-
-/// A path as the matcher wants it.
-#[cfg(not(unix))]
-fn as_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
-    std::path::PathBuf::from(String::from_utf8_lossy(bytes).into_owned()).into()
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Finds files by their names in all snapshots at once: which snapshots hold which version of which path.
 //!
-//! First every distinct folder is looked at once, then those that have something, or lead to something, are walked by their
-//! paths: for each path the folders that different snapshots have there together. So the cost is that of the distinct folders,
-//! not of the snapshots.
+//! First the way through every distinct folder is found, and every distinct list of names is searched once; then the folders
+//! that have something, or lead to something, are walked by their paths: for each path the folders that different snapshots
+//! have there together. So the cost is that of the distinct folders, not of the snapshots, and hardly that of their entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::catalogue::names::Named;
+use crate::catalogue::Reader;
+use crate::catalogue::names::{NameList, Named, NamesKey};
 use crate::engine::digest::TreeDigest;
 use crate::engine::glob::Pattern;
-use crate::engine::index::{Hand, Index, IndexError, explore};
+use crate::engine::index::{Hand, Index, IndexError, explore_ways, lists_with};
+use crate::engine::mark::stream_key;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::join;
 use crate::progress::Progress;
@@ -66,12 +68,15 @@ pub fn find(
     progress: &dyn Progress,
     found: &mut dyn FnMut(Match) -> bool,
 ) -> Result<Found, IndexError> {
-    let index = Index::new(vault)?;
+    let mut index = Index::new(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
-    let graph = explore(&index, &tops, threads, progress, |has: &mut bool, entry| {
-        *has = *has || pattern.may_match(entry.name);
-    })?;
-    let leads = graph.spread_up(|node| node.data || node.broken.is_some());
+    let graph = explore_ways(&index, &tops, threads, progress)?;
+    index = index.renew(all.then(|| graph.keys()).as_ref())?;
+    let mut lists: Vec<NamesKey> = graph.nodes.iter().filter_map(|node| node.data).collect();
+    lists.sort_unstable();
+    lists.dedup();
+    let lists = lists_with(&index, &lists, threads, |name| pattern.may_match(name))?;
+    let leads = graph.spread_up(|node| node.broken.is_some() || node.data.is_none_or(|names| lists.contains(&names)));
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
     let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
     let mut top: Group = Vec::new();
@@ -100,8 +105,7 @@ pub fn find(
             waiting.extend(below);
         }
     }
-    let used = all.then(|| graph.keys());
-    index.finish(used.as_ref())?;
+    index.finish(None)?;
     Ok(result)
 }
 
@@ -118,6 +122,8 @@ fn put(group: &mut Group, listing: &Stream, snapshots: &[usize]) {
 struct Here {
     matches: BTreeMap<Vec<u8>, Vec<Version>>,
     folders: BTreeMap<Vec<u8>, Group>,
+    /// The lists of names that were seen here, with the places of those that match.
+    lists: HashMap<NamesKey, (NameList, Vec<usize>)>,
 }
 
 impl Here {
@@ -131,6 +137,9 @@ impl Here {
         result: &mut Found,
     ) -> Result<(), IndexError> {
         for (listing, snapshots) in group {
+            if self.read_index(hand.reader(), path, (listing, snapshots), pattern, leads)? {
+                continue;
+            }
             let read = hand.visit(listing, &mut |entry| {
                 if pattern.matches(path, entry.name) {
                     self.add(entry, snapshots);
@@ -146,6 +155,44 @@ impl Here {
             }
         }
         Ok(())
+    }
+
+    /// Reads a folder from the index: only its way, its names unless another version had the same, and the details of what
+    /// matches. Returns `false` if the index does not have it.
+    fn read_index(
+        &mut self,
+        reader: &Reader,
+        path: &[u8],
+        (listing, snapshots): (&Stream, &[usize]),
+        pattern: &Pattern,
+        leads: &dyn Fn(&Stream) -> bool,
+    ) -> Result<bool, IndexError> {
+        let key = stream_key(listing);
+        let Some(outline) = reader.outline(&key)? else { return Ok(false) };
+        let (names, hits) = if let Some(seen) = self.lists.remove(&outline.names) {
+            seen
+        } else {
+            let Some(names) = reader.name_list(&outline.names)? else { return Ok(false) };
+            let matching = names.iter().enumerate().filter(|(_, name)| pattern.matches(path, name));
+            let hits = matching.map(|(at, _)| at).collect();
+            (names, hits)
+        };
+        let mut found = Vec::with_capacity(hits.len());
+        if !hits.is_empty() {
+            let Some(details) = reader.details(&key)? else { return Ok(false) };
+            for at in &hits {
+                let Some(entry) = names.get(*at).and_then(|name| details.get(*at, name)) else { return Ok(false) };
+                found.push(entry);
+            }
+        }
+        found.iter().for_each(|entry| self.add(entry, snapshots));
+        for (at, listing) in outline.folders.iter().filter(|(_, listing)| leads(listing)) {
+            if let Some(name) = names.get(*at) {
+                put(self.folders.entry(name.to_vec()).or_default(), listing, snapshots);
+            }
+        }
+        self.lists.insert(outline.names, (names, hits));
+        Ok(true)
     }
 
     fn add(&mut self, entry: &Named<'_>, snapshots: &[usize]) {

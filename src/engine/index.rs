@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::catalogue::names::{ListingKey, NameRow, Named};
+use crate::catalogue::names::{ListingKey, NameRow, Named, NamesKey};
 use crate::catalogue::{CatalogueError, Reader};
 use crate::engine::digest::content_digest;
 use crate::engine::mark::{Segments, Source, stream_key};
@@ -70,6 +70,14 @@ impl<'a> Index<'a> {
         Hand { index: self, source: None }
     }
 
+    /// Enters what was read anew into the catalogue, like [`Self::finish`], and goes on with that.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn renew(self, used: Option<&HashSet<ListingKey>>) -> Result<Self, IndexError> {
+        if self.finish(used)? { Self::new(self.vault) } else { Ok(self) }
+    }
+
     fn fresh(&self) -> MutexGuard<'_, (Vec<(ListingKey, NameRow)>, usize)> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,34 +94,57 @@ impl<'a> Index<'a> {
         self.vault.catalogue().insert_names(&rows, None)
     }
 
-    /// Enters what was read anew into the catalogue. `used` are all folders of the vault, if all of them were walked: rows
-    /// of others are thrown away when they become many.
+    /// Enters what was read anew into the catalogue. `used` are all folders of the vault, if all of them were walked: what is
+    /// known of others is thrown away when they become many. Returns whether anything changed.
     ///
     /// # Errors
     /// If the catalogue fails.
-    pub fn finish(self, used: Option<&HashSet<ListingKey>>) -> Result<(), IndexError> {
+    pub fn finish(&self, used: Option<&HashSet<ListingKey>>) -> Result<bool, IndexError> {
         let (rows, _) = std::mem::take(&mut *self.fresh());
         let crowded = match used {
             Some(used) => self.reader.names_len()? + rows.len() as u64 > 2 * used.len() as u64,
             None => false,
         };
-        if !rows.is_empty() || crowded {
+        let changes = !rows.is_empty() || crowded;
+        if changes {
             self.vault.catalogue().insert_names(&rows, used)?;
         }
-        Ok(())
+        Ok(changes)
     }
 }
 
 impl Hand<'_, '_> {
+    /// The view of the catalogue that is used.
+    pub fn reader(&self) -> &Reader {
+        &self.index.reader
+    }
+
     /// Calls `each` for all that is in a folder, in the order of the names.
     ///
     /// # Errors
     /// If the folder cannot be read; what could be has been passed to `each` by then.
     pub fn visit(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<(), ReadError> {
-        let key = stream_key(listing);
-        if self.index.reader.names(&key, each)? {
+        if self.index.reader.names(&stream_key(listing), each)? {
             return Ok(());
         }
+        self.read(listing, each).map(drop)
+    }
+
+    /// The names in a folder, if they are in the index or enter it now, and the folders in it.
+    ///
+    /// # Errors
+    /// If the folder cannot be read; what could be is in `below` by then.
+    pub fn way(&mut self, listing: &Stream, below: &mut Vec<Stream>) -> Result<Option<NamesKey>, ReadError> {
+        if let Some(outline) = self.index.reader.outline(&stream_key(listing))? {
+            below.extend(outline.folders.into_iter().map(|(_, listing)| listing));
+            return Ok(Some(outline.names));
+        }
+        self.read(listing, &mut |entry| below.extend(entry.listing.clone()))
+    }
+
+    /// Reads a folder from the store, for `each` and for the index. Returns the key of its names if it is not too large for
+    /// the index.
+    fn read(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<Option<NamesKey>, ReadError> {
         let source = match &mut self.source {
             Some(source) => source,
             none => none.insert(Source::new(&self.index.segments)?),
@@ -142,10 +173,12 @@ impl Hand<'_, '_> {
                 row.push(&named);
             }
         }
-        if listing.len <= ROW_LISTING_MAX {
-            self.index.keep(key, row)?;
+        if listing.len > ROW_LISTING_MAX {
+            return Ok(None);
         }
-        Ok(())
+        let names = self.index.vault.catalogue().names_key(&row);
+        self.index.keep(stream_key(listing), row)?;
+        Ok(Some(names))
     }
 }
 
@@ -227,16 +260,67 @@ pub fn explore<T: Default + Send>(
     progress: &dyn Progress,
     visit: impl Fn(&mut T, &Named<'_>) + Sync,
 ) -> Result<Graph<T>, IndexError> {
+    let look = |hand: &mut Hand<'_, '_>, listing: &Stream, data: &mut T, below: &mut Vec<Stream>| {
+        let mut files = 0;
+        let read = hand.visit(listing, &mut |entry| {
+            visit(data, entry);
+            match &entry.listing {
+                Some(listing) => below.push(listing.clone()),
+                None => files += 1,
+            }
+        });
+        progress.counters().add(files, 0);
+        read
+    };
+    pool(threads)?.install(|| explore_here(index, tops, progress, &look))
+}
+
+/// Finds the way through every distinct folder below these listings, on `threads` threads: which folders are in it, and which
+/// list of names it has (`None`: one that is too long for the index).
+///
+/// # Errors
+/// If the catalogue or the store fails as a whole, or the user stops it. Damage is noted in the folder.
+pub fn explore_ways(
+    index: &Index<'_>,
+    tops: &[Stream],
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Graph<Option<NamesKey>>, IndexError> {
+    let look = |hand: &mut Hand<'_, '_>, listing: &Stream, names: &mut Option<NamesKey>, below: &mut Vec<Stream>| {
+        *names = hand.way(listing, below)?;
+        Ok(())
+    };
+    pool(threads)?.install(|| explore_here(index, tops, progress, &look))
+}
+
+/// Which of these lists of names have one that `wanted` is looking for, on `threads` threads. One that the index does not have
+/// counts as having one.
+///
+/// # Errors
+/// If the catalogue fails.
+pub fn lists_with(
+    index: &Index<'_>,
+    lists: &[NamesKey],
+    threads: usize,
+    wanted: impl Fn(&[u8]) -> bool + Sync,
+) -> Result<HashSet<NamesKey>, IndexError> {
+    let has = |key: &NamesKey| -> Result<Option<NamesKey>, IndexError> {
+        let names = index.reader.name_list(key)?;
+        Ok(names.is_none_or(|names| names.iter().any(&wanted)).then_some(*key))
+    };
+    pool(threads)?.install(|| lists.par_iter().filter_map(|key| has(key).transpose()).collect())
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool, IndexError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
-    let pool = pool.map_err(|error| IndexError::Threads(error.to_string()))?;
-    pool.install(|| explore_here(index, tops, progress, &visit))
+    pool.map_err(|error| IndexError::Threads(error.to_string()))
 }
 
 fn explore_here<T: Default + Send>(
     index: &Index<'_>,
     tops: &[Stream],
     progress: &dyn Progress,
-    visit: &(impl Fn(&mut T, &Named<'_>) + Sync),
+    look: &(impl Fn(&mut Hand<'_, '_>, &Stream, &mut T, &mut Vec<Stream>) -> Result<(), ReadError> + Sync),
 ) -> Result<Graph<T>, IndexError> {
     let mut graph = Graph { nodes: Vec::new(), numbers: HashMap::new() };
     let mut frontier: Vec<(u32, Stream)> = Vec::new();
@@ -262,25 +346,14 @@ fn explore_here<T: Default + Send>(
             .map_init(
                 || index.hand(),
                 |hand, (number, listing)| {
+                    if progress.stopped() {
+                        return Err(IndexError::Interrupted);
+                    }
                     let (mut data, mut below) = (T::default(), Vec::new());
-                    let mut files = 0;
-                    let result = if progress.stopped() {
-                        Err(IndexError::Interrupted)
-                    } else {
-                        hand.visit(&listing, &mut |entry| {
-                            visit(&mut data, entry);
-                            match &entry.listing {
-                                Some(listing) => below.push(listing.clone()),
-                                None => files += 1,
-                            }
-                        })
-                        .map_err(IndexError::from)
-                    };
-                    progress.counters().add(files, 0);
-                    match result {
+                    match look(hand, &listing, &mut data, &mut below) {
                         Ok(()) => Ok((number, data, below, None)),
-                        Err(IndexError::Read(error)) if error.is_damage() => Ok((number, data, below, Some(error))),
-                        Err(error) => Err(error),
+                        Err(error) if error.is_damage() => Ok((number, data, below, Some(error))),
+                        Err(error) => Err(error.into()),
                     }
                 },
             )

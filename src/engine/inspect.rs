@@ -5,7 +5,7 @@
 //! while another one reads on. A thread begins with a new pack as long as there is one, and helps with others then.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::id::ObjectName;
 use crate::pack::reader::object_key;
@@ -14,6 +14,7 @@ use crate::pack::{Footer, PackError, PackReader, TRAILER_LEN};
 use crate::progress::Progress;
 use crate::seal::{Decompressor, HEADER_LEN, ObjectKind, ObjectOpener};
 use crate::store::StoreError;
+use crate::sync::lock;
 use crate::vault::{Vault, VaultError};
 
 /// How much of a pack is read at once, in bytes, if its segments allow it.
@@ -51,10 +52,6 @@ impl Inspection {
 /// Whether an error says something about the pack itself, and not about the store as a whole or this machine.
 pub fn is_of_pack(error: &PackError) -> bool {
     error.is_damage() || matches!(error, PackError::Store(StoreError::Io { .. }))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A pack that is being read.

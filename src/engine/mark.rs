@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -16,6 +16,7 @@ use crate::pack::PackReader;
 use crate::pack::segment::Segment;
 use crate::progress::Progress;
 use crate::seal::Decompressor;
+use crate::sync::lock;
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Snapshot, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, Vault, VaultError};
@@ -106,10 +107,6 @@ impl Marks {
     pub fn is_whole(&self) -> bool {
         self.unreadable.is_empty()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Opened segments, for many threads.

@@ -15,6 +15,7 @@ use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::seal::random;
+use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
 use crate::varint;
@@ -392,7 +393,7 @@ impl Pass<'_> {
         let mut roots = Vec::new();
         // Each root's name waits in its place until the root is finished.
         for SourcePath { name, path, .. } in self.paths {
-            roots.push(Root { name: name.clone(), path: path.as_os_str().as_encoded_bytes().to_vec() });
+            roots.push(Root { name: name.clone(), path: crate::path::from_path(path) });
             lock(&walk.top).push(Some(name.clone()));
         }
         let (paths, patterns) = (self.paths, &options.exclude.patterns);
@@ -521,10 +522,6 @@ impl Pass<'_> {
             skipped_list: taken.skipped_list.clone(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn hash_of(bytes: &[u8]) -> [u8; 16] {

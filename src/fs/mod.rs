@@ -1,15 +1,19 @@
 //! The user's files: walking and reading them, and writing them back with all that belongs to them.
 //!
 //! Everything goes by directory handles and single names, so that no link planted meanwhile leads astray and no path is
-//! too long. [`source`](Dir) reads, [`target`](TargetDir) writes. `unix` is complete on Linux; `portable` offers the
-//! same on what `std` alone can do, and says `Unsupported` for the rest.
+//! too long. [`source`](Dir) reads, [`target`](TargetDir) writes. `unix` is complete on Linux; `portable`, with
+//! `windows` below it, offers the same on paths, and says `Unsupported` for the rest.
 
 mod names;
 mod private;
 #[cfg(any(not(unix), test))]
 pub mod portable;
+#[cfg(all(unix, test))]
+mod plain;
 #[cfg(unix)]
 mod unix;
+#[cfg(not(unix))]
+mod windows;
 
 use std::borrow::Cow;
 use std::io;
@@ -21,13 +25,13 @@ pub use names::Names;
 #[cfg(not(unix))]
 pub use portable::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, leaving_hangups, low_priority, own_group,
-    privileged, raise_file_limit,
+    privileged, raise_file_limit, shell,
 };
 pub use private::{make_private_folder, replace_private_file};
 #[cfg(unix)]
 pub use unix::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, leaving_hangups, low_priority, own_group,
-    privileged, raise_file_limit,
+    privileged, raise_file_limit, shell,
 };
 
 /// What a file system says about a file.

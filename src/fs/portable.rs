@@ -1,6 +1,6 @@
-//! Files by what the standard library offers on every system; for Windows. Owners, devices, holes and attributes do
-//! not exist here, and directories are paths: a link that someone plants during a restore is refused when it is seen,
-//! but not with the certainty that handles give.
+//! Files by paths, for Windows; `windows` has what the standard library does not offer. Owners, devices, holes and
+//! extended attributes do not exist here. Directories are paths: a link that someone plants during a restore is refused
+//! when it is seen, but not with the certainty that handles give.
 
 use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -9,11 +9,37 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+#[cfg(unix)]
+use super::plain as system;
+#[cfg(not(unix))]
+use super::windows as system;
 use crate::fs::{CACHEDIR_TAG, Meta, Names, Problem, Stat, checked, read_bounded, read_full};
+use crate::path;
 use crate::tree::{FileKind, Owner, Time};
+
+pub use system::{low_priority, own_group, shell};
 
 /// Names with values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Which file something is, beyond what the standard library tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// The file system.
+    pub dev: u64,
+    /// The number there; 0 if it is not known.
+    pub ino: u64,
+    /// How many names it has.
+    pub nlink: u64,
+    /// When anything about it was last changed, if the system knows.
+    pub ctime: Option<Time>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { dev: 0, ino: 0, nlink: 1, ctime: None }
+    }
+}
 
 /// A directory of the source.
 #[derive(Debug)]
@@ -24,44 +50,56 @@ pub struct Dir {
 impl Dir {
     /// Opens a directory by its path; links in it are followed.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::read_dir(path)?;
-        Ok(Self { path: path.to_owned() })
+        Self::open_exact(system::exact(path)?)
+    }
+
+    fn open_exact(path: PathBuf) -> io::Result<Self> {
+        fs::read_dir(&path)?;
+        Ok(Self { path })
     }
 
     /// Opens a directory in this one; fails if it is a link.
     pub fn open_dir(&self, name: &[u8]) -> io::Result<Self> {
         self.expect(name, FileKind::Directory)?;
-        Self::open(&self.at(name)?)
+        Self::open_exact(self.at(name)?)
     }
 
-    /// Opens the directory above.
-    pub fn open_parent(&self, _dev_ino: (u64, u64)) -> io::Result<Self> {
-        Self::open(self.path.parent().ok_or(io::ErrorKind::NotFound)?)
+    /// Opens the directory above, if it is still the one with these `dev` and `ino`.
+    pub fn open_parent(&self, dev_ino: (u64, u64)) -> io::Result<Self> {
+        let parent = Self::open_exact(self.path.parent().ok_or(io::ErrorKind::NotFound)?.to_owned())?;
+        let stat = parent.stat()?;
+        if (stat.dev, stat.ino) == dev_ino {
+            Ok(parent)
+        } else {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the folder was moved meanwhile"))
+        }
     }
 
     /// What the directory itself is like.
     pub fn stat(&self) -> io::Result<Stat> {
-        from_metadata(&fs::metadata(&self.path)?)
+        let (metadata, identity) = system::inspect(&self.real()?)?;
+        stat_of(&metadata, identity)
+    }
+
+    /// The path of the directory, where that of a link to it may have been named.
+    fn real(&self) -> io::Result<PathBuf> {
+        let is_link = fs::symlink_metadata(&self.path)?.is_symlink();
+        if is_link { fs::canonicalize(&self.path) } else { Ok(self.path.clone()) }
     }
 
     /// What `name` is; a link itself.
     pub fn stat_at(&self, name: &[u8]) -> io::Result<Stat> {
-        from_metadata(&fs::symlink_metadata(self.at(name)?)?)
+        let (metadata, identity) = system::inspect(&self.at(name)?)?;
+        stat_of(&metadata, identity)
     }
 
     /// Replaces `out` with the names in this directory, sorted bytewise.
-    ///
-    /// # Errors
-    /// If one of them is not Unicode: its bytes could not be brought back.
     pub fn names(&self, out: &mut Names) -> io::Result<()> {
         out.clear();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name =
-                name.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a name is not Unicode"))?;
             let kind = entry.file_type().ok().and_then(|file_type| kind_of(file_type).ok());
-            out.push(name.as_bytes(), kind)?;
+            out.push(&path::from_os(&entry.file_name()), kind)?;
         }
         out.sort();
         Ok(())
@@ -69,7 +107,7 @@ impl Dir {
 
     /// Where a symbolic link points to.
     pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
-        Ok(fs::read_link(self.at(name)?)?.as_os_str().as_encoded_bytes().to_vec())
+        Ok(path::from_path(&path::plain(fs::read_link(self.at(name)?)?)))
     }
 
     /// Opens a file for reading; fails for anything but a regular file.
@@ -119,20 +157,17 @@ impl Dir {
     }
 
     fn at(&self, name: &[u8]) -> io::Result<PathBuf> {
-        let name = std::str::from_utf8(checked(name)?)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidFilename, "the name is not Unicode"))?;
-        if cfg!(windows) && name.contains(['\\', ':']) {
-            return Err(io::Error::new(io::ErrorKind::InvalidFilename, "the name contains a separator"));
+        let refused = |what| io::Error::new(io::ErrorKind::InvalidFilename, what);
+        let name = checked(name)?;
+        if cfg!(windows) && name.iter().any(|byte| b"\\:".contains(byte)) {
+            return Err(refused("Windows cannot have a file whose name contains a backslash or a colon"));
         }
+        let name = path::to_os(name).ok_or_else(|| refused("Windows cannot have a file whose name is not Unicode"))?;
         Ok(self.path.join(name))
     }
 
     fn expect(&self, name: &[u8], kind: FileKind) -> io::Result<()> {
-        if self.stat_at(name)?.kind == kind {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "another kind of file lies there"))
-        }
+        if self.stat_at(name)?.kind == kind { Ok(()) } else { Err(another_kind()) }
     }
 }
 
@@ -145,7 +180,8 @@ pub struct SourceFile {
 impl SourceFile {
     /// What the open file is.
     pub fn stat(&self) -> io::Result<Stat> {
-        from_metadata(&locked(&self.file).metadata()?)
+        let file = locked(&self.file);
+        stat_of(&file.metadata()?, system::identity(&file)?)
     }
 
     /// Reads at a position; none means the end.
@@ -339,9 +375,11 @@ impl TargetDir {
         Ok(TargetFile { file: Mutex::new(file) })
     }
 
-    /// Not here: most users of Windows may not make one.
-    pub fn symlink(&self, _name: &[u8], _target: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Makes a symbolic link. Links to folders are of a kind of their own: if it leads nowhere yet, `folder` says what
+    /// it is to be.
+    pub fn symlink(&self, name: &[u8], target: &[u8], folder: bool) -> io::Result<()> {
+        let target: PathBuf = path::to_path(target).components().collect(); // with the system's separators
+        system::symlink(&self.at(name)?, target.as_os_str(), folder)
     }
 
     /// Not here.
@@ -365,22 +403,41 @@ impl TargetDir {
         fs::hard_link(from.at(from_name)?, self.at(name)?)
     }
 
-    /// Removes anything but a directory.
+    /// Removes anything but a directory, even if it may not be written.
     pub fn remove_file(&self, name: &[u8]) -> io::Result<()> {
         let path = self.at(name)?;
+        let (metadata, _) = system::inspect(&path)?;
         // A link to a folder counts as a folder on Windows.
-        fs::remove_file(&path).or_else(|error| {
-            let is_link = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());
-            if is_link { fs::remove_dir(&path) } else { Err(error) }
-        })
+        if system::links_folder(&metadata) {
+            return fs::remove_dir(&path);
+        }
+        unlock_path(&path, &metadata)?;
+        fs::remove_file(&path)
     }
 
-    /// Removes a file or a directory with all that is in it. Links are removed, not followed.
+    /// Removes a file or a directory with all that is in it, even what may not be written. Links are removed, not
+    /// followed.
     pub fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
-        match self.dir.stat_at(name)?.kind {
-            FileKind::Directory => fs::remove_dir_all(self.at(name)?),
-            _ => self.remove_file(name),
+        if self.dir.stat_at(name)?.kind != FileKind::Directory {
+            return self.remove_file(name);
         }
+        let path = self.at(name)?;
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            done => return done,
+        }
+        let mut folders = vec![path.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                let (metadata, _) = system::inspect(&path)?;
+                unlock_path(&path, &metadata)?;
+                if metadata.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        fs::remove_dir_all(&path)
     }
 
     /// Gives a file or directory a new name in this directory.
@@ -395,27 +452,27 @@ impl TargetDir {
 
     /// Lets a file be changed.
     pub fn unlock_at(&self, name: &[u8]) -> io::Result<()> {
-        let stat = self.dir.stat_at(name)?;
-        if stat.kind == FileKind::File && stat.mode & 0o200 == 0 {
-            set_readonly(&File::open(self.at(name)?)?, false)?;
-        }
-        Ok(())
+        let path = self.at(name)?;
+        let (metadata, _) = system::inspect(&path)?;
+        unlock_path(&path, &metadata)
     }
 
-    /// Sets what belongs to `name` as far as it exists here. Returns what could not be set.
+    /// Sets the time and whether a file may be written. Returns what could not be set.
     pub fn set_metadata(&self, name: &[u8], meta: &Meta) -> Vec<Problem> {
-        if meta.kind != FileKind::File {
-            return Vec::new();
-        }
-        match self.open_existing(name) {
-            Ok(file) => file.set_metadata(meta),
+        let opened = self.at(name).and_then(|path| system::open_attributes(&path, true));
+        match opened.and_then(|file| Ok((kind_of(file.metadata()?.file_type())?, file))) {
+            Ok((kind, file)) if kind == meta.kind => set_metadata(&file, meta),
+            Ok(_) => vec![Problem::new("metadata", another_kind(), false)],
             Err(error) => vec![Problem::new("metadata", error, false)],
         }
     }
 
-    /// Nothing belongs to a directory here.
-    pub fn set_own_metadata(&self, _meta: &Meta) -> Vec<Problem> {
-        Vec::new()
+    /// Sets the time of the directory itself. Returns what could not be set.
+    pub fn set_own_metadata(&self, meta: &Meta) -> Vec<Problem> {
+        match self.dir.real().and_then(|path| system::open_attributes(&path, true)) {
+            Ok(file) => set_metadata(&file, meta),
+            Err(error) => vec![Problem::new("metadata", error, false)],
+        }
     }
 
     /// The system offers nothing for this.
@@ -426,7 +483,8 @@ impl TargetDir {
     /// A name that may be made here: Windows gives meanings to many.
     fn at(&self, name: &[u8]) -> io::Result<PathBuf> {
         if cfg!(windows) && is_reserved(name) {
-            return Err(io::Error::new(io::ErrorKind::InvalidFilename, "this system cannot have a file of this name"));
+            let what = "Windows cannot have a file of this name; `vault cat` and `vault export` bring its content";
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, what));
         }
         self.dir.at(name)
     }
@@ -493,20 +551,13 @@ impl TargetFile {
 
     /// What the open file is.
     pub fn stat(&self) -> io::Result<Stat> {
-        from_metadata(&locked(&self.file).metadata()?)
+        let file = locked(&self.file);
+        stat_of(&file.metadata()?, system::identity(&file)?)
     }
 
     /// Sets the time and whether the file may be written. Returns what could not be set.
     pub fn set_metadata(&self, meta: &Meta) -> Vec<Problem> {
-        let file = locked(&self.file);
-        let mut problems = Vec::new();
-        let times = to_system(meta.mtime)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-            .and_then(|time| file.set_times(FileTimes::new().set_modified(time)));
-        problems.extend(times.err().map(|error| Problem::new("times", error, false)));
-        let mode = set_readonly(&file, meta.mode & 0o200 == 0);
-        problems.extend(mode.err().map(|error| Problem::new("mode", error, false)));
-        problems
+        set_metadata(&locked(&self.file), meta)
     }
 
     /// Makes the content survive a power cut.
@@ -520,20 +571,14 @@ pub fn raise_file_limit() -> u64 {
     u64::from(u16::MAX)
 }
 
-/// Not offered here.
-pub fn low_priority() {}
-
 /// There is no such signal here.
 pub fn leaving_hangups(take_over: impl FnOnce()) {
     take_over();
 }
 
-/// There are no groups here.
-pub fn own_group(_: &mut std::process::Command) {}
-
 /// Ends a command, gently or not: there is one way only.
 pub fn end_group(child: &mut std::process::Child, _: bool) {
-    let _ = child.kill(); // what has ended already need not be ended
+    system::end_group(child);
 }
 
 /// Not told apart here.
@@ -554,6 +599,35 @@ fn read_at(file: &Mutex<File>, buf: &mut [u8], offset: u64) -> io::Result<usize>
             result => return result,
         }
     }
+}
+
+/// Lets a regular file be changed.
+#[allow(clippy::permissions_set_readonly_false)] // on the system this is for, it means no more than it says
+fn unlock_path(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let mut permissions = metadata.permissions();
+    if !metadata.is_file() || !permissions.readonly() {
+        return Ok(());
+    }
+    permissions.set_readonly(false);
+    fs::set_permissions(path, permissions)
+}
+
+/// Sets what belongs to an open file or folder. Whether a folder may be written means something else here.
+fn set_metadata(file: &File, meta: &Meta) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let times = to_system(meta.mtime)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+        .and_then(|time| file.set_times(FileTimes::new().set_modified(time)));
+    problems.extend(times.err().map(|error| Problem::new("times", error, false)));
+    if meta.kind == FileKind::File {
+        let mode = set_readonly(file, meta.mode & 0o200 == 0);
+        problems.extend(mode.err().map(|error| Problem::new("mode", error, false)));
+    }
+    problems
+}
+
+fn another_kind() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "another kind of file lies there")
 }
 
 #[allow(clippy::permissions_set_readonly_false)] // on the systems this is for, it means no more than it says
@@ -578,23 +652,30 @@ fn kind_of(file_type: fs::FileType) -> io::Result<FileKind> {
     }
 }
 
-/// There is no time of the last change but that of the content, so that one stands for both.
-fn from_metadata(metadata: &Metadata) -> io::Result<Stat> {
+/// Where the time of the last change is not known, that of the content stands for it.
+fn stat_of(metadata: &Metadata, identity: Identity) -> io::Result<Stat> {
     let kind = kind_of(metadata.file_type())?;
     let mtime = metadata.modified().map(from_system)?;
-    let write = if metadata.permissions().readonly() { 0 } else { 0o200 };
+    let mode = match kind {
+        FileKind::File if metadata.permissions().readonly() => 0o444,
+        FileKind::Directory => 0o755,
+        // As on other systems; one to a file is told by the lack of what is needed to enter a folder.
+        FileKind::Symlink if system::links_folder(metadata) => 0o777,
+        FileKind::Symlink => 0o666,
+        _ => 0o644,
+    };
     Ok(Stat {
         kind,
-        mode: write | if kind == FileKind::Directory { 0o555 } else { 0o444 },
+        mode,
         uid: 0,
         gid: 0,
         size: if kind == FileKind::File { metadata.len() } else { 0 },
         mtime,
-        ctime: mtime,
+        ctime: identity.ctime.unwrap_or(mtime),
         btime: metadata.created().ok().map(from_system),
-        dev: 0,
-        ino: 0,
-        nlink: 1,
+        dev: identity.dev,
+        ino: identity.ino,
+        nlink: if kind == FileKind::Directory { 1 } else { identity.nlink },
         device: (0, 0),
         blocks: metadata.len().div_ceil(512),
         flags: 0,
@@ -629,7 +710,8 @@ mod tests {
 
     #[test]
     fn times_go_both_ways() {
-        for time in [(0, 0), (-1, 0), (-1, 1), (-1, 999_999_999), (5, 6), (-5_000_000_000, 7)] {
+        // Windows counts in steps of 100 ns.
+        for time in [(0, 0), (-1, 0), (-1, 100), (-1, 999_999_900), (5, 600), (-5_000_000_000, 700)] {
             let time = Time { secs: time.0, nanos: time.1 };
             assert_eq!(to_system(time).map(from_system), Some(time));
         }
@@ -645,6 +727,71 @@ mod tests {
         }
     }
 
+    fn meta<'a>(kind: FileKind, owner: &'a Owner, names: &'a crate::fs::OwnerNames) -> Meta<'a> {
+        let options = crate::fs::MetaOptions::default();
+        Meta { kind, mode: 0o444, owner, mtime: Time { secs: -7, nanos: 100 }, xattrs: &[], flags: 0, options, names }
+    }
+
+    #[test]
+    fn folders_have_times_and_files_are_told_apart() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = TargetDir::open_root(scratch.path(), false).unwrap();
+        root.make_dir(b"dir").unwrap();
+        let dir = root.open_dir(b"dir").unwrap();
+        let (owner, names) = (Owner::default(), crate::fs::OwnerNames::new());
+        let (of_dir, of_file) = (meta(FileKind::Directory, &owner, &names), meta(FileKind::File, &owner, &names));
+        assert!(dir.set_own_metadata(&of_dir).is_empty());
+        assert_eq!(root.stat_at(b"dir").unwrap().unwrap().mtime, of_dir.mtime);
+        assert_eq!(root.set_metadata(b"dir", &of_file).len(), 1, "another kind");
+
+        let id = |stat: &Stat| (stat.dev, stat.ino);
+        let (above, below) = (root.stat().unwrap(), dir.stat().unwrap());
+        assert_ne!(id(&above), id(&below));
+        assert_eq!(id(&dir.open_parent(id(&above)).unwrap().stat().unwrap()), id(&above));
+        assert!(dir.open_parent(id(&below)).is_err(), "not the one that was meant");
+
+        dir.create_file(b"file").unwrap();
+        root.hard_link(b"same", &dir, b"file").unwrap();
+        root.create_file(b"other").unwrap();
+        let stat = |name: &[u8]| root.stat_at(name).unwrap().unwrap();
+        let same = dir.stat_at(b"file").unwrap().unwrap();
+        assert_eq!((id(&same), same.nlink), (id(&stat(b"same")), 2));
+        assert_ne!(id(&same), id(&stat(b"other")));
+        assert_eq!((stat(b"other").nlink, dir.as_source().open_file(b"file").unwrap().stat().unwrap()), (1, same));
+    }
+
+    #[test]
+    fn what_may_not_be_written_can_be_removed_and_links_are_not_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = TargetDir::open_root(scratch.path(), false).unwrap();
+        let (owner, names) = (Owner::default(), crate::fs::OwnerNames::new());
+        let locked = meta(FileKind::File, &owner, &names);
+        for name in [b"dir".as_slice(), b"kept"] {
+            root.make_dir(name).unwrap();
+            let dir = root.open_dir(name).unwrap();
+            dir.make_dir(b"deep").unwrap();
+            for dir in [&dir, &dir.open_dir(b"deep").unwrap()] {
+                assert!(dir.create_file(b"file").unwrap().set_metadata(&locked).is_empty());
+            }
+        }
+        let dir = root.open_dir(b"dir").unwrap();
+        assert!(dir.open_existing(b"file").unwrap().write_at(b"x", 0).is_ok());
+        assert!(root.symlink(b"dir/link", b"../kept", true).is_err(), "a path is no name");
+        // Not everyone may make links on Windows.
+        let linked = dir.symlink(b"link", b"../kept", true).is_ok();
+        assert!(linked || cfg!(windows));
+        if linked {
+            assert_eq!(dir.stat_at(b"link").unwrap().unwrap().kind, FileKind::Symlink);
+            assert_eq!(dir.as_source().read_link(b"link").unwrap(), b"../kept");
+            assert!(dir.open_dir(b"link").is_err());
+        }
+        root.remove_tree(b"dir").unwrap();
+        assert_eq!(root.names().unwrap().iter().collect::<Vec<_>>(), [b"kept".as_slice()]);
+        let kept = root.open_dir(b"kept").unwrap();
+        kept.remove_file(b"file").unwrap();
+        assert!(kept.open_dir(b"deep").unwrap().stat_at(b"file").unwrap().is_some());
+    }
+
     #[test]
     fn files_are_read_and_written() {
         let scratch = tempfile::tempdir().unwrap();
@@ -654,20 +801,8 @@ mod tests {
         assert!(root.create_file(b"file").is_err());
         file.write_at(b"hello", 3).unwrap();
         file.punch_hole(4, 2).unwrap();
-        let owner = Owner::default();
-        let meta = Meta {
-            kind: FileKind::File,
-            mode: 0o444,
-            owner: &owner,
-            mtime: Time { secs: -7, nanos: 100 },
-            xattrs: &[],
-            flags: 0,
-            options: crate::fs::MetaOptions::default(),
-            #[cfg(not(unix))]
-            names: &OwnerNames,
-            #[cfg(unix)]
-            names: &crate::fs::OwnerNames::new(),
-        };
+        let (owner, names) = (Owner::default(), crate::fs::OwnerNames::new());
+        let meta = meta(FileKind::File, &owner, &names);
         assert!(file.set_metadata(&meta).is_empty());
         let source = Dir::open(&scratch.path().join("a/b")).unwrap();
         let stat = source.stat_at(b"file").unwrap();

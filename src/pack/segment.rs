@@ -1,7 +1,7 @@
 //! Segments: new chunks laid end to end, compressed as one frame and sealed as one message (SPEC §5.2).
 
 use crate::id::ChunkId;
-use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX, SEGMENT_TARGET};
+use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_TARGET, SEGMENT_RAW_MAX, SEGMENT_TARGET};
 use crate::pack::PackError;
 use crate::pack::footer::{SegmentEntry, read_lengths};
 use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
@@ -62,7 +62,7 @@ impl SegmentBuilder {
 
     /// Whether the segment has reached its size and should be compressed now.
     pub const fn is_full(&self) -> bool {
-        self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_MAX
+        self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET
     }
 
     /// Throws away what was collected.

@@ -5,16 +5,17 @@
 //! and handed on to be put into the store.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use memmap2::MmapMut;
 
 use crate::id::{ChunkId, ObjectName};
-use crate::limits::{PACK_LEN, PACK_LEN_FLOOR};
+use crate::limits::{PACK_CHUNKS_TARGET, PACK_LEN, PACK_LEN_FLOOR};
 use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN};
+use crate::sync::lock;
 
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
 /// and tag, locator, trailer.
@@ -77,9 +78,12 @@ struct PackState {
     end: usize,
     footer_len: usize,
     footer: Footer,
+    chunks: usize,
     /// Segments that have a place but have not been copied in.
     pending: usize,
     closed: bool,
+    /// It has no room for a further segment.
+    full: bool,
 }
 
 /// Fills packs of one kind. All methods may be called from many threads.
@@ -94,11 +98,6 @@ pub struct PackWriter<'a> {
 
 /// Takes a finished pack; `false` if it is not wanted any more.
 type HandOn<'a> = dyn Fn(FinishedPack) -> bool + Send + Sync + 'a;
-
-/// A lock is never held while foreign code runs, so a poisoned one still guards a consistent value.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl<'a> PackWriter<'a> {
     /// A writer whose finished packs go to `finished`. With `verify`, every segment is opened and hashed again before it
@@ -146,7 +145,7 @@ impl<'a> PackWriter<'a> {
         state.pending -= 1;
         let finished = state.closed && state.pending == 0;
         drop(state);
-        if finished { self.finish_pack(&pack, true) } else { Ok(()) }?;
+        if finished { self.finish_pack(&pack) } else { Ok(()) }?;
         Ok(sealed_len)
     }
 
@@ -179,12 +178,13 @@ impl<'a> PackWriter<'a> {
     fn reserve(&self, entry: SegmentEntry) -> Result<(Arc<OpenPack>, u32, usize), PackError> {
         let (sealed_len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
         let mut open = lock(&self.open);
-        let mut full = None;
+        let mut complete = None;
         if let Some(pack) = open.as_ref() {
             let mut state = lock(&pack.state);
-            if FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len {
+            state.full = FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len;
+            if state.full || state.chunks + entry.chunks.len() > PACK_CHUNKS_TARGET {
                 state.closed = true;
-                full = Some((pack.clone(), state.pending == 0));
+                complete = (state.pending == 0).then(|| pack.clone());
                 drop(state);
                 *open = None;
             }
@@ -197,12 +197,13 @@ impl<'a> PackWriter<'a> {
         let (number, offset) = (state.footer.segments.len() as u32, state.end);
         state.end += sealed_len;
         state.footer_len += entry_len;
+        state.chunks += entry.chunks.len();
         state.footer.segments.push(entry);
         state.pending += 1;
         drop(state);
         drop(open);
-        if let Some((full, true)) = full {
-            self.finish_pack(&full, true)?;
+        if let Some(complete) = complete {
+            self.finish_pack(&complete)?;
         }
         Ok((pack, number, offset))
     }
@@ -222,17 +223,17 @@ impl<'a> PackWriter<'a> {
     /// As [`Self::put`].
     pub fn finish(&self) -> Result<(), PackError> {
         let pack = lock(&self.open).take();
-        pack.map_or(Ok(()), |pack| self.finish_pack(&pack, false))
+        pack.map_or(Ok(()), |pack| self.finish_pack(&pack))
     }
 
     /// Adds padding, footer, locator and trailer, and hands the pack on.
-    fn finish_pack(&self, pack: &OpenPack, full: bool) -> Result<(), PackError> {
+    fn finish_pack(&self, pack: &OpenPack) -> Result<(), PackError> {
         let mut state = std::mem::take(&mut *lock(&pack.state));
         let mut tail = Vec::new();
         pack.sealer.seal(Section::Footer, &state.footer.encode(), &mut tail).map_err(seal_error)?;
         let footer_len = tail.len();
         let need = state.end + footer_len + LOCATOR_LEN + TRAILER_LEN;
-        let total = if full { self.pack_len.max(need) } else { padded_len(need, self.pack_len)? };
+        let total = if state.full { self.pack_len.max(need) } else { padded_len(need, self.pack_len)? };
         let footer_offset = total - TRAILER_LEN - LOCATOR_LEN - footer_len;
         let padding = pack.sealer.padding(footer_offset - state.end);
         let mut locator = Vec::with_capacity(24);

@@ -17,11 +17,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use crate::id::ObjectName;
 use crate::path::Shown;
+use crate::path::plain;
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
@@ -30,6 +29,7 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::dir::publish::Publisher;
 use crate::store::dir::publish::Written;
+use crate::sync::lock;
 
 /// Objects that were read last stay open, since a pack is read many times from many threads.
 const OPEN_FILES_MAX: usize = 32;
@@ -77,7 +77,7 @@ impl DirStore {
     /// [`StoreError::Gone`] if there is no such folder.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| error_at(path, false, Action::Open, path.display().to_string(), source);
-        let top = fs::canonicalize(path).map_err(failed)?;
+        let top = plain(fs::canonicalize(path).map_err(failed)?);
         let found = fs::metadata(&top).map_err(failed)?;
         if !found.is_dir() {
             let source = io::Error::new(ErrorKind::NotADirectory, "it is not a folder");
@@ -106,7 +106,7 @@ impl DirStore {
             let name = path.strip_prefix(TEMPORARY).and_then(|path| path.strip_prefix('/'));
             name.is_some_and(publish::is_temporary_name)
         };
-        if !store.path_of(&ObjectKey::Vault).exists() && !store.foreign_at_top()?.iter().all(is_leftover) {
+        if !store.path_of(&ObjectKey::Vault).is_file() && !store.foreign_at_top()?.iter().all(is_leftover) {
             let text = "the folder is not empty, and what is in it is no vault";
             return Err(failed(io::Error::new(ErrorKind::DirectoryNotEmpty, text)));
         }
@@ -230,7 +230,11 @@ impl DirStore {
             }
             self.forget(key);
         }
-        let file = Arc::new(open_regular(&self.path_of(key))?);
+        let path = self.path_of(key);
+        if is_folder_of_that_name(key, &path) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let file = Arc::new(open_regular(&path)?);
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(not_a_file());
@@ -326,7 +330,11 @@ impl Store for DirStore {
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
         let failed = |e| self.error(Action::Read, &key.to_string(), e);
-        let found = fs::symlink_metadata(self.path_of(key)).map_err(failed)?;
+        let path = self.path_of(key);
+        if is_folder_of_that_name(key, &path) {
+            return Err(failed(ErrorKind::NotFound.into()));
+        }
+        let found = fs::symlink_metadata(path).map_err(failed)?;
         if found.is_file() { Ok(found.len()) } else { Err(failed(not_a_file())) }
     }
 
@@ -425,6 +433,12 @@ fn error_at(top: &Path, is_there: bool, action: Action, object: String, source: 
     }
 }
 
+/// Whether a folder `vault` answers to the name of the vault's file, as on systems where case does not count. It is common
+/// in a folder where someone looks for a vault.
+fn is_folder_of_that_name(key: &ObjectKey, path: &Path) -> bool {
+    *key == ObjectKey::Vault && path.is_dir()
+}
+
 fn not_a_file() -> io::Error {
     io::Error::other("it is not a regular file")
 }
@@ -436,11 +450,6 @@ fn is_fan_out(name: &str) -> bool {
 
 fn shown(name: &std::ffi::OsStr) -> String {
     Shown(name.as_encoded_bytes()).to_string()
-}
-
-/// A panic in another thread leaves these maps whole: they are caches.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// 128 random bits as the name of a temporary file. The layer that owns randomness is above this one.

@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod dir;
 pub mod faulty;
+pub mod gated;
 pub mod mem;
 pub mod paced;
 pub mod synced;

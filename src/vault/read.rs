@@ -47,8 +47,8 @@ impl ReadError {
     }
 }
 
-/// Opened segments that are kept, at most.
-const SEGMENTS_KEPT: usize = 6;
+/// Opened segments that are kept, in raw bytes: those that were used last, and one at least.
+const SEGMENTS_KEPT: usize = 24 << 20;
 
 /// Reads trees and other streams, one thread at a time.
 pub struct TreeReader<'a> {
@@ -102,7 +102,13 @@ impl TreeReader<'_> {
         let segment_place = info.place(place.segment).ok_or_else(unknown)?;
         let segment = Arc::new(self.packs.segment(&segment_place, None, &mut self.decompressor)?);
         self.segments.insert(0, (key, segment.clone()));
-        self.segments.truncate(SEGMENTS_KEPT);
+        let mut bytes = 0;
+        let is_kept = |(_, segment): &&((u32, u32), Arc<Segment>)| {
+            bytes += segment.raw.len();
+            bytes <= SEGMENTS_KEPT
+        };
+        let kept = self.segments.iter().take_while(is_kept).count();
+        self.segments.truncate(kept.max(1));
         Ok(segment)
     }
 

@@ -3,7 +3,16 @@
 
 pub mod binary;
 pub mod model;
+#[cfg(unix)]
+#[path = "unix.rs"]
+pub mod os;
+#[cfg(windows)]
+#[path = "windows.rs"]
+pub mod os;
 pub mod source;
+#[cfg(unix)]
+pub mod terminal;
+#[cfg(unix)]
 pub mod usage;
 
 use std::collections::BTreeMap;
@@ -43,14 +52,15 @@ pub fn campaign() -> u64 {
 
 /// A folder for what a test writes, in memory where the system offers that.
 pub fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
+    // Absolute, so that it has a drive on Windows, where there may be such a folder only under Wine.
+    let memory = std::path::absolute("/dev/shm").unwrap();
     let builder = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix("vault-test-");
         builder
     };
     if memory.is_dir()
-        && let Ok(folder) = builder().tempdir_in(memory)
+        && let Ok(folder) = builder().tempdir_in(&memory)
     {
         return folder;
     }

@@ -1,18 +1,18 @@
 //! A tree as a map from paths to everything that a snapshot must keep of a file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use vault::id::ChunkId;
 use vault::tree::{ChunkSource, Entry, FileKind, Holes, Snapshot, Stream, StreamReader, Time, read_stream};
 use vault::varint;
 use vault::vault::read::Listing;
 use vault::vault::{ReadError, TreeReader, Vault};
+
+use super::os::{Facts, facts};
 
 /// One file of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,51 +111,39 @@ pub fn of_disk(folder: &Path, name: &[u8]) -> Model {
 
 fn add_from_disk(path: &Path, name: Vec<u8>, model: &mut Model, inodes: &mut HashMap<(u64, u64), Vec<Vec<u8>>>) {
     let meta = fs::symlink_metadata(path).unwrap();
-    let file_type = meta.file_type();
-    let kind = if file_type.is_dir() {
-        FileKind::Directory
-    } else if file_type.is_symlink() {
-        FileKind::Symlink
-    } else if file_type.is_fifo() {
-        FileKind::Fifo
-    } else if file_type.is_socket() {
-        FileKind::Socket
-    } else if file_type.is_char_device() {
-        FileKind::CharDevice
-    } else if file_type.is_block_device() {
-        FileKind::BlockDevice
-    } else {
-        FileKind::File
+    let Facts { kind, mode, owner, device, xattrs, target, file } = facts(path, &meta);
+    let mtime = meta.modified().unwrap();
+    let mtime = match mtime.duration_since(UNIX_EPOCH) {
+        Ok(since) => Time { secs: since.as_secs().cast_signed(), nanos: since.subsec_nanos() },
+        Err(before) => {
+            let nanos = before.duration().as_nanos().cast_signed();
+            let secs = i64::try_from((-nanos).div_euclid(1_000_000_000)).unwrap();
+            Time { secs, nanos: u32::try_from((-nanos).rem_euclid(1_000_000_000)).unwrap() }
+        }
     };
-    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
-    let rdev = meta.rdev();
     model.insert(
         name.clone(),
         Node {
             kind,
-            mode: meta.mode() & 0o7777,
-            owner: (meta.uid(), meta.gid()),
-            mtime: Time { secs: meta.mtime(), nanos: u32::try_from(meta.mtime_nsec()).unwrap() },
+            mode,
+            owner,
+            mtime,
             size: if kind == FileKind::File { meta.len() } else { 0 },
             content: (kind == FileKind::File).then(|| hash_file(path)),
-            target: if kind == FileKind::Symlink {
-                fs::read_link(path).unwrap().as_os_str().as_bytes().to_vec()
-            } else {
-                Vec::new()
-            },
-            device: is_device.then(|| (rustix::fs::major(rdev), rustix::fs::minor(rdev))),
-            xattrs: xattrs(path),
+            target,
+            device,
+            xattrs,
             first_name: None,
         },
     );
     if kind == FileKind::Directory {
         for entry in fs::read_dir(path).unwrap() {
             let entry = entry.unwrap();
-            let below = [&name[..], b"/", entry.file_name().as_bytes()].concat();
+            let below = [&name[..], b"/", &vault::path::from_os(&entry.file_name())].concat();
             add_from_disk(&entry.path(), below, model, inodes);
         }
-    } else if meta.nlink() > 1 {
-        inodes.entry((meta.dev(), meta.ino())).or_default().push(name);
+    } else if let Some(file) = file {
+        inodes.entry(file).or_default().push(name);
     }
 }
 
@@ -169,24 +157,6 @@ fn hash_file(path: &Path) -> blake3::Hash {
             count => hasher.update(&block[..count]),
         };
     }
-}
-
-fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut names = vec![0; 1 << 16];
-    let Ok(len) = rustix::fs::llistxattr(path, &mut names[..]) else { return Vec::new() };
-    let names = &names[..len];
-    let mut out: Vec<(Vec<u8>, Vec<u8>)> = names
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let mut value = vec![0; 1 << 16];
-            let len = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..]).unwrap();
-            value.truncate(len);
-            (name.to_vec(), value)
-        })
-        .collect();
-    out.sort();
-    out
 }
 
 /// What a snapshot holds, read through the catalogue and the store. What is damaged is listed, the rest is read.

@@ -1,11 +1,11 @@
 //! Source trees made from a seed: every kind of file, odd names, odd sizes.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
+
+pub use super::os::ODD_NAMES;
+use super::os::{open_to_touch, plant_special, write_all_at};
 
 /// Random numbers that are the same on every machine (SplitMix64).
 #[derive(Debug, Clone)]
@@ -39,10 +39,6 @@ pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-/// Names that programs stumble over.
-pub const ODD_NAMES: &[&[u8]] =
-    &[b"\xff\xfe not UTF-8", b"new\nline", b"-rf", b" ", b"*?[a]", b"\xc3\xa9 and e\xcc\x81", b"...", b"\x01\x1b[31m"];
-
 /// Writes a file of `len` bytes from a seed.
 pub fn write(path: &Path, seed: u64, len: usize) {
     fs::write(path, bytes(seed, len)).unwrap();
@@ -52,26 +48,22 @@ pub fn write(path: &Path, seed: u64, len: usize) {
 pub fn set_mtime(path: &Path, secs: i64, nanos: u32) {
     let duration = Duration::new(secs.unsigned_abs(), 0);
     let whole = if secs < 0 { UNIX_EPOCH - duration } else { UNIX_EPOCH + duration };
-    File::open(path).unwrap().set_modified(whole + Duration::from_nanos(u64::from(nanos))).unwrap();
+    open_to_touch(path).set_modified(whole + Duration::from_nanos(u64::from(nanos))).unwrap();
 }
 
-/// Sets an extended attribute, where the file system has them.
-pub fn set_xattr(path: &Path, name: &str, value: &[u8]) {
-    let _ = rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty());
-}
-
-/// Makes a named pipe.
-pub fn fifo(path: &Path) {
-    let mode = rustix::fs::Mode::from_raw_mode(0o640);
-    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+/// Says whether a file may be written.
+pub fn set_readonly(path: &Path, readonly: bool) {
+    let mut permissions = fs::metadata(path).unwrap().permissions();
+    permissions.set_readonly(readonly);
+    fs::set_permissions(path, permissions).unwrap();
 }
 
 /// A file with data at some places and holes between them.
 pub fn sparse(path: &Path, seed: u64, len: u64) {
     let file = File::create(path).unwrap();
     file.set_len(len).unwrap();
-    file.write_all_at(&bytes(seed, 10_000), len / 4).unwrap();
-    file.write_all_at(&bytes(seed.wrapping_add(2), 5_000), len / 2).unwrap();
+    write_all_at(&file, &bytes(seed, 10_000), len / 4);
+    write_all_at(&file, &bytes(seed.wrapping_add(2), 5_000), len / 2);
 }
 
 /// How large a tree becomes.
@@ -104,27 +96,13 @@ pub fn plant(folder: &Path, seed: u64, size: Size) {
         }
     }
     for name in ODD_NAMES {
-        write(&folder.join(OsStr::from_bytes(name)), rng.next(), 30);
+        write(&folder.join(vault::path::to_path(name)), rng.next(), 30);
     }
     write(&folder.join("n".repeat(255)), 7, 12);
-    symlink("folder 0/file 1.bin", folder.join("link to a file")).unwrap();
-    symlink("folder 1", folder.join("link to a folder")).unwrap();
-    symlink("/nowhere/at all", folder.join("dangling")).unwrap();
-    symlink(OsStr::from_bytes(b"../\xff\n"), folder.join("odd target")).unwrap();
-    fs::hard_link(folder.join("folder 0/file 2.bin"), folder.join("folder 1/another name")).unwrap();
-    fs::hard_link(folder.join("folder 0/file 2.bin"), folder.join("a third name")).unwrap();
-    fs::hard_link(folder.join("folder 2/file 0.bin"), folder.join("empty, too")).unwrap();
-    fifo(&folder.join("pipe"));
     let hole = if size == Size::Tiny { 100_000 } else { 1 << 20 };
     sparse(&folder.join("sparse"), rng.next(), 3 * hole);
     File::create(folder.join("only a hole")).unwrap().set_len(hole).unwrap();
-    // Only root reads what nobody may read.
-    let closed = if rustix::process::geteuid().is_root() { 0o000 } else { 0o400 };
-    for (file, mode) in [("folder 0/file 0.bin", 0o4755), ("folder 1/file 1.bin", closed), ("folder 2/empty", 0o1777)] {
-        fs::set_permissions(folder.join(file), fs::Permissions::from_mode(mode)).unwrap();
-    }
-    set_xattr(&folder.join("folder 3/file 3.bin"), "user.note", b"\x00\xff");
-    set_xattr(&folder.join("folder 3"), "user.folder", b"x");
+    plant_special(folder);
     if size == Size::Large {
         write(&folder.join("5 MiB"), rng.next(), 5 << 20);
         write(&folder.join("34 MiB"), rng.next() & !1, 34 << 20);

@@ -23,6 +23,7 @@ use super::PasswordFrom;
 use super::RunConfig;
 use super::SourceConfig;
 use super::VaultConfig;
+use super::WHOLE_PATH;
 use crate::cli::args::KeepArgs;
 use crate::cli::args::parse_duration;
 use crate::cli::args::parse_level;
@@ -401,7 +402,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         if path.is_absolute() {
             return Some(crate::cli::roots::absolute(Path::new(""), &path));
         }
-        self.reader.wrong(at.clone(), format!("'{text}' is not a whole path: begin it with / or ~/"));
+        self.reader.wrong(at.clone(), format!("'{text}' is not a whole path: begin it with {WHOLE_PATH}"));
         None
     }
 

@@ -27,10 +27,11 @@ const VAULT_HEAD: &str = "
 # used everywhere: vault list --repo disk
 ";
 
-const VAULT_EXAMPLE: &str = "\
-# [vaults.disk]
-# path = \"/mnt/disk/vault\"
-";
+const VAULT_EXAMPLE: &str = if cfg!(windows) {
+    "# [vaults.disk]\n# path = \"D:/vault\"\n"
+} else {
+    "# [vaults.disk]\n# path = \"/mnt/disk/vault\"\n"
+};
 
 const VAULT_REST: &str = "\
 # Where the password comes from (or: vault key add --device, and none is needed)
@@ -86,8 +87,13 @@ const REST: &str = "
 [notify]
 # desktop = \"failure\"           # or \"always\", \"never\"
 # ping = \"https://hc-ping.com/your-uuid\"
-# prometheus = \"/var/lib/node_exporter/textfile/vault.prom\"
 ";
+
+const FIGURES_EXAMPLE: &str = if cfg!(windows) {
+    "# prometheus = \"C:/ProgramData/windows_exporter/vault.prom\"\n"
+} else {
+    "# prometheus = \"/var/lib/node_exporter/textfile/vault.prom\"\n"
+};
 
 /// The text of a configuration with these settings.
 pub fn text(filled: &Filled<'_>) -> String {
@@ -113,6 +119,7 @@ pub fn text(filled: &Filled<'_>) -> String {
     }
     text.push_str(SOURCE_REST);
     text.push_str(REST);
+    text.push_str(FIGURES_EXAMPLE);
     text
 }
 
@@ -132,14 +139,17 @@ mod tests {
     use super::*;
     use crate::cli::config::parse::parse;
 
+    const HOME: &str = if cfg!(windows) { "C:\\Users\\me" } else { "/home/me" };
+    const DISK: &str = if cfg!(windows) { "D:\\\"disk\"\\vault" } else { "/mnt/\"disk\"/vault" };
+
     fn filled() -> Filled<'static> {
-        Filled { vault: Some(("my disk", Path::new("/mnt/\"disk\"/vault"))), removable: true, source: None }
+        Filled { vault: Some(("my disk", Path::new(DISK))), removable: true, source: None }
     }
 
     #[test]
     fn the_starter_is_sound_and_fits_eighty_columns() {
         let text = text(&Filled::default());
-        let (config, mistakes) = parse(&text, Some(Path::new("/home/me")));
+        let (config, mistakes) = parse(&text, Some(Path::new(HOME)));
         assert!(mistakes.is_empty(), "{mistakes:?}");
         assert!(config.vaults.is_empty() && config.sources.is_empty());
         for line in text.lines() {
@@ -160,21 +170,22 @@ mod tests {
             text.push_str(setting.unwrap_or(line));
             text.push('\n');
         }
-        let (config, mistakes) = parse(&text, Some(Path::new("/home/me")));
+        let (config, mistakes) = parse(&text, Some(Path::new(HOME)));
         assert!(mistakes.is_empty(), "{mistakes:?}");
         assert_eq!((config.vaults.len(), config.sources.len()), (1, 1));
-        assert_eq!(config.sources[0].paths[0], Path::new("/home/me/Documents"));
+        assert_eq!(config.sources[0].paths[0], Path::new(HOME).join("Documents"));
         assert!(config.sources[0].hooks.on_failure.is_some() && !config.run.on_battery);
     }
 
     #[test]
     fn what_is_filled_in_is_read_back() {
-        let paths = [Path::new("/home/me/a b"), Path::new("/home/me/\u{e9}\\")];
+        let paths = ["a b", if cfg!(windows) { "\u{e9}" } else { "\u{e9}\\" }].map(|name| Path::new(HOME).join(name));
+        let paths = paths.each_ref().map(std::path::PathBuf::as_path);
         let text = text(&Filled { source: Some(("documents", &paths)), ..filled() });
         let (config, mistakes) = parse(&text, None);
         assert!(mistakes.is_empty(), "{mistakes:?}");
         assert_eq!(config.vaults[0].name, "my disk");
-        assert_eq!(config.vaults[0].path, Path::new("/mnt/\"disk\"/vault"));
+        assert_eq!(config.vaults[0].path, Path::new(DISK));
         assert!(config.vaults[0].removable);
         assert_eq!(config.sources[0].paths, paths);
         assert_eq!(config.sources[0].vaults, ["my disk"]);

@@ -14,7 +14,6 @@ use super::report::Care;
 use super::report::Checked;
 use super::report::Trouble;
 use super::work::Crew;
-use super::work::Lane;
 use super::work::Opened;
 use super::work::lock;
 use crate::cli::args::CollectArgs;
@@ -23,6 +22,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::progress::Lane;
 use crate::cli::prune as prune_command;
 
 /// How much of a vault may stay occupied by what nobody needs.
@@ -57,17 +57,17 @@ impl Crew<'_> {
         let mut care =
             Care { vault: config.name.clone(), place, forgotten: 0, bytes_freed: 0, checked: None, trouble: None };
         let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
-        let lane = self.lane(config.name.clone());
+        let lane = self.context.screen.lane(config.name.clone());
         let done = self.prune(at, vault, &lane, &mut care).and_then(|()| {
             let is_due = self.wishes.check.contains(&care.place);
             if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
         });
-        self.context.screen.clear();
+        drop(lane);
         care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
         care
     }
 
-    fn prune(&self, at: usize, vault: &Vault, lane: &Lane<'_>, care: &mut Care) -> Result<(), Failure> {
+    fn prune(&self, at: usize, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {
         if !self.wishes.prune {
             return Ok(());
         }
@@ -100,7 +100,7 @@ impl Crew<'_> {
         Ok(())
     }
 
-    fn check(&self, config: &VaultConfig, vault: &Vault, lane: &Lane<'_>, care: &mut Care) -> Result<(), Failure> {
+    fn check(&self, config: &VaultConfig, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {
         let options = CheckOptions {
             read_data: false,
             sample: (config.check_sample > 0.0).then_some(config.check_sample),

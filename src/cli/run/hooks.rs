@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use vault::fs::end_group;
 use vault::fs::own_group;
+use vault::fs::shell;
 
-use crate::cli::password;
 use crate::cli::units;
 
 /// How often a running command is looked at.
@@ -31,7 +31,7 @@ pub fn call(
     timeout: Duration,
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), String> {
-    let mut process = password::shell(command.as_ref());
+    let mut process = shell(command.as_ref());
     process.stdin(Stdio::null()).stdout(io::stderr());
     process.envs(variables.iter().map(|(name, value)| (*name, value.replace('\0', ""))));
     for name in SECRETS {

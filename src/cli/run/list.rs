@@ -24,6 +24,7 @@ use crate::cli::config::Config;
 use crate::cli::config::Hooks;
 use crate::cli::config::SourceConfig;
 use crate::cli::config::VaultConfig;
+use crate::cli::config::WHOLE_PATH;
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::roots;
@@ -150,7 +151,7 @@ impl Lines<'_> {
         if path.is_absolute() {
             return Some(roots::absolute(Path::new(""), &path));
         }
-        wrong.push(format!("the {what} '{text}' is not a whole path: begin it with / or ~/"));
+        wrong.push(format!("the {what} '{text}' is not a whole path: begin it with {WHOLE_PATH}"));
         None
     }
 

@@ -7,9 +7,10 @@ use vault::path::Shown;
 use vault::tree::Snapshot;
 use vault::tree::Time;
 
-use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::json;
+use crate::cli::json::CountsJson;
 use crate::cli::units;
 
 /// What became of a source in a vault.
@@ -198,8 +199,8 @@ impl Report {
     pub fn json(&self, begun: Time, ended: Time) -> ReportJson<'_> {
         let exit = self.exit();
         ReportJson {
-            started: dates::exact(begun),
-            finished: dates::exact(ended),
+            started: begun,
+            finished: ended,
             verdict: match exit {
                 Exit::Done => "complete",
                 Exit::Skipped => "partial",
@@ -222,8 +223,10 @@ impl Report {
 /// A run, for programs.
 #[derive(Serialize)]
 pub struct ReportJson<'a> {
-    started: String,
-    finished: String,
+    #[serde(serialize_with = "json::exact")]
+    started: Time,
+    #[serde(serialize_with = "json::exact")]
+    finished: Time,
     /// `complete`, `partial`, `failed`, `damaged` or `interrupted`.
     verdict: &'static str,
     exit_code: u8,
@@ -234,23 +237,17 @@ pub struct ReportJson<'a> {
 
 #[derive(Serialize)]
 struct OutcomeJson<'a> {
-    time: String,
+    #[serde(serialize_with = "json::exact")]
+    time: Time,
     source: &'a str,
     vault: &'a str,
     destination: &'a str,
     state: State,
     snapshot: Option<&'a str>,
     digest: Option<&'a str>,
-    files: u64,
-    folders: u64,
-    bytes: u64,
-    files_new: u64,
-    files_changed: u64,
-    files_unchanged: u64,
-    bytes_read: u64,
-    bytes_new: u64,
-    bytes_stored: u64,
-    duration_ms: u64,
+    /// Zeros if no snapshot was begun.
+    #[serde(flatten)]
+    counts: CountsJson,
     skipped: u64,
     overdue: bool,
     due_in_s: Option<u64>,
@@ -261,26 +258,16 @@ struct OutcomeJson<'a> {
 impl<'a> OutcomeJson<'a> {
     fn new(outcome: &'a Outcome) -> Self {
         let body = outcome.body.as_deref();
-        let number = |field: fn(&Snapshot) -> u64| body.map_or(0, field);
         Self {
-            time: dates::exact(outcome.time),
+            time: outcome.time,
             source: &outcome.source,
             vault: &outcome.vault,
             destination: &outcome.place,
             state: outcome.state,
             snapshot: outcome.snapshot.as_deref(),
             digest: outcome.digest.as_deref(),
-            files: number(|body| body.files),
-            folders: number(|body| body.folders),
-            bytes: number(|body| body.bytes),
-            files_new: number(|body| body.files_new),
-            files_changed: number(|body| body.files_changed),
-            files_unchanged: number(|body| body.files_unchanged),
-            bytes_read: number(|body| body.bytes_read),
-            bytes_new: number(|body| body.bytes_new),
-            bytes_stored: number(|body| body.bytes_stored),
-            duration_ms: number(|body| body.duration_ms),
-            skipped: number(|body| body.skipped),
+            counts: body.map(CountsJson::from).unwrap_or_default(),
+            skipped: body.map_or(0, |body| body.skipped),
             overdue: outcome.overdue,
             due_in_s: outcome.due_in.map(|time| time.as_secs()),
             error: outcome.trouble.as_ref().map(|trouble| trouble.what.as_str()),

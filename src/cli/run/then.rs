@@ -3,9 +3,10 @@
 use std::process::Command;
 use std::process::Stdio;
 
+use vault::fs::shell;
+
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::password;
 
 /// Whether it is done at all: not after a failure unless that was asked for, and never after an interruption.
 pub fn is_wanted(exit: Exit, always: bool) -> bool {
@@ -21,7 +22,7 @@ pub fn act(action: &str, exit: Exit) -> Result<(), Failure> {
     let mut command = match action {
         "shutdown" => system(SHUTDOWN),
         "suspend" => system(SUSPEND),
-        _ => password::shell(action.as_ref()),
+        _ => shell(action.as_ref()),
     };
     command.env("VAULT_EXIT_CODE", (exit as u8).to_string()).stdin(Stdio::null()).stdout(std::io::stderr());
     let failed = |what: String| Failure::new(format!("--then {action}: {what}")).hint("Everything before it was done.");

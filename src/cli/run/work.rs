@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 
@@ -19,9 +18,8 @@ use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
 use vault::fs::Dir;
-use vault::progress::Counters;
-use vault::progress::Phase;
 use vault::progress::Progress;
+pub(super) use vault::sync::lock;
 use vault::tree::Stream;
 use vault::tree::Verdict;
 use vault::vault::Vault;
@@ -46,6 +44,7 @@ use crate::cli::error::Failure;
 use crate::cli::json;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::progress::Lane;
 use crate::cli::roots;
 use crate::cli::snapshot as snapshot_command;
 
@@ -68,8 +67,6 @@ pub struct Crew<'a> {
     pub(super) plan: &'a Plan,
     pub(super) wishes: Wishes,
     pub(super) sites: Vec<Site>,
-    /// Only one thing is done at a time, so that it may show how far it is.
-    alone: bool,
     pub(super) report: Mutex<Report>,
     out: Mutex<Output>,
 }
@@ -96,10 +93,6 @@ pub(super) enum Opened {
 /// Passwords are asked for one at a time.
 static ASKING: Mutex<()> = Mutex::new(());
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The file system that a path is on, or would be.
 fn device(path: &Path) -> u64 {
     let stat = |path: &Path| Dir::open(path).and_then(|folder| folder.stat()).ok();
@@ -120,38 +113,6 @@ impl Drop for Release<'_> {
     }
 }
 
-/// How one piece of work speaks: its name before every message, and a bar only if nothing else goes on.
-pub(super) struct Lane<'a> {
-    context: &'a Context,
-    name: String,
-    alone: bool,
-    counters: Counters,
-}
-
-impl Progress for Lane<'_> {
-    fn phase(&self, phase: Phase) {
-        if self.alone {
-            self.context.screen.phase(phase);
-        }
-    }
-
-    fn warn(&self, message: &str) {
-        self.context.screen.warn(&format!("{}: {message}", self.name));
-    }
-
-    fn detail(&self, message: &str) {
-        self.context.screen.detail(&format!("{}: {message}", self.name));
-    }
-
-    fn counters(&self) -> &Counters {
-        if self.alone { self.context.screen.counters() } else { &self.counters }
-    }
-
-    fn stopped(&self) -> bool {
-        self.context.screen.stopped()
-    }
-}
-
 impl<'a> Crew<'a> {
     /// Gets ready.
     pub fn new(context: &'a Context, plan: &'a Plan, wishes: Wishes) -> Self {
@@ -162,17 +123,7 @@ impl<'a> Crew<'a> {
             taken: Mutex::default(),
         };
         let sites: Vec<Site> = plan.vaults.iter().map(site).collect();
-        let due = plan.jobs.iter().flat_map(|job| &job.targets).filter(|target| target.due == Due::Now);
-        let devices: HashSet<u64> = due.map(|target| sites[target.vault].device).collect();
-        Self {
-            context,
-            plan,
-            alone: wishes.parallel == 1 || devices.len() < 2,
-            wishes,
-            sites,
-            report: Mutex::default(),
-            out: Mutex::new(Output::new()),
-        }
+        Self { context, plan, wishes, sites, report: Mutex::default(), out: Mutex::new(Output::new()) }
     }
 
     /// Takes what is due, then cares for the vaults. Returns what happened.
@@ -198,10 +149,6 @@ impl<'a> Crew<'a> {
         };
         report.outcomes.sort_by_key(rank);
         Ok(report)
-    }
-
-    pub(super) fn lane(&self, name: String) -> Lane<'a> {
-        Lane { context: self.context, name, alone: self.alone, counters: Counters::default() }
     }
 
     fn outcome(&self, job: &Job, target: &Target, state: State) -> Outcome {
@@ -238,15 +185,16 @@ impl<'a> Crew<'a> {
     }
 
     pub(super) fn say(&self, text: &str, hint: Option<&str>, is_bad: bool) {
-        self.context.screen.clear();
-        let mut out = lock(&self.out);
-        let line = if is_bad { out.paint(Style::Warning, text) } else { text.to_owned() };
-        // Where nobody reads on, the work goes on.
-        let _ = out.line(line);
-        if let Some(hint) = hint {
-            let _ = out.line(format_args!("    {hint}"));
-        }
-        let _ = out.flush();
+        self.context.screen.aside(|| {
+            let mut out = lock(&self.out);
+            let line = if is_bad { out.paint(Style::Warning, text) } else { text.to_owned() };
+            // Where nobody reads on, the work goes on.
+            let _ = out.line(line);
+            if let Some(hint) = hint {
+                let _ = out.line(format_args!("    {hint}"));
+            }
+            let _ = out.flush();
+        });
     }
 
     /// Runs each piece of work as soon as no other that goes on shares a disk with it.
@@ -372,13 +320,13 @@ impl<'a> Crew<'a> {
         if config.removable && matches!(Context::has_vault(&config.path), Ok(false)) {
             return Outcome { state: State::Away, ..outcome };
         }
-        let lane = self.lane(format!("{} → {}", job.source.name, config.name));
+        let lane = self.context.screen.lane(format!("{} → {}", job.source.name, config.name));
         let taken = self.open(site, &lane).and_then(|vault| {
             let report = self.snapshot(job, config, &vault, &lane)?;
             let digest = self.digest(&vault, &report.snapshot.tree, &lane);
             Ok((vault.id().to_string(), digest, report))
         });
-        self.context.screen.clear();
+        drop(lane);
         match taken {
             Ok((id, digest, report)) => {
                 lock(&site.taken).push(job.source.name.clone());
@@ -403,7 +351,7 @@ impl<'a> Crew<'a> {
     }
 
     /// The digest of a tree: in one vault, equal for the same names and contents.
-    fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane<'_>) -> Option<String> {
+    fn digest(&self, vault: &Vault, tree: &Stream, lane: &Lane) -> Option<String> {
         if !self.wishes.digests {
             return None;
         }
@@ -422,7 +370,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn open(&self, site: &Site, lane: &Lane<'_>) -> Result<Arc<Vault>, Trouble> {
+    fn open(&self, site: &Site, lane: &Lane) -> Result<Arc<Vault>, Trouble> {
         let _asking = lock(&ASKING);
         let mut opened = lock(&site.opened);
         match &*opened {
@@ -453,13 +401,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn snapshot(
-        &self,
-        job: &Job,
-        config: &VaultConfig,
-        vault: &Vault,
-        lane: &Lane<'_>,
-    ) -> Result<SnapshotReport, Trouble> {
+    fn snapshot(&self, job: &Job, config: &VaultConfig, vault: &Vault, lane: &Lane) -> Result<SnapshotReport, Trouble> {
         let source = &job.source;
         let paths = source.paths.iter().map(|path| snapshot_command::existing(Path::new("/"), path));
         let paths = paths.collect::<Result<Vec<_>, _>>()?;

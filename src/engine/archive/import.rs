@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::AcqRel;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::Scope;
 
@@ -19,6 +19,7 @@ use crate::log::RecordBody;
 use crate::path;
 use crate::path::{Shown, check_name};
 use crate::progress::{Phase, Progress};
+use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Owner, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict, encode_entry};
 use crate::vault::client::Session;
@@ -68,10 +69,6 @@ impl From<VaultError> for ImportError {
 
 /// Content that waits for a thread, in bytes, before the reading thread does some of the work itself.
 const WAITING_MAX: usize = 32 << 20;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The number of a content, and where it lies if the file has holes.
 type Held = (usize, Option<Vec<(u64, u64)>>);

@@ -2,15 +2,25 @@
 //!
 //! Nothing in an archive is believed: every length is bounded before memory is taken for it, and paths are left as they are
 //! for the caller to judge.
+//!
+//! It is our own because GNU tar writes sparse files in POSIX archives as records beside the header and as a map in front of
+//! the data (versions 0.0, 0.1 and 1.0), which the `tar` crate takes for content: a file with holes would come in as another
+//! file. That crate makes the headers when we write.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::io::Read;
+use std::sync::Arc;
 
 use crate::engine::archive::{BLOCK, pax};
 use crate::tree::Time;
 
-/// Longest extended header, and longest name in a header of its own.
+/// Longest sum of what comes before one member: extended headers, and names in headers of their own.
 const EXTRA_MAX: u64 = 16 << 20;
+/// Most records before one member.
+const RECORDS_MAX: usize = 1 << 20;
+/// Longest sum of the records that count for all members, in bytes.
+const GLOBALS_MAX: usize = 1 << 20;
 /// Longest content of a member.
 const LEN_MAX: u64 = 1 << 60;
 /// Longest number in a map of a sparse file.
@@ -99,7 +109,8 @@ pub struct ArchiveReader<R> {
     /// Bytes of the current member's content that have not been read, and what fills them up to a block.
     content: u64,
     padding: u64,
-    globals: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Records that count for all members that follow.
+    globals: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
     /// Whether the mark of its end was met.
     ended: bool,
 }
@@ -110,11 +121,15 @@ struct Extras {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     records: Vec<(Vec<u8>, Vec<u8>)>,
+    globals: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// How many bytes it was in the archive.
+    len: u64,
 }
 
 impl Extras {
     fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.records.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value.as_slice())
+        let own = self.records.iter().rev().find(|(other, _)| other == key).map(|(_, value)| value);
+        own.or_else(|| self.globals.get(key)).map(Vec::as_slice)
     }
 
     fn number(&self, key: &[u8]) -> Option<u64> {
@@ -154,8 +169,8 @@ fn sum_fits(header: &[u8; BLOCK]) -> bool {
 
 impl<R: Read> ArchiveReader<R> {
     /// Reads from here.
-    pub const fn new(input: R) -> Self {
-        Self { input, at: 0, content: 0, padding: 0, globals: Vec::new(), ended: false }
+    pub fn new(input: R) -> Self {
+        Self { input, at: 0, content: 0, padding: 0, globals: Arc::default(), ended: false }
     }
 
     /// Whether the mark of the end was met. An archive without one may have been cut off between two members.
@@ -229,8 +244,10 @@ impl<R: Read> ArchiveReader<R> {
     }
 
     /// Reads what belongs to an extra member.
-    fn extra(&mut self, len: u64) -> Result<Vec<u8>, ArchiveError> {
-        if len > EXTRA_MAX {
+    fn extra(&mut self, len: u64, extras: &mut Extras) -> Result<Vec<u8>, ArchiveError> {
+        // Empty ones count too, so that there is an end of them.
+        extras.len = extras.len.saturating_add(len).saturating_add(BLOCK as u64);
+        if extras.len > EXTRA_MAX {
             return Err(ArchiveError::Malformed { at: self.at, what: "an extended header is too long" });
         }
         let mut bytes = vec![0; len as usize];
@@ -252,7 +269,7 @@ impl<R: Read> ArchiveReader<R> {
         if self.ended {
             return Ok(None);
         }
-        let mut extras = Extras { records: self.globals.clone(), ..Extras::default() };
+        let mut extras = Extras { globals: Arc::clone(&self.globals), ..Extras::default() };
         loop {
             let begin = self.at;
             let Some(header) = self.header()? else { return Ok(None) };
@@ -261,17 +278,24 @@ impl<R: Read> ArchiveReader<R> {
             let len =
                 u64::try_from(field(124..136, "a size is no number")?).map_err(|_| malformed("a negative size"))?;
             match header[156] {
-                b'L' => extras.path = Some(text(&self.extra(len)?)),
-                b'K' => extras.link = Some(text(&self.extra(len)?)),
+                b'L' => extras.path = Some(text(&self.extra(len, &mut extras)?)),
+                b'K' => extras.link = Some(text(&self.extra(len, &mut extras)?)),
                 kind @ (b'x' | b'X' | b'g') => {
-                    let bytes = self.extra(len)?;
+                    let bytes = self.extra(len, &mut extras)?;
                     let records = pax::read(&bytes).ok_or_else(|| malformed("an extended header is malformed"))?;
                     let records = records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
                     if kind == b'g' {
-                        self.globals.extend(records);
-                        extras.records = self.globals.clone();
+                        let globals = Arc::make_mut(&mut self.globals);
+                        globals.extend(records);
+                        if globals.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > GLOBALS_MAX {
+                            return Err(malformed("too much is said of all members"));
+                        }
+                        extras.globals = Arc::clone(&self.globals);
                     } else {
                         extras.records.extend(records);
+                        if extras.records.len() > RECORDS_MAX {
+                            return Err(malformed("too much is said of a member"));
+                        }
                     }
                 }
                 _ => return self.member(&header, begin, len, &extras).map(Some),
@@ -319,6 +343,9 @@ impl<R: Read> ArchiveReader<R> {
         } else if kind == MemberKind::File {
             (size, parts) = self.pax_parts(extras, begin)?.unwrap_or((size, None));
         }
+        if size > LEN_MAX {
+            return Err(malformed("a member is longer than any file"));
+        }
         if let Some(parts) = &parts {
             let data: u64 = parts.iter().map(|(from, until)| until - from).sum();
             if data != self.content {
@@ -342,9 +369,9 @@ impl<R: Read> ArchiveReader<R> {
             None => Time { secs: field(136..148, "a time is no number")?, nanos: 0 },
         };
         let major_minor = |range| number(&header[range]).and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
-        let mut xattrs: Vec<_> = extras
-            .records
-            .iter()
+        let globals = extras.globals.iter();
+        let mut xattrs: Vec<_> = globals
+            .chain(extras.records.iter().map(|(key, value)| (key, value)))
             .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone())))
             .filter(|(name, _)| !name.is_empty() && !name.contains(&0))
             .collect();
@@ -597,6 +624,70 @@ mod tests {
                     fitting.set_cksum();
                     bad[header..header + BLOCK].copy_from_slice(fitting.as_bytes());
                     let _ = read_all(&bad);
+                }
+            }
+        }
+    }
+
+    /// Headers that never end: what is kept of them is bounded.
+    #[test]
+    fn what_comes_before_a_member_is_bounded() {
+        let extra = |kind: u8, content: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::new(kind));
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            let mut out = header.as_bytes().to_vec();
+            out.extend_from_slice(content);
+            out.resize(out.len().next_multiple_of(BLOCK), 0);
+            out
+        };
+        let read = |block: Vec<u8>| {
+            let endless = std::iter::repeat_with(|| block.clone()).take(4_000_000_000 / block.len());
+            let blocks = endless.map(std::io::Cursor::new).map(|block| Box::new(block) as Box<dyn Read>);
+            let mut reader = ArchiveReader::new(Chain(blocks, None));
+            let result = reader.next_member();
+            assert!(matches!(result, Err(ArchiveError::Malformed { .. })), "{result:?}");
+            assert!(reader.position() < 3 * EXTRA_MAX);
+        };
+        let records = |count: usize, key: &dyn Fn(usize) -> String, len: usize| {
+            let mut out = Vec::new();
+            (0..count).for_each(|number| pax::put(&mut out, key(number).as_bytes(), &vec![b'v'; len]));
+            out
+        };
+        read(extra(b'x', &records(100_000, &|_| "k".to_owned(), 0)));
+        read(extra(b'x', &records(3, &|_| "k".to_owned(), 1 << 20)));
+        read(extra(b'g', &records(200_000, &|number| format!("{number}"), 0)));
+        read(extra(b'L', &vec![b'n'; 1 << 20]));
+        read(extra(b'x', b""));
+        // Said again and again of all members, it counts once.
+        let said = extra(b'g', &records(1, &|_| "comment".to_owned(), 40));
+        let mut archive = Vec::new();
+        for _ in 0..100 {
+            archive.extend_from_slice(&said);
+            archive.extend_from_slice(&extra(b'0', b"content"));
+        }
+        let mut reader = ArchiveReader::new(archive.as_slice());
+        while reader.next_member().unwrap().is_some() {}
+        assert_eq!(reader.globals.len(), 1);
+    }
+
+    /// One input after the other.
+    struct Chain<I>(I, Option<Box<dyn Read>>);
+
+    impl<I: Iterator<Item = Box<dyn Read>>> Read for Chain<I> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            loop {
+                let Some(input) = &mut self.1 else {
+                    self.1 = self.0.next();
+                    if self.1.is_none() {
+                        return Ok(0);
+                    }
+                    continue;
+                };
+                match input.read(out)? {
+                    0 => self.1 = None,
+                    count => return Ok(count),
                 }
             }
         }

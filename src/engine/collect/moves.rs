@@ -2,10 +2,10 @@
 //! others, the needed chunks are taken and compressed anew.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{Catalogue, CatalogueError, PackInfo};
@@ -15,6 +15,7 @@ use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, Seale
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
 use crate::store::ObjectKey;
+use crate::sync::lock;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
 
@@ -61,10 +62,6 @@ struct Worker {
     meta: SegmentBuilder,
     compressor: Compressor,
     decompressor: Decompressor,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Mover<'a> {

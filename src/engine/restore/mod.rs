@@ -23,7 +23,7 @@ mod links;
 #[cfg(all(test, unix))]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use crate::catalogue::CatalogueError;
@@ -218,18 +218,6 @@ impl RestoreError {
             _ => Self::NoSuchPath { path: crate::path::Shown(path).to_string() },
         }
     }
-}
-
-/// A path of this machine, as it is kept in snapshots.
-#[cfg(unix)]
-fn system_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
-    use std::os::unix::ffi::OsStrExt as _;
-    std::borrow::Cow::Borrowed(Path::new(std::ffi::OsStr::from_bytes(bytes)))
-}
-
-#[cfg(not(unix))]
-fn system_path(bytes: &[u8]) -> std::borrow::Cow<'_, Path> {
-    std::borrow::Cow::Owned(PathBuf::from(String::from_utf8_lossy(bytes).into_owned()))
 }
 
 /// Restores a snapshot, or a part of it.

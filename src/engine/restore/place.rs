@@ -9,7 +9,7 @@ use crate::engine::restore::folder::Folder;
 use crate::engine::restore::run::{Run, fatal};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::task::Attributes;
-use crate::engine::restore::{Overwrite, RestoreError, Target, system_path};
+use crate::engine::restore::{Overwrite, RestoreError, Target};
 use crate::fs::TargetDir;
 use crate::path;
 use crate::path::Shown;
@@ -94,7 +94,7 @@ impl Places {
                 let base = original(info, &way[1].name)?;
                 let name = found.name.clone();
                 let mut place =
-                    Place::new(way[1].name.clone(), system_path(base).into_owned(), What::One(Box::new(found), name));
+                    Place::new(way[1].name.clone(), path::to_path(base).into_owned(), What::One(Box::new(found), name));
                 place.chain = way.drain(2..).collect();
                 place
             }
@@ -169,14 +169,14 @@ fn target_error(path: &Path, source: io::Error) -> RestoreError {
 fn original<'i>(info: &'i SnapshotInfo, name: &[u8]) -> Result<&'i [u8], RestoreError> {
     let root: Option<&Root> = info.body.roots.iter().find(|root| root.name == name);
     match root.map(|root| root.path.as_slice()) {
-        Some(path) if path.starts_with(b"/") || cfg!(not(unix)) && !path.is_empty() => Ok(path),
+        Some(path) if path::to_path(path).is_absolute() => Ok(path),
         _ => Err(RestoreError::NoPlace { name: Shown(name).to_string() }),
     }
 }
 
 /// A root at its own place.
 fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
-    let path = system_path(original(info, &root.name)?).into_owned();
+    let path = path::to_path(original(info, &root.name)?).into_owned();
     if root.kind == FileKind::Directory {
         let listing = root.content.clone().unwrap_or_default();
         let mut place = Place::new(root.name.clone(), path, What::Content(listing));
@@ -185,7 +185,7 @@ fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
     }
     let no_place = || RestoreError::NoPlace { name: Shown(&root.name).to_string() };
     let parent = path.parent().ok_or_else(no_place)?.to_path_buf();
-    let name = path.file_name().ok_or_else(no_place)?.as_encoded_bytes().to_vec();
+    let name = path::from_os(path.file_name().ok_or_else(no_place)?);
     Ok(Place::new(Vec::new(), parent, What::One(Box::new(root), name)))
 }
 
@@ -213,13 +213,13 @@ impl Place {
     fn check_one(&self, mut dir: TargetDir, name: &[u8]) -> io::Result<Option<PathBuf>> {
         let mut path = self.base.clone();
         for entry in &self.chain {
-            path.push(&*system_path(&entry.name));
+            path.push(&*path::to_path(&entry.name));
             dir = match dir.open_dir(&entry.name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 opened => opened?,
             };
         }
-        path.push(&*system_path(name));
+        path.push(&*path::to_path(name));
         let empty = match dir.stat_at(name)? {
             None => true,
             Some(stat) if stat.kind == FileKind::Directory => dir.open_dir(name)?.is_empty()?,

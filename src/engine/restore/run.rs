@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::engine::restore::folder::Handles;
 use crate::engine::restore::select::Selection;
@@ -12,16 +12,13 @@ use crate::pack::PackError;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::store::StoreError;
+pub(super) use crate::sync::lock;
 use crate::tree::EntryError;
 use crate::vault::{ReadError, Vault};
 
 /// The restore is over; [`Run::failure`] knows why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Halt;
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// One restore.
 pub(super) struct Run<'a> {

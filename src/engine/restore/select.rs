@@ -2,7 +2,7 @@
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::engine::restore::{RestoreError, RestoreOptions, system_path};
+use crate::engine::restore::{RestoreError, RestoreOptions};
 use crate::path::Shown;
 
 /// Which paths of a snapshot are restored, by the patterns of the user.
@@ -50,7 +50,7 @@ impl Selection {
         if self.is_all() || above == Picked::No {
             return above;
         }
-        let path = system_path(path);
+        let path = crate::path::to_path(path);
         if self.exclude.as_ref().is_some_and(|globs| globs.matched(&path, is_folder).is_ignore()) {
             return Picked::No;
         }

@@ -226,7 +226,7 @@ fn is_same(dir: &TargetDir, entry: &Entry, stat: &Stat) -> io::Result<bool> {
 
 fn make(dir: &TargetDir, name: &[u8], entry: &Entry) -> io::Result<()> {
     match (entry.kind, entry.device) {
-        (FileKind::Symlink, _) => dir.symlink(name, &entry.target),
+        (FileKind::Symlink, _) => dir.symlink(name, &entry.target, entry.mode & 0o111 != 0),
         (FileKind::Fifo, _) => dir.fifo(name),
         (FileKind::Socket, _) => dir.socket(name),
         (kind, Some(device)) => dir.device(name, kind, device),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::AcqRel;
 
-use crate::catalogue::StatRow;
+use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::{Folder, Page, Parent, Walk, lock};
 use crate::fs::Stat;
@@ -16,22 +16,8 @@ impl Walk<'_> {
     pub(super) fn finish_file(&self, page: &Arc<Page>, slot: usize, read: Result<(Entry, Stat), ReadFailed>) {
         match read {
             Ok((entry, stat)) => {
-                let path = || join(&page.folder.path, &entry.name);
-                let mut bytes = Vec::new();
-                if entry.torn {
-                    self.skip(&path(), "it changed while it was read; what was read is stored", true);
-                }
-                self.encode(&entry, &path(), &mut bytes);
-                let mut slots = lock(&page.slots);
-                let row = &mut slots[slot].stat;
-                // It is remembered as it was when it was read, not as it was when it was looked at first.
-                let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
-                row.inode = if is_racy || entry.torn { 0 } else { stat.ino };
-                row.size = stat.size;
-                row.mtime = stat.mtime;
-                row.ctime = stat.ctime;
-                row.entry = bytes;
-                drop(slots);
+                let row = self.remembered(&join(&page.folder.path, &entry.name), &entry, &stat);
+                lock(&page.slots)[slot].stat = row;
                 if stat.nlink > 1
                     && let Some(links) = lock(&self.links).get_mut(&(stat.dev, stat.ino))
                 {
@@ -50,6 +36,17 @@ impl Walk<'_> {
             Err(ReadFailed::Run) => return,
         }
         self.leave(page);
+    }
+
+    /// What is remembered of a file that was read: what it was then, not when it was looked at first.
+    pub(super) fn remembered(&self, path: &[u8], entry: &Entry, stat: &Stat) -> StatEntry {
+        let mut row = self.stat_entry(&entry.name, stat);
+        if entry.torn {
+            self.skip(path, "it changed while it was read; what was read is stored", true);
+            row.inode = 0;
+        }
+        self.encode(entry, path, &mut row.entry);
+        row
     }
 
     /// One part of a page is finished. If it was the last one, goes on with the folder, and with its parents.

@@ -8,6 +8,7 @@
 
 mod finish;
 mod page;
+mod root;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -15,7 +16,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::Scope;
 
@@ -24,9 +25,11 @@ use crate::catalogue::stat::{FolderKey, FolderRows};
 use crate::engine::depot::Depot;
 use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::read_file::ReadFailed;
+use crate::engine::walk::root::RootFile;
 use crate::fs::{Dir, Names, OwnerNames, Stat};
 use crate::path::{Shown, join};
 use crate::progress::Progress;
+use crate::sync::lock;
 use crate::tree::entry::flags;
 use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time, encode_entry};
 use crate::vault::TreeReader;
@@ -219,10 +222,6 @@ struct Slot {
     reused: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The key of a folder inside another.
 fn child_key(parent: &FolderKey, name: &[u8]) -> FolderKey {
     let mut hasher = blake3::Hasher::new();
@@ -298,14 +297,14 @@ impl<'a> Walk<'a> {
             (Some(parent), Some(file_name)) => parent.stat_at(file_name)?,
             _ => Dir::open(&real)?.stat()?,
         };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.source).update(path.as_os_str().as_encoded_bytes());
+        let key = truncated(&hasher);
         if stat.kind == FileKind::Directory {
             let dir = Dir::open(&real)?;
             if self.never.contains(&(stat.dev, stat.ino)) {
                 return Err(io::Error::other("it is the vault's own folder"));
             }
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&self.source).update(path.as_os_str().as_encoded_bytes());
-            let key = truncated(&hasher);
             let entry = self.folder_entry(name, &stat, &dir)?;
             let place = Place {
                 path: name.to_vec(),
@@ -327,43 +326,31 @@ impl<'a> Walk<'a> {
         if stat.kind == FileKind::File {
             parent.open_file(&file_name)?;
         }
-        scope.spawn(move |_| self.read_root_file(&parent, &file_name, top));
+        let root = RootFile { top, name: name.to_vec(), key: child_key(&key, name) };
+        scope.spawn(move |scope| self.read_root_file(scope, root, &parent, &file_name));
         Ok(())
     }
 
-    /// Reads a root that is a file.
-    fn read_root_file(&self, parent: &Dir, file_name: &[u8], top: usize) {
-        let name = lock(&self.top).get(top).cloned().flatten().unwrap_or_default();
-        let entry = parent.stat_at(file_name).map_err(ReadFailed::from).and_then(|stat| {
-            self.found.files.fetch_add(1, Relaxed);
-            self.found.files_new.fetch_add(1, Relaxed);
-            match stat.kind {
-                FileKind::File => {
-                    let mut result = Err(ReadFailed::Run);
-                    let slot = &mut result;
-                    let file = parent.open_file(file_name);
-                    self.read_file(None, file, file_name, &stat, true, Box::new(move |read| *slot = read));
-                    result.map(|(mut entry, _)| {
-                        entry.name.clone_from(&name);
-                        entry
-                    })
-                }
-                _ => Ok(self.special_entry(parent, file_name, &name, &stat)?),
-            }
-        });
-        match entry {
-            Ok(entry) => {
-                if entry.torn {
-                    self.skip(&name, "it changed while it was read; what was read is stored", true);
-                }
-                self.put_top(top, Some(entry));
-            }
-            Err(ReadFailed::Source(error)) => {
-                self.skip(&name, error, false);
-                self.put_top(top, None);
-            }
-            Err(ReadFailed::Run) => {}
+    /// What will be remembered of a file, but for its entry. One that may have changed again without a trace is
+    /// remembered as unknown.
+    fn stat_entry(&self, name: &[u8], stat: &Stat) -> StatEntry {
+        let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
+        StatEntry {
+            name: name.to_vec(),
+            kind: stat.kind,
+            inode: if is_racy { 0 } else { stat.ino },
+            size: stat.size,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+            entry: Vec::new(),
         }
+    }
+
+    /// Counts a file that need not be read.
+    fn count_unchanged(&self, size: u64) {
+        self.found.files_unchanged.fetch_add(1, Relaxed);
+        self.progress.counters().files_unchanged.fetch_add(1, Relaxed);
+        self.progress.counters().add(1, size);
     }
 
     /// Enters a finished root.

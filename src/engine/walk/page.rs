@@ -31,7 +31,7 @@ const AHEAD_MAX: usize = 16;
 /// Bytes that the system is asked to read in advance for each thread.
 const AHEAD_LEN: u64 = 8 << 20;
 /// Files from this size on are worked on by all threads at once.
-const SHARED_LEN: u64 = 32 << 20;
+pub(super) const SHARED_LEN: u64 = 32 << 20;
 /// Files below this size that change while they are read are read again.
 const RETRY_MAX: u64 = 64 << 20;
 
@@ -85,19 +85,7 @@ impl<'a> Walk<'a> {
             let remembered = old.take(name);
             let was_there = remembered.is_some();
             let same = remembered.filter(|(entry, _)| self.is_unchanged(entry, &stat));
-            let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
-            let mut slot = Slot {
-                stat: StatEntry {
-                    name: name.to_vec(),
-                    kind: stat.kind,
-                    inode: if is_racy { 0 } else { stat.ino },
-                    size: stat.size,
-                    mtime: stat.mtime,
-                    ctime: stat.ctime,
-                    entry: Vec::new(),
-                },
-                reused: false,
-            };
+            let mut slot = Slot { stat: self.stat_entry(name, &stat), reused: false };
             let slot_index = slots.len();
             if stat.kind == FileKind::Directory {
                 let mut known = None;
@@ -118,9 +106,7 @@ impl<'a> Walk<'a> {
             let reusable = same.filter(|(entry, trusted)| *trusted || self.is_stored(&entry.entry));
             if let Some((remembered, _)) = reusable {
                 slot = Slot { stat: remembered, reused: true };
-                self.found.files_unchanged.fetch_add(1, Relaxed);
-                self.progress.counters().files_unchanged.fetch_add(1, Relaxed);
-                self.progress.counters().add(1, stat.size);
+                self.count_unchanged(stat.size);
                 slots.push(slot);
                 continue;
             }
@@ -199,7 +185,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether a file is as it was when this entry was remembered.
-    fn is_unchanged(&self, old: &StatEntry, stat: &Stat) -> bool {
+    pub(super) fn is_unchanged(&self, old: &StatEntry, stat: &Stat) -> bool {
         !self.read_all
             && old.inode != 0
             && old.inode == stat.ino
@@ -210,7 +196,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether all chunks of a remembered entry are stored.
-    fn is_stored(&self, entry: &[u8]) -> bool {
+    pub(super) fn is_stored(&self, entry: &[u8]) -> bool {
         let Ok(Some((entry, _))) = decode_entry(entry) else { return false };
         let hole_list = match &entry.holes {
             Some(Holes::Stream(stream)) => Some(stream),

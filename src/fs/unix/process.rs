@@ -48,6 +48,13 @@ pub fn own_group(command: &mut Command) {
     command.process_group(0);
 }
 
+/// A command as the shell runs it.
+pub fn shell(command: &std::ffi::OsStr) -> Command {
+    let mut process = Command::new("sh");
+    process.arg("-c").arg(command);
+    process
+}
+
 /// Ends a command that heads a group, with all that it started: asks it to, if `gently`, else does not ask.
 pub fn end_group(child: &mut Child, gently: bool) {
     let signal = if gently { Signal::TERM } else { Signal::KILL };

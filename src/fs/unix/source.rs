@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use rustix::fs::{Advice, AtFlags, CWD, OFlags, SeekFrom, fstatfs, readlinkat, seek, statat};
+use rustix::fs::{AtFlags, CWD, OFlags, SeekFrom, fstatfs, readlinkat, seek, statat};
 use rustix::io::Errno;
 
 use super::open::{DIRECTORY, FILE, list, open_parent, open_quietly, read_at};
@@ -254,7 +254,10 @@ impl SourceFile {
     /// nothing.
     pub fn prefetch(&self, offset: u64, len: u64) {
         if let Some(len) = NonZeroU64::new(len) {
-            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), Advice::WillNeed);
+            #[cfg(not(target_os = "macos"))]
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), rustix::fs::Advice::WillNeed);
+            #[cfg(target_os = "macos")]
+            let _ = rustix::fs::fcntl_rdadvise(&self.file, offset, len.get());
         }
     }
 

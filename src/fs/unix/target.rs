@@ -112,8 +112,8 @@ impl TargetDir {
         Ok(TargetFile { file: fd.into() })
     }
 
-    /// Makes a symbolic link.
-    pub fn symlink(&self, name: &[u8], target: &[u8]) -> io::Result<()> {
+    /// Makes a symbolic link; whether it leads to a folder makes no difference here.
+    pub fn symlink(&self, name: &[u8], target: &[u8], _folder: bool) -> io::Result<()> {
         Ok(symlinkat(target, self.fd(), checked(name)?)?)
     }
 

@@ -185,6 +185,7 @@ impl Publisher {
         temporary.file.write_all(bytes)?;
         make_read_only(&temporary.file);
         (self.sync.file)(&temporary.file)?;
+        release(&temporary.file);
         move_new(self.best, &temporary.path, path)?;
         // If this fails, a power cut may leave the temporary file as well: the next writer removes it.
         let _ = (self.sync.folder)(&self.temporary);
@@ -362,6 +363,17 @@ fn make_read_only(file: &File) {
 /// Elsewhere a read-only file could not be deleted.
 #[cfg(not(unix))]
 fn make_read_only(_: &File) {}
+
+/// Here a lock is between those who write only.
+#[cfg(unix)]
+fn release(_: &File) {}
+
+/// Elsewhere it keeps others from reading, so it must be gone before they can see the file. Whoever takes it for a
+/// leftover in this moment makes the move fail, and it is written once more.
+#[cfg(not(unix))]
+fn release(file: &File) {
+    let _ = file.unlock(); // it may have had none
+}
 
 #[cfg(unix)]
 fn check_access(folder: &Path) -> io::Result<()> {

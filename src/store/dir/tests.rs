@@ -156,6 +156,10 @@ fn only_regular_files_are_objects() {
         assert!(matches!(scratch.put(&key, b"x"), Err(StoreError::Exists { .. })), "{number}");
     }
     assert_eq!(fs::read(log.join("real")).unwrap(), b"1234");
+    // Where case does not count, it is the folder `vault` that answers.
+    fs::create_dir(scratch.store.path_of(&ObjectKey::Vault)).unwrap();
+    assert!(matches!(scratch.len(&ObjectKey::Vault), Err(StoreError::Missing { .. })));
+    assert!(matches!(scratch.get_range(&ObjectKey::Vault, 0, 1), Err(StoreError::Missing { .. })));
 }
 
 #[test]

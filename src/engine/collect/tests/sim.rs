@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tempfile::TempDir;
@@ -22,6 +22,7 @@ use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
 use crate::store::synced::{SyncedView, SyncedWorld};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
+pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
 use crate::vault::{CreateOptions, Identity, OpenOptions, Vault};
 
@@ -29,10 +30,6 @@ use crate::vault::{CreateOptions, Identity, OpenOptions, Vault};
 const FILES: u64 = 6;
 /// How deep operations interrupt each other.
 const DEPTH_MAX: usize = 2;
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What a file of this number holds.
 pub fn content(number: u64) -> Vec<u8> {

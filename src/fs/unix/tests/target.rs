@@ -127,7 +127,7 @@ fn every_kind_of_file_is_brought_back() {
         }
         dir.make_dir(b"dir").unwrap();
         Wanted::new(FileKind::Directory, 0o1555).xattr(b"user.a", &[7; 3000]).check(&dir, b"dir");
-        dir.symlink(b"link", b"/nowhere/\xff").unwrap();
+        dir.symlink(b"link", b"/nowhere/\xff", false).unwrap();
         Wanted::new(FileKind::Symlink, 0o777).check(&dir, b"link");
         assert_eq!(dir.as_source().read_link(b"link").unwrap(), b"/nowhere/\xff");
         dir.fifo(b"fifo").unwrap();
@@ -166,7 +166,7 @@ fn what_only_root_may_set_is_set() {
         for name in [&b"file"[..], b"link", b"fifo", b"dir"] {
             let kind = match name {
                 b"file" => dir.create_file(name).map(|_| FileKind::File),
-                b"link" => dir.symlink(name, b"x").map(|()| FileKind::Symlink),
+                b"link" => dir.symlink(name, b"x", false).map(|()| FileKind::Symlink),
                 b"fifo" => dir.fifo(name).map(|()| FileKind::Fifo),
                 _ => dir.make_dir(name).map(|()| FileKind::Directory),
             };
@@ -245,9 +245,9 @@ fn nothing_is_written_through_links_or_odd_names() {
     fs::write(scratch.path().join("outside/file"), "precious").unwrap();
     let before = fs::metadata(scratch.path().join("outside/file")).unwrap();
     let dir = TargetDir::open_root(&scratch.path().join("a/target"), true).unwrap();
-    dir.symlink(b"file", b"../../outside/file").unwrap();
-    dir.symlink(b"dir", b"../../outside/dir").unwrap();
-    dir.symlink(b"new", b"../../outside/new").unwrap();
+    dir.symlink(b"file", b"../../outside/file", false).unwrap();
+    dir.symlink(b"dir", b"../../outside/dir", false).unwrap();
+    dir.symlink(b"new", b"../../outside/new", false).unwrap();
     for name in [&b"file"[..], b"dir", b"new"] {
         assert!(dir.create_file(name).is_err());
         assert!(dir.open_existing(name).is_err());
@@ -265,7 +265,7 @@ fn nothing_is_written_through_links_or_odd_names() {
         assert!(dir.open_existing(name).is_err());
         assert!(dir.open_dir(name).is_err());
         assert!(dir.make_dir(name).is_err());
-        assert!(dir.symlink(name, b"x").is_err());
+        assert!(dir.symlink(name, b"x", false).is_err());
         assert!(dir.fifo(name).is_err());
         assert!(dir.hard_link(name, &dir, b"file").is_err());
         assert!(dir.hard_link(b"x", &dir, name).is_err());
@@ -291,14 +291,14 @@ fn paths_longer_than_any_call_takes_work_and_are_removed() {
     let mut deepest = dir.open_dir(b"top").unwrap();
     for _ in 0..300 {
         deepest.make_dir(&name).unwrap();
-        deepest.symlink(b"side", b"..").unwrap();
+        deepest.symlink(b"side", b"..", false).unwrap();
         deepest = deepest.open_dir(&name).unwrap();
     }
     let file = deepest.create_file(b"file").unwrap();
     let wanted = Wanted::new(FileKind::File, 0o600).xattr(b"user.deep", b"yes");
     assert!(wanted.with(|meta| file.set_metadata(meta)).is_empty());
     wanted.check(&deepest, b"file");
-    deepest.symlink(b"link", b"target").unwrap();
+    deepest.symlink(b"link", b"target", false).unwrap();
     Wanted::new(FileKind::Symlink, 0o777).check(&deepest, b"link");
     // Down again as a source, and up without handles kept.
     let mut source = Dir::open(scratch.path()).unwrap().open_dir(b"top").unwrap();

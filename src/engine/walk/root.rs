@@ -1,0 +1,93 @@
+//! Roots that are files: remembered like the files of a folder, so that one that did not change is not read again.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::Scope;
+
+use crate::catalogue::stat::{FolderKey, FolderRows};
+use crate::catalogue::{StatEntry, StatRow};
+use crate::engine::read_file::ReadFailed;
+use crate::engine::walk::page::SHARED_LEN;
+use crate::engine::walk::{Walk, lock};
+use crate::fs::{Dir, Stat};
+use crate::tree::{Entry, FileKind};
+
+/// A root that is a file.
+pub(super) struct RootFile {
+    /// Its number in the top folder.
+    pub(super) top: usize,
+    /// Its name there.
+    pub(super) name: Vec<u8>,
+    /// What is remembered of it stands as the only row of a folder with this key.
+    pub(super) key: FolderKey,
+}
+
+impl<'a> Walk<'a> {
+    /// Reads a root that is a file, unless it is as it was.
+    pub(super) fn read_root_file<'s>(&'s self, scope: &Scope<'s>, root: RootFile, parent: &Dir, file_name: &[u8])
+    where
+        'a: 's,
+    {
+        let stat = match parent.stat_at(file_name) {
+            Ok(stat) => stat,
+            Err(error) => return self.finish_root_file(&root, Err(error.into())),
+        };
+        self.found.files.fetch_add(1, Relaxed);
+        self.found.bytes.fetch_add(stat.size, Relaxed);
+        let remembered = self.remembered_root(&root);
+        let counter = if remembered.is_some() { &self.found.files_changed } else { &self.found.files_new };
+        let same = remembered
+            .filter(|(entry, trusted)| self.is_unchanged(entry, &stat) && (*trusted || self.is_stored(&entry.entry)));
+        if let Some((entry, trusted)) = same {
+            self.count_unchanged(stat.size);
+            lock(&self.top)[root.top] = Some(entry.entry.clone());
+            if !trusted {
+                self.remember_root(&root, entry);
+            }
+            return;
+        }
+        counter.fetch_add(1, Relaxed);
+        if stat.kind == FileKind::File {
+            let (file, local) = (parent.open_file(file_name), parent.is_local());
+            let (name, spread) = (root.name.clone(), (stat.size >= SHARED_LEN).then_some(scope));
+            let done = Box::new(move |read| self.finish_root_file(&root, read));
+            self.read_file(spread, file, &name, &stat, local, done);
+        } else {
+            let entry = self.special_entry(parent, file_name, &root.name, &stat);
+            self.finish_root_file(&root, entry.map(|entry| (entry, stat)).map_err(ReadFailed::from));
+        }
+    }
+
+    /// What is remembered of a root that is a file, and whether that is believed as it is.
+    fn remembered_root(&self, root: &RootFile) -> Option<(StatEntry, bool)> {
+        let rows = self.depot.reader().rows(&root.key, &root.name, &root.name).unwrap_or_else(|error| {
+            self.depot.fail(error.into());
+            Vec::new()
+        });
+        let (_, row) = rows.into_iter().next()?;
+        let trusted = self.trusted.contains(&row.session);
+        row.entries.into_iter().next().map(|entry| (entry, trusted))
+    }
+
+    fn remember_root(&self, root: &RootFile, entry: StatEntry) {
+        let row = StatRow { session: self.session, entries: vec![entry] };
+        self.depot.put_rows(FolderRows { folder: root.key, rows: vec![row], ..FolderRows::default() });
+    }
+
+    /// Enters a root that is a file, once it was read.
+    fn finish_root_file(&self, root: &RootFile, read: Result<(Entry, Stat), ReadFailed>) {
+        match read {
+            Ok((entry, stat)) => {
+                let remembered = self.remembered(&root.name, &entry, &stat);
+                lock(&self.top)[root.top] = Some(remembered.entry.clone());
+                self.remember_root(root, remembered);
+            }
+            Err(ReadFailed::Source(error)) => {
+                self.skip(&root.name, error, false);
+                self.put_top(root.top, None);
+            }
+            // The run has failed; nothing of it will be used.
+            Err(ReadFailed::Run) => {}
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What `portable` asks of Windows, as Unix has it: so that its tests run there as well.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use super::portable::Identity;
+
+/// The path as it is.
+pub fn exact(path: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(path)
+}
+
+/// Opens a file or a folder to look at what belongs to it or to change that.
+pub fn open_attributes(path: &Path, _write: bool) -> io::Result<File> {
+    File::open(path)
+}
+
+/// What something is, a link itself, and which file it is.
+pub fn inspect(path: &Path) -> io::Result<(Metadata, Identity)> {
+    let metadata = fs::symlink_metadata(path)?;
+    let identity = of_metadata(&metadata);
+    Ok((metadata, identity))
+}
+
+/// Which file this is.
+pub fn identity(file: &File) -> io::Result<Identity> {
+    Ok(of_metadata(&file.metadata()?))
+}
+
+fn of_metadata(metadata: &Metadata) -> Identity {
+    Identity { dev: metadata.dev(), ino: metadata.ino(), nlink: metadata.nlink(), ctime: None }
+}
+
+/// Nobody knows.
+pub fn links_folder(_: &Metadata) -> bool {
+    false
+}
+
+/// Makes a link.
+pub fn symlink(path: &Path, target: &OsStr, _folder: bool) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Not offered here.
+pub fn low_priority() {}
+
+/// A command as the shell runs it.
+pub fn shell(command: &OsStr) -> Command {
+    let mut process = Command::new("sh");
+    process.arg("-c").arg(command);
+    process
+}
+
+/// There are no groups here.
+pub fn own_group(_: &mut Command) {}
+
+/// Ends a command.
+pub fn end_group(child: &mut Child) {
+    let _ = child.kill(); // what has ended already need not be ended
+}

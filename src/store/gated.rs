@@ -1,0 +1,75 @@
+//! A store that asks before it takes an object.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError};
+
+/// Whether an object of this length may be put; it may wait.
+type Gate = dyn Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync;
+
+/// Passes everything on to another store; whatever is put, only when a gate lets it.
+pub struct GatedStore {
+    inner: Arc<dyn Store>,
+    gate: Box<Gate>,
+}
+
+impl fmt::Debug for GatedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatedStore").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl GatedStore {
+    /// Puts into `inner` what `gate` lets in.
+    pub fn new(
+        inner: Arc<dyn Store>,
+        gate: impl Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner, gate: Box::new(gate) }
+    }
+}
+
+impl Store for GatedStore {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+        (self.gate)(key, bytes.len())?;
+        self.inner.put(key, bytes)
+    }
+
+    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
+        (self.gate)(key, bytes.len())?;
+        self.inner.begin_put(key, bytes)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        self.inner.len(key)
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        self.inner.list(kind, found)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.quarantine(key)
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
+    fn folder(&self) -> Option<&std::path::Path> {
+        self.inner.folder()
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(key, max)
+    }
+}

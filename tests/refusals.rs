@@ -1,0 +1,166 @@
+//! What goes wrong in ordinary life: each time one clear message that says what to do, the right exit code, and nothing that was
+//! there before is harmed.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::PASSWORD;
+use crate::support::binary::{Desk, said};
+use crate::support::source::bytes;
+
+/// A desk with a file of 2 MB and a snapshot of it.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("letter", "Dear");
+    desk.write("large", bytes(1, 2_000_000));
+    desk.take("2026-01-01");
+    desk
+}
+
+/// The command ends with this code, and says all of this.
+#[track_caller]
+fn check(desk: &Desk, code: i32, args: &[&str], expected: &[&str]) {
+    let said = desk.run(args);
+    assert_eq!(said.code, code, "{args:?}: {}{}", said.out, said.err);
+    for text in expected {
+        assert!(said.err.contains(text), "{args:?} does not say {text:?}: {}", said.err);
+    }
+    let lines = said.err.lines().filter(|line| line.starts_with("vault: ")).count();
+    assert_eq!(lines, 1, "one message: {}", said.err);
+}
+
+#[test]
+fn a_wrong_password_or_path_is_told_with_the_way_out() {
+    let desk = desk();
+    let wrong = said(&desk.command(&["list"]).env("VAULT_PASSWORD", "wrong").output().unwrap());
+    assert_eq!(wrong.code, 1);
+    assert!(
+        wrong.err.contains("the password is wrong") && wrong.err.contains("A recovery key is accepted"),
+        "{}",
+        wrong.err
+    );
+    check(&desk, 1, &["snapshot", "not there"], &["there is no", "not there", "No snapshot was made"]);
+    check(&desk, 1, &["cat", "latest:source/none"], &["there is no source/none", "vault ls"]);
+    check(&desk, 1, &["restore", "latest:none", "--to", "x"], &["there is no none", "vault ls"]);
+    check(&desk, 1, &["restore", "2020-01-01", "--to", "x"], &["vault list"]);
+    check(
+        &desk,
+        1,
+        &["list", "--repo", "/not/there"],
+        &["there is no folder /not/there", "vault init --repo /not/there"],
+    );
+    let source = desk.source();
+    check(&desk, 1, &["list", "--repo", source.to_str().unwrap()], &["there is no vault in", "vault init --repo"]);
+    assert_eq!(desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_left_as_it_is() {
+    let desk = desk();
+    let full = desk.path("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("own"), "own").unwrap();
+    let to = full.to_str().unwrap();
+    check(&desk, 1, &["restore", "latest", "--to", to], &["is not empty", "--overwrite always|if-changed|never"]);
+    check(&desk, 1, &["init", "--repo", to], &["not empty", "Nothing was changed"]);
+    check(&desk, 1, &["init"], &["there is a vault in", "Nothing was changed"]);
+    assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
+}
+
+#[test]
+fn a_vault_of_a_newer_version_is_not_touched() {
+    let desk = desk();
+    let path = desk.path("store/VAULT");
+    let text = fs::read_to_string(&path).unwrap().replace("format 1\n", "format 2\n");
+    let before = &text[..text.rfind("blake3 ").unwrap()];
+    fs::write(&path, format!("{before}blake3 {}\n", blake3::hash(before.as_bytes()))).unwrap();
+    for args in
+        [&["list"][..], &["snapshot", "."], &["check"], &["restore", "latest", "--to", "x"], &["repair", "--yes"]]
+    {
+        check(&desk, 1, args, &["newer"]);
+    }
+    assert!(fs::read_to_string(&path).unwrap().contains("format 2\n"), "it is as it was");
+}
+
+/// Runs `mount`; `false` where that is not allowed.
+fn mount(args: &[&str], folder: &Path) -> bool {
+    let mounted = Command::new("mount").args(args).arg(folder).stderr(Stdio::null()).status();
+    let mounted = mounted.is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("NOTICE: not tried: only root may mount");
+    }
+    mounted
+}
+
+/// Unmounts a folder when it is dropped, also when a check fails.
+struct Mounted<'p>(&'p Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_that_was_stored() {
+    let desk = desk();
+    let small = desk.path("small");
+    fs::create_dir(&small).unwrap();
+    if !mount(&["-t", "tmpfs", "-o", "size=600k", "tmpfs"], &small) {
+        return;
+    }
+    let _mounted = Mounted(&small);
+    let back = small.join("back");
+    let back = back.to_str().unwrap();
+    check(&desk, 1, &["restore", "latest", "--to", back], &["No space left", "--overwrite if-changed"]);
+    // As it says: with room, it continues.
+    let remounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&small).status().unwrap();
+    assert!(remounted.success());
+    desk.ok(&["restore", "latest", "--to", back, "--overwrite", "if-changed"]);
+    assert_eq!(fs::read(small.join("back/source/large")).unwrap(), bytes(1, 2_000_000));
+    // The vault's own disk.
+    let store = small.join("store");
+    let store = store.to_str().unwrap();
+    desk.ok(&["init", "--repo", store]);
+    desk.ok(&["snapshot", "--repo", store, ".", "--exclude", "large"]);
+    fs::write(small.join("filler"), vec![7; 4 << 20]).unwrap();
+    check(
+        &desk,
+        1,
+        &["snapshot", "--repo", store, "."],
+        &["no space is left in the store", "run the same command again"],
+    );
+    desk.ok(&["check", "--read-data", "--repo", store]);
+    assert_eq!(desk.json(&["list", "--repo", store])[0]["snapshots"].as_array().unwrap().len(), 1);
+    fs::remove_file(small.join("filler")).unwrap();
+    desk.ok(&["snapshot", "--repo", store, "."]);
+    desk.ok(&["check", "--read-data", "--repo", store]);
+}
+
+#[test]
+fn a_disk_that_is_read_only_can_still_be_read() {
+    let desk = desk();
+    let (store, view) = (desk.path("store"), desk.path("view"));
+    fs::create_dir(&view).unwrap();
+    if !mount(&["--bind", store.to_str().unwrap()], &view) {
+        return;
+    }
+    let _mounted = Mounted(&view);
+    let remounted = Command::new("mount").args(["-o", "remount,ro,bind"]).arg(&view).status().unwrap();
+    assert!(remounted.success());
+    let view = view.to_str().unwrap();
+    for args in [&["list"][..], &["find", "letter"], &["check", "--read-data"], &["stats"], &["du"], &["key", "list"]] {
+        desk.ok(&[args, &["--repo", view][..]].concat());
+    }
+    let back = desk.path("back");
+    desk.ok(&["restore", "latest", "--to", back.to_str().unwrap(), "--repo", view]);
+    assert_eq!(fs::read_to_string(back.join("source/letter")).unwrap(), "Dear");
+    let told = ["the store is read-only", "make its folder writable"];
+    for args in [&["snapshot", "."][..], &["prune", "--keep", "1"], &["forget", "latest"], &["pin", "latest"]] {
+        check(&desk, 1, &[args, &["--repo", view][..]].concat(), &told);
+    }
+    let added = desk.command(&["key", "add", "--repo", view]).env("VAULT_NEW_PASSWORD", PASSWORD).output().unwrap();
+    let added = said(&added);
+    assert!(added.code == 1 && added.err.contains(told[0]), "{}", added.err);
+}
