@@ -202,7 +202,8 @@ fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
     }))
 }
 
-/// Every pack that is left holds something that is needed, and no other one fits: it is said how much room would do, and with that it goes on.
+/// Every pack that is left holds something that is needed, and no other one fits: it is said how much room would do, and with
+/// that it goes on.
 #[test]
 fn a_store_without_room_says_how_much_would_do() {
     let fixture = fixture(14);
