@@ -202,7 +202,8 @@ fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
     }))
 }
 
-/// Every pack holds something that is needed, and no pack fits: it is said how much room would do, and with that it goes on.
+/// Every pack that is left holds something that is needed, and no other one fits: it is said how much room would do, and with
+/// that it goes on.
 #[test]
 fn a_store_without_room_says_how_much_would_do() {
     let fixture = fixture(14);
@@ -210,8 +211,16 @@ fn a_store_without_room_says_how_much_would_do() {
     let (_, state) = fixture.copy();
     let inner = MemStore::from_state(fixture.clean.clone());
     let limited = |room: u64| limited(&inner, inner.total_len() + room);
-    // Records fit, and no pack.
     let vault = open_vault(&limited(40_000), &state).unwrap();
+    let options =
+        CollectOptions { max_unused: 0.0, max_moved: Some(0), level: 1, verify: true, clock: &now, threads: THREADS };
+    let decisions =
+        retention::plan(&vault.snapshots(), &Rules { last: Some(1), ..Rules::default() }, &|_, _| String::new());
+    let report = prune::prune(&vault, &decisions, &options, &Silent::default()).unwrap();
+    assert!(report.bytes_moved == 0 && report.bytes_unused > 0, "{report:?}");
+    drop(vault);
+    // Records fit, and no pack.
+    let vault = open_vault(&limited(20_000), &state).unwrap();
     let error = run(&vault, 1, 0.0).unwrap_err();
     let CollectError::NoRoom { room } = error else { panic!("{error}") };
     assert!(error.to_string().contains("1 MB have to be free"), "{error}");
@@ -300,7 +309,7 @@ fn stats_weigh_what_goes_from_among_other_data() {
         let stats = stats(&vault, sample, THREADS, &Silent::default()).unwrap();
         stats.snapshots.iter().find(|snapshot| snapshot.id == first).unwrap().bytes_alone
     };
-    let (weighed, reckoned, part) = (stats(SAMPLE), stats(None), stats(Some(Sample { bytes: 4 << 20, level: 1 })));
+    let (weighed, reckoned, part) = (stats(SAMPLE), stats(None), stats(Some(Sample { bytes: 9 << 20, level: 1 })));
     let kinds = [ObjectKind::Pack, ObjectKind::Meta];
     let before = kinds.map(|kind| segment_bytes(&vault, kind));
     let report = run(&vault, 1, 0.0).unwrap();

@@ -273,8 +273,8 @@ fn what_is_kept_can_be_a_list_or_a_stream() {
 #[test]
 fn how_a_snapshot_is_taken_can_be_chosen() {
     let desk = Desk::new();
-    let lines: Vec<String> = (0..20_000).map(|n| format!("line {} of {}\n", n * 7919 % 1000, n % 13)).collect();
-    let text = lines.concat();
+    let lines: Vec<String> = (0..20_000).map(|n| format!("line {} of {}", n * 7919 % 1000, n % 13)).collect();
+    let text = lines.join("\n");
     desk.write("text", &text);
     let count = || desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len();
     assert_eq!(desk.json(&["snapshot", ".", "--dry-run"])[0]["snapshot"]["files_new"], 1);

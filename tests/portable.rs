@@ -41,7 +41,8 @@ fn a_tree_comes_back() {
     desk.ok(&["prune", "--keep", "1"]);
     desk.ok(&["check", "--read-data"]);
     assert!(desk.ok(&["ls", "-R", "latest"]).contains("source/folder 3/deep/deeper/5"));
-    assert_eq!(desk.run(&["doctor"]).code, 3, "well, but there is advice");
+    let advice = desk.run(&["doctor"]);
+    assert!(matches!(advice.code, 0 | 3), "well, perhaps with advice: {}{}", advice.out, advice.err);
 }
 
 #[test]

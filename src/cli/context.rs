@@ -259,12 +259,11 @@ impl Context {
                 Err(error) => return Err(error.into()),
             }
         }
-        let password = if let Some(password) = given {
-            password
-        } else {
+        let ask = || {
             let _hidden = self.screen.hide();
-            password::existing(sources, &chosen.shown())?
+            password::existing(sources, &chosen.shown())
         };
+        let password = given.map_or_else(ask, Ok)?;
         let vault = self.try_open(store, &password, host, progress)?;
         Ok((vault, password))
     }

@@ -83,7 +83,7 @@ pub fn identity(file: &File) -> io::Result<Identity> {
         // Simple file systems do not have this time, and say zero.
         ctime: (known && basic.ChangeTime != 0).then(|| Time {
             secs: basic.ChangeTime.div_euclid(10_000_000) - SECS_TO_1970,
-            nanos: basic.ChangeTime.rem_euclid(10_000_000) as u32 * 100,
+            nanos: u32::try_from(basic.ChangeTime.rem_euclid(10_000_000)).unwrap_or_default() * 100,
         }),
     })
 }

@@ -1,7 +1,7 @@
 //! The protocol of collecting, simulated with the real code: several clients with states of their own over a folder that
 //! delivers late, twice and in any order, or over one that all see at once. They snapshot and prune, by one process or two,
-//! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the store, crash, lose their state or have it set back. No snapshot
-//! that is retained may lose a chunk.
+//! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the
+//! store, crash, lose their state or have it set back. No snapshot that is retained may lose a chunk.
 //!
 //! 1,000 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
 //! `VAULT_TRACE=1` shows what happens in one that loses something. A number repeats what is done, but names are random, and
