@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::catalogue::packs::NewPack;
-use crate::catalogue::{Catalogue, CatalogueError, PackInfo};
+use crate::catalogue::PackInfo;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
 use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
@@ -125,9 +125,7 @@ pub(crate) fn move_needed(
     let failed = moved?;
     let bytes_stored = new.iter().map(|pack| pack.len).sum();
     if !new.is_empty() {
-        let txn = vault.catalogue().write()?;
-        Catalogue::insert_packs(&txn, &new)?;
-        txn.commit().map_err(CatalogueError::from)?;
+        vault.catalogue().enter_packs(&new)?;
     }
     Ok(Moved { failed, bytes_stored })
 }
