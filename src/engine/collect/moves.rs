@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::catalogue::packs::NewPack;
 use crate::catalogue::PackInfo;
+use crate::catalogue::packs::NewPack;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
 use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
