@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering::AcqRel;
 
 use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::read_file::ReadFailed;
-use crate::engine::walk::{Folder, Page, Parent, Walk, lock};
+use crate::engine::walk::{Folder, Page, Parent, Walk};
 use crate::fs::Stat;
 use crate::path::join;
+use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, Stream};
 

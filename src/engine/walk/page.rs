@@ -15,11 +15,12 @@ use crate::engine::depot::Depot;
 use crate::engine::read_file::{
     Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
 };
-use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key, lock};
+use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key};
 use crate::fs::{SourceFile, Stat};
 use crate::id::ChunkId;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{Shown, join};
+use crate::sync::lock;
 use crate::tree::entry::flags;
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Stream, decode_entry, encode_entry};
 use crate::vault::{ReadError, TreeReader};

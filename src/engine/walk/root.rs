@@ -7,9 +7,10 @@ use rayon::Scope;
 use crate::catalogue::stat::{FolderKey, FolderRows};
 use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::read_file::ReadFailed;
+use crate::engine::walk::Walk;
 use crate::engine::walk::page::SHARED_LEN;
-use crate::engine::walk::{Walk, lock};
 use crate::fs::{Dir, Stat};
+use crate::sync::lock;
 use crate::tree::{Entry, FileKind};
 
 /// A root that is a file.
@@ -80,7 +81,10 @@ impl<'a> Walk<'a> {
             Ok((entry, stat)) => {
                 let remembered = self.remembered(&root.name, &entry, &stat);
                 lock(&self.top)[root.top] = Some(remembered.entry.clone());
-                self.remember_root(root, remembered);
+                // One that could not be encoded was skipped, and is to be named again the next time.
+                if !remembered.entry.is_empty() {
+                    self.remember_root(root, remembered);
+                }
             }
             Err(ReadFailed::Source(error)) => {
                 self.skip(&root.name, error, false);
