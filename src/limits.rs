@@ -13,6 +13,9 @@ pub const CHUNK_MAX_DEFAULT: u32 = 256 << 10;
 
 /// A segment is closed when its chunks reach this many bytes.
 pub const SEGMENT_TARGET: usize = 2 << 20;
+/// A segment is closed when its chunks will probably be compressed to this many bytes, too: what hardly gets shorter gains
+/// nothing by being compressed together, and large segments fill packs badly.
+pub const SEGMENT_SEALED_TARGET: usize = 512 << 10;
 /// A segment is closed when it has this many chunks, too: what is known of a chunk takes memory, however small it is.
 pub const SEGMENT_CHUNKS_TARGET: usize = 1 << 14;
 /// A reader refuses a segment that says it holds more raw bytes than this.

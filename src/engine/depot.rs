@@ -267,13 +267,15 @@ impl<'a> Depot<'a> {
     }
 
     fn flush_data(&self, worker: &mut Worker) -> Result<(), Failed> {
-        self.shared.counters.bytes_new.fetch_add(worker.data.len() as u64, Relaxed);
         let Worker { data, compressor, decompressor, .. } = worker;
+        let bytes_new = &self.shared.counters.bytes_new;
         if self.options.dry_run {
+            bytes_new.fetch_add(data.len() as u64, Relaxed);
             data.clear();
             return Ok(());
         }
-        let body = data.compress(compressor);
+        let body = data.compress_for(self.data.room(), compressor);
+        bytes_new.fetch_add(u64::from(body.raw_len), Relaxed);
         self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
     }
 
@@ -283,7 +285,7 @@ impl<'a> Depot<'a> {
             meta.clear();
             return Ok(());
         }
-        let body = meta.compress(compressor);
+        let body = meta.compress_for(self.meta.room(), compressor);
         self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
     }
 
@@ -311,10 +313,10 @@ impl<'a> Depot<'a> {
                 break;
             }
             let flush = |depot: &Self, worker: &mut Worker| -> Result<(), Failed> {
-                if !worker.data.is_empty() {
+                while !worker.data.is_empty() {
                     depot.flush_data(worker)?;
                 }
-                if !worker.meta.is_empty() {
+                while !worker.meta.is_empty() {
                     depot.flush_meta(worker)?;
                 }
                 Ok(())

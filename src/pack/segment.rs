@@ -1,7 +1,7 @@
 //! Segments: new chunks laid end to end, compressed as one frame and sealed as one message (SPEC §5.2).
 
 use crate::id::ChunkId;
-use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_TARGET, SEGMENT_RAW_MAX, SEGMENT_TARGET};
+use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_TARGET, SEGMENT_RAW_MAX, SEGMENT_SEALED_TARGET, SEGMENT_TARGET};
 use crate::pack::PackError;
 use crate::pack::footer::{SegmentEntry, read_lengths};
 use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
@@ -13,7 +13,16 @@ use crate::varint::{self, DecodeError, Reader};
 pub struct SegmentBuilder {
     raw: Vec<u8>,
     chunks: Vec<(ChunkId, u32)>,
+    /// What became of the bytes of the last segment, in parts of [`WHOLE`]; 0 before the first.
+    ratio: u64,
 }
+
+/// The ratio of what does not get shorter.
+const WHOLE: u64 = 1 << 12;
+/// What surrounds a segment's chunks in its pack: head, tag, method, and lengths and counts here and in the footer.
+const SURROUNDINGS: usize = SEGMENT_HEAD_LEN + TAG_LEN + 32;
+/// Less than this many raw bytes are not worth a segment of their own.
+const PART_MIN: usize = 16 << 10;
 
 impl SegmentBuilder {
     /// Copies a chunk in by `fill`, which appends its bytes, and hashes the copy. If `is_new` says that it is already
@@ -62,7 +71,14 @@ impl SegmentBuilder {
 
     /// Whether the segment has reached its size and should be compressed now.
     pub const fn is_full(&self) -> bool {
-        self.raw.len() >= SEGMENT_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET
+        self.raw.len() >= SEGMENT_TARGET
+            || self.chunks.len() >= SEGMENT_CHUNKS_TARGET
+            || self.shrunk(self.raw.len()) >= SEGMENT_SEALED_TARGET
+    }
+
+    /// What so many bytes will probably be compressed to; 0 if nothing is known yet.
+    const fn shrunk(&self, raw_len: usize) -> usize {
+        (raw_len as u64 * self.ratio / WHOLE) as usize
     }
 
     /// Throws away what was collected.
@@ -73,17 +89,46 @@ impl SegmentBuilder {
 
     /// Compresses what was collected, and starts the next segment.
     pub fn compress(&mut self, compressor: &mut Compressor) -> SealedBody {
-        let mut buffer =
-            Vec::with_capacity(self.raw.len() / 2 + SEGMENT_HEAD_LEN + TAG_LEN + 16 + 3 * self.chunks.len());
+        self.compress_first(self.chunks.len(), compressor)
+    }
+
+    /// Compresses what was collected, or only so much of it as a pack with this much room can probably take: what does not
+    /// get shorter would leave a large part of each pack empty. The rest begins the next segment.
+    pub fn compress_for(&mut self, room: usize, compressor: &mut Compressor) -> SealedBody {
+        self.compress_first(self.fitting(room), compressor)
+    }
+
+    /// How many chunks a pack with this much room can probably take; all, if they begin the next pack.
+    fn fitting(&self, room: usize) -> usize {
+        // Ratios differ from segment to segment, but for what does not get shorter.
+        let unsure = if self.ratio < WHOLE * 15 / 16 { 16 } else { 512 };
+        let (mut raw_len, mut listed) = (0, SURROUNDINGS);
+        for (count, (_, len)) in self.chunks.iter().enumerate() {
+            let longer = raw_len + *len as usize;
+            listed += ChunkId::LEN + 2 * varint::len(u64::from(*len));
+            if listed + self.shrunk(longer + longer / unsure) > room {
+                return if raw_len < PART_MIN { self.chunks.len() } else { count };
+            }
+            raw_len = longer;
+        }
+        self.chunks.len()
+    }
+
+    fn compress_first(&mut self, count: usize, compressor: &mut Compressor) -> SealedBody {
+        let rest = self.chunks.split_off(count);
+        let chunks = std::mem::replace(&mut self.chunks, rest);
+        let raw_len = chunks.iter().map(|(_, len)| *len as usize).sum();
+        let mut buffer = Vec::with_capacity(raw_len / 2 + SEGMENT_HEAD_LEN + TAG_LEN + 16 + 3 * count);
         buffer.resize(SEGMENT_HEAD_LEN + 1, 0);
-        varint::put(&mut buffer, self.raw.len() as u64);
-        varint::put(&mut buffer, self.chunks.len() as u64);
-        self.chunks.iter().for_each(|(_, len)| varint::put(&mut buffer, u64::from(*len)));
-        let method = compressor.compress(&self.raw, &mut buffer);
+        varint::put(&mut buffer, raw_len as u64);
+        varint::put(&mut buffer, count as u64);
+        chunks.iter().for_each(|(_, len)| varint::put(&mut buffer, u64::from(*len)));
+        let before = buffer.len();
+        let method = compressor.compress(&self.raw[..raw_len], &mut buffer);
         buffer[SEGMENT_HEAD_LEN] = method as u8;
-        let raw_len = self.raw.len() as u32;
-        self.raw.clear();
-        SealedBody { buffer, method, raw_len, chunks: std::mem::take(&mut self.chunks), reused: None }
+        self.raw.drain(..raw_len);
+        self.ratio = (buffer.len() - before) as u64 * WHOLE / raw_len.max(1) as u64;
+        SealedBody { buffer, method, raw_len: raw_len as u32, chunks, reused: None }
     }
 }
 

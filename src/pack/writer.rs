@@ -47,6 +47,9 @@ impl PackBytes {
     /// So many zeros.
     fn zeros(len: usize) -> Result<Self, PackError> {
         let pages = MmapMut::map_anon(len).map_err(|error| PackError::Seal(error.to_string()))?;
+        // All of it will be written: in large steps, if the system has any.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
         Ok(Self { pages: Some(pages), len })
     }
 }
@@ -86,6 +89,13 @@ struct PackState {
     full: bool,
 }
 
+impl PackState {
+    /// Bytes of the segments and of their entries.
+    const fn taken(&self) -> usize {
+        self.footer_len + self.end - HEADER_LEN
+    }
+}
+
 /// Fills packs of one kind. All methods may be called from many threads.
 pub struct PackWriter<'a> {
     keys: &'a Keys,
@@ -109,6 +119,12 @@ impl<'a> PackWriter<'a> {
         finished: impl Fn(FinishedPack) -> bool + Send + Sync + 'a,
     ) -> Self {
         Self { keys, kind, pack_len: PACK_LEN, verify, open: Mutex::new(None), finished: Box::new(finished) }
+    }
+
+    /// Bytes that the open pack has left for a further segment and its entry in the footer.
+    pub fn room(&self) -> usize {
+        let taken = lock(&self.open).as_ref().map_or(0, |pack| lock(&pack.state).taken());
+        self.pack_len.saturating_sub(FRAME + taken)
     }
 
     /// Seals a segment into a pack; returns its sealed length. The decompressor is used to verify it.
@@ -181,7 +197,7 @@ impl<'a> PackWriter<'a> {
         let mut complete = None;
         if let Some(pack) = open.as_ref() {
             let mut state = lock(&pack.state);
-            state.full = FRAME + state.footer_len + entry_len + (state.end - HEADER_LEN) + sealed_len > self.pack_len;
+            state.full = FRAME + state.taken() + entry_len + sealed_len > self.pack_len;
             if state.full || state.chunks + entry.chunks.len() > PACK_CHUNKS_TARGET {
                 state.closed = true;
                 complete = (state.pending == 0).then(|| pack.clone());
@@ -286,6 +302,53 @@ fn padme(len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::ChunkParams;
+    use crate::id::VaultId;
+    use crate::pack::SegmentBuilder;
+    use crate::seal::{Compressor, MasterKey};
+
+    /// Packs are of one size, so what does not fit is room lost: of photographs, whose segments do not get shorter, an
+    /// eighth would be if segments were not cut to what is left.
+    #[test]
+    fn what_does_not_get_shorter_fills_its_packs() {
+        let keys = Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default());
+        let finished = Mutex::new(Vec::new());
+        let writer = PackWriter::new(&keys, ObjectKind::Pack, false, |pack| {
+            lock(&finished).push(pack);
+            true
+        });
+        let (mut compressor, mut decompressor) = (Compressor::new(1).unwrap(), Decompressor::new().unwrap());
+        let mut noise = blake3::Hasher::new().update(b"noise").finalize_xof();
+        let (mut builder, mut put) = (SegmentBuilder::default(), Vec::new());
+        let mut flush = |builder: &mut SegmentBuilder| {
+            writer.put(builder.compress_for(writer.room(), &mut compressor), &mut decompressor).unwrap();
+        };
+        for _ in 0..1200 {
+            let mut len = [0; 2];
+            noise.fill(&mut len);
+            let mut chunk = vec![0; 16_384 + usize::from(u16::from_le_bytes(len))];
+            noise.fill(&mut chunk);
+            put.push(builder.push(&keys, |buffer| buffer.extend_from_slice(&chunk), |_| true));
+            if builder.is_full() {
+                flush(&mut builder);
+            }
+        }
+        while !builder.is_empty() {
+            flush(&mut builder);
+        }
+        writer.finish().unwrap();
+        drop(writer);
+        let packs = finished.into_inner().unwrap();
+        let segments = || packs.iter().flat_map(|pack| &pack.footer.segments);
+        assert!(segments().flat_map(|segment| &segment.chunks).map(|(id, _)| *id).eq(put), "something else was stored");
+        assert!(segments().all(|segment| segment.method == crate::seal::Method::Raw));
+        assert_eq!(packs.len(), 4);
+        for pack in &packs[..3] {
+            let used: usize = pack.footer.segments.iter().map(|segment| segment.sealed_len as usize).sum();
+            let used = used + pack.footer.encode().len() + FRAME;
+            assert!(pack.bytes.len() == PACK_LEN && used * 200 > PACK_LEN * 199, "{used} of {}", pack.bytes.len());
+        }
+    }
 
     #[test]
     fn padded_lengths_are_few_and_cost_little() {

@@ -64,6 +64,15 @@ struct Worker {
     decompressor: Decompressor,
 }
 
+impl Worker {
+    const fn builder(&mut self, kind: ObjectKind) -> &mut SegmentBuilder {
+        match kind {
+            ObjectKind::Meta => &mut self.meta,
+            _ => &mut self.data,
+        }
+    }
+}
+
 struct Mover<'a> {
     vault: &'a Vault,
     reader: PackReader<'a>,
@@ -169,8 +178,11 @@ impl Mover<'_> {
         copied.into_iter().collect::<Result<(), VaultError>>()?;
         for worker in &self.workers {
             let worker = &mut *lock(worker);
-            self.flush(worker, ObjectKind::Pack)?;
-            self.flush(worker, ObjectKind::Meta)?;
+            for kind in [ObjectKind::Pack, ObjectKind::Meta] {
+                while !worker.builder(kind).is_empty() {
+                    self.flush(worker, kind)?;
+                }
+            }
         }
         self.data.finish()?;
         self.meta.finish()?;
@@ -224,7 +236,7 @@ impl Mover<'_> {
         for index in needed {
             let (id, offset, len) = segment.chunks[*index as usize];
             let bytes = &segment.raw[offset as usize..(offset + len) as usize];
-            let builder = if kind == ObjectKind::Meta { &mut worker.meta } else { &mut worker.data };
+            let builder = worker.builder(kind);
             builder.push_known(id, bytes);
             if builder.is_full() {
                 self.flush(worker, kind)?;
@@ -234,11 +246,10 @@ impl Mover<'_> {
     }
 
     fn flush(&self, worker: &mut Worker, kind: ObjectKind) -> Result<(), VaultError> {
-        let builder = if kind == ObjectKind::Meta { &mut worker.meta } else { &mut worker.data };
-        if !builder.is_empty() {
-            let body = builder.compress(&mut worker.compressor);
-            self.writer(kind).put(body, &mut worker.decompressor)?;
-        }
+        let writer = self.writer(kind);
+        let Worker { data, meta, compressor, decompressor } = worker;
+        let builder = if kind == ObjectKind::Meta { meta } else { data };
+        writer.put(builder.compress_for(writer.room(), compressor), decompressor)?;
         Ok(())
     }
 }

@@ -98,7 +98,8 @@ impl Publisher {
             self.anonymous_fails.store(true, Relaxed);
             return Ok(None);
         };
-        file.write_all(bytes)?;
+        let written = write_past_cache(&mut file, bytes)?;
+        file.write_all(&bytes[written..])?;
         Ok(Some(Written { file, folder: folder.to_owned(), name: name.to_owned() }))
     }
 
@@ -402,6 +403,47 @@ fn open_anonymous(folder: &Path) -> io::Result<Option<File>> {
 #[cfg(not(target_os = "linux"))]
 fn open_anonymous(_: &Path) -> io::Result<Option<File>> {
     Ok(None)
+}
+
+/// Writes the beginning of what is large straight to the disk, and says how much that was; nothing, where it cannot be done.
+/// It saves copying it into the cache, where it would take the place of what others use: packs are not read again soon.
+#[cfg(target_os = "linux")]
+fn write_past_cache(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::fs::OFlags;
+    /// What every file system is content with: address and length must be multiples of this.
+    const BLOCK: usize = 4096;
+    let len = bytes.len() - bytes.len() % BLOCK;
+    let flags = rustix::fs::fcntl_getfl(&*file)?;
+    if len < DIRECT_MIN
+        || !bytes.as_ptr().addr().is_multiple_of(BLOCK)
+        || rustix::fs::fcntl_setfl(&*file, flags | OFlags::DIRECT).is_err()
+    {
+        return Ok(0);
+    }
+    let mut written = 0;
+    while written < len {
+        match file.write(&bytes[written..len]) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if is_final(&e) => return Err(e),
+            Err(_) => break, // here it cannot be done after all; the usual way finds out what else may be wrong
+        }
+        if !written.is_multiple_of(BLOCK) {
+            break;
+        }
+    }
+    rustix::fs::fcntl_setfl(&*file, flags)?;
+    Ok(written)
+}
+
+/// Objects shorter than this are written through the cache.
+#[cfg(target_os = "linux")]
+const DIRECT_MIN: usize = 1 << 20;
+
+#[cfg(not(target_os = "linux"))]
+fn write_past_cache(_: &mut File, _: &[u8]) -> io::Result<usize> {
+    Ok(0)
 }
 
 /// Gives a nameless file its name, or says that it cannot be done here (no /proc, a file system without links).

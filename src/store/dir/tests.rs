@@ -108,6 +108,22 @@ fn the_poorest_way_replaces_nothing() {
     assert_eq!(files(&scratch.top()), ["VAULT"]);
 }
 
+/// Whatever of it went straight to the disk.
+#[test]
+fn large_objects_are_stored_whole() {
+    let store = Scratch::new(Way::Anonymous);
+    for (number, more) in [0, 1, 511, 4095, 4096, 70_001].into_iter().enumerate() {
+        let mut pages = memmap2::MmapMut::map_anon((1 << 20) + more).unwrap();
+        pages.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7 + i / 4096) as u8);
+        for (aligned, bytes) in [(0, &pages[..]), (1, &pages[1..])] {
+            let key = ObjectKey::Named(Kind::Pack, ObjectName::new([number as u8 * 2 + aligned; 16]));
+            store.put(&key, bytes).unwrap();
+            assert_eq!(store.get_range(&key, 0, bytes.len()).unwrap(), bytes);
+            assert_eq!(store.len(&key).unwrap(), bytes.len() as u64);
+        }
+    }
+}
+
 #[test]
 fn what_is_foreign_is_reported_and_not_touched() {
     check_foreign(
