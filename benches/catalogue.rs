@@ -31,7 +31,7 @@ const BATCH: u64 = 200_000;
 const LOOKED_UP: u64 = 200_000;
 
 fn id(number: u64) -> ChunkId {
-    ChunkId::new(noise(number, 32).try_into().expect("32 bytes"))
+    ChunkId::new(noise(number, ChunkId::LEN).try_into().expect("as many bytes"))
 }
 
 fn pack(first: u64) -> NewPack {
@@ -44,7 +44,7 @@ fn pack(first: u64) -> NewPack {
             chunks: (from..from + CHUNKS).map(|chunk| (id(chunk), 16_000)).collect(),
         }
     });
-    let name = ObjectName::new(noise(first | 1 << 63, 16).try_into().expect("16 bytes"));
+    let name = ObjectName::new(noise(first | 1 << 63, ObjectName::LEN).try_into().expect("as many bytes"));
     NewPack { kind: ObjectKind::Pack, name, len: 16 << 20, footer: Footer { segments: segments.collect() } }
 }
 

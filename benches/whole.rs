@@ -1,6 +1,6 @@
 //! Whole commands on a planted source tree, each beside its roofline: the bare cost of the work that it cannot avoid,
 //! done by as many threads in this process. `cargo bench --bench whole`; `VAULT_BENCH_FILES` (8,000 by default, 130 MB)
-//! and `VAULT_BENCH_RUNS` (5).
+//! and `VAULT_BENCH_RUNS` (5); with `VAULT_BENCH_TREE` a tree that is there already, as it is.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -62,7 +62,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
-        if path.is_dir() { out.extend(files(&path)) } else { out.push(path) }
+        let kind = fs::symlink_metadata(&path).expect("what it is");
+        if kind.is_dir() {
+            out.extend(files(&path));
+        } else if kind.is_file() {
+            out.push(path);
+        }
     }
     out
 }
@@ -170,8 +175,12 @@ fn bare(count: usize, mut work: impl FnMut() -> Duration) -> Duration {
 fn main() {
     let (count, runs) = (number("VAULT_BENCH_FILES", 8000), number("VAULT_BENCH_RUNS", 5) as usize);
     let bench = Bench::new();
-    let source = bench.folder.path().join("source");
-    plant(&source, count, 0, source_len);
+    let tree = std::env::var_os("VAULT_BENCH_TREE").map(PathBuf::from);
+    let source = tree.clone().unwrap_or_else(|| bench.folder.path().join("source"));
+    if tree.is_none() {
+        plant(&source, count, 0, source_len);
+    }
+    let snapshot = ["snapshot", source.to_str().expect("a path in UTF-8")];
     let list = files(&source);
     let contents: Vec<(PathBuf, Vec<u8>)> =
         list.iter().map(|path| (path.clone(), fs::read(path).expect("a file"))).collect();
@@ -179,7 +188,8 @@ fn main() {
     let keys = Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default());
 
     println!(
-        "{count} files, {:.1} MB, {} threads, median of {runs}; every run is a whole process with key derivation",
+        "{} files, {:.1} MB, {} threads, median of {runs}; every run is a whole process with key derivation",
+        list.len(),
         bytes as f64 / 1e6,
         threads()
     );
@@ -192,35 +202,40 @@ fn main() {
     });
     let first = median(runs, || {
         bench.fresh(&[]);
-        bench.run(&["snapshot", "source"])
+        bench.run(&snapshot)
     });
     report("first snapshot", first, Some(stages));
     std::thread::sleep(Duration::from_millis(100));
-    bench.run(&["snapshot", "source"]);
+    bench.run(&snapshot);
     let look = bare(runs, || {
         let begun = Instant::now();
         spread(&list, 16, || (), |(), path| assert!(fs::symlink_metadata(path).is_ok()), drop);
         begun.elapsed()
     });
-    report("nothing changed", median(runs, || bench.run(&["snapshot", "source"])), Some(look));
+    report("nothing changed", median(runs, || bench.run(&snapshot)), Some(look));
     let open = bare(runs, || open_all(&keys, &packs));
-    let out = bench.folder.path().join("out");
-    let create = bare(runs, || {
-        let _ = fs::remove_dir_all(&out);
-        create_all(&source, &out, &contents)
-    });
+    // Each time into another folder: a file system may look for room much longer where files were just removed.
+    let mut targets = (0..).map(|number| format!("out{number}"));
+    let mut target = || targets.next().expect("there is always another");
+    let mut created = Vec::new();
     let restored = median(runs, || {
-        let _ = fs::remove_dir_all(&out);
-        bench.run(&["restore", "latest", "--to", "out"])
+        created.push(create_all(&source, &bench.folder.path().join(target()), &contents));
+        bench.run(&["restore", "latest", "--to", &target()])
     });
+    let create = bare(runs, || created.pop().expect("one for each run"));
     report("restore", restored, Some(open + create));
+    println!("  (creating the same files alone: {:.3} s)", create.as_secs_f64());
     report("check, all data", median(runs, || bench.run(&["check", "--read-data"])), Some(open));
     let stored = bench.stored();
+    if tree.is_some() {
+        println!("store: {:.1} MB", stored as f64 / 1e6);
+        return;
+    }
     let mut version = 0;
     let next = median(runs, || {
         version += 1;
         plant(&source, count, version, source_len);
-        bench.run(&["snapshot", "source"])
+        bench.run(&snapshot)
     });
     report("next version", next, None);
     let both = bench.stored();

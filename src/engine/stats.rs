@@ -181,12 +181,8 @@ pub fn stats(
         let alone = weigh(&walk.reader, &walk.segments, &infos, &walk.chunks, snapshots.len(), sample, progress)?;
         let used = sum(&walk, &infos, &snapshots, &names, &alone, &mut stats)?;
         let (claimed, condemned, own) = (vault.chains().claimed(), vault.condemned(), vault.noted(None));
-        let is_unclaimed = |name: &ObjectName| {
-            !claimed.contains(name)
-                && !condemned.contains(name)
-                && !own.under_way.contains(name)
-                && !own.claimable.contains(name)
-        };
+        let is_unclaimed =
+            |name: &ObjectName| !claimed.contains(name) && !condemned.contains(name) && !own.contains(name);
         let unclaimed = infos.iter().filter(|(number, info)| !used.contains(number) && is_unclaimed(&info.name));
         stats.bytes_unclaimed = unclaimed.map(|(_, info)| info.len).sum();
         Ok(stats)

@@ -23,14 +23,19 @@ pub struct SegmentEntry {
 impl SegmentEntry {
     /// How many bytes this entry takes in the footer's plaintext.
     pub fn encoded_len(&self) -> usize {
-        let lengths: usize = self.chunks.iter().map(|(_, len)| varint::len(u64::from(*len))).sum();
-        varint::len(u64::from(self.sealed_len))
-            + 1
-            + varint::len(u64::from(self.raw_len))
-            + varint::len(self.chunks.len() as u64)
-            + lengths
-            + self.chunks.len() * ChunkId::LEN
+        entry_len(self.sealed_len, self.raw_len, &self.chunks)
     }
+}
+
+/// Length of the encoding of an entry with these contents, in bytes.
+pub(super) fn entry_len(sealed_len: u32, raw_len: u32, chunks: &[(ChunkId, u32)]) -> usize {
+    let lengths: usize = chunks.iter().map(|(_, len)| varint::len(u64::from(*len))).sum();
+    varint::len(u64::from(sealed_len))
+        + 1
+        + varint::len(u64::from(raw_len))
+        + varint::len(chunks.len() as u64)
+        + lengths
+        + chunks.len() * ChunkId::LEN
 }
 
 /// The index of a pack.

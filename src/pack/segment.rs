@@ -3,7 +3,7 @@
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_TARGET, SEGMENT_RAW_MAX, SEGMENT_SEALED_TARGET, SEGMENT_TARGET};
 use crate::pack::PackError;
-use crate::pack::footer::{SegmentEntry, read_lengths};
+use crate::pack::footer::{SegmentEntry, entry_len, read_lengths};
 use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
 use crate::varint::{self, DecodeError, Reader};
 
@@ -244,6 +244,11 @@ impl SealedBody {
     /// How long it will be in a pack, in bytes.
     pub const fn sealed_len(&self) -> usize {
         self.buffer.len() + TAG_LEN
+    }
+
+    /// What it takes of a pack's room, with its entry in the footer, in bytes.
+    pub fn room(&self) -> usize {
+        self.sealed_len() + entry_len(self.sealed_len() as u32, self.raw_len, &self.chunks)
     }
 
     /// The footer's entry for this segment.

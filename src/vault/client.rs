@@ -172,6 +172,13 @@ pub(crate) struct Noted {
     done: Vec<PathBuf>,
 }
 
+impl Noted {
+    /// Whether it was put by a session of this client, as far as this is not known from a record.
+    pub(crate) fn contains(&self, pack: &ObjectName) -> bool {
+        self.under_way.contains(pack) || self.claimable.contains(pack)
+    }
+}
+
 impl Vault {
     /// Begins work that relies on what this vault's log now says.
     ///

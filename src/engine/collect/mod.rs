@@ -408,9 +408,7 @@ impl<'a> Pass<'a> {
             return Ok(HashSet::new());
         };
         let own = vault.noted(Some(session));
-        let is_unclaimed = |name: &ObjectName| {
-            !claimed.contains(name) && !own.under_way.contains(name) && !own.claimable.contains(name)
-        };
+        let is_unclaimed = |name: &ObjectName| !claimed.contains(name) && !own.contains(name);
         let packs = self.infos.values().map(|info| info.name).filter(is_unclaimed).collect();
         let last = vault.log().chains.last(&me).map_or(0, |link| link.record.number);
         let mut first_seen = vault.catalogue().note_unclaimed(&packs, last)?;

@@ -58,18 +58,31 @@ pub struct Moved {
 }
 
 struct Worker {
-    data: SegmentBuilder,
-    meta: SegmentBuilder,
+    data: Lane,
+    meta: Lane,
     compressor: Compressor,
     decompressor: Decompressor,
 }
 
+/// What a worker has for packs of one kind.
+#[derive(Default)]
+struct Lane {
+    /// Chunks that are compressed anew.
+    builder: SegmentBuilder,
+    /// Segments that are copied as they are, for which the open pack has no room: shorter ones may still fill it.
+    waiting: Vec<SealedBody>,
+}
+
+/// So many segments wait at most. Packs are of one size, so what stays empty at their ends takes space.
+const WAITING: usize = 4;
+
 impl Worker {
-    const fn builder(&mut self, kind: ObjectKind) -> &mut SegmentBuilder {
-        match kind {
+    const fn parts(&mut self, kind: ObjectKind) -> (&mut Lane, &mut Compressor, &mut Decompressor) {
+        let lane = match kind {
             ObjectKind::Meta => &mut self.meta,
             _ => &mut self.data,
-        }
+        };
+        (lane, &mut self.compressor, &mut self.decompressor)
     }
 }
 
@@ -104,8 +117,8 @@ pub(crate) fn move_needed(
     };
     let worker = || -> Result<Mutex<Worker>, SealError> {
         Ok(Mutex::new(Worker {
-            data: SegmentBuilder::default(),
-            meta: SegmentBuilder::default(),
+            data: Lane::default(),
+            meta: Lane::default(),
             compressor: Compressor::new(options.level)?,
             decompressor: Decompressor::new()?,
         }))
@@ -179,7 +192,8 @@ impl Mover<'_> {
         for worker in &self.workers {
             let worker = &mut *lock(worker);
             for kind in [ObjectKind::Pack, ObjectKind::Meta] {
-                while !worker.builder(kind).is_empty() {
+                self.settle(worker, kind, 0)?;
+                while !worker.parts(kind).0.builder.is_empty() {
                     self.flush(worker, kind)?;
                 }
             }
@@ -227,8 +241,8 @@ impl Mover<'_> {
             buffer.resize(SEGMENT_HEAD_LEN, 0);
             opener.open_segment(number, &sealed, &mut buffer).map_err(|error| damaged(&error.to_string()))?;
             let body = SealedBody::reused(buffer, entry).map_err(|error| damaged(&error.to_string()))?;
-            self.writer(kind).put(body, &mut worker.decompressor)?;
-            return Ok(());
+            worker.parts(kind).0.waiting.push(body);
+            return self.settle(worker, kind, WAITING);
         }
         let expected = Some(entry.chunks.as_slice());
         let keys = self.vault.keys();
@@ -236,7 +250,7 @@ impl Mover<'_> {
         for index in needed {
             let (id, offset, len) = segment.chunks[*index as usize];
             let bytes = &segment.raw[offset as usize..(offset + len) as usize];
-            let builder = worker.builder(kind);
+            let builder = &mut worker.parts(kind).0.builder;
             builder.push_known(id, bytes);
             if builder.is_full() {
                 self.flush(worker, kind)?;
@@ -247,9 +261,25 @@ impl Mover<'_> {
 
     fn flush(&self, worker: &mut Worker, kind: ObjectKind) -> Result<(), VaultError> {
         let writer = self.writer(kind);
-        let Worker { data, meta, compressor, decompressor } = worker;
-        let builder = if kind == ObjectKind::Meta { meta } else { data };
-        writer.put(builder.compress_for(writer.room(), compressor), decompressor)?;
+        let (lane, compressor, decompressor) = worker.parts(kind);
+        writer.put(lane.builder.compress_for(writer.room(), compressor), decompressor)?;
         Ok(())
+    }
+
+    /// Puts the segments that wait, the longest first that the open pack has room for; so many may go on waiting for it to
+    /// be filled.
+    fn settle(&self, worker: &mut Worker, kind: ObjectKind, waiting: usize) -> Result<(), VaultError> {
+        let writer = self.writer(kind);
+        let (lane, _, decompressor) = worker.parts(kind);
+        loop {
+            let room = writer.room();
+            let fitting = lane.waiting.iter().enumerate().filter(|(_, body)| body.room() <= room);
+            let next = match fitting.max_by_key(|(_, body)| body.room()) {
+                Some((index, _)) => index,
+                None if lane.waiting.len() > waiting => 0, // begins the next pack
+                None => return Ok(()),
+            };
+            writer.put(lane.waiting.remove(next), decompressor)?;
+        }
     }
 }
