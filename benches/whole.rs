@@ -92,7 +92,7 @@ fn snapshot_roofline(keys: &Keys, files: &[PathBuf]) -> (Duration, Vec<FinishedP
                 let (chunk, next) = rest.split_at(keys.cutter().cut(rest));
                 builder.push(keys, |out| out.extend_from_slice(chunk), |_| true);
                 if builder.is_full() {
-                    writer.put(builder.compress_for(writer.room(), compressor), decompressor).expect("a pack");
+                    writer.put_collected(builder, compressor, decompressor).expect("a pack");
                 }
                 rest = next;
             }

@@ -274,9 +274,9 @@ impl<'a> Depot<'a> {
             data.clear();
             return Ok(());
         }
-        let body = data.compress_for(self.data.room(), compressor);
-        bytes_new.fetch_add(u64::from(body.raw_len), Relaxed);
-        self.data.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+        let put = self.data.put_collected(data, compressor, decompressor).map_err(|error| self.give_up(error))?;
+        bytes_new.fetch_add(put, Relaxed);
+        Ok(())
     }
 
     fn flush_meta(&self, worker: &mut Worker) -> Result<(), Failed> {
@@ -285,8 +285,7 @@ impl<'a> Depot<'a> {
             meta.clear();
             return Ok(());
         }
-        let body = meta.compress_for(self.meta.room(), compressor);
-        self.meta.put(body, decompressor).map(drop).map_err(|error| self.give_up(error))
+        self.meta.put_collected(meta, compressor, decompressor).map(drop).map_err(|error| self.give_up(error))
     }
 
     fn give_up(&self, error: impl Into<VaultError>) -> Failed {

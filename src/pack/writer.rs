@@ -12,9 +12,11 @@ use memmap2::MmapMut;
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::{PACK_CHUNKS_TARGET, PACK_LEN, PACK_LEN_FLOOR};
 use crate::pack::footer::{Footer, SegmentEntry};
-use crate::pack::segment::{SealedBody, open_segment};
+use crate::pack::segment::{SealedBody, SegmentBuilder, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
-use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN};
+use crate::seal::{
+    Compressor, Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN,
+};
 use crate::sync::lock;
 
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
@@ -125,6 +127,23 @@ impl<'a> PackWriter<'a> {
     pub fn room(&self) -> usize {
         let taken = lock(&self.open).as_ref().map_or(0, |pack| lock(&pack.state).taken());
         self.pack_len.saturating_sub(FRAME + taken)
+    }
+
+    /// Compresses what was collected, or so much of it as the open pack probably has room for, and puts it; returns how many
+    /// raw bytes that were.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_collected(
+        &self,
+        builder: &mut SegmentBuilder,
+        compressor: &mut Compressor,
+        decompressor: &mut Decompressor,
+    ) -> Result<u64, PackError> {
+        let body = builder.compress_for(self.room(), compressor);
+        let raw_len = u64::from(body.raw_len);
+        self.put(body, decompressor)?;
+        Ok(raw_len)
     }
 
     /// Seals a segment into a pack; returns its sealed length. The decompressor is used to verify it.
@@ -304,8 +323,7 @@ mod tests {
     use super::*;
     use crate::chunk::ChunkParams;
     use crate::id::VaultId;
-    use crate::pack::SegmentBuilder;
-    use crate::seal::{Compressor, MasterKey};
+    use crate::seal::MasterKey;
 
     /// Packs are of one size, so what does not fit is room lost: of photographs, whose segments do not get shorter, an
     /// eighth would be if segments were not cut to what is left.
@@ -321,7 +339,7 @@ mod tests {
         let mut noise = blake3::Hasher::new().update(b"noise").finalize_xof();
         let (mut builder, mut put) = (SegmentBuilder::default(), Vec::new());
         let mut flush = |builder: &mut SegmentBuilder| {
-            writer.put(builder.compress_for(writer.room(), &mut compressor), &mut decompressor).unwrap();
+            writer.put_collected(builder, &mut compressor, &mut decompressor).unwrap();
         };
         for _ in 0..1200 {
             let mut len = [0; 2];

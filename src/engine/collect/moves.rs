@@ -260,9 +260,8 @@ impl Mover<'_> {
     }
 
     fn flush(&self, worker: &mut Worker, kind: ObjectKind) -> Result<(), VaultError> {
-        let writer = self.writer(kind);
         let (lane, compressor, decompressor) = worker.parts(kind);
-        writer.put(lane.builder.compress_for(writer.room(), compressor), decompressor)?;
+        self.writer(kind).put_collected(&mut lane.builder, compressor, decompressor)?;
         Ok(())
     }
 

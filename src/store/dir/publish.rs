@@ -412,12 +412,14 @@ fn write_past_cache(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
     use rustix::fs::OFlags;
     /// What every file system is content with: address and length must be multiples of this.
     const BLOCK: usize = 4096;
+    /// What is shorter is written through the cache.
+    const LEN_MIN: usize = 1 << 20;
     let len = bytes.len() - bytes.len() % BLOCK;
+    if len < LEN_MIN || !bytes.as_ptr().addr().is_multiple_of(BLOCK) {
+        return Ok(0);
+    }
     let flags = rustix::fs::fcntl_getfl(&*file)?;
-    if len < DIRECT_MIN
-        || !bytes.as_ptr().addr().is_multiple_of(BLOCK)
-        || rustix::fs::fcntl_setfl(&*file, flags | OFlags::DIRECT).is_err()
-    {
+    if rustix::fs::fcntl_setfl(&*file, flags | OFlags::DIRECT).is_err() {
         return Ok(0);
     }
     let mut written = 0;
@@ -436,10 +438,6 @@ fn write_past_cache(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
     rustix::fs::fcntl_setfl(&*file, flags)?;
     Ok(written)
 }
-
-/// Objects shorter than this are written through the cache.
-#[cfg(target_os = "linux")]
-const DIRECT_MIN: usize = 1 << 20;
 
 #[cfg(not(target_os = "linux"))]
 fn write_past_cache(_: &mut File, _: &[u8]) -> io::Result<usize> {
