@@ -1,5 +1,6 @@
 //! How time and memory grow when the work grows tenfold: `cargo bench --bench scaling`. `VAULT_BENCH_STEPS` (2 by
-//! default) is the number of sizes of each kind; 3 takes an hour and 60 GB of disk.
+//! default) is the number of sizes of each kind; 3 takes an hour and 45 GB of disk. `VAULT_BENCH_ONLY` is the name of the
+//! one kind that is wanted: `files`, `folder`, `file`, `snapshots` or `chunks`.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -50,6 +51,7 @@ fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
         std::thread::sleep(std::time::Duration::from_millis(100));
         bench.run(&["snapshot", "source"]);
         let again = median(3, || bench.run(&["snapshot", "source"]));
+        fs::remove_dir_all(&source).expect("room for what is restored");
         let restored = bench.run(&["restore", "latest", "--to", "out"]);
         tables.push((name, first, again, restored));
     }
@@ -61,43 +63,70 @@ fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
     }
 }
 
-fn sizes(smallest: u64, steps: u64, unit: &str) -> Vec<(u64, String)> {
-    (0..steps).map(|step| smallest * 10_u64.pow(step as u32)).map(|size| (size, format!("{size} {unit}"))).collect()
+/// The first so many of these sizes.
+fn sizes(all: &[u64], count: u64, unit: &str) -> Vec<(u64, String)> {
+    all.iter().take(count as usize).map(|size| (*size, format!("{size} {unit}"))).collect()
 }
 
 fn main() {
     let steps = number("VAULT_BENCH_STEPS", 2);
-    grow("files of 3 KB", &sizes(10_000, steps, "files"), |source, count| plant(source, count, 0, |_| 3000));
-    grow("files in one folder", &sizes(1000, steps + 1, "files"), |source, count| {
-        for number in 0..count {
-            fs::write(source.join(format!("{number}")), number.to_le_bytes()).expect("a file");
-        }
-    });
-    grow("one file that does not compress", &sizes(100, steps, "MB"), |source, megabytes| {
-        let mut file = fs::File::create(source.join("image")).expect("a file");
-        for number in 0..megabytes {
-            file.write_all(&noise(number, 1_000_000)).expect("its bytes");
-        }
-    });
+    let only = std::env::var("VAULT_BENCH_ONLY").ok();
+    let wanted = |kind: &str| only.as_deref().is_none_or(|only| only == kind);
+    if wanted("files") {
+        grow("files of 3 KB", &sizes(&[10_000, 100_000, 1_000_000], steps, "files"), |source, count| {
+            plant(source, count, 0, |_| 3000);
+        });
+    }
+    if wanted("folder") {
+        let sizes = sizes(&[1000, 10_000, 100_000, 1_000_000], steps + 1, "files");
+        grow("files in one folder", &sizes, |source, count| {
+            for number in 0..count {
+                fs::write(source.join(format!("{number}")), number.to_le_bytes()).expect("a file");
+            }
+        });
+    }
+    if wanted("file") {
+        let sizes = sizes(&[100, 1000, 10_000, 20_000], if steps < 3 { steps } else { 4 }, "MB");
+        grow("one file that does not compress", &sizes, |source, megabytes| {
+            let mut file = fs::File::create(source.join("image")).expect("a file");
+            for number in 0..megabytes {
+                file.write_all(&noise(number, 1_000_000)).expect("its bytes");
+            }
+        });
+    }
+    if wanted("snapshots") {
+        snapshots(&sizes(&[10, 100, 1000, 3000], steps + 1, "snapshots"));
+    }
+    if wanted("chunks") {
+        chunks(&sizes(&[100_000, 1_000_000, 10_000_000], steps, "chunks"));
+    }
+}
 
+/// With so many snapshots in the vault: what lists them, and takes one more.
+fn snapshots(sizes: &[(u64, String)]) {
     let mut listed = Table::new("snapshots in the vault: list");
     let mut taken = Vec::new();
-    for (count, name) in sizes(10, steps + 1, "snapshots") {
+    for (count, name) in sizes {
         let bench = Bench::new();
         let source = bench.folder.path().join("source");
         plant(&source, 1000, 0, |_| 300);
-        for version in 0..count {
+        for version in 0..*count {
             fs::write(source.join(place(7)), text(version, 300)).expect("a file");
             bench.run(&["snapshot", "source"]);
         }
-        listed.row(&name, median(5, || bench.run(&["list"])));
-        taken.push((name, median(3, || bench.run(&["snapshot", "source"]))));
+        listed.row(name, median(5, || bench.run(&["list"])));
+        taken.push((name, median(3, || bench.run(&["snapshot", "source"])), bench.run(&["prune", "--keep", "5"])));
     }
-    let mut table = Table::new("snapshots in the vault: one more");
-    taken.iter().for_each(|(name, run)| table.row(name, *run));
+    for (step, pick) in [("one more", 0), ("prune to five", 1)] {
+        let mut table = Table::new(&format!("snapshots in the vault: {step}"));
+        taken.iter().for_each(|(name, taken, pruned)| table.row(name, [*taken, *pruned][pick]));
+    }
+}
 
-    let mut rows = [Vec::new(), Vec::new(), Vec::new()];
-    for (chunks, name) in sizes(100_000, steps, "chunks") {
+/// With so many chunks in the vault.
+fn chunks(sizes: &[(u64, String)]) {
+    let mut rows = [const { Vec::new() }; 5];
+    for (chunks, name) in sizes {
         let bench = Bench::new();
         bench.fresh(&["--chunk-avg", "1K"]);
         let source = bench.folder.path().join("source");
@@ -107,14 +136,16 @@ fn main() {
         for number in 0..chunks / 1000 {
             file.write_all(&noise(number, 1_230_000)).expect("its bytes");
         }
-        bench.run(&["snapshot", "source"]);
+        rows[0].push((name, bench.run(&["snapshot", "source"])));
         fs::write(source.join("a small one"), "new").expect("a file");
-        rows[0].push((name.clone(), bench.run(&["snapshot", "source"])));
-        rows[1].push((name.clone(), median(5, || bench.run(&["list"]))));
+        rows[1].push((name, bench.run(&["snapshot", "source"])));
+        rows[2].push((name, median(5, || bench.run(&["list"]))));
         fs::remove_dir_all(bench.folder.path().join("state")).expect("the state");
-        rows[2].push((name, bench.run(&["list"])));
+        rows[3].push((name, bench.run(&["list"])));
+        rows[4].push((name, bench.run(&["prune", "--keep", "1"])));
     }
-    for (what, rows) in ["a small file more", "list", "catalogue built anew"].iter().zip(&rows) {
+    let steps = ["first snapshot", "a small file more", "list", "catalogue built anew", "prune"];
+    for (what, rows) in steps.iter().zip(&rows) {
         let mut table = Table::new(&format!("chunks in the vault: {what}"));
         rows.iter().for_each(|(name, run)| table.row(name, *run));
     }

@@ -31,6 +31,8 @@ pub const PACK_CHUNKS_TARGET: usize = 1 << 16;
 pub const PACK_LEN_MAX: u64 = 256 << 20;
 /// The smallest pack: shorter ones are padded to it.
 pub const PACK_LEN_FLOOR: usize = 64 << 10;
+/// The lengths of packs that are not full differ by no more than this from one to the next.
+pub const PADDING_STEP_MAX: usize = 64 << 10;
 /// A reader refuses a pack of more segments than this.
 pub const PACK_SEGMENTS_MAX: usize = 1 << 20;
 /// A reader refuses a pack of more chunks than this.

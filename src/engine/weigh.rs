@@ -6,22 +6,22 @@
 //! a prune would do it, and for the others the reckoned share (by length before compression) is corrected by what came of
 //! these. If there are few, it is all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::engine::collect::moves::RUN;
 use crate::engine::mark::{MarkError, Segments};
-use crate::limits::SEGMENT_TARGET;
+use crate::id::ChunkId;
+use crate::limits::{PACK_LEN, SEGMENT_TARGET};
 use crate::pack::SegmentBuilder;
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind};
+use crate::sync::lock;
+use crate::varint;
 use crate::vault::VaultError;
-
-/// Segments that are compressed one after the other as a prune would do it.
-const RUN: usize = 8;
-/// So few are compressed in one go, to the last byte.
-const FEW: usize = 2 * RUN;
 
 /// By whom something is used: 0 nobody, up to the number of snapshots that one alone, beyond that several.
 pub type User = u32;
@@ -52,7 +52,7 @@ struct Affected {
     raw: u32,
     /// Bytes of chunks that nobody would need any more.
     gone: u32,
-    /// What the snapshot alone needs of it, as it is stored with its part of what surrounds the segments.
+    /// What the snapshot alone needs of it, as it is stored with its entries in the footer.
     share: f64,
 }
 
@@ -71,12 +71,10 @@ impl Group {
 
     /// Runs of neighbours of about so many bytes of chunks together: those from which most would go.
     fn runs(&self, bytes: u64) -> Vec<&[Affected]> {
-        if self.segments.len() <= FEW && bytes >= self.raw() {
-            return vec![&self.segments];
-        }
         let run = (bytes as usize / SEGMENT_TARGET).clamp(1, RUN);
         let share = |run: &&[Affected]| run.iter().map(|segment| segment.share).sum::<f64>();
-        let mut runs: Vec<&[Affected]> = self.segments.chunks(run).collect();
+        let packs = self.segments.chunk_by(|a, b| a.pack == b.pack);
+        let mut runs: Vec<&[Affected]> = packs.flat_map(|pack| pack.chunks(run)).collect();
         runs.sort_by(|a, b| share(b).total_cmp(&share(a)));
         let mut left = bytes;
         runs.retain(|run| {
@@ -111,7 +109,7 @@ pub fn weigh(
     sample: Option<Sample>,
     progress: &dyn Progress,
 ) -> Result<Vec<u64>, MarkError> {
-    let uses = uses(reader, users, snapshots)?;
+    let (uses, sole) = uses(reader, users, snapshots)?;
     let mut sums = vec![0.0; snapshots];
     let mut groups: BTreeMap<(usize, bool), Group> = BTreeMap::new();
     for ((pack, segment), used) in uses {
@@ -120,9 +118,9 @@ pub fn weigh(
         else {
             continue;
         };
-        let all: u64 = info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum();
-        let surrounded = float(info.len) / float(all.max(1));
         for (user, alone) in used.alone {
+            // A pack in which nobody else needs anything goes with its padding; that of others comes again with what stays.
+            let surrounded = if sole.get(&pack) == Some(&user) { whole(info) } else { listed(info) };
             let share = f64::from(sealed) * f64::from(alone) / f64::from(raw.max(1)) * surrounded;
             let gone = raw.saturating_sub(used.needed).saturating_add(alone);
             if used.needed == alone {
@@ -153,15 +151,41 @@ pub fn weigh(
     Ok(sums.into_iter().map(|sum: f64| sum.max(0.0).round() as u64).collect())
 }
 
+/// How much longer all segments of a pack become by what surrounds them.
+fn whole(info: &PackInfo) -> f64 {
+    float(info.len) / float(sealed(info))
+}
+
+/// How much longer all segments of a pack become by their entries in its footer: an id for each chunk, and its length.
+fn listed(info: &PackInfo) -> f64 {
+    let entry =
+        |raw: u32, chunks: u32| u64::from(chunks) * (ChunkId::LEN + varint::len(u64::from(raw / chunks.max(1)))) as u64;
+    let entries: u64 = info.segments.iter().map(|(_, raw, chunks)| entry(*raw, *chunks)).sum();
+    1.0 + float(entries) / float(sealed(info))
+}
+
+/// Bytes of all segments of a pack; at least 1.
+fn sealed(info: &PackInfo) -> u64 {
+    info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum::<u64>().max(1)
+}
+
+/// What single snapshots need alone of each segment, and the packs of which one user needs something, and nobody else.
+type Uses = (BTreeMap<(u32, u32), Use>, HashMap<u32, User>);
+
 /// Adds up by whom each segment is used.
-fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<BTreeMap<(u32, u32), Use>, CatalogueError> {
+fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<Uses, CatalogueError> {
     let mut uses: BTreeMap<(u32, u32), Use> = BTreeMap::new();
+    let mut sole: HashMap<u32, User> = HashMap::new();
     let mut users = users.iter();
     reader.for_each_place(|_, places| {
         let user = users.next().copied().unwrap_or(0);
         let (Some(place), true) = (places.first(), user > 0) else { return true };
         let used = uses.entry((place.pack, place.segment)).or_default();
         used.needed = used.needed.saturating_add(place.len);
+        let owner = sole.entry(place.pack).or_insert(user);
+        if *owner != user {
+            *owner = 0;
+        }
         if user as usize <= snapshots {
             match used.alone.iter_mut().find(|(other, _)| *other == user) {
                 Some((_, bytes)) => *bytes = bytes.saturating_add(place.len),
@@ -171,13 +195,15 @@ fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<BTreeMap<(u
         true
     })?;
     uses.retain(|_, used| !used.alone.is_empty());
-    Ok(uses)
+    Ok((uses, sole))
 }
 
-/// What was weighed: what was reckoned of it, and what would be freed.
+/// What was weighed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weight {
+    /// What was reckoned of it, in bytes.
     share: f64,
+    /// What would be freed of it, in bytes.
     freed: f64,
 }
 
@@ -188,6 +214,31 @@ impl Weight {
 
     fn ratio(self) -> f64 {
         if self.share > 0.0 { self.freed / self.share } else { 1.0 }
+    }
+}
+
+/// What lies on the scales for one group. All in bytes; `listed` and `gone` with the entries in the footer.
+#[derive(Default)]
+struct Scale {
+    before: f64,
+    listed: f64,
+    share: f64,
+    gone: f64,
+    after: u64,
+    /// What was left over by runs.
+    rest: SegmentBuilder,
+    /// How many segments were cut in two, as is done with one at the end of each full pack, and by how much that made them
+    /// longer together.
+    cuts: u32,
+    longer: u64,
+}
+
+impl Scale {
+    /// What came out, where so many full packs would be written. Of what goes, a part may be needed by nobody already.
+    fn weight(&self, packs: f64) -> Weight {
+        let after = float(self.after) + packs * float(self.longer) / f64::from(self.cuts.max(1));
+        let freed = (self.before - after) * (self.listed / self.before.max(1.0));
+        Weight { share: self.share, freed: freed * (self.share / self.gone.max(1.0)) }
     }
 }
 
@@ -219,38 +270,39 @@ impl Scales<'_> {
             runs.extend(groups[*group].runs(part).into_iter().map(|run| (*group, run)));
         }
         let chunks = chunks(reader, users, &runs)?;
-        let weighed = runs
-            .par_iter()
-            .map(|(group, run)| {
-                if self.progress.stopped() {
-                    return Err(VaultError::Interrupted.into());
-                }
-                let whole = run.len() == groups[*group].segments.len();
-                let freed = self.run(run, keys[*group].0 as User + 1, &chunks, whole)?;
-                Ok((*group, run.iter().map(|segment| segment.share).sum::<f64>(), freed))
-            })
-            .collect::<Result<Vec<_>, MarkError>>()?;
-        let mut weights = vec![Weight::default(); groups.len()];
-        for (group, share, freed) in weighed {
-            if let Some(freed) = freed {
-                weights[group] = weights[group].plus(Weight { share, freed });
+        let scales: Vec<Mutex<Scale>> = groups.iter().map(|_| Mutex::default()).collect();
+        runs.par_iter().try_for_each(|(group, run)| {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted.into());
             }
-        }
-        Ok(weights)
+            self.run(run, keys[*group].0 as User + 1, &chunks, &scales[*group])
+        })?;
+        let mut compressor = Compressor::new(self.level).map_err(VaultError::from)?;
+        let finish = |(group, scale): (&Group, Mutex<Scale>)| {
+            let mut scale = scale.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if !scale.rest.is_empty() {
+                scale.after += scale.rest.compress(&mut compressor).sealed_len() as u64;
+            }
+            let packs: BTreeSet<u32> = group.segments.iter().map(|segment| segment.pack).collect();
+            let len: u64 = packs.iter().filter_map(|pack| self.infos.get(pack)).map(|info| info.len).sum();
+            // Of a sample, its part of them.
+            scale.weight(float(len) / float(PACK_LEN as u64) * (scale.share / group.share.max(1.0)))
+        };
+        Ok(groups.into_iter().zip(scales).map(finish).collect())
     }
 
-    /// How much is freed if only what others than `user` need of these segments is compressed again; `None` if one of them
-    /// cannot be read.
-    fn run(&self, run: &[Affected], user: User, chunks: &Chunks, whole: bool) -> Result<Option<f64>, MarkError> {
+    /// Puts on the scale how much is freed if only what others than `user` need of these segments is compressed again;
+    /// nothing if one of them cannot be read.
+    fn run(&self, run: &[Affected], user: User, chunks: &Chunks, scale: &Mutex<Scale>) -> Result<(), MarkError> {
         let mut compressor = Compressor::new(self.level).map_err(VaultError::from)?;
         let mut decompressor = Decompressor::new().map_err(VaultError::from)?;
         let mut builder = SegmentBuilder::default();
-        let (mut raw, mut full, mut sealed) = (0_u64, 0_u64, 0_u64);
+        let mut weighed = Scale::default();
         for affected in run {
             let key = (affected.pack, affected.segment);
             let segment = match self.segments.open(key.0, key.1, &mut decompressor) {
                 Ok(segment) => segment,
-                Err(error) if error.is_damage() => return Ok(None),
+                Err(error) if error.is_damage() => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             for (offset, other) in chunks.get(&key).into_iter().flatten() {
@@ -258,34 +310,53 @@ impl Scales<'_> {
                 if let (Ok(index), true) = (found, *other != user) {
                     let (id, offset, len) = segment.chunks[index];
                     builder.push_known(id, &segment.raw[offset as usize..(offset + len) as usize]);
-                    raw += u64::from(len);
                     if builder.is_full() {
-                        full += builder.len() as u64;
-                        sealed += builder.compress(&mut compressor).sealed_len() as u64;
+                        let cut = (weighed.cuts == 0).then(|| cut_in_two(&builder, &mut compressor));
+                        let len = builder.compress(&mut compressor).sealed_len() as u64;
+                        weighed.after += len;
+                        if let Some(cut) = cut {
+                            weighed.cuts += 1;
+                            weighed.longer += cut.saturating_sub(len);
+                        }
                     }
                 }
             }
+            let Some(info) = self.infos.get(&affected.pack) else { return Ok(()) };
+            let Some((sealed, ..)) = info.segments.get(affected.segment as usize) else { return Ok(()) };
+            let with_entry = f64::from(*sealed) * listed(info);
+            weighed.before += f64::from(*sealed);
+            weighed.listed += with_entry;
+            weighed.share += affected.share;
+            weighed.gone += with_entry * f64::from(affected.gone) / f64::from(affected.raw.max(1));
         }
-        if full == 0 || whole {
-            full = raw;
-            sealed += if builder.is_empty() { 0 } else { builder.compress(&mut compressor).sealed_len() as u64 };
+        let scale = &mut *lock(scale);
+        scale.before += weighed.before;
+        scale.listed += weighed.listed;
+        scale.share += weighed.share;
+        scale.gone += weighed.gone;
+        scale.after += weighed.after;
+        scale.cuts += weighed.cuts;
+        scale.longer += weighed.longer;
+        for (id, bytes) in builder.collected() {
+            scale.rest.push_known(id, bytes);
+            if scale.rest.is_full() {
+                scale.after += scale.rest.compress(&mut compressor).sealed_len() as u64;
+            }
         }
-        // What does not fill a segment goes on with what comes behind it.
-        let after = float(sealed) * float(raw) / float(full.max(1));
-        let (mut before, mut surrounded, mut alone, mut gone) = (0.0, 0.0, 0.0, 0.0);
-        for affected in run {
-            let Some(info) = self.infos.get(&affected.pack) else { return Ok(None) };
-            let Some((sealed, ..)) = info.segments.get(affected.segment as usize) else { return Ok(None) };
-            let all: u64 = info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum();
-            before += f64::from(*sealed);
-            surrounded += f64::from(*sealed) * float(info.len) / float(all.max(1));
-            alone += affected.share;
-            gone += f64::from(*sealed) * f64::from(affected.gone) / f64::from(affected.raw.max(1)) * float(info.len)
-                / float(all.max(1));
-        }
-        // Of what goes, a part may be needed by nobody already.
-        Ok(Some((before - after) * (surrounded / before.max(1.0)) * (alone / gone.max(1.0))))
+        Ok(())
     }
+}
+
+/// How long a segment becomes if it is cut in two.
+fn cut_in_two(builder: &SegmentBuilder, compressor: &mut Compressor) -> u64 {
+    let (mut part, mut len) = (SegmentBuilder::default(), 0);
+    for (id, bytes) in builder.collected() {
+        part.push_known(id, bytes);
+        if len == 0 && part.len() >= builder.len() / 2 {
+            len += part.compress(compressor).sealed_len() as u64;
+        }
+    }
+    len + if part.is_empty() { 0 } else { part.compress(compressor).sealed_len() as u64 }
 }
 
 /// Where the chunks begin that anybody needs in the segments of these runs, with who needs them.

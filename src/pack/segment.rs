@@ -81,10 +81,21 @@ impl SegmentBuilder {
         (raw_len as u64 * self.ratio / WHOLE) as usize
     }
 
-    /// Throws away what was collected.
+    /// The chunks that were collected so far.
+    pub fn collected(&self) -> impl Iterator<Item = (ChunkId, &[u8])> {
+        let mut rest = &self.raw[..];
+        self.chunks.iter().map(move |(id, len)| {
+            let (chunk, behind) = rest.split_at(*len as usize);
+            rest = behind;
+            (*id, chunk)
+        })
+    }
+
+    /// Throws away what was collected, and what became of what was before it.
     pub fn clear(&mut self) {
         self.raw.clear();
         self.chunks.clear();
+        self.ratio = 0;
     }
 
     /// Compresses what was collected, and starts the next segment.

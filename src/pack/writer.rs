@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use memmap2::MmapMut;
 
 use crate::id::{ChunkId, ObjectName};
-use crate::limits::{PACK_CHUNKS_TARGET, PACK_LEN, PACK_LEN_FLOOR};
+use crate::limits::{PACK_CHUNKS_TARGET, PACK_LEN, PACK_LEN_FLOOR, PADDING_STEP_MAX};
 use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, SegmentBuilder, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
@@ -22,6 +22,11 @@ use crate::sync::lock;
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
 /// and tag, locator, trailer.
 const FRAME: usize = HEADER_LEN + 1 + 5 + NONCE_LEN + TAG_LEN + LOCATOR_LEN + TRAILER_LEN;
+
+/// So many segments wait at most. Packs are of one size, so what stays empty at their ends takes space.
+const WAITING: usize = 8;
+/// Less room than this is not worth a segment.
+const ROOM_MIN: usize = 16 << 10;
 
 /// A pack that is whole and sealed, to be put into the store.
 #[derive(Debug)]
@@ -98,12 +103,22 @@ impl PackState {
     }
 }
 
+/// Where a segment belongs.
+struct Place {
+    pack: Arc<OpenPack>,
+    number: u32,
+    offset: usize,
+    len: usize,
+}
+
 /// Fills packs of one kind. All methods may be called from many threads.
 pub struct PackWriter<'a> {
     keys: &'a Keys,
     kind: ObjectKind,
     pack_len: usize,
     verify: bool,
+    /// Segments for which the open pack has no room.
+    waiting: Mutex<Vec<SealedBody>>,
     open: Mutex<Option<Arc<OpenPack>>>,
     finished: Box<HandOn<'a>>,
 }
@@ -120,7 +135,8 @@ impl<'a> PackWriter<'a> {
         verify: bool,
         finished: impl Fn(FinishedPack) -> bool + Send + Sync + 'a,
     ) -> Self {
-        Self { keys, kind, pack_len: PACK_LEN, verify, open: Mutex::new(None), finished: Box::new(finished) }
+        let (waiting, open) = (Mutex::default(), Mutex::default());
+        Self { keys, kind, pack_len: PACK_LEN, verify, waiting, open, finished: Box::new(finished) }
     }
 
     /// Bytes that the open pack has left for a further segment and its entry in the footer.
@@ -146,42 +162,73 @@ impl<'a> PackWriter<'a> {
         Ok(raw_len)
     }
 
-    /// Seals a segment into a pack; returns its sealed length. The decompressor is used to verify it.
+    /// Seals a segment into a pack, now or a little later: one for which the open pack has no room waits for the next pack,
+    /// for shorter ones may still fill this one. The decompressor is used to verify what is sealed.
     ///
     /// # Errors
     /// If sealing or verifying fails, or if nobody takes finished packs any more.
-    pub fn put(&self, mut body: SealedBody, decompressor: &mut Decompressor) -> Result<usize, PackError> {
-        let entry = body.entry();
-        let (sealed_len, raw_len) = (entry.sealed_len as usize, entry.raw_len);
-        let (pack, number, offset) = self.reserve(entry)?;
+    pub fn put(&self, body: SealedBody, decompressor: &mut Decompressor) -> Result<(), PackError> {
+        lock(&self.waiting).push(body);
+        self.settle(WAITING, decompressor)
+    }
+
+    /// Puts what waits, until only so many are left, for which the open pack has no room.
+    fn settle(&self, most: usize, decompressor: &mut Decompressor) -> Result<(), PackError> {
+        loop {
+            let mut waiting = lock(&self.waiting);
+            let Some(body) = self.next(&mut waiting, most) else { return Ok(()) };
+            // Its place is taken before another thread chooses.
+            let (place, complete) = self.reserve(body.entry())?;
+            drop(waiting);
+            if let Some(complete) = complete {
+                self.finish_pack(&complete)?;
+            }
+            self.fill(&place, body, decompressor)?;
+        }
+    }
+
+    /// The longest of those for which the open pack has room; or else the one that begins the next pack, if there are too
+    /// many, or the room is too small for any.
+    fn next(&self, waiting: &mut Vec<SealedBody>, most: usize) -> Option<SealedBody> {
+        let room = self.room();
+        let fitting = waiting.iter().map(SealedBody::room).enumerate().filter(|(_, need)| *need <= room);
+        let index = match fitting.max_by_key(|(_, need)| *need) {
+            Some((index, _)) => index,
+            None if waiting.len() > most || room < ROOM_MIN && !waiting.is_empty() => 0,
+            None => return None,
+        };
+        Some(waiting.remove(index))
+    }
+
+    /// Seals a segment into its place.
+    fn fill(&self, place: &Place, mut body: SealedBody, decompressor: &mut Decompressor) -> Result<(), PackError> {
+        let Place { pack, number, offset, len } = place;
         let ids: Vec<ChunkId> = body.chunks.iter().map(|(id, _)| *id).collect();
         let done =
-            pack.sealer.seal_segment_in_place(number, &ids, &mut body.buffer, 0).map_err(seal_error).and_then(|()| {
-                let sealed = &body.buffer;
+            pack.sealer.seal_segment_in_place(*number, &ids, &mut body.buffer, 0).map_err(seal_error).and_then(|()| {
                 if self.verify {
-                    self.verify(&pack.sealer, number, &body, decompressor)?;
+                    self.verify(&pack.sealer, *number, &body, decompressor)?;
                 }
-                if sealed.len() == sealed_len {
+                if body.buffer.len() == *len {
                     Ok(())
                 } else {
-                    Err(PackError::Seal(format!("{raw_len} bytes changed length")))
+                    Err(PackError::Seal(format!("{} bytes changed length", body.raw_len)))
                 }
             });
         if let Err(error) = done {
             // The place stays empty, so this pack can never be finished: the next segments go elsewhere.
             let mut open = lock(&self.open);
-            if open.as_ref().is_some_and(|current| Arc::ptr_eq(current, &pack)) {
+            if open.as_ref().is_some_and(|current| Arc::ptr_eq(current, pack)) {
                 *open = None;
             }
             return Err(error);
         }
         let mut state = lock(&pack.state);
-        state.buffer[offset..offset + sealed_len].copy_from_slice(&body.buffer);
+        state.buffer[*offset..*offset + *len].copy_from_slice(&body.buffer);
         state.pending -= 1;
         let finished = state.closed && state.pending == 0;
         drop(state);
-        if finished { self.finish_pack(&pack) } else { Ok(()) }?;
-        Ok(sealed_len)
+        if finished { self.finish_pack(pack) } else { Ok(()) }
     }
 
     /// Opens what was just sealed, and compares it with what was to be sealed.
@@ -209,14 +256,14 @@ impl<'a> PackWriter<'a> {
         Ok(())
     }
 
-    /// Gives a segment its place, closing the pack that has no room for it.
-    fn reserve(&self, entry: SegmentEntry) -> Result<(Arc<OpenPack>, u32, usize), PackError> {
-        let (sealed_len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
+    /// Gives a segment its place, closing the pack that has no room for it; that is returned if it is complete.
+    fn reserve(&self, entry: SegmentEntry) -> Result<(Place, Option<Arc<OpenPack>>), PackError> {
+        let (len, entry_len) = (entry.sealed_len as usize, entry.encoded_len());
         let mut open = lock(&self.open);
         let mut complete = None;
         if let Some(pack) = open.as_ref() {
             let mut state = lock(&pack.state);
-            state.full = FRAME + state.taken() + entry_len + sealed_len > self.pack_len;
+            state.full = FRAME + state.taken() + entry_len + len > self.pack_len;
             if state.full || state.chunks + entry.chunks.len() > PACK_CHUNKS_TARGET {
                 state.closed = true;
                 complete = (state.pending == 0).then(|| pack.clone());
@@ -226,21 +273,18 @@ impl<'a> PackWriter<'a> {
         }
         let pack = match open.as_ref() {
             Some(pack) => pack.clone(),
-            None => open.insert(self.create_pack(FRAME + entry_len + sealed_len)?).clone(),
+            None => open.insert(self.create_pack(FRAME + entry_len + len)?).clone(),
         };
         let mut state = lock(&pack.state);
         let (number, offset) = (state.footer.segments.len() as u32, state.end);
-        state.end += sealed_len;
+        state.end += len;
         state.footer_len += entry_len;
         state.chunks += entry.chunks.len();
         state.footer.segments.push(entry);
         state.pending += 1;
         drop(state);
         drop(open);
-        if let Some(complete) = complete {
-            self.finish_pack(&complete)?;
-        }
-        Ok((pack, number, offset))
+        Ok((Place { pack, number, offset, len }, complete))
     }
 
     /// A new pack, for a first segment that needs so much of it.
@@ -252,13 +296,22 @@ impl<'a> PackWriter<'a> {
         Ok(Arc::new(OpenPack { sealer, state: Mutex::new(state) }))
     }
 
-    /// Finishes the pack that is still open, if there is one. All segments must have been put.
+    /// Seals what still waits, and finishes the pack that is open then, if there is one. All segments must have been put.
     ///
     /// # Errors
     /// As [`Self::put`].
     pub fn finish(&self) -> Result<(), PackError> {
-        let pack = lock(&self.open).take();
-        pack.map_or(Ok(()), |pack| self.finish_pack(&pack))
+        let mut decompressor = Decompressor::new().map_err(seal_error)?;
+        // A pack that has no room for what waits is one of the last, and not lengthened to that of a full one.
+        loop {
+            self.settle(usize::MAX, &mut decompressor)?;
+            let pack = lock(&self.open).take();
+            match pack {
+                Some(pack) => self.finish_pack(&pack)?,
+                None if lock(&self.waiting).is_empty() => return Ok(()),
+                None => self.settle(0, &mut decompressor)?,
+            }
+        }
     }
 
     /// Adds padding, footer, locator and trailer, and hands the pack on.
@@ -299,7 +352,8 @@ fn seal_error(error: SealError) -> PackError {
 
 /// The length of the last pack of a session: Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and
 /// Communication with PURBs", 2019) over the length with random jitter, so that lengths cannot be probed by adding to
-/// the data bit by bit; never below the floor, never above a full pack.
+/// the data bit by bit; never below the floor, never above a full pack. Its steps grow with the length only up to 64 KiB:
+/// beyond that they would cost each run hundreds of KiB, and blur what a prune gives back, to hide three bits more.
 fn padded_len(need: usize, pack_len: usize) -> Result<usize, PackError> {
     let base = need.max(PACK_LEN_FLOOR);
     let mut bytes = [0; 8];
@@ -308,10 +362,10 @@ fn padded_len(need: usize, pack_len: usize) -> Result<usize, PackError> {
     Ok(padme(base + jitter).min(pack_len).max(need))
 }
 
-/// The step to which Padmé rounds lengths of this size up.
+/// The step to which lengths of this size are rounded up.
 fn padme_step(len: usize) -> usize {
     let exponent = len.ilog2();
-    1 << (exponent - (exponent.ilog2() + 1))
+    PADDING_STEP_MAX.min(1 << (exponent - (exponent.ilog2() + 1)))
 }
 
 fn padme(len: usize) -> usize {
@@ -358,7 +412,10 @@ mod tests {
         drop(writer);
         let packs = finished.into_inner().unwrap();
         let segments = || packs.iter().flat_map(|pack| &pack.footer.segments);
-        assert!(segments().flat_map(|segment| &segment.chunks).map(|(id, _)| *id).eq(put), "something else was stored");
+        let mut stored: Vec<ChunkId> = segments().flat_map(|segment| &segment.chunks).map(|(id, _)| *id).collect();
+        stored.sort_unstable();
+        put.sort_unstable();
+        assert_eq!(stored, put);
         assert!(segments().all(|segment| segment.method == crate::seal::Method::Raw));
         assert_eq!(packs.len(), 4);
         for pack in &packs[..3] {
@@ -376,10 +433,11 @@ mod tests {
             assert!(padded >= len && (padded - len) * 8 <= len, "{len} became {padded}");
             sizes.insert(padded);
         }
-        assert!(sizes.len() < 300, "{} different sizes", sizes.len());
-        for need in [1, 70_000, 1 << 20, PACK_LEN - 1, PACK_LEN] {
+        assert!(sizes.len() < 400, "{} different sizes", sizes.len());
+        for need in [1, 70_000, 1 << 20, 9_000_000, PACK_LEN - 1, PACK_LEN] {
             let total = padded_len(need, PACK_LEN).unwrap();
             assert!((need.max(PACK_LEN_FLOOR)..=PACK_LEN).contains(&total));
+            assert!(total <= need.max(PACK_LEN_FLOOR) + 2 * PADDING_STEP_MAX, "{need} became {total}");
         }
     }
 }

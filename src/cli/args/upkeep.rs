@@ -95,8 +95,8 @@ Examples:
   vault stats --json      the same, for programs
 
 What a snapshot holds alone is what forgetting it and then
-vault prune --max-unused 0% give back, within about one part in a hundred, but
-for the padding of packs. To know it, part of the data is compressed as the
+vault prune --max-unused 0% give back, within about one part in a hundred and
+some 100 KB of random padding. To know it, part of the data is compressed as the
 prune would do it. (With the usual 5 %, prune leaves some of it for later.)
 What several snapshots share is in no figure of a single one. Growth counts the
 snapshots that are still there.")]

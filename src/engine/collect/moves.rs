@@ -2,10 +2,10 @@
 //! others, the needed chunks are taken and compressed anew.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::catalogue::PackInfo;
 use crate::catalogue::packs::NewPack;
@@ -18,6 +18,10 @@ use crate::store::ObjectKey;
 use crate::sync::lock;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
+
+/// So many segments of a pack at most, of which only a part is needed, are compressed again one after the other by the same
+/// thread: neighbours have much in common, and it can be foretold what becomes of them.
+pub const RUN: usize = 16;
 
 /// What is needed of one pack.
 #[derive(Debug)]
@@ -57,33 +61,19 @@ pub struct Moved {
     pub bytes_stored: u64,
 }
 
+/// What one thread keeps for itself.
 struct Worker {
-    data: Lane,
-    meta: Lane,
+    /// Chunks of the run under way that are compressed anew; empty between runs.
+    builder: SegmentBuilder,
     compressor: Compressor,
     decompressor: Decompressor,
 }
 
-/// What a worker has for packs of one kind.
-#[derive(Default)]
-struct Lane {
-    /// Chunks that are compressed anew.
-    builder: SegmentBuilder,
-    /// Segments that are copied as they are, for which the open pack has no room: shorter ones may still fill it.
-    waiting: Vec<SealedBody>,
-}
-
-/// So many segments wait at most. Packs are of one size, so what stays empty at their ends takes space.
-const WAITING: usize = 4;
-
-impl Worker {
-    const fn parts(&mut self, kind: ObjectKind) -> (&mut Lane, &mut Compressor, &mut Decompressor) {
-        let lane = match kind {
-            ObjectKind::Meta => &mut self.meta,
-            _ => &mut self.data,
-        };
-        (lane, &mut self.compressor, &mut self.decompressor)
-    }
+/// Where what is copied of packs of one kind goes.
+struct Lane<'a> {
+    writer: PackWriter<'a>,
+    /// What was left over by runs.
+    rest: Mutex<SegmentBuilder>,
 }
 
 struct Mover<'a> {
@@ -91,8 +81,8 @@ struct Mover<'a> {
     reader: PackReader<'a>,
     carried: &'a HashSet<(u32, u32)>,
     workers: Vec<Mutex<Worker>>,
-    data: PackWriter<'a>,
-    meta: PackWriter<'a>,
+    data: Lane<'a>,
+    meta: Lane<'a>,
     failed: Mutex<BTreeSet<u32>>,
     progress: &'a dyn Progress,
 }
@@ -117,11 +107,14 @@ pub(crate) fn move_needed(
     };
     let worker = || -> Result<Mutex<Worker>, SealError> {
         Ok(Mutex::new(Worker {
-            data: Lane::default(),
-            meta: Lane::default(),
+            builder: SegmentBuilder::default(),
             compressor: Compressor::new(options.level)?,
             decompressor: Decompressor::new()?,
         }))
+    };
+    let lane = |kind| Lane {
+        writer: PackWriter::new(vault.keys(), kind, options.verify, hand_on(&sender)),
+        rest: Mutex::default(),
     };
     let threads = rayon::current_num_threads().max(1);
     let mover = Mover {
@@ -129,8 +122,8 @@ pub(crate) fn move_needed(
         reader: PackReader::new(vault.store(), vault.keys()),
         carried,
         workers: (0..threads).map(|_| worker()).collect::<Result<_, _>>()?,
-        data: PackWriter::new(vault.keys(), ObjectKind::Pack, options.verify, hand_on(&sender)),
-        meta: PackWriter::new(vault.keys(), ObjectKind::Meta, options.verify, hand_on(&sender)),
+        data: lane(ObjectKind::Pack),
+        meta: lane(ObjectKind::Meta),
         failed: Mutex::default(),
         progress,
     };
@@ -172,35 +165,52 @@ fn publish(
 
 impl Mover<'_> {
     fn run(&self, packs: &[Needed]) -> Result<(), VaultError> {
-        let segments: Vec<(&Needed, u32)> = packs
-            .iter()
-            .flat_map(|pack| (0..pack.chunks.len() as u32).map(move |number| (pack, number)))
-            .filter(|(pack, number)| !pack.chunks[*number as usize].is_empty())
-            .collect();
+        let work: Vec<(&Needed, Vec<u32>)> =
+            packs.iter().flat_map(|pack| self.runs(pack).into_iter().map(move |run| (pack, run))).collect();
         // In order: if the store becomes full, what was copied by then makes the first packs superfluous.
         let next = AtomicUsize::new(0);
         let copied = rayon::broadcast(|_| {
-            while let Some((pack, number)) = segments.get(next.fetch_add(1, Relaxed)) {
-                if let Err(error) = self.copy(pack, *number) {
-                    next.store(segments.len(), Relaxed);
+            while let Some((pack, run)) = work.get(next.fetch_add(1, Relaxed)) {
+                let copied = run.iter().try_for_each(|number| self.copy(pack, *number));
+                if let Err(error) = copied.and_then(|()| self.end_run(pack.info.kind)) {
+                    next.store(work.len(), Relaxed);
                     return Err(error);
                 }
             }
             Ok(())
         });
         copied.into_iter().collect::<Result<(), VaultError>>()?;
-        for worker in &self.workers {
-            let worker = &mut *lock(worker);
-            for kind in [ObjectKind::Pack, ObjectKind::Meta] {
-                self.settle(worker, kind, 0)?;
-                while !worker.parts(kind).0.builder.is_empty() {
-                    self.flush(worker, kind)?;
-                }
+        for lane in [&self.data, &self.meta] {
+            let mut rest = lock(&lane.rest);
+            let Worker { compressor, decompressor, .. } = &mut *self.worker();
+            while !rest.is_empty() {
+                lane.writer.put_collected(&mut rest, compressor, decompressor)?;
+            }
+            lane.writer.finish()?;
+        }
+        Ok(())
+    }
+
+    /// The segments of a pack of which anything is needed, in their order, those together that one thread has to copy.
+    fn runs(&self, pack: &Needed) -> Vec<Vec<u32>> {
+        let (mut runs, mut again) = (vec![Vec::new()], 0);
+        for (number, _) in (0..).zip(&pack.chunks).filter(|(_, chunks)| !chunks.is_empty()) {
+            if let Some(run) = runs.last_mut() {
+                run.push(number);
+            }
+            again += usize::from(!self.stays_whole(pack, number));
+            if again == RUN {
+                runs.push(Vec::new());
+                again = 0;
             }
         }
-        self.data.finish()?;
-        self.meta.finish()?;
-        Ok(())
+        runs
+    }
+
+    /// Whether a segment is copied as it is.
+    fn stays_whole(&self, pack: &Needed, number: u32) -> bool {
+        pack.chunks[number as usize].len() == pack.footer.segments[number as usize].chunks.len()
+            || self.carried.contains(&(pack.number, number))
     }
 
     /// Copies what is needed of a segment; notes a pack that is damaged.
@@ -221,8 +231,12 @@ impl Mover<'_> {
         }
     }
 
-    fn writer(&self, kind: ObjectKind) -> &PackWriter<'_> {
+    fn lane(&self, kind: ObjectKind) -> &Lane<'_> {
         if kind == ObjectKind::Meta { &self.meta } else { &self.data }
+    }
+
+    fn worker(&self) -> MutexGuard<'_, Worker> {
+        lock(&self.workers[rayon::current_thread_index().unwrap_or(0) % self.workers.len()])
     }
 
     fn move_segment(&self, pack: &Needed, number: u32) -> Result<(), VaultError> {
@@ -235,14 +249,13 @@ impl Mover<'_> {
         let sealed = self.vault.store().get_range(&key, place.offset, entry.sealed_len as usize)?;
         self.progress.counters().add(0, u64::from(entry.sealed_len));
         let opener = self.reader.opener(kind, pack.info.name)?;
-        let worker = &mut *lock(&self.workers[rayon::current_thread_index().unwrap_or(0) % self.workers.len()]);
-        if needed.len() == entry.chunks.len() || self.carried.contains(&(pack.number, number)) {
+        let (worker, lane) = (&mut *self.worker(), self.lane(kind));
+        if self.stays_whole(pack, number) {
             let mut buffer = Vec::with_capacity(sealed.len() + SEGMENT_HEAD_LEN);
             buffer.resize(SEGMENT_HEAD_LEN, 0);
             opener.open_segment(number, &sealed, &mut buffer).map_err(|error| damaged(&error.to_string()))?;
             let body = SealedBody::reused(buffer, entry).map_err(|error| damaged(&error.to_string()))?;
-            worker.parts(kind).0.waiting.push(body);
-            return self.settle(worker, kind, WAITING);
+            return Ok(lane.writer.put(body, &mut worker.decompressor)?);
         }
         let expected = Some(entry.chunks.as_slice());
         let keys = self.vault.keys();
@@ -250,35 +263,27 @@ impl Mover<'_> {
         for index in needed {
             let (id, offset, len) = segment.chunks[*index as usize];
             let bytes = &segment.raw[offset as usize..(offset + len) as usize];
-            let builder = &mut worker.parts(kind).0.builder;
-            builder.push_known(id, bytes);
-            if builder.is_full() {
-                self.flush(worker, kind)?;
+            worker.builder.push_known(id, bytes);
+            if worker.builder.is_full() {
+                let Worker { builder, compressor, decompressor } = worker;
+                lane.writer.put_collected(builder, compressor, decompressor)?;
             }
         }
         Ok(())
     }
 
-    fn flush(&self, worker: &mut Worker, kind: ObjectKind) -> Result<(), VaultError> {
-        let (lane, compressor, decompressor) = worker.parts(kind);
-        self.writer(kind).put_collected(&mut lane.builder, compressor, decompressor)?;
-        Ok(())
-    }
-
-    /// Puts the segments that wait, the longest first that the open pack has room for; so many may go on waiting for it to
-    /// be filled.
-    fn settle(&self, worker: &mut Worker, kind: ObjectKind, waiting: usize) -> Result<(), VaultError> {
-        let writer = self.writer(kind);
-        let (lane, _, decompressor) = worker.parts(kind);
-        loop {
-            let room = writer.room();
-            let fitting = lane.waiting.iter().enumerate().filter(|(_, body)| body.room() <= room);
-            let next = match fitting.max_by_key(|(_, body)| body.room()) {
-                Some((index, _)) => index,
-                None if lane.waiting.len() > waiting => 0, // begins the next pack
-                None => return Ok(()),
-            };
-            writer.put(lane.waiting.remove(next), decompressor)?;
+    /// What does not fill a segment goes on with what other runs left over.
+    fn end_run(&self, kind: ObjectKind) -> Result<(), VaultError> {
+        let lane = self.lane(kind);
+        let worker = &mut *self.worker();
+        let mut rest = lock(&lane.rest);
+        for (id, bytes) in worker.builder.collected() {
+            rest.push_known(id, bytes);
+            if rest.is_full() {
+                lane.writer.put_collected(&mut rest, &mut worker.compressor, &mut worker.decompressor)?;
+            }
         }
+        worker.builder.clear();
+        Ok(())
     }
 }
