@@ -79,6 +79,32 @@ fn what_is_written_is_held_to_the_limit() {
     assert_eq!(desk.run(&["snapshot", ".", "--limit-upload", "0"]).code, 2);
 }
 
+/// Systems let a program have about a thousand files open, if it does not ask for more.
+#[test]
+fn a_tree_is_deeper_than_files_may_be_open() {
+    let desk = Desk::new();
+    let base = desk.source();
+    let mut deep = base.join("deep");
+    for _ in 0..700 {
+        deep.push("d");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("f"), "").unwrap();
+    }
+    let limited = |args: &[&str]| {
+        let inner = desk.command(args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn 300; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let done = command.current_dir(&base).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    limited(&["snapshot", "deep"]);
+    limited(&["restore", "latest", "--to", "out"]);
+    let listed = desk.json(&["list"]);
+    assert_eq!(listed[0]["snapshots"][0]["files"].as_u64(), Some(700), "{listed:?}");
+    assert!(base.join("out").join(deep.strip_prefix(&base).unwrap()).join("f").exists());
+}
+
 #[test]
 fn the_version_says_how_it_was_built() {
     let desk = Desk::new();

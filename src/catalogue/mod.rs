@@ -29,7 +29,7 @@ pub use packs::{ChunkPlace, PackInfo};
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 5;
+const VERSION: u64 = 6;
 
 /// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
 const DOUBTED: &str = "doubted";

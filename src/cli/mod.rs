@@ -68,6 +68,9 @@ static PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    vault::fs::share_heap();
+    // Each folder on the way down to what is being read is open.
+    vault::fs::raise_file_limit();
     let args: Vec<OsString> = std::env::args_os().collect();
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     // The hook keeps silent: the library catches panics of the catalogue's database and goes on.

@@ -37,7 +37,7 @@ pub struct DepotOptions {
 /// Rows wait in memory up to about this many bytes before they are written.
 const ROWS_WAITING: usize = 4 << 20;
 /// Chunks of durable packs wait in memory up to this number before they are entered.
-const CHUNKS_WAITING: usize = 100_000;
+const CHUNKS_WAITING: usize = 50_000;
 /// Packs that the store has taken may wait up to this number to become durable.
 const PENDING_MAX: usize = 8;
 /// Claims are spread over this many locks.

@@ -22,7 +22,7 @@ use crate::vault::read::Listing;
 use crate::vault::{ReadError, Vault, VaultError};
 
 /// Ids that are collected before they are merged with the catalogue.
-const IDS_WAITING: usize = 4 << 20;
+const IDS_WAITING: usize = 3 << 20;
 /// Ids that a thread collects for itself.
 const IDS_LOCAL: usize = 4096;
 /// Listings that are read together.

@@ -31,8 +31,11 @@ pub struct OpenOptions {
     pub identity: Identity,
 }
 
-/// Footers are read in groups of this many packs, each entered in one transaction.
-const GROUP: usize = 256;
+/// Footers are read in groups of this many packs.
+const GROUP: usize = 32;
+/// So many chunks at least are entered in one transaction, if there are as many: most of the index is written again for
+/// those that are scattered over it.
+const CHUNKS_TOGETHER: usize = 1 << 20;
 
 /// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
 pub struct Slots {
@@ -379,7 +382,9 @@ impl Vault {
         progress.counters().restart(new.len() as u64, new.iter().map(|(_, (_, len))| len).sum());
         progress.phase(Phase::Catalogue);
         let reader = PackReader::new(self.store(), &self.keys);
-        for group in new.chunks(GROUP) {
+        let (mut packs, mut chunks) = (Vec::new(), 0);
+        let mut groups = new.chunks(GROUP).peekable();
+        while let Some(group) = groups.next() {
             let read: Vec<_> = group
                 .par_iter()
                 .map(|(name, (kind, len))| {
@@ -389,10 +394,12 @@ impl Vault {
                     (**name, *kind, *len, footer)
                 })
                 .collect();
-            let mut packs = Vec::with_capacity(group.len());
             for (name, kind, len, footer) in read {
                 match footer {
-                    Ok(footer) => packs.push(NewPack { kind, name, len, footer }),
+                    Ok(footer) => {
+                        chunks += footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
+                        packs.push(NewPack { kind, name, len, footer });
+                    }
                     Err(PackError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
                     // It may have been swept since it was listed.
                     Err(PackError::Store(StoreError::Missing { .. })) => {}
@@ -403,9 +410,10 @@ impl Vault {
                     }
                 }
             }
-            let txn = self.catalogue.write()?;
-            Catalogue::insert_packs(&txn, &packs)?;
-            txn.commit().map_err(CatalogueError::from)?;
+            if chunks >= CHUNKS_TOGETHER || groups.peek().is_none() {
+                self.catalogue.enter_packs(&std::mem::take(&mut packs))?;
+                chunks = 0;
+            }
             if progress.stopped() {
                 return Err(VaultError::Interrupted);
             }

@@ -220,6 +220,6 @@ pub fn check_all(vault: &Vault, expected: &BTreeMap<ObjectName, Model>) {
 pub fn copies(vault: &Vault) -> u64 {
     let reader = vault.catalogue().reader().unwrap();
     let mut places = 0;
-    reader.for_each_chunk(|_, _| places += 1).unwrap();
+    reader.for_each_chunk(|_| places += 1).unwrap();
     places - reader.chunk_count().unwrap()
 }

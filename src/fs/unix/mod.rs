@@ -15,7 +15,9 @@ mod xattr;
 mod tests;
 
 pub use owners::OwnerNames;
-pub use process::{end_group, leaving_hangups, low_priority, own_group, privileged, raise_file_limit, shell};
+pub use process::{
+    end_group, leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell,
+};
 pub use source::{Dir, SourceFile};
 pub use target::{TargetDir, TargetFile};
 pub use window::Window;

@@ -23,6 +23,14 @@ pub fn raise_file_limit() -> u64 {
         .unwrap_or(current)
 }
 
+/// Keeps the memory of all threads in one heap, where the system's allocator would give each thread one of its own: what
+/// one has freed serves the others. It must be called before there are threads.
+pub fn share_heap() {
+    // SAFETY: this only sets a number of the allocator's. Where it fails, more memory is used.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// Lets other programs go first. On Linux the priority for the disk follows that for the processor.
 pub fn low_priority() {
     // A refusal changes nothing about the result of our work.
