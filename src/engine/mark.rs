@@ -294,7 +294,8 @@ pub fn mark<'s>(
 
 /// Sets the bits of these chunks.
 fn merge(reader: &Reader, ids: &mut Vec<ChunkId>, marks: &mut Marks) -> Result<(), CatalogueError> {
-    ids.par_sort_unstable();
+    // By this thread alone: while it waited for others, it could take up work that waits for what is locked here.
+    ids.sort_unstable();
     ids.dedup();
     let (mut rank, mut at) = (0, 0);
     let lost = |id: &ChunkId, lost: &mut HashSet<ChunkId>| {

@@ -5,7 +5,7 @@
 //! once, whatever the number of snapshots. Memory is bounded by the number of trees and chunks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -15,12 +15,15 @@ use crate::engine::weigh::{Sample, weigh};
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
 use crate::store::{Kind, Listed, StoreError};
+use crate::sync::lock;
 use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
 use crate::vault::read::Listing;
-use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// Ids that are collected before they are merged with the catalogue.
-const IDS_WAITING: usize = 2 << 20;
+const IDS_WAITING: usize = 1 << 20;
+/// Ids that one thread collects before it hands them over.
+const IDS_LOCAL: usize = 4096;
 /// Listings that are read together.
 const BATCH: usize = 16 << 10;
 
@@ -169,17 +172,17 @@ pub fn stats(
             reader,
             classes,
             trees: HashMap::new(),
-            waiting: Vec::new(),
-            chunks: Vec::new(),
+            uses: Mutex::default(),
             unreadable: 0,
             progress,
         };
-        walk.chunks = vec![0; walk.reader.chunk_count()? as usize];
+        lock(&walk.uses).chunks = vec![0; walk.reader.chunk_count()? as usize];
         walk.run(&snapshots)?;
         stats.unreadable = walk.unreadable;
+        let chunks = std::mem::take(&mut lock(&walk.uses).chunks);
         let infos = walk.reader.packs()?;
-        let alone = weigh(&walk.reader, &walk.segments, &infos, &walk.chunks, snapshots.len(), sample, progress)?;
-        let used = sum(&walk, &infos, &snapshots, &names, &alone, &mut stats)?;
+        let alone = weigh(&walk.reader, &walk.segments, &infos, &chunks, snapshots.len(), sample, progress)?;
+        let used = sum(&walk, &chunks, &infos, &snapshots, &names, &alone, &mut stats)?;
         let (claimed, condemned, own) = (vault.chains().claimed(), vault.condemned(), vault.noted(None));
         let is_unclaimed =
             |name: &ObjectName| !claimed.contains(name) && !condemned.contains(name) && !own.contains(name);
@@ -220,17 +223,25 @@ struct Walk<'a> {
     reader: Arc<Reader>,
     classes: Classes,
     trees: HashMap<StreamKey, Class>,
+    uses: Mutex<Uses>,
+    unreadable: u64,
+    progress: &'a dyn Progress,
+}
+
+/// How chunks are used.
+#[derive(Default)]
+struct Uses {
+    /// What was found and is not entered yet.
     waiting: Vec<(ChunkId, Class)>,
     /// By rank in the catalogue.
     chunks: Vec<Class>,
-    unreadable: u64,
-    progress: &'a dyn Progress,
 }
 
 /// What was found in some listings.
 #[derive(Default)]
 struct Found {
     below: Vec<(Stream, Class)>,
+    /// Ids that were not handed over yet.
     ids: Vec<(ChunkId, Class)>,
     unreadable: u64,
 }
@@ -244,9 +255,10 @@ impl Walk<'_> {
             let mut source = Source::new(&self.segments)?;
             let mut found = Found::default();
             for stream in [&info.body.links, &info.body.skipped_list] {
-                read_ids(stream, class, &mut source, &mut found)?;
+                self.read_ids(stream, class, &mut source, &mut found)?;
             }
-            self.take(&mut found)?;
+            self.put(&mut found.ids)?;
+            self.unreadable += found.unreadable;
         }
         while !level.is_empty() {
             let fresh = self.join_level(level);
@@ -257,11 +269,11 @@ impl Walk<'_> {
                 }
                 for mut found in self.read_batch(batch)? {
                     level.append(&mut found.below);
-                    self.take(&mut found)?;
+                    self.unreadable += found.unreadable;
                 }
             }
         }
-        self.merge()
+        self.merge(&mut lock(&self.uses))
     }
 
     /// Joins the uses of each tree; those that are used in a way that was not known before are returned.
@@ -288,99 +300,112 @@ impl Walk<'_> {
                 let mut source = Source::new(&self.segments)?;
                 let mut found = Found::default();
                 for (_, (stream, class)) in group {
-                    read_listing(stream, *class, &mut source, &mut found)?;
+                    self.read_listing(stream, *class, &mut source, &mut found)?;
                 }
+                self.put(&mut found.ids)?;
                 Ok(found)
             })
             .collect()
     }
 
-    fn take(&mut self, found: &mut Found) -> Result<(), CatalogueError> {
-        self.unreadable += found.unreadable;
-        self.waiting.append(&mut found.ids);
-        if self.waiting.len() >= IDS_WAITING { self.merge() } else { Ok(()) }.map_err(|error| match error {
-            MarkError::Catalogue(error) => error,
-            error => CatalogueError::Database(error.to_string()),
-        })
+    /// Takes ids that were found.
+    fn put(&self, ids: &mut Vec<(ChunkId, Class)>) -> Result<(), MarkError> {
+        let mut uses = lock(&self.uses);
+        uses.waiting.append(ids);
+        if uses.waiting.len() >= IDS_WAITING { self.merge(&mut uses) } else { Ok(()) }
     }
 
     /// Enters how the chunks that wait are used.
-    fn merge(&mut self) -> Result<(), MarkError> {
-        let mut ids = std::mem::take(&mut self.waiting);
-        ids.par_sort_unstable();
+    fn merge(&self, uses: &mut Uses) -> Result<(), MarkError> {
+        let Uses { waiting: ids, chunks } = uses;
+        // By this thread alone: while it waited for others, it could take up work that waits for what is locked here.
+        ids.sort_unstable();
         ids.dedup();
         let (mut rank, mut at) = (0, 0);
-        let (chunks, classes) = (&mut self.chunks, &self.classes);
         self.reader.for_each_id(|id| {
             while ids.get(at).is_some_and(|(needed, _)| *needed < id) {
                 at += 1;
             }
             while let Some((_, class)) = ids.get(at).filter(|(needed, _)| *needed == id) {
                 if let Some(known) = chunks.get_mut(rank) {
-                    *known = classes.join(*known, *class);
+                    *known = self.classes.join(*known, *class);
                 }
                 at += 1;
             }
             rank += 1;
             at < ids.len()
         })?;
+        ids.clear();
         Ok(())
     }
-}
 
-/// Notes the chunks of a stream that is no listing, and of the lists of ids on the way to it.
-fn read_ids(stream: &Stream, class: Class, source: &mut Source<'_, '_>, found: &mut Found) -> Result<(), ReadError> {
-    if stream.depth == 0 {
-        found.ids.extend(stream.ids.iter().map(|id| (*id, class)));
-        return Ok(());
-    }
-    source.asked.clear();
-    let mut ids = IdReader::new(stream);
-    loop {
-        match ids.next(source) {
-            Ok(Some(id)) => found.ids.push((id, class)),
-            Ok(None) => break,
-            Err(error) if error.is_damage() => {
-                found.unreadable += 1;
-                break;
-            }
-            Err(error) => return Err(error),
+    /// Notes the chunks of a stream that is no listing, and of the lists of ids on the way to it.
+    fn read_ids(
+        &self,
+        stream: &Stream,
+        class: Class,
+        source: &mut Source<'_, '_>,
+        found: &mut Found,
+    ) -> Result<(), MarkError> {
+        if stream.depth == 0 {
+            found.ids.extend(stream.ids.iter().map(|id| (*id, class)));
+            return Ok(());
         }
-    }
-    found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
-    Ok(())
-}
-
-fn read_listing(
-    stream: &Stream,
-    class: Class,
-    source: &mut Source<'_, '_>,
-    found: &mut Found,
-) -> Result<(), ReadError> {
-    let mut listing = Listing::new(stream);
-    source.asked.clear();
-    loop {
-        let entry = match listing.next(source) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => break,
-            Err(error) if error.is_damage() => {
-                found.unreadable += 1;
-                break;
+        source.asked.clear();
+        let mut ids = IdReader::new(stream);
+        loop {
+            match ids.next(source) {
+                Ok(Some(id)) => found.ids.push((id, class)),
+                Ok(None) => break,
+                Err(error) if error.is_damage() => {
+                    found.unreadable += 1;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error),
-        };
+            if found.ids.len() >= IDS_LOCAL {
+                self.put(&mut found.ids)?;
+            }
+        }
         found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
-        if let Some(Holes::Stream(holes)) = &entry.holes {
-            read_ids(holes, class, source, found)?;
-        }
-        match entry.content {
-            Some(content) if entry.kind != FileKind::Directory => read_ids(&content, class, source, found)?,
-            Some(listing) => found.below.push((listing, class)),
-            None => {}
-        }
+        Ok(())
     }
-    found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
-    Ok(())
+
+    fn read_listing(
+        &self,
+        stream: &Stream,
+        class: Class,
+        source: &mut Source<'_, '_>,
+        found: &mut Found,
+    ) -> Result<(), MarkError> {
+        let mut listing = Listing::new(stream);
+        source.asked.clear();
+        loop {
+            let entry = match listing.next(source) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(error) if error.is_damage() => {
+                    found.unreadable += 1;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
+            if let Some(Holes::Stream(holes)) = &entry.holes {
+                self.read_ids(holes, class, source, found)?;
+            }
+            match entry.content {
+                Some(content) if entry.kind != FileKind::Directory => self.read_ids(&content, class, source, found)?,
+                Some(listing) => found.below.push((listing, class)),
+                None => {}
+            }
+            if found.ids.len() >= IDS_LOCAL {
+                self.put(&mut found.ids)?;
+            }
+        }
+        found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
+        Ok(())
+    }
 }
 
 /// A share of so many bytes.
@@ -393,8 +418,10 @@ const FINE: u64 = 1 << 10;
 
 /// Adds up what each snapshot, each source and all of them need. All of a pack belongs to its chunks, in proportion. Returns the
 /// packs of which anything is needed.
+#[allow(clippy::too_many_arguments)] // what was found by then
 fn sum(
     walk: &Walk<'_>,
+    chunks: &[Class],
     infos: &BTreeMap<u32, PackInfo>,
     snapshots: &[SnapshotInfo],
     names: &[(String, String)],
@@ -413,7 +440,7 @@ fn sum(
     let mut held = vec![0_u64; walk.classes.mixed() as usize + 1];
     let mut rank = 0;
     walk.reader.for_each_place(|_, places| {
-        let class = walk.chunks.get(rank).copied().unwrap_or(0);
+        let class = chunks.get(rank).copied().unwrap_or(0);
         rank += 1;
         let (Some(place), true) = (places.first(), class > 0) else { return true };
         stats.chunks += 1;
