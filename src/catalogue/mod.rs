@@ -35,7 +35,7 @@ const VERSION: u64 = 6;
 const DOUBTED: &str = "doubted";
 
 /// Memory for redb's pages, in bytes.
-const CACHE_LEN: usize = 24 << 20;
+const CACHE_LEN: usize = 20 << 20;
 
 /// Single numbers: `version`, `epoch`, `next_pack`, `next_session`.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
