@@ -31,6 +31,7 @@ impl Terminal {
         self.wait("The same again: ");
         self.enter(PASSWORD);
         self.wait("shown only now.");
+        assert!(!self.text().contains(PASSWORD), "the password is shown:\n{}", self.text());
         let shown = self.wait("To see that it is written down");
         let key = shown.lines().map(str::trim).find(|line| line.len() == 35 && line.matches('-').count() == 5).unwrap();
         let groups: Vec<String> = key.split('-').map(str::to_owned).collect();

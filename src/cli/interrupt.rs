@@ -11,6 +11,9 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+#[cfg(unix)]
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
 use crate::cli::error::Exit;
 
 /// What long work does when it is asked to end; it says whether it was asked for the first time.
@@ -56,11 +59,14 @@ pub fn end_at_once() {
     state().stop = None;
 }
 
-/// Runs something that asks for a password.
-pub fn while_hidden<T>(prompt: impl FnOnce() -> T) -> T {
-    state().terminal = Terminal::save();
-    let result = prompt();
-    state().terminal = None;
+/// Runs something that asks for passwords. From before the first question until after the last answer the terminal does
+/// not show what is typed: who types at once is not shown either, nor the second line of what is pasted.
+pub fn while_hidden<T>(ask: impl FnOnce() -> T) -> T {
+    state().terminal = Terminal::hide();
+    let result = ask();
+    if let Some(terminal) = state().terminal.take() {
+        terminal.restore();
+    }
     result
 }
 
@@ -73,15 +79,18 @@ struct Terminal {
 
 #[cfg(unix)]
 impl Terminal {
-    fn save() -> Option<Self> {
+    fn hide() -> Option<Self> {
         let file = std::fs::File::open("/dev/tty").ok()?;
-        let settings = rustix::termios::tcgetattr(&file).ok()?;
+        let settings = tcgetattr(&file).ok()?;
+        let mut hidden = settings.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&file, OptionalActions::Now, &hidden).ok()?;
         Some(Self { file, settings })
     }
 
     fn restore(self) {
         // If the terminal has gone, there is nothing to restore.
-        let _ = rustix::termios::tcsetattr(&self.file, rustix::termios::OptionalActions::Now, &self.settings);
+        let _ = tcsetattr(&self.file, OptionalActions::Now, &self.settings);
     }
 }
 
@@ -91,7 +100,7 @@ struct Terminal;
 
 #[cfg(not(unix))]
 impl Terminal {
-    fn save() -> Option<Self> {
+    fn hide() -> Option<Self> {
         Some(Self)
     }
 

@@ -87,7 +87,8 @@ pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> 
     if let Some(text) = configured(sources, &|name| env::var_os(name))? {
         return Ok(Password::from_elsewhere(text));
     }
-    prompt(sources, &format!("Password of the vault {place}: ")).map(Password::typed)
+    let question = format!("Password of the vault {place}: ");
+    interrupt::while_hidden(|| prompt(sources, &question)).map(Password::typed)
 }
 
 /// A new password: on a terminal it is asked for twice.
@@ -95,6 +96,10 @@ pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(text) = configured(sources, &|name| env::var_os(name))? {
         return Ok(Password::from_elsewhere(text));
     }
+    interrupt::while_hidden(|| ask_twice(sources, place)).map(Password::typed)
+}
+
+fn ask_twice(sources: Sources<'_>, place: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let text = prompt(sources, &format!("New password for the vault {place}: "))?;
     if String::from_utf8_lossy(&text).chars().count() < SHORT {
         super::note(
@@ -105,7 +110,7 @@ pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if *again != *text {
         return Err(Failure::new("the two passwords differ").hint("Nothing was done."));
     }
-    Ok(Password::typed(text))
+    Ok(text)
 }
 
 fn configured(
@@ -225,7 +230,7 @@ fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Fa
             "Give --{option}-file or --{option}-command, or set {variable}, {variable}_FILE or {variable}_COMMAND."
         )));
     }
-    let text = interrupt::while_hidden(|| rpassword::prompt_password(question)).map_err(|error| {
+    let text = rpassword::prompt_password(question).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return Failure::interrupted();
         }

@@ -18,7 +18,7 @@ use crate::store::{Kind, Listed, StoreError};
 use crate::sync::lock;
 use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
 use crate::vault::read::Listing;
-use crate::vault::{SnapshotInfo, Vault, VaultError};
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
 /// Ids that are collected before they are merged with the catalogue.
 const IDS_WAITING: usize = 1 << 20;
@@ -246,6 +246,19 @@ struct Found {
     unreadable: u64,
 }
 
+impl Found {
+    /// What was read; nothing follows behind damage, which is counted.
+    fn unless_damaged<T>(&mut self, read: Result<Option<T>, ReadError>) -> Result<Option<T>, ReadError> {
+        match read {
+            Err(error) if error.is_damage() => {
+                self.unreadable += 1;
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+}
+
 impl Walk<'_> {
     fn run(&mut self, snapshots: &[SnapshotInfo]) -> Result<(), MarkError> {
         let mut level = Vec::new();
@@ -353,16 +366,8 @@ impl Walk<'_> {
         }
         source.asked.clear();
         let mut ids = IdReader::new(stream);
-        loop {
-            match ids.next(source) {
-                Ok(Some(id)) => found.ids.push((id, class)),
-                Ok(None) => break,
-                Err(error) if error.is_damage() => {
-                    found.unreadable += 1;
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            }
+        while let Some(id) = found.unless_damaged(ids.next(source))? {
+            found.ids.push((id, class));
             if found.ids.len() >= IDS_LOCAL {
                 self.put(&mut found.ids)?;
             }
@@ -380,16 +385,7 @@ impl Walk<'_> {
     ) -> Result<(), MarkError> {
         let mut listing = Listing::new(stream);
         source.asked.clear();
-        loop {
-            let entry = match listing.next(source) {
-                Ok(Some(entry)) => entry,
-                Ok(None) => break,
-                Err(error) if error.is_damage() => {
-                    found.unreadable += 1;
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            };
+        while let Some(entry) = found.unless_damaged(listing.next(source))? {
             found.ids.extend(source.asked.drain(..).map(|id| (id, class)));
             if let Some(Holes::Stream(holes)) = &entry.holes {
                 self.read_ids(holes, class, source, found)?;
