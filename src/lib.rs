@@ -10,6 +10,7 @@ pub mod limits;
 pub mod path;
 pub mod varint;
 pub mod sync;
+pub mod memory;
 pub mod progress;
 pub mod store;
 pub mod chunk;

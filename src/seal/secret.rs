@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use rayon::iter::IndexedParallelIterator;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::SlotError;
+use crate::memory::room;
 
 /// Shortest random secret, in bytes.
 pub const RAW_SECRET_LEN_MIN: usize = 16;
@@ -90,13 +92,13 @@ impl Cost {
     fn stretch(self, password: &[u8], salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, SlotError> {
         let refused = |_| SlotError::Params("Argon2id refuses its input");
         let params = Params::new(self.memory, self.passes, u32::from(self.lanes), Some(32)).map_err(refused)?;
+        let mut blocks = room(params.block_count()).map_err(|_| SlotError::Memory { mib: self.memory >> 10 })?;
+        // Memory that nobody had before comes slowly: all threads fetch it.
+        rayon::iter::repeat_n(Block::new(), params.block_count()).collect_into_vec(&mut blocks);
         let mut out = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(password, salt, out.as_mut_slice())
-            .map_err(|error| match error {
-                argon2::Error::OutOfMemory => SlotError::Memory { mib: self.memory >> 10 },
-                other => refused(other),
-            })?;
+            .hash_password_into_with_memory(password, salt, out.as_mut_slice(), blocks)
+            .map_err(refused)?;
         Ok(out)
     }
 }

@@ -7,6 +7,10 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process_group, setpriority_process, setrlimit,
 };
 
+/// What is freed at the end of the heap stays there up to this size, and what is larger is never taken from it, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HEAP_KEPT: libc::c_int = 8 << 20;
+
 /// Raises the number of files that may be open at once as far as the system allows. Returns that number.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -24,11 +28,16 @@ pub fn raise_file_limit() -> u64 {
 }
 
 /// Keeps the memory of all threads in one heap, where the system's allocator would give each thread one of its own: what
-/// one has freed serves the others. It must be called before there are threads.
+/// one has freed serves the others. And what was freed stays for what comes next, up to a few segments, where the
+/// allocator would give it back and have it cleared anew for each. It must be called before there are threads.
 pub fn share_heap() {
-    // SAFETY: this only sets a number of the allocator's. Where it fails, more memory is used.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    for (what, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, HEAP_KEPT), (libc::M_TRIM_THRESHOLD, HEAP_KEPT)]
+    {
+        // SAFETY: this only sets a number of the allocator's. Where it fails, more memory or time is used.
+        let _ = unsafe { libc::mallopt(what, value) };
+    }
 }
 
 /// Lets other programs go first. On Linux the priority for the disk follows that for the processor.
