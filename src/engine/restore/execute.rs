@@ -254,10 +254,10 @@ impl<'r, 'a> Executor<'r, 'a> {
             file
         } else {
             let file = match task.action {
-                Action::Create => dir.create_file(&task.name)?,
+                Action::Create => dir.create_file(&task.name, task.attributes.mode)?,
                 Action::Replace => {
                     let name = temporary_name()?;
-                    let file = dir.create_file(&name)?;
+                    let file = dir.create_file(&name, task.attributes.mode)?;
                     state.temporary = Some(name);
                     file
                 }
@@ -267,7 +267,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                         let from = dir.as_source().open_file(&task.name)?;
                         same_file(&from.stat()?, Some(identity))?;
                         let name = temporary_name()?;
-                        let file = dir.create_file(&name)?;
+                        let file = dir.create_file(&name, task.attributes.mode)?;
                         state.temporary = Some(name);
                         state.begun = true;
                         copy_content(&from, &file)?;

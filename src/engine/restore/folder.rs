@@ -210,14 +210,16 @@ impl Run<'_> {
             dir.make_dir(&folder.name)?;
         }
         if !(fresh && dry) {
-            let opened = match dir.open_dir(&folder.name) {
+            let mut opened = match dir.open_dir(&folder.name) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !dry => {
                     dir.unlock_at(&folder.name)?;
                     dir.open_dir(&folder.name)
                 }
                 opened => opened,
             }?;
-            if !fresh && !dry && self.sets_metadata(folder, false) {
+            if fresh {
+                opened.claim()?;
+            } else if !dry && self.sets_metadata(folder, false) {
                 opened.unlock()?;
             }
             self.handles.keep(folder, Arc::new(opened));

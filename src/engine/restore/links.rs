@@ -372,7 +372,7 @@ fn copy(
     name: &[u8],
 ) -> io::Result<()> {
     let source = from.as_source().open_file(from_name)?;
-    let file = dir.create_file(name)?;
+    let file = dir.create_file(name, stat.mode)?;
     copy_content(&source, &file)?;
     let xattrs = source.xattrs()?;
     let owner = Owner { uid: stat.uid, gid: stat.gid, ..Owner::default() };

@@ -14,7 +14,7 @@ use crate::tree::{Entry, FileKind, Owner, Time};
 /// What is set on a file or folder when its content is there.
 #[derive(Debug, Clone)]
 pub(super) struct Attributes {
-    mode: u32,
+    pub(super) mode: u32,
     flags: u32,
     mtime: Time,
     owner: Arc<Owner>,

@@ -3,6 +3,7 @@
 //! touches them; flags last, since an immutable file can be changed no more.
 
 use std::io;
+use std::sync::OnceLock;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{
@@ -39,49 +40,116 @@ pub enum Handle<'a> {
     Named(BorrowedFd<'a>, &'a [u8]),
 }
 
+/// What all files are like that this process creates in a folder which nobody else can enter: owner, group and flags come
+/// from the process and the folder, and so would attributes, of which they have none.
+#[derive(Debug)]
+pub struct Newborn {
+    uid: u32,
+    gid: u32,
+    flags: u32,
+    /// Rights that they get if they are created with them.
+    mode: u32,
+}
+
+/// What a file has before its metadata is set.
+struct Had {
+    uid: u32,
+    gid: u32,
+    flags: u32,
+    mode: u32,
+    /// Not known of a file that was just written: it is now or so.
+    mtime: Option<Time>,
+    /// Names of extended attributes, if they are to be set.
+    xattrs: Vec<Vec<u8>>,
+}
+
 /// Sets everything that `meta` asks for. Returns what could not be set.
 pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(had) = look(file, meta, &mut problems) {
+        apply(file, &had, meta, &mut problems);
+    }
+    problems
+}
+
+/// The same for a regular file that was created with `mode` by this process. The first of a family is looked at; the
+/// others are as it was.
+pub fn set_newborn(file: &Handle, mode: u32, family: &OnceLock<Newborn>, meta: &Meta) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let like = family.get().filter(|like| mode & !like.mode == 0 && meta.options.xattrs);
+    let had = if let Some(&Newborn { uid, gid, flags, .. }) = like {
+        Had { uid, gid, flags, mode, mtime: None, xattrs: Vec::new() }
+    } else {
+        let Some(had) = look(file, meta, &mut problems) else { return problems };
+        let plain = had.mode == mode && had.flags & LOCKS == 0 && had.xattrs.iter().all(|name| name == LABEL);
+        if plain && meta.options.xattrs && problems.is_empty() {
+            let _ = family.set(Newborn { uid: had.uid, gid: had.gid, flags: had.flags, mode });
+        }
+        had
+    };
+    apply(file, &had, meta, &mut problems);
+    problems
+}
+
+/// What a file has; `None` if it is not what it should be.
+fn look(file: &Handle, meta: &Meta, problems: &mut Vec<Problem>) -> Option<Had> {
     let stat = match file.stat() {
         Ok(stat) if stat.kind == meta.kind => stat,
-        Ok(_) => return vec![Problem::new("metadata", io::Error::other("another kind of file lies there"), false)],
-        Err(error) => return vec![Problem::new("metadata", error, false)],
+        Ok(_) => {
+            problems.push(Problem::new("metadata", io::Error::other("another kind of file lies there"), false));
+            return None;
+        }
+        Err(error) => {
+            problems.push(Problem::new("metadata", error, false));
+            return None;
+        }
     };
-    let mut problems = Vec::new();
+    let Stat { uid, gid, flags, mode, mtime, .. } = stat;
+    let mut had = Had { uid, gid, flags, mode, mtime: Some(mtime), xattrs: Vec::new() };
+    if meta.options.xattrs {
+        match file.node().map_or_else(|| Ok(Vec::new()), |node| node.names()) {
+            Ok(names) => had.xattrs = names,
+            Err(error) => problems.push(Problem::new("xattrs", error, false)),
+        }
+    }
+    Some(had)
+}
+
+fn apply(file: &Handle, had: &Had, meta: &Meta, problems: &mut Vec<Problem>) {
     let mut changed = false;
-    if stat.flags & LOCKS != 0 {
+    if had.flags & LOCKS != 0 {
         // If this fails, so does what follows, and says so.
         changed = file.set_flags(0, LOCKS).is_ok();
     }
-    let (user_fits, group_fits) = set_owner(file, &stat, meta, &mut changed, &mut problems);
+    let (user_fits, group_fits) = set_owner(file, had, meta, &mut changed, problems);
     if meta.options.xattrs {
-        set_xattrs(file, &stat, meta, &mut changed, &mut problems);
+        set_xattrs(file, had, meta, &mut changed, problems);
     }
     let mut mode = meta.mode & 0o7777;
     if meta.kind == FileKind::File {
         // A program must not run with the rights of someone it was never meant for.
         mode &= !(if user_fits { 0 } else { 0o4000 } | if group_fits { 0 } else { 0o2000 });
     }
-    if meta.kind != FileKind::Symlink && (changed || stat.mode != mode) {
+    if meta.kind != FileKind::Symlink && (changed || had.mode != mode) {
         if let Err(error) = file.chmod(mode) {
             problems.push(Problem::new("mode", error.into(), false));
         }
         changed = true;
     }
-    if (changed || stat.mtime != meta.mtime)
+    if (changed || had.mtime != Some(meta.mtime))
         && let Err(error) = file.set_mtime(meta.mtime)
     {
         problems.push(Problem::new("times", error.into(), false));
     }
-    if (stat.flags ^ meta.flags) & flags::ALL != 0 || stat.flags & LOCKS != 0 {
-        set_flags(file, meta.flags & flags::ALL, &mut problems);
+    if (had.flags ^ meta.flags) & flags::ALL != 0 || had.flags & LOCKS != 0 {
+        set_flags(file, meta.flags & flags::ALL, problems);
     }
-    problems
 }
 
 /// Returns whether user and group are now what they should be.
-fn set_owner(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) -> (bool, bool) {
+fn set_owner(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) -> (bool, bool) {
     let (uid, gid) = meta.names.resolve(meta.owner, meta.options.numeric);
-    let fits = (stat.uid == uid, stat.gid == gid);
+    let fits = (had.uid == uid, had.gid == gid);
     if !meta.options.owner || fits == (true, true) {
         return fits;
     }
@@ -101,7 +169,10 @@ fn set_owner(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, proble
     (fits.0, group_fits)
 }
 
-fn set_xattrs(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) {
+fn set_xattrs(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problems: &mut Vec<Problem>) {
+    if had.xattrs.is_empty() && meta.xattrs.is_empty() {
+        return;
+    }
     let refused = |error: Errno| matches!(error, Errno::PERM | Errno::ACCESS);
     let Some(node) = file.node() else {
         if !meta.xattrs.is_empty() {
@@ -109,18 +180,11 @@ fn set_xattrs(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, probl
         }
         return;
     };
-    let present = match node.names() {
-        Ok(present) => present,
-        Err(error) => {
-            problems.push(Problem::new("xattrs", error, false));
-            return;
-        }
-    };
-    for name in &present {
+    for name in &had.xattrs {
         if name == LABEL || meta.xattrs.iter().any(|(wanted, _)| wanted == name) {
             continue;
         }
-        make_writable(file, stat, changed);
+        make_writable(file, had, meta.kind, changed);
         match node.remove(name) {
             Ok(()) => *changed = true,
             Err(error) if refused(error) || error == super::xattr::NO_ATTRIBUTE || error == Errno::OPNOTSUPP => {}
@@ -128,10 +192,10 @@ fn set_xattrs(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, probl
         }
     }
     for (name, value) in meta.xattrs {
-        if present.contains(name) && node.get(name).is_ok_and(|old| old.as_ref() == Some(value)) {
+        if had.xattrs.contains(name) && node.get(name).is_ok_and(|old| old.as_ref() == Some(value)) {
             continue;
         }
-        make_writable(file, stat, changed);
+        make_writable(file, had, meta.kind, changed);
         *changed = true;
         if let Err(error) = node.set(name, value) {
             let reserved = name.starts_with(b"trusted.") || name.starts_with(b"security.");
@@ -141,11 +205,11 @@ fn set_xattrs(file: &Handle, stat: &Stat, meta: &Meta, changed: &mut bool, probl
 }
 
 /// A normal user may change attributes only of what he may write, whatever it is opened for. The mode is set later.
-fn make_writable(file: &Handle, stat: &Stat, changed: &mut bool) {
-    let needed = owner_needs(stat.kind);
-    if stat.mode & needed != needed && !privileged() {
+fn make_writable(file: &Handle, had: &Had, kind: FileKind, changed: &mut bool) {
+    let needed = owner_needs(kind);
+    if had.mode & needed != needed && !privileged() {
         // If this fails, so does what follows, and says so.
-        *changed |= file.chmod(stat.mode & 0o777 | needed).is_ok();
+        *changed |= file.chmod(had.mode & 0o777 | needed).is_ok();
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fd::AsFd as _;
 use rustix::fs::{
@@ -12,8 +13,9 @@ use rustix::fs::{
     symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
-use super::meta::{Handle, is_locked, set_metadata, unlock};
+use super::meta::{Handle, Newborn, is_locked, set_metadata, set_newborn, unlock};
 use super::open::{DIRECTORY, FILE, open_quietly, read_at, retried};
 use super::source::Dir;
 use super::stat::{stat_at, stat_fd};
@@ -27,6 +29,8 @@ const HANDLES_MAX: usize = 64;
 #[derive(Debug)]
 pub struct TargetDir {
     dir: Dir,
+    /// What files are like that are created in here, if nobody else can enter it.
+    pub(super) newborn: Option<Arc<OnceLock<Newborn>>>,
 }
 
 impl TargetDir {
@@ -36,7 +40,7 @@ impl TargetDir {
         if create {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         }
-        Ok(Self { dir: Dir::open(path)? })
+        Ok(Self::from(Dir::open(path)?))
     }
 
     /// The same directory to be read: what is already there can be compared through it.
@@ -51,12 +55,23 @@ impl TargetDir {
 
     /// Opens a directory in this one; fails if it is a link.
     pub fn open_dir(&self, name: &[u8]) -> io::Result<Self> {
-        Ok(Self { dir: self.dir.open_dir(name)? })
+        Ok(self.dir.open_dir(name)?.into())
+    }
+
+    /// Says that this directory was just made by this process. If nobody else can enter it, files that are created in it
+    /// are all alike, and only the first one is looked at before its metadata is set.
+    pub fn claim(&mut self) -> io::Result<()> {
+        let stat = self.stat()?;
+        let mode = Mode::from_raw_mode(stat.mode as rustix::fs::RawMode);
+        if stat.uid == geteuid().as_raw() && !mode.intersects(Mode::RWXG | Mode::RWXO) {
+            self.newborn = Some(Arc::default());
+        }
+        Ok(())
     }
 
     /// Opens the directory above, if it is still the one with these `dev` and `ino`.
     pub fn open_parent(&self, dev_ino: (u64, u64)) -> io::Result<Self> {
-        Ok(Self { dir: self.dir.open_parent(dev_ino)? })
+        Ok(self.dir.open_parent(dev_ino)?.into())
     }
 
     /// What the directory itself is like.
@@ -84,12 +99,14 @@ impl TargetDir {
         Ok(self.names()?.is_empty())
     }
 
-    /// Makes a file that only its owner may read; fails if there is anything of this name.
-    pub fn create_file(&self, name: &[u8]) -> io::Result<TargetFile> {
+    /// Makes a file that only its owner may read; fails if there is anything of this name. In a directory that nobody else
+    /// can enter, it has the rights of `mode` already, which it will get in the end.
+    pub fn create_file(&self, name: &[u8], mode: u32) -> io::Result<TargetFile> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = checked(name)?;
-        let fd = retried(|| openat(self.fd(), name, flags, Mode::RUSR | Mode::WUSR))?;
-        Ok(TargetFile { file: fd.into() })
+        let mode = 0o600 | if self.newborn.is_some() { mode & 0o777 } else { 0 };
+        let fd = retried(|| openat(self.fd(), name, flags, Mode::from_raw_mode(mode as rustix::fs::RawMode)))?;
+        Ok(TargetFile { file: fd.into(), newborn: self.newborn.clone().map(|family| (mode, family)) })
     }
 
     /// Opens a regular file to change it; fails for anything else. What keeps its owner from changing it (a read-only
@@ -109,7 +126,7 @@ impl TargetDir {
             result => result,
         }?;
         regular(stat_fd(&fd)?)?;
-        Ok(TargetFile { file: fd.into() })
+        Ok(TargetFile { file: fd.into(), newborn: None })
     }
 
     /// Makes a symbolic link; whether it leads to a folder makes no difference here.
@@ -299,6 +316,12 @@ impl TargetDir {
     }
 }
 
+impl From<Dir> for TargetDir {
+    fn from(dir: Dir) -> Self {
+        Self { dir, newborn: None }
+    }
+}
+
 /// A directory on the way down to what is being removed.
 struct Level {
     name: Vec<u8>,
@@ -313,6 +336,8 @@ struct Level {
 #[derive(Debug)]
 pub struct TargetFile {
     file: File,
+    /// The mode that it was created with, and what its like are like, if nobody else could change it since.
+    newborn: Option<(u32, Arc<OnceLock<Newborn>>)>,
 }
 
 impl TargetFile {
@@ -371,7 +396,11 @@ impl TargetFile {
 
     /// Sets what belongs to the file, after its content. Returns what could not be set.
     pub fn set_metadata(&self, meta: &Meta) -> Vec<Problem> {
-        set_metadata(&Handle::Open(self.file.as_fd()), meta)
+        let file = Handle::Open(self.file.as_fd());
+        match &self.newborn {
+            Some((mode, family)) => set_newborn(&file, *mode, family, meta),
+            None => set_metadata(&file, meta),
+        }
     }
 
     /// Makes the content survive a power cut.

@@ -101,7 +101,7 @@ fn root(dir: &TempDir) -> TargetDir {
 
 /// Whether a file in this folder takes a flag; only root can tell, and only where the file system has flags.
 fn has_flags(dir: &TargetDir) -> bool {
-    drop(dir.create_file(b"probe").unwrap());
+    drop(dir.create_file(b"probe", 0o644).unwrap());
     let wanted = Wanted { flags: flags::IMMUTABLE, ..Wanted::new(FileKind::File, 0o600) };
     let has = wanted.with(|meta| dir.set_metadata(b"probe", meta)).is_empty();
     dir.remove_file(b"probe").unwrap();
@@ -115,7 +115,7 @@ fn every_kind_of_file_is_brought_back() {
         let odd = b"\n\xff odd";
         let long = [b'x'; 255];
         for name in [odd.as_slice(), &long] {
-            let file = dir.create_file(name).unwrap();
+            let file = dir.create_file(name, 0o644).unwrap();
             file.write_at(b"content", 0).unwrap();
             let wanted = Wanted::new(FileKind::File, 0o4751).xattr(b"user.b", b"\0\xff").xattr(b"user.a", b"");
             assert!(wanted.with(|meta| file.set_metadata(meta)).is_empty());
@@ -165,7 +165,7 @@ fn what_only_root_may_set_is_set() {
         let dir = root(&scratch);
         for name in [&b"file"[..], b"link", b"fifo", b"dir"] {
             let kind = match name {
-                b"file" => dir.create_file(name).map(|_| FileKind::File),
+                b"file" => dir.create_file(name, 0o644).map(|_| FileKind::File),
                 b"link" => dir.symlink(name, b"x", false).map(|()| FileKind::Symlink),
                 b"fifo" => dir.fifo(name).map(|()| FileKind::Fifo),
                 _ => dir.make_dir(name).map(|()| FileKind::Directory),
@@ -190,6 +190,59 @@ fn what_only_root_may_set_is_set() {
 }
 
 #[test]
+fn files_in_a_folder_of_ones_own_get_the_same_without_being_looked_at() {
+    for scratch in scratch() {
+        let top = root(&scratch);
+        // Nothing is inherited; a group; a list; a flag.
+        for (number, wanted) in [
+            Wanted::new(FileKind::Directory, 0o700),
+            Wanted { owner: Owner { gid: 54_321, ..Owner::default() }, ..Wanted::new(FileKind::Directory, 0o2700) },
+            Wanted::new(FileKind::Directory, 0o700).xattr(b"system.posix_acl_default", ACL),
+            Wanted { flags: flags::NODUMP, ..Wanted::new(FileKind::Directory, 0o700) },
+        ]
+        .iter()
+        .enumerate()
+        {
+            let above_name = format!("above {number}").into_bytes();
+            top.make_dir(&above_name).unwrap();
+            wanted.with(|meta| top.set_metadata(&above_name, meta));
+            let above = top.open_dir(&above_name).unwrap();
+            above.make_dir(b"own").unwrap();
+            let mut dir = above.open_dir(b"own").unwrap();
+            dir.claim().unwrap();
+            let learned = || dir.newborn.as_ref().and_then(|family| family.get()).is_some();
+            let mut kinds: Vec<_> =
+                [0o600, 0o444, 0o755, 0o640, 0o6755, 0, 0o755].map(|mode| Wanted::new(FileKind::File, mode)).into();
+            kinds.push(Wanted::new(FileKind::File, 0o600).xattr(b"user.a", b"value"));
+            kinds.push(Wanted { flags: flags::NODUMP, ..Wanted::new(FileKind::File, 0o644) });
+            if privileged() {
+                let owner = Owner { uid: 12_345, gid: 7, ..Owner::default() };
+                kinds.push(Wanted { owner, ..Wanted::new(FileKind::File, 0o4755) });
+            }
+            for (number, wanted) in kinds.iter().enumerate() {
+                let name = format!("file {number}").into_bytes();
+                let file = dir.create_file(&name, wanted.mode).unwrap();
+                file.write_at(b"content", 0).unwrap();
+                let problems = wanted.with(|meta| file.set_metadata(meta));
+                // Few file systems in memory have flags.
+                if problems.iter().all(|problem| problem.what == "flags") && wanted.flags == 0 {
+                    wanted.check_read(&dir, &name);
+                }
+                assert!(problems.is_empty() || wanted.flags != 0, "{problems:?}");
+            }
+            assert_eq!(learned(), number != 2, "inherited lists have to be looked for, nothing else");
+        }
+        // A folder that others can enter is nobody's own.
+        top.make_dir(b"open").unwrap();
+        Wanted::new(FileKind::Directory, 0o755).check(&top, b"open");
+        let mut dir = top.open_dir(b"open").unwrap();
+        dir.claim().unwrap();
+        let file = dir.create_file(b"file", 0o644).unwrap();
+        assert_eq!((dir.newborn.is_some(), file.stat().unwrap().mode), (false, 0o600));
+    }
+}
+
+#[test]
 fn access_lists_are_kept_to_the_byte() {
     for scratch in scratch() {
         let dir = root(&scratch);
@@ -198,7 +251,7 @@ fn access_lists_are_kept_to_the_byte() {
         wanted.check(&dir, b"dir");
         // A new file inherits a list, which was not saved with it, and therefore goes.
         let dir = dir.open_dir(b"dir").unwrap();
-        drop(dir.create_file(b"file").unwrap());
+        drop(dir.create_file(b"file", 0o644).unwrap());
         assert_eq!(dir.as_source().xattrs_at(b"file").unwrap().len(), 1);
         Wanted::new(FileKind::File, 0o2664).check(&dir, b"file");
         Wanted::new(FileKind::File, 0o640).xattr(b"system.posix_acl_access", ACL).check(&dir, b"file");
@@ -212,7 +265,7 @@ fn flags_come_last_and_do_not_stand_in_the_way() {
         if !privileged() || !has_flags(&dir) {
             continue;
         }
-        drop(dir.create_file(b"file").unwrap());
+        drop(dir.create_file(b"file", 0o644).unwrap());
         dir.make_dir(b"dir").unwrap();
         for bits in [flags::NODUMP, flags::APPEND | flags::NODUMP, flags::IMMUTABLE, flags::IMMUTABLE | flags::APPEND] {
             Wanted { flags: bits, ..Wanted::new(FileKind::File, 0o640) }.check(&dir, b"file");
@@ -249,7 +302,7 @@ fn nothing_is_written_through_links_or_odd_names() {
     dir.symlink(b"dir", b"../../outside/dir", false).unwrap();
     dir.symlink(b"new", b"../../outside/new", false).unwrap();
     for name in [&b"file"[..], b"dir", b"new"] {
-        assert!(dir.create_file(name).is_err());
+        assert!(dir.create_file(name, 0o644).is_err());
         assert!(dir.open_existing(name).is_err());
         assert!(dir.open_dir(name).is_err());
         assert!(dir.make_dir(name).is_err());
@@ -261,7 +314,7 @@ fn nothing_is_written_through_links_or_odd_names() {
         dir.unlock_at(name).unwrap();
     }
     for name in [&b".."[..], b".", b"", b"../x", b"/etc/x", b"a/b", b"a\0"] {
-        assert!(dir.create_file(name).is_err());
+        assert!(dir.create_file(name, 0o644).is_err());
         assert!(dir.open_existing(name).is_err());
         assert!(dir.open_dir(name).is_err());
         assert!(dir.make_dir(name).is_err());
@@ -294,7 +347,7 @@ fn paths_longer_than_any_call_takes_work_and_are_removed() {
         deepest.symlink(b"side", b"..", false).unwrap();
         deepest = deepest.open_dir(&name).unwrap();
     }
-    let file = deepest.create_file(b"file").unwrap();
+    let file = deepest.create_file(b"file", 0o644).unwrap();
     let wanted = Wanted::new(FileKind::File, 0o600).xattr(b"user.deep", b"yes");
     assert!(wanted.with(|meta| file.set_metadata(meta)).is_empty());
     wanted.check(&deepest, b"file");
@@ -320,7 +373,7 @@ fn paths_longer_than_any_call_takes_work_and_are_removed() {
 fn holes_and_room_are_made() {
     for scratch in scratch() {
         let dir = root(&scratch);
-        let file = dir.create_file(b"file").unwrap();
+        let file = dir.create_file(b"file", 0o644).unwrap();
         file.preallocate(1 << 20).unwrap();
         assert_eq!(file.stat().map(|stat| (stat.size, stat.blocks >= 2048)).unwrap(), (1 << 20, true));
         file.write_at(&vec![7; 1 << 20], 0).unwrap();
@@ -346,7 +399,7 @@ fn a_normal_user_gets_what_he_may_have_and_is_told_the_rest() {
                 assert!(problems.iter().all(|problem| problem.expected), "{problems:?}");
                 problems.iter().map(|problem| problem.what.to_string()).collect::<Vec<_>>()
             };
-            let file = dir.create_file(b"file").unwrap();
+            let file = dir.create_file(b"file", 0o644).unwrap();
             let mut wanted = Wanted::new(FileKind::File, 0o6755)
                 .xattr(b"user.a", b"mine")
                 .xattr(b"trusted.t", b"1")
@@ -407,7 +460,7 @@ fn a_mount_stops_the_removal_of_a_tree() {
 fn a_number_that_is_no_owner_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = root(&scratch);
-    drop(dir.create_file(b"file").unwrap());
+    drop(dir.create_file(b"file", 0o644).unwrap());
     let mut wanted = Wanted::new(FileKind::File, 0o600);
     wanted.owner = Owner { uid: u32::MAX, gid: u32::MAX, ..Owner::default() };
     let problems = wanted.with(|meta| dir.set_metadata(b"file", meta));
