@@ -36,6 +36,8 @@ pub struct DepotOptions {
 
 /// Rows wait in memory up to about this many bytes before they are written.
 const ROWS_WAITING: usize = 4 << 20;
+/// So many bytes of them are handed over at a time: to wake another thread for each folder costs more than the rows do.
+const ROWS_HANDED: usize = 256 << 10;
 /// Chunks of durable packs wait in memory up to this number before they are entered.
 const CHUNKS_WAITING: usize = 50_000;
 /// Packs that the store has taken may wait up to this number to become durable.
@@ -54,7 +56,14 @@ impl Claims {
 
 enum Message {
     Pack(FinishedPack),
-    Rows(FolderRows),
+    Rows(Gathered),
+}
+
+/// Rows of the stat cache, with about how many bytes they take in memory.
+#[derive(Debug, Default)]
+struct Gathered {
+    rows: Vec<FolderRows>,
+    weight: usize,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +120,7 @@ pub struct Depot<'a> {
     workers: Vec<Mutex<Worker>>,
     data: PackWriter<'a>,
     meta: PackWriter<'a>,
+    rows: Mutex<Gathered>,
     messages: SyncSender<Message>,
 }
 
@@ -174,8 +184,7 @@ impl<'a> Depot<'a> {
             received,
             packs: Vec::new(),
             names: Vec::new(),
-            rows: Vec::new(),
-            weight: 0,
+            rows: Gathered::default(),
             chunks: 0,
         };
         let depot = Self {
@@ -185,6 +194,7 @@ impl<'a> Depot<'a> {
             workers: (0..options.threads.max(1)).map(|_| worker()).collect::<Result<_, _>>()?,
             data: PackWriter::new(vault.keys(), ObjectKind::Pack, options.verify, hand_data_on),
             meta: PackWriter::new(vault.keys(), ObjectKind::Meta, options.verify, hand_meta_on),
+            rows: Mutex::default(),
             messages,
         };
         Ok((depot, publisher))
@@ -293,12 +303,25 @@ impl<'a> Depot<'a> {
         Failed
     }
 
-    /// Hands rows of the stat cache to the publisher.
+    /// Takes rows of the stat cache.
     pub fn put_rows(&self, rows: FolderRows) {
-        // If nobody receives it, the publisher has failed, and has said so.
-        if !self.options.dry_run {
-            let _ = self.messages.send(Message::Rows(rows));
+        if self.options.dry_run {
+            return;
         }
+        let mut gathered = lock(&self.rows);
+        gathered.weight += rows.weight();
+        gathered.rows.push(rows);
+        if gathered.weight > ROWS_HANDED {
+            let full = std::mem::take(&mut *gathered);
+            drop(gathered);
+            self.hand_rows_on(full);
+        }
+    }
+
+    /// Hands rows to the publisher.
+    fn hand_rows_on(&self, rows: Gathered) {
+        // If nobody receives them, the publisher has failed, and has said so.
+        let _ = self.messages.send(Message::Rows(rows));
     }
 
     /// Flushes what the workers still hold and closes the packs. Ends the publisher.
@@ -331,6 +354,7 @@ impl<'a> Depot<'a> {
                 self.fail(error.into());
             }
         }
+        self.hand_rows_on(std::mem::take(&mut *lock(&self.rows)));
         let failure = lock(&self.shared.failure).take();
         failure.map_or(Ok(()), Err)
     }
@@ -370,8 +394,7 @@ pub struct Publisher<'a> {
     received: Receiver<Message>,
     packs: Vec<NewPack>,
     names: Vec<ObjectName>,
-    rows: Vec<FolderRows>,
-    weight: usize,
+    rows: Gathered,
     chunks: usize,
 }
 
@@ -433,23 +456,23 @@ impl Publisher<'_> {
                 self.names.push(pack.name);
                 self.packs.push(pack);
             }
-            Begun::Rows(rows) => {
-                self.weight += rows.weight();
-                self.rows.push(rows);
+            Begun::Rows(Gathered { rows, weight }) => {
+                self.rows.weight += weight;
+                self.rows.rows.extend(rows);
             }
         }
-        if self.weight > ROWS_WAITING || self.chunks > CHUNKS_WAITING { self.commit() } else { Ok(()) }
+        if self.rows.weight > ROWS_WAITING || self.chunks > CHUNKS_WAITING { self.commit() } else { Ok(()) }
     }
 
     /// Enters what is durable, and lets go of it.
     fn commit(&mut self) -> Result<(), VaultError> {
-        if self.packs.is_empty() && self.rows.is_empty() {
+        if self.packs.is_empty() && self.rows.rows.is_empty() {
             return Ok(());
         }
         let catalogue = self.shared.vault.catalogue();
         let txn = catalogue.write()?;
         Catalogue::insert_packs(&txn, &self.packs)?;
-        catalogue.insert_rows(&txn, std::mem::take(&mut self.rows))?;
+        catalogue.insert_rows(&txn, std::mem::take(&mut self.rows).rows)?;
         txn.commit().map_err(CatalogueError::from)?;
         // First everyone sees what was entered, then the claims end: so no chunk is ever taken for new in between.
         let reader = Arc::new(catalogue.reader()?);
@@ -459,7 +482,6 @@ impl Publisher<'_> {
                 self.shared.claims.shard(id).remove(id);
             }
         }
-        self.weight = 0;
         self.chunks = 0;
         Ok(())
     }
@@ -468,7 +490,7 @@ impl Publisher<'_> {
 /// What the store has begun to take.
 enum Begun<'s> {
     Pack(Pending<'s>, NewPack),
-    Rows(FolderRows),
+    Rows(Gathered),
 }
 
 /// Gives a pack's bytes to the store.
