@@ -47,11 +47,15 @@ fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
         let source = bench.folder.path().join("source");
         fs::create_dir_all(&source).expect("a folder");
         fill(&source, *size);
+        settle();
+        // From here on as much of it is in memory as the system keeps there.
+        bench.run(&["snapshot", "source", "--dry-run"]);
         let first = bench.run(&["snapshot", "source"]);
         std::thread::sleep(std::time::Duration::from_millis(100));
         bench.run(&["snapshot", "source"]);
         let again = median(3, || bench.run(&["snapshot", "source"]));
         fs::remove_dir_all(&source).expect("room for what is restored");
+        settle();
         let restored = bench.run(&["restore", "latest", "--to", "out"]);
         tables.push((name, first, again, restored));
     }
@@ -61,6 +65,12 @@ fn grow(what: &str, sizes: &[(u64, String)], fill: impl Fn(&Path, u64)) {
             table.row(name, [*first, *again, *restored][pick]);
         }
     }
+}
+
+/// Waits until what was written or removed is on the disk: otherwise that goes on beside what is measured.
+fn settle() {
+    #[cfg(unix)]
+    rustix::fs::sync();
 }
 
 /// The first so many of these sizes.

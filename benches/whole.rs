@@ -1,6 +1,6 @@
 //! Whole commands on a planted source tree, each beside its roofline: the bare cost of the work that it cannot avoid,
-//! done by as many threads in this process. `cargo bench --bench whole`; `VAULT_BENCH_FILES` (8,000 by default, 130 MB)
-//! and `VAULT_BENCH_RUNS` (5); with `VAULT_BENCH_TREE` a tree that is there already, as it is.
+//! done by as many threads in this process. `cargo bench --bench whole`; `VAULT_BENCH_FILES` (40,000 by default, 660 MB)
+//! and `VAULT_BENCH_RUNS` (3); with `VAULT_BENCH_TREE` a tree that is there already, as it is.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -173,7 +173,7 @@ fn bare(count: usize, mut work: impl FnMut() -> Duration) -> Duration {
 }
 
 fn main() {
-    let (count, runs) = (number("VAULT_BENCH_FILES", 8000), number("VAULT_BENCH_RUNS", 5) as usize);
+    let (count, runs) = (number("VAULT_BENCH_FILES", 40_000), number("VAULT_BENCH_RUNS", 3) as usize);
     let bench = Bench::new();
     let tree = std::env::var_os("VAULT_BENCH_TREE").map(PathBuf::from);
     let source = tree.clone().unwrap_or_else(|| bench.folder.path().join("source"));
