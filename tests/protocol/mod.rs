@@ -5,7 +5,7 @@
 //! There is one chunk, which is all that matters: a pack either holds it or is of no interest. `rule` is the rule itself,
 //! written a second time from SPEC §8.6; in some of the states it is compared with what the library says.
 //!
-//! The quick bounds by default; `VAULT_CAMPAIGN=n` takes the larger ones too.
+//! The quick bounds by default; `VAULT_CAMPAIGN=n` takes the larger ones too, from number `VAULT_SEED` on.
 
 mod rule;
 
@@ -644,7 +644,8 @@ fn nothing_is_lost_in_any_order_of_events() {
             joining(),
             Bounds { moves: true, ..joining() },
         ];
-        states.extend(larger.map(check));
+        let first = std::env::var("VAULT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        states.extend(larger.into_iter().skip(first).map(check));
     }
     println!("{} states", states.iter().sum::<usize>());
 }
