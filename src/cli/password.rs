@@ -88,7 +88,7 @@ pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> 
         return Ok(Password::from_elsewhere(text));
     }
     let question = format!("Password of the vault {place}: ");
-    interrupt::while_hidden(|| prompt(sources, &question)).map(Password::typed)
+    at_terminal(sources, || prompt(sources, &question)).map(Password::typed)
 }
 
 /// A new password: on a terminal it is asked for twice.
@@ -96,7 +96,7 @@ pub fn new(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(text) = configured(sources, &|name| env::var_os(name))? {
         return Ok(Password::from_elsewhere(text));
     }
-    interrupt::while_hidden(|| ask_twice(sources, place)).map(Password::typed)
+    at_terminal(sources, || ask_twice(sources, place)).map(Password::typed)
 }
 
 fn ask_twice(sources: Sources<'_>, place: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -223,13 +223,20 @@ fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
 }
 
-fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// Asks where nothing that is typed is shown. Without a terminal to ask at, none is touched: a program in the background
+/// that did so would be stopped by the system.
+fn at_terminal<T>(sources: Sources<'_>, ask: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let Sources { option, variable, .. } = sources;
     if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
         return Err(Failure::new("a password is needed, and there is no terminal to ask for it").hint(format!(
             "Give --{option}-file or --{option}-command, or set {variable}, {variable}_FILE or {variable}_COMMAND."
         )));
     }
+    interrupt::while_hidden(ask)
+}
+
+fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let Sources { option, variable, .. } = sources;
     let text = rpassword::prompt_password(question).map_err(|error| {
         if error.kind() == io::ErrorKind::Interrupted {
             return Failure::interrupted();
