@@ -5,9 +5,12 @@
 //! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (records, and the rows of the
 //! stat cache, which flow into new trees) carries a keyed checksum of its own.
 //!
-//! [`packs`] packs, chunks, records · [`stat`] the stat cache · [`upkeep`] what was verified and collected when ·
+//! [`packs`] packs and records · [`chunks`] where each chunk lies · [`filter`] what is certainly not stored ·
+//! [`stat`] the stat cache · [`upkeep`] what was verified and collected when ·
 //! [`names`] what lies in which folder, for searching.
 
+pub mod chunks;
+pub mod filter;
 pub mod packs;
 pub mod stat;
 pub mod upkeep;
@@ -25,11 +28,13 @@ use redb::{
     ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 
-pub use packs::{ChunkPlace, PackInfo};
+pub use chunks::ChunkPlace;
+pub use filter::Filter;
+pub use packs::PackInfo;
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 6;
+const VERSION: u64 = 7;
 
 /// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
 const DOUBTED: &str = "doubted";
@@ -225,6 +230,7 @@ impl Catalogue {
                     txn.open_table(NUMBERS)?.insert(DOUBTED, 1)?;
                 }
                 packs::create_tables(&txn)?;
+                chunks::create_tables(&txn)?;
                 stat::create_tables(&txn)?;
                 upkeep::create_tables(&txn)?;
                 txn.commit()?;
@@ -296,7 +302,8 @@ fn private(path: &Path) -> std::io::Result<()> {
 pub struct Reader {
     key: [u8; 32],
     epoch: u64,
-    tables: packs::Tables,
+    packs: packs::Tables,
+    chunks: chunks::Tables,
     stat: stat::Tables,
     upkeep: upkeep::Tables,
     names: names::Tables,
@@ -306,10 +313,10 @@ pub struct Reader {
 impl Reader {
     fn new(txn: ReadTransaction, key: [u8; 32], doubt: Arc<AtomicBool>) -> Result<Self, CatalogueError> {
         let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
-        let (tables, stat, upkeep) =
-            (packs::Tables::open(&txn)?, stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?);
-        let names = names::Tables::open(&txn)?;
-        Ok(Self { key, epoch, tables, stat, upkeep, names, doubt })
+        let (packs, chunks) = (packs::Tables::open(&txn)?, chunks::Tables::open(&txn, &key)?);
+        let (stat, upkeep, names) =
+            (stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?, names::Tables::open(&txn)?);
+        Ok(Self { key, epoch, packs, chunks, stat, upkeep, names, doubt })
     }
 
     /// Something that the catalogue says does not fit the store, such as a chunk that is not where it should be. That may be

@@ -1,17 +1,17 @@
-//! The catalogue's tables of packs, chunks and records.
+//! The catalogue's tables of packs and records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{
-    ConcurrencyMode, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, WriteTransaction,
+    ConcurrencyMode, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
 };
 
 use crate::catalogue::stat::checksum;
-use crate::catalogue::{Catalogue, CatalogueError, NUMBERS, Reader, next_number};
-use crate::id::{ChunkId, ObjectName};
+use crate::catalogue::{Catalogue, CatalogueError, ChunkPlace, NUMBERS, Reader, next_number};
+use crate::id::ObjectName;
 use crate::pack::{Footer, SegmentPlace};
 use crate::seal::{HEADER_LEN, ObjectKind};
 use crate::varint;
@@ -20,13 +20,6 @@ use crate::varint;
 const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
 /// Name of a pack → its number.
 const NUMBERS_OF_PACKS: TableDefinition<&[u8; 16], u32> = TableDefinition::new("pack_numbers");
-/// Id of a chunk → pack, segment, offset in the opened segment, length.
-const CHUNKS: TableDefinition<&[u8; 16], [u8; 16]> = TableDefinition::new("chunks");
-/// The same, for what was entered last. Ids are random: a few that are entered into a large table would have most of it written
-/// again. So they gather here, until they are worth that.
-const RECENT: TableDefinition<&[u8; 16], [u8; 16]> = TableDefinition::new("recent");
-/// Other places of chunks that are stored more than once: id and pack → as in `chunks`.
-const COPIES: TableDefinition<&[u8; 20], [u8; 16]> = TableDefinition::new("copies");
 /// Name of a log record → keyed checksum (16 bytes), hash of its object (32 bytes), and the record's plaintext.
 const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
 
@@ -37,9 +30,6 @@ const LOST_RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("lo
 pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError> {
     txn.open_table(PACKS)?;
     txn.open_table(NUMBERS_OF_PACKS)?;
-    txn.open_table(CHUNKS)?;
-    txn.open_table(RECENT)?;
-    txn.open_table(COPIES)?;
     txn.open_table(RECORDS)?;
     txn.open_table(LOST_RECORDS)?;
     Ok(())
@@ -48,9 +38,6 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError
 /// The tables of a reader.
 pub(super) struct Tables {
     packs: ReadOnlyTable<u32, &'static [u8]>,
-    chunks: ReadOnlyTable<&'static [u8; 16], [u8; 16]>,
-    recent: ReadOnlyTable<&'static [u8; 16], [u8; 16]>,
-    copies: ReadOnlyTable<&'static [u8; 20], [u8; 16]>,
     records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     lost_records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
 }
@@ -59,40 +46,9 @@ impl Tables {
     pub(super) fn open(txn: &ReadTransaction) -> Result<Self, CatalogueError> {
         Ok(Self {
             packs: txn.open_table(PACKS)?,
-            chunks: txn.open_table(CHUNKS)?,
-            recent: txn.open_table(RECENT)?,
-            copies: txn.open_table(COPIES)?,
             records: txn.open_table(RECORDS)?,
             lost_records: txn.open_table(LOST_RECORDS)?,
         })
-    }
-}
-
-/// Where a chunk lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkPlace {
-    /// Number of the pack in this catalogue.
-    pub pack: u32,
-    /// Number of the segment in the pack.
-    pub segment: u32,
-    /// Where the chunk begins in the opened segment, in bytes.
-    pub offset: u32,
-    /// Its length, in bytes.
-    pub len: u32,
-}
-
-impl ChunkPlace {
-    fn encode(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        for (field, value) in bytes.chunks_exact_mut(4).zip([self.pack, self.segment, self.offset, self.len]) {
-            field.copy_from_slice(&value.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn decode(bytes: [u8; 16]) -> Self {
-        let field = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Self { pack: field(0), segment: field(4), offset: field(8), len: field(12) }
     }
 }
 
@@ -179,13 +135,13 @@ impl Catalogue {
     /// If the database fails; then none is entered.
     pub fn enter_packs(&self, new: &[NewPack]) -> Result<(), CatalogueError> {
         let txn = self.write()?;
-        Self::insert_packs(&txn, new)?;
+        self.insert_packs(&txn, new)?;
         txn.commit()?;
         Ok(())
     }
 
     /// Enters packs that are in the store, within a transaction.
-    pub(crate) fn insert_packs(txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
+    pub(crate) fn insert_packs(&self, txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
         let segments = new.iter().flat_map(|pack| &pack.footer.segments);
         let mut places = Vec::with_capacity(segments.map(|segment| segment.chunks.len()).sum());
         {
@@ -211,22 +167,13 @@ impl Catalogue {
                 }
             }
         }
-        // In the order of the keys, inserting costs a quarter.
-        places.sort_unstable_by_key(|(id, _)| *id);
-        let limit = RECENT_MAX.max(txn.open_table(CHUNKS)?.len()? / 8);
-        let few = (places.len() as u64) < limit;
-        if !few {
-            settle(txn)?;
-        }
-        let places = places.into_iter().map(|(id, place)| Ok((id, place.encode())));
-        insert_places(txn, if few { RECENT } else { CHUNKS }, places)?;
-        let recent = txn.open_table(RECENT)?.len()?;
-        if recent < limit { Ok(()) } else { settle(txn) }
+        places.sort_unstable();
+        self.insert_places(txn, &places)
     }
 
     /// Takes out packs that are no longer in the store, and everything that lies in them; chunks with another copy stay.
-    pub(crate) fn remove_packs(txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
-        let mut numbers_gone = std::collections::BTreeSet::new();
+    pub(crate) fn remove_packs(&self, txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
+        let mut numbers_gone = BTreeSet::new();
         {
             let mut packs = txn.open_table(PACKS)?;
             let mut numbers = txn.open_table(NUMBERS_OF_PACKS)?;
@@ -241,31 +188,7 @@ impl Catalogue {
         if numbers_gone.is_empty() {
             return Ok(());
         }
-        let mut copies = txn.open_table(COPIES)?;
-        copies.retain(|_, place| !numbers_gone.contains(&ChunkPlace::decode(place).pack))?;
-        let mut chunks = txn.open_table(CHUNKS)?;
-        let mut recent = txn.open_table(RECENT)?;
-        let mut lost = Vec::new();
-        for table in [&mut chunks, &mut recent] {
-            table.retain(|id, place| {
-                let keep = !numbers_gone.contains(&ChunkPlace::decode(place).pack);
-                if !keep {
-                    lost.push(ChunkId::new(*id));
-                }
-                keep
-            })?;
-        }
-        for id in lost {
-            if chunks.get(id.as_bytes())?.is_some() || recent.get(id.as_bytes())?.is_some() {
-                continue;
-            }
-            let copy = copies.range::<&[u8; 20]>(&copy_key(&id, 0)..=&copy_key(&id, u32::MAX))?.next().transpose()?;
-            let copy = copy.map(|(key, place)| (*key.value(), place.value()));
-            if let Some((key, place)) = copy {
-                copies.remove(&key)?;
-                chunks.insert(id.as_bytes(), place)?;
-            }
-        }
+        self.remove_places(txn, &numbers_gone)?;
         bump_epoch(txn)
     }
 
@@ -325,53 +248,14 @@ impl Catalogue {
     /// If the database fails.
     pub(crate) fn clear(&self) -> Result<(), CatalogueError> {
         let txn = self.write()?;
+        self.clear_places(&txn)?;
         txn.open_table(PACKS)?.retain(|_, _| false)?;
         txn.open_table(NUMBERS_OF_PACKS)?.retain(|_, _| false)?;
-        txn.open_table(CHUNKS)?.retain(|_, _| false)?;
-        txn.open_table(RECENT)?.retain(|_, _| false)?;
-        txn.open_table(COPIES)?.retain(|_, _| false)?;
         txn.open_table(RECORDS)?.retain(|_, _| false)?;
         bump_epoch(&txn)?;
         txn.commit()?;
         Ok(())
     }
-}
-
-/// So many chunks gather beside a table that is not larger than eight times that.
-const RECENT_MAX: u64 = 1 << 19;
-
-/// Moves what has gathered into the large table.
-fn settle(txn: &WriteTransaction) -> Result<(), CatalogueError> {
-    {
-        let recent = txn.open_table(RECENT)?;
-        let places = recent.iter()?.map(|row| {
-            let (id, place) = row?;
-            Ok((ChunkId::new(*id.value()), place.value()))
-        });
-        insert_places(txn, CHUNKS, places)?;
-    }
-    txn.delete_table(RECENT)?;
-    txn.open_table(RECENT)?;
-    Ok(())
-}
-
-/// Enters places of chunks; what was in the table for one of them becomes a copy.
-fn insert_places(
-    txn: &WriteTransaction,
-    table: TableDefinition<'_, &[u8; 16], [u8; 16]>,
-    places: impl Iterator<Item = Result<(ChunkId, [u8; 16]), redb::StorageError>>,
-) -> Result<(), CatalogueError> {
-    let mut table = txn.open_table(table)?;
-    let mut copies = txn.open_table(COPIES)?;
-    for row in places {
-        let (id, place) = row?;
-        let previous = table.insert(id.as_bytes(), place)?.map(|previous| previous.value());
-        if let Some(previous) = previous {
-            let pack = ChunkPlace::decode(previous).pack;
-            copies.insert(&copy_key(&id, pack), previous)?;
-        }
-    }
-    Ok(())
 }
 
 /// A remembered record as it lies in its table: with a keyed checksum in front.
@@ -423,166 +307,13 @@ pub(crate) fn bump_epoch(txn: &WriteTransaction) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-fn copy_key(id: &ChunkId, pack: u32) -> [u8; 20] {
-    let mut key = [0; 20];
-    key[..16].copy_from_slice(id.as_bytes());
-    key[16..].copy_from_slice(&pack.to_le_bytes());
-    key
-}
-
-/// The rows of a table of chunks.
-struct Rows<'t> {
-    rows: redb::Range<'t, &'static [u8; 16], [u8; 16]>,
-    next: Option<(ChunkId, ChunkPlace)>,
-}
-
-impl<'t> Rows<'t> {
-    fn new(table: &'t ReadOnlyTable<&'static [u8; 16], [u8; 16]>) -> Result<Self, CatalogueError> {
-        let mut rows = Self { rows: table.iter()?, next: None };
-        rows.take()?;
-        Ok(rows)
-    }
-
-    /// The next row, which is followed by the one behind it.
-    fn take(&mut self) -> Result<Option<(ChunkId, ChunkPlace)>, CatalogueError> {
-        let following = self.rows.next().transpose()?;
-        let following = following.map(|(id, place)| (ChunkId::new(*id.value()), ChunkPlace::decode(place.value())));
-        Ok(std::mem::replace(&mut self.next, following))
-    }
-}
-
-/// The rows of both tables of chunks, in the order of the ids.
-struct Merged<'t> {
-    recent: Rows<'t>,
-    chunks: Rows<'t>,
-}
-
-impl<'t> Merged<'t> {
-    fn new(tables: &'t Tables) -> Result<Self, CatalogueError> {
-        Ok(Self { recent: Rows::new(&tables.recent)?, chunks: Rows::new(&tables.chunks)? })
-    }
-
-    /// The next id, with its place, the later first if it is in both tables.
-    fn next(&mut self) -> Result<Option<(ChunkId, ChunkPlace, Option<ChunkPlace>)>, CatalogueError> {
-        let (recent, chunks) = (self.recent.next, self.chunks.next);
-        let from_recent = match (recent, chunks) {
-            (Some((id, _)), Some((other, _))) => id <= other,
-            (recent, _) => recent.is_some(),
-        };
-        let Some((id, place)) = (if from_recent { self.recent.take()? } else { self.chunks.take()? }) else {
-            return Ok(None);
-        };
-        let same = from_recent && chunks.is_some_and(|(other, _)| other == id);
-        let other = if same { self.chunks.take()? } else { None };
-        Ok(Some((id, place, other.map(|(_, place)| place))))
-    }
-}
-
 impl Reader {
-    /// Where a chunk lies, if it is stored.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn locate(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, CatalogueError> {
-        let place = match self.tables.recent.get(id.as_bytes())? {
-            Some(place) => Some(place),
-            None => self.tables.chunks.get(id.as_bytes())?,
-        };
-        Ok(place.map(|place| ChunkPlace::decode(place.value())))
-    }
-
-    /// Every place of a chunk; the one that [`Self::locate`] gives comes first.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, CatalogueError> {
-        let mut places = Vec::new();
-        for table in [&self.tables.recent, &self.tables.chunks] {
-            places.extend(table.get(id.as_bytes())?.map(|place| ChunkPlace::decode(place.value())));
-        }
-        for copy in self.tables.copies.range::<&[u8; 20]>(&copy_key(id, 0)..=&copy_key(id, u32::MAX))? {
-            places.push(ChunkPlace::decode(copy?.1.value()));
-        }
-        Ok(places)
-    }
-
-    /// At least so many different chunks are stored, and at most twice as many.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn chunk_count(&self) -> Result<u64, CatalogueError> {
-        Ok(self.tables.chunks.len()? + self.tables.recent.len()?)
-    }
-
-    /// Calls `found` for every place of every chunk, in no order.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn for_each_chunk(&self, mut found: impl FnMut(ChunkPlace)) -> Result<(), CatalogueError> {
-        for table in [&self.tables.recent, &self.tables.chunks] {
-            for row in table.iter()? {
-                found(ChunkPlace::decode(row?.1.value()));
-            }
-        }
-        for row in self.tables.copies.iter()? {
-            found(ChunkPlace::decode(row?.1.value()));
-        }
-        Ok(())
-    }
-
-    /// Calls `found` for the id of every chunk, in order, until it returns `false`.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn for_each_id(&self, mut found: impl FnMut(ChunkId) -> bool) -> Result<(), CatalogueError> {
-        let mut rows = Merged::new(&self.tables)?;
-        while let Some((id, ..)) = rows.next()? {
-            if !found(id) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `found` for every chunk with all its places, in the order of the ids, until it returns `false`. The place that
-    /// [`Self::locate`] gives comes first.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn for_each_place(&self, mut found: impl FnMut(ChunkId, &[ChunkPlace]) -> bool) -> Result<(), CatalogueError> {
-        let mut copies = self.tables.copies.iter()?;
-        let mut next_copy = || -> Result<Option<([u8; 16], ChunkPlace)>, CatalogueError> {
-            let Some(row) = copies.next().transpose()? else { return Ok(None) };
-            let mut id = [0; 16];
-            id.copy_from_slice(&row.0.value()[..16]);
-            Ok(Some((id, ChunkPlace::decode(row.1.value()))))
-        };
-        let mut copy = next_copy()?;
-        let mut places = Vec::new();
-        let mut rows = Merged::new(&self.tables)?;
-        while let Some((id, place, other_place)) = rows.next()? {
-            places.clear();
-            places.push(place);
-            places.extend(other_place);
-            while let Some((other, place)) = copy.filter(|(other, _)| other <= id.as_bytes()) {
-                if other == *id.as_bytes() {
-                    places.push(place);
-                }
-                copy = next_copy()?;
-            }
-            if !found(id, &places) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// A pack by its number in this catalogue.
     ///
     /// # Errors
     /// If the database fails.
     pub fn pack(&self, number: u32) -> Result<Option<PackInfo>, CatalogueError> {
-        Ok(self.tables.packs.get(number)?.and_then(|bytes| PackInfo::decode(bytes.value())))
+        Ok(self.packs.packs.get(number)?.and_then(|bytes| PackInfo::decode(bytes.value())))
     }
 
     /// All packs, by number.
@@ -591,7 +322,7 @@ impl Reader {
     /// If the database fails.
     pub fn packs(&self) -> Result<BTreeMap<u32, PackInfo>, CatalogueError> {
         let mut packs = BTreeMap::new();
-        for row in self.tables.packs.iter()? {
+        for row in self.packs.packs.iter()? {
             let (number, bytes) = row?;
             let info = PackInfo::decode(bytes.value()).ok_or_else(|| {
                 self.distrust();
@@ -607,7 +338,7 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
-        self.records_of(&self.tables.records)
+        self.records_of(&self.packs.records)
     }
 
     /// Records that were in the store once and are not any more, in the same form.
@@ -615,7 +346,7 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn lost_records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
-        self.records_of(&self.tables.lost_records)
+        self.records_of(&self.packs.lost_records)
     }
 
     fn records_of(
@@ -633,94 +364,5 @@ impl Reader {
             records.push((name, value.map_or_else(Vec::new, <[u8]>::to_vec)));
         }
         Ok(records)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::pack::footer::SegmentEntry;
-    use crate::seal::Method;
-
-    /// The places of all chunks, by what is said of these packs.
-    fn expected(packs: &BTreeMap<u32, Vec<ChunkId>>) -> BTreeMap<ChunkId, BTreeSet<ChunkPlace>> {
-        let mut places: BTreeMap<ChunkId, BTreeSet<ChunkPlace>> = BTreeMap::new();
-        for (pack, ids) in packs {
-            for (index, id) in (0..).zip(ids) {
-                let place = ChunkPlace { pack: *pack, segment: index / 3, offset: index % 3 * 10, len: 10 };
-                places.entry(*id).or_default().insert(place);
-            }
-        }
-        places
-    }
-
-    #[test]
-    fn chunks_are_found_whichever_table_they_are_in() {
-        let folder = tempfile::tempdir().unwrap();
-        let (catalogue, _) = Catalogue::open(&folder.path().join("catalogue.redb"), [0; 32]).unwrap();
-        let mut noise = blake3::Hasher::new().update(b"packs").finalize_xof();
-        let mut roll = |bound: u8| {
-            let mut byte = [0];
-            noise.fill(&mut byte);
-            byte[0] % bound
-        };
-        let (mut packs, mut names) = (BTreeMap::new(), BTreeMap::new());
-        for round in 0..150_u8 {
-            let txn = catalogue.write().unwrap();
-            match roll(4) {
-                0 => settle(&txn).unwrap(),
-                1 if !names.is_empty() => {
-                    let count = 1 + usize::from(roll(3));
-                    let gone: Vec<u32> = names.keys().copied().filter(|_| roll(3) == 0).take(count).collect();
-                    let gone: Vec<ObjectName> =
-                        gone.iter().filter_map(|number| packs.remove(number).and(names.remove(number))).collect();
-                    Catalogue::remove_packs(&txn, &gone).unwrap();
-                }
-                _ => {
-                    let ids: BTreeSet<u8> = (0..roll(12)).map(|_| roll(50)).collect();
-                    let ids: Vec<ChunkId> = ids.into_iter().map(|byte| ChunkId::new([byte; 16])).collect();
-                    let segments = ids.chunks(3).map(|ids| SegmentEntry {
-                        sealed_len: 100,
-                        method: Method::Raw,
-                        raw_len: 10 * ids.len() as u32,
-                        chunks: ids.iter().map(|id| (*id, 10)).collect(),
-                    });
-                    let footer = Footer { segments: segments.collect() };
-                    let name = ObjectName::new([round; 16]);
-                    let number = txn.open_table(NUMBERS).unwrap().get("next_pack").unwrap().map_or(1, |n| n.value());
-                    let pack = NewPack { kind: ObjectKind::Pack, name, len: 1000, footer };
-                    Catalogue::insert_packs(&txn, &[pack]).unwrap();
-                    packs.insert(number as u32, ids);
-                    names.insert(number as u32, name);
-                }
-            }
-            txn.commit().unwrap();
-            let expected = expected(&packs);
-            let reader = catalogue.reader().unwrap();
-            let (mut found, mut ids, mut count) = (BTreeMap::new(), Vec::new(), 0);
-            reader
-                .for_each_place(|id, places| {
-                    assert_eq!(reader.locate(&id).unwrap().as_ref(), places.first());
-                    assert_eq!(reader.locate_all(&id).unwrap(), places);
-                    assert!(found.insert(id, places.iter().copied().collect::<BTreeSet<_>>()).is_none());
-                    true
-                })
-                .unwrap();
-            assert_eq!(found, expected, "round {round}");
-            reader
-                .for_each_id(|id| {
-                    ids.push(id);
-                    true
-                })
-                .unwrap();
-            assert!(ids.iter().eq(expected.keys()), "round {round}");
-            reader.for_each_chunk(|_| count += 1).unwrap();
-            assert_eq!(count, expected.values().map(BTreeSet::len).sum::<usize>());
-            let bound = reader.chunk_count().unwrap() as usize;
-            assert!((ids.len()..=2 * ids.len()).contains(&bound), "{bound}");
-            assert_eq!(reader.locate(&ChunkId::new([77; 16])).unwrap(), None);
-        }
     }
 }

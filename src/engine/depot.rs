@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::stat::FolderRows;
-use crate::catalogue::{Catalogue, CatalogueError, Reader};
+use crate::catalogue::{CatalogueError, Filter, Reader};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
@@ -42,6 +42,8 @@ const ROWS_HANDED: usize = 256 << 10;
 const CHUNKS_WAITING: usize = 50_000;
 /// Packs that the store has taken may wait up to this number to become durable.
 const PENDING_MAX: usize = 8;
+/// A run gets a filter when it has stored one of so many chunks that are known.
+const FILTER_FROM: u64 = 32;
 /// Claims are spread over this many locks.
 const SHARDS: usize = 64;
 
@@ -85,11 +87,18 @@ pub struct Published {
     pub trees: HashMap<ChunkId, Vec<u8>>,
 }
 
+/// What is stored, as far as it has been entered.
+struct Known {
+    reader: Arc<Reader>,
+    /// What certainly is not, once many chunks were: to look up each of them costs more than all else.
+    filter: Option<Arc<Filter>>,
+}
+
 /// What the depot and its publisher share.
 struct Shared<'a> {
     vault: &'a Vault,
     claims: Claims,
-    reader: RwLock<Arc<Reader>>,
+    known: RwLock<Arc<Known>>,
     /// The first failure; everything after it is only a consequence.
     failure: Mutex<Option<VaultError>>,
     failed: AtomicBool,
@@ -98,9 +107,13 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    fn known(&self) -> Arc<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn fail(&self, error: VaultError) {
         if matches!(error, VaultError::Catalogue(CatalogueError::Database(_))) {
-            self.reader.read().unwrap_or_else(PoisonError::into_inner).distrust();
+            self.known().reader.distrust();
         }
         lock(&self.failure).get_or_insert(error);
         self.failed.store(true, Relaxed);
@@ -172,7 +185,7 @@ impl<'a> Depot<'a> {
         let shared = Arc::new(Shared {
             vault,
             claims: Claims(std::array::from_fn(|_| Mutex::default())),
-            reader: RwLock::new(reader),
+            known: RwLock::new(Arc::new(Known { reader, filter: None })),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
             counters: DepotCounters::default(),
@@ -186,6 +199,7 @@ impl<'a> Depot<'a> {
             names: Vec::new(),
             rows: Gathered::default(),
             chunks: 0,
+            entered: 0,
         };
         let depot = Self {
             shared,
@@ -207,7 +221,7 @@ impl<'a> Depot<'a> {
 
     /// The newest view of the catalogue.
     pub fn reader(&self) -> Arc<Reader> {
-        self.shared.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.known().reader.clone()
     }
 
     /// The state of the calling thread, which must be one of the pool that was counted in the options.
@@ -231,9 +245,14 @@ impl<'a> Depot<'a> {
     }
 
     fn is_in_catalogue(&self, id: &ChunkId) -> bool {
-        let found = self.reader().locate(id).and_then(|place| match place {
+        let known = self.shared.known();
+        let Known { reader, filter } = &*known;
+        if filter.as_ref().is_some_and(|filter| !filter.may_contain(id)) {
+            return false;
+        }
+        let found = reader.locate(id).and_then(|place| match place {
             Some(place) if self.condemned.contains(&place.pack) => {
-                let others = self.reader().locate_all(id)?;
+                let others = reader.locate_all(id)?;
                 Ok(others.iter().any(|place| !self.condemned.contains(&place.pack)))
             }
             place => Ok(place.is_some()),
@@ -395,7 +414,9 @@ pub struct Publisher<'a> {
     packs: Vec<NewPack>,
     names: Vec<ObjectName>,
     rows: Gathered,
+    /// Chunks that wait to be entered, and those that were.
     chunks: usize,
+    entered: usize,
 }
 
 impl Publisher<'_> {
@@ -471,20 +492,41 @@ impl Publisher<'_> {
         }
         let catalogue = self.shared.vault.catalogue();
         let txn = catalogue.write()?;
-        Catalogue::insert_packs(&txn, &self.packs)?;
+        catalogue.insert_packs(&txn, &self.packs)?;
         catalogue.insert_rows(&txn, std::mem::take(&mut self.rows).rows)?;
         txn.commit().map_err(CatalogueError::from)?;
         // First everyone sees what was entered, then the claims end: so no chunk is ever taken for new in between.
         let reader = Arc::new(catalogue.reader()?);
-        *self.shared.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
+        self.entered += std::mem::take(&mut self.chunks);
+        let filter = self.filter(&reader)?;
+        *self.shared.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Known { reader, filter });
         for pack in self.packs.drain(..) {
-            for (id, _) in pack.footer.segments.iter().flat_map(|segment| &segment.chunks) {
+            for id in ids(&pack) {
                 self.shared.claims.shard(id).remove(id);
             }
         }
-        self.chunks = 0;
         Ok(())
     }
+
+    /// The filter that goes with what was just entered.
+    fn filter(&self, reader: &Reader) -> Result<Option<Arc<Filter>>, CatalogueError> {
+        let places = reader.place_count();
+        let filter = match self.shared.known().filter.clone().filter(|filter| !filter.is_full(places)) {
+            Some(filter) => {
+                self.packs.iter().flat_map(ids).for_each(|id| filter.insert(id));
+                filter
+            }
+            // To read all ids takes as long as looking up a few hundredths of them.
+            None if places <= FILTER_FROM * self.entered as u64 => Arc::new(Filter::new(reader)?),
+            None => return Ok(None),
+        };
+        Ok(Some(filter))
+    }
+}
+
+/// The chunks of a pack.
+fn ids(pack: &NewPack) -> impl Iterator<Item = &ChunkId> {
+    pack.footer.segments.iter().flat_map(|segment| &segment.chunks).map(|(id, _)| id)
 }
 
 /// What the store has begun to take.

@@ -262,7 +262,7 @@ pub fn mark<'s>(
     snapshots: impl IntoIterator<Item = &'s Snapshot>,
     progress: &dyn Progress,
 ) -> Result<Marks, MarkError> {
-    let marks = Marks { bits: Bits::new(reader.chunk_count()?), ..Marks::default() };
+    let marks = Marks { bits: Bits::new(reader.place_count()), ..Marks::default() };
     let marker = Marker {
         segments: Segments::new(vault, reader.clone())?,
         progress,

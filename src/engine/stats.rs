@@ -176,7 +176,7 @@ pub fn stats(
             unreadable: 0,
             progress,
         };
-        lock(&walk.uses).chunks = vec![0; walk.reader.chunk_count()? as usize];
+        lock(&walk.uses).chunks = vec![0; walk.reader.place_count() as usize];
         walk.run(&snapshots)?;
         stats.unreadable = walk.unreadable;
         let chunks = std::mem::take(&mut lock(&walk.uses).chunks);

@@ -373,7 +373,7 @@ impl Vault {
         new.sort_unstable_by_key(|(name, _)| **name);
         if !gone.is_empty() {
             let txn = self.catalogue.write()?;
-            Catalogue::remove_packs(&txn, &gone)?;
+            self.catalogue.remove_packs(&txn, &gone)?;
             txn.commit().map_err(CatalogueError::from)?;
         }
         if new.is_empty() {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::engine::mark::{MarkError, Marks, mark};
@@ -620,7 +620,7 @@ impl<'a> Pass<'a> {
         }
         let gone: Vec<ObjectName> = packs.iter().map(|(name, ..)| *name).collect();
         let txn = self.vault.catalogue().write()?;
-        Catalogue::remove_packs(&txn, &gone)?;
+        self.vault.catalogue().remove_packs(&txn, &gone)?;
         txn.commit().map_err(CatalogueError::from)?;
         let swept = packs.iter().map(|(name, kind, _)| PackRef { meta: *kind == ObjectKind::Meta, name: *name });
         let body = RecordBody::Sweep(swept.collect());

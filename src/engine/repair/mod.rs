@@ -16,7 +16,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::catalogue::{Catalogue, CatalogueError};
+use crate::catalogue::CatalogueError;
 use crate::engine::check::Problem;
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::hurt::{self, HurtSnapshot};
@@ -384,7 +384,7 @@ impl Repair<'_> {
         }
         let names: Vec<ObjectName> = gone.iter().map(|pack| pack.pack.name).collect();
         let txn = self.vault.catalogue().write()?;
-        Catalogue::remove_packs(&txn, &names)?;
+        self.vault.catalogue().remove_packs(&txn, &names)?;
         txn.commit().map_err(CatalogueError::from)?;
         Ok(())
     }

@@ -177,7 +177,7 @@ fn judge(
     listed.sort_by_key(|pack| (std::cmp::Reverse(pack.len), pack.name));
     let reader = vault.catalogue().reader()?;
     let mut rows: HashMap<u32, u64> = HashMap::new();
-    reader.for_each_chunk(|place| *rows.entry(place.pack).or_default() += 1)?;
+    reader.for_each_chunk(|_, place| *rows.entry(place.pack).or_default() += 1)?;
     let infos: BTreeMap<ObjectName, (u32, PackInfo)> =
         reader.packs()?.into_iter().map(|(number, info)| (info.name, (number, info))).collect();
     let judged: Mutex<Judged> = Mutex::default();

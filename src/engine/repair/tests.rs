@@ -73,8 +73,11 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
             _ => drop(footer.segments.pop()),
         }
         let txn = vault.catalogue().write().unwrap();
-        Catalogue::remove_packs(&txn, &[info.name]).unwrap();
-        Catalogue::insert_packs(&txn, &[NewPack { kind: info.kind, name: info.name, len: info.len, footer }]).unwrap();
+        vault.catalogue().remove_packs(&txn, &[info.name]).unwrap();
+        vault
+            .catalogue()
+            .insert_packs(&txn, &[NewPack { kind: info.kind, name: info.name, len: info.len, footer }])
+            .unwrap();
         txn.commit().unwrap();
         assert_eq!(wrong(), 1, "change {change}");
         assert_eq!(wrong(), 0, "change {change}");
