@@ -14,7 +14,7 @@ const PROBES: usize = 6;
 const BLOCK: usize = 8;
 /// The fewest and the most blocks. With the most (16 MiB), one of a hundred chunks that are not stored is taken for one that may
 /// be when there are 13 million; with 10⁸, most of them are.
-const BLOCKS: (u64, u64) = (1 << 10, 1 << 18);
+const BLOCKS: (u64, u64) = (1 << 10, 1 << 17);
 /// A block is made for so many ids: 8 bits each when it is full.
 const IDS_IN_BLOCK: u64 = 64;
 

@@ -40,7 +40,7 @@ const VERSION: u64 = 7;
 const DOUBTED: &str = "doubted";
 
 /// Memory for redb's pages, in bytes.
-const CACHE_LEN: usize = 20 << 20;
+const CACHE_LEN: usize = 12 << 20;
 
 /// Single numbers: `version`, `epoch`, `next_pack`, `next_session`.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
