@@ -165,3 +165,32 @@ fn a_disk_that_is_read_only_can_still_be_read() {
     let added = said(&added);
     assert!(added.code == 1 && added.err.contains(told[0]), "{}", added.err);
 }
+
+/// Where even the most files that may be open are few, a restore may not get far, but what it says is about that.
+#[test]
+fn too_few_open_files_are_not_called_damage() {
+    let desk = Desk::new();
+    let mut deep = desk.source();
+    for number in 0..40 {
+        deep.push("d");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("f"), bytes(number, 3000)).unwrap();
+    }
+    desk.take("2026-01-01");
+    let mut stopped = 0;
+    for most in [9, 12, 20, 40] {
+        let inner = desk.command(&["restore", "latest", "--to", &format!("out{most}")]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let said = said(&command.current_dir(desk.source()).output().unwrap());
+        assert_eq!(said.code, 1, "{most}: {}", said.err);
+        assert!(said.err.to_lowercase().contains("open files"), "{most}: {}", said.err);
+        assert!(!said.err.contains("damage"), "{most}: {}", said.err);
+        stopped += u64::from(said.err.contains("ulimit -n"));
+    }
+    assert!(stopped > 1, "none met it in the store");
+    desk.ok(&["restore", "latest", "--to", "whole"]);
+    desk.ok(&["check", "--read-data"]);
+}

@@ -245,7 +245,7 @@ impl<'a> Check<'a> {
             }
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
                 Ok(_) | Err(RecordError::Store(StoreError::Missing { .. })) => {}
-                Err(RecordError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
+                Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
                     self.problem(ObjectKey::Named(Kind::Log, *name).to_string(), error.to_string(), newer);

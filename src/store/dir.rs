@@ -414,8 +414,18 @@ impl Action {
     }
 }
 
+/// The system's numbers for too many open files: in the process, and in all of them.
+#[cfg(unix)]
+const TOO_MANY_FILES: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+/// The system's number for too many open files.
+#[cfg(windows)]
+const TOO_MANY_FILES: [i32; 1] = [4];
+
 /// Turns what the system said into what it means for the store; `is_there` tells whether the store as a whole is there.
 fn error_at(top: &Path, is_there: bool, action: Action, object: String, source: io::Error) -> StoreError {
+    if source.kind() == ErrorKind::OutOfMemory || source.raw_os_error().is_some_and(|n| TOO_MANY_FILES.contains(&n)) {
+        return StoreError::Exhausted { action: action.verb(), object, source };
+    }
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge if action.writes() => {
             StoreError::Full { object }

@@ -138,6 +138,16 @@ pub enum StoreError {
         /// Where it should be.
         place: String,
     },
+    /// This machine has no more open files or memory to give, which says nothing about the object.
+    #[error("cannot {action} object {object}, for lack of open files or memory")]
+    Exhausted {
+        /// What was being done, as in [`StoreError::Io`].
+        action: &'static str,
+        /// Its path below the store's top.
+        object: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Anything else.
     #[error("cannot {action} object {object}")]
     Io {
@@ -148,6 +158,13 @@ pub enum StoreError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// Whether it says nothing about one object: any other would have met it too.
+    pub const fn is_of_whole(&self) -> bool {
+        matches!(self, Self::Gone { .. } | Self::Exhausted { .. })
+    }
 }
 
 /// A put that was begun. Unless it is finished, the object does not appear.

@@ -66,7 +66,7 @@ impl Slots {
             let parsed = match store.get(&key, SLOT_LEN as u64) {
                 Ok(bytes) => SlotFile::parse(&bytes)
                     .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),
-                Err(error @ StoreError::Gone { .. }) => return Err(error),
+                Err(error) if error.is_of_whole() => return Err(error),
                 Err(error) => Err((error.to_string(), false)),
             };
             match parsed {
@@ -104,7 +104,7 @@ fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<Vaul
             Err(error) => damaged(error.to_string()),
         },
         Err(StoreError::Missing { .. }) => damaged("it is missing".to_owned()),
-        Err(error @ StoreError::Gone { .. }) => Err(error.into()),
+        Err(error) if error.is_of_whole() => Err(error.into()),
         Err(error) => damaged(error.to_string()),
     }
 }
@@ -289,7 +289,7 @@ impl Vault {
                     }
                     links.push(Link { name, digest, record });
                 }
-                Err(RecordError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
+                Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
                     let object = ObjectKey::Named(Kind::Log, name).to_string();
@@ -400,7 +400,7 @@ impl Vault {
                         chunks += footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
                         packs.push(NewPack { kind, name, len, footer });
                     }
-                    Err(PackError::Store(error @ StoreError::Gone { .. })) => return Err(error.into()),
+                    Err(PackError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                     // It may have been swept since it was listed.
                     Err(PackError::Store(StoreError::Missing { .. })) => {}
                     Err(error) => {

@@ -97,7 +97,7 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
             Ok(Some(what)) => plan.aside.push(Aside { key, what }),
             Ok(None) if bad.newer => plan.left.push(left(key, bad.what, true)),
             Ok(None) | Err(StoreError::Missing { .. }) => {}
-            Err(error @ StoreError::Gone { .. }) => return Err(error.into()),
+            Err(error) if error.is_of_whole() => return Err(error.into()),
             Err(error) => plan.left.push(left(key, error.to_string(), false)),
         }
     }
@@ -146,7 +146,7 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
             let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
                 Ok(what) => what,
                 Err(StoreError::Missing { .. }) => None,
-                Err(error @ StoreError::Gone { .. }) => return Err(error.into()),
+                Err(error) if error.is_of_whole() => return Err(error.into()),
                 Err(error) => return Ok((key, None, Some(left(key, error.to_string(), false)))),
             };
             Ok((key, what, newer.map(|what| left(key, what, true))))

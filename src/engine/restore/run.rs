@@ -11,7 +11,6 @@ use crate::fs::{MetaOptions, OwnerNames, Problem};
 use crate::pack::PackError;
 use crate::path::Shown;
 use crate::progress::Progress;
-use crate::store::StoreError;
 pub(super) use crate::sync::lock;
 use crate::tree::EntryError;
 use crate::vault::{ReadError, Vault};
@@ -172,7 +171,7 @@ impl<'a> Run<'a> {
 /// (a bad block on the disk) is one of these: whatever else the store has is restored.
 pub(super) fn fatal(error: ReadError) -> Result<RestoreError, ReadError> {
     match error {
-        ReadError::Pack(PackError::Store(error @ StoreError::Gone { .. })) => Ok(RestoreError::Store(error)),
+        ReadError::Pack(PackError::Store(error)) if error.is_of_whole() => Ok(RestoreError::Store(error)),
         ReadError::Catalogue(error) => Ok(RestoreError::Catalogue(error)),
         ReadError::Seal(_) => Ok(RestoreError::Read { path: "the store".to_owned(), source: error }),
         error => Err(error),

@@ -229,6 +229,7 @@ fn errors_of_the_system_get_their_meaning() {
     assert!(matches!(check(Action::Read, ErrorKind::NotFound, true), StoreError::Missing { .. }));
     assert!(matches!(check(Action::Read, ErrorKind::NotFound, false), StoreError::Gone { .. }));
     assert!(matches!(check(Action::Write, ErrorKind::AlreadyExists, true), StoreError::Exists { .. }));
+    assert!(matches!(check(Action::Read, ErrorKind::OutOfMemory, true), StoreError::Exhausted { .. }));
     for (errno, kind) in [
         (rustix::io::Errno::NOSPC, ErrorKind::StorageFull),
         (rustix::io::Errno::DQUOT, ErrorKind::QuotaExceeded),
@@ -237,6 +238,10 @@ fn errors_of_the_system_get_their_meaning() {
         (rustix::io::Errno::PERM, ErrorKind::PermissionDenied),
     ] {
         assert_eq!(io::Error::from(errno).kind(), kind);
+    }
+    for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+        let error = error_at(Path::new("/top"), true, Action::Read, "log/1".to_owned(), errno.into());
+        assert!(matches!(error, StoreError::Exhausted { .. }), "{error:?}");
     }
 }
 
