@@ -21,9 +21,9 @@ const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs");
 const ROW_LEN: usize = 32;
 /// So many places are in a bucket, on average: nearly all buckets then fit into a page of 4 KiB.
 const BUCKET_LEN: u64 = 100;
-/// What comes together is merged with a run that is shorter than so many times as long. So each place is written a few
-/// times for each tenfold growth, and there are few runs to look into.
-const FACTOR: u64 = 4;
+/// What comes together is merged with a run that is shorter than so many times as long. So each place is written about
+/// once for each doubling, and there are few runs to look into.
+const FACTOR: u64 = 2;
 /// What is shorter is treated as if it had so many places.
 const SHORT: u64 = 1 << 12;
 /// So many buckets are gone through at a time where they are changed.
@@ -290,7 +290,7 @@ impl Catalogue {
             let run = Run { len: run.with(|table| keep_in(&mut txn.open_table(table)?, run.buckets, gone))?, ..run };
             if run.len == 0 {
                 Self::delete_run(txn, run)?;
-            } else if run.len * 2 < u64::from(run.buckets) * BUCKET_LEN {
+            } else if run.len.div_ceil(BUCKET_LEN) * 2 < u64::from(run.buckets) {
                 self.write_run(txn, &[run], &[])?;
             } else if run.len != before {
                 txn.open_table(RUNS)?.insert(run.number, run.row(&self.key).as_slice())?;

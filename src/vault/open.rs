@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
@@ -33,8 +32,8 @@ pub struct OpenOptions {
 
 /// Footers are read in groups of this many packs.
 const GROUP: usize = 32;
-/// So many chunks at least are entered in one transaction, if there are as many: most of the index is written again for
-/// those that are scattered over it.
+/// So many chunks at least are entered in one transaction, if there are as many: a good part of those that are there is written
+/// again with them.
 const CHUNKS_TOGETHER: usize = 1 << 20;
 
 /// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
@@ -390,7 +389,6 @@ impl Vault {
                 .map(|(name, (kind, len))| {
                     let footer = reader.footer(*kind, **name, *len);
                     progress.counters().add(1, *len);
-                    progress.counters().bytes_read.fetch_add(0, Relaxed);
                     (**name, *kind, *len, footer)
                 })
                 .collect();
