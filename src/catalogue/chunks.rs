@@ -3,10 +3,12 @@
 //! Ids are random: as rows of one table, nearly every chunk that is entered would have a page read and written of its own. So
 //! places are kept in *runs*, as in a log-structured merge-tree (O'Neil et al. 1996). A run is a table of its own, sorted by
 //! id; what is entered together becomes one, merged with those that are not much longer. It is cut into buckets: equal parts of
-//! the range of ids, as many as make [`BUCKET_LEN`] places each, so that the bucket of an id is known without searching. Nothing
-//! but damage and removing packs takes a place away, and a chunk that is stored in several packs has one for each.
+//! the range of ids, as many as make about a hundred places each, so that the bucket of an id is known without searching. A chunk
+//! that is stored in several packs has a place for each.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -207,11 +209,13 @@ struct Writer<'t> {
     bucket: u32,
     bytes: Vec<u8>,
     last: Option<Row>,
+    doubt: &'t AtomicBool,
 }
 
 impl Writer<'_> {
     fn put(&mut self, row: Row) -> Result<(), CatalogueError> {
         if self.last.is_some_and(|last| row < last) {
+            self.doubt.store(true, Relaxed);
             return Err(CatalogueError::Database("the places of chunks are not in order".to_owned()));
         }
         let bucket = self.run.bucket(&row.0);
@@ -258,7 +262,8 @@ impl Catalogue {
         let run = Run { number, len: 0, buckets };
         {
             let table = run.with(|table| txn.open_table(table))?;
-            let mut writer = Writer { run, table, bucket: 0, bytes: Vec::new(), last: None };
+            let doubt = &*self.mark.doubt;
+            let mut writer = Writer { run, table, bucket: 0, bytes: Vec::new(), last: None, doubt };
             let tables = old.iter().map(|run| run.with(|table| txn.open_table(table)));
             let tables = tables.collect::<Result<Vec<_>, _>>()?;
             let mut rows = Merged::new(tables.iter().map(ReadableTable::iter))?;
@@ -550,5 +555,29 @@ mod tests {
         }
         txn.commit().unwrap();
         assert!(matches!(catalogue.reader(), Err(CatalogueError::Database(_))));
+        drop(catalogue);
+        let (_, is_new) = Catalogue::open(&folder.path().join("catalogue.redb"), [0; 32]).unwrap();
+        assert!(is_new);
+    }
+
+    #[test]
+    fn a_catalogue_whose_places_are_not_in_order_is_built_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalogue.redb");
+        let (catalogue, _) = Catalogue::open(&path, [0; 32]).unwrap();
+        let row = |number: u8| (ChunkId::new([number; 16]), ChunkPlace { pack: 1, segment: 0, offset: 0, len: 10 });
+        let txn = catalogue.write().unwrap();
+        catalogue.insert_places(&txn, &[row(1), row(2)]).unwrap();
+        let run = Run::all(&txn.open_table(RUNS).unwrap(), &[0; 32]).unwrap()[0];
+        let mut bucket = Vec::new();
+        [row(2), row(1)].iter().for_each(|row| encode(&mut bucket, row));
+        run.with(|table| txn.open_table(table).unwrap().insert(0, bucket.as_slice()).map(drop)).unwrap();
+        txn.commit().unwrap();
+        let txn = catalogue.write().unwrap();
+        assert!(matches!(catalogue.insert_places(&txn, &[row(3)]), Err(CatalogueError::Database(_))));
+        txn.abort().unwrap();
+        drop(catalogue);
+        let (_, is_new) = Catalogue::open(&path, [0; 32]).unwrap();
+        assert!(is_new);
     }
 }
