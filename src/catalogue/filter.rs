@@ -12,8 +12,8 @@ use crate::id::ChunkId;
 const PROBES: usize = 6;
 /// Words of a block: 512 bits.
 const BLOCK: usize = 8;
-/// The fewest and the most blocks. With the most (16 MiB), one of a hundred chunks that are not stored is taken for one that may
-/// be when there are 13 million; with 10⁸, most of them are.
+/// The fewest and the most blocks. With the most (8 MiB), one of twenty chunks that are not stored is taken for one that may be
+/// when there are 10 million, one of three with 20 million; such a vault holds a terabyte, unless its chunks are tiny.
 const BLOCKS: (u64, u64) = (1 << 10, 1 << 17);
 /// A block is made for so many ids: 8 bits each when it is full.
 const IDS_IN_BLOCK: u64 = 64;
