@@ -239,12 +239,16 @@ impl Writer<'_> {
 }
 
 impl Catalogue {
+    fn runs(&self, txn: &WriteTransaction) -> Result<Vec<Run>, CatalogueError> {
+        Run::all(&txn.open_table(RUNS)?, &self.key)
+    }
+
     /// Enters places, which must be in order.
     pub(super) fn insert_places(&self, txn: &WriteTransaction, new: &[Row]) -> Result<(), CatalogueError> {
         if new.is_empty() {
             return Ok(());
         }
-        let mut runs = Run::all(&txn.open_table(RUNS)?, &self.key)?;
+        let mut runs = self.runs(txn)?;
         let mut len = new.len() as u64;
         let mut merged = Vec::new();
         while let Some(run) = runs.pop_if(|run| run.len < FACTOR * len.max(SHORT)) {
@@ -289,8 +293,7 @@ impl Catalogue {
 
     /// Takes out all places in these packs.
     pub(super) fn remove_places(&self, txn: &WriteTransaction, gone: &BTreeSet<u32>) -> Result<(), CatalogueError> {
-        let runs = Run::all(&txn.open_table(RUNS)?, &self.key)?;
-        for run in runs {
+        for run in self.runs(txn)? {
             let before = run.len;
             let run = Run { len: run.with(|table| keep_in(&mut txn.open_table(table)?, run.buckets, gone))?, ..run };
             if run.len == 0 {
@@ -306,8 +309,7 @@ impl Catalogue {
 
     /// Takes out all places.
     pub(super) fn clear_places(&self, txn: &WriteTransaction) -> Result<(), CatalogueError> {
-        let runs = Run::all(&txn.open_table(RUNS)?, &self.key)?;
-        runs.into_iter().try_for_each(|run| Self::delete_run(txn, run))
+        self.runs(txn)?.into_iter().try_for_each(|run| Self::delete_run(txn, run))
     }
 }
 

@@ -129,7 +129,7 @@ impl From<StoreError> for Failure {
                 failure.hint("Listing and restoring work; to add to it, make its folder writable.")
             }
             StoreError::Exhausted { .. } => failure
-                .hint("Allow more open files (ulimit -n), or end other programs. Nothing that is stored was changed."),
+                .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
             StoreError::Gone { .. } => failure.hint("Is the disk or the share connected? Is the path right?"),
             StoreError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 failure.hint("Choose a new folder, or an empty one. Nothing was changed.")
