@@ -179,12 +179,8 @@ fn too_few_open_files_are_not_called_damage() {
     desk.take("2026-01-01");
     let mut stopped = 0;
     for most in [9, 12, 20, 40] {
-        let inner = desk.command(&["restore", "latest", "--to", &format!("out{most}")]);
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
-        command.arg(inner.get_program()).args(inner.get_args());
-        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let said = said(&command.current_dir(desk.source()).output().unwrap());
+        let args = ["restore", "latest", "--to", &format!("out{most}")];
+        let said = said(&desk.limited(&format!("-n {most}"), &args).output().unwrap());
         assert_eq!(said.code, 1, "{most}: {}", said.err);
         assert!(said.err.to_lowercase().contains("open files"), "{most}: {}", said.err);
         assert!(!said.err.contains("damage"), "{most}: {}", said.err);

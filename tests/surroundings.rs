@@ -91,11 +91,7 @@ fn a_tree_is_deeper_than_files_may_be_open() {
         fs::write(deep.join("f"), "").unwrap();
     }
     let limited = |args: &[&str]| {
-        let inner = desk.command(args);
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -Sn 300; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
-        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let done = command.current_dir(&base).output().unwrap();
+        let done = desk.limited("-Sn 300", args).output().unwrap();
         assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     };
     limited(&["snapshot", "deep"]);

@@ -61,6 +61,20 @@ impl Desk {
         command
     }
 
+    /// The same, after `ulimit` with these arguments.
+    #[cfg(unix)]
+    pub fn limited(&self, limits: &str, args: &[&str]) -> Command {
+        let inner = self.command(args);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit {limits}; exec \"$@\""), "sh"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("VAULT_CONFIG");
+        command.current_dir(self.source()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs a command, whatever comes of it.
     pub fn run(&self, args: &[&str]) -> Said {
         said(&self.command(args).output().unwrap())
