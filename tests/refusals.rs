@@ -166,7 +166,8 @@ fn a_disk_that_is_read_only_can_still_be_read() {
     assert!(added.code == 1 && added.err.contains(told[0]), "{}", added.err);
 }
 
-/// Where even the most files that may be open are few, a restore may not get far, but what it says is about that.
+/// Where even the most files that may be open are few, a restore may not get far, but what it says is about that: it ends
+/// if the store met it, and goes on to name what cannot be made if the target did. Which comes first is chance.
 #[test]
 fn too_few_open_files_are_not_called_damage() {
     let desk = Desk::new();
@@ -181,12 +182,12 @@ fn too_few_open_files_are_not_called_damage() {
     for most in [9, 12, 20, 40] {
         let args = ["restore", "latest", "--to", &format!("out{most}")];
         let said = said(&desk.limited(&format!("-n {most}"), &args).output().unwrap());
-        assert_eq!(said.code, 1, "{most}: {}", said.err);
+        assert!(matches!(said.code, 1 | 3), "{most}: {} {}", said.code, said.err);
         assert!(said.err.to_lowercase().contains("open files"), "{most}: {}", said.err);
         assert!(!said.err.contains("damage"), "{most}: {}", said.err);
         stopped += u64::from(said.err.contains("ulimit -n"));
     }
-    assert!(stopped > 1, "none met it in the store");
+    assert!(stopped > 0, "none met it in the store");
     desk.ok(&["restore", "latest", "--to", "whole"]);
     desk.ok(&["check", "--read-data"]);
 }

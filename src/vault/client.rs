@@ -385,7 +385,8 @@ impl Vault {
                 .collect();
             (retires, self.keyring().delivery == Delivery::Synced)
         };
-        if let Some(before) = before.as_ref().filter(|before| before.place == place) {
+        // One whose first record never arrived has nothing to remember.
+        if let Some(before) = before.as_ref().filter(|before| before.place == place && before.number > 0) {
             progress.warn(&format!(
                 "this machine's last records are not as it remembers them (the store was set back, or this machine was): \
                  it goes on as a new client, in place of {}",
