@@ -7,6 +7,7 @@
 //! that is stored in several packs has a place for each.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -205,7 +206,8 @@ impl<'t> Merged<'t> {
 /// Writes a run, row by row.
 struct Writer<'t> {
     run: Run,
-    table: redb::Table<'t, u32, &'static [u8]>,
+    /// At the end of its table: what is entered in order there is not searched for a place.
+    end: redb::CursorMut<'t, u32, &'static [u8]>,
     bucket: u32,
     bytes: Vec<u8>,
     last: Option<Row>,
@@ -231,10 +233,16 @@ impl Writer<'_> {
 
     fn flush(&mut self) -> Result<(), CatalogueError> {
         if !self.bytes.is_empty() {
-            self.table.insert(self.bucket, self.bytes.as_slice())?;
+            self.end.insert_before(self.bucket, self.bytes.as_slice())?;
             self.bytes.clear();
         }
         Ok(())
+    }
+
+    fn finish(mut self) -> Result<Run, CatalogueError> {
+        self.flush()?;
+        self.end.close()?;
+        Ok(self.run)
     }
 }
 
@@ -265,9 +273,10 @@ impl Catalogue {
         let buckets = u32::try_from(len.div_ceil(BUCKET_LEN)).unwrap_or(u32::MAX);
         let run = Run { number, len: 0, buckets };
         {
-            let table = run.with(|table| txn.open_table(table))?;
+            let mut table = run.with(|table| txn.open_table(table))?;
+            let end = table.upper_bound_mut(Bound::<u32>::Unbounded)?;
             let doubt = &*self.mark.doubt;
-            let mut writer = Writer { run, table, bucket: 0, bytes: Vec::new(), last: None, doubt };
+            let mut writer = Writer { run, end, bucket: 0, bytes: Vec::new(), last: None, doubt };
             let tables = old.iter().map(|run| run.with(|table| txn.open_table(table)));
             let tables = tables.collect::<Result<Vec<_>, _>>()?;
             let mut rows = Merged::new(tables.iter().map(ReadableTable::iter))?;
@@ -279,8 +288,8 @@ impl Catalogue {
                 writer.put(row)?;
             }
             new.try_for_each(|row| writer.put(row))?;
-            writer.flush()?;
-            txn.open_table(RUNS)?.insert(number, writer.run.row(&self.key).as_slice())?;
+            let run = writer.finish()?;
+            txn.open_table(RUNS)?.insert(number, run.row(&self.key).as_slice())?;
         }
         old.iter().try_for_each(|run| Self::delete_run(txn, *run))
     }

@@ -80,7 +80,7 @@ macro_rules! from_redb {
         })*
     };
 }
-from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError, redb::CursorError);
 
 /// An opened catalogue. Several processes may have it open at once; one writes at a time, and only for moments.
 #[derive(Debug)]
