@@ -3,11 +3,12 @@
 //! Ids are random: as rows of one table, nearly every chunk that is entered would have a page read and written of its own. So
 //! places are kept in *runs*, as in a log-structured merge-tree (O'Neil et al. 1996). A run is a table of its own, sorted by
 //! id; what is entered together becomes one, merged with those that are not much longer. It is cut into buckets: equal parts of
-//! the range of ids, as many as make about a hundred places each, so that the bucket of an id is known without searching. A chunk
-//! that is stored in several packs has a place for each.
+//! the range of ids, as many as make some hundred places each, so that the bucket of an id is known without searching. A chunk
+//! that is stored in several packs has a place for each. Ids are parted by their first bits, and each part has runs of its own,
+//! so that several threads can go through them at once (redb takes longer to write from several).
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,19 +17,27 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, Write
 use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, Reader, next_number};
 use crate::id::ChunkId;
+use crate::sync::share;
 
-/// Number of a run → its length (8 bytes), its number of buckets (4), and a keyed checksum of both (16).
+/// Number of a run → its length (8 bytes), its number of buckets (4), its part (1), and a keyed checksum of these (16).
 const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs");
 
 /// An id and a place, in bytes.
 const ROW_LEN: usize = 32;
-/// So many places are in a bucket, on average: nearly all buckets then fit into a page of 4 KiB.
-const BUCKET_LEN: u64 = 100;
+/// So many places are in a bucket, on average: nearly all buckets then fit into a page of 16 KiB. Fewer are found faster
+/// where the pages are not in memory, but there each page that is written or gone through costs the system as much as its bytes.
+const BUCKET_LEN: u64 = 440;
 /// What comes together is merged with a run that is shorter than so many times as long. So each place is written about
 /// once for each doubling, and there are few runs to look into.
 const FACTOR: u64 = 2;
 /// What is shorter is treated as if it had so many places.
-const SHORT: u64 = 1 << 12;
+const SHORT: u64 = 1 << 9;
+/// Bits of an id that tell its part.
+const PART_BITS: u32 = 3;
+/// Parts of the range of ids.
+const PARTS: usize = 1 << PART_BITS;
+/// Where there are fewer places than so many, more threads cost more than they bring.
+const SHARED_FROM: u64 = 1 << 16;
 /// So many buckets are gone through at a time where they are changed.
 const BUCKETS_AT_ONCE: u32 = 1024;
 
@@ -74,6 +83,18 @@ fn places_in<'b>(bucket: &'b [u8], id: &'b ChunkId) -> impl Iterator<Item = Chun
     rows[first..].iter().take_while(|row| row[..16] == id.as_bytes()[..]).map(|row| decode(row).1)
 }
 
+/// The first 64 bits of an id.
+fn first_bits(id: &ChunkId) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&id.as_bytes()[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+/// The part of an id.
+fn part_of(id: &ChunkId) -> usize {
+    (first_bits(id) >> (64 - PART_BITS)) as usize
+}
+
 /// A run. Its table: number of a bucket → the places there, in order, each with its id in front.
 #[derive(Debug, Clone, Copy)]
 struct Run {
@@ -81,6 +102,7 @@ struct Run {
     /// How many places are in it.
     len: u64,
     buckets: u32,
+    part: u8,
 }
 
 impl Run {
@@ -90,23 +112,26 @@ impl Run {
 
     /// The bucket of an id.
     fn bucket(self, id: &ChunkId) -> u32 {
-        let [a, b, c, d, ..] = *id.as_bytes();
-        ((u64::from(u32::from_be_bytes([a, b, c, d])) * u64::from(self.buckets)) >> 32) as u32
+        let in_part = first_bits(id) << PART_BITS >> 32;
+        ((in_part * u64::from(self.buckets)) >> 32) as u32
     }
 
-    fn row(self, key: &[u8; 32]) -> [u8; 28] {
-        let mut row = [0; 28];
+    fn row(self, key: &[u8; 32]) -> [u8; 29] {
+        let mut row = [0; 29];
         row[..8].copy_from_slice(&self.len.to_le_bytes());
         row[8..12].copy_from_slice(&self.buckets.to_le_bytes());
-        let sum = checksum(key, &self.number.to_le_bytes(), &row[..12]);
-        row[12..].copy_from_slice(&sum);
+        row[12] = self.part;
+        let sum = checksum(key, &self.number.to_le_bytes(), &row[..13]);
+        row[13..].copy_from_slice(&sum);
         row
     }
 
     fn from_row(key: &[u8; 32], number: u32, row: &[u8]) -> Option<Self> {
         let (len, rest) = row.split_first_chunk()?;
-        let run = Self { number, len: u64::from_le_bytes(*len), buckets: u32::from_le_bytes(*rest.first_chunk()?) };
-        (run.row(key) == row).then_some(run)
+        let (buckets, rest) = rest.split_first_chunk()?;
+        let (len, buckets) = (u64::from_le_bytes(*len), u32::from_le_bytes(*buckets));
+        let run = Self { number, len, buckets, part: *rest.first()? };
+        (run.row(key) == row && usize::from(run.part) < PARTS).then_some(run)
     }
 
     /// All runs, the longest first: most chunks are there.
@@ -128,46 +153,71 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError
     Ok(())
 }
 
-/// The tables of a reader.
-pub(super) struct Tables(Vec<(Run, ReadOnlyTable<u32, &'static [u8]>)>);
+/// The runs of a part, the longest first, with their tables.
+type PartTables = Vec<(Run, ReadOnlyTable<u32, &'static [u8]>)>;
+
+/// The tables of a reader, by part.
+pub(super) struct Tables([PartTables; PARTS]);
 
 impl Tables {
     pub(super) fn open(txn: &ReadTransaction, key: &[u8; 32]) -> Result<Self, CatalogueError> {
-        let runs = Run::all(&txn.open_table(RUNS)?, key)?.into_iter();
-        Ok(Self(
-            runs.map(|run| Ok((run, run.with(|table| txn.open_table(table))?)))
-                .collect::<Result<_, CatalogueError>>()?,
-        ))
+        let mut parts = Self(std::array::from_fn(|_| Vec::new()));
+        for run in Run::all(&txn.open_table(RUNS)?, key)? {
+            let table = run.with(|table| txn.open_table(table))?;
+            parts.0[usize::from(run.part)].push((run, table));
+        }
+        Ok(parts)
     }
 
-    fn merged(&self) -> Result<Merged<'_>, CatalogueError> {
-        Merged::new(self.0.iter().map(|(_, table)| table.iter()))
+    /// The runs in which an id may be.
+    fn of(&self, id: &ChunkId) -> &PartTables {
+        &self.0[part_of(id)]
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &(Run, ReadOnlyTable<u32, &'static [u8]>)> {
+        self.0.iter().flatten()
     }
 }
 
-/// The rows of a run.
+/// The rows of a run, in order.
 struct Cursor<'t> {
     buckets: redb::Range<'t, u32, &'static [u8]>,
     bucket: Vec<u8>,
+    /// How many rows of the bucket come before the next.
     at: usize,
-    next: Option<Row>,
+    /// The id of the next.
+    id: u128,
 }
 
-impl Cursor<'_> {
-    fn advance(&mut self) -> Result<(), CatalogueError> {
+impl<'t> Cursor<'t> {
+    /// A cursor at the first row, if there is any.
+    fn new(buckets: redb::Range<'t, u32, &'static [u8]>) -> Result<Option<Self>, CatalogueError> {
+        let mut cursor = Self { buckets, bucket: Vec::new(), at: 0, id: 0 };
+        Ok(cursor.settle()?.then_some(cursor))
+    }
+
+    fn row(&self) -> Row {
+        decode(&rows(&self.bucket)[self.at])
+    }
+
+    /// Goes to the next row. Returns whether there is one.
+    fn advance(&mut self) -> Result<bool, CatalogueError> {
+        self.at += 1;
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Result<bool, CatalogueError> {
         loop {
             if let Some(row) = rows(&self.bucket).get(self.at) {
-                self.at += 1;
-                self.next = Some(decode(row));
-                return Ok(());
+                let mut id = [0; 16];
+                id.copy_from_slice(&row[..16]);
+                self.id = u128::from_be_bytes(id);
+                return Ok(true);
             }
+            let Some(bucket) = self.buckets.next().transpose()? else { return Ok(false) };
             self.bucket.clear();
-            self.at = 0;
-            let Some(bucket) = self.buckets.next().transpose()? else {
-                self.next = None;
-                return Ok(());
-            };
             self.bucket.extend_from_slice(bucket.1.value());
+            self.at = 0;
         }
     }
 }
@@ -181,24 +231,24 @@ impl<'t> Merged<'t> {
     ) -> Result<Self, CatalogueError> {
         let mut cursors = Vec::new();
         for buckets in runs {
-            let mut cursor = Cursor { buckets: buckets?, bucket: Vec::new(), at: 0, next: None };
-            cursor.advance()?;
-            cursors.push(cursor);
+            cursors.extend(Cursor::new(buckets?)?);
         }
         Ok(Self(cursors))
     }
 
     fn next(&mut self) -> Result<Option<Row>, CatalogueError> {
-        let mut first: Option<(Row, usize)> = None;
-        for (index, cursor) in self.0.iter().enumerate() {
-            if let Some(row) = cursor.next
-                && first.is_none_or(|(least, _)| row < least)
-            {
-                first = Some((row, index));
+        let mut first = 0;
+        for index in 1..self.0.len() {
+            let (cursor, least) = (&self.0[index], &self.0[first]);
+            if cursor.id < least.id || (cursor.id == least.id && cursor.row() < least.row()) {
+                first = index;
             }
         }
-        let Some((row, index)) = first else { return Ok(None) };
-        self.0[index].advance()?;
+        let Some(cursor) = self.0.get_mut(first) else { return Ok(None) };
+        let row = cursor.row();
+        if !cursor.advance()? {
+            self.0.swap_remove(first);
+        }
         Ok(Some(row))
     }
 }
@@ -246,6 +296,14 @@ impl Writer<'_> {
     }
 }
 
+/// What becomes one run: these runs, and these places. `len` is how many that are together.
+struct Merge<'r> {
+    part: u8,
+    len: u64,
+    old: Vec<Run>,
+    new: &'r [Row],
+}
+
 impl Catalogue {
     fn runs(&self, txn: &WriteTransaction) -> Result<Vec<Run>, CatalogueError> {
         Run::all(&txn.open_table(RUNS)?, &self.key)
@@ -253,34 +311,36 @@ impl Catalogue {
 
     /// Enters places, which must be in order.
     pub(super) fn insert_places(&self, txn: &WriteTransaction, new: &[Row]) -> Result<(), CatalogueError> {
-        if new.is_empty() {
-            return Ok(());
+        let runs = self.runs(txn)?;
+        for rows in new.chunk_by(|a, b| part_of(&a.0) == part_of(&b.0)) {
+            let part = part_of(&rows[0].0) as u8;
+            let mut len = rows.len() as u64;
+            let mut old = Vec::new();
+            for run in runs.iter().rev().filter(|run| run.part == part) {
+                if run.len >= FACTOR * len.max(SHORT) {
+                    break;
+                }
+                len += run.len;
+                old.push(*run);
+            }
+            self.merge(txn, &Merge { part, len, old, new: rows })?;
         }
-        let mut runs = self.runs(txn)?;
-        let mut len = new.len() as u64;
-        let mut merged = Vec::new();
-        while let Some(run) = runs.pop_if(|run| run.len < FACTOR * len.max(SHORT)) {
-            len += run.len;
-            merged.push(run);
-        }
-        self.write_run(txn, &merged, new)
+        Ok(())
     }
 
-    /// Writes a run of these places and of those in `old`, which it replaces.
-    fn write_run(&self, txn: &WriteTransaction, old: &[Run], new: &[Row]) -> Result<(), CatalogueError> {
+    /// Writes a run of all these places, instead of the runs among them.
+    fn merge(&self, txn: &WriteTransaction, merge: &Merge<'_>) -> Result<(), CatalogueError> {
         let number = next_number(txn, "next_run")? as u32;
-        let len = new.len() as u64 + old.iter().map(|run| run.len).sum::<u64>();
-        let buckets = u32::try_from(len.div_ceil(BUCKET_LEN)).unwrap_or(u32::MAX);
-        let run = Run { number, len: 0, buckets };
+        let buckets = u32::try_from(merge.len.div_ceil(BUCKET_LEN)).unwrap_or(u32::MAX);
+        let run = Run { number, len: 0, buckets, part: merge.part };
         {
             let mut table = run.with(|table| txn.open_table(table))?;
             let end = table.upper_bound_mut(Bound::<u32>::Unbounded)?;
-            let doubt = &*self.mark.doubt;
-            let mut writer = Writer { run, end, bucket: 0, bytes: Vec::new(), last: None, doubt };
-            let tables = old.iter().map(|run| run.with(|table| txn.open_table(table)));
+            let mut writer = Writer { run, end, bucket: 0, bytes: Vec::new(), last: None, doubt: &self.mark.doubt };
+            let tables = merge.old.iter().map(|run| run.with(|table| txn.open_table(table)));
             let tables = tables.collect::<Result<Vec<_>, _>>()?;
             let mut rows = Merged::new(tables.iter().map(ReadableTable::iter))?;
-            let mut new = new.iter().copied().peekable();
+            let mut new = merge.new.iter().copied().peekable();
             while let Some(row) = rows.next()? {
                 while let Some(before) = new.next_if(|new| *new < row) {
                     writer.put(before)?;
@@ -291,7 +351,7 @@ impl Catalogue {
             let run = writer.finish()?;
             txn.open_table(RUNS)?.insert(number, run.row(&self.key).as_slice())?;
         }
-        old.iter().try_for_each(|run| Self::delete_run(txn, *run))
+        merge.old.iter().try_for_each(|run| Self::delete_run(txn, *run))
     }
 
     fn delete_run(txn: &WriteTransaction, run: Run) -> Result<(), CatalogueError> {
@@ -308,7 +368,7 @@ impl Catalogue {
             if run.len == 0 {
                 Self::delete_run(txn, run)?;
             } else if run.len.div_ceil(BUCKET_LEN) * 2 < u64::from(run.buckets) {
-                self.write_run(txn, &[run], &[])?;
+                self.merge(txn, &Merge { part: run.part, len: run.len, old: vec![run], new: &[] })?;
             } else if run.len != before {
                 txn.open_table(RUNS)?.insert(run.number, run.row(&self.key).as_slice())?;
             }
@@ -352,13 +412,79 @@ fn keep_in(
     Ok(len)
 }
 
+/// A part of the chunks of a view, by the range of their ids.
+pub struct Part<'r> {
+    runs: &'r PartTables,
+    number: usize,
+    first_rank: usize,
+}
+
+impl Part<'_> {
+    fn merged(&self) -> Result<Merged<'_>, CatalogueError> {
+        Merged::new(self.runs.iter().map(|(_, table)| table.iter()))
+    }
+
+    /// Of these items, which are in the order of their ids, those that belong to this part.
+    pub fn range<T>(&self, items: &[T], id: impl Fn(&T) -> &ChunkId) -> Range<usize> {
+        let end = |number| items.partition_point(|item| part_of(id(item)) < number);
+        end(self.number)..end(self.number + 1)
+    }
+
+    /// Calls `found` for the rank and the id of every chunk, in order, until it returns `false`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn for_each_id(&self, mut found: impl FnMut(usize, ChunkId) -> bool) -> Result<(), CatalogueError> {
+        let mut rows = self.merged()?;
+        let (mut last, mut rank) = (None, self.first_rank);
+        while let Some((id, _)) = rows.next()? {
+            if last.replace(id) == Some(id) {
+                continue;
+            }
+            if !found(rank, id) {
+                break;
+            }
+            rank += 1;
+        }
+        Ok(())
+    }
+
+    /// Calls `found` for the rank and the id of every chunk with all its places in order, by the order of the ids, until it
+    /// returns `false`. Returns whether it never did.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn for_each_place(
+        &self,
+        mut found: impl FnMut(usize, ChunkId, &[ChunkPlace]) -> bool,
+    ) -> Result<bool, CatalogueError> {
+        let mut rows = self.merged()?;
+        let (mut places, mut rank) = (Vec::new(), self.first_rank);
+        let mut row = rows.next()?;
+        while let Some((id, place)) = row {
+            places.clear();
+            places.push(place);
+            row = rows.next()?;
+            while let Some((_, place)) = row.filter(|(other, _)| *other == id) {
+                places.push(place);
+                row = rows.next()?;
+            }
+            if !found(rank, id, &places) {
+                return Ok(false);
+            }
+            rank += 1;
+        }
+        Ok(true)
+    }
+}
+
 impl Reader {
     /// A place of a chunk, if it is stored.
     ///
     /// # Errors
     /// If the database fails.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, CatalogueError> {
-        for (run, table) in &self.chunks.0 {
+        for (run, table) in self.chunks.of(id) {
             if let Some(bucket) = table.get(run.bucket(id))?
                 && let Some(place) = places_in(bucket.value(), id).next()
             {
@@ -374,7 +500,7 @@ impl Reader {
     /// If the database fails.
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, CatalogueError> {
         let mut places = Vec::new();
-        for (run, table) in &self.chunks.0 {
+        for (run, table) in self.chunks.of(id) {
             if let Some(bucket) = table.get(run.bucket(id))? {
                 places.extend(places_in(bucket.value(), id));
             }
@@ -382,10 +508,30 @@ impl Reader {
         Ok(places)
     }
 
-    /// The number of places: no more different chunks are stored.
+    /// The number of places: no more different chunks are stored. The *rank* of a chunk is less; it rises with the id, and the
+    /// same view always gives the same.
     #[must_use]
     pub fn place_count(&self) -> u64 {
-        self.chunks.0.iter().map(|(run, _)| run.len).sum()
+        self.chunks.runs().map(|(run, _)| run.len).sum()
+    }
+
+    /// Does some work for each part, several threads at once if there are many chunks. They do no other work meanwhile, so it
+    /// may be called while something is locked.
+    ///
+    /// # Errors
+    /// The first that the work returns.
+    pub fn in_parts<T: Send, E: Send>(&self, work: impl Fn(&Part<'_>) -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
+        let parts: Vec<Part<'_>> = self.parts().collect();
+        let threads = if self.place_count() < SHARED_FROM { 1 } else { rayon::current_num_threads() };
+        share(parts.len(), threads, |at| work(&parts[at])).into_iter().collect()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.chunks.0.iter().enumerate().scan(0, |places, (number, runs)| {
+            let first_rank = *places;
+            *places += runs.iter().map(|(run, _)| run.len as usize).sum::<usize>();
+            Some(Part { runs, number, first_rank })
+        })
     }
 
     /// Calls `found` for every place of every chunk, in no order.
@@ -393,7 +539,7 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn for_each_chunk(&self, mut found: impl FnMut(ChunkId, ChunkPlace)) -> Result<(), CatalogueError> {
-        for (_, table) in &self.chunks.0 {
+        for (_, table) in self.chunks.runs() {
             for bucket in table.iter()? {
                 for row in rows(bucket?.1.value()) {
                     let (id, place) = decode(row);
@@ -404,38 +550,17 @@ impl Reader {
         Ok(())
     }
 
-    /// Calls `found` for the id of every chunk, in order, until it returns `false`.
+    /// Calls `found` for the rank and the id of every chunk with all its places in order, by the order of the ids, until it
+    /// returns `false`.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn for_each_id(&self, mut found: impl FnMut(ChunkId) -> bool) -> Result<(), CatalogueError> {
-        let mut rows = self.chunks.merged()?;
-        let mut last = None;
-        while let Some((id, _)) = rows.next()? {
-            if last.replace(id) != Some(id) && !found(id) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `found` for every chunk with all its places in order, by the order of the ids, until it returns `false`.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn for_each_place(&self, mut found: impl FnMut(ChunkId, &[ChunkPlace]) -> bool) -> Result<(), CatalogueError> {
-        let mut rows = self.chunks.merged()?;
-        let mut places = Vec::new();
-        let mut row = rows.next()?;
-        while let Some((id, place)) = row {
-            places.clear();
-            places.push(place);
-            row = rows.next()?;
-            while let Some((_, place)) = row.filter(|(other, _)| *other == id) {
-                places.push(place);
-                row = rows.next()?;
-            }
-            if !found(id, &places) {
+    pub fn for_each_place(
+        &self,
+        mut found: impl FnMut(usize, ChunkId, &[ChunkPlace]) -> bool,
+    ) -> Result<(), CatalogueError> {
+        for part in self.parts() {
+            if !part.for_each_place(&mut found)? {
                 break;
             }
         }
@@ -514,7 +639,7 @@ mod tests {
             txn.commit().unwrap();
             let expected = expected(&packs);
             let reader = catalogue.reader().unwrap();
-            most_runs = most_runs.max(reader.chunks.0.len());
+            most_runs = most_runs.max(reader.chunks.0[0].len());
             assert_eq!(reader.place_count(), expected.values().map(|places| places.len() as u64).sum::<u64>());
             for number in 0..2000 {
                 let id = id(number * 31);
@@ -528,14 +653,29 @@ mod tests {
                 continue;
             }
             let (mut found, mut ids, mut each) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-            let mut list = |id, places: &[ChunkPlace]| found.insert(id, places.to_vec()).is_none();
+            let mut ranks = Vec::new();
+            let mut list = |rank, id, places: &[ChunkPlace]| {
+                ranks.push(rank);
+                found.insert(id, places.to_vec()).is_none()
+            };
             reader.for_each_place(&mut list).unwrap();
             assert_eq!(found, expected, "round {round}");
-            let mut list = |id| {
+            assert!(ranks.is_sorted_by(|a, b| a < b) && ranks.iter().all(|rank| *rank < reader.place_count() as usize));
+            let wanted: Vec<ChunkId> = expected.keys().step_by(3).copied().collect();
+            let parts = reader.in_parts(|part| {
+                let (mut found, mut of_part) = (Vec::new(), wanted[part.range(&wanted, |id| id)].iter().peekable());
+                part.for_each_id(|rank, id| {
+                    assert!(of_part.next_if(|wanted| **wanted <= id).is_none_or(|wanted| *wanted == id));
+                    found.push((rank, id));
+                    true
+                })?;
+                assert!(of_part.next().is_none());
+                Ok::<_, CatalogueError>(found)
+            });
+            for (rank, id) in parts.unwrap().into_iter().flatten() {
+                assert_eq!(rank, ranks[ids.len()]);
                 ids.push(id);
-                true
-            };
-            reader.for_each_id(&mut list).unwrap();
+            }
             assert!(ids.iter().eq(expected.keys()), "round {round}");
             reader.for_each_chunk(|id, place| each.entry(id).or_insert_with(Vec::new).push(place)).unwrap();
             each.values_mut().for_each(|places| places.sort_unstable());

@@ -28,13 +28,13 @@ use redb::{
     ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 
-pub use chunks::ChunkPlace;
+pub use chunks::{ChunkPlace, Part};
 pub use filter::Filter;
 pub use packs::PackInfo;
 pub use stat::{StatEntry, StatRow};
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 7;
+const VERSION: u64 = 8;
 
 /// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
 const DOUBTED: &str = "doubted";
@@ -80,7 +80,14 @@ macro_rules! from_redb {
         })*
     };
 }
-from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError, redb::CursorError);
+from_redb!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::CursorError
+);
 
 /// An opened catalogue. Several processes may have it open at once; one writes at a time, and only for moments.
 #[derive(Debug)]

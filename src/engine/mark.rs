@@ -5,7 +5,7 @@
 //! is all that stays in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -66,24 +66,26 @@ pub enum MarkError {
     Read(#[from] ReadError),
 }
 
-/// A bit for each chunk of the catalogue, in the order of the ids.
+/// A bit for each chunk of the catalogue, by its rank.
 #[derive(Debug, Default)]
-pub struct Bits(Vec<u64>);
+pub struct Bits(Vec<AtomicU64>);
 
 impl Bits {
     fn new(len: u64) -> Self {
-        Self(vec![0; (len as usize).div_ceil(64)])
+        let mut words = Vec::new();
+        words.resize_with((len as usize).div_ceil(64), AtomicU64::default);
+        Self(words)
     }
 
-    fn set(&mut self, rank: usize) {
-        if let Some(word) = self.0.get_mut(rank / 64) {
-            *word |= 1 << (rank % 64);
+    fn set(&self, rank: usize) {
+        if let Some(word) = self.0.get(rank / 64) {
+            word.fetch_or(1 << (rank % 64), Relaxed);
         }
     }
 
     /// Whether the chunk of this rank is needed.
     pub fn get(&self, rank: usize) -> bool {
-        self.0.get(rank / 64).is_some_and(|word| word >> (rank % 64) & 1 == 1)
+        self.0.get(rank / 64).is_some_and(|word| word.load(Relaxed) >> (rank % 64) & 1 == 1)
     }
 }
 
@@ -219,6 +221,8 @@ pub fn by_segment<T>(placed: &[(FirstPlace, T)]) -> Vec<&[(FirstPlace, T)]> {
 pub struct Source<'s, 'a> {
     segments: &'s Segments<'a>,
     decompressor: Decompressor,
+    /// Where the last chunk was.
+    last: Option<(Arc<Segment>, usize)>,
     /// Every chunk that was asked for.
     pub asked: Vec<ChunkId>,
 }
@@ -229,7 +233,7 @@ impl<'s, 'a> Source<'s, 'a> {
     /// # Errors
     /// If the decompressor cannot be set up.
     pub fn new(segments: &'s Segments<'a>) -> Result<Self, ReadError> {
-        Ok(Self { segments, decompressor: Decompressor::new()?, asked: Vec::new() })
+        Ok(Self { segments, decompressor: Decompressor::new()?, last: None, asked: Vec::new() })
     }
 }
 
@@ -238,9 +242,13 @@ impl ChunkSource for Source<'_, '_> {
 
     fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
         self.asked.push(*id);
-        let (segment, index) = self.segments.chunk(id, &mut self.decompressor)?;
+        let last = self.last.take();
+        let next = last.and_then(|(segment, index)| segment.follows(index, id).map(|index| (segment, index)));
+        let (segment, index) = next.map_or_else(|| self.segments.chunk(id, &mut self.decompressor), Ok)?;
         let (_, offset, len) = segment.chunks[index];
-        Ok(segment.raw[offset as usize..(offset + len) as usize].to_vec())
+        let bytes = segment.raw[offset as usize..(offset + len) as usize].to_vec();
+        self.last = Some((segment, index));
+        Ok(bytes)
     }
 }
 
@@ -294,29 +302,27 @@ pub fn mark<'s>(
 
 /// Sets the bits of these chunks.
 fn merge(reader: &Reader, ids: &mut Vec<ChunkId>, marks: &mut Marks) -> Result<(), CatalogueError> {
-    // By this thread alone: while it waited for others, it could take up work that waits for what is locked here.
+    // Not by a pool: while this thread waited for it, it could take up work that waits for what is locked here.
     ids.sort_unstable();
     ids.dedup();
-    let (mut rank, mut at) = (0, 0);
-    let lost = |id: &ChunkId, lost: &mut HashSet<ChunkId>| {
-        if lost.len() < LOSSES_KEPT {
-            lost.insert(*id);
-        }
-    };
-    reader.for_each_id(|id| {
-        while ids.get(at).is_some_and(|needed| *needed < id) {
-            lost(&ids[at], &mut marks.lost);
-            at += 1;
-        }
-        if ids.get(at) == Some(&id) {
-            marks.bits.set(rank);
-            at += 1;
-        }
-        rank += 1;
-        at < ids.len()
+    let bits = &marks.bits;
+    let lost = reader.in_parts(|part| {
+        let mut lost: Vec<&ChunkId> = Vec::new();
+        let mut needed = ids[part.range(ids, |id| id)].iter().peekable();
+        part.for_each_id(|rank, id| {
+            lost.extend(std::iter::from_fn(|| needed.next_if(|needed| **needed < id)));
+            if needed.next_if_eq(&&id).is_some() {
+                bits.set(rank);
+            }
+            needed.peek().is_some()
+        })?;
+        lost.extend(needed);
+        Ok::<_, CatalogueError>(lost)
     })?;
-    for id in &ids[at..] {
-        lost(id, &mut marks.lost);
+    for id in lost.into_iter().flatten() {
+        if marks.lost.len() < LOSSES_KEPT {
+            marks.lost.insert(*id);
+        }
     }
     ids.clear();
     Ok(())

@@ -5,7 +5,8 @@
 //! once, whatever the number of snapshots. Memory is bounded by the number of trees and chunks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -176,10 +177,11 @@ pub fn stats(
             unreadable: 0,
             progress,
         };
-        lock(&walk.uses).chunks = vec![0; walk.reader.place_count() as usize];
+        lock(&walk.uses).chunks.resize_with(walk.reader.place_count() as usize, AtomicU32::default);
         walk.run(&snapshots)?;
         stats.unreadable = walk.unreadable;
         let chunks = std::mem::take(&mut lock(&walk.uses).chunks);
+        let chunks: Vec<Class> = chunks.into_iter().map(AtomicU32::into_inner).collect();
         let infos = walk.reader.packs()?;
         let alone = weigh(&walk.reader, &walk.segments, &infos, &chunks, snapshots.len(), sample, progress)?;
         let used = sum(&walk, &chunks, &infos, &snapshots, &names, &alone, &mut stats)?;
@@ -234,7 +236,7 @@ struct Uses {
     /// What was found and is not entered yet.
     waiting: Vec<(ChunkId, Class)>,
     /// By rank in the catalogue.
-    chunks: Vec<Class>,
+    chunks: Vec<AtomicU32>,
 }
 
 /// What was found in some listings.
@@ -331,22 +333,20 @@ impl Walk<'_> {
     /// Enters how the chunks that wait are used.
     fn merge(&self, uses: &mut Uses) -> Result<(), MarkError> {
         let Uses { waiting: ids, chunks } = uses;
-        // By this thread alone: while it waited for others, it could take up work that waits for what is locked here.
+        // Not by a pool: while this thread waited for it, it could take up work that waits for what is locked here.
         ids.sort_unstable();
         ids.dedup();
-        let (mut rank, mut at) = (0, 0);
-        self.reader.for_each_id(|id| {
-            while ids.get(at).is_some_and(|(needed, _)| *needed < id) {
-                at += 1;
-            }
-            while let Some((_, class)) = ids.get(at).filter(|(needed, _)| *needed == id) {
-                if let Some(known) = chunks.get_mut(rank) {
-                    *known = self.classes.join(*known, *class);
+        self.reader.in_parts(|part| {
+            let mut needed = ids[part.range(ids, |(id, _)| id)].iter().peekable();
+            part.for_each_id(|rank, id| {
+                while let Some((needed, class)) = needed.next_if(|(needed, _)| *needed <= id) {
+                    if let (true, Some(known)) = (*needed == id, chunks.get(rank)) {
+                        // Each rank belongs to one part, which is one thread's.
+                        known.store(self.classes.join(known.load(Relaxed), *class), Relaxed);
+                    }
                 }
-                at += 1;
-            }
-            rank += 1;
-            at < ids.len()
+                needed.peek().is_some()
+            })
         })?;
         ids.clear();
         Ok(())
@@ -424,7 +424,6 @@ fn sum(
     weighed: &[u64],
     stats: &mut Stats,
 ) -> Result<HashSet<u32>, CatalogueError> {
-    let mut used = HashSet::new();
     let sealed: HashMap<u32, u64> = infos
         .iter()
         .map(|(number, info)| (*number, info.segments.iter().map(|(sealed, _, _)| u64::from(*sealed)).sum()))
@@ -433,23 +432,33 @@ fn sum(
     stats.bytes_packs = infos.values().map(|info| info.len).sum();
     let meta = infos.values().filter(|info| info.kind == crate::seal::ObjectKind::Meta);
     stats.bytes_meta = meta.map(|info| info.len).sum();
-    let mut held = vec![0_u64; walk.classes.mixed() as usize + 1];
-    let mut rank = 0;
-    walk.reader.for_each_place(|_, places| {
-        let class = chunks.get(rank).copied().unwrap_or(0);
-        rank += 1;
-        let (Some(place), true) = (places.first(), class > 0) else { return true };
-        stats.chunks += 1;
-        used.insert(place.pack);
-        stats.bytes_unique += u64::from(place.len);
-        if let Some(info) = infos.get(&place.pack)
-            && let Some((segment, raw, _)) = info.segments.get(place.segment as usize)
-        {
-            let stored = share(u64::from(*segment) * FINE, u64::from(place.len), u64::from(*raw));
-            held[class as usize] += share(stored, info.len, sealed.get(&place.pack).copied().unwrap_or(0));
-        }
-        true
+    let total = Mutex::new((vec![0_u64; walk.classes.mixed() as usize + 1], HashSet::new()));
+    let sums = walk.reader.in_parts(|part| {
+        let (mut count, mut bytes) = (0, 0);
+        let mut held = vec![0_u64; walk.classes.mixed() as usize + 1];
+        let mut used = HashSet::new();
+        part.for_each_place(|rank, _, places| {
+            let class = chunks.get(rank).copied().unwrap_or(0);
+            let (Some(place), true) = (places.first(), class > 0) else { return true };
+            count += 1;
+            used.insert(place.pack);
+            bytes += u64::from(place.len);
+            if let Some(info) = infos.get(&place.pack)
+                && let Some((segment, raw, _)) = info.segments.get(place.segment as usize)
+            {
+                let stored = share(u64::from(*segment) * FINE, u64::from(place.len), u64::from(*raw));
+                held[class as usize] += share(stored, info.len, sealed.get(&place.pack).copied().unwrap_or(0));
+            }
+            true
+        })?;
+        let mut total = lock(&total);
+        total.0.iter_mut().zip(held).for_each(|(sum, held)| *sum += held);
+        total.1.extend(used);
+        Ok::<_, CatalogueError>((count, bytes))
     })?;
+    let (held, used) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    stats.chunks = sums.iter().map(|(count, _)| count).sum();
+    stats.bytes_unique = sums.iter().map(|(_, bytes)| bytes).sum();
     let held = |class: Class| held.get(class as usize).copied().unwrap_or(0);
     stats.bytes_raw = snapshots.iter().map(|info| info.body.bytes).sum();
     stats.bytes_shared = held(walk.classes.mixed()) / FINE;

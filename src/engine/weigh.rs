@@ -44,6 +44,15 @@ struct Use {
     alone: Vec<(User, u32)>,
 }
 
+impl Use {
+    fn add_alone(&mut self, user: User, len: u32) {
+        match self.alone.iter_mut().find(|(other, _)| *other == user) {
+            Some((_, bytes)) => *bytes = bytes.saturating_add(len),
+            None => self.alone.push((user, len)),
+        }
+    }
+}
+
 /// A segment that holds something that only one snapshot needs.
 #[derive(Debug, Clone, Copy)]
 struct Affected {
@@ -172,28 +181,41 @@ fn sealed(info: &PackInfo) -> u64 {
 /// What single snapshots need alone of each segment, and the packs of which one user needs something, and nobody else.
 type Uses = (BTreeMap<(u32, u32), Use>, HashMap<u32, User>);
 
+/// Notes that this user needs something of a pack: 0 stands for several.
+fn own(sole: &mut HashMap<u32, User>, pack: u32, user: User) {
+    let owner = sole.entry(pack).or_insert(user);
+    if *owner != user {
+        *owner = 0;
+    }
+}
+
 /// Adds up by whom each segment is used.
 fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<Uses, CatalogueError> {
-    let mut uses: BTreeMap<(u32, u32), Use> = BTreeMap::new();
-    let mut sole: HashMap<u32, User> = HashMap::new();
-    let mut users = users.iter();
-    reader.for_each_place(|_, places| {
-        let user = users.next().copied().unwrap_or(0);
-        let (Some(place), true) = (places.first(), user > 0) else { return true };
-        let used = uses.entry((place.pack, place.segment)).or_default();
-        used.needed = used.needed.saturating_add(place.len);
-        let owner = sole.entry(place.pack).or_insert(user);
-        if *owner != user {
-            *owner = 0;
-        }
-        if user as usize <= snapshots {
-            match used.alone.iter_mut().find(|(other, _)| *other == user) {
-                Some((_, bytes)) => *bytes = bytes.saturating_add(place.len),
-                None => used.alone.push((user, place.len)),
+    let total: Mutex<Uses> = Mutex::default();
+    reader.in_parts(|part| {
+        let mut uses: HashMap<(u32, u32), Use> = HashMap::new();
+        let mut sole: HashMap<u32, User> = HashMap::new();
+        part.for_each_place(|rank, _, places| {
+            let user = users.get(rank).copied().unwrap_or(0);
+            let (Some(place), true) = (places.first(), user > 0) else { return true };
+            let used = uses.entry((place.pack, place.segment)).or_default();
+            used.needed = used.needed.saturating_add(place.len);
+            own(&mut sole, place.pack, user);
+            if user as usize <= snapshots {
+                used.add_alone(user, place.len);
             }
+            true
+        })?;
+        let mut total = lock(&total);
+        for (key, used) in uses {
+            let sum = total.0.entry(key).or_default();
+            sum.needed = sum.needed.saturating_add(used.needed);
+            used.alone.into_iter().for_each(|(user, bytes)| sum.add_alone(user, bytes));
         }
-        true
+        sole.into_iter().for_each(|(pack, user)| own(&mut total.1, pack, user));
+        Ok::<_, CatalogueError>(())
     })?;
+    let (mut uses, sole) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     uses.retain(|_, used| !used.alone.is_empty());
     Ok((uses, sole))
 }
@@ -364,9 +386,8 @@ fn chunks(reader: &Reader, users: &[User], runs: &[(usize, &[Affected])]) -> Res
     let keys =
         runs.iter().flat_map(|(_, run)| run.iter()).map(|affected| ((affected.pack, affected.segment), Vec::new()));
     let mut chunks: Chunks = keys.collect();
-    let mut users = users.iter();
-    reader.for_each_place(|_, places| {
-        let user = users.next().copied().unwrap_or(0);
+    reader.for_each_place(|rank, _, places| {
+        let user = users.get(rank).copied().unwrap_or(0);
         if let (Some(place), true) = (places.first(), user > 0)
             && let Some(chunks) = chunks.get_mut(&(place.pack, place.segment))
         {

@@ -167,6 +167,14 @@ pub struct Segment {
     pub chunks: Vec<(ChunkId, u32, u32)>,
 }
 
+impl Segment {
+    /// The number of the chunk after this one, if it is the one that is wanted: what belongs together was mostly stored together,
+    /// so there is no need to look up where it lies.
+    pub fn follows(&self, index: usize, id: &ChunkId) -> Option<usize> {
+        (self.chunks.get(index + 1)?.0 == *id).then_some(index + 1)
+    }
+}
+
 /// Opens a sealed segment, decompresses it, and hashes its chunks. With `expected` (the footer's entry) the ids must be
 /// those; without, they are whatever the content says, as when a footer is rebuilt.
 pub fn open_segment(

@@ -56,6 +56,8 @@ pub struct TreeReader<'a> {
     reader: Arc<Reader>,
     infos: HashMap<u32, Option<Arc<PackInfo>>>,
     segments: Vec<((u32, u32), Arc<Segment>)>,
+    /// Number of the last chunk in the first of them.
+    last: usize,
     decompressor: Decompressor,
 }
 
@@ -70,6 +72,7 @@ impl Vault {
             reader: Arc::new(self.catalogue().reader()?),
             infos: HashMap::new(),
             segments: Vec::new(),
+            last: 0,
             decompressor: Decompressor::new()?,
         })
     }
@@ -115,12 +118,18 @@ impl TreeReader<'_> {
     fn chunk_at(&mut self, id: &ChunkId, place: ChunkPlace) -> Result<Vec<u8>, ReadError> {
         let segment = self.segment(place)?;
         let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset).ok();
-        match found.map(|index| segment.chunks[index]) {
-            Some((other, offset, len)) if other == *id => {
-                Ok(segment.raw[offset as usize..(offset + len) as usize].to_vec())
-            }
-            _ => Err(ReadError::Lost(*id)),
+        match found.filter(|index| segment.chunks[*index].0 == *id) {
+            Some(index) => Ok(self.take(index)),
+            None => Err(ReadError::Lost(*id)),
         }
+    }
+
+    /// A chunk of the segment that was used last.
+    fn take(&mut self, index: usize) -> Vec<u8> {
+        self.last = index;
+        let segment = &self.segments[0].1;
+        let (_, offset, len) = segment.chunks[index];
+        segment.raw[offset as usize..(offset + len) as usize].to_vec()
     }
 
     /// Calls `each` for every entry of a listing, in the order of the names; stops when it returns `false`.
@@ -142,6 +151,10 @@ impl ChunkSource for TreeReader<'_> {
     type Error = ReadError;
 
     fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        let next = self.segments.first().and_then(|(_, segment)| segment.follows(self.last, id));
+        if let Some(next) = next {
+            return Ok(self.take(next));
+        }
         let mut first = None;
         let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
         for place in places {

@@ -221,7 +221,7 @@ pub fn copies(vault: &Vault) -> u64 {
     let reader = vault.catalogue().reader().unwrap();
     let mut copied = 0;
     reader
-        .for_each_place(|_, places| {
+        .for_each_place(|_, _, places| {
             copied += places.len() as u64 - 1;
             true
         })

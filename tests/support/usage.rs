@@ -30,7 +30,7 @@ pub fn usage(vault: &Vault, except: &HashSet<ObjectName>) -> Usage {
     let mut segments: BTreeMap<(u32, u32), (u64, u64)> = BTreeMap::new();
     let is_counted = |pack: &u32| !except.contains(&packs[pack].name);
     reader
-        .for_each_place(|id, places| {
+        .for_each_place(|_, id, places| {
             // What lies in a pack that is not looked at is needed from elsewhere if it lies there.
             let home = places.iter().find(|place| is_counted(&place.pack));
             for place in places {

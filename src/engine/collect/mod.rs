@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
@@ -495,8 +496,8 @@ impl<'a> Pass<'a> {
         let given_up: HashSet<u32> = packs.iter().copied().collect();
         let mut elsewhere: HashMap<u32, Vec<(ChunkId, u32, u32, u32)>> = HashMap::new();
         let mut here: Vec<(ChunkId, u32, u32, u32)> = Vec::new();
-        let (mut at, mut rank) = (0, 0);
-        self.reader.for_each_place(|id, places| {
+        let mut at = 0;
+        self.reader.for_each_place(|rank, id, places| {
             while let Some(first) = ids.get(at).filter(|first| first.0 <= id).copied() {
                 if first.0 == id && self.marks.bits.get(rank) {
                     let stays = |pack: &u32| !given_up.contains(pack) && !self.condemned.contains(pack);
@@ -511,7 +512,6 @@ impl<'a> Pass<'a> {
                     at += 1;
                 }
             }
-            rank += 1;
             at < ids.len()
         })?;
         here.extend(ids[at..].iter().filter(|(id, ..)| self.marks.lost.contains(id)));
@@ -637,33 +637,38 @@ fn uses(
     marks: &Marks,
     condemned: &HashSet<u32>,
 ) -> Result<Vec<PackUse>, CollectError> {
-    let mut uses: BTreeMap<u32, PackUse> = infos
+    let live: HashMap<u32, Vec<AtomicU64>> = infos
         .iter()
-        .map(|(number, info)| {
-            let segment = |(sealed, raw, _): &(u32, u32, u32)| SegmentUse { sealed: *sealed, raw: *raw, live: 0 };
-            let pack = PackUse {
-                number: *number,
-                meta: info.kind == ObjectKind::Meta,
-                len: info.len,
-                segments: info.segments.iter().map(segment).collect(),
-                condemned: condemned.contains(number),
-                free: false,
-            };
-            (*number, pack)
-        })
+        .map(|(number, info)| (*number, info.segments.iter().map(|_| AtomicU64::new(0)).collect()))
         .collect();
-    let mut rank = 0;
-    reader.for_each_place(|_, places| {
-        if marks.bits.get(rank) {
-            let home = places.iter().find(|place| !condemned.contains(&place.pack)).or(places.first());
-            let segment =
-                home.and_then(|home| uses.get_mut(&home.pack)?.segments.get_mut(home.segment as usize).zip(Some(home)));
-            if let Some((segment, home)) = segment {
-                segment.live = segment.live.saturating_add(home.len);
+    reader.in_parts(|part| {
+        part.for_each_place(|rank, _, places| {
+            if marks.bits.get(rank) {
+                let home = places.iter().find(|place| !condemned.contains(&place.pack)).or(places.first());
+                if let Some(home) = home
+                    && let Some(live) = live.get(&home.pack).and_then(|pack| pack.get(home.segment as usize))
+                {
+                    live.fetch_add(u64::from(home.len), Relaxed);
+                }
             }
-        }
-        rank += 1;
-        true
+            true
+        })
     })?;
-    Ok(uses.into_values().collect())
+    let pack = |(number, info): (&u32, &PackInfo)| {
+        let live = live.get(number).into_iter().flatten().map(|live| live.load(Relaxed));
+        let segment = |((sealed, raw, _), live): (&(u32, u32, u32), u64)| SegmentUse {
+            sealed: *sealed,
+            raw: *raw,
+            live: u32::try_from(live).unwrap_or(u32::MAX),
+        };
+        PackUse {
+            number: *number,
+            meta: info.kind == ObjectKind::Meta,
+            len: info.len,
+            segments: info.segments.iter().zip(live).map(segment).collect(),
+            condemned: condemned.contains(number),
+            free: false,
+        }
+    };
+    Ok(infos.iter().map(pack).collect())
 }

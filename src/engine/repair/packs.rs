@@ -150,7 +150,7 @@ impl Packs {
         let infos = reader.packs()?;
         let broken: HashSet<u32> =
             infos.iter().filter(|(_, info)| self.broken.contains(&info.name)).map(|(number, _)| *number).collect();
-        reader.for_each_place(|id, places| {
+        reader.for_each_place(|_, id, places| {
             if places.iter().all(|place| broken.contains(&place.pack)) && !self.saved.contains(&id) {
                 lost.insert(id);
             }
