@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, Range};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -17,7 +18,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, Write
 use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, Reader, next_number};
 use crate::id::ChunkId;
-use crate::sync::share;
+use crate::sync::{lock, share};
 
 /// Number of a run → its length (8 bytes), its number of buckets (4), its part (1), and a keyed checksum of these (16).
 const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs");
@@ -55,7 +56,34 @@ pub struct ChunkPlace {
 }
 
 /// A place, with the chunk that is there.
-pub(super) type Row = (ChunkId, ChunkPlace);
+type Row = (ChunkId, ChunkPlace);
+
+/// Places that are to be entered, by part.
+pub(super) struct Places(Vec<Vec<Row>>);
+
+impl Places {
+    /// Room for about so many.
+    pub(super) fn new(count: usize) -> Self {
+        // By chance some parts get more than others.
+        let room = count.div_ceil(PARTS) + (count as u64).isqrt() as usize;
+        Self((0..PARTS).map(|_| Vec::with_capacity(room)).collect())
+    }
+
+    pub(super) fn push(&mut self, id: ChunkId, place: ChunkPlace) {
+        self.0[part_of(&id)].push((id, place));
+    }
+
+    /// The places of each part, in order.
+    fn sorted(self) -> Vec<Vec<Row>> {
+        let threads = threads(self.0.iter().map(|part| part.len() as u64).sum());
+        let parts: Vec<Mutex<Vec<Row>>> = self.0.into_iter().map(Mutex::new).collect();
+        share(parts.len(), threads, |at| {
+            let mut part = std::mem::take(&mut *lock(&parts[at]));
+            part.sort_unstable();
+            part
+        })
+    }
+}
 
 fn encode(out: &mut Vec<u8>, (id, place): &Row) {
     out.extend_from_slice(id.as_bytes());
@@ -93,6 +121,11 @@ fn first_bits(id: &ChunkId) -> u64 {
 /// The part of an id.
 fn part_of(id: &ChunkId) -> usize {
     (first_bits(id) >> (64 - PART_BITS)) as usize
+}
+
+/// How many threads work on so many places.
+fn threads(places: u64) -> usize {
+    if places < SHARED_FROM { 1 } else { rayon::current_num_threads() }
 }
 
 /// A run. Its table: number of a bucket → the places there, in order, each with its id in front.
@@ -309,11 +342,10 @@ impl Catalogue {
         Run::all(&txn.open_table(RUNS)?, &self.key)
     }
 
-    /// Enters places, which must be in order.
-    pub(super) fn insert_places(&self, txn: &WriteTransaction, new: &[Row]) -> Result<(), CatalogueError> {
+    /// Enters places.
+    pub(super) fn insert_places(&self, txn: &WriteTransaction, new: Places) -> Result<(), CatalogueError> {
         let runs = self.runs(txn)?;
-        for rows in new.chunk_by(|a, b| part_of(&a.0) == part_of(&b.0)) {
-            let part = part_of(&rows[0].0) as u8;
+        for (part, rows) in (0..).zip(new.sorted()).filter(|(_, rows)| !rows.is_empty()) {
             let mut len = rows.len() as u64;
             let mut old = Vec::new();
             for run in runs.iter().rev().filter(|run| run.part == part) {
@@ -323,7 +355,7 @@ impl Catalogue {
                 len += run.len;
                 old.push(*run);
             }
-            self.merge(txn, &Merge { part, len, old, new: rows })?;
+            self.merge(txn, &Merge { part, len, old, new: &rows })?;
         }
         Ok(())
     }
@@ -522,8 +554,7 @@ impl Reader {
     /// The first that the work returns.
     pub fn in_parts<T: Send, E: Send>(&self, work: impl Fn(&Part<'_>) -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
         let parts: Vec<Part<'_>> = self.parts().collect();
-        let threads = if self.place_count() < SHARED_FROM { 1 } else { rayon::current_num_threads() };
-        share(parts.len(), threads, |at| work(&parts[at])).into_iter().collect()
+        share(parts.len(), threads(self.place_count()), |at| work(&parts[at])).into_iter().collect()
     }
 
     fn parts(&self) -> impl Iterator<Item = Part<'_>> {
@@ -589,6 +620,12 @@ mod tests {
                 places.entry(*id).or_default().push(place);
             }
         }
+        places
+    }
+
+    fn places<const COUNT: usize>(rows: [Row; COUNT]) -> Places {
+        let mut places = Places::new(COUNT);
+        rows.into_iter().for_each(|(id, place)| places.push(id, place));
         places
     }
 
@@ -694,7 +731,7 @@ mod tests {
         let (catalogue, _) = Catalogue::open(&folder.path().join("catalogue.redb"), [0; 32]).unwrap();
         let txn = catalogue.write().unwrap();
         let place = ChunkPlace { pack: 1, segment: 0, offset: 0, len: 10 };
-        catalogue.insert_places(&txn, &[(id(1), place)]).unwrap();
+        catalogue.insert_places(&txn, places([(id(1), place)])).unwrap();
         txn.commit().unwrap();
         assert_eq!(catalogue.reader().unwrap().locate(&id(1)).unwrap(), Some(place));
         let txn = catalogue.write().unwrap();
@@ -718,14 +755,14 @@ mod tests {
         let (catalogue, _) = Catalogue::open(&path, [0; 32]).unwrap();
         let row = |number: u8| (ChunkId::new([number; 16]), ChunkPlace { pack: 1, segment: 0, offset: 0, len: 10 });
         let txn = catalogue.write().unwrap();
-        catalogue.insert_places(&txn, &[row(1), row(2)]).unwrap();
+        catalogue.insert_places(&txn, places([row(1), row(2)])).unwrap();
         let run = Run::all(&txn.open_table(RUNS).unwrap(), &[0; 32]).unwrap()[0];
         let mut bucket = Vec::new();
         [row(2), row(1)].iter().for_each(|row| encode(&mut bucket, row));
         run.with(|table| txn.open_table(table).unwrap().insert(0, bucket.as_slice()).map(drop)).unwrap();
         txn.commit().unwrap();
         let txn = catalogue.write().unwrap();
-        assert!(matches!(catalogue.insert_places(&txn, &[row(3)]), Err(CatalogueError::Database(_))));
+        assert!(matches!(catalogue.insert_places(&txn, places([row(3)])), Err(CatalogueError::Database(_))));
         txn.abort().unwrap();
         drop(catalogue);
         let (_, is_new) = Catalogue::open(&path, [0; 32]).unwrap();

@@ -9,6 +9,7 @@ use redb::{
     WriteTransaction,
 };
 
+use crate::catalogue::chunks::Places;
 use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, ChunkPlace, NUMBERS, Reader, next_number};
 use crate::id::ObjectName;
@@ -143,7 +144,7 @@ impl Catalogue {
     /// Enters packs that are in the store, within a transaction.
     pub(crate) fn insert_packs(&self, txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
         let segments = new.iter().flat_map(|pack| &pack.footer.segments);
-        let mut places = Vec::with_capacity(segments.map(|segment| segment.chunks.len()).sum());
+        let mut places = Places::new(segments.map(|segment| segment.chunks.len()).sum());
         {
             let mut packs = txn.open_table(PACKS)?;
             let mut numbers = txn.open_table(NUMBERS_OF_PACKS)?;
@@ -160,15 +161,13 @@ impl Catalogue {
                 for (segment, entry) in pack.footer.segments.iter().enumerate() {
                     let mut offset = 0;
                     for (id, len) in &entry.chunks {
-                        let place = ChunkPlace { pack: number, segment: segment as u32, offset, len: *len };
-                        places.push((*id, place));
+                        places.push(*id, ChunkPlace { pack: number, segment: segment as u32, offset, len: *len });
                         offset += len;
                     }
                 }
             }
         }
-        places.sort_unstable();
-        self.insert_places(txn, &places)
+        self.insert_places(txn, places)
     }
 
     /// Takes out packs that are no longer in the store, and everything that lies in them; chunks with another copy stay.
