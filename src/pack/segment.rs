@@ -129,7 +129,7 @@ impl SegmentBuilder {
         let rest = self.chunks.split_off(count);
         let chunks = std::mem::replace(&mut self.chunks, rest);
         let raw_len = chunks.iter().map(|(_, len)| *len as usize).sum();
-        let mut buffer = Vec::with_capacity(raw_len / 2 + SEGMENT_HEAD_LEN + TAG_LEN + 16 + 3 * count);
+        let mut buffer = Vec::with_capacity(SEGMENT_HEAD_LEN + 16 + 3 * count + raw_len + TAG_LEN);
         buffer.resize(SEGMENT_HEAD_LEN + 1, 0);
         varint::put(&mut buffer, raw_len as u64);
         varint::put(&mut buffer, count as u64);
@@ -137,6 +137,7 @@ impl SegmentBuilder {
         let before = buffer.len();
         let method = compressor.compress(&self.raw[..raw_len], &mut buffer);
         buffer[SEGMENT_HEAD_LEN] = method as u8;
+        buffer.shrink_to(buffer.len() + TAG_LEN);
         self.raw.drain(..raw_len);
         self.ratio = (buffer.len() - before) as u64 * WHOLE / raw_len.max(1) as u64;
         SealedBody { buffer, method, raw_len: raw_len as u32, chunks, reused: None }

@@ -1,5 +1,7 @@
 //! Compression of segments: one zstd frame, or the bytes as they are (SPEC §5.2).
 
+use std::io::Cursor;
+
 use zstd::zstd_safe;
 
 use super::SealError;
@@ -33,8 +35,6 @@ const LEVEL_PROBED: i32 = 7;
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     probe: Option<zstd::bulk::Compressor<'static>>,
-    /// zstd overwrites its destination from the start, so it gets one of its own.
-    scratch: Vec<u8>,
 }
 
 impl Compressor {
@@ -43,27 +43,37 @@ impl Compressor {
         let level = level.clamp(1, 22);
         let new = |level| zstd::bulk::Compressor::new(level).map_err(|_| SealError::Zstd);
         let probe = if level >= LEVEL_PROBED { Some(new(1)?) } else { None };
-        Ok(Self { zstd: new(level)?, probe, scratch: Vec::new() })
+        Ok(Self { zstd: new(level)?, probe })
     }
 
-    /// Appends `raw` to `out`, compressed if that saves at least one part in a hundred, and says which.
+    /// Appends `raw` to `out`, compressed if that saves at least one part in a hundred, and says which. Takes as much room
+    /// as for the raw bytes; what is not needed of it is left over.
     pub fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Method {
-        self.scratch.clear();
-        self.scratch.reserve(zstd_safe::compress_bound(raw.len()));
-        let scratch = &mut self.scratch;
+        let start = out.len();
+        // What would need more is not worth it, so zstd may fail then.
+        out.reserve_exact(raw.len());
         let mut pays = |zstd: &mut zstd::bulk::Compressor| {
             // A failure (no memory for the tables) costs space, not data.
             !raw.is_empty()
-                && zstd.compress_to_buffer(raw, scratch).is_ok_and(|len| len as u64 * 100 <= raw.len() as u64 * 99)
+                && zstd
+                    .compress_to_buffer(raw, &mut after(out, start))
+                    .is_ok_and(|len| len as u64 * 100 <= raw.len() as u64 * 99)
         };
         if self.probe.as_mut().is_none_or(&mut pays) && pays(&mut self.zstd) {
-            out.extend_from_slice(&self.scratch);
             Method::Zstd
         } else {
+            out.truncate(start);
             out.extend_from_slice(raw);
             Method::Raw
         }
     }
+}
+
+/// Where zstd writes to: the room of `out` from `start` on.
+fn after(out: &mut Vec<u8>, start: usize) -> Cursor<&mut Vec<u8>> {
+    let mut cursor = Cursor::new(out);
+    cursor.set_position(start as u64);
+    cursor
 }
 
 /// Decompresses; one for each worker.
@@ -107,14 +117,8 @@ impl Decompressor {
             return Err(DAMAGED);
         }
         let start = out.len();
-        let written = if start == 0 {
-            out.reserve(raw_len);
-            self.zstd.decompress_to_buffer(payload, out)
-        } else {
-            out.resize(start + raw_len, 0);
-            self.zstd.decompress_to_buffer(payload, &mut out[start..])
-        };
-        if written.is_ok_and(|len| len == raw_len) {
+        out.reserve(raw_len);
+        if self.zstd.decompress_to_buffer(payload, &mut after(out, start)).is_ok_and(|len| len == raw_len) {
             Ok(())
         } else {
             out.truncate(start);
