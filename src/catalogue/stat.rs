@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::catalogue::{Catalogue, CatalogueError, DOUBTED, NUMBERS, Reader, next_number};
@@ -43,11 +44,11 @@ impl Tables {
 /// Key of a folder in the stat cache: a hash of the source and the path.
 pub type FolderKey = [u8; 16];
 
-/// One remembered entry.
+/// One remembered entry. Those that were read together share their bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatEntry {
     /// The name.
-    pub name: Vec<u8>,
+    pub name: Bytes,
     /// What it was.
     pub kind: FileKind,
     /// Inode; 0 if the entry must not be believed (its timestamps were too fresh when it was read).
@@ -59,7 +60,7 @@ pub struct StatEntry {
     /// When anything about it was last changed.
     pub ctime: Time,
     /// Its encoding in the folder's tree.
-    pub entry: Vec<u8>,
+    pub entry: Bytes,
 }
 
 /// A page of entries of one folder.
@@ -70,6 +71,9 @@ pub struct StatRow {
     /// The entries, sorted by name.
     pub entries: Vec<StatEntry>,
 }
+
+/// Hardly an entry is shorter than this in its row.
+const ENTRY_LEN: usize = 96;
 
 fn put_time(out: &mut Vec<u8>, time: Time) {
     // Zigzag, so that times before 1970 stay short.
@@ -110,12 +114,14 @@ impl StatRow {
         if checksum(key, row_key, body) != sum {
             return None;
         }
-        let mut reader = varint::Reader::new(body);
-        let mut row = Self { session: reader.number().ok()?, entries: Vec::new() };
+        let body = Bytes::copy_from_slice(body);
+        let mut reader = varint::Reader::new(&body);
+        let session = reader.number().ok()?;
+        let mut row = Self { session, entries: Vec::with_capacity(body.len() / ENTRY_LEN) };
         while !reader.rest().is_empty() {
             let bytes = |reader: &mut varint::Reader<'_>| {
                 let len = reader.bounded("", body.len()).ok()?;
-                reader.bytes(len).ok().map(<[u8]>::to_vec)
+                reader.bytes(len).ok().map(|bytes| body.slice_ref(bytes))
             };
             row.entries.push(StatEntry {
                 name: bytes(&mut reader)?,
@@ -160,7 +166,7 @@ impl FolderRows {
     /// About how much memory this takes, in bytes.
     pub fn weight(&self) -> usize {
         let entries = self.rows.iter().flat_map(|row| &row.entries);
-        64 + entries.map(|entry| entry.name.len() + entry.entry.len() + 96).sum::<usize>()
+        64 + entries.map(|entry| entry.name.len() + entry.entry.len() + size_of::<StatEntry>() + 32).sum::<usize>()
     }
 }
 
@@ -283,13 +289,13 @@ mod tests {
     #[test]
     fn rows_round_trip_and_no_flipped_bit_is_believed() {
         let entry = StatEntry {
-            name: b"name".to_vec(),
+            name: Bytes::from_static(b"name"),
             kind: FileKind::File,
             inode: 77,
             size: 1 << 40,
             mtime: Time { secs: -5, nanos: 7 },
             ctime: Time { secs: 1 << 40, nanos: 999_999_999 },
-            entry: vec![1, 2, 3],
+            entry: Bytes::from_static(&[1, 2, 3]),
         };
         let row = StatRow { session: 9, entries: vec![entry] };
         let bytes = row.encode(&[1; 32], b"key");

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
@@ -388,14 +390,13 @@ impl Pass<'_> {
             found: Found::default(),
             links: Mutex::default(),
             skipped: Mutex::default(),
-            top: Mutex::default(),
+            top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
         };
-        let mut roots = Vec::new();
-        // Each root's name waits in its place until the root is finished.
-        for SourcePath { name, path, .. } in self.paths {
-            roots.push(Root { name: name.clone(), path: crate::path::from_path(path) });
-            lock(&walk.top).push(Some(name.clone()));
-        }
+        let root = |SourcePath { name, path, .. }: &SourcePath| Root {
+            name: name.clone(),
+            path: crate::path::from_path(path),
+        };
+        let mut roots: Vec<Root> = self.paths.iter().map(root).collect();
         let (paths, patterns) = (self.paths, &options.exclude.patterns);
         pool.scope(|scope| {
             let begin = |(index, source): (usize, &SourcePath)| -> Result<(), SnapshotError> {
@@ -415,17 +416,14 @@ impl Pass<'_> {
         if progress.stopped() || depot.has_failed() {
             return Err(VaultError::Interrupted.into());
         }
-        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for (root, bytes) in roots.iter().zip(std::mem::take(&mut *lock(&walk.top))) {
-            match bytes {
-                Some(bytes) if !bytes.is_empty() && bytes != root.name => entries.push((root.name.clone(), bytes)),
-                _ => {}
-            }
-        }
+        let names = roots.iter().map(|root| root.name.clone());
+        let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
+        // What could not be encoded was skipped.
+        entries.retain(|(_, bytes)| !bytes.is_empty());
         for entry in fed.iter() {
             let mut bytes = Vec::new();
             crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
-            entries.push((entry.name.clone(), bytes));
+            entries.push((entry.name.clone(), bytes.into()));
             roots.push(Root { name: entry.name.clone(), path: Vec::new() });
             walk.found.files.fetch_add(1, Relaxed);
             walk.found.files_new.fetch_add(1, Relaxed);
@@ -545,12 +543,12 @@ fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
 }
 
 /// Stores the listing of the top folder.
-pub(crate) fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Stream, Failed> {
+pub(crate) fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, impl AsRef<[u8]>)]) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
     let mut listing = StreamWriter::default();
     listing.write(&[LISTING_VERSION], cutter, sink)?;
     for (_, entry) in entries {
-        listing.write(entry, cutter, sink)?;
+        listing.write(entry.as_ref(), cutter, sink)?;
     }
     listing.finish(cutter, sink)
 }

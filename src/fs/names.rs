@@ -23,9 +23,9 @@ struct Range {
 }
 
 impl Names {
-    /// No names.
+    /// No names, with room for those of most directories.
     pub fn new() -> Self {
-        Self::default()
+        Self { bytes: Vec::with_capacity(1 << 10), entries: Vec::with_capacity(64) }
     }
 
     /// Forgets all names and keeps the memory.

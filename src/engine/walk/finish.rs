@@ -26,7 +26,7 @@ impl Walk<'_> {
                 }
             }
             Err(ReadFailed::Source(error)) => {
-                let name = lock(&page.slots)[slot].stat.name.clone();
+                let name = lock(&page.slots)[slot].stat.name.to_vec();
                 let path = join(&page.folder.path, &name);
                 // If it was deleted since it was looked at, it is simply not there.
                 if error.kind() != std::io::ErrorKind::NotFound {
@@ -46,7 +46,7 @@ impl Walk<'_> {
             self.skip(path, "it changed while it was read; what was read is stored", true);
             row.inode = 0;
         }
-        self.encode(entry, path, &mut row.entry);
+        row.entry = self.encode(entry, path);
         row
     }
 
@@ -65,8 +65,7 @@ impl Walk<'_> {
                 Parent::Top(top) => return self.put_top(*top, Some(entry)),
                 Parent::Page(parent, slot) => {
                     let parent = parent.clone();
-                    let mut bytes = Vec::new();
-                    self.encode(&entry, &folder.path, &mut bytes);
+                    let bytes = self.encode(&entry, &folder.path);
                     {
                         let slot = &mut lock(&parent.slots)[*slot];
                         slot.reused = slot.stat.entry == bytes;
@@ -84,18 +83,21 @@ impl Walk<'_> {
         let mut slots = std::mem::take(&mut *lock(&page.slots));
         // What could not be read, or was left out at the last moment, has no entry.
         slots.retain(|slot| !slot.stat.entry.is_empty());
-        let mut bytes = Vec::with_capacity(slots.iter().map(|slot| slot.stat.entry.len()).sum());
+        let begin: &[u8] = if page.index == 0 { &[LISTING_VERSION] } else { &[] };
+        let len: usize = slots.iter().map(|slot| slot.stat.entry.len()).sum();
+        let mut bytes = Vec::with_capacity(begin.len() + len);
+        bytes.extend_from_slice(begin);
         for slot in &slots {
             bytes.extend_from_slice(&slot.stat.entry);
         }
         let same = slots.iter().all(|slot| slot.reused) && slots.len() == page.old_entries && page.old_rows.len() <= 1;
         let keep = same && page.old_trusted && folder.key == folder.old_key;
-        let first = slots.first().map(|slot| slot.stat.name.clone());
-        let row = StatRow { session: self.session, entries: slots.into_iter().map(|slot| slot.stat).collect() };
         let mut state = lock(&folder.state);
         if !keep {
+            let row = StatRow { session: self.session, entries: slots.into_iter().map(|slot| slot.stat).collect() };
+            let first = row.entries.first().map(|entry| &*entry.name);
             let stale =
-                page.old_rows.iter().filter(|name| Some(*name) != first.as_ref() && folder.key == folder.old_key);
+                page.old_rows.iter().filter(|name| Some(name.as_slice()) != first && folder.key == folder.old_key);
             state.rows.stale.extend(stale.cloned());
             state.rows.rows.push(row);
         }
@@ -109,8 +111,6 @@ impl Walk<'_> {
         loop {
             let next = state.next;
             let Some(bytes) = state.waiting.remove(&next) else { break };
-            let begin: &[u8] = if state.next == 0 { &[LISTING_VERSION] } else { &[] };
-            state.listing.write(begin, cutter, sink).ok()?;
             state.listing.write(&bytes, cutter, sink).ok()?;
             state.next += 1;
         }

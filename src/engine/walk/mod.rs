@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use rayon::Scope;
 
 use crate::catalogue::StatEntry;
@@ -31,7 +32,7 @@ use crate::path::{Shown, join};
 use crate::progress::Progress;
 use crate::sync::lock;
 use crate::tree::entry::flags;
-use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time, encode_entry};
+use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time};
 use crate::vault::TreeReader;
 
 /// Folders with more names than this are read in pages.
@@ -117,8 +118,8 @@ pub struct Walk<'a> {
     pub links: Mutex<HashMap<(u64, u64), Links>>,
     /// What could not be saved as it should be.
     pub skipped: Mutex<SkippedList>,
-    /// The entries of the top folder.
-    pub top: Mutex<Vec<Option<Vec<u8>>>>,
+    /// The entries of the top folder; an empty one is not there.
+    pub top: Mutex<Vec<Bytes>>,
 }
 
 /// The names of one file.
@@ -314,6 +315,7 @@ impl<'a> Walk<'a> {
                 local: None,
                 key,
                 old_key: key,
+                stayed: false,
             };
             // The names are read here, so that an unreadable root is an error.
             let folder = self.open_folder(Parent::Top(top), dir, &stat, entry, place, rules, wanted)?;
@@ -336,13 +338,13 @@ impl<'a> Walk<'a> {
     fn stat_entry(&self, name: &[u8], stat: &Stat) -> StatEntry {
         let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
         StatEntry {
-            name: name.to_vec(),
+            name: Bytes::copy_from_slice(name),
             kind: stat.kind,
             inode: if is_racy { 0 } else { stat.ino },
             size: stat.size,
             mtime: stat.mtime,
             ctime: stat.ctime,
-            entry: Vec::new(),
+            entry: Bytes::new(),
         }
     }
 
@@ -355,13 +357,8 @@ impl<'a> Walk<'a> {
 
     /// Enters a finished root.
     pub fn put_top(&self, top: usize, entry: Option<Entry>) {
-        let mut bytes = Vec::new();
-        if let Some(entry) = entry
-            && let Err(error) = encode_entry(&entry, &mut bytes)
-        {
-            self.skip(&entry.name, error, false);
-        }
-        lock(&self.top)[top] = Some(bytes);
+        let bytes = entry.map_or_else(Bytes::new, |entry| self.encode(&entry, &entry.name));
+        lock(&self.top)[top] = bytes;
     }
 
     /// The entry of a folder, without its listing.
@@ -460,7 +457,7 @@ impl<'a> Walk<'a> {
             depth: place.depth,
             root_dev: place.root_dev,
             key: place.key,
-            old_key: self.old_key(place.old_key, &identity, &names),
+            old_key: if place.stayed { place.old_key } else { self.old_key(place.old_key, &identity, &names) },
             identity,
             rules,
             wanted,
@@ -491,6 +488,8 @@ struct Place {
     local: Option<bool>,
     key: FolderKey,
     old_key: FolderKey,
+    /// It is what was remembered under `old_key`, so it was not renamed.
+    stayed: bool,
 }
 
 /// What is called with a file's entry and what the file looked like when it had been read.

@@ -1,6 +1,6 @@
 //! Reading a page of a folder: comparing, and reading what changed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
+use bytes::Bytes;
 use rayon::Scope;
 
 use crate::catalogue::{StatEntry, StatRow};
@@ -35,6 +36,9 @@ const AHEAD_LEN: u64 = 8 << 20;
 pub(super) const SHARED_LEN: u64 = 32 << 20;
 /// Files below this size that change while they are read are read again.
 const RETRY_MAX: u64 = 64 << 20;
+
+/// Most entries are shorter than this.
+const ENTRY_ROOM: usize = 256;
 
 impl Folder {
     /// Whether the rules leave a name in this folder out.
@@ -67,12 +71,12 @@ impl<'a> Walk<'a> {
         let is_own = |name: &[u8]| before.is_none_or(|before| name > before);
         let old_rows = rows.iter().map(|(name, _)| name.clone()).filter(|name| is_own(name)).collect();
         let old_trusted = rows.iter().all(|(_, row)| self.trusted.contains(&row.session));
-        let mut old = Joined::new(rows, &self.trusted);
+        let mut old = Joined::new(rows);
         let page = Arc::new(Page {
             folder: folder.clone(),
             index,
             outstanding: AtomicUsize::new(1),
-            slots: Mutex::new(Vec::with_capacity(range.len())),
+            slots: Mutex::default(),
             old_rows,
             old_entries,
             old_trusted,
@@ -85,17 +89,18 @@ impl<'a> Walk<'a> {
             let Some(stat) = self.look(folder, name) else { continue };
             let remembered = old.take(name);
             let was_there = remembered.is_some();
-            let same = remembered.filter(|(entry, _)| self.is_unchanged(entry, &stat));
-            let mut slot = Slot { stat: self.stat_entry(name, &stat), reused: false };
+            let same = remembered.filter(|entry| self.is_unchanged(entry, &stat));
             let slot_index = slots.len();
             if stat.kind == FileKind::Directory {
-                let mut known = None;
-                if let Some((remembered, _)) = same {
-                    known = decode_entry(&remembered.entry).ok().flatten().map(|(entry, _)| entry);
-                    slot.stat = remembered;
-                }
+                let (remembered, known) = match same {
+                    Some(remembered) => {
+                        let known = decode_entry(&remembered.entry).ok().flatten().map(|(entry, _)| entry);
+                        (remembered, known)
+                    }
+                    None => (self.stat_entry(name, &stat), None),
+                };
                 folders.push((slot_index, stat, known));
-                slots.push(slot);
+                slots.push(Slot { stat: remembered, reused: false });
                 continue;
             }
             self.found.files.fetch_add(1, Relaxed);
@@ -104,13 +109,13 @@ impl<'a> Walk<'a> {
             if stat.nlink > 1 {
                 lock(&self.links).entry((stat.dev, stat.ino)).or_default().paths.push(path());
             }
-            let reusable = same.filter(|(entry, trusted)| *trusted || self.is_stored(&entry.entry));
-            if let Some((remembered, _)) = reusable {
-                slot = Slot { stat: remembered, reused: true };
+            let reusable = same.filter(|entry| old_trusted || self.is_stored(&entry.entry));
+            if let Some(remembered) = reusable {
                 self.count_unchanged(stat.size);
-                slots.push(slot);
+                slots.push(Slot { stat: remembered, reused: true });
                 continue;
             }
+            let mut slot = Slot { stat: self.stat_entry(name, &stat), reused: false };
             let counter = if was_there { &self.found.files_changed } else { &self.found.files_new };
             counter.fetch_add(1, Relaxed);
             if stat.kind == FileKind::File {
@@ -119,7 +124,7 @@ impl<'a> Walk<'a> {
                 let entry = self.special_entry(&folder.dir, name, name, &stat);
                 self.progress.counters().add(1, 0);
                 match entry {
-                    Ok(entry) => self.encode(&entry, &path(), &mut slot.stat.entry),
+                    Ok(entry) => slot.stat.entry = self.encode(&entry, &path()),
                     Err(error) => self.skip(&path(), error, false),
                 }
             }
@@ -147,7 +152,7 @@ impl<'a> Walk<'a> {
         let (first, last) = (folder.names.get(range.start), folder.names.get(range.end - 1));
         match self.depot.reader().rows(&folder.old_key, first, last) {
             Ok(mut rows) => {
-                let bounds = |entry: &StatEntry| entry.name.as_slice() >= first && entry.name.as_slice() <= last;
+                let bounds = |entry: &StatEntry| *entry.name >= *first && *entry.name <= *last;
                 // Entries beyond the page count too: a row that has some is not the row of this page.
                 let entries = rows.iter().map(|(_, row)| row.entries.len()).sum();
                 for (_, row) in &mut rows {
@@ -223,10 +228,15 @@ impl<'a> Walk<'a> {
     }
 
     /// Encodes an entry; one that cannot be is listed and left out.
-    pub(super) fn encode(&self, entry: &Entry, path: &[u8], out: &mut Vec<u8>) {
-        out.clear();
-        if let Err(error) = encode_entry(entry, out) {
-            self.skip(path, error, false);
+    pub(super) fn encode(&self, entry: &Entry, path: &[u8]) -> Bytes {
+        let mut bytes = Vec::with_capacity(ENTRY_ROOM);
+        match encode_entry(entry, &mut bytes) {
+            // A copy has no room left over.
+            Ok(()) => Bytes::copy_from_slice(&bytes),
+            Err(error) => {
+                self.skip(path, error, false);
+                Bytes::new()
+            }
         }
     }
 
@@ -239,15 +249,14 @@ impl<'a> Walk<'a> {
             return;
         }
         let parent = page.folder.clone();
-        let name = lock(&page.slots)[slot].stat.name.clone();
+        let name = lock(&page.slots)[slot].stat.name.to_vec();
         let path = join(&parent.path, &name);
         let unreadable = |error: &dyn std::fmt::Display| {
             self.skip(&path, error, false);
             // The folder itself is kept, empty, so that a restore has its metadata; the list says what is missing.
             let entry = Entry { content: Some(Stream::EMPTY), ..self.plain_entry(&name, stat) };
             self.found.folders.fetch_add(1, Relaxed);
-            let mut bytes = Vec::new();
-            self.encode(&entry, &path, &mut bytes);
+            let bytes = self.encode(&entry, &path);
             let mut slots = lock(&page.slots);
             slots[slot].stat.inode = 0;
             slots[slot].stat.entry = bytes;
@@ -259,21 +268,19 @@ impl<'a> Walk<'a> {
         }
         let opened = parent.dir.open_dir(&name).and_then(|dir| {
             let now = dir.stat()?;
-            let entry = match known {
-                Some(entry) if same_content(stat, &now) => entry,
-                _ => self.folder_entry(&name, &now, &dir)?,
-            };
-            Ok((dir, now, entry))
+            let known = known.filter(|_| same_content(stat, &now));
+            let stayed = known.is_some();
+            let entry = known.map_or_else(|| self.folder_entry(&name, &now, &dir), Ok)?;
+            Ok((dir, now, entry, stayed))
         });
-        let (dir, now, entry) = match opened {
+        let (dir, now, entry, stayed) = match opened {
             Ok(opened) => opened,
             Err(error) => return unreadable(&error),
         };
         if self.exclude.one_file_system && now.dev != parent.root_dev {
             let entry = Entry { content: Some(Stream::EMPTY), ..entry };
             self.found.folders.fetch_add(1, Relaxed);
-            let mut bytes = Vec::new();
-            self.encode(&entry, &path, &mut bytes);
+            let bytes = self.encode(&entry, &path);
             lock(&page.slots)[slot].stat.entry = bytes;
             return self.leave(&page);
         }
@@ -284,6 +291,7 @@ impl<'a> Walk<'a> {
             local: (now.dev == parent.dev).then_some(parent.local),
             key: child_key(&parent.key, &name),
             old_key: child_key(&parent.old_key, &name),
+            stayed,
             path: path.clone(),
         };
         let wanted = match &parent.wanted {
@@ -310,7 +318,7 @@ impl<'a> Walk<'a> {
         loop {
             while ahead.len() < AHEAD_MAX && ahead_len < AHEAD_LEN {
                 let Some((slot, stat)) = rest.next() else { break };
-                let name = lock(&page.slots)[slot].stat.name.clone();
+                let name = lock(&page.slots)[slot].stat.name.to_vec();
                 // One that has several names has perhaps been read under another.
                 let file = (stat.nlink == 1).then(|| folder.dir.open_file(&name));
                 if let Some(Ok(file)) = &file {
@@ -480,26 +488,27 @@ fn batches(files: Vec<(usize, Stat)>) -> Vec<Vec<(usize, Stat)>> {
 
 /// Remembered entries, taken in the order of the names.
 struct Joined {
-    entries: std::iter::Peekable<std::vec::IntoIter<(StatEntry, bool)>>,
+    entries: std::iter::Peekable<std::vec::IntoIter<StatEntry>>,
 }
 
 impl Joined {
-    /// The entries of these rows, each with whether its row is believed.
-    fn new(rows: Vec<(Vec<u8>, StatRow)>, trusted: &BTreeSet<u64>) -> Self {
-        let mut entries = Vec::with_capacity(rows.iter().map(|(_, row)| row.entries.len()).sum());
-        for (_, row) in rows {
-            let believed = trusted.contains(&row.session);
-            entries.extend(row.entries.into_iter().map(|entry| (entry, believed)));
+    /// The entries of these rows.
+    fn new(rows: Vec<(Vec<u8>, StatRow)>) -> Self {
+        let several = rows.len() > 1;
+        let mut rows = rows.into_iter().map(|(_, row)| row.entries);
+        let mut entries = rows.next().unwrap_or_default();
+        if several {
+            // Rows of different sessions may overlap where pages were bounded differently.
+            entries.extend(rows.flatten());
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        // Rows of different sessions may overlap where pages were bounded differently.
-        entries.sort_by(|(a, _): &(StatEntry, bool), (b, _)| a.name.cmp(&b.name));
         Self { entries: entries.into_iter().peekable() }
     }
 
     /// The entry of this name. Names must come in order.
-    fn take(&mut self, name: &[u8]) -> Option<(StatEntry, bool)> {
-        while self.entries.next_if(|(entry, _)| entry.name.as_slice() < name).is_some() {}
-        self.entries.next_if(|(entry, _)| entry.name == name)
+    fn take(&mut self, name: &[u8]) -> Option<StatEntry> {
+        while self.entries.next_if(|entry| *entry.name < *name).is_some() {}
+        self.entries.next_if(|entry| *entry.name == *name)
     }
 }
 

@@ -41,7 +41,7 @@ impl<'a> Walk<'a> {
             .filter(|(entry, trusted)| self.is_unchanged(entry, &stat) && (*trusted || self.is_stored(&entry.entry)));
         if let Some((entry, trusted)) = same {
             self.count_unchanged(stat.size);
-            lock(&self.top)[root.top] = Some(entry.entry.clone());
+            lock(&self.top)[root.top] = entry.entry.clone();
             if !trusted {
                 self.remember_root(&root, entry);
             }
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
         match read {
             Ok((entry, stat)) => {
                 let remembered = self.remembered(&root.name, &entry, &stat);
-                lock(&self.top)[root.top] = Some(remembered.entry.clone());
+                lock(&self.top)[root.top] = remembered.entry.clone();
                 // One that could not be encoded was skipped, and is to be named again the next time.
                 if !remembered.entry.is_empty() {
                     self.remember_root(root, remembered);
