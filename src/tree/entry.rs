@@ -1,5 +1,7 @@
 //! One entry of a directory's listing (SPEC §7.2): only what a restore can bring back.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -249,10 +251,11 @@ impl Entry {
 }
 
 /// The fields as they are stored: a map with one-letter keys, so that fields can be added; empty ones are left out.
+/// Borrowed where an entry is encoded.
 #[derive(Serialize, Deserialize)]
-struct Wire {
-    #[serde(rename = "n", with = "serde_bytes")]
-    name: Vec<u8>,
+struct Wire<'a> {
+    #[serde(rename = "n", with = "serde_bytes", borrow)]
+    name: Cow<'a, [u8]>,
     #[serde(rename = "k", default, skip_serializing_if = "is_file")]
     kind: u8,
     #[serde(rename = "p")]
@@ -261,10 +264,10 @@ struct Wire {
     uid: u32,
     #[serde(rename = "g", default, skip_serializing_if = "is_zero")]
     gid: u32,
-    #[serde(rename = "U", default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
-    user: Vec<u8>,
-    #[serde(rename = "G", default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
-    group: Vec<u8>,
+    #[serde(rename = "U", default, skip_serializing_if = "is_empty", with = "serde_bytes", borrow)]
+    user: Cow<'a, [u8]>,
+    #[serde(rename = "G", default, skip_serializing_if = "is_empty", with = "serde_bytes", borrow)]
+    group: Cow<'a, [u8]>,
     #[serde(rename = "m")]
     mtime: Time,
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
@@ -272,11 +275,11 @@ struct Wire {
     #[serde(rename = "s", default, skip_serializing_if = "is_zero_64")]
     size: u64,
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
-    content: Option<Stream>,
+    content: Option<Cow<'a, Stream>>,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
-    holes: Option<Holes>,
-    #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
-    target: Vec<u8>,
+    holes: Option<Cow<'a, Holes>>,
+    #[serde(rename = "t", default, skip_serializing_if = "is_empty", with = "serde_bytes", borrow)]
+    target: Cow<'a, [u8]>,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     device: Option<(u32, u32)>,
     #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
@@ -285,6 +288,10 @@ struct Wire {
     flags: u32,
     #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
     torn: bool,
+}
+
+fn is_empty(bytes: &[u8]) -> bool {
+    bytes.is_empty()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
@@ -310,19 +317,19 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
     entry.check()?;
     let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
     let wire = Wire {
-        name: entry.name.clone(),
+        name: Cow::Borrowed(&entry.name),
         kind: entry.kind.into(),
         mode: entry.mode,
         uid: entry.owner.uid,
         gid: entry.owner.gid,
-        user: entry.owner.user.clone(),
-        group: entry.owner.group.clone(),
+        user: Cow::Borrowed(&entry.owner.user),
+        group: Cow::Borrowed(&entry.owner.group),
         mtime: entry.mtime,
         btime: entry.btime,
         size: entry.size,
-        content: entry.content.clone(),
-        holes: entry.holes.clone(),
-        target: entry.target.clone(),
+        content: entry.content.as_ref().map(Cow::Borrowed),
+        holes: entry.holes.as_ref().map(Cow::Borrowed),
+        target: Cow::Borrowed(&entry.target),
         device: entry.device,
         xattrs: entry.xattrs.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
         flags: entry.flags,
@@ -360,16 +367,16 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
     }
     let kind = FileKind::try_from(wire.kind).map_err(|_| EntryError::UnknownKind { name: shown(), kind: wire.kind })?;
     let entry = Entry {
-        name: wire.name,
+        name: wire.name.into_owned(),
         kind,
         mode: wire.mode,
-        owner: Owner { uid: wire.uid, gid: wire.gid, user: wire.user, group: wire.group },
+        owner: Owner { uid: wire.uid, gid: wire.gid, user: wire.user.into_owned(), group: wire.group.into_owned() },
         mtime: wire.mtime,
         btime: wire.btime,
         size: wire.size,
-        content: wire.content,
-        holes: wire.holes,
-        target: wire.target,
+        content: wire.content.map(Cow::into_owned),
+        holes: wire.holes.map(Cow::into_owned),
+        target: wire.target.into_owned(),
         device: wire.device,
         xattrs: wire.xattrs.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect(),
         flags: wire.flags,
