@@ -5,7 +5,7 @@
 //! and handed on to be put into the store.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use memmap2::MmapMut;
 
@@ -41,48 +41,23 @@ pub struct FinishedPack {
     pub footer: Footer,
 }
 
-/// Pages of packs that were put, for the next ones: fresh ones are cleared by the system first, and in a virtual machine
-/// perhaps asked of its host.
-type Spare = Mutex<Vec<MmapMut>>;
-/// So many are kept: a pack is filled while one is put.
-const SPARE_MAX: usize = 2;
-
-/// The bytes of a pack, in pages of their own, where an allocator would let smaller things settle between them.
+/// The bytes of a pack, in pages of their own: they go back to the system as soon as the pack is put, where an allocator
+/// would keep them and let smaller things settle between them.
 #[derive(Debug, Default)]
 pub struct PackBytes {
     /// None only for no bytes at all.
     pages: Option<MmapMut>,
     len: usize,
-    /// Where the pages go afterwards.
-    spare: Weak<Spare>,
 }
 
 impl PackBytes {
-    /// So many bytes of any content, spare ones or new ones: all of a pack is written before it is handed on.
-    fn new(len: usize, spare: &Arc<Spare>) -> Result<Self, PackError> {
-        let used = lock(spare).pop().filter(|pages| pages.len() >= len);
-        let pages = used.map_or_else(|| fresh(len), Ok).map_err(|error| PackError::Seal(error.to_string()))?;
-        Ok(Self { pages: Some(pages), len, spare: Arc::downgrade(spare) })
-    }
-}
-
-/// So many bytes in pages that nobody has used.
-fn fresh(len: usize) -> std::io::Result<MmapMut> {
-    let pages = MmapMut::map_anon(len)?;
-    // All of it will be written: in large steps, if the system has any.
-    #[cfg(target_os = "linux")]
-    let _ = pages.advise(memmap2::Advice::HugePage);
-    Ok(pages)
-}
-
-impl Drop for PackBytes {
-    fn drop(&mut self) {
-        if let (Some(pages), Some(spare)) = (self.pages.take(), self.spare.upgrade()) {
-            let mut spare = lock(&spare);
-            if spare.len() < SPARE_MAX {
-                spare.push(pages);
-            }
-        }
+    /// So many zeros.
+    fn zeros(len: usize) -> Result<Self, PackError> {
+        let pages = MmapMut::map_anon(len).map_err(|error| PackError::Seal(error.to_string()))?;
+        // All of it will be written: in large steps, if the system has any.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Ok(Self { pages: Some(pages), len })
     }
 }
 
@@ -145,7 +120,6 @@ pub struct PackWriter<'a> {
     /// Segments for which the open pack has no room.
     waiting: Mutex<Vec<SealedBody>>,
     open: Mutex<Option<Arc<OpenPack>>>,
-    spare: Arc<Spare>,
     finished: Box<HandOn<'a>>,
 }
 
@@ -161,8 +135,8 @@ impl<'a> PackWriter<'a> {
         verify: bool,
         finished: impl Fn(FinishedPack) -> bool + Send + Sync + 'a,
     ) -> Self {
-        let (waiting, open, spare) = Default::default();
-        Self { keys, kind, pack_len: PACK_LEN, verify, waiting, open, spare, finished: Box::new(finished) }
+        let (waiting, open) = (Mutex::default(), Mutex::default());
+        Self { keys, kind, pack_len: PACK_LEN, verify, waiting, open, finished: Box::new(finished) }
     }
 
     /// Bytes that the open pack has left for a further segment and its entry in the footer.
@@ -316,7 +290,7 @@ impl<'a> PackWriter<'a> {
     /// A new pack, for a first segment that needs so much of it.
     fn create_pack(&self, need: usize) -> Result<Arc<OpenPack>, PackError> {
         let sealer = self.keys.create_object(self.kind).map_err(seal_error)?;
-        let mut buffer = PackBytes::new(self.pack_len.max(need), &self.spare)?;
+        let mut buffer = PackBytes::zeros(self.pack_len.max(need))?;
         buffer[..HEADER_LEN].copy_from_slice(sealer.header());
         let state = PackState { buffer, end: HEADER_LEN, ..PackState::default() };
         Ok(Arc::new(OpenPack { sealer, state: Mutex::new(state) }))
@@ -410,7 +384,7 @@ mod tests {
     use crate::store::mem::MemStore;
 
     /// Packs are of one size, so what does not fit is room lost: of photographs, whose segments do not get shorter, an
-    /// eighth would be if segments were not cut to what is left. The pages of one pack are used again for a later one.
+    /// eighth would be if segments were not cut to what is left.
     #[test]
     fn what_does_not_get_shorter_fills_its_packs() {
         let keys = Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default());
