@@ -214,6 +214,7 @@ fn take(vault: &Vault, folder: &Path) {
         source: "source".to_owned(),
         inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
         time: now(),
+        given: false,
         clock: &now,
         tags: Vec::new(),
         description: String::new(),

@@ -105,6 +105,7 @@ impl Scene {
             source: "files".to_owned(),
             inputs: vec![Input::Path { name: b"files".to_vec(), path: self.path("files"), only: None }],
             time: Time { secs: time, nanos: 0 },
+            given: false,
             clock: &|| Time { secs: 1_900_000_000, nanos: 0 },
             tags: vec![],
             description: String::new(),

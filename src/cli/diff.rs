@@ -200,6 +200,7 @@ fn live_options<'a>(
         source: info.body.source.clone(),
         inputs,
         time: dates::now(),
+        given: false,
         clock: &dates::now,
         tags: Vec::new(),
         description: String::new(),

@@ -394,6 +394,7 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
         source: "trial".to_owned(),
         inputs: vec![Input::Path { name: root.name.clone(), path: root.path.clone(), only: group.only }],
         time: dates::now(),
+        given: false,
         clock: &dates::now,
         tags: Vec::new(),
         description: "the first trial".to_owned(),

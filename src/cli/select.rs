@@ -203,6 +203,9 @@ pub mod tests {
                 verdict: Verdict::Complete,
                 skipped: 0,
                 skipped_list: Stream::EMPTY,
+                given: false,
+                rules: Stream::EMPTY,
+                replaces: Vec::new(),
             },
         }
     }
@@ -284,7 +287,7 @@ pub mod tests {
 
     #[test]
     fn paths_are_taken_as_in_the_snapshot_or_as_on_the_disk() {
-        let root = |name: &str, path: &str| Root { name: name.into(), path: path.into() };
+        let root = |name: &str, path: &str| Root { name: name.into(), path: path.into(), lost: false };
         let roots = [
             root("docs", "/home/me/docs"),
             root("old", "/home/me/docs/old"),

@@ -69,6 +69,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         source,
         inputs: sources.into_inputs(args.command.as_deref())?,
         time: args.time.unwrap_or_else(dates::now),
+        given: args.time.is_some(),
         clock: &dates::now,
         tags: sorted(&args.tag),
         description: args.description.clone().unwrap_or_default(),

@@ -72,12 +72,9 @@ pub(crate) fn find(
     for snapshot in snapshots {
         let mut hurt = HurtSnapshot { id: snapshot.id, files: Vec::new(), count: 0 };
         search.tree(&snapshot.body.tree, &mut hurt)?;
-        for (stream, name) in [
-            (&snapshot.body.links, &b"(list of hard links)"[..]),
-            (&snapshot.body.skipped_list, b"(list of skipped files)"),
-        ] {
+        for (stream, name) in snapshot.body.lists() {
             if let Some(ids) = search.losses(stream)? {
-                search.note(&mut hurt, name.to_vec(), ids);
+                search.note(&mut hurt, name.as_bytes().to_vec(), ids);
             }
         }
         if hurt.count > 0 {

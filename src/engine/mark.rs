@@ -283,7 +283,7 @@ pub fn mark<'s>(
             listings.push(snapshot.tree.clone());
         }
         let mut source = Source::new(&marker.segments)?;
-        for stream in [&snapshot.links, &snapshot.skipped_list] {
+        for (stream, _) in snapshot.lists() {
             marker.mark_stream(stream, &mut source, &mut Vec::new())?;
         }
         marker.put(&mut source.asked)?;

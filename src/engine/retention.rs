@@ -203,6 +203,9 @@ mod tests {
                 verdict: Verdict::Complete,
                 skipped: 0,
                 skipped_list: Stream::EMPTY,
+                given: false,
+                rules: Stream::EMPTY,
+                replaces: Vec::new(),
             },
         }
     }

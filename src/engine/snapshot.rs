@@ -54,6 +54,8 @@ pub struct SnapshotOptions<'a> {
     pub inputs: Vec<Input>,
     /// The time that the snapshot carries.
     pub time: Time,
+    /// Whether a person gave that time, so that it says what the content is of. Otherwise it is the clock's.
+    pub given: bool,
     /// The clock: the time now. Used for the duration and for the racy check of timestamps.
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// Tags.
@@ -395,6 +397,7 @@ impl Pass<'_> {
         let root = |SourcePath { name, path, .. }: &SourcePath| Root {
             name: name.clone(),
             path: crate::path::from_path(path),
+            lost: false,
         };
         let mut roots: Vec<Root> = self.paths.iter().map(root).collect();
         let (paths, patterns) = (self.paths, &options.exclude.patterns);
@@ -424,7 +427,7 @@ impl Pass<'_> {
             let mut bytes = Vec::new();
             crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
             entries.push((entry.name.clone(), bytes.into()));
-            roots.push(Root { name: entry.name.clone(), path: Vec::new() });
+            roots.push(Root { name: entry.name.clone(), path: Vec::new(), lost: false });
             walk.found.files.fetch_add(1, Relaxed);
             walk.found.files_new.fetch_add(1, Relaxed);
             walk.found.bytes.fetch_add(entry.size, Relaxed);
@@ -518,6 +521,9 @@ impl Pass<'_> {
             verdict: if found.unreadable.load(Relaxed) == 0 { Verdict::Complete } else { Verdict::Partial },
             skipped: taken.skipped_count,
             skipped_list: taken.skipped_list.clone(),
+            given: options.given,
+            rules: Stream::EMPTY,
+            replaces: Vec::new(),
         }
     }
 }

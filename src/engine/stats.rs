@@ -269,7 +269,7 @@ impl Walk<'_> {
             level.push((info.body.tree.clone(), class));
             let mut source = Source::new(&self.segments)?;
             let mut found = Found::default();
-            for stream in [&info.body.links, &info.body.skipped_list] {
+            for (stream, _) in info.body.lists() {
                 self.read_ids(stream, class, &mut source, &mut found)?;
             }
             self.put(&mut found.ids)?;

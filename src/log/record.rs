@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::id::{ChunkId, ClientId, Digest, ObjectName};
+use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId};
 use crate::limits::RECORD_LEN_MAX;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, Section, TAG_LEN};
@@ -99,6 +99,12 @@ pub enum RecordBody {
     Found(Vec<FoundRecord>),
     /// What snapshots have lost.
     Damage(Damage),
+    /// Features that the vault uses from now on.
+    Format(Format),
+    /// Key slots that are valid from now on, or no longer.
+    Slots(SlotChange),
+    /// Records that are lost for good, and were given up by a person: client and number. They count as if they were there.
+    Lost(Vec<(ClientId, u64)>),
     /// A kind of record that this version does not know: nothing may be collected, everything else goes on.
     Unknown(u8),
 }
@@ -126,6 +132,51 @@ pub struct Damage {
     /// What is lost in any of them.
     #[serde(rename = "l")]
     pub lost: Vec<LostFile>,
+}
+
+/// Features of the vault (SPEC §10): what programs must know to read, write, or collect it. The masks of all records are
+/// combined with OR, so a feature can be gained and never lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Format {
+    /// Features that a reader must know.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub read: u64,
+    /// Features that a writer must know.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub write: u64,
+    /// Features that whoever gives space back must know.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub collect: u64,
+    /// From now on the store delivers late.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub synced: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A change to the set of valid key slots (SPEC §8.4). A removal beats only additions that its writer had seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SlotChange {
+    /// Slots that are valid from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<ValidSlot>,
+    /// Slots that are not valid any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<SlotId>,
+}
+
+/// A valid key slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidSlot {
+    /// Its id.
+    #[serde(rename = "i")]
+    pub id: SlotId,
+    /// BLAKE3 of its bytes.
+    #[serde(rename = "h")]
+    pub digest: Digest,
 }
 
 /// A snapshot that was looked at.
@@ -273,6 +324,9 @@ impl RecordBody {
             }
             Self::Found(records) => (8, to_msgpack(records)?),
             Self::Damage(damage) => (9, to_msgpack(damage)?),
+            Self::Format(format) => (10, to_msgpack(format)?),
+            Self::Slots(change) => (11, to_msgpack(change)?),
+            Self::Lost(records) => (12, to_msgpack(records)?),
             Self::Unknown(kind) => return Err(RecordError::Seal(format!("kind {kind} is unknown"))),
         })
     }
@@ -291,6 +345,9 @@ impl RecordBody {
             }
             8 => Self::Found(from_msgpack(bytes)?),
             9 => Self::Damage(from_msgpack(bytes)?),
+            10 => Self::Format(from_msgpack(bytes)?),
+            11 => Self::Slots(from_msgpack(bytes)?),
+            12 => Self::Lost(from_msgpack(bytes)?),
             _ => Self::Unknown(kind),
         })
     }
@@ -350,7 +407,7 @@ impl Record {
             return Err("its list of packs has a length that is no multiple of 16".into());
         };
         if let RecordBody::Snapshot(snapshot) = &body
-            && !(snapshot.tree.is_valid() && snapshot.links.is_valid() && snapshot.skipped_list.is_valid())
+            && !(snapshot.tree.is_valid() && snapshot.lists().iter().all(|(stream, _)| stream.is_valid()))
         {
             return Err("a stream in it is out of bounds".into());
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::Time;
 use super::stream::Stream;
+use crate::id::ObjectName;
 
 /// One of the paths that were snapshotted together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,9 @@ pub struct Root {
     /// The absolute path it was read from; empty for a stream that was read from a command or from standard input.
     #[serde(rename = "p", with = "serde_bytes")]
     pub path: Vec<u8>,
+    /// It held files before, and now it is empty, or lies on another device: its disk is probably not mounted.
+    #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// Whether everything that should be in the snapshot is.
@@ -94,4 +98,24 @@ pub struct Snapshot {
     /// A stream of msgpack-encoded [`Skipped`], one after the other. Empty if there are none.
     #[serde(default)]
     pub skipped_list: Stream,
+    /// `time` was given by the user or by an archive: it says what the content is of, not what a clock showed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given: bool,
+    /// The rules by which things were left out (SPEC §8.3). Empty if none were recorded.
+    #[serde(default, skip_serializing_if = "Stream::is_empty")]
+    pub rules: Stream,
+    /// Snapshots whose place this one takes: their date and their pins are its own (SPEC §8.3).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<ObjectName>,
+}
+
+impl Snapshot {
+    /// The streams of the record besides the tree, each with a name for people.
+    pub fn lists(&self) -> [(&Stream, &'static str); 3] {
+        [
+            (&self.links, "(list of hard links)"),
+            (&self.skipped_list, "(list of skipped files)"),
+            (&self.rules, "(list of rules)"),
+        ]
+    }
 }

@@ -30,6 +30,11 @@ impl Stream {
     /// The empty byte string.
     pub const EMPTY: Self = Self { len: 0, depth: 0, ids: Vec::new() };
 
+    /// Whether it is the empty byte string.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Whether the fields are within the limits of the format and do not contradict each other.
     pub fn is_valid(&self) -> bool {
         self.depth <= STREAM_DEPTH_MAX

@@ -119,6 +119,7 @@ pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> Snaps
         source: "source".to_owned(),
         inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
         time: clock(),
+        given: false,
         clock,
         tags: Vec::new(),
         description: String::new(),

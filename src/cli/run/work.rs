@@ -418,6 +418,7 @@ impl<'a> Crew<'a> {
             source: source.name.clone(),
             inputs: roots.into_iter().map(input).collect(),
             time: dates::now(),
+            given: false,
             clock: &dates::now,
             tags,
             description: String::new(),

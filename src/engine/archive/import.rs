@@ -462,7 +462,7 @@ impl Run<'_> {
         }
         let mut top = Vec::new();
         for (name, number) in std::mem::take(&mut tree.nodes[0].below) {
-            taken.roots.push(Root { name: name.clone(), path: Vec::new() });
+            taken.roots.push(Root { name: name.clone(), path: Vec::new(), lost: false });
             top.push((name, std::mem::take(&mut encoded[number])));
         }
         taken.tree = store_top(depot, &top).map_err(stored)?;
@@ -500,6 +500,9 @@ impl Run<'_> {
             verdict: if taken.skipped.count == 0 { Verdict::Complete } else { Verdict::Partial },
             skipped: taken.skipped.count,
             skipped_list: taken.skipped_list.clone(),
+            given: true,
+            rules: Stream::EMPTY,
+            replaces: Vec::new(),
         }
     }
 }

@@ -46,6 +46,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
         source: "s".to_owned(),
         inputs: vec![Input::Path { name: b"top".to_vec(), path: source, only: None }],
         time: clock(),
+        given: false,
         clock: &clock,
         tags: Vec::new(),
         description: String::new(),

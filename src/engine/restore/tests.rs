@@ -72,6 +72,7 @@ impl Fixture {
             source: "test".to_owned(),
             inputs: names.iter().map(input).collect(),
             time: Time { secs: 1, nanos: 0 },
+            given: false,
             clock: &|| Time { secs: 2, nanos: 0 },
             tags: Vec::new(),
             description: String::new(),

@@ -411,6 +411,7 @@ impl Sim {
             source: format!("source {client}"),
             inputs: vec![Input::Path { name: b"top".to_vec(), path: source, only: None }],
             time: clock(),
+            given: false,
             clock: &clock,
             tags: Vec::new(),
             description: names,
