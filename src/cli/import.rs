@@ -235,6 +235,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
             source,
             inputs: vec![input],
             time,
+            given: true,
             clock,
             tags,
             description,

@@ -1,9 +1,9 @@
 //! All clients' records put together (SPEC §8.2): which chain each belongs to, and what is missing, rolled back or forked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName};
-use crate::log::record::{FoundRecord, Record, RecordBody};
+use crate::log::record::{Format, FoundRecord, Record, RecordBody};
 
 /// Something about the log that the user should know. None of these ever stops a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,34 +87,89 @@ pub struct Link {
 pub struct Chains {
     /// The records of each client, by number; more than one for a number is a fork.
     pub clients: BTreeMap<ClientId, BTreeMap<u64, Vec<Link>>>,
+    /// The names of all of them: a name is taken once.
+    names: HashSet<ObjectName>,
+    /// Records that are lost for good, and count as if they were there.
+    given_up: BTreeMap<ClientId, BTreeSet<u64>>,
 }
 
 impl Chains {
-    /// Puts records together.
+    /// Puts records together. Those that were read from objects of their own come first: a record that another one holds
+    /// counts only where no object of that name was read (SPEC §8.4).
     pub fn new(links: impl IntoIterator<Item = Link>) -> Self {
         let mut chains = Self::default();
-        links.into_iter().for_each(|link| chains.push(link));
+        let mut held = Vec::new();
+        for link in links {
+            held.extend(chains.place(link));
+        }
+        held.sort_unstable_by_key(|(holder, ..)| *holder);
+        held.into_iter().for_each(|(_, found)| chains.hold(found));
         chains
     }
 
-    /// Adds one record, and those whose objects are lost but which it remembers.
+    /// Adds one record, and those that it holds.
     pub fn push(&mut self, link: Link) {
-        let mut waiting = vec![link];
-        while let Some(link) = waiting.pop() {
-            if let RecordBody::Found(found) = &link.record.body {
-                let record = |found: &FoundRecord| {
-                    let record = Record::decode(&found.plain).ok()?;
-                    Some(Link { name: found.name, digest: found.digest, record })
-                };
-                waiting.extend(found.iter().filter_map(record));
+        for (_, found) in self.place(link) {
+            self.hold(found);
+        }
+    }
+
+    /// Adds one record. Returns those that it holds, with its own place, so that their order does not depend on how the
+    /// store lists objects.
+    fn place(&mut self, link: Link) -> Vec<((ClientId, u64, ObjectName), FoundRecord)> {
+        let at = (link.record.client, link.record.number, link.name);
+        if !self.names.insert(link.name) {
+            return Vec::new();
+        }
+        let held = match &link.record.body {
+            RecordBody::Found(found) => found.iter().map(|found| (at, found.clone())).collect(),
+            RecordBody::Lost(records) => {
+                for (client, number) in records {
+                    self.given_up.entry(*client).or_default().insert(*number);
+                }
+                Vec::new()
             }
-            let same_number =
-                self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
-            if same_number.iter().all(|other| other.name != link.name) {
-                same_number.push(link);
-                same_number.sort_by_key(|link| link.name);
+            _ => Vec::new(),
+        };
+        let same_number = self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
+        same_number.push(link);
+        same_number.sort_by_key(|link| link.name);
+        held
+    }
+
+    /// Adds a record that another one holds. If it holds records itself, they do not count: nothing is nested.
+    fn hold(&mut self, found: FoundRecord) {
+        if let Ok(record) = Record::decode(&found.plain) {
+            self.place(Link { name: found.name, digest: found.digest, record });
+        }
+    }
+
+    /// Whether a record of this client and number is there, or was given up.
+    pub fn is_accounted(&self, client: &ClientId, number: u64) -> bool {
+        self.clients.get(client).is_some_and(|records| records.contains_key(&number))
+            || self.given_up.get(client).is_some_and(|numbers| numbers.contains(&number))
+    }
+
+    /// How many of a client's records are there, or were given up.
+    pub fn accounted(&self, client: &ClientId) -> u64 {
+        let records = self.clients.get(client);
+        let is_there = |number: &u64| records.is_some_and(|records| records.contains_key(number));
+        let given_up = self.given_up.get(client).into_iter().flatten().filter(|number| !is_there(number)).count();
+        (records.map_or(0, BTreeMap::len) + given_up) as u64
+    }
+
+    /// The features that the records say this vault uses.
+    pub fn format(&self) -> Format {
+        let mut all = Format::default();
+        for link in self.links() {
+            if let RecordBody::Format(format) = &link.record.body {
+                all.read |= format.read;
+                all.write |= format.write;
+                all.collect |= format.collect;
+                all.synced |= format.synced;
             }
         }
+        all
     }
 
     /// Every record, by client and number.
@@ -122,12 +177,15 @@ impl Chains {
         self.clients.values().flat_map(BTreeMap::values).flatten()
     }
 
-    /// For each client, the highest number up to which all its records are there: what a new record acknowledges.
+    /// For each client, the highest number up to which all its records are there or given up: what a new record
+    /// acknowledges.
     pub fn seen(&self) -> Vec<(ClientId, u64)> {
-        let complete = |records: &BTreeMap<u64, Vec<Link>>| {
-            records.keys().zip(1..).take_while(|(number, want)| *number == want).count()
+        let none = BTreeSet::new();
+        let complete = |client: &ClientId, records: &BTreeMap<u64, Vec<Link>>| {
+            let given_up = self.given_up.get(client).unwrap_or(&none);
+            (1..).take_while(|number| records.contains_key(number) || given_up.contains(number)).count() as u64
         };
-        self.clients.iter().map(|(client, records)| (*client, complete(records) as u64)).collect()
+        self.clients.iter().map(|(client, records)| (*client, complete(client, records))).collect()
     }
 
     /// The last record of a client.
@@ -177,8 +235,9 @@ impl Chains {
         }
         let mut findings = Vec::new();
         for (client, seen) in remembered {
-            let there =
-                self.clients.get(client).and_then(|records| records.last_key_value()).map_or(0, |(number, _)| *number);
+            let last = self.clients.get(client).and_then(|records| records.last_key_value());
+            let given_up = self.given_up.get(client).and_then(BTreeSet::last).copied().unwrap_or(0);
+            let there = last.map_or(0, |(number, _)| *number).max(given_up);
             if there < *seen {
                 findings.push(Finding::RolledBack { client: *client, seen: *seen, there });
             }
@@ -187,7 +246,8 @@ impl Chains {
         for (client, highest) in highest {
             let records = self.clients.get(&client).unwrap_or(&none);
             // A hostile `seen` may name any number, so no more is listed than a person can use.
-            let numbers: Vec<u64> = (1..=highest).filter(|number| !records.contains_key(number)).take(100).collect();
+            let numbers: Vec<u64> =
+                (1..=highest).filter(|number| !self.is_accounted(&client, *number)).take(100).collect();
             if !numbers.is_empty() {
                 findings.push(Finding::Missing { client, numbers });
             }
@@ -274,6 +334,62 @@ mod tests {
         assert_eq!(chains.findings(&BTreeMap::new()), []);
         assert_eq!(chains.links().count(), 2);
         assert_eq!(chains.clients[&ClientId::new([1; 16])][&1], [lost]);
+    }
+
+    #[test]
+    fn a_record_that_was_read_comes_before_one_that_is_held() {
+        let own = link(1, 1, 11, 0, &[]);
+        let mut other = own.clone();
+        other.record.time.secs = 7;
+        let found =
+            |link: &Link| FoundRecord { name: link.name, digest: link.digest, plain: link.record.encode().unwrap() };
+        let mut holder = link(2, 1, 21, 0, &[]);
+        holder.record.body = RecordBody::Found(vec![found(&other)]);
+        for links in [[own.clone(), holder.clone()], [holder.clone(), own.clone()]] {
+            assert_eq!(Chains::new(links).clients[&own.record.client][&1], [own.clone()]);
+        }
+        // Under another client or number it is the same object all the same.
+        other.record.client = ClientId::new([9; 16]);
+        holder.record.body = RecordBody::Found(vec![found(&other)]);
+        assert_eq!(Chains::new([holder, own]).links().count(), 2);
+    }
+
+    #[test]
+    fn nothing_is_nested() {
+        let innermost = link(1, 1, 11, 0, &[]);
+        let found =
+            |link: &Link| FoundRecord { name: link.name, digest: link.digest, plain: link.record.encode().unwrap() };
+        let mut inner = link(1, 2, 12, 11, &[]);
+        inner.record.body = RecordBody::Found(vec![found(&innermost)]);
+        let mut outer = link(1, 3, 13, 12, &[]);
+        outer.record.body = RecordBody::Found(vec![found(&inner)]);
+        let client = ClientId::new([1; 16]);
+        assert_eq!(Chains::new([outer]).findings(&BTreeMap::new()), [Finding::Missing { client, numbers: vec![1] }]);
+    }
+
+    #[test]
+    fn records_that_were_given_up_count_as_there() {
+        let client = ClientId::new([1; 16]);
+        let mut last = link(2, 1, 21, 0, &[(1, 4)]);
+        last.record.body = RecordBody::Lost(vec![(client, 2), (client, 4)]);
+        let chains = Chains::new([link(1, 1, 11, 0, &[]), link(1, 3, 13, 12, &[]), last]);
+        assert_eq!(chains.findings(&[(client, 4)].into()), []);
+        assert_eq!(chains.seen()[0], (client, 4));
+        assert_eq!(chains.accounted(&client), 4);
+    }
+
+    #[test]
+    fn features_add_up() {
+        let format = |number, body| {
+            let mut link = link(1, number, number as u8, 0, &[]);
+            link.record.body = RecordBody::Format(body);
+            link
+        };
+        let chains = Chains::new([
+            format(1, Format { read: 1, write: 2, ..Format::default() }),
+            format(2, Format { read: 4, collect: 8, synced: true, ..Format::default() }),
+        ]);
+        assert_eq!(chains.format(), Format { read: 5, write: 2, collect: 8, synced: true });
     }
 
     #[test]

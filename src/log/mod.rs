@@ -8,5 +8,5 @@ pub mod chain;
 pub mod sweep;
 
 pub use chain::{Chains, Finding, Link};
-pub use record::{Damage, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, ValidSlot};
+pub use record::{Damage, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot};
 pub use sweep::{Acknowledgements, Obstacle};

@@ -5,6 +5,7 @@ use serde_bytes::ByteBuf;
 
 use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId};
 use crate::limits::RECORD_LEN_MAX;
+use crate::msgpack;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, Section, TAG_LEN};
 use crate::store::{Kind, ObjectKey, Store, StoreError};
@@ -105,8 +106,42 @@ pub enum RecordBody {
     Slots(SlotChange),
     /// Records that are lost for good, and were given up by a person: client and number. They count as if they were there.
     Lost(Vec<(ClientId, u64)>),
-    /// A kind of record that this version does not know: nothing may be collected, everything else goes on.
-    Unknown(u8),
+    /// Something that this version does not know. The record counts in its chain all the same.
+    Unknown(Unknown),
+}
+
+/// What this version does not know about a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// Its version.
+    Version(u64),
+    /// Its kind.
+    Kind(u64),
+    /// A critical key in it (SPEC §2).
+    Key(String),
+}
+
+/// Kinds from this number on never say that a chunk is needed (SPEC §10).
+const HARMLESS_KINDS: u64 = 128;
+
+impl Unknown {
+    /// Whether it may say that something is needed, so that nothing may be deleted.
+    pub const fn may_need(&self) -> bool {
+        match self {
+            Self::Kind(kind) => *kind < HARMLESS_KINDS,
+            Self::Version(_) | Self::Key(_) => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Version(version) => write!(f, "version {version} of records is unknown"),
+            Self::Kind(kind) => write!(f, "kind {kind} of records is unknown"),
+            Self::Key(key) => write!(f, "the key {key:?} is unknown, and must not be passed over"),
+        }
+    }
 }
 
 /// A record whose object is lost, as a client remembered it.
@@ -118,7 +153,7 @@ pub struct FoundRecord {
     /// BLAKE3 of the object that it had.
     #[serde(rename = "h")]
     pub digest: Digest,
-    /// Its plaintext, as [`Record::encode`] makes it.
+    /// Its plaintext, as it was opened: a later version may have written keys that this one does not know.
     #[serde(rename = "r", with = "serde_bytes")]
     pub plain: Vec<u8>,
 }
@@ -201,7 +236,7 @@ pub struct LostFile {
     pub ids: Vec<u8>,
     /// In which of the snapshots, by their positions in the list.
     #[serde(rename = "s")]
-    pub of: Vec<u32>,
+    pub of: Vec<u64>,
 }
 
 impl LostFile {
@@ -235,7 +270,7 @@ pub struct Record {
 #[derive(Serialize, Deserialize)]
 struct Wire {
     #[serde(rename = "v")]
-    version: u8,
+    version: u64,
     #[serde(rename = "c")]
     client: ClientId,
     #[serde(rename = "n")]
@@ -250,7 +285,7 @@ struct Wire {
     #[serde(rename = "a", default)]
     claims: ByteBuf,
     #[serde(rename = "k")]
-    kind: u8,
+    kind: u64,
     #[serde(rename = "b")]
     body: ByteBuf,
 }
@@ -261,13 +296,13 @@ struct PinWire {
     pinned: bool,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u64 = 1;
 
 /// What every version of records has.
 #[derive(Deserialize)]
 struct Versioned {
     #[serde(rename = "v")]
-    version: u8,
+    version: u64,
 }
 
 /// Why the plaintext of a record cannot be read.
@@ -278,7 +313,7 @@ pub enum DecodeRecordError {
     Malformed(String),
     /// A version that this program does not know.
     #[error("version {0} of records is unknown")]
-    Newer(u8),
+    Newer(u64),
 }
 
 impl From<String> for DecodeRecordError {
@@ -294,24 +329,14 @@ impl From<&str> for DecodeRecordError {
 }
 
 fn to_msgpack<T: Serialize>(value: &T) -> Result<Vec<u8>, RecordError> {
-    let mut out = Vec::new();
-    value
-        .serialize(&mut rmp_serde::Serializer::new(&mut out).with_struct_map())
-        .map_err(|error| RecordError::Seal(error.to_string()))?;
-    Ok(out)
+    msgpack::encode(value).map_err(RecordError::Seal)
 }
 
-/// Decodes a value that must fill `bytes` exactly.
-fn from_msgpack<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
-    let mut cursor = std::io::Cursor::new(bytes);
-    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
-    deserializer.set_max_depth(16);
-    let value = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
-    if cursor.position() == bytes.len() as u64 { Ok(value) } else { Err("bytes follow the record".to_owned()) }
-}
+/// The highest kind of record that this version knows.
+const KINDS: u64 = 12;
 
 impl RecordBody {
-    fn encode(&self) -> Result<(u8, Vec<u8>), RecordError> {
+    fn encode(&self) -> Result<(u64, Vec<u8>), RecordError> {
         Ok(match self {
             Self::Join(join) => (1, to_msgpack(join)?),
             Self::Snapshot(snapshot) => (2, to_msgpack(snapshot)?),
@@ -327,28 +352,33 @@ impl RecordBody {
             Self::Format(format) => (10, to_msgpack(format)?),
             Self::Slots(change) => (11, to_msgpack(change)?),
             Self::Lost(records) => (12, to_msgpack(records)?),
-            Self::Unknown(kind) => return Err(RecordError::Seal(format!("kind {kind} is unknown"))),
+            Self::Unknown(what) => return Err(RecordError::Seal(what.to_string())),
         })
     }
 
-    fn decode(kind: u8, bytes: &[u8]) -> Result<Self, String> {
+    fn decode(kind: u64, bytes: &[u8]) -> Result<Self, String> {
+        if (1..=KINDS).contains(&kind)
+            && let Some(key) = msgpack::critical_key(bytes)?
+        {
+            return Ok(Self::Unknown(Unknown::Key(key)));
+        }
         Ok(match kind {
-            1 => Self::Join(from_msgpack(bytes)?),
-            2 => Self::Snapshot(Box::new(from_msgpack(bytes)?)),
-            3 => Self::Forget(from_msgpack(bytes)?),
-            4 => Self::Condemn(from_msgpack(bytes)?),
-            5 => Self::Sweep(from_msgpack(bytes)?),
-            6 => Self::Retire(from_msgpack(bytes)?),
+            1 => Self::Join(msgpack::decode(bytes)?),
+            2 => Self::Snapshot(Box::new(msgpack::decode(bytes)?)),
+            3 => Self::Forget(msgpack::decode(bytes)?),
+            4 => Self::Condemn(msgpack::decode(bytes)?),
+            5 => Self::Sweep(msgpack::decode(bytes)?),
+            6 => Self::Retire(msgpack::decode(bytes)?),
             7 => {
-                let PinWire { snapshots, pinned } = from_msgpack(bytes)?;
+                let PinWire { snapshots, pinned } = msgpack::decode(bytes)?;
                 Self::Pin { snapshots, pinned }
             }
-            8 => Self::Found(from_msgpack(bytes)?),
-            9 => Self::Damage(from_msgpack(bytes)?),
-            10 => Self::Format(from_msgpack(bytes)?),
-            11 => Self::Slots(from_msgpack(bytes)?),
-            12 => Self::Lost(from_msgpack(bytes)?),
-            _ => Self::Unknown(kind),
+            8 => Self::Found(msgpack::decode(bytes)?),
+            9 => Self::Damage(msgpack::decode(bytes)?),
+            10 => Self::Format(msgpack::decode(bytes)?),
+            11 => Self::Slots(msgpack::decode(bytes)?),
+            12 => Self::Lost(msgpack::decode(bytes)?),
+            _ => Self::Unknown(Unknown::Kind(kind)),
         })
     }
 }
@@ -391,18 +421,25 @@ impl Record {
         if padding.iter().any(|&byte| byte != 0) {
             return Err("its padding is not zero".into());
         }
-        // The version first: what else a newer record holds is not known.
-        let Versioned { version } = from_msgpack(message)?;
-        match version {
-            VERSION => {}
-            0 => return Err("there is no version 0 of records".into()),
-            newer => return Err(DecodeRecordError::Newer(newer)),
+        let critical = msgpack::critical_key(message)?;
+        // The version first. A later one has at least the keys by which a record counts in its chain, or else is no record
+        // that this version can speak of.
+        let Versioned { version } = msgpack::decode(message)?;
+        if version == 0 {
+            return Err("there is no version 0 of records".into());
         }
-        let wire: Wire = from_msgpack(message)?;
+        let wire: Wire = match msgpack::decode(message) {
+            Err(_) if version > VERSION => return Err(DecodeRecordError::Newer(version)),
+            wire => wire?,
+        };
         if wire.number == 0 {
             return Err("its number is zero".into());
         }
-        let body = RecordBody::decode(wire.kind, &wire.body)?;
+        let body = match critical {
+            _ if version > VERSION => RecordBody::Unknown(Unknown::Version(version)),
+            Some(key) => RecordBody::Unknown(Unknown::Key(key)),
+            None => RecordBody::decode(wire.kind, &wire.body)?,
+        };
         let (claims, []) = wire.claims.as_chunks::<{ ObjectName::LEN }>() else {
             return Err("its list of packs has a length that is no multiple of 16".into());
         };
@@ -422,25 +459,26 @@ impl Record {
         })
     }
 
-    /// Seals the record as a new object. Returns the object's name and bytes.
+    /// Seals the record as a new object.
     ///
     /// # Errors
     /// If it is too long or sealing fails.
-    pub fn seal(&self, keys: &Keys) -> Result<(ObjectName, Vec<u8>), RecordError> {
+    pub fn seal(&self, keys: &Keys) -> Result<SealedRecord, RecordError> {
         let failed = |error: SealError| RecordError::Seal(error.to_string());
+        let plain = self.encode()?;
         let sealer = keys.create_object(ObjectKind::Record).map_err(failed)?;
         let mut bytes = sealer.header().to_vec();
-        sealer.seal(Section::Record, &self.encode()?, &mut bytes).map_err(failed)?;
+        sealer.seal(Section::Record, &plain, &mut bytes).map_err(failed)?;
         let trailer = blake3::hash(&bytes);
         bytes.extend_from_slice(trailer.as_bytes());
-        Ok((sealer.name(), bytes))
+        Ok(SealedRecord { name: sealer.name(), bytes, plain })
     }
 
     /// Opens the bytes of a record's object.
     ///
     /// # Errors
     /// If they are damaged, from another vault, or from a newer version.
-    pub fn open(keys: &Keys, name: ObjectName, bytes: &[u8]) -> Result<Self, RecordError> {
+    pub fn open(keys: &Keys, name: ObjectName, bytes: &[u8]) -> Result<OpenedRecord, RecordError> {
         let object = || ObjectKey::Named(Kind::Log, name).to_string();
         let failed = |error: SealError| match error {
             SealError::Newer { .. } => RecordError::Newer { object: object(), what: error.to_string() },
@@ -456,20 +494,43 @@ impl Record {
         if blake3::hash(head) != *trailer {
             return Err(damaged("its checksum is wrong"));
         }
-        Self::decode(&plain).map_err(|error| match error {
+        let record = Self::decode(&plain).map_err(|error| match error {
             DecodeRecordError::Malformed(what) => damaged(&what),
             DecodeRecordError::Newer(_) => RecordError::Newer { object: object(), what: error.to_string() },
-        })
+        })?;
+        Ok(OpenedRecord { record, digest: Digest::new(*blake3::hash(bytes).as_bytes()), plain })
     }
 
-    /// Reads a record from the store. Returns it with the hash of its object.
+    /// Reads a record from the store.
     ///
     /// # Errors
     /// As [`Self::open`], or if the store fails.
-    pub fn read(store: &dyn Store, keys: &Keys, name: ObjectName) -> Result<(Self, Digest), RecordError> {
+    pub fn read(store: &dyn Store, keys: &Keys, name: ObjectName) -> Result<OpenedRecord, RecordError> {
         let bytes = store.get(&ObjectKey::Named(Kind::Log, name), RECORD_LEN_MAX as u64)?;
-        Ok((Self::open(keys, name, &bytes)?, Digest::new(*blake3::hash(&bytes).as_bytes())))
+        Self::open(keys, name, &bytes)
     }
+}
+
+/// A record as a new object.
+#[derive(Debug)]
+pub struct SealedRecord {
+    /// The object's name.
+    pub name: ObjectName,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What is sealed in it.
+    pub plain: Vec<u8>,
+}
+
+/// A record that was opened.
+#[derive(Debug)]
+pub struct OpenedRecord {
+    /// What it says.
+    pub record: Record,
+    /// BLAKE3 of the object.
+    pub digest: Digest,
+    /// What was sealed in it. It is kept as it is, since a later version may have written more than `record` holds.
+    pub plain: Vec<u8>,
 }
 
 #[cfg(test)]
@@ -539,6 +600,71 @@ mod tests {
         }
     }
 
+    /// A message of client 1, number 2, with these further keys in msgpack (how many, and their bytes).
+    fn message(version: u64, kind: u64, body: &[u8], further: (u8, &[u8])) -> Vec<u8> {
+        let mut out = vec![0x88 + further.0];
+        let mut field = |key: u8, value: &[u8]| out.extend([&[0xa1, key][..], value].concat());
+        field(b'v', &msgpack::encode(&version).unwrap());
+        field(b'c', &[&[0xc4, 16][..], &[1; 16]].concat());
+        field(b'n', &[2]);
+        field(b'p', &[&[0xc4, 32][..], &[3; 32]].concat());
+        field(b's', &[0x90]);
+        field(b't', &[0x92, 0, 0]);
+        field(b'k', &msgpack::encode(&kind).unwrap());
+        field(b'b', &[&[0xc4, body.len() as u8][..], body].concat());
+        out.extend_from_slice(further.1);
+        plain(&out)
+    }
+
+    #[test]
+    fn numbers_of_later_versions_may_have_any_width() {
+        let body = |version, kind, further| Record::decode(&message(version, kind, &[0x90], further)).unwrap().body;
+        assert_eq!(body(1, 3, (0, b"")), RecordBody::Forget(Vec::new()));
+        for kind in [100, 255, 256, 300, 1 << 40, u64::MAX] {
+            assert_eq!(body(1, kind, (0, b"")), RecordBody::Unknown(Unknown::Kind(kind)));
+        }
+        for version in [2, 255, 256, u64::MAX] {
+            assert_eq!(body(version, 3, (0, b"")), RecordBody::Unknown(Unknown::Version(version)));
+        }
+        assert!(Unknown::Kind(127).may_need() && Unknown::Version(2).may_need());
+        assert!(!Unknown::Kind(128).may_need());
+    }
+
+    #[test]
+    fn unknown_keys_are_passed_over_unless_they_are_critical() {
+        let body =
+            |kind, body: &[u8], further| Record::decode(&message(1, kind, body, further)).map(|record| record.body);
+        assert_eq!(body(3, &[0x90], (1, b"\xa3new\x01")), Ok(RecordBody::Forget(Vec::new())));
+        let critical = |key: &str| Ok(RecordBody::Unknown(Unknown::Key(key.to_owned())));
+        assert_eq!(body(3, &[0x90], (1, b"\xa4!new\x01")), critical("!new"));
+        let format = |key: &[u8]| [b"\x82\xa4read\x05", key, b"\x01"].concat();
+        assert_eq!(
+            body(10, &format(b"\xa1x"), (0, b"")),
+            Ok(RecordBody::Format(Format { read: 5, ..Format::default() }))
+        );
+        assert_eq!(body(10, &format(b"\xa2!x"), (0, b"")), critical("!x"));
+        // A key that is there twice makes two readers see two things.
+        assert!(matches!(body(3, &[0x90], (2, b"\xa1z\x01\xa1z\x02")), Err(DecodeRecordError::Malformed(_))));
+        assert!(matches!(body(10, &format(b"\xa4read"), (0, b"")), Err(DecodeRecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn changes_of_slots_and_given_up_records_round_trip() {
+        let change = SlotChange {
+            add: vec![ValidSlot { id: SlotId::new([1; 16]), digest: Digest::new([2; 32]) }],
+            remove: vec![SlotId::new([3; 16])],
+        };
+        for body in [
+            RecordBody::Slots(change),
+            RecordBody::Slots(SlotChange::default()),
+            RecordBody::Lost(vec![(ClientId::new([4; 16]), 5)]),
+            RecordBody::Format(Format { read: 1, write: 2, collect: 1 << 63, synced: true }),
+        ] {
+            let record = Record { body, ..record() };
+            assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
+        }
+    }
+
     #[test]
     fn newer_is_not_damaged() {
         // The map {"v": 2, "other": true}, {"v": 0} and {}.
@@ -548,6 +674,6 @@ mod tests {
         let mut bytes = record().encode().unwrap();
         let kind = bytes.windows(3).position(|field| field == b"\xa1k\x04").unwrap() + 2;
         bytes[kind] = 99;
-        assert_eq!(Record::decode(&bytes).unwrap().body, RecordBody::Unknown(99));
+        assert_eq!(Record::decode(&bytes).unwrap().body, RecordBody::Unknown(Unknown::Kind(99)));
     }
 }

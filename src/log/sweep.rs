@@ -107,7 +107,7 @@ impl Acknowledgements {
             *mentioned = (*mentioned).max(record.number);
             match &record.body {
                 RecordBody::Retire(clients) => acks.given_up.extend(clients),
-                RecordBody::Unknown(_) => drop(acks.unknown.insert(record.client)),
+                RecordBody::Unknown(what) if what.may_need() => drop(acks.unknown.insert(record.client)),
                 _ => {}
             }
         }
@@ -131,8 +131,7 @@ impl Acknowledgements {
 
     /// How many records of a client are known to exist, but are not here.
     pub fn missing_count(&self, client: &ClientId, chains: &Chains) -> u64 {
-        let there = chains.clients.get(client).map_or(0, |records| records.len() as u64);
-        self.mentioned.get(client).copied().unwrap_or(0).saturating_sub(there)
+        self.mentioned.get(client).copied().unwrap_or(0).saturating_sub(chains.accounted(client))
     }
 
     /// The highest number of `of` that `by` has acknowledged.

@@ -7,6 +7,7 @@ use serde_bytes::ByteBuf;
 
 use super::stream::Stream;
 use crate::limits::{ENTRY_LEN_MAX, HOLES_INLINE, LINK_TARGET_LEN_MAX};
+use crate::msgpack;
 use crate::path::{NameError, Shown, check_name};
 
 /// The version byte that begins every listing.
@@ -34,13 +35,13 @@ pub enum EntryError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A kind of file that this program does not know.
-    #[error("the tree entry {name} was written by a newer vault (kind of file {kind})")]
-    UnknownKind {
+    /// An entry has something that this program does not know and must not pass over.
+    #[error("the tree entry {name} was written by a newer vault ({what})")]
+    Unknown {
         /// The name, made safe to show.
         name: String,
-        /// The number of the kind.
-        kind: u8,
+        /// What is unknown.
+        what: String,
     },
     /// A listing begins with a version that this program does not know.
     #[error("a tree was written by a newer vault (listing version {0})")]
@@ -65,11 +66,11 @@ impl Serialize for Time {
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (secs, nanos) = Deserialize::deserialize(deserializer)?;
-        if nanos > 999_999_999 {
-            return Err(serde::de::Error::custom("nanoseconds out of range"));
+        let (secs, nanos): (i64, u64) = Deserialize::deserialize(deserializer)?;
+        match u32::try_from(nanos) {
+            Ok(nanos) if nanos <= 999_999_999 => Ok(Self { secs, nanos }),
+            _ => Err(serde::de::Error::custom("nanoseconds out of range")),
         }
-        Ok(Self { secs, nanos })
     }
 }
 
@@ -256,14 +257,14 @@ impl Entry {
 struct Wire<'a> {
     #[serde(rename = "n", with = "serde_bytes", borrow)]
     name: Cow<'a, [u8]>,
-    #[serde(rename = "k", default, skip_serializing_if = "is_file")]
-    kind: u8,
+    #[serde(rename = "k", default, skip_serializing_if = "is_zero")]
+    kind: u64,
     #[serde(rename = "p")]
-    mode: u32,
+    mode: u64,
     #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
-    uid: u32,
+    uid: u64,
     #[serde(rename = "g", default, skip_serializing_if = "is_zero")]
-    gid: u32,
+    gid: u64,
     #[serde(rename = "U", default, skip_serializing_if = "is_empty", with = "serde_bytes", borrow)]
     user: Cow<'a, [u8]>,
     #[serde(rename = "G", default, skip_serializing_if = "is_empty", with = "serde_bytes", borrow)]
@@ -272,7 +273,7 @@ struct Wire<'a> {
     mtime: Time,
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     btime: Option<Time>,
-    #[serde(rename = "s", default, skip_serializing_if = "is_zero_64")]
+    #[serde(rename = "s", default, skip_serializing_if = "is_zero")]
     size: u64,
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     content: Option<Cow<'a, Stream>>,
@@ -281,11 +282,11 @@ struct Wire<'a> {
     #[serde(rename = "t", default, skip_serializing_if = "is_empty", with = "serde_bytes", borrow)]
     target: Cow<'a, [u8]>,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
-    device: Option<(u32, u32)>,
+    device: Option<(u64, u64)>,
     #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
     xattrs: Vec<(ByteBuf, ByteBuf)>,
     #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
-    flags: u32,
+    flags: u64,
     #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
     torn: bool,
 }
@@ -295,18 +296,8 @@ fn is_empty(bytes: &[u8]) -> bool {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-fn is_zero(value: &u32) -> bool {
+fn is_zero(value: &u64) -> bool {
     *value == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-fn is_zero_64(value: &u64) -> bool {
-    *value == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-fn is_file(kind: &u8) -> bool {
-    *kind == FileKind::File as u8
 }
 
 /// Appends the encoding of an entry to `out`. Equal entries have equal encodings.
@@ -318,10 +309,10 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
     let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
     let wire = Wire {
         name: Cow::Borrowed(&entry.name),
-        kind: entry.kind.into(),
-        mode: entry.mode,
-        uid: entry.owner.uid,
-        gid: entry.owner.gid,
+        kind: u64::from(u8::from(entry.kind)),
+        mode: u64::from(entry.mode),
+        uid: u64::from(entry.owner.uid),
+        gid: u64::from(entry.owner.gid),
         user: Cow::Borrowed(&entry.owner.user),
         group: Cow::Borrowed(&entry.owner.group),
         mtime: entry.mtime,
@@ -330,9 +321,9 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
         content: entry.content.as_ref().map(Cow::Borrowed),
         holes: entry.holes.as_ref().map(Cow::Borrowed),
         target: Cow::Borrowed(&entry.target),
-        device: entry.device,
+        device: entry.device.map(|(major, minor)| (u64::from(major), u64::from(minor))),
         xattrs: entry.xattrs.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
-        flags: entry.flags,
+        flags: u64::from(entry.flags),
         torn: entry.torn,
     };
     let start = out.len();
@@ -365,21 +356,35 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
     if used > ENTRY_LEN_MAX {
         return Err(EntryError::Invalid { name: shown(), what: "it is too long" });
     }
-    let kind = FileKind::try_from(wire.kind).map_err(|_| EntryError::UnknownKind { name: shown(), kind: wire.kind })?;
+    let unknown = |what: String| EntryError::Unknown { name: shown(), what };
+    let critical = msgpack::critical_key(bytes.get(..used).unwrap_or_default());
+    if let Some(key) = critical.map_err(EntryError::Malformed)? {
+        return Err(unknown(format!("key {key:?}")));
+    }
+    let kind = u8::try_from(wire.kind).ok().and_then(|kind| FileKind::try_from(kind).ok());
+    let kind = kind.ok_or_else(|| unknown(format!("kind of file {}", wire.kind)))?;
+    // What systems have today fits into 32 bits.
+    let number = |what: &str, number: u64| u32::try_from(number).map_err(|_| unknown(format!("{what} {number}")));
+    let device = match wire.device {
+        Some((major, minor)) => Some((number("device", major)?, number("device", minor)?)),
+        None => None,
+    };
+    let mode = number("mode", wire.mode)?;
+    let (uid, gid) = (number("user", wire.uid)?, number("group", wire.gid)?);
     let entry = Entry {
         name: wire.name.into_owned(),
         kind,
-        mode: wire.mode,
-        owner: Owner { uid: wire.uid, gid: wire.gid, user: wire.user.into_owned(), group: wire.group.into_owned() },
+        mode,
+        owner: Owner { uid, gid, user: wire.user.into_owned(), group: wire.group.into_owned() },
         mtime: wire.mtime,
         btime: wire.btime,
         size: wire.size,
         content: wire.content.map(Cow::into_owned),
         holes: wire.holes.map(Cow::into_owned),
         target: wire.target.into_owned(),
-        device: wire.device,
+        device,
         xattrs: wire.xattrs.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect(),
-        flags: wire.flags,
+        flags: (wire.flags & u64::from(u32::MAX)) as u32,
         torn: wire.torn,
     };
     entry.check()?;
@@ -439,7 +444,7 @@ mod tests {
         encode_entry(&entry, &mut bytes).unwrap();
         let kind = bytes.windows(2).position(|pair| pair == b"k\x01").unwrap() + 1;
         bytes[kind] = 7;
-        assert!(matches!(decode_entry(&bytes), Err(EntryError::UnknownKind { kind: 7, .. })));
+        assert!(matches!(decode_entry(&bytes), Err(EntryError::Unknown { .. })));
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub struct Root {
 pub enum Verdict {
     /// Everything was read.
     Complete,
-    /// Something could not be read; the list says what.
+    /// Something could not be read; the list says what. Words of later versions are read as this one.
+    #[serde(other)]
     Partial,
 }
 

@@ -55,7 +55,8 @@ impl Serialize for Stream {
 
 impl<'de> Deserialize<'de> for Stream {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (len, depth, bytes): (u64, u8, serde_bytes::ByteBuf) = Deserialize::deserialize(deserializer)?;
+        let (len, depth, bytes): (u64, u64, serde_bytes::ByteBuf) = Deserialize::deserialize(deserializer)?;
+        let depth = u8::try_from(depth).unwrap_or(u8::MAX);
         let ids = ids_from_bytes(&bytes).map_err(serde::de::Error::custom)?;
         let stream = Self { len, depth, ids };
         if stream.is_valid() { Ok(stream) } else { Err(serde::de::Error::custom("a stream is out of bounds")) }

@@ -429,16 +429,17 @@ impl Vault {
         let Noted { claimable: claims, done, .. } = self.noted(own);
         let (client, number, previous) = (state.client, state.number + 1, state.digest);
         let record = Record { client, number, previous, seen, time, claims, body };
-        let (name, bytes) = record.seal(self.keys())?;
-        let digest = Digest::new(*blake3::hash(&bytes).as_bytes());
+        let sealed = record.seal(self.keys())?;
+        let (name, digest) = (sealed.name, Digest::new(*blake3::hash(&sealed.bytes).as_bytes()));
         state.pending = Some(digest);
         state.save(self.state(), false)?;
-        self.store().put(&ObjectKey::Named(Kind::Log, name), &bytes)?;
+        self.store().put(&ObjectKey::Named(Kind::Log, name), &sealed.bytes)?;
         state.number += 1;
         state.digest = digest;
         state.pending = None;
         let mut log = self.log();
-        log.chains.push(Link { name, digest, record: record.clone() });
+        let condemns = matches!(record.body, RecordBody::Condemn(_));
+        log.chains.push(Link { name, digest, record });
         for (client, number) in log.chains.seen() {
             let known = state.remembered.entry(client).or_default();
             *known = number.max(*known);
@@ -447,7 +448,7 @@ impl Vault {
         state.save(self.state(), true)?;
         // It is remembered at once, so that it is known even if its object is lost before anyone reads it. If that fails, it is
         // read from the store like any other.
-        let _ = self.remember_record(name, &record, digest);
+        let _ = self.remember_record(&sealed, condemns);
         for list in done {
             // One that stays is claimed once more, which does no harm.
             let _ = std::fs::remove_file(list);

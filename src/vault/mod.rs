@@ -196,7 +196,7 @@ impl Vault {
         let log = self.log();
         let joined_synced =
             log.chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
-        if joined_synced { Delivery::Synced } else { self.keyring.delivery }
+        if joined_synced || log.chains.format().synced { Delivery::Synced } else { self.keyring.delivery }
     }
 
     pub(crate) fn log(&self) -> MutexGuard<'_, LogState> {
@@ -323,7 +323,7 @@ impl Vault {
                 found.insert(snapshot.id, SnapshotDamage { count: snapshot.count, files: Vec::new() });
             }
             for file in &damage.lost {
-                for snapshot in file.of.iter().filter_map(|index| damage.snapshots.get(*index as usize)) {
+                for snapshot in file.of.iter().filter_map(|index| damage.snapshots.get(usize::try_from(*index).ok()?)) {
                     if let Some(damaged) = found.get_mut(&snapshot.id) {
                         damaged.files.push((file.path.clone(), file.chunks().collect()));
                     }

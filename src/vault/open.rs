@@ -11,6 +11,7 @@ use crate::catalogue::packs::{NewPack, bump_epoch};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{Digest, ObjectName, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
+use crate::log::record::{OpenedRecord, SealedRecord};
 use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress};
@@ -199,6 +200,11 @@ pub fn open(
     Ok(vault)
 }
 
+/// A record as the catalogue keeps it: the hash of its object, and what was sealed in it.
+fn stored_value(digest: Digest, plain: &[u8]) -> Vec<u8> {
+    [&digest.as_bytes()[..], plain].concat()
+}
+
 /// Rows of the catalogue as a record carries them.
 fn found(rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<FoundRecord> {
     let record = |(name, value): (ObjectName, Vec<u8>)| {
@@ -279,13 +285,9 @@ impl Vault {
         let read: Vec<_> = new.par_iter().map(|name| (*name, Record::read(self.store(), &self.keys, *name))).collect();
         for (name, result) in read {
             match result {
-                Ok((record, digest)) => {
-                    fresh.push((name, Self::stored_value(&record, digest)?));
+                Ok(OpenedRecord { record, digest, plain }) => {
+                    fresh.push((name, stored_value(digest, &plain)));
                     condemns |= matches!(record.body, RecordBody::Condemn(_));
-                    if let RecordBody::Unknown(kind) = &record.body {
-                        let object = ObjectKey::Named(Kind::Log, name).to_string();
-                        bad.push(BadObject { object, what: format!("a record of unknown kind {kind}"), newer: true });
-                    }
                     links.push(Link { name, digest, record });
                 }
                 Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
@@ -308,6 +310,12 @@ impl Vault {
                 bump_epoch(&txn)?;
             }
             txn.commit().map_err(CatalogueError::from)?;
+        }
+        for link in &links {
+            if let RecordBody::Unknown(what) = &link.record.body {
+                let object = ObjectKey::Named(Kind::Log, link.name).to_string();
+                bad.push(BadObject { object, what: what.to_string(), newer: true });
+            }
         }
         Ok(Chains::new(links))
     }
@@ -339,18 +347,15 @@ impl Vault {
     }
 
     /// Enters a record that was just put.
-    pub(crate) fn remember_record(&self, name: ObjectName, record: &Record, digest: Digest) -> Result<(), VaultError> {
+    pub(crate) fn remember_record(&self, sealed: &SealedRecord, condemns: bool) -> Result<(), VaultError> {
         let txn = self.catalogue.write()?;
-        self.catalogue.insert_records(&txn, &[(name, Self::stored_value(record, digest)?)])?;
-        if matches!(record.body, RecordBody::Condemn(_)) {
+        let digest = Digest::new(*blake3::hash(&sealed.bytes).as_bytes());
+        self.catalogue.insert_records(&txn, &[(sealed.name, stored_value(digest, &sealed.plain))])?;
+        if condemns {
             bump_epoch(&txn)?;
         }
         txn.commit().map_err(CatalogueError::from)?;
         Ok(())
-    }
-
-    fn stored_value(record: &Record, digest: Digest) -> Result<Vec<u8>, VaultError> {
-        Ok([&digest.as_bytes()[..], &record.encode()?].concat())
     }
 
     fn stored_link(name: ObjectName, value: &[u8]) -> Option<Link> {

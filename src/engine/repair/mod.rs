@@ -204,7 +204,7 @@ fn returning(snapshots: &[SnapshotInfo], plan: &RepairPlan) -> Vec<SnapshotInfo>
 fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
     let recorded = vault.recorded_damage();
     let mut damage = Damage::default();
-    let mut lost: BTreeMap<(&[u8], &[ChunkId]), Vec<u32>> = BTreeMap::new();
+    let mut lost: BTreeMap<(&[u8], &[ChunkId]), Vec<u64>> = BTreeMap::new();
     let mut bytes = 0;
     for snapshot in hurt {
         let same = recorded.get(&snapshot.id).is_some_and(|known| {
@@ -217,7 +217,7 @@ fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
         if same {
             continue;
         }
-        let index = damage.snapshots.len() as u32;
+        let index = damage.snapshots.len() as u64;
         damage.snapshots.push(DamagedSnapshot { id: snapshot.id, count: snapshot.count });
         for file in &snapshot.files {
             if bytes < BODY_LEN {

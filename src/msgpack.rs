@@ -1,0 +1,190 @@
+//! MessagePack as the format uses it (SPEC §2): maps with text keys, each once; keys that begin with `!` are critical.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Cursor;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+/// How deep values may lie inside each other.
+const DEPTH_MAX: usize = 16;
+/// A key that begins with this means that whoever does not know it must not act as if it were not there.
+const CRITICAL: char = '!';
+/// Up to this many keys of one map are compared one by one.
+const FEW_KEYS: usize = 24;
+
+/// Encodes a value; structures become maps.
+///
+/// # Errors
+/// If the value cannot be encoded.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    let mut serializer = rmp_serde::Serializer::new(&mut out).with_struct_map();
+    value.serialize(&mut serializer).map_err(|error| error.to_string())?;
+    Ok(out)
+}
+
+/// Decodes a value that must fill `bytes` exactly. Unknown keys are passed over.
+///
+/// # Errors
+/// If `bytes` are anything else.
+pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+    let mut cursor = Cursor::new(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let value = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    if cursor.position() == bytes.len() as u64 { Ok(value) } else { Err("bytes follow its end".to_owned()) }
+}
+
+/// Looks at the keys of all maps in the value that `bytes` begin with. Returns the first critical key. This version of the
+/// format defines none, so a value with one was written by a later version.
+///
+/// # Errors
+/// If a key is no text, or is there twice.
+pub fn critical_key(bytes: &[u8]) -> Result<Option<String>, String> {
+    let mut critical = None;
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(DEPTH_MAX);
+    Keys(&mut critical).deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    Ok(critical)
+}
+
+/// Goes through a value and keeps the first critical key.
+struct Keys<'c>(&'c mut Option<String>);
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// The keys of one map.
+#[derive(Default)]
+struct Seen<'de> {
+    few: Vec<&'de str>,
+    many: HashSet<&'de str>,
+}
+
+impl<'de> Seen<'de> {
+    /// Whether the key is there for the first time.
+    fn insert(&mut self, key: &'de str) -> bool {
+        if self.many.is_empty() && self.few.len() < FEW_KEYS {
+            let is_new = !self.few.contains(&key);
+            self.few.push(key);
+            return is_new;
+        }
+        self.many.extend(self.few.drain(..));
+        self.many.insert(key)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = Seen::default();
+        while let Some(key) = map.next_key::<&'de str>()? {
+            if !seen.insert(key) {
+                return Err(serde::de::Error::custom(format_args!("the key {key:?} is there twice")));
+            }
+            if key.starts_with(CRITICAL) && self.0.is_none() {
+                *self.0 = Some(key.to_owned());
+            }
+            map.next_value_seed(Keys(&mut *self.0))?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Keys(&mut *self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn critical_keys_are_found_at_every_depth() {
+        assert_eq!(critical_key(b"\x82\xa1a\x01\xa1b\x02"), Ok(None));
+        assert_eq!(critical_key(b"\x82\xa1a\x01\xa2!b\x02"), Ok(Some("!b".to_owned())));
+        // {"a": [{"!x": nil}]}
+        assert_eq!(critical_key(b"\x81\xa1a\x91\x81\xa2!x\xc0"), Ok(Some("!x".to_owned())));
+        // Text and bytes that begin with the sign are values, not keys.
+        assert_eq!(critical_key(b"\x82\xa1a\xa2!b\xa1b\xc4\x02!c"), Ok(None));
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused() {
+        assert!(critical_key(b"\x82\xa1a\x01\xa1a\x02").is_err());
+        assert!(critical_key(b"\x81\xa1a\x82\xa1z\x01\xa1z\x02").is_err());
+        let many = |last: u8| {
+            let mut map = vec![0xde, 0, 100];
+            (0..99).chain([last]).for_each(|key| map.extend([0xa2, b'a' + key / 10, b'a' + key % 10, 1]));
+            map
+        };
+        assert_eq!(critical_key(&many(99)), Ok(None));
+        assert!(critical_key(&many(3)).is_err() && critical_key(&many(98)).is_err());
+    }
+
+    #[test]
+    fn keys_that_are_no_text_and_values_too_deep_are_refused() {
+        assert!(critical_key(b"\x81\x01\x02").is_err());
+        assert!(critical_key(&[0x91; 1000]).is_err());
+        assert!(critical_key(b"\x81\xa1").is_err());
+    }
+
+    #[test]
+    fn nothing_may_follow_a_value() {
+        assert_eq!(decode::<u64>(&encode(&5_u64).unwrap()), Ok(5));
+        assert!(decode::<u64>(b"\x05\x05").is_err());
+    }
+}
