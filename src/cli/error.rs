@@ -154,7 +154,7 @@ impl From<VaultError> for Failure {
             VaultError::NoSlot { .. } => failure.exit(Exit::Damage).hint(
                 "Without a key slot nobody can open the vault. Copies of the folder 'keys' from another place help.",
             ),
-            VaultError::Newer { .. } => failure.hint(NEWER),
+            VaultError::Newer { .. } | VaultError::NewerToWrite { .. } => failure.hint(NEWER),
             VaultError::Store(error)
             | VaultError::Record(RecordError::Store(error))
             | VaultError::Pack(PackError::Store(error)) => error.into(),

@@ -187,6 +187,21 @@ pub struct Format {
     pub synced: bool,
 }
 
+impl Format {
+    /// What this version knows. No feature is defined yet.
+    pub const KNOWN: Self = Self { read: 0, write: 0, collect: 0, synced: true };
+
+    /// The features of this vault that this version does not know.
+    pub const fn unknown(&self) -> Self {
+        Self {
+            read: self.read & !Self::KNOWN.read,
+            write: self.write & !Self::KNOWN.write,
+            collect: self.collect & !Self::KNOWN.collect,
+            synced: false,
+        }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0

@@ -227,6 +227,7 @@ impl Vault {
         // Before the look: otherwise another process could acknowledge in between what this work has not seen.
         let session = self.open_session()?;
         self.refresh(progress)?;
+        self.may_write()?;
         if self.client().is_none() {
             let _lock = self.lock_client()?;
             self.refresh(progress)?;
@@ -349,6 +350,7 @@ impl Vault {
         let _lock = self.lock_client()?;
         // Another process of this client may have written since.
         self.refresh(progress)?;
+        self.may_write()?;
         let loaded = ClientState::load(self.state());
         let mut state = if let Some(state) = loaded.clone().and_then(|state| self.fitting(state)) {
             state

@@ -32,6 +32,7 @@ impl Vault {
     /// # Errors
     /// If the store fails.
     pub fn mend_vault_file(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        self.may_write()?;
         let what = match self.store().get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
             Err(StoreError::Missing { .. }) => "missing",
             Err(error) => return Err(error.into()),

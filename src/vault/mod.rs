@@ -64,6 +64,14 @@ pub enum VaultError {
         /// What is unknown.
         what: String,
     },
+    /// The vault has features that whoever writes to it must know, and this version does not know them.
+    #[error("the vault in {place} can be read but not written: it uses features of a newer vault ({features:016x})")]
+    NewerToWrite {
+        /// Where.
+        place: String,
+        /// The unknown features.
+        features: u64,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -197,6 +205,17 @@ impl Vault {
         let joined_synced =
             log.chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
         if joined_synced || log.chains.format().synced { Delivery::Synced } else { self.keyring.delivery }
+    }
+
+    /// Whether this version may write to the vault.
+    ///
+    /// # Errors
+    /// [`VaultError::NewerToWrite`] if it may not.
+    pub fn may_write(&self) -> Result<(), VaultError> {
+        match self.log().chains.format().unknown().write {
+            0 => Ok(()),
+            features => Err(VaultError::NewerToWrite { place: self.store.place(), features }),
+        }
     }
 
     pub(crate) fn log(&self) -> MutexGuard<'_, LogState> {

@@ -252,6 +252,11 @@ impl Vault {
         let listing = list(self.store())?;
         let mut bad = Vec::new();
         let chains = self.refresh_records(&listing, &mut bad, progress)?;
+        let features = chains.format().unknown().read;
+        if features != 0 {
+            let what = format!("it uses features that are unknown ({features:016x})");
+            return Err(VaultError::Newer { place: self.store.place(), what });
+        }
         self.refresh_packs(&listing, &mut bad, progress)?;
         let remembered = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
         let findings = chains.findings(&remembered);
