@@ -28,6 +28,8 @@ mod kills;
 mod processes;
 mod protocol;
 #[cfg(unix)]
+mod unknown;
+#[cfg(unix)]
 mod readme;
 #[cfg(unix)]
 mod run;

@@ -321,10 +321,9 @@ impl Report<'_> {
             }
         }
         self.out.finish()?;
-        Ok(match (compared.broken.is_empty(), unread) {
-            (false, _) => Exit::Damage,
-            (true, 0) => Exit::Done,
-            (true, _) => Exit::Skipped,
+        Ok(match Exit::of_unread(compared.broken.iter().map(|(_, error)| error)) {
+            Exit::Done if unread > 0 => Exit::Skipped,
+            exit => exit,
         })
     }
 }

@@ -83,7 +83,7 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
         context
             .screen
             .warn(&format!("{many} could not be read and counted as empty, the first because: {}", chain(error)));
-        return Ok(Exit::Damage);
+        return Ok(Exit::of_unread([error]));
     }
     Ok(Exit::Done)
 }

@@ -38,6 +38,17 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// How a command ends that could not read some of what is stored: damage is worse than what a later version wrote.
+    pub fn of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Self {
+        errors.into_iter().fold(Self::Done, |exit, error| match exit {
+            Self::Damage => exit,
+            _ if error.is_newer() => Self::Skipped,
+            _ => Self::Damage,
+        })
+    }
+}
+
 /// A command that could not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
@@ -182,7 +193,7 @@ impl From<ReadError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             ReadError::Pack(PackError::Store(error)) => error.into(),
-            ReadError::Pack(PackError::Newer { .. }) => failure.hint(NEWER),
+            error if error.is_newer() => failure.hint(NEWER),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             _ => failure,
         }
@@ -221,6 +232,7 @@ impl From<RestoreError> for Failure {
             RestoreError::Store(error) => error.into(),
             RestoreError::Catalogue(error) => VaultError::Catalogue(error).into(),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            RestoreError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
             RestoreError::Read { .. } => failure,
             RestoreError::Target { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
@@ -247,6 +259,7 @@ impl From<BrowseError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
+            BrowseError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
             BrowseError::Read { source, .. } => source.into(),
             BrowseError::Partial { .. } => failure,
             BrowseError::Interrupted => Self::interrupted(),

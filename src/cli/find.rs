@@ -101,7 +101,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
         out.line(format_args!("Nothing in {many} matches {}.", Shown(&roots::bytes_of(&args.pattern))))?;
     }
     out.finish()?;
-    Ok(if searched.broken.is_empty() { Exit::Done } else { Exit::Damage })
+    Ok(Exit::of_unread(searched.broken.iter().map(|(_, error)| error)))
 }
 
 /// A folder's path in messages.

@@ -122,7 +122,11 @@ pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
         tell(context, args, &stats, &mut out)?;
     }
     out.finish()?;
-    Ok(if stats.unreadable > 0 { Exit::Damage } else { Exit::Done })
+    Ok(match (stats.unreadable, stats.newer) {
+        (0, 0) => Exit::Done,
+        (0, _) => Exit::Skipped,
+        _ => Exit::Damage,
+    })
 }
 
 fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
@@ -210,6 +214,10 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
     }
     if stats.unreadable > 0 {
         out.styled(Style::Warning, "Some folders cannot be read, so the figures are not whole: vault check")?;
+    }
+    if stats.newer > 0 {
+        let text = "Some folders were written by a newer vault, so the figures are not whole. Update this one.";
+        out.styled(Style::Warning, text)?;
     }
     if context.global.quiet {
         return Ok(());

@@ -291,7 +291,7 @@ pub fn list(
                 let name = Shown(&entry.name).to_string();
                 note(walk.path(), EntryError::Invalid { name, what: "it lies too deep" }.into());
             }
-            Step::Broken(error) if walk.path() == path.as_slice() || !error.is_damage() => {
+            Step::Broken(error) if walk.path() == path.as_slice() || !error.is_contained() => {
                 return Err(BrowseError::read(walk.path(), error));
             }
             Step::Broken(error) => note(walk.path(), error),

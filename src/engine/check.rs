@@ -191,6 +191,9 @@ impl<'a> Check<'a> {
         if !bad.is_empty() || !marks.is_whole() {
             report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
         }
+        for (_, what) in marks.newer {
+            self.problem("a folder of a snapshot".to_owned(), what, true);
+        }
         self.forgive_swept()?;
         report.problems = std::mem::take(&mut *lock(&self.problems)).into_values().collect();
         Ok(report)

@@ -107,7 +107,7 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
                     let error = EntryError::Invalid { name, what: "it lies too deep" }.into();
                     compared.broken.push((walk.path().to_vec(), error));
                 }
-                Some(Step::Broken(error)) if error.is_damage() => {
+                Some(Step::Broken(error)) if error.is_contained() => {
                     compared.broken.push((walk.path().to_vec(), error));
                 }
                 Some(Step::Broken(source)) => {

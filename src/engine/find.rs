@@ -150,7 +150,7 @@ impl Here {
             });
             match read {
                 Ok(()) => {}
-                Err(error) if error.is_damage() => result.broken.push((path.to_vec(), error)),
+                Err(error) if error.is_contained() => result.broken.push((path.to_vec(), error)),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -84,11 +84,13 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Damage is a finding; anything else ends the search.
-fn damage<T>(result: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
+/// Damage is a finding; anything else ends the search. Nothing follows behind what a later version wrote, and nothing of it is
+/// lost.
+fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Option<Option<T>>, ReadError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_damage() => Ok(None),
+        Err(error) if error.is_newer() => Ok(Some(None)),
         Err(error) => Err(error),
     }
 }

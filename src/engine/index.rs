@@ -352,7 +352,7 @@ fn explore_here<T: Default + Send>(
                     let (mut data, mut below) = (T::default(), Vec::new());
                     match look(hand, &listing, &mut data, &mut below) {
                         Ok(()) => Ok((number, data, below, None)),
-                        Err(error) if error.is_damage() => Ok((number, data, below, Some(error))),
+                        Err(error) if error.is_contained() => Ok((number, data, below, Some(error))),
                         Err(error) => Err(error.into()),
                     }
                 },

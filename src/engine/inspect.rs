@@ -51,7 +51,7 @@ impl Inspection {
 
 /// Whether an error says something about the pack itself, and not about the store as a whole or this machine.
 pub fn is_of_pack(error: &PackError) -> bool {
-    error.is_damage() || matches!(error, PackError::Store(StoreError::Io { .. }))
+    error.is_contained() || matches!(error, PackError::Store(StoreError::Io { .. }))
 }
 
 /// A pack that is being read.

@@ -98,6 +98,8 @@ pub struct Marks {
     pub lost: HashSet<ChunkId>,
     /// Listings and lists of ids that cannot be read, and why: the first [`LOSSES_KEPT`]. What they need is not known.
     pub unreadable: HashMap<StreamKey, String>,
+    /// The same, of those that a later version wrote. They are not damaged, but what they need is not known either.
+    pub newer: HashMap<StreamKey, String>,
     /// Different folders that were read.
     pub folders: u64,
     /// Entries in them that are not folders.
@@ -105,9 +107,14 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Whether everything that the snapshots need is known.
+    /// Whether nothing that the snapshots need is unreadable for damage.
     pub fn is_whole(&self) -> bool {
         self.unreadable.is_empty()
+    }
+
+    /// Why it is not known what the snapshots need, if it is not.
+    pub fn unknown(&self) -> Option<&str> {
+        self.unreadable.values().chain(self.newer.values()).next().map(String::as_str)
     }
 }
 
@@ -341,12 +348,14 @@ impl Marker<'_> {
     }
 
     fn unreadable(&self, stream: &Stream, error: ReadError) -> Result<(), MarkError> {
-        if !error.is_damage() {
+        if !error.is_contained() {
             return Err(error.into());
         }
         let mut waiting = lock(&self.waiting);
-        if waiting.1.unreadable.len() < LOSSES_KEPT {
-            waiting.1.unreadable.insert(stream_key(stream), error.to_string());
+        let marks = &mut waiting.1;
+        let streams = if error.is_newer() { &mut marks.newer } else { &mut marks.unreadable };
+        if streams.len() < LOSSES_KEPT {
+            streams.insert(stream_key(stream), error.to_string());
         }
         Ok(())
     }

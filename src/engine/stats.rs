@@ -98,6 +98,8 @@ pub struct Stats {
     pub snapshots: Vec<SnapshotStats>,
     /// Listings that cannot be read: what they need counts as dead.
     pub unreadable: u64,
+    /// Streams that a later version wrote: what they need is not known.
+    pub newer: u64,
 }
 
 /// By whom something is used: 0 nobody, 1 + n the snapshot n alone, then the sources, and in the end more than one source.
@@ -175,11 +177,13 @@ pub fn stats(
             trees: HashMap::new(),
             uses: Mutex::default(),
             unreadable: 0,
+            newer: 0,
             progress,
         };
         lock(&walk.uses).chunks.resize_with(walk.reader.place_count() as usize, AtomicU32::default);
         walk.run(&snapshots)?;
         stats.unreadable = walk.unreadable;
+        stats.newer = walk.newer;
         let chunks = std::mem::take(&mut lock(&walk.uses).chunks);
         let chunks: Vec<Class> = chunks.into_iter().map(AtomicU32::into_inner).collect();
         let infos = walk.reader.packs()?;
@@ -227,6 +231,7 @@ struct Walk<'a> {
     trees: HashMap<StreamKey, Class>,
     uses: Mutex<Uses>,
     unreadable: u64,
+    newer: u64,
     progress: &'a dyn Progress,
 }
 
@@ -246,14 +251,16 @@ struct Found {
     /// Ids that were not handed over yet.
     ids: Vec<(ChunkId, Class)>,
     unreadable: u64,
+    newer: u64,
 }
 
 impl Found {
     /// What was read; nothing follows behind damage, which is counted.
     fn unless_damaged<T>(&mut self, read: Result<Option<T>, ReadError>) -> Result<Option<T>, ReadError> {
         match read {
-            Err(error) if error.is_damage() => {
-                self.unreadable += 1;
+            Err(error) if error.is_contained() => {
+                self.unreadable += u64::from(error.is_damage());
+                self.newer += u64::from(error.is_newer());
                 Ok(None)
             }
             read => read,
@@ -274,6 +281,7 @@ impl Walk<'_> {
             }
             self.put(&mut found.ids)?;
             self.unreadable += found.unreadable;
+            self.newer += found.newer;
         }
         while !level.is_empty() {
             let fresh = self.join_level(level);
@@ -285,6 +293,7 @@ impl Walk<'_> {
                 for mut found in self.read_batch(batch)? {
                     level.append(&mut found.below);
                     self.unreadable += found.unreadable;
+                    self.newer += found.newer;
                 }
             }
         }

@@ -128,7 +128,7 @@ fn list(
             lines.push(Line { path, kind: entry.kind, usage });
         });
         match read {
-            Err(error) if !error.is_damage() => return Err(error.into()),
+            Err(error) if !error.is_contained() => return Err(error.into()),
             _ => {} // the graph knows of damage
         }
     }

@@ -324,7 +324,7 @@ impl Scales<'_> {
             let key = (affected.pack, affected.segment);
             let segment = match self.segments.open(key.0, key.1, &mut decompressor) {
                 Ok(segment) => segment,
-                Err(error) if error.is_damage() => return Ok(()),
+                Err(error) if error.is_contained() => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             for (offset, other) in chunks.get(&key).into_iter().flatten() {

@@ -59,13 +59,23 @@ impl PackError {
         }
     }
 
-    /// Whether it tells of damage in the store (or of an object that is gone), so that only what depends on it is lost.
+    /// Whether it tells of damage in the store, or of an object that is gone.
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Store(error) => matches!(error, StoreError::Missing { .. } | StoreError::Short { .. }),
-            Self::Damaged { .. } | Self::Newer { .. } => true,
-            Self::Seal(_) => false,
+            Self::Damaged { .. } => true,
+            Self::Newer { .. } | Self::Seal(_) => false,
         }
+    }
+
+    /// Whether it tells of something that a later version wrote.
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, Self::Newer { .. })
+    }
+
+    /// Whether it concerns only what depends on this object, so that all else can go on.
+    pub const fn is_contained(&self) -> bool {
+        self.is_damage() || self.is_newer()
     }
 
     fn malformed(object: String, error: DecodeError) -> Self {

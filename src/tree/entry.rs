@@ -48,6 +48,13 @@ pub enum EntryError {
     Newer(u8),
 }
 
+impl EntryError {
+    /// Whether it tells of something that a later version wrote.
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::Newer(_))
+    }
+}
+
 /// A point in time: seconds since 1970 and nanoseconds, as file systems keep it (before 1970 the seconds are negative
 /// and the nanoseconds still count forward).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -37,13 +37,28 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether it tells of damage in the store, so that only what depends on it is lost.
+    /// Whether it tells of damage in the store.
     pub const fn is_damage(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::Stream(_) | Self::Entry(_) => true,
+            Self::Lost(_) | Self::Stream(_) => true,
+            Self::Entry(error) => !error.is_newer(),
             Self::Pack(error) => error.is_damage(),
             Self::Catalogue(_) | Self::Seal(_) => false,
         }
+    }
+
+    /// Whether it tells of something that a later version wrote.
+    pub const fn is_newer(&self) -> bool {
+        match self {
+            Self::Entry(error) => error.is_newer(),
+            Self::Pack(error) => error.is_newer(),
+            Self::Lost(_) | Self::Stream(_) | Self::Catalogue(_) | Self::Seal(_) => false,
+        }
+    }
+
+    /// Whether it concerns only what depends on what was read, so that all else can go on.
+    pub const fn is_contained(&self) -> bool {
+        self.is_damage() || self.is_newer()
     }
 }
 

@@ -161,10 +161,10 @@ impl Packer<'_, '_> {
 
     /// Notes what is damaged; anything else ends the export.
     fn damaged(&mut self, path: &[u8], what: &str, error: ReadError) -> Result<(), BrowseError> {
-        if !error.is_damage() {
+        if !error.is_contained() {
             return Err(BrowseError::Read { path: Shown(path).to_string(), source: error });
         }
-        self.problem(path, format!("{what}: {error}"), true);
+        self.problem(path, format!("{what}: {error}"), error.is_damage());
         Ok(())
     }
 

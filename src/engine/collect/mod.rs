@@ -316,7 +316,7 @@ impl<'a> Pass<'a> {
         progress.counters().restart(0, 0);
         progress.phase(Phase::Plan);
         let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
-        if let Some(what) = marks.unreadable.values().next() {
+        if let Some(what) = marks.unknown() {
             return Err(CollectError::Refused(format!("a folder of a snapshot cannot be read ({what})")));
         }
         let condemned_names = vault.condemned();
@@ -545,7 +545,7 @@ impl<'a> Pass<'a> {
         match reader.footer(info.kind, info.name, info.len) {
             Ok(footer) => Ok(Some(footer)),
             Err(PackError::Store(StoreError::Missing { .. })) => Ok(None),
-            Err(error) if error.is_damage() => {
+            Err(error) if error.is_contained() => {
                 self.progress.warn(&format!("{error}; the pack stays as it is"));
                 Ok(None)
             }

@@ -222,7 +222,7 @@ impl Mover<'_> {
             return Ok(());
         }
         match self.move_segment(pack, number) {
-            Err(VaultError::Pack(error)) if error.is_damage() => {
+            Err(VaultError::Pack(error)) if error.is_contained() => {
                 self.progress.warn(&format!("{error}; its pack stays as it is"));
                 lock(&self.failed).insert(pack.number);
                 Ok(())

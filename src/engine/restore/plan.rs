@@ -475,7 +475,7 @@ pub(super) fn totals(
                 }
                 // It is told when it is met again to be restored; if nothing else is, here is the reason.
                 Step::Broken(error) => {
-                    anything |= error.is_damage();
+                    anything |= error.is_contained();
                     run.read(error).map_err(|Halt| run.failure())?;
                 }
                 Step::TooDeep(_) => {}

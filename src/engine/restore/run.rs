@@ -12,7 +12,6 @@ use crate::pack::PackError;
 use crate::path::Shown;
 use crate::progress::Progress;
 pub(super) use crate::sync::lock;
-use crate::tree::EntryError;
 use crate::vault::{ReadError, Vault};
 
 /// The restore is over; [`Run::failure`] knows why.
@@ -147,7 +146,7 @@ impl<'a> Run<'a> {
     pub(super) fn read(&self, error: ReadError) -> Result<(String, bool), Halt> {
         match fatal(error) {
             Ok(error) => Err(self.fail(error)),
-            Err(error) => Ok((error.to_string(), !is_newer(&error))),
+            Err(error) => Ok((error.to_string(), !error.is_newer())),
         }
     }
 
@@ -176,10 +175,6 @@ pub(super) fn fatal(error: ReadError) -> Result<RestoreError, ReadError> {
         ReadError::Seal(_) => Ok(RestoreError::Read { path: "the store".to_owned(), source: error }),
         error => Err(error),
     }
-}
-
-fn is_newer(error: &ReadError) -> bool {
-    matches!(error, ReadError::Pack(PackError::Newer { .. }) | ReadError::Entry(EntryError::Newer(_)))
 }
 
 /// Whether an error in the target means that nothing more can be written there.

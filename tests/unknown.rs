@@ -1,0 +1,375 @@
+//! What a later version of vault may have written: nothing of it is ever called damage, nothing of it is moved or deleted,
+//! and every command does what it can. The bytes are made here, field by field, as SPEC says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use vault::id::{ClientId, ObjectName};
+use vault::log::{Record, RecordBody};
+use vault::progress::Silent;
+use vault::seal::{KdfParams, ObjectKind, Purpose, Secret, Section, SlotFile};
+use vault::store::dir::DirStore;
+use vault::tree::Stream;
+use vault::vault::open::{Slots, open};
+use vault::vault::{OpenOptions, Vault};
+
+use crate::support::binary::Desk;
+use crate::support::{RAW, identity};
+
+/// A vault with two snapshots, and what is crafted into it.
+struct Future {
+    desk: Desk,
+    vault: Vault,
+}
+
+/// A msgpack map with text keys.
+#[derive(Default, Clone)]
+struct Map(Vec<(String, Vec<u8>)>);
+
+impl Map {
+    fn with(mut self, key: &str, value: Vec<u8>) -> Self {
+        self.0.push((key.to_owned(), value));
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = vec![0xde, 0, u8::try_from(self.0.len()).unwrap()];
+        for (key, value) in &self.0 {
+            out.push(0xa0 | u8::try_from(key.len()).unwrap());
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(value);
+        }
+        out
+    }
+}
+
+fn int(number: u64) -> Vec<u8> {
+    [&[0xcf][..], &number.to_be_bytes()].concat()
+}
+
+fn bin(bytes: &[u8]) -> Vec<u8> {
+    [&[0xc6][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+}
+
+/// The message of the first record of client 16 × 0xf0.
+fn message(version: u64, kind: u64, body: &[u8]) -> Map {
+    Map::default()
+        .with("v", int(version))
+        .with("c", bin(&[0xf0; 16]))
+        .with("n", int(1))
+        .with("p", bin(&[0; 32]))
+        .with("s", vec![0x90])
+        .with("t", vec![0x92, 0xce, 0x70, 0, 0, 0, 0])
+        .with("k", int(kind))
+        .with("b", bin(body))
+}
+
+impl Future {
+    fn new() -> Self {
+        let desk = Desk::new();
+        desk.write("a", "one");
+        desk.write("folder/b", vec![7; 5000]);
+        desk.take("2026-01-01 12:00");
+        desk.write("folder/c", "three");
+        desk.take("2026-01-02 12:00");
+        let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
+        let options = OpenOptions { state: desk.path("crafting"), identity: identity("crafter") };
+        let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
+        Self { desk, vault }
+    }
+
+    fn put(&self, folder: &str, name: ObjectName, bytes: &[u8]) -> PathBuf {
+        let name = name.to_string();
+        let below = if matches!(folder, "packs" | "meta") { format!("{}/{name}", &name[..2]) } else { name };
+        let path = self.desk.path("store").join(folder).join(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Puts a record with this message.
+    fn record(&self, message: &Map) -> PathBuf {
+        let message = message.bytes();
+        let mut plain = u32::try_from(message.len()).unwrap().to_le_bytes().to_vec();
+        plain.extend_from_slice(&message);
+        plain.resize(plain.len().next_multiple_of(1024), 0);
+        let sealer = self.vault.keys().create_object(ObjectKind::Record).unwrap();
+        let mut bytes = sealer.header().to_vec();
+        sealer.seal(Section::Record, &plain, &mut bytes).unwrap();
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        self.put("log", sealer.name(), &bytes)
+    }
+
+    /// Puts a pack of one segment with these bytes in clear as its footer and as the body of the segment.
+    fn pack(&self, footer: &[u8], body: &[u8]) -> PathBuf {
+        let sealer = self.vault.keys().create_object(ObjectKind::Pack).unwrap();
+        let mut bytes = sealer.header().to_vec();
+        sealer.seal_segment(0, &[], body, &mut bytes).unwrap();
+        let end = bytes.len() as u64;
+        bytes.resize(64 << 10, 0);
+        let at = bytes.len() as u64;
+        sealer.seal(Section::Footer, footer, &mut bytes).unwrap();
+        let len = u32::try_from(bytes.len() as u64 - at).unwrap();
+        let locator = [&at.to_le_bytes()[..], &len.to_le_bytes(), &end.to_le_bytes(), &1_u32.to_le_bytes()].concat();
+        sealer.seal(Section::Locator, &locator, &mut bytes).unwrap();
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        self.put("packs", sealer.name(), &bytes)
+    }
+
+    /// Puts an object whose bytes `change` has changed; its trailer fits again.
+    fn changed(&self, folder: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+        let (kind, section) = match folder {
+            "log" => (ObjectKind::Record, Section::Record),
+            "packs" => (ObjectKind::Pack, Section::Footer),
+            _ => (ObjectKind::Meta, Section::Footer),
+        };
+        let sealer = self.vault.keys().create_object(kind).unwrap();
+        let mut bytes = sealer.header().to_vec();
+        sealer.seal(section, &[1; 70_000], &mut bytes).unwrap();
+        change(&mut bytes);
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        self.put(folder, sealer.name(), &bytes)
+    }
+
+    /// Puts a snapshot's record whose top folder is this listing.
+    fn snapshot(&self, listing: &[u8]) -> PathBuf {
+        // The listing is stored as the content of a file first.
+        self.desk.write("listing", listing);
+        self.desk.take("2026-01-03 12:00");
+        fs::remove_file(self.desk.source().join("listing")).unwrap();
+        self.vault.refresh(&Silent::default()).unwrap();
+        let info = self.vault.snapshots().pop().unwrap();
+        let top = vault::engine::browse::find_entry(&self.vault, &info, b"source/listing").unwrap();
+        let stream: Stream = top.content.unwrap();
+        let mut body = info.body;
+        body.tree = stream;
+        let record = Record {
+            client: ClientId::new([0xf0; 16]),
+            number: 1,
+            previous: vault::id::Digest::new([0; 32]),
+            seen: Vec::new(),
+            time: body.time,
+            claims: Vec::new(),
+            body: RecordBody::Snapshot(Box::new(body)),
+        };
+        let sealed = record.seal(self.vault.keys()).unwrap();
+        self.put("log", sealed.name, &sealed.bytes)
+    }
+}
+
+/// A slot that opens with another password, whose keyring has these features, and whose bytes `change` has changed; its
+/// checksum fits again.
+fn slot_with(future: &Future, features: u64, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let slots = Slots::read(future.vault.store()).unwrap();
+    let mut keyring = slots.copies.iter().find_map(|(_, slot)| slot.unlock(&Secret::raw(&RAW)).ok()).unwrap();
+    keyring.features = features;
+    let kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 };
+    let slot =
+        SlotFile::create(&keyring, &Secret::password("later"), Purpose::Password, "later", 1_700_000_000, kdf).unwrap();
+    let mut bytes = slot.as_bytes().to_vec();
+    change(&mut bytes);
+    let end = bytes.len() - 32;
+    let checksum = *blake3::hash(&bytes[..end]).as_bytes();
+    bytes[end..].copy_from_slice(&checksum);
+    bytes
+}
+
+/// Every command, in an order in which each still finds something to do.
+const COMMANDS: &[&[&str]] = &[
+    &["list"],
+    &["ls", "2026-01-02"],
+    &["cat", "2026-01-02:source/a"],
+    &["find", "b"],
+    &["history", "source/a"],
+    &["diff", "2026-01-01", "2026-01-02"],
+    &["du", "2026-01-02"],
+    &["restore", "2026-01-02", "--to", "../out"],
+    &["export", "2026-01-02", "--tar", "../out.tar"],
+    &["stats"],
+    &["doctor"],
+    &["key", "list"],
+    &["client", "list"],
+    &["check"],
+    &["check", "--read-data"],
+    &["repair", "--dry-run"],
+    &["repair", "--yes"],
+    &["snapshot", ".", "--source", "source"],
+    &["pin", "2026-01-01"],
+    &["forget", "2026-01-01"],
+    &["prune", "--keep", "1"],
+    &["list"],
+];
+
+/// Tries every command. Returns what is not as it should be, with the whole table of `what`.
+fn try_all(what: &str, future: &Future, crafted: &[PathBuf], expected: &[(&str, i32)]) -> Vec<String> {
+    let before: Vec<Vec<u8>> = crafted.iter().map(|path| fs::read(path).unwrap()).collect();
+    let expected: BTreeMap<&str, i32> = expected.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for args in COMMANDS {
+        let said = future.desk.run(args);
+        let (command, text) = (args.join(" "), format!("{}{}", said.out, said.err));
+        let mut blame =
+            |problem: &str| wrong.push(format!("{what}: vault {command}: {problem} ({})\n{text}", said.code));
+        let lower = ["not damaged", "no damage", "undamaged"]
+            .iter()
+            .fold(text.to_lowercase(), |text, words| text.replace(words, ""));
+        if lower.contains("damage") || lower.contains("corrupt") || lower.contains("panic") {
+            blame("speaks of damage");
+        }
+        let shown: Vec<&str> = args.iter().take_while(|word| !word.starts_with("20")).copied().take(2).collect();
+        let wanted = expected.get(shown.join(" ").as_str()).or_else(|| expected.get("")).copied().unwrap_or(0);
+        if said.code != wanted {
+            blame(&format!("should end with {wanted}"));
+        }
+        for (path, bytes) in crafted.iter().zip(&before) {
+            if fs::read(path).ok().as_ref() != Some(bytes) {
+                blame(&format!("changed {}", path.display()));
+            }
+        }
+    }
+    if future.desk.path("store/quarantine").exists() {
+        wrong.push(format!("{what}: something was moved aside"));
+    }
+    wrong
+}
+
+/// What is expected of commands that see something newer and can do all the same what they are for.
+#[track_caller]
+fn check(what: &str, crafted: impl FnOnce(&Future) -> Vec<PathBuf>, expected: &[(&str, i32)]) {
+    let future = Future::new();
+    let crafted = crafted(&future);
+    let wrong = try_all(what, &future, &crafted, expected);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn log_file(future: &Future, message: &Map) -> Vec<PathBuf> {
+    vec![future.record(message)]
+}
+
+const REPORTED: &[(&str, i32)] =
+    &[("check", 3), ("check --read-data", 3), ("repair --dry-run", 3), ("repair --yes", 3)];
+
+#[test]
+fn a_record_of_an_unknown_kind() {
+    for kind in [100, 127, 256, 300, u64::MAX] {
+        check(&format!("kind {kind}"), |future| log_file(future, &message(1, kind, &[0xc0])), REPORTED);
+    }
+}
+
+#[test]
+fn a_record_of_a_later_version() {
+    for version in [2, 300] {
+        check(&format!("version {version}"), |future| log_file(future, &message(version, 3, &[0x90])), REPORTED);
+    }
+    let other = Map::default().with("v", int(2)).with("other", vec![0xc3]);
+    check("a record without the keys of this version", |future| log_file(future, &other), REPORTED);
+}
+
+#[test]
+fn unknown_keys_in_records() {
+    check("key", |future| log_file(future, &message(1, 3, &[0x90]).with("new", int(1))), &[]);
+    check("critical key", |future| log_file(future, &message(1, 3, &[0x90]).with("!new", int(1))), REPORTED);
+    let body = Map::default().with("synced", vec![0xc2]).with("!new", int(1)).bytes();
+    check("critical key in a body", |future| log_file(future, &message(1, 10, &body)), REPORTED);
+}
+
+#[test]
+fn features_in_the_log() {
+    let format = |mask: &str| message(1, 10, &Map::default().with(mask, int(1 << 40)).bytes());
+    check("collect", |future| log_file(future, &format("collect")), &[("prune --keep", 3)]);
+    let refused = ["snapshot .", "pin", "forget", "prune --keep", "repair --yes"].map(|command| (command, 1));
+    check("write", |future| log_file(future, &format("write")), &refused);
+    check("read", |future| log_file(future, &format("read")), &[("", 1)]);
+}
+
+#[test]
+fn objects_of_a_later_version() {
+    for (at, what) in [(8, "version"), (11, "way of wrapping"), (14, "flags")] {
+        for folder in ["log", "packs", "meta"] {
+            let later = |bytes: &mut Vec<u8>| bytes[at] = 7;
+            check(&format!("{what} in {folder}"), |future| vec![future.changed(folder, later)], REPORTED);
+        }
+    }
+}
+
+#[test]
+fn packs_of_a_later_version() {
+    check("footer", |future| vec![future.pack(&[2, 1, 9, 9], b"\x00\x01\x01\x01a")], REPORTED);
+    // One segment of method 7, with one chunk of one byte.
+    let sealed = 24 + 20 + 5 + 16;
+    let footer = [&[1, 1, sealed, 7, 1, 1, 1][..], &[9; 16]].concat();
+    check("method", |future| vec![future.pack(&footer, b"\x07\x01\x01\x01a")], REPORTED);
+}
+
+#[test]
+fn listings_and_entries_of_a_later_version() {
+    let entry = |further: &[(&str, Vec<u8>)], kind: u64| {
+        let mut map = Map::default().with("n", bin(b"x")).with("k", int(kind)).with("p", int(0o644));
+        map = map.with("m", vec![0x92, 0, 0]);
+        for (key, value) in further {
+            map = map.with(key, value.clone());
+        }
+        [&[1][..], &map.bytes()].concat()
+    };
+    let known = [("list", 0)];
+    for (what, listing) in [
+        ("listing", b"\x02later".to_vec()),
+        ("kind of file", entry(&[], 9)),
+        ("kind of file beyond 255", entry(&[], 300)),
+        ("critical key", entry(&[("!new", int(1))], 3)),
+        ("user beyond 32 bits", entry(&[("u", int(1 << 40))], 3)),
+    ] {
+        let expected = [REPORTED, &known].concat();
+        check(what, |future| vec![future.snapshot(&listing)], &expected);
+    }
+    check("key", |future| vec![future.snapshot(&entry(&[("new", int(1))], 3))], &[]);
+}
+
+#[test]
+fn key_slots_of_a_later_version() {
+    for (at, what) in [(8, "version"), (10, "way of stretching"), (20, "flags")] {
+        let put = |future: &Future| {
+            let bytes = slot_with(future, 0, |bytes| bytes[at] = 9);
+            (0..2).map(|copy| future.put("keys", ObjectName::new([0xe0 + copy; 16]), &bytes)).collect()
+        };
+        check(what, put, REPORTED);
+    }
+    // Its keyring is not seen by whoever opens another slot.
+    let put = |future: &Future| {
+        let bytes = slot_with(future, 1 << 40, |_| {});
+        (0..2).map(|copy| future.put("keys", ObjectName::new([0xe0 + copy; 16]), &bytes)).collect()
+    };
+    check("features in a keyring", put, &[]);
+}
+
+#[test]
+fn unknown_folders_of_the_store() {
+    let put = |future: &Future| {
+        let mut paths = Vec::new();
+        for path in ["later/ab/abcdef", "index/ab/abcdef", "parity/ab/abcdef", "hold/abcdef", "later.txt"] {
+            let path = future.desk.path("store").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "later").unwrap();
+            paths.push(path);
+        }
+        paths
+    };
+    check("folders", put, &[]);
+}
+
+#[test]
+fn a_vault_of_a_later_format() {
+    let vault_file = |future: &Future, change: &dyn Fn(&str) -> String| {
+        let path = future.desk.path("store/VAULT");
+        let text = change(&fs::read_to_string(&path).unwrap());
+        let body = &text[..text.rfind("blake3 ").unwrap()];
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, format!("{body}blake3 {}\n", blake3::hash(body.as_bytes()))).unwrap();
+        vec![path]
+    };
+    let format = |future: &Future| vault_file(future, &|text| text.replace("format 1", "format 2"));
+    check("format 2", format, &[("", 1)]);
+    let features = |future: &Future| vault_file(future, &|text| text.replace("features 0", "features 8"));
+    check("features", features, &[("", 1)]);
+}
