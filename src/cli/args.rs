@@ -127,6 +127,14 @@ pub struct GlobalArgs {
     #[arg(long, global = true, hide_short_help = true, value_name = "COMMAND")]
     pub password_command: Option<OsString>,
 
+    /// The vault with this id (or the start of it), where a folder holds several, or another one than before
+    #[arg(long, global = true, hide_short_help = true, value_name = "ID", value_parser = parse_id_start)]
+    pub vault: Option<String>,
+
+    /// Try the password only on this key slot
+    #[arg(long, global = true, hide_short_help = true, value_name = "ID", value_parser = parse_id_start)]
+    pub slot: Option<String>,
+
     /// Print JSON, and errors as JSON too
     #[arg(long, global = true)]
     pub json: bool,
@@ -215,6 +223,8 @@ pub enum Command {
     Client(ClientArgs),
     /// Passwords and recovery keys
     Key(KeyArgs),
+    /// Show how the vault reaches other machines, or say that it lies in a synced folder now
+    Delivery(DeliveryArgs),
     /// Print what a shell needs to complete command lines
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -227,6 +237,16 @@ pub enum Command {
     Schedule(ScheduleArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
+}
+
+/// Reads the start of an id.
+pub fn parse_id_start(text: &str) -> Result<String, String> {
+    let digits = text.to_ascii_lowercase();
+    if (4..=32).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(digits)
+    } else {
+        Err(format!("'{text}' is not an id: give 4 to 32 hexadecimal digits"))
+    }
 }
 
 /// How hard a password is to guess.
@@ -267,6 +287,10 @@ pub struct NewVaultArgs {
     #[arg(long, hide_short_help = true, value_name = "TEXT")]
     pub label: Option<String>,
 
+    /// Make a new vault although this machine knows another one in this place
+    #[arg(long, hide_short_help = true)]
+    pub another: bool,
+
     /// Average size of a chunk, a power of two from 1K to 1M; it can never be changed
     #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = units::parse_size, default_value = "64K")]
     pub chunk_avg: u64,
@@ -281,7 +305,9 @@ Examples:
   VAULT_PASSWORD_FILE=/etc/vault.key vault init --repo /srv/vault --kdf strong
 
 On a terminal it asks for the password and offers a recovery key; otherwise it
-asks nothing. A folder that holds a vault already is left as it is.")]
+asks nothing. A folder that holds a vault already is left as it is. Where this
+machine knows a vault that is not there now, none is made: its disk may not be
+mounted. With --another one is made all the same.")]
 pub struct InitArgs {
     /// How it is made.
     #[command(flatten)]
@@ -455,6 +481,24 @@ pub struct RestoreArgs {
     pub numeric_owner: bool,
 }
 
+/// `vault delivery`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault delivery            how it is now
+  vault delivery synced     the folder is carried by Dropbox, Syncthing and the like
+
+In a synced folder what one machine stores reaches the others some time later,
+in any order. So space is given back only when all machines have seen that it
+is to be, and a removed key slot goes only then. A vault that was made on a disk
+and lies in such a folder now must be told. It can never be taken back: machines
+may have stored something that has not arrived yet.")]
+pub struct DeliveryArgs {
+    /// How it is from now on
+    #[arg(value_enum)]
+    pub delivery: Option<DeliveryArg>,
+}
+
 /// `vault key`.
 #[derive(Debug, Args)]
 pub struct KeyArgs {
@@ -512,18 +556,36 @@ The new password comes from the first of: --new-password-file,
     List,
     /// Remove a key slot: its password or recovery key opens the vault no more
     #[command(after_help = "\
-Example:
+Examples:
   vault key remove 1f2e3d4c
+  vault key remove 1f2e3d4c --yes        without a question, for scripts
 
-The last one cannot be removed. Whoever kept a copy of the slot and knows its
-password can still read the vault: the key that seals the data stays the same.")]
+The last password or recovery key cannot be removed; the key of a machine does
+not count as one. Whoever had the password and has a copy of the vault from
+before can read that copy for ever, and what is added later too if the copy of
+the folder keys/ comes with it: the key that seals the data stays the same. If
+a password was stolen together with the disk, make a new vault.
+
+In a synced folder the slot goes when all machines know of the removal. --now
+deletes it at once; if two machines did so with each other's slot at the same
+time, nobody could open the vault any more.")]
     Remove {
         /// The id of the slot, or the start of it, from `vault key list`
         id: String,
+
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+
+        /// In a synced folder, do not wait until all machines know of it
+        #[arg(long)]
+        now: bool,
     },
     /// Change the password that was given
     #[command(after_help = "\
 The password that opens the vault is replaced by the new one; others stay valid.
+Whoever had the old password and has a copy of the vault from before can read
+that copy for ever.
 
 The new password comes from the first of: --new-password-file,
 --new-password-command, VAULT_NEW_PASSWORD, the terminal.")]
@@ -531,6 +593,10 @@ The new password comes from the first of: --new-password-file,
         /// Where it comes from.
         #[command(flatten)]
         new: NewPasswordArgs,
+
+        /// In a synced folder, do not wait until all machines know of it
+        #[arg(long)]
+        now: bool,
     },
 }
 

@@ -74,6 +74,8 @@ struct CheckJson<'a> {
     hurt: Vec<HurtJson<'a>>,
     findings: &'a [String],
     foreign: &'a [String],
+    returned_slots: Vec<String>,
+    other_vaults: Vec<String>,
     verified_since: Option<String>,
     never_verified: u64,
     out_of_time: bool,
@@ -93,7 +95,11 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
     let report = check::check(&vault, &options, &context.screen);
     context.screen.clear();
     let report = report?;
-    let exit = if report.is_damaged() { Exit::Damage } else { Exit::Done };
+    let exit = match (report.is_damaged(), report.has_remarks()) {
+        (true, _) => Exit::Damage,
+        (false, true) => Exit::Skipped,
+        (false, false) => Exit::Done,
+    };
     let mut out = Output::new();
     let told = if context.global.json {
         out.json(&json(&report))
@@ -121,6 +127,8 @@ fn json(report: &CheckReport) -> CheckJson<'_> {
         hurt: report.hurt.iter().map(HurtJson::new).collect(),
         findings: &report.findings,
         foreign: &report.foreign,
+        returned_slots: report.returned_slots.iter().map(ToString::to_string).collect(),
+        other_vaults: report.other_vaults.iter().map(ToString::to_string).collect(),
         verified_since: report.verified_since.map(|secs| dates::exact(Time { secs, nanos: 0 })),
         never_verified: report.never_verified,
         out_of_time: report.out_of_time,
@@ -162,6 +170,18 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     }
     for finding in &report.findings {
         out.styled(Style::Warning, &format!("log: {finding}"))?;
+    }
+    for slot in &report.returned_slots {
+        out.styled(
+            Style::Warning,
+            &format!("key slot {slot} was removed, and its file is here again: it opens the vault (vault repair)"),
+        )?;
+    }
+    for id in &report.other_vaults {
+        out.styled(
+            Style::Warning,
+            &format!("the folder also holds the vault {id}, which was not checked: --vault {}", &id.to_string()[..8]),
+        )?;
     }
     for path in &report.foreign {
         out.line(format_args!("not part of the vault: {}", Shown(path.as_bytes())))?;

@@ -62,6 +62,8 @@ pub struct VaultConfig {
     pub check_sample: f64,
     /// How long each such check may read.
     pub check_max_time: Option<Duration>,
+    /// The id that the vault has, or the start of it: another one is not opened.
+    pub id: Option<String>,
 }
 
 impl VaultConfig {
@@ -76,6 +78,7 @@ impl VaultConfig {
             check_every: Some(Duration::from_secs(7 * 86_400)),
             check_sample: 0.02,
             check_max_time: Some(Duration::from_secs(600)),
+            id: None,
         }
     }
 }

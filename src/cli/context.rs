@@ -1,5 +1,6 @@
 //! What every command works with: the vault's place, the state folder, who and when we are.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::env;
 use std::path::Path;
@@ -13,6 +14,9 @@ use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use vault::engine::keys::DeviceKey;
+use vault::engine::keys::returned;
+use vault::engine::place;
+use vault::id::VaultId;
 use vault::progress::Progress;
 use vault::store::ObjectKey;
 use vault::store::Store;
@@ -23,6 +27,7 @@ use vault::vault::Identity;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
+use vault::vault::Wanted;
 use vault::vault::open::claimed_id;
 
 use crate::cli::args::GlobalArgs;
@@ -173,6 +178,33 @@ impl Context {
         }
     }
 
+    /// Which vault is meant in this place, which is called `name` in the memory of places.
+    fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
+        let id = config.and_then(|config| config.id.clone());
+        let known = self.state_folder().map(|state| place::known(&state, name)).unwrap_or_default();
+        Wanted { vault: self.global.vault.clone().or(id), known, slot: self.global.slot.clone() }
+    }
+
+    /// The vault that this machine knows in this place, if it does.
+    pub fn known_in(&self, folder: &Path) -> Option<VaultId> {
+        let state = self.state_folder().ok()?;
+        place::known(&state, &place::name_of(folder)).first().copied()
+    }
+
+    /// What the id of the vault in a folder is, as far as that can be read.
+    pub fn id_in(&self, folder: &Path) -> Option<VaultId> {
+        let store = DirStore::open(folder).ok()?;
+        claimed_id(&store, &self.wanted(&store.place(), None))
+    }
+
+    /// Remembers that this vault lies in this place.
+    pub fn met(&self, name: &str, id: VaultId, is_said: bool, others: &BTreeSet<VaultId>) {
+        let met = self.state_folder().map(|state| place::met(&state, name, id, is_said, others));
+        if let Ok(Err(error)) = met {
+            self.screen.detail(&format!("it cannot be remembered which vault lies here: {error}"));
+        }
+    }
+
     /// Whether there is a vault at this place (or what is left of one).
     pub fn has_vault(place: &Path) -> Result<bool, Failure> {
         let store = match DirStore::open(place) {
@@ -210,9 +242,10 @@ impl Context {
     /// Opens the vault, and not by the key of this machine.
     pub fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
         let chosen = self.chosen()?;
-        let store = Self::existing_store(&chosen)?;
+        let store = self.existing_store(&chosen)?;
         let password = password::existing(self.password_sources(&chosen), &chosen.shown())?;
-        let vault = self.open_with(store, &password, None)?;
+        let wanted = self.wanted(&store.place(), chosen.config.as_ref());
+        let vault = self.try_open(store, &password, &wanted, None, &self.screen)?;
         Ok((vault, password))
     }
 
@@ -224,11 +257,15 @@ impl Context {
     }
 
     /// The store of a vault, which must be there.
-    fn existing_store(chosen: &Chosen) -> Result<Arc<dyn Store>, Failure> {
+    fn existing_store(&self, chosen: &Chosen) -> Result<Arc<dyn Store>, Failure> {
         let store = Self::store(&chosen.place)?;
         if !Self::has_vault(&chosen.place)? {
             // Said before anyone types a password.
-            return Err(VaultError::NoVault { place: store.place() }.into());
+            let failure = Failure::from(VaultError::NoVault { place: store.place() });
+            return Err(match self.known_in(&chosen.place) {
+                Some(id) => failure.hint(format!("This machine knows the vault {id} there. Is its disk mounted?")),
+                None => failure,
+            });
         }
         Ok(store)
     }
@@ -240,7 +277,8 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<(Vault, Password), Failure> {
-        let store = Self::existing_store(chosen)?;
+        let store = self.existing_store(chosen)?;
+        let wanted = self.wanted(&store.place(), chosen.config.as_ref());
         let sources = self.password_sources(chosen);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&chosen.place).map(Password::again);
         let given = match known {
@@ -248,11 +286,12 @@ impl Context {
             None => password::given(sources)?,
         };
         if given.is_none()
-            && let Some(id) = claimed_id(store.as_ref())
+            && wanted.slot.is_none()
+            && let Some(id) = claimed_id(store.as_ref(), &wanted)
             && let Some(key) = DeviceKey::load(&self.state_folder()?.join(id.to_string()))
         {
             let password = Password::device(&key);
-            match self.try_open(store.clone(), &password, host, progress) {
+            match self.try_open(store.clone(), &password, &wanted, host, progress) {
                 Ok(vault) => return Ok((vault, password)),
                 Err(VaultError::WrongSecret { .. }) => progress
                     .warn("the key of this machine opens the vault no more; make another with: vault key add --device"),
@@ -264,19 +303,21 @@ impl Context {
             password::existing(sources, &chosen.shown())
         };
         let password = given.map_or_else(ask, Ok)?;
-        let vault = self.try_open(store, &password, host, progress)?;
+        let vault = self.try_open(store, &password, &wanted, host, progress)?;
         Ok((vault, password))
     }
 
     /// Opens the vault in this store with this password, as a machine of this name.
     pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
-        self.try_open(store, password, host, &self.screen).map_err(Failure::from)
+        let wanted = self.wanted(&store.place(), None);
+        self.try_open(store, password, &wanted, host, &self.screen).map_err(Failure::from)
     }
 
     fn try_open(
         &self,
         store: Arc<dyn Store>,
         password: &Password,
+        wanted: &Wanted,
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<Vault, VaultError> {
@@ -287,9 +328,12 @@ impl Context {
         })?;
         let options = OpenOptions { state, identity: identity(host) };
         let store = self.paced(store);
-        let vault = vault::vault::open::open(store, &password.secret(), options, progress);
+        let place = store.place();
+        let vault = vault::vault::open::open_wanted(store, &password.secret(), options, wanted, progress);
         self.screen.clear();
         let vault = vault?;
+        self.met(&place, vault.id(), wanted.vault.is_some(), vault.others());
+        tell_of_keys(&vault, progress);
         for bad in vault.bad_objects() {
             let hint = if bad.newer { "it was written by a newer vault" } else { "all else can still be used" };
             let what = if bad.what.contains(&bad.object) { bad.what } else { format!("{}: {}", bad.object, bad.what) };
@@ -324,6 +368,28 @@ impl Context {
             Failure::new("there is no home folder to keep the catalogue in")
                 .hint("Give --state DIR, or set VAULT_STATE_DIR.")
         })
+    }
+}
+
+/// Says what is odd about who can open a vault.
+fn tell_of_keys(vault: &Vault, progress: &dyn Progress) {
+    let short = |id: &dyn ToString| id.to_string()[..8].to_owned();
+    if !vault.others().is_empty() {
+        let others: Vec<String> = vault.others().iter().map(|id| short(id)).collect();
+        progress.warn(&format!(
+            "the folder holds {} vaults; this is {}. To open another one: --vault {}",
+            others.len() + 1,
+            short(&vault.id()),
+            others.join(", --vault ")
+        ));
+    }
+    for slot in returned(vault) {
+        let opened =
+            if slot == vault.opened_by() { "the password that was given opens it" } else { "it opens the vault" };
+        progress.warn(&format!(
+            "key slot {} was removed, and {opened} all the same: its file is still there, or was put back (vault key list)",
+            short(&slot)
+        ));
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vault::engine::keys;
+use vault::engine::keys::SlotInfo;
+use vault::engine::keys::SlotState;
 use vault::engine::prune;
 use vault::engine::stats;
 use vault::engine::stats::Stats;
@@ -324,11 +326,27 @@ fn examine_clients(vault: &Vault, found: &mut Vec<Finding>) {
 
 fn examine_keys(vault: &Vault, found: &mut Vec<Finding>) -> Result<(), Failure> {
     let slots = keys::list(vault)?;
-    for slot in slots.iter().filter(|slot| slot.copies < 2) {
+    for slot in slots.iter().filter(|slot| slot.state == SlotState::Valid && slot.copies < 2) {
         let text = format!("Of the key slot {} only one copy is left.", Shown(slot.label.as_bytes()));
         found.push(Finding::damage("keys", text, "vault repair"));
     }
-    if slots.iter().any(|slot| slot.purpose == Purpose::Recovery) {
+    for slot in keys::returned(vault) {
+        let text = format!("Key slot {slot} was removed, and opens the vault all the same: its file was put back.");
+        found.push(Finding::advice("keys", text, "vault repair"));
+    }
+    for slot in slots.iter().filter(|slot| slot.state == SlotState::Missing) {
+        let text = format!("The files of key slot {} are missing: it opens nothing.", slot.id);
+        found.push(Finding::advice("keys", text, format!("vault key remove {}", &slot.id.to_string()[..8])));
+    }
+    for id in vault.others() {
+        let text = format!("The folder holds another vault too, {id}. Nothing of it is touched.");
+        found.push(Finding::advice("store", text, format!("vault list --vault {}", &id.to_string()[..8])));
+    }
+    let people: Vec<&SlotInfo> = slots.iter().filter(|slot| slot.is_for_a_person()).collect();
+    if people.is_empty() {
+        let text = "No password and no recovery key opens it, only the key of a machine.";
+        found.push(Finding::advice("keys", text, "vault key add"));
+    } else if people.iter().any(|slot| slot.purpose == Purpose::Recovery) {
         let text = "A recovery key opens it if the password is lost.";
         found.push(Finding::good("keys", text));
     } else {

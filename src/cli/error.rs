@@ -161,7 +161,22 @@ impl From<VaultError> for Failure {
             VaultError::WrongSecret { mistyped: true, .. } => {
                 failure.hint("If it is meant as a recovery key: it has a typing mistake.")
             }
+            VaultError::WrongSecret { others, .. } if !others.is_empty() => {
+                let ids: Vec<String> = others.iter().map(|id| format!("--vault {}", &id.to_string()[..8])).collect();
+                failure
+                    .hint(format!("The folder holds another vault too, on which it was not tried: {}", ids.join(", ")))
+            }
             VaultError::WrongSecret { .. } => failure.hint("A recovery key is accepted in place of the password."),
+            VaultError::OtherVault { found, .. } => match found.as_slice() {
+                [found] => failure.hint(format!(
+                    "Is the right disk mounted? If this vault is meant from now on, say so once: --vault {}",
+                    &found.to_string()[..8]
+                )),
+                _ => failure.hint("Is the right disk mounted? If one of these is meant, say so once: --vault ID"),
+            },
+            VaultError::NotThatVault { .. } => failure.hint("Is the right disk mounted? Is the id right?"),
+            VaultError::Ambiguous { .. } => failure.hint("Give more digits of the id."),
+            VaultError::NoSuchSlot { .. } => failure.hint("Without --slot the password is tried on all of them."),
             VaultError::NoSlot { .. } => failure.exit(Exit::Damage).hint(
                 "Without a key slot nobody can open the vault. Copies of the folder 'keys' from another place help.",
             ),
@@ -356,6 +371,8 @@ impl From<KeyError> for Failure {
             KeyError::Store(error) => error.into(),
             KeyError::Last(_) => failure.hint("Add another first: vault key add"),
             KeyError::NoSuchSlot(_) | KeyError::Full => failure.hint("See which there are with: vault key list"),
+            KeyError::Crossed(_) => failure.hint("See which are left with: vault key list"),
+            KeyError::Busy(_) => failure.hint("Try again when it has ended. Nothing was changed."),
             KeyError::WrongSecret => {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }

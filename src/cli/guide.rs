@@ -25,6 +25,7 @@ use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::snapshot;
 use vault::fs::make_private_folder;
+use vault::id::VaultId;
 use vault::log::RecordBody;
 use vault::progress::Progress;
 use vault::seal::KdfParams;
@@ -85,8 +86,8 @@ struct Unfinished {
     folder: PathBuf,
     /// Whether the folder was there before.
     was_there: bool,
-    /// This machine's state of it.
-    state: Option<PathBuf>,
+    /// The folder of this user's state of all vaults, the vault's place and its id.
+    made: Option<(PathBuf, String, VaultId)>,
     finished: bool,
 }
 
@@ -100,8 +101,9 @@ impl Drop for Unfinished {
         if self.was_there {
             let _ = fs::create_dir(&self.folder);
         }
-        if let Some(state) = &self.state {
-            let _ = fs::remove_dir_all(state);
+        if let Some((state, place, id)) = &self.made {
+            let _ = fs::remove_dir_all(state.join(id.to_string()));
+            vault::engine::place::forget(state, place, *id);
         }
     }
 }
@@ -120,15 +122,15 @@ this at any time; nothing is made before all questions are answered.
     context.screen.watch_interrupts_patiently();
     let chosen = Chosen { place: answers.place.path.clone(), config: None };
     let was_there = chosen.place.exists();
-    let mut unfinished = Unfinished { folder: chosen.place.clone(), was_there, state: None, finished: false };
+    let mut unfinished = Unfinished { folder: chosen.place.clone(), was_there, made: None, finished: false };
     let how = init::How {
         label: context::user_at_host(),
         kdf: KdfParams::Standard,
         params: ChunkParams::default(),
         delivery: init::guess_delivery(&chosen.place, &|path| path.exists()),
     };
-    let (id, store) = init::make(&chosen.place, &answers.password, Some(&answers.recovery), how)?;
-    unfinished.state = Some(context.state_folder()?.join(id.to_string()));
+    let (made, store) = init::make(context, &chosen.place, &answers.password, Some(&answers.recovery), how)?;
+    unfinished.made = Some((context.state_folder()?, store.place(), made.id));
     note(&format!("\nMade a vault in {}.", chosen.shown()));
     let vault = context.open_with(store, &answers.password, None)?;
     stop_if_asked(context)?;
@@ -188,6 +190,7 @@ fn questions(context: &Context) -> Result<Answers, Failure> {
     let home = config::home();
     let sources = ask_sources(home.as_deref())?;
     let place = ask_place(home.as_deref(), &sources)?;
+    init::refuse_where_known(context, &place.path)?;
     note(
         "
 The password seals everything. Without it, or the recovery key that comes next,
@@ -511,7 +514,7 @@ fn offer_schedule(context: &Context, chosen: &Chosen) -> Result<(), Failure> {
         return Ok(());
     }
     let (vault, _) = context.open_chosen(chosen, None, &context.screen)?;
-    keys::add_device(&vault, &context::user_at_host(), dates::now_secs())?;
+    keys::add_device(&vault, &context::user_at_host(), dates::now(), &context.screen)?;
     drop(vault);
     if let Err(failure) = schedule::install_every(context, Duration::from_secs(15 * 60)) {
         note(&format!("{}.", failure.what));
@@ -573,7 +576,7 @@ mod tests {
         for (name, was_there) in [("new", false), ("empty", true)] {
             let path = folder.path().join(name);
             fs::create_dir_all(path.join("keys")).unwrap();
-            drop(Unfinished { folder: path.clone(), was_there, state: None, finished: false });
+            drop(Unfinished { folder: path.clone(), was_there, made: None, finished: false });
             assert_eq!(path.exists(), was_there);
             assert!(!path.join("keys").exists());
         }

@@ -1,5 +1,6 @@
 //! `vault init`, and the first snapshot's `--init`.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use vault::chunk::ChunkParams;
 use vault::engine::keys;
+use vault::engine::keys::When;
+use vault::id::SlotId;
 use vault::id::VaultId;
 use vault::seal::KdfParams;
 use vault::seal::Purpose;
@@ -40,6 +43,8 @@ use crate::cli::password::Password;
 /// A vault that was just made.
 pub struct Created {
     id: VaultId,
+    /// Its key slots, that of the recovery key last.
+    slots: Vec<SlotId>,
     place: String,
     delivery: Delivery,
     recovery_key: Option<RecoveryKey>,
@@ -77,7 +82,8 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let created = create(context, &args.new)?;
     let mut out = Output::new();
     if context.global.json {
-        out.json(&CreatedJson::from(&created))?;
+        let told = out.json(&CreatedJson::from(&created)).and_then(|()| out.flush());
+        told.map_err(|failure| created.take_back_recovery_key(failure))?;
     } else {
         tell(context, &created, &mut out)?;
         if !context.global.quiet {
@@ -100,6 +106,9 @@ pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Resu
     if Context::has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
     }
+    if !new.another {
+        refuse_where_known(context, &place)?;
+    }
     let delivery = match new.delivery {
         Some(DeliveryArg::Direct) => Delivery::Direct,
         Some(DeliveryArg::Synced) => Delivery::Synced,
@@ -110,8 +119,18 @@ pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Resu
     let recovery_key = if wants_recovery_key { Some(generate()?) } else { None };
     let label = new.label.clone().unwrap_or_else(context::user_at_host);
     let how = How { label, kdf: kdf_params(new.kdf), params, delivery };
-    let (id, store) = make(&place, &password, recovery_key.as_ref(), how)?;
-    Ok(Created { id, place: shown, delivery, recovery_key, password, store })
+    let (made, store) = make(context, &place, &password, recovery_key.as_ref(), how)?;
+    Ok(Created { id: made.id, slots: made.slots, place: shown, delivery, recovery_key, password, store })
+}
+
+/// No vault is made where this machine knows one that is not there now: its disk may not be mounted.
+pub fn refuse_where_known(context: &Context, place: &Path) -> Result<(), Failure> {
+    let Some(id) = context.known_in(place) else { return Ok(()) };
+    let shown = place.display().to_string();
+    Err(Failure::new(format!("this machine knows the vault {id} in {shown}, and it is not there now")).hint(format!(
+        "Is its disk mounted? To make a new vault there all the same: vault init --another --repo {}",
+        quoted(&shown)
+    )))
 }
 
 /// How a vault is made.
@@ -128,11 +147,12 @@ pub struct How {
 
 /// Makes a vault in a folder, once all is known.
 pub fn make(
+    context: &Context,
     place: &Path,
     password: &Password,
     recovery_key: Option<&RecoveryKey>,
     how: How,
-) -> Result<(VaultId, Arc<dyn Store>), Failure> {
+) -> Result<(create::Created, Arc<dyn Store>), Failure> {
     let store: Arc<dyn Store> = Arc::new(DirStore::create(place)?);
     let options = CreateOptions {
         secret: password.secret(),
@@ -143,12 +163,18 @@ pub fn make(
         now: dates::now_secs(),
         recovery: recovery_key.map(RecoveryKey::secret),
     };
-    let id = create::create(store.as_ref(), &options)?;
-    Ok((id, store))
+    let made = create::create(store.as_ref(), &options)?;
+    context.met(&store.place(), made.id, true, &BTreeSet::new());
+    Ok((made, store))
 }
 
-/// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once.
+/// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once. One that cannot be
+/// printed is taken back: nobody has it.
 pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
+    tell_all(context, created, out).map_err(|failure| created.take_back_recovery_key(failure))
+}
+
+fn tell_all(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
     if !context.global.quiet {
         out.line(format_args!("Made a vault in {}.", created.place))?;
         if created.delivery == Delivery::Synced {
@@ -156,15 +182,61 @@ pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<()
         }
     }
     if let Some(key) = &created.recovery_key {
-        tell_recovery_key(key, created.password.typed, out)?;
+        let slot = created.slots.last().copied();
+        tell_recovery_key(key, slot, created.password.typed, out)?;
+        out.flush()?;
     }
     Ok(())
 }
 
+impl Created {
+    /// Takes the recovery key's slot back, since it could not be printed.
+    pub fn take_back_recovery_key(&self, failure: Failure) -> Failure {
+        let (Some(_), Some(slot)) = (&self.recovery_key, self.slots.last()) else { return failure };
+        let gone = keys::discard_unrecorded(self.store.as_ref(), *slot).map_err(Failure::from);
+        not_printed(failure, gone)
+    }
+}
+
+impl Created {
+    /// Whether there is a recovery key to be printed.
+    pub const fn has_recovery_key(&self) -> bool {
+        self.recovery_key.is_some()
+    }
+
+    /// The same once records speak of its key slots.
+    pub fn take_back_recorded(&self, vault: &Vault, context: &Context, failure: Failure) -> Failure {
+        let (Some(_), Some(slot)) = (&self.recovery_key, self.slots.last()) else { return failure };
+        let gone = keys::remove(vault, *slot, When::Now, dates::now(), &context.screen);
+        not_printed(failure, gone.map(drop).map_err(Failure::from))
+    }
+}
+
+/// A recovery key that could not be printed; `gone` tells whether its slot is.
+pub fn not_printed(failure: Failure, gone: Result<(), Failure>) -> Failure {
+    let why = if failure.what.is_empty() { "nobody reads the output".to_owned() } else { failure.what };
+    match gone {
+        Ok(()) => Failure::new(format!("the recovery key could not be printed, and was taken back: {why}"))
+            .hint("Make another with: vault key add --recovery-key"),
+        Err(gone) => {
+            Failure::new(format!("the recovery key could not be printed ({why}), nor taken back: {}", gone.what))
+                .hint("Remove it with: vault key remove; see which it is with: vault key list")
+        }
+    }
+}
+
 /// Shows a recovery key, and waits until a person has written it down.
-pub fn tell_recovery_key(key: &RecoveryKey, person: bool, out: &mut Output) -> Result<(), Failure> {
+pub fn tell_recovery_key(
+    key: &RecoveryKey,
+    slot: Option<SlotId>,
+    person: bool,
+    out: &mut Output,
+) -> Result<(), Failure> {
     out.line("Recovery key:\n")?;
     out.styled(Style::Bold, &format!("    {}", *key.to_text()))?;
+    if let Some(slot) = slot {
+        out.line(format_args!("    (key slot {})", &slot.to_string()[..8]))?;
+    }
     out.line("\nIt opens the vault if the password is lost, for you and for anyone who finds it.")?;
     out.line("It is shown only now: write it down, and keep it away from this machine.")?;
     if person && io::stdin().is_terminal() {
@@ -175,9 +247,11 @@ pub fn tell_recovery_key(key: &RecoveryKey, person: bool, out: &mut Output) -> R
 }
 
 /// Makes a recovery key and its slot.
-pub fn add_recovery_key(vault: &Vault, label: &str) -> Result<(RecoveryKey, vault::id::SlotId), Failure> {
+pub fn add_recovery_key(context: &Context, vault: &Vault, label: &str) -> Result<(RecoveryKey, SlotId), Failure> {
     let key = generate()?;
-    let slot = keys::add(vault, &key.secret(), Purpose::Recovery, label, KdfParams::Standard, dates::now_secs())?;
+    let (secret, now, screen) = (key.secret(), dates::now(), &context.screen);
+    let slot = keys::add(vault, &secret, Purpose::Recovery, label, KdfParams::Standard, now, screen)?;
+    context.screen.clear();
     Ok((key, slot))
 }
 

@@ -21,13 +21,14 @@
 //! | `forget`, `pin`, `unpin` | `{snapshots}`: a list of ids |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
-//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, verified_since, never_verified, out_of_time}` |
+//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
 //! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
 //! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |
 //! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, unreadable, sources, snapshots, growth}` |
 //! | `key list` | `{slots}`: a list of [`SlotJson`] |
 //! | `key add`, `key passwd` | `{slot, recovery_key}` |
-//! | `key remove` | `{removed}` |
+//! | `key remove` | `{removed, waiting}` |
+//! | `delivery` | `{delivery, changed}` |
 //! | `config`, `config init` | `{config, written}` |
 //! | `config check` | `{config, mistakes, warnings}`, each mistake `{line, column, what}` |
 //! | `run` | `{started, finished, verdict, exit_code, results, vaults, hooks}`: see `run/report.rs` |
@@ -45,6 +46,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde::Serializer;
 use vault::engine::keys::SlotInfo;
+use vault::engine::keys::SlotState;
 use vault::engine::restore::RestoreReport;
 use vault::id::ObjectName;
 use vault::tree::Entry;
@@ -334,6 +336,8 @@ pub struct SlotJson<'a> {
     created: Time,
     /// How many of its copies are whole; there should be two.
     copies: u64,
+    /// `valid`, `pending` (no record speaks of it), `removed` (and it is there all the same) or `missing`.
+    state: &'static str,
 }
 
 impl<'a> SlotJson<'a> {
@@ -345,6 +349,12 @@ impl<'a> SlotJson<'a> {
             label: &slot.label,
             created: dates::from_secs(slot.created),
             copies: slot.copies,
+            state: match slot.state {
+                SlotState::Valid => "valid",
+                SlotState::Pending => "pending",
+                SlotState::Removed => "removed",
+                SlotState::Missing => "missing",
+            },
         }
     }
 }

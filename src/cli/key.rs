@@ -6,13 +6,19 @@ use std::io::IsTerminal;
 use serde::Serialize;
 use vault::engine::keys;
 use vault::engine::keys::DeviceKey;
+use vault::engine::keys::Removal;
 use vault::engine::keys::SlotInfo;
+use vault::engine::keys::SlotState;
+use vault::engine::keys::When;
 use vault::id::SlotId;
 use vault::path::Shown;
+use vault::progress::Progress;
 use vault::seal::Purpose;
+use vault::vault::Vault;
 
 use crate::cli::args::KeyCommand;
 use crate::cli::args::NewPasswordArgs;
+use crate::cli::ask;
 use crate::cli::context;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -20,6 +26,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
 use crate::cli::json::SlotJson;
+use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::password;
@@ -28,6 +35,7 @@ use crate::cli::password::Sources;
 use crate::cli::select::ID_DIGITS_MIN;
 use crate::cli::table;
 use crate::cli::table::Column;
+use crate::cli::units;
 
 /// Each slot is stored so many times.
 const COPIES: u64 = 2;
@@ -54,6 +62,8 @@ struct AddedJson {
 #[derive(Serialize)]
 struct RemovedJson {
     removed: String,
+    /// Machines that do not know of it yet: until then it stays.
+    waiting: Vec<String>,
 }
 
 /// Runs `vault key ...`.
@@ -63,8 +73,38 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<Exit, Failure> {
         KeyCommand::Add { recovery_key: true, label, .. } => add_recovery_key(context, label.as_deref()),
         KeyCommand::Add { device: true, label, .. } => add_device_key(context, label),
         KeyCommand::Add { new, label, .. } => add(context, &new, label),
-        KeyCommand::Remove { id } => remove(context, &id),
-        KeyCommand::Passwd { new } => passwd(context, &new),
+        KeyCommand::Remove { id, yes, now } => remove(context, &id, yes, when(now)),
+        KeyCommand::Passwd { new, now } => passwd(context, &new, when(now)),
+    }
+}
+
+const fn when(now: bool) -> When {
+    if now { When::Now } else { When::Known }
+}
+
+/// Deletes the files of key slots that this machine removed, where it had to be waited until all machines know of it.
+pub fn settle(context: &Context, vault: &Vault) {
+    let gone = keys::settle(vault, dates::now(), &context.screen);
+    context.screen.clear();
+    match gone {
+        Ok(gone) => {
+            for slot in gone {
+                context
+                    .screen
+                    .detail(&format!("key slot {} is gone: all machines know that it was removed", short(slot)));
+            }
+        }
+        Err(error) => context.screen.warn(&format!("a key slot that was removed could not be deleted: {error}")),
+    }
+}
+
+fn state(slot: &SlotInfo) -> &'static str {
+    match slot.state {
+        SlotState::Valid if slot.copies < COPIES => "one copy is damaged",
+        SlotState::Valid => "good",
+        SlotState::Pending => "not recorded",
+        SlotState::Removed => "removed, but still there",
+        SlotState::Missing => "missing",
     }
 }
 
@@ -78,7 +118,7 @@ fn purpose(purpose: Purpose) -> &'static str {
 
 fn list(context: &Context) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let slots = keys::list(&vault)?;
+    let (slots, forged) = keys::list_all(&vault)?;
     let mut out = Output::new();
     if context.global.json {
         out.json(&ListJson { slots: slots.iter().map(|slot| SlotJson::new(slot, purpose(slot.purpose))).collect() })?;
@@ -89,7 +129,7 @@ fn list(context: &Context) -> Result<Exit, Failure> {
                 purpose(slot.purpose).to_owned(),
                 Shown(slot.label.as_bytes()).to_string(),
                 dates::shown(dates::from_secs(slot.created), &context.zone),
-                if slot.copies < COPIES { "one copy is damaged".to_owned() } else { "good".to_owned() },
+                state(slot).to_owned(),
             ]
         };
         let mut lines = table::render(COLUMNS, &slots.iter().map(row).collect::<Vec<_>>(), out.width).into_iter();
@@ -97,8 +137,41 @@ fn list(context: &Context) -> Result<Exit, Failure> {
             out.styled(Style::Bold, &titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
+        tell_states(context, &slots, forged, &mut out)?;
     }
     out.finish().map(|()| Exit::Done)
+}
+
+/// What a person should know of slots that are not simply good.
+fn tell_states(context: &Context, slots: &[SlotInfo], forged: u64, out: &mut Output) -> Result<(), Failure> {
+    let is_there = |state: SlotState| slots.iter().any(|slot| slot.state == state);
+    if is_there(SlotState::Removed) {
+        out.styled(
+            Style::Warning,
+            "A slot that was removed still opens the vault. In a synced folder it goes when all machines know of it; \
+             otherwise its file was put back: vault repair",
+        )?;
+    }
+    if is_there(SlotState::Pending) && !context.global.quiet {
+        out.line(
+            "A slot that is not recorded opens the vault. Its record may not have arrived yet, or whoever made it was",
+        )?;
+        out.line("cut off; the slots of a new vault are recorded by the first snapshot.")?;
+    }
+    if is_there(SlotState::Missing) {
+        out.styled(
+            Style::Warning,
+            "A slot that is missing opens nothing: its file was deleted, or has not arrived yet.",
+        )?;
+    }
+    if forged > 0 {
+        let count = units::counted(forged, "file looks", "files look");
+        out.styled(
+            Style::Warning,
+            &format!("{count} like a key slot of this vault, but were not made with its key: they open nothing."),
+        )?;
+    }
+    Ok(())
 }
 
 fn short(id: SlotId) -> String {
@@ -109,17 +182,35 @@ fn add(context: &Context, new: &NewPasswordArgs, label: Option<String>) -> Resul
     let (vault, _) = context.open()?;
     let password = new_password(context, new)?;
     let label = label.unwrap_or_else(context::user_at_host);
-    let slot =
-        keys::add(&vault, &password.secret(), Purpose::Password, &label, init::kdf_params(new.kdf), dates::now_secs())?;
+    let (secret, kdf, screen) = (password.secret(), init::kdf_params(new.kdf), &context.screen);
+    let slot = keys::add(&vault, &secret, Purpose::Password, &label, kdf, dates::now(), screen)?;
+    settle(context, &vault);
     added(context, slot, &format!("Added the password as key slot {}; the others stay valid.", short(slot)))
 }
 
-fn passwd(context: &Context, new: &NewPasswordArgs) -> Result<Exit, Failure> {
+fn passwd(context: &Context, new: &NewPasswordArgs, when: When) -> Result<Exit, Failure> {
     // Not by the key of this machine: it is the password that changes.
     let (vault, old) = context.open_by_password()?;
     let password = new_password(context, new)?;
-    let slot = keys::change(&vault, &old.secret(), &password.secret(), init::kdf_params(new.kdf), dates::now_secs())?;
-    added(context, slot, "The password is changed. Other passwords and recovery keys stay valid.")
+    let (old, new, kdf) = (old.secret(), password.secret(), init::kdf_params(new.kdf));
+    let changed = keys::change(&vault, &old, &new, kdf, when, dates::now(), &context.screen);
+    context.screen.clear();
+    let changed = changed?;
+    let text = match &changed.old {
+        Removal::Gone => "The password is changed. Other passwords and recovery keys stay valid.".to_owned(),
+        Removal::Waiting(clients) => {
+            format!("The password is changed. The old one opens the vault until {}.", waiting_for(clients.len()))
+        }
+    };
+    added(context, changed.slot, &text)
+}
+
+/// When a slot goes that is removed in a synced folder.
+fn waiting_for(machines: usize) -> String {
+    format!(
+        "{} know of it: it goes with a later snapshot or prune of this machine",
+        units::counted(machines as u64, "other machine", "other machines")
+    )
 }
 
 fn added(context: &Context, slot: SlotId, text: &str) -> Result<Exit, Failure> {
@@ -134,14 +225,19 @@ fn added(context: &Context, slot: SlotId, text: &str) -> Result<Exit, Failure> {
 
 fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Failure> {
     let (vault, password) = context.open()?;
-    let (key, slot) = init::add_recovery_key(&vault, label.unwrap_or("recovery key"))?;
+    let (key, slot) = init::add_recovery_key(context, &vault, label.unwrap_or("recovery key"))?;
     let mut out = Output::new();
-    if context.global.json {
-        out.json(&AddedJson { slot: slot.to_string(), recovery_key: Some(key.to_text().to_string()) })?;
+    let told = if context.global.json {
+        out.json(&AddedJson { slot: slot.to_string(), recovery_key: Some(key.to_text().to_string()) })
     } else {
-        init::tell_recovery_key(&key, password.typed && io::stdout().is_terminal(), &mut out)?;
+        init::tell_recovery_key(&key, Some(slot), password.typed && io::stdout().is_terminal(), &mut out)
+    };
+    if let Err(failure) = told.and_then(|()| out.finish()) {
+        // A key that nobody has would only look like a way in.
+        let gone = keys::remove(&vault, slot, When::Now, dates::now(), &context.screen);
+        return Err(init::not_printed(failure, gone.map(drop).map_err(Failure::from)));
     }
-    out.finish().map(|()| Exit::Done)
+    Ok(Exit::Done)
 }
 
 fn add_device_key(context: &Context, label: Option<String>) -> Result<Exit, Failure> {
@@ -153,7 +249,7 @@ fn add_device_key(context: &Context, label: Option<String>) -> Result<Exit, Fail
             .hint("It is used by itself where no password is given. Remove it with: vault key remove"));
     }
     let label = label.unwrap_or_else(context::user_at_host);
-    let slot = keys::add_device(&vault, &label, dates::now_secs())?;
+    let slot = keys::add_device(&vault, &label, dates::now(), &context.screen)?;
     let text = format!(
         "Added a key of this machine as key slot {}; {} opens the vault without a password now.",
         short(slot),
@@ -162,13 +258,23 @@ fn add_device_key(context: &Context, label: Option<String>) -> Result<Exit, Fail
     added(context, slot, &text)
 }
 
-fn remove(context: &Context, id: &str) -> Result<Exit, Failure> {
+fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Failure> {
     let prefix = id.to_ascii_lowercase();
     if prefix.len() < ID_DIGITS_MIN || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Failure::usage(format!("'{id}' is not the id of a key slot: give {ID_DIGITS_MIN} digits or more"))
             .hint("See which there are with: vault key list"));
     }
+    let asks = !yes;
+    if asks && (context.global.json || !io::stdin().is_terminal()) {
+        return Err(Failure::usage("nobody is there to be asked whether the key slot shall be removed")
+            .hint("Give --yes to remove it. See which there are with: vault key list"));
+    }
     let (vault, _) = context.open()?;
+    // What an earlier try has left comes first.
+    let settled = keys::settle(&vault, dates::now(), &context.screen)?;
+    if let Some(gone) = settled.iter().find(|slot| slot.to_string().starts_with(&prefix)) {
+        return removed(context, *gone, "", &Removal::Gone);
+    }
     let slots = keys::list(&vault)?;
     let mut fitting = slots.iter().filter(|slot| slot.id.to_string().starts_with(&prefix));
     let slot = match (fitting.next(), fitting.next()) {
@@ -182,15 +288,52 @@ fn remove(context: &Context, id: &str) -> Result<Exit, Failure> {
             return Err(Failure::new(format!("{id} is the start of several key slots' ids")).hint("Give more digits."));
         }
     };
-    keys::remove(&vault, slot.id)?;
+    if asks && !is_confirmed(slot) {
+        return Err(Failure::interrupted().hint("Nothing was changed."));
+    }
+    let removal = keys::remove(&vault, slot.id, when, dates::now(), &context.screen);
+    context.screen.clear();
+    let removal = removal?;
     if DeviceKey::load(vault.state()).is_some_and(|key| key.slot() == slot.id) {
         DeviceKey::discard(vault.state())?;
     }
+    removed(context, slot.id, &slot.label, &removal)
+}
+
+/// Asks whether a slot shall go.
+fn is_confirmed(slot: &SlotInfo) -> bool {
+    let what = match slot.purpose {
+        Purpose::Password => "This password",
+        Purpose::Recovery => "This recovery key",
+        Purpose::Device => "This machine's key",
+    };
+    note(&format!(
+        "{what} opens the vault no more: {} ({}). Whoever had it and has a copy of the vault\nfrom before can still read that copy.",
+        short(slot.id),
+        Shown(slot.label.as_bytes())
+    ));
+    let answer = ask("Remove it? [y/N] ");
+    answer.is_some_and(|answer| matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn removed(context: &Context, id: SlotId, label: &str, removal: &Removal) -> Result<Exit, Failure> {
     let mut out = Output::new();
     if context.global.json {
-        out.json(&RemovedJson { removed: slot.id.to_string() })?;
+        let waiting = match removal {
+            Removal::Gone => Vec::new(),
+            Removal::Waiting(clients) => clients.iter().map(ToString::to_string).collect(),
+        };
+        out.json(&RemovedJson { removed: id.to_string(), waiting })?;
     } else if !context.global.quiet {
-        out.line(format_args!("Removed key slot {} ({}).", short(slot.id), Shown(slot.label.as_bytes())))?;
+        let label = if label.is_empty() { String::new() } else { format!(" ({})", Shown(label.as_bytes())) };
+        match removal {
+            Removal::Gone => out.line(format_args!("Removed key slot {}{label}.", short(id)))?,
+            Removal::Waiting(clients) => {
+                let until = waiting_for(clients.len());
+                out.line(format_args!("Removed key slot {}{label}. It opens the vault until {until}.", short(id)))?;
+                out.line("If its password was stolen: vault key remove --now deletes it at once (see its help).")?;
+            }
+        }
     }
     out.finish().map(|()| Exit::Done)
 }

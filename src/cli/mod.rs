@@ -4,7 +4,7 @@
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
-//! [`doctor`], [`stats`], [`client`], [`key`],
+//! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
@@ -40,6 +40,7 @@ mod stats;
 mod prune;
 mod client;
 mod key;
+mod delivery;
 mod shell;
 mod run;
 mod schedule;
@@ -135,6 +136,7 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Stats(args) => stats::run(&context, &args),
         Command::Key(args) => key::run(&context, args.command),
+        Command::Delivery(args) => delivery::run(&context, &args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&context, &args),
         Command::Config(args) => config::command::run(&context, args.command.as_ref()),

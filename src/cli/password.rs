@@ -144,7 +144,7 @@ fn from_options(
     } else if let Some(command) = sources.command {
         (from_command(command)?, format!("--{option}-command"))
     } else if let Some(text) = environment(variable) {
-        (Zeroizing::new(vault::path::from_os(&text)), variable.to_owned())
+        (line_of(&Zeroizing::new(vault::path::from_os(&text))), variable.to_owned())
     } else if let Some(file) = environment(&file_variable) {
         (from_file(Path::new(&file))?, file_variable)
     } else if let Some(command) = environment(&command_variable) {
@@ -219,8 +219,15 @@ fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     if bytes.len() as u64 > INPUT_LEN_MAX {
         return Err(io::Error::other("it is too long for a password"));
     }
+    Ok(line_of(&bytes))
+}
+
+/// The first line, without its end: the same wherever a password comes from. Nor is a mark at the start of a file, which some
+/// editors put there, part of it.
+fn line_of(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    Ok(Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+    Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
 }
 
 /// Asks where nothing that is typed is shown. Without a terminal to ask at, none is touched: a program in the background
@@ -296,6 +303,27 @@ mod tests {
         check(None, None, &all[1..], Ok(Some("from file")));
         check(None, None, &all[2..], Ok(Some("c")));
         check(None, None, &[], Ok(None));
+    }
+
+    #[test]
+    fn a_line_end_is_no_part_of_a_password_wherever_it_comes_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        for (given, expected) in [
+            ("x\n", "x"),
+            ("x\r\n", "x"),
+            ("x", "x"),
+            ("x \n", "x "),
+            ("a\nb\n", "a"),
+            ("\u{feff}x\n", "x"),
+            ("x\r", "x"),
+        ] {
+            std::fs::write(&path, given).unwrap();
+            check(Some(&path), None, &[], Ok(Some(expected)));
+            check(None, Some(&format!("cat '{}'", path.display())), &[], Ok(Some(expected)));
+            check(None, None, &[("VAULT_PASSWORD", given)], Ok(Some(expected)));
+        }
+        check(None, None, &[("VAULT_PASSWORD", "\n")], Err("VAULT_PASSWORD is empty"));
     }
 
     #[test]

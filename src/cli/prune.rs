@@ -31,6 +31,7 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::select;
@@ -151,6 +152,9 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     };
     context.screen.clear();
     let report = report?;
+    if !args.dry_run {
+        key::settle(context, &vault);
+    }
     let told = if context.global.json {
         out.json(&json(args.dry_run, &snapshots, &decisions, &report))
     } else {

@@ -30,9 +30,7 @@ use report::Report;
 use report::State;
 use status::Status;
 use vault::progress::Progress;
-use vault::store::dir::DirStore;
 use vault::tree::Time;
-use vault::vault::open::claimed_id;
 use work::Crew;
 use work::Wishes;
 
@@ -102,7 +100,9 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
             return say(context, "On battery: it waits for the mains (on-battery = false in the configuration).");
         }
     }
-    plan.decide(&status, begun.secs, args.now || args.list.is_some(), &id_in);
+    plan.decide(&status, begun.secs, args.now || args.list.is_some(), &|place| {
+        context.id_in(place).map(|id| id.to_string())
+    });
     plan.arrange(settings.order, &|job, vaults| size(job, vaults, &status));
     if args.dry_run {
         return trial(context, &plan, begun);
@@ -113,12 +113,6 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     work(context, args, &plan, &settings, &notify, &mut status, &folder, begun)
-}
-
-/// What the id of the vault in a folder is, as far as that can be read.
-fn id_in(place: &Path) -> Option<String> {
-    let store = DirStore::open(place).ok()?;
-    claimed_id(&store).map(|id| id.to_string())
 }
 
 #[allow(clippy::too_many_arguments)] // each is one thing, and they are used once
@@ -300,6 +294,7 @@ fn make_vaults(context: &Context, plan: &Plan) -> Result<(), Failure> {
             kdf: Kdf::Standard,
             delivery: None::<DeliveryArg>,
             label: None,
+            another: false,
             chunk_avg: 64 << 10,
         };
         let chosen = Chosen { place: vault.path.clone(), config: Some(vault.clone()) };

@@ -256,8 +256,7 @@ fn install(context: &Context, job: &Job) -> Result<Exit, Failure> {
 fn password_note(context: &Context, config: &crate::cli::config::Config) -> Option<String> {
     let state = context.state_folder().ok()?;
     let needs = |vault: &&crate::cli::config::VaultConfig| {
-        let store = vault::store::dir::DirStore::open(&vault.path).ok();
-        let id = store.and_then(|store| vault::vault::open::claimed_id(&store));
+        let id = context.id_in(&vault.path);
         let key = id.and_then(|id| vault::engine::keys::DeviceKey::load(&state.join(id.to_string())));
         vault.password.is_none() && key.is_none()
     };

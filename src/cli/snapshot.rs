@@ -33,6 +33,7 @@ use crate::cli::init;
 use crate::cli::init::CreatedJson;
 use crate::cli::json::SkippedJson;
 use crate::cli::json::SnapshotJson;
+use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -98,8 +99,14 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         tell(context, args, &report, &mut out)
     };
     // The snapshot is taken, whether or not somebody reads on: its exit code stays.
-    match told.and_then(|()| out.finish()) {
-        Err(failure) if failure.exit != Exit::Done => Err(failure),
+    let told = told.and_then(|()| out.finish());
+    key::settle(context, &vault);
+    match (told, &created) {
+        // A recovery key that is printed with all else in JSON, and was not.
+        (Err(failure), Some(created)) if context.global.json && created.has_recovery_key() => {
+            Err(created.take_back_recorded(&vault, context, failure))
+        }
+        (Err(failure), _) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(exit),
     }
 }

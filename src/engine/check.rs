@@ -1,7 +1,7 @@
 //! Checking a vault (SPEC §5.4, §8.2): whether every snapshot leads to trees, chunks and packs that are there; and, where asked for,
 //! whether every byte is still what was stored. Nothing is changed in the store.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,9 +12,10 @@ use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::collect::plan::part_of;
 use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
+use crate::engine::keys::is_done_with;
 use crate::engine::mark::{MarkError, mark};
-use crate::id::{ChunkId, ObjectName, SlotId};
-use crate::log::{Record, RecordError};
+use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
+use crate::log::{Record, RecordError, Standing};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
@@ -102,6 +103,10 @@ pub struct CheckReport {
     pub findings: Vec<String>,
     /// Things that vault did not put there.
     pub foreign: Vec<String>,
+    /// Key slots that were removed, and whose files are here again.
+    pub returned_slots: BTreeSet<SlotId>,
+    /// Other vaults that share the folder.
+    pub other_vaults: BTreeSet<VaultId>,
     /// Every byte of every pack was verified at this time or later, in seconds since 1970; `None` if some never was.
     pub verified_since: Option<i64>,
     /// Packs that were never verified on this machine.
@@ -114,6 +119,11 @@ impl CheckReport {
     /// Whether there is damage.
     pub fn is_damaged(&self) -> bool {
         self.problems.iter().any(|problem| !problem.newer) || self.chunks_lost > 0 || !self.hurt.is_empty()
+    }
+
+    /// Whether a person should know of something that is no damage.
+    pub fn has_remarks(&self) -> bool {
+        !self.returned_slots.is_empty() || !self.other_vaults.is_empty()
     }
 }
 
@@ -165,17 +175,16 @@ impl<'a> Check<'a> {
         for bad in vault.bad_objects() {
             self.problem(bad.object, bad.what, bad.newer);
         }
-        self.check_slots()?;
+        let mut report = CheckReport::default();
+        self.check_slots(&mut report)?;
         if self.options.read_data || self.options.sample.is_some() || self.options.max_time.is_some() {
             self.check_records()?;
         }
-        let mut report = CheckReport {
-            packs: self.packs.len() as u64,
-            bytes: self.packs.values().map(|info| info.len).sum(),
-            findings: vault.findings().iter().map(ToString::to_string).collect(),
-            foreign: vault.foreign(),
-            ..CheckReport::default()
-        };
+        report.packs = self.packs.len() as u64;
+        report.bytes = self.packs.values().map(|info| info.len).sum();
+        report.findings = vault.findings().iter().map(ToString::to_string).collect();
+        report.foreign = vault.foreign();
+        report.other_vaults.clone_from(vault.others());
         let snapshots = vault.snapshots();
         let goal: u64 = snapshots.last().map_or(0, |last| last.body.files);
         progress.counters().restart(goal, 0);
@@ -218,12 +227,18 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Each key slot should have two readable copies.
-    fn check_slots(&self) -> Result<(), CheckError> {
+    /// Each key slot should have two readable copies, and none that was removed should be there.
+    fn check_slots(&self, report: &mut CheckReport) -> Result<(), CheckError> {
         let slots = Slots::read(self.vault.store())?;
+        let set = self.vault.slot_set();
         let mut copies: BTreeMap<SlotId, Vec<ObjectName>> = BTreeMap::new();
         for (name, slot) in &slots.copies {
-            copies.entry(slot.id()).or_default().push(*name);
+            let Some(valid) = self.vault.valid_slot(slot) else { continue };
+            match set.standing(&valid.id, &valid.digest) {
+                Standing::Removed if is_done_with(self.vault, slot) => drop(report.returned_slots.insert(valid.id)),
+                Standing::Removed | Standing::Other => {}
+                Standing::Pending | Standing::Valid => copies.entry(valid.id).or_default().push(*name),
+            }
         }
         for (id, names) in copies {
             if let [only] = names.as_slice() {
@@ -249,6 +264,7 @@ impl<'a> Check<'a> {
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
                 Ok(_) | Err(RecordError::Store(StoreError::Missing { .. })) => {}
                 Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
+                Err(_) if self.vault.is_of_another(&ObjectKey::Named(Kind::Log, *name))? => {}
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
                     self.problem(ObjectKey::Named(Kind::Log, *name).to_string(), error.to_string(), newer);

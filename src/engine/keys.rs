@@ -1,26 +1,46 @@
-//! The key slots of a vault: listing, adding, removing, changing (SPEC §4.2).
+//! The key slots of a vault: listing, adding, removing, changing (SPEC §4.2, §8.4).
+//!
+//! Which slots are valid is what the records say. A slot is put first, then its record is, and only then an old one goes; a
+//! slot that is removed is removed by a record first, and its files go after it, durably. A slot that anyone could have made
+//! without the key counts for nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::fs::replace_private_file;
-use crate::id::{ObjectName, SlotId};
+use crate::id::{ClientId, Digest, ObjectName, SlotId};
 use crate::limits::KEY_SLOTS_MAX;
+use crate::log::{Acknowledgements, RecordBody, SlotChange, SlotSet, Standing};
+use crate::progress::Progress;
 use crate::seal::{KdfParams, Purpose, SealError, Secret, SlotError, SlotFile, random};
-use crate::store::{Kind, ObjectKey, StoreError};
-use crate::vault::create::put_slot;
+use crate::store::{Delivery, Kind, ObjectKey, Store, StoreError};
+use crate::tree::Time;
+use crate::vault::create::{put_slot, take_back};
 use crate::vault::open::Slots;
 use crate::vault::{Vault, VaultError};
+
+/// What is known of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// It is valid.
+    Valid,
+    /// It opens the vault, and no record says so: whoever made it was cut off, or its record has not arrived.
+    Pending,
+    /// It was removed, and opens the vault all the same: its files have yet to go, or were put back.
+    Removed,
+    /// It is valid, and its files are not there: they were deleted, or have not arrived.
+    Missing,
+}
 
 /// A key slot as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotInfo {
     /// Its id, the same in both copies.
     pub id: SlotId,
-    /// What it is for.
+    /// What it is for. Of one that is missing only this is known, and that roughly: a device key, or a password.
     pub purpose: Purpose,
     /// The user's own name for it.
     pub label: String,
@@ -28,6 +48,15 @@ pub struct SlotInfo {
     pub created: u64,
     /// How many readable copies the store has; two are normal.
     pub copies: u64,
+    /// Whether it is valid.
+    pub state: SlotState,
+}
+
+impl SlotInfo {
+    /// Whether a person can open the vault with it, now and by right: a device key lies on one machine.
+    pub fn is_for_a_person(&self) -> bool {
+        self.purpose != Purpose::Device && matches!(self.state, SlotState::Valid | SlotState::Pending)
+    }
 }
 
 /// Why the key slots could not be changed.
@@ -36,9 +65,19 @@ pub enum KeyError {
     /// There is no such slot.
     #[error("there is no key slot {0}")]
     NoSuchSlot(SlotId),
-    /// It is the last one: without it nobody could open the vault.
-    #[error("key slot {0} is the last one: without it nobody could open the vault")]
+    /// It is the last one that a person can use: without it nobody could open the vault but this or that machine.
+    #[error("key slot {0} is the last password or recovery key: without it nobody could open the vault any more")]
     Last(SlotId),
+    /// Another machine removed another one at the same time, and together they would have left none.
+    #[error(
+        "key slot {0} stays: another machine removed the other one at the same time, and none would have been left"
+    )]
+    Crossed(SlotId),
+    /// A command of this machine that began earlier knows nothing of the slot yet.
+    #[error(
+        "key slot {0} cannot be removed while another vault command of this machine is running that began before it was made"
+    )]
+    Busy(SlotId),
     /// There are as many as there may be.
     #[error("a vault has at most {KEY_SLOTS_MAX} key slots")]
     Full,
@@ -131,10 +170,11 @@ impl DeviceKey {
 ///
 /// # Errors
 /// If there are too many slots, the store fails, or the file cannot be written: then there is no slot either.
-pub fn add_device(vault: &Vault, label: &str, now: u64) -> Result<SlotId, KeyError> {
+pub fn add_device(vault: &Vault, label: &str, time: Time, progress: &dyn Progress) -> Result<SlotId, KeyError> {
     let mut secret = Zeroizing::new(vec![0; DEVICE_KEY_LEN]);
     random(&mut secret)?;
-    let slot = add(vault, &Secret::Raw(secret.clone()), Purpose::Device, label, KdfParams::Standard, now)?;
+    let secret_again = Secret::Raw(secret.clone());
+    let slot = add(vault, &secret_again, Purpose::Device, label, KdfParams::Standard, time, progress)?;
     let mut text = Zeroizing::new(String::with_capacity(256));
     text.push_str(DEVICE_KEY_MAGIC);
     text.push('\n');
@@ -149,93 +189,445 @@ pub fn add_device(vault: &Vault, label: &str, now: u64) -> Result<SlotId, KeyErr
     let path = DeviceKey::path(vault.state());
     if let Err(source) = replace_private_file(&path, text.as_bytes()) {
         // A slot that nothing opens would only be in the way.
-        let _ = remove(vault, slot);
+        let _ = remove(vault, slot, When::Now, time, progress);
         return Err(KeyError::Device { action: "write", path: path.display().to_string(), source });
     }
     Ok(slot)
 }
 
-/// The readable slots of this vault with the objects that hold their copies.
-fn copies(vault: &Vault) -> Result<BTreeMap<SlotId, (SlotFile, Vec<ObjectName>)>, StoreError> {
-    let mut copies: BTreeMap<SlotId, (SlotFile, Vec<ObjectName>)> = BTreeMap::new();
-    for (name, slot) in Slots::read(vault.store())?.copies {
-        if slot.vault() == vault.id() {
-            copies.entry(slot.id()).or_insert_with(|| (slot, Vec::new())).1.push(name);
-        }
-    }
-    Ok(copies)
+/// A slot that was made with the vault's key, and the objects that hold its copies.
+struct Held {
+    slot: SlotFile,
+    purpose: Purpose,
+    label: String,
+    created: u64,
+    names: Vec<ObjectName>,
+    standing: Standing,
 }
 
-/// All key slots, oldest first. A slot whose label cannot be opened (it was forged) is left out.
+/// All slots of this vault.
+#[derive(Default)]
+struct Survey {
+    /// Those that were made with its key.
+    held: BTreeMap<SlotId, Held>,
+    /// How many are not: they say that they are this vault's, and open nothing.
+    forged: u64,
+    set: SlotSet,
+}
+
+fn digest(slot: &SlotFile) -> Digest {
+    Digest::new(*blake3::hash(slot.as_bytes()).as_bytes())
+}
+
+/// Looks at all slots, by what the log now says.
+fn survey(vault: &Vault) -> Result<Survey, StoreError> {
+    let mut survey = Survey { set: vault.slot_set(), ..Survey::default() };
+    let mut forged = BTreeSet::new();
+    for (name, slot) in Slots::read(vault.store())?.copies {
+        if slot.vault() != vault.id() {
+            continue;
+        }
+        let standing = survey.set.standing(&slot.id(), &digest(&slot));
+        let info = slot.info(&vault.keyring().master).ok().filter(|_| standing != Standing::Other);
+        let Some(info) = info else {
+            forged.insert(*slot.as_bytes());
+            continue;
+        };
+        let held = survey.held.entry(slot.id()).or_insert_with(|| Held {
+            purpose: info.purpose,
+            label: info.label,
+            created: info.created,
+            names: Vec::new(),
+            standing,
+            slot: slot.clone(),
+        });
+        // Two genuine slots of one id are the doing of someone who has the key: the first one counts.
+        if held.slot.as_bytes() == slot.as_bytes() {
+            held.names.push(name);
+        }
+    }
+    survey.forged = forged.len() as u64;
+    Ok(survey)
+}
+
+impl Survey {
+    /// Slots other than `id` that a person can use, whose files are here, and that `counts` agrees to.
+    fn others_for_a_person(&self, id: SlotId, counts: impl Fn(&Held) -> bool) -> bool {
+        let is_one = |held: &&Held| {
+            held.purpose != Purpose::Device && matches!(held.standing, Standing::Valid | Standing::Pending)
+        };
+        self.held.values().filter(is_one).any(|held| held.slot.id() != id && counts(held))
+    }
+
+    /// Whether the vault could still be opened by the right people without this slot.
+    fn may_go(&self, id: SlotId) -> bool {
+        let is_for_a_person = self.held.get(&id).is_none_or(|held| held.purpose != Purpose::Device);
+        let another = |held: &Held| held.slot.id() != id && held.standing != Standing::Removed;
+        // The key of a machine may go, unless nothing else is left at all.
+        self.others_for_a_person(id, |_| true) || !is_for_a_person && self.held.values().any(another)
+    }
+
+    fn infos(&self) -> Vec<SlotInfo> {
+        let held = self.held.values().map(|held| SlotInfo {
+            id: held.slot.id(),
+            purpose: held.purpose,
+            label: held.label.clone(),
+            created: held.created,
+            copies: held.names.len() as u64,
+            state: match held.standing {
+                Standing::Valid => SlotState::Valid,
+                Standing::Removed => SlotState::Removed,
+                Standing::Pending | Standing::Other => SlotState::Pending,
+            },
+        });
+        let missing = self.set.valid().filter(|slot| !self.held.contains_key(&slot.id)).map(|slot| SlotInfo {
+            id: slot.id,
+            purpose: if slot.device { Purpose::Device } else { Purpose::Password },
+            label: String::new(),
+            created: 0,
+            copies: 0,
+            state: SlotState::Missing,
+        });
+        let mut infos: Vec<SlotInfo> = held.chain(missing).collect();
+        infos.sort_by_key(|slot| (slot.created, slot.id));
+        infos
+    }
+}
+
+/// All key slots, oldest first. Slots that were not made with the vault's key are left out.
 ///
 /// # Errors
 /// If the store fails.
 pub fn list(vault: &Vault) -> Result<Vec<SlotInfo>, KeyError> {
-    let mut slots: Vec<SlotInfo> = copies(vault)?
-        .into_iter()
-        .filter_map(|(id, (slot, names))| {
-            let info = slot.info(&vault.keyring().master).ok()?;
-            let copies = names.len() as u64;
-            Some(SlotInfo { id, purpose: info.purpose, label: info.label, created: info.created, copies })
-        })
-        .collect();
-    slots.sort_by_key(|slot| (slot.created, slot.id));
-    Ok(slots)
+    Ok(survey(vault)?.infos())
+}
+
+/// All key slots, and how many files only look like one of this vault.
+///
+/// # Errors
+/// If the store fails.
+pub fn list_all(vault: &Vault) -> Result<(Vec<SlotInfo>, u64), KeyError> {
+    let survey = survey(vault)?;
+    Ok((survey.infos(), survey.forged))
 }
 
 /// Adds a slot that opens with `secret`.
 ///
 /// # Errors
-/// If there are too many, or the store fails.
+/// If there are too many, or the store fails: then no slot stays.
 pub fn add(
     vault: &Vault,
     secret: &Secret,
     purpose: Purpose,
     label: &str,
     kdf: KdfParams,
-    now: u64,
+    time: Time,
+    progress: &dyn Progress,
 ) -> Result<SlotId, KeyError> {
-    if copies(vault)?.len() >= KEY_SLOTS_MAX {
+    let count = |survey: &Survey| survey.held.values().filter(|held| held.standing != Standing::Removed).count();
+    if count(&survey(vault)?) >= KEY_SLOTS_MAX {
         return Err(KeyError::Full);
     }
-    let slot = SlotFile::create(vault.keyring(), secret, purpose, label, now, kdf)?;
-    put_slot(vault.store(), &slot)?;
+    let slot = SlotFile::create(vault.keyring(), secret, purpose, label, seconds(time), kdf)?;
+    put_recorded(vault, &slot, Vec::new(), time, |_| true, progress)?;
     Ok(slot.id())
 }
 
-/// Removes a slot and both its copies.
+fn seconds(time: Time) -> u64 {
+    u64::try_from(time.secs).unwrap_or(0)
+}
+
+/// Puts both copies of a slot, then the record that makes it valid and removes others. If anything fails, or `confirm` says
+/// no (which is the result), the copies are taken back.
+fn put_recorded(
+    vault: &Vault,
+    slot: &SlotFile,
+    remove: Vec<SlotId>,
+    time: Time,
+    confirm: impl FnOnce(&Vault) -> bool,
+    progress: &dyn Progress,
+) -> Result<bool, KeyError> {
+    if !vault.slot_set().exists() {
+        // Those that are there get their record before the new one is put, which would be taken for one of them.
+        vault.publish(RecordBody::Slots(SlotChange::default()), time, None, |_| false, progress)?;
+    }
+    let names = put_slot(vault.store(), slot)?;
+    let added = vault.valid_slot(slot).into_iter().collect();
+    let change = RecordBody::Slots(SlotChange { add: added, remove });
+    let published = vault.publish(change, time, None, confirm, progress);
+    if !matches!(published, Ok(Some(_))) {
+        take_back(vault.store(), &names);
+    }
+    Ok(published?.is_some())
+}
+
+/// When the files of a slot that is removed go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Where things arrive late, when all machines know of it; else at once.
+    Known,
+    /// At once, whatever others do at the same time.
+    Now,
+}
+
+/// Deletes the files of a slot that no record speaks of yet: one that was made with its vault, by whoever made it.
 ///
 /// # Errors
-/// If it is the last one, or does not exist.
-pub fn remove(vault: &Vault, id: SlotId) -> Result<(), KeyError> {
-    let copies = copies(vault)?;
-    let (_, names) = copies.get(&id).ok_or(KeyError::NoSuchSlot(id))?;
-    if copies.len() == 1 {
-        return Err(KeyError::Last(id));
-    }
-    for name in names {
-        vault.store().delete(&ObjectKey::Named(Kind::Key, *name))?;
+/// If the store fails.
+pub fn discard_unrecorded(store: &dyn Store, id: SlotId) -> Result<(), KeyError> {
+    for (name, _) in Slots::read(store)?.copies.into_iter().filter(|(_, slot)| slot.id() == id) {
+        store.delete_durably(&ObjectKey::Named(Kind::Key, name))?;
     }
     Ok(())
 }
 
-/// Replaces the slot that opens with `old` by one that opens with `new`, with the same label. The new one is stored, read
-/// back and opened before the old one goes.
+/// What became of a slot that was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Gone,
+    /// It is removed, but its files stay until these machines know of it.
+    Waiting(Vec<ClientId>),
+}
+
+/// Removes a slot: by a record, then its files, durably.
 ///
 /// # Errors
-/// If no slot opens with the old secret, or the store fails: the old one stays then.
-pub fn change(vault: &Vault, old: &Secret, new: &Secret, kdf: KdfParams, now: u64) -> Result<SlotId, KeyError> {
-    let before = copies(vault)?;
-    let opens = |slot: &SlotFile, secret: &Secret| slot.unlock(secret).is_ok_and(|keyring| keyring.vault == vault.id());
-    let slot = before.values().map(|(slot, _)| slot).find(|slot| opens(slot, old)).ok_or(KeyError::WrongSecret)?;
-    let info = slot.info(&vault.keyring().master)?;
-    let made = SlotFile::create(vault.keyring(), new, info.purpose, &info.label, now, kdf)?;
-    put_slot(vault.store(), &made)?;
-    let after = copies(vault)?;
-    let stored = after.get(&made.id()).ok_or(KeyError::NoSuchSlot(made.id()))?;
-    if !opens(&stored.0, new) {
-        return Err(KeyError::WrongSecret);
+/// If it is the last one that a person can use, or does not exist.
+pub fn remove(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Progress) -> Result<Removal, KeyError> {
+    vault.refresh(progress)?;
+    let before = survey(vault)?;
+    let standing = before.held.get(&id).map(|held| held.standing);
+    let is_missing = before.set.valid().any(|slot| slot.id == id);
+    if standing.is_none() && !is_missing && !Notes::load(vault).0.contains_key(&id) {
+        return Err(KeyError::NoSuchSlot(id));
     }
-    remove(vault, slot.id())?;
-    Ok(made.id())
+    if !before.may_go(id) {
+        return Err(KeyError::Last(id));
+    }
+    note(vault, id, before.held.get(&id))?;
+    if standing != Some(Standing::Removed) && (standing.is_some() || is_missing) {
+        let mut refused = None;
+        let confirm = |vault: &Vault| {
+            refused = refusal(vault, id);
+            refused.is_none()
+        };
+        let change = RecordBody::Slots(SlotChange { add: Vec::new(), remove: vec![id] });
+        vault.publish(change, time, None, confirm, progress)?;
+        if let Some(refused) = refused {
+            forget(vault, id)?;
+            return Err(refused);
+        }
+    }
+    finish(vault, id, when, time, progress)
+}
+
+/// Why a slot cannot be removed by a record that is written now.
+fn refusal(vault: &Vault, id: SlotId) -> Option<KeyError> {
+    let survey = match survey(vault) {
+        Ok(survey) => survey,
+        Err(error) => return Some(error.into()),
+    };
+    if !survey.may_go(id) {
+        return Some(KeyError::Last(id));
+    }
+    // A record removes only what it acknowledges, which is what all work of this client that is under way has seen.
+    let acknowledged: BTreeMap<ClientId, u64> = vault.acknowledged(None).into_iter().collect();
+    let own = vault.client();
+    let mut additions = survey.set.additions(&id);
+    let knows = |(client, number)| Some(client) == own || acknowledged.get(&client).is_some_and(|seen| *seen >= number);
+    (!additions.all(knows)).then_some(KeyError::Busy(id))
+}
+
+/// Deletes the files of a slot that a record has removed, if the time has come.
+fn finish(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Progress) -> Result<Removal, KeyError> {
+    // Behind the record: whoever removed another slot at the same time sees this record, or is seen here.
+    vault.refresh(progress)?;
+    let survey = survey(vault)?;
+    let is_for_a_person = survey.held.get(&id).is_some_and(|held| held.purpose != Purpose::Device);
+    if survey.set.valid().any(|slot| slot.id == id) {
+        forget(vault, id)?;
+        return Err(KeyError::Crossed(id));
+    }
+    let late = vault.delivery() == Delivery::Synced;
+    if is_for_a_person && !late && !survey.others_for_a_person(id, |held| is_certain(&survey, held)) {
+        // The other machine may have deleted the other slot already: this one stays, whosever record wins.
+        let add = survey.held.get(&id).and_then(|held| vault.valid_slot(&held.slot)).into_iter().collect();
+        let change = RecordBody::Slots(SlotChange { add, remove: Vec::new() });
+        vault.publish(change, time, None, |_| true, progress)?;
+        forget(vault, id)?;
+        return Err(KeyError::Crossed(id));
+    }
+    if late && when == When::Known {
+        let waiting = waiting(vault, &survey.set, id);
+        if !waiting.is_empty() {
+            return Ok(Removal::Waiting(waiting));
+        }
+    }
+    if !survey.may_go(id) {
+        return Err(KeyError::Last(id));
+    }
+    let mut names = Notes::load(vault).0.remove(&id).unwrap_or_default();
+    names.extend(survey.held.get(&id).into_iter().flat_map(|held| &held.names));
+    for name in names {
+        vault.store().delete_durably(&ObjectKey::Named(Kind::Key, name))?;
+    }
+    forget(vault, id)?;
+    Ok(Removal::Gone)
+}
+
+/// Whether a slot stays whatever becomes of removals that are void now. One that no record speaks of does.
+fn is_certain(survey: &Survey, held: &Held) -> bool {
+    held.standing == Standing::Pending || survey.set.is_beyond_doubt(&held.slot.id())
+}
+
+/// The machines that may not know yet that a slot was removed.
+fn waiting(vault: &Vault, set: &SlotSet, id: SlotId) -> Vec<ClientId> {
+    let acks = Acknowledgements::new(&vault.chains());
+    let own = vault.client();
+    let unaware = |(client, number): (ClientId, u64)| -> Vec<ClientId> {
+        let others = acks.active().filter(|other| *other != client && Some(*other) != own);
+        others.filter(|other| acks.of(other, &client) < number).collect()
+    };
+    // It is enough that all know one of the records that remove it.
+    set.removals(&id).map(unaware).min_by_key(Vec::len).unwrap_or_default()
+}
+
+/// Whether the files of a slot may be moved out of the way: it was removed, and where things arrive late all know it.
+pub(crate) fn is_done_with(vault: &Vault, slot: &SlotFile) -> bool {
+    let set = vault.slot_set();
+    set.standing(&slot.id(), &digest(slot)) == Standing::Removed
+        && (vault.delivery() == Delivery::Direct || waiting(vault, &set, slot.id()).is_empty())
+}
+
+/// Slots that were removed and open the vault all the same, as it was found when it was opened: their files were put back.
+/// One that is still there only until all machines know of its removal is none of them, unless it opened the vault now.
+pub fn returned(vault: &Vault) -> Vec<SlotId> {
+    let set = vault.slot_set();
+    let settled = |id: &SlotId| vault.delivery() == Delivery::Direct || waiting(vault, &set, *id).is_empty();
+    vault.returned_slots().into_iter().filter(|id| *id == vault.opened_by() || settled(id)).collect()
+}
+
+/// What this machine has removed, and whose files have yet to go: slots, and the objects that hold them. What was put back
+/// since is not among them.
+#[derive(Default)]
+struct Notes(BTreeMap<SlotId, BTreeSet<ObjectName>>);
+
+impl Notes {
+    fn path(vault: &Vault) -> PathBuf {
+        vault.state().join("removals")
+    }
+
+    fn load(vault: &Vault) -> Self {
+        let text = std::fs::read_to_string(Self::path(vault)).unwrap_or_default();
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let id = words.next()?.parse().ok()?;
+            Some((id, words.filter_map(|word| word.parse().ok()).collect()))
+        };
+        Self(text.lines().filter_map(line).collect())
+    }
+
+    fn save(&self, vault: &Vault) -> Result<(), KeyError> {
+        let line = |(id, names): (&SlotId, &BTreeSet<ObjectName>)| {
+            names.iter().fold(id.to_string(), |line, name| format!("{line} {name}")) + "\n"
+        };
+        let text: String = self.0.iter().map(line).collect();
+        let path = Self::path(vault);
+        replace_private_file(&path, text.as_bytes())
+            .map_err(|source| VaultError::State { action: "write", path: path.display().to_string(), source }.into())
+    }
+}
+
+/// Notes that the files of a slot must go.
+fn note(vault: &Vault, id: SlotId, held: Option<&Held>) -> Result<(), KeyError> {
+    let mut notes = Notes::load(vault);
+    notes.0.entry(id).or_default().extend(held.into_iter().flat_map(|held| &held.names));
+    notes.save(vault)
+}
+
+fn forget(vault: &Vault, id: SlotId) -> Result<(), KeyError> {
+    let mut notes = Notes::load(vault);
+    if notes.0.remove(&id).is_some() {
+        notes.save(vault)?;
+    }
+    Ok(())
+}
+
+/// Deletes the files of slots that this machine removed earlier, as far as all machines know of it by now. Returns the slots
+/// that are gone.
+///
+/// # Errors
+/// If the store fails.
+pub fn settle(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<Vec<SlotId>, KeyError> {
+    let mut gone = Vec::new();
+    for id in Notes::load(vault).0.into_keys() {
+        let held = survey(vault)?.held.remove(&id);
+        if held.as_ref().is_some_and(|held| held.standing != Standing::Removed) {
+            // The record that was to remove it was never written, or is void.
+            forget(vault, id)?;
+            continue;
+        }
+        match finish(vault, id, When::Known, time, progress) {
+            Ok(Removal::Gone) => gone.push(id),
+            Ok(Removal::Waiting(_)) | Err(KeyError::Crossed(_) | KeyError::Last(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(gone)
+}
+
+/// A password that was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The new slot.
+    pub slot: SlotId,
+    /// What became of the old one.
+    pub old: Removal,
+}
+
+/// Replaces the slot that opens with `old` by one that opens with `new`, with the same label. The new one is stored, read
+/// back and opened, and recorded as valid, before the old one goes.
+///
+/// # Errors
+/// If no slot opens with the old secret, or the store fails: the old one stays then, and the new one does not.
+pub fn change(
+    vault: &Vault,
+    old: &Secret,
+    new: &Secret,
+    kdf: KdfParams,
+    when: When,
+    time: Time,
+    progress: &dyn Progress,
+) -> Result<Changed, KeyError> {
+    vault.refresh(progress)?;
+    let before = survey(vault)?;
+    let opens = |slot: &SlotFile, secret: &Secret| slot.unlock(secret).is_ok_and(|keyring| keyring.vault == vault.id());
+    let mut held: Vec<&Held> = before.held.values().collect();
+    // The one that opened the vault first; of others the valid ones.
+    held.sort_by_key(|held| (held.slot.id() != vault.opened_by(), held.standing != Standing::Valid));
+    let found = held.into_iter().find(|held| opens(&held.slot, old)).ok_or(KeyError::WrongSecret)?;
+    let made = SlotFile::create(vault.keyring(), new, found.purpose, &found.label, seconds(time), kdf)?;
+    let id = found.slot.id();
+    note(vault, id, Some(found))?;
+    let mut refused = None;
+    let confirm = |vault: &Vault| {
+        refused = match survey(vault) {
+            Ok(now) if now.held.get(&made.id()).is_none_or(|held| held.names.len() < 2 || !opens(&held.slot, new)) => {
+                Some(KeyError::WrongSecret)
+            }
+            Ok(_) => refusal(vault, id),
+            Err(error) => Some(error.into()),
+        };
+        refused.is_none()
+    };
+    let put = put_recorded(vault, &made, vec![id], time, confirm, progress);
+    if !matches!(put, Ok(true)) {
+        forget(vault, id)?;
+    }
+    put?;
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
+    Ok(Changed { slot: made.id(), old: finish(vault, id, when, time, progress)? })
 }

@@ -10,6 +10,7 @@ pub mod exclude;
 pub(crate) mod links;
 pub(crate) mod sparse;
 pub mod keys;
+pub mod place;
 pub mod mark;
 pub mod hurt;
 pub mod inspect;

@@ -1,12 +1,14 @@
 //! The log: what each client did, as sealed records in chains without gaps (SPEC §8).
 //!
 //! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them · [`sweep`]
-//! when a condemned pack may be deleted.
+//! when a condemned pack may be deleted · [`slots`] which key slots are valid.
 
 pub mod record;
 pub mod chain;
 pub mod sweep;
+pub mod slots;
 
 pub use chain::{Chains, Finding, Link};
 pub use record::{Damage, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot};
+pub use slots::{SlotSet, Standing};
 pub use sweep::{Acknowledgements, Obstacle};

@@ -227,6 +227,9 @@ pub struct ValidSlot {
     /// BLAKE3 of its bytes.
     #[serde(rename = "h")]
     pub digest: Digest,
+    /// It is the key of one machine, which no person can type.
+    #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
 }
 
 /// A snapshot that was looked at.

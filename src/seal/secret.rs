@@ -4,6 +4,7 @@ use std::fmt;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use rayon::iter::IndexedParallelIterator;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::SlotError;
@@ -39,6 +40,21 @@ impl Secret {
     pub fn raw(bytes: &[u8]) -> Self {
         Self::Raw(Zeroizing::new(bytes.to_vec()))
     }
+}
+
+/// The bytes of a password that are stretched: one that is text in the one form of Unicode that all systems agree on (NFC),
+/// since the same letters come as other bytes from other keyboards and files. What is no text stays as it is.
+fn normalized(password: &[u8]) -> Zeroizing<Vec<u8>> {
+    let Ok(text) = std::str::from_utf8(password) else { return Zeroizing::new(password.to_vec()) };
+    if is_nfc(text) {
+        return Zeroizing::new(password.to_vec());
+    }
+    // The room is there from the start: a buffer that grows leaves copies behind. No text becomes longer than three times.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(3 * password.len() + 4));
+    for c in text.nfc() {
+        bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    bytes
 }
 
 impl fmt::Debug for Secret {
@@ -125,7 +141,7 @@ pub(super) enum Stretch {
 impl Stretch {
     pub(super) fn apply(self, secret: &Secret, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, SlotError> {
         match (self, secret) {
-            (Self::Argon2id(cost), Secret::Password(password)) => cost.stretch(password, salt),
+            (Self::Argon2id(cost), Secret::Password(password)) => cost.stretch(&normalized(password), salt),
             (Self::None, Secret::Raw(bytes)) => {
                 let mut hasher = blake3::Hasher::new_derive_key("vault 2026 slot secret");
                 let stretched = Zeroizing::new(*hasher.update(salt).update(bytes).finalize().as_bytes());
@@ -134,5 +150,25 @@ impl Stretch {
             }
             _ => Err(SlotError::WrongSecret),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In SPEC.
+    #[test]
+    fn passwords_are_normalized() {
+        let check = |text: &[u8], expected: &[u8]| assert_eq!(*normalized(text), expected, "{text:?}");
+        check(b"correct horse", b"correct horse");
+        check("e\u{301}".as_bytes(), "\u{e9}".as_bytes());
+        check("\u{e9}".as_bytes(), "\u{e9}".as_bytes());
+        // The unit of the angstrom, and a Korean syllable in parts.
+        check("\u{212b}\u{1112}\u{1161}\u{11ab}".as_bytes(), "\u{c5}\u{d55c}".as_bytes());
+        // Compatible letters are others: no ligature, no width is changed.
+        check("\u{fb01}\u{ff41}".as_bytes(), "\u{fb01}\u{ff41}".as_bytes());
+        check(b"e\xcc\x81\xff", b"e\xcc\x81\xff");
+        check(b" blanks stay ", b" blanks stay ");
     }
 }

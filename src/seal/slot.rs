@@ -30,6 +30,7 @@
 //! The first and the last field keep their place in every version, so that a newer slot is told from a damaged one; the
 //! checksum is looked at first, so that a damaged slot is told from a wrong password.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use subtle::ConstantTimeEq;
@@ -42,7 +43,6 @@ use super::recovery::{RecoveryKey, RecoveryKeyError};
 use super::secret::{Cost, KdfParams, RAW_SECRET_LEN_MIN, Secret, Stretch};
 use super::{MasterKey, NONCE_LEN, SlotError, TAG_LEN, random_array};
 use crate::id::{SlotId, VaultId};
-use crate::limits::KEY_SLOTS_MAX;
 
 /// Length of a key slot.
 pub const SLOT_LEN: usize = 592;
@@ -76,6 +76,9 @@ pub enum UnlockError {
     /// No slot takes it, and this one could not be tried or is damaged.
     #[error(transparent)]
     Slot(SlotError),
+    /// Whoever was asked said that no more should be tried.
+    #[error("no more key slots were tried")]
+    Stopped,
 }
 
 /// A sound key slot, locked.
@@ -219,6 +222,14 @@ impl SlotFile {
         matches!(self.stretch, Stretch::Argon2id(_))
     }
 
+    /// How much work it is to try a password: memory in KiB times passes. Nothing where the secret is random.
+    pub fn work(&self) -> u64 {
+        match self.stretch {
+            Stretch::Argon2id(cost) => u64::from(cost.memory) * u64::from(cost.passes),
+            Stretch::None => 0,
+        }
+    }
+
     /// Opens the slot. Takes the time of the stretching if the slot takes that kind of secret.
     pub fn unlock(&self, secret: &Secret) -> Result<Keyring, SlotError> {
         let stretched = self.stretch.apply(secret, &self.bytes[SALT_AT..COMMITMENT_AT])?;
@@ -266,13 +277,23 @@ fn info_key(master: &MasterKey) -> Cipher {
     Cipher::new(&Zeroizing::new(blake3::derive_key("vault 2026 slot info", master.as_bytes())))
 }
 
+/// Opens the first slot that takes the secret, and says which it was. As [`unlock_with`], which nobody watches.
+pub fn unlock_any(slots: &[SlotFile], secret: &Secret) -> Result<(usize, Keyring), UnlockError> {
+    unlock_with(slots, secret, &mut |_| true)
+}
+
 /// Opens the first slot that takes the secret, and says which it was.
 ///
-/// A password that has the form of a recovery key is tried as one first: that costs nothing. Copies of a slot are tried
-/// once, and at most [`KEY_SLOTS_MAX`] slots are tried with a password, so that planted slots cannot keep the machine
-/// busy. A slot that is damaged inside, newer, or that needs too much memory is passed over; if no other opens, it is the
-/// error.
-pub fn unlock_any(slots: &[SlotFile], secret: &Secret) -> Result<(usize, Keyring), UnlockError> {
+/// A password that has the form of a recovery key is tried as one first: that costs nothing. The same bytes are tried
+/// once. There is no end to the number of slots: whoever can write to the store can plant some, and must not be able to
+/// hide the right one; so who calls this puts the likely and the cheap ones first. `goes_on` is asked before each slot
+/// that a password is tried on, with the slots tried so far; if it says no, that is [`UnlockError::Stopped`]. A slot that
+/// is damaged inside, newer, or that needs too much memory is passed over; if no other opens, it is the error.
+pub fn unlock_with(
+    slots: &[SlotFile],
+    secret: &Secret,
+    goes_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<(usize, Keyring), UnlockError> {
     if slots.is_empty() {
         return Err(UnlockError::NoSlots);
     }
@@ -282,11 +303,11 @@ pub fn unlock_any(slots: &[SlotFile], secret: &Secret) -> Result<(usize, Keyring
     };
     let mut trouble = None;
     if let Some(Ok(key)) = &recovery
-        && let Some(opened) = try_slots(slots, &key.secret(), &mut trouble)
+        && let Some(opened) = try_slots(slots, &key.secret(), &mut trouble, &mut |_| true)?
     {
         return Ok(opened);
     }
-    if let Some(opened) = try_slots(slots, secret, &mut trouble) {
+    if let Some(opened) = try_slots(slots, secret, &mut trouble, goes_on)? {
         return Ok(opened);
     }
     Err(match (trouble, recovery) {
@@ -296,26 +317,31 @@ pub fn unlock_any(slots: &[SlotFile], secret: &Secret) -> Result<(usize, Keyring
     })
 }
 
-fn try_slots(slots: &[SlotFile], secret: &Secret, trouble: &mut Option<SlotError>) -> Option<(usize, Keyring)> {
+fn try_slots(
+    slots: &[SlotFile],
+    secret: &Secret,
+    trouble: &mut Option<SlotError>,
+    goes_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<(usize, Keyring)>, UnlockError> {
     let is_password = matches!(secret, Secret::Password(_));
-    let mut tried: Vec<&SlotFile> = Vec::new();
+    let mut tried: HashSet<&[u8; SLOT_LEN]> = HashSet::new();
     for (index, slot) in slots.iter().enumerate() {
-        if slot.takes_password() != is_password || tried.iter().any(|other| other.bytes == slot.bytes) {
+        if slot.takes_password() != is_password || tried.contains(slot.as_bytes()) {
             continue;
         }
-        if is_password && tried.len() == KEY_SLOTS_MAX {
-            break;
+        if is_password && !goes_on(tried.len()) {
+            return Err(UnlockError::Stopped);
         }
-        tried.push(slot);
+        tried.insert(slot.as_bytes());
         match slot.unlock(secret) {
-            Ok(keyring) => return Some((index, keyring)),
+            Ok(keyring) => return Ok(Some((index, keyring))),
             Err(SlotError::WrongSecret) => {}
             Err(error) => {
                 trouble.get_or_insert(error);
             }
         }
     }
-    None
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -580,6 +606,24 @@ mod tests {
         let copy = create(&Secret::password("one"), Purpose::Password);
         let slots = vec![copy; 10_000];
         assert!(matches!(unlock_any(&slots, &Secret::password("two")), Err(UnlockError::Wrong)));
+    }
+
+    #[test]
+    fn the_one_right_slot_is_found_behind_any_number_of_others() {
+        let right = create(&Secret::password("one"), Purpose::Password);
+        let other = create(&Secret::password("two"), Purpose::Password);
+        let mut slots: Vec<SlotFile> =
+            (0..20_u8).map(|n| SlotFile::parse(&forged(&other, 40, &[n; 16])).unwrap()).collect();
+        slots.push(right);
+        let mut asked = Vec::new();
+        let found = unlock_with(&slots, &Secret::password("one"), &mut |tried| {
+            asked.push(tried);
+            true
+        });
+        assert_eq!(found.unwrap().0, 20);
+        assert_eq!(asked, (0..21).collect::<Vec<_>>());
+        let stopped = unlock_with(&slots, &Secret::password("one"), &mut |tried| tried < 3);
+        assert!(matches!(stopped, Err(UnlockError::Stopped)));
     }
 
     #[test]

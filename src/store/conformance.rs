@@ -44,6 +44,7 @@ pub fn check_store<S: Store>(make: impl Fn() -> S) {
     what_is_missing_is_named(&make());
     lists_are_whole(&make());
     deleted_objects_are_gone(&make());
+    durably_deleted_objects_are_gone(&make());
     quarantined_objects_are_out_of_the_way(&make());
     big_objects_are_kept(&make());
     many_threads_work_at_once(&make());
@@ -199,6 +200,19 @@ fn deleted_objects_are_gone(store: &impl Store) {
         store.delete(&key).unwrap();
         store.put(&key, b"again").unwrap();
         assert_eq!(store.get_range(&key, 0, 5).unwrap(), b"again", "{key}");
+    }
+}
+
+fn durably_deleted_objects_are_gone(store: &impl Store) {
+    for key in [ObjectKey::Vault, key(Kind::Key, 1), key(Kind::Pack, 1), key(Kind::Log, 1)] {
+        store.delete_durably(&key).unwrap();
+        store.put(&key, b"bytes").unwrap();
+        store.delete_durably(&key).unwrap();
+        assert!(matches!(store.get(&key, 10), Err(StoreError::Missing { .. })), "{key}");
+        store.put(&key, b"again").unwrap();
+        store.delete(&key).unwrap();
+        store.delete_durably(&key).unwrap();
+        assert!(matches!(store.len(&key), Err(StoreError::Missing { .. })), "{key}");
     }
 }
 

@@ -346,10 +346,22 @@ impl Store for DirStore {
         }
     }
 
-    /// The folder is not synced: after a power cut a deleted object may be there again, which harms nothing.
+    /// The folder is not synced: after a power cut a deleted object may be there again, which harms nothing where the
+    /// object is a pack or a record.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.forget(key);
         match fs::remove_file(self.path_of(key)) {
+            Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
+            done => done.map_err(|e| self.error(Action::Delete, &key.to_string(), e)),
+        }
+    }
+
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key)?;
+        let path = self.path_of(key);
+        let folder = path.parent().unwrap_or(&self.top);
+        match (self.publisher.sync.folder)(folder) {
+            // A folder that is not there holds nothing, and its own removal took what was in it.
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
             done => done.map_err(|e| self.error(Action::Delete, &key.to_string(), e)),
         }

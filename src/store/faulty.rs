@@ -52,6 +52,8 @@ pub enum Fault {
     CutListsAfter(u64),
     /// Lists come in the opposite order.
     ReverseLists,
+    /// A deletion that was not durable is undone by the next [`FaultyStore::cut_power`].
+    UndoDeletes,
     /// One read returns wrong data.
     FlipInGet {
         /// The number of the read, counted by itself.
@@ -81,6 +83,8 @@ struct State {
     faults: Vec<Fault>,
     counts: Counts,
     is_cut: bool,
+    /// What was deleted, but not durably, while [`Fault::UndoDeletes`] holds.
+    undoable: Vec<(ObjectKey, Vec<u8>)>,
 }
 
 /// A store that fails as told.
@@ -124,6 +128,15 @@ impl<S: Store> FaultyStore<S> {
         let mut state = self.state();
         state.faults.clear();
         state.is_cut = false;
+    }
+
+    /// Cuts the power for a moment: what was deleted and not made durable is there again.
+    ///
+    /// # Errors
+    /// If the store inside fails.
+    pub fn cut_power(&self) -> Result<(), StoreError> {
+        let undoable = std::mem::take(&mut self.state().undoable);
+        undoable.iter().try_for_each(|(key, bytes)| self.inner.put(key, bytes))
     }
 
     /// How often it was used so far.
@@ -268,7 +281,26 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.write("delete", key, || self.inner.delete(key))
+        self.write("delete", key, || {
+            let undoes = self.state().faults.contains(&Fault::UndoDeletes);
+            if undoes && let Ok(bytes) = self.inner.get(key, u64::MAX) {
+                self.state().undoable.push((*key, bytes));
+            }
+            self.inner.delete(key)
+        })
+    }
+
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.write("delete", key, || {
+            self.inner.delete_durably(key)?;
+            // The folder is synced, and with it what was deleted in it before.
+            let same_folder = |other: &ObjectKey| match (other, key) {
+                (ObjectKey::Named(other, _), ObjectKey::Named(kind, _)) if !kind.fans_out() => other == kind,
+                _ => other == key,
+            };
+            self.state().undoable.retain(|(other, _)| !same_folder(other));
+            Ok(())
+        })
     }
 
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -343,6 +375,21 @@ mod tests {
         assert!(store.list(Kind::Pack, &mut |_| {}).is_err());
         store.heal();
         assert_eq!(store.get(&key(0), 5).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn a_power_cut_brings_back_what_was_not_deleted_durably() {
+        let store = FaultyStore::new(MemStore::new()).with(Fault::UndoDeletes);
+        for number in 0..3 {
+            store.put(&key(number), &[number; 5]).unwrap();
+        }
+        store.delete(&key(0)).unwrap();
+        store.delete_durably(&key(1)).unwrap();
+        store.delete(&key(2)).unwrap();
+        store.delete_durably(&key(2)).unwrap();
+        store.cut_power().unwrap();
+        assert_eq!(store.get(&key(0), 5).unwrap(), [0; 5]);
+        assert!(store.len(&key(1)).is_err() && store.len(&key(2)).is_err());
     }
 
     #[test]

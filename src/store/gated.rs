@@ -57,6 +57,10 @@ impl Store for GatedStore {
         self.inner.delete(key)
     }
 
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete_durably(key)
+    }
+
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.inner.quarantine(key)
     }

@@ -159,6 +159,10 @@ impl Store for MemStore {
         Ok(())
     }
 
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key)
+    }
+
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let mut state = self.write();
         let bytes = state.objects.remove(key).ok_or_else(|| StoreError::Missing { object: key.to_string() })?;

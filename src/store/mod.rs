@@ -227,8 +227,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// for one page after the other. An error means that the list is not whole, and must not be taken for one.
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError>;
 
-    /// Deletes an object. Deleting one that is not there succeeds.
+    /// Deletes an object. Deleting one that is not there succeeds. After a power cut it may be there again.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Deletes an object for good: when this returns `Ok`, no power cut brings it back. Also if it was not there: an
+    /// earlier try may have deleted it without making that durable. What opens the vault (a key slot) is deleted only
+    /// like this.
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
     /// Moves an object out of the way, to where no command looks for objects but a person can find it. Nothing is lost.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError>;

@@ -228,6 +228,10 @@ impl Store for SyncedView {
         Ok(())
     }
 
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key)
+    }
+
     /// The others see the object go, as the move leads to a folder where nobody looks.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let mut world = self.world.world();

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::record::Join;
-use crate::log::{Link, Record, RecordBody};
+use crate::log::{Link, Record, RecordBody, SlotChange, ValidSlot};
 use crate::progress::Progress;
-use crate::seal::random;
+use crate::seal::{Purpose, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::tree::Time;
+use crate::vault::open::Slots;
 use crate::vault::{Vault, VaultError};
 
 /// Who works with a vault on this machine.
@@ -359,10 +360,32 @@ impl Vault {
             self.refresh(progress)?;
             state
         };
+        self.record_first_slots(&mut state, time, own)?;
         if !confirm(self) {
             return Ok(None);
         }
         self.put_record(&mut state, body, time, own).map(Some)
+    }
+
+    /// Says which key slots are valid, if no record does yet: those that were put when the vault was made, before anyone
+    /// could write a record. From then on a slot is valid by the record of the command that made it.
+    fn record_first_slots(&self, state: &mut ClientState, time: Time, own: Option<&Session>) -> Result<(), VaultError> {
+        if self.slot_set().exists() {
+            return Ok(());
+        }
+        let slots = Slots::read(self.store())?.distinct();
+        let add: Vec<ValidSlot> = slots.iter().filter_map(|slot| self.valid_slot(slot)).collect();
+        if !add.is_empty() {
+            self.put_record(state, RecordBody::Slots(SlotChange { add, remove: Vec::new() }), time, own)?;
+        }
+        Ok(())
+    }
+
+    /// How a record names a slot. `None` if it was not made with this vault's key.
+    pub(crate) fn valid_slot(&self, slot: &SlotFile) -> Option<ValidSlot> {
+        let info = slot.info(&self.keyring().master).ok().filter(|_| slot.vault() == self.id())?;
+        let digest = Digest::new(*blake3::hash(slot.as_bytes()).as_bytes());
+        Some(ValidSlot { id: slot.id(), digest, device: info.purpose == Purpose::Device })
     }
 
     /// Joins as a new client, in place of earlier ones of this machine, user and folder.
@@ -374,18 +397,13 @@ impl Vault {
         progress: &dyn Progress,
     ) -> Result<ClientState, VaultError> {
         let place = self.place_hash();
-        let (retires, synced) = {
+        let synced = self.delivery() == Delivery::Synced;
+        let retires: Vec<ClientId> = {
             let log = self.log();
             let retired = log.chains.retired();
             let same_place = |client: &ClientId| log.chains.join(client).is_some_and(|join| join.place == place);
-            let retires: Vec<ClientId> = log
-                .chains
-                .clients
-                .keys()
-                .filter(|client| same_place(client) && !retired.contains(*client))
-                .copied()
-                .collect();
-            (retires, self.keyring().delivery == Delivery::Synced)
+            let clients = log.chains.clients.keys();
+            clients.filter(|client| same_place(client) && !retired.contains(*client)).copied().collect()
         };
         // One whose first record never arrived has nothing to remember.
         if let Some(before) = before.as_ref().filter(|before| before.place == place && before.number > 0) {

@@ -1,8 +1,9 @@
 //! Making a vault (SPEC §3, §4).
 
 use crate::chunk::ChunkParams;
-use crate::id::VaultId;
+use crate::id::{ObjectName, SlotId, VaultId};
 use crate::limits::VAULT_FILE_LEN_MAX;
+use crate::log::Format;
 use crate::progress::Progress;
 use crate::seal::{KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, random};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
@@ -44,27 +45,48 @@ impl Vault {
                 Ok(_) | Err(VaultFileError::Newer { .. }) => return Ok(()),
             },
         };
-        let file = VaultFile { id: self.id(), features: 0 };
+        let file = VaultFile { id: self.id(), features: features(self.keyring(), &self.format()) };
         self.store().put(&ObjectKey::Vault, file.encode().as_bytes())?;
         progress.warn(&format!("the VAULT file was {what}; it has been made again"));
         Ok(())
     }
 }
 
-/// Puts both copies of a key slot.
-pub(crate) fn put_slot(store: &dyn Store, slot: &SlotFile) -> Result<(), VaultError> {
-    for _ in 0..2 {
-        store.put(&ObjectKey::Named(Kind::Key, crate::seal::random_name()?), slot.as_bytes())?;
+/// The flags of the VAULT file: what whoever reads anything must know, by the keyring and by all records.
+const fn features(keyring: &Keyring, format: &Format) -> u64 {
+    keyring.features | format.read
+}
+
+/// Puts both copies of a key slot; returns their names. If that fails, neither stays, as far as the store lets it.
+pub(crate) fn put_slot(store: &dyn Store, slot: &SlotFile) -> Result<[ObjectName; 2], VaultError> {
+    let names = [crate::seal::random_name()?, crate::seal::random_name()?];
+    let put = |name: &ObjectName| store.put(&ObjectKey::Named(Kind::Key, *name), slot.as_bytes());
+    names.iter().try_for_each(put).inspect_err(|_| take_back(store, &names))?;
+    Ok(names)
+}
+
+/// Takes back copies of a key slot that was half made. An error of the store is the one that led here.
+pub(crate) fn take_back(store: &dyn Store, names: &[ObjectName]) {
+    for name in names {
+        let _ = store.delete_durably(&ObjectKey::Named(Kind::Key, *name));
     }
-    Ok(())
+}
+
+/// A vault that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: VaultId,
+    /// Its key slots: that of the password, then that of the recovery key if there is one.
+    pub slots: Vec<SlotId>,
 }
 
 /// Makes a vault in an empty store. With its first key slot the vault is there; the VAULT file, which is put last, is made
-/// anew by the next command that writes if this was interrupted.
+/// anew by the next command that writes if this was cut off. The first record of any client says that the slots are valid.
 ///
 /// # Errors
-/// [`VaultError::Exists`] if there is a vault already, or any part of one.
-pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<VaultId, VaultError> {
+/// [`VaultError::Exists`] if there is a vault already, or any part of one. If the store fails, nothing stays that opens.
+pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, VaultError> {
     let exists = || VaultError::Exists { place: store.place() };
     match store.len(&ObjectKey::Vault) {
         Ok(_) => return Err(exists()),
@@ -89,13 +111,91 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<VaultId, Vau
         delivery: options.delivery,
         features: 0,
     };
-    let first =
-        SlotFile::create(&keyring, &options.secret, Purpose::Password, &options.label, options.now, options.kdf)?;
-    put_slot(store, &first)?;
+    let slot = |secret: &Secret, purpose: Purpose, label: &str| {
+        SlotFile::create(&keyring, secret, purpose, label, options.now, options.kdf)
+    };
+    let mut slots = vec![slot(&options.secret, Purpose::Password, &options.label)?];
     if let Some(recovery) = &options.recovery {
-        let slot = SlotFile::create(&keyring, recovery, Purpose::Recovery, "recovery key", options.now, options.kdf)?;
-        put_slot(store, &slot)?;
+        slots.push(slot(recovery, Purpose::Recovery, "recovery key")?);
     }
-    store.put(&ObjectKey::Vault, VaultFile { id, features: 0 }.encode().as_bytes())?;
-    Ok(id)
+    let mut put = Vec::new();
+    let result = (|| {
+        for slot in &slots {
+            put.extend(put_slot(store, slot)?);
+        }
+        let file = VaultFile { id, features: features(&keyring, &Format::default()) };
+        Ok(store.put(&ObjectKey::Vault, file.encode().as_bytes())?)
+    })();
+    // A vault that was reported not to be made must not open.
+    result.inspect_err(|_: &VaultError| take_back(store, &put))?;
+    Ok(Created { id, slots: slots.iter().map(SlotFile::id).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Link, Record, RecordBody};
+    use crate::progress::Silent;
+    use crate::store::faulty::{Fault, FaultyStore, Leaves};
+    use crate::store::mem::MemStore;
+    use crate::vault::open::{Slots, open};
+    use crate::vault::{Identity, OpenOptions};
+
+    fn options() -> CreateOptions {
+        CreateOptions {
+            secret: Secret::raw(&[7; 32]),
+            label: String::new(),
+            kdf: KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 },
+            params: ChunkParams::default(),
+            delivery: Delivery::Direct,
+            now: 0,
+            recovery: Some(Secret::raw(&[8; 32])),
+        }
+    }
+
+    #[test]
+    fn a_vault_that_could_not_be_made_does_not_open() {
+        for leaves in [Leaves::Nothing, Leaves::Half, Leaves::Whole] {
+            for write in 0..5 {
+                let store = FaultyStore::new(MemStore::new()).with(Fault::FailAtWrite { write, leaves });
+                assert!(create(&store, &options()).is_err(), "write {write}");
+                let left = Slots::read(store.inner()).unwrap();
+                assert!(left.copies.is_empty() && left.bad.is_empty(), "write {write} {leaves:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_vault_file_that_is_made_again_has_all_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = std::sync::Arc::new(MemStore::new());
+        create(store.as_ref(), &options()).unwrap();
+        let identity = Identity { host: "h".into(), user: "u".into(), machine: "m".into(), program: "p".into() };
+        let open_options = OpenOptions { state: folder.path().to_owned(), identity };
+        let vault = open(store.clone(), &Secret::raw(&[7; 32]), open_options, &Silent::default()).unwrap();
+        for (number, format) in
+            [Format { read: 1 << 3, ..Format::default() }, Format { read: 1 << 5, write: 1, collect: 2, synced: true }]
+                .into_iter()
+                .enumerate()
+        {
+            let name = ObjectName::new([number as u8; 16]);
+            let record = Record {
+                client: crate::id::ClientId::new([9; 16]),
+                number: number as u64 + 1,
+                previous: crate::id::Digest::new([0; 32]),
+                seen: Vec::new(),
+                time: crate::tree::Time::default(),
+                claims: Vec::new(),
+                body: RecordBody::Format(format),
+            };
+            vault.log().chains.push(Link { name, digest: crate::id::Digest::new([0; 32]), record });
+        }
+        assert_eq!(vault.format(), Format { read: 1 << 3 | 1 << 5, write: 1, collect: 2, synced: true });
+        assert_eq!(vault.delivery(), Delivery::Synced);
+        store.remove(&ObjectKey::Vault);
+        vault.mend_vault_file(&Silent::default()).unwrap();
+        let bytes = store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("features 0000000000000028\n"), "{text}");
+    }
 }

@@ -8,21 +8,21 @@ pub mod open;
 pub mod client;
 pub mod read;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use client::Identity;
 pub use create::CreateOptions;
-pub use open::OpenOptions;
+pub use open::{OpenOptions, Wanted};
 pub use read::{ReadError, TreeReader};
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{ChunkId, ClientId, ObjectName, VaultId};
-use crate::log::{Acknowledgements, Chains, Finding, RecordBody, RecordError};
+use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId, VaultId};
+use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing};
 use crate::pack::PackError;
-use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError};
-use crate::store::{Delivery, Store, StoreError};
+use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
+use crate::store::{Delivery, Kind, ObjectKey, Store, StoreError};
 use crate::tree::{Snapshot, Time};
 
 /// Why a vault could not be made, opened or written to.
@@ -47,6 +47,46 @@ pub enum VaultError {
         place: String,
         /// It looks like a recovery key with a typing mistake.
         mistyped: bool,
+        /// Other vaults that share the folder, and that it was not tried on.
+        others: Vec<VaultId>,
+    },
+    /// Another vault lies here than the one that this machine knows in this place.
+    #[error("in {place} lies another vault than this machine knows there: {}, not {known}", listed(found))]
+    OtherVault {
+        /// Where.
+        place: String,
+        /// The vault that this machine has met here.
+        known: VaultId,
+        /// The vaults that are here.
+        found: Vec<VaultId>,
+    },
+    /// The vault that was asked for is not here.
+    #[error("the vault {wanted} is not in {place}: there is {}", listed(found))]
+    NotThatVault {
+        /// Where.
+        place: String,
+        /// The id that was asked for, or its start.
+        wanted: String,
+        /// The vaults that are here.
+        found: Vec<VaultId>,
+    },
+    /// Several vaults have an id that begins like this.
+    #[error("{start} is the start of several vaults' ids in {place}: {}", listed(found))]
+    Ambiguous {
+        /// Where.
+        place: String,
+        /// What was given.
+        start: String,
+        /// The vaults that are here.
+        found: Vec<VaultId>,
+    },
+    /// The key slot that was asked for is not here.
+    #[error("the vault in {place} has no key slot {slot}")]
+    NoSuchSlot {
+        /// Where.
+        place: String,
+        /// The id that was asked for, or its start.
+        slot: String,
     },
     /// Key slots are there, but none of them is whole.
     #[error("no key slot of the vault in {place} is readable: {what}")]
@@ -105,6 +145,12 @@ pub enum VaultError {
     Interrupted,
 }
 
+/// Ids of vaults, to be read.
+fn listed(vaults: &[VaultId]) -> String {
+    let ids: Vec<String> = vaults.iter().map(ToString::to_string).collect();
+    if ids.is_empty() { "none".to_owned() } else { ids.join(" and ") }
+}
+
 /// A snapshot as the log has it.
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
@@ -140,6 +186,15 @@ pub struct BadObject {
     pub newer: bool,
 }
 
+impl BadObject {
+    /// Which object it is.
+    pub fn key(&self) -> Option<ObjectKey> {
+        let (folder, name) = self.object.rsplit_once('/')?;
+        let kind = Kind::ALL.into_iter().find(|kind| folder.split('/').next() == Some(kind.folder()))?;
+        Some(ObjectKey::Named(kind, name.parse().ok()?))
+    }
+}
+
 /// An opened vault.
 pub struct Vault {
     store: Arc<dyn Store>,
@@ -149,6 +204,12 @@ pub struct Vault {
     /// This machine's folder for this vault.
     state: PathBuf,
     identity: Identity,
+    /// The slot that opened it.
+    opened_by: SlotId,
+    /// Its slots, as they were when it was opened: each once, forged ones too.
+    slots: Vec<SlotFile>,
+    /// Other vaults that have key slots in the same store.
+    others: BTreeSet<VaultId>,
     log: Mutex<LogState>,
 }
 
@@ -161,6 +222,8 @@ pub(crate) struct LogState {
     pub(crate) packs: HashMap<ObjectName, (ObjectKind, u64)>,
     pub(crate) bad: Vec<BadObject>,
     pub(crate) foreign: Vec<String>,
+    /// Objects that may be those of another vault in the same store.
+    pub(crate) elsewhere: HashSet<ObjectKey>,
 }
 
 impl Vault {
@@ -197,6 +260,42 @@ impl Vault {
     /// Who works with it here.
     pub const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The key slot that opened it.
+    pub const fn opened_by(&self) -> SlotId {
+        self.opened_by
+    }
+
+    /// Other vaults that have key slots in the same store: nothing of theirs is read, judged or moved.
+    pub const fn others(&self) -> &BTreeSet<VaultId> {
+        &self.others
+    }
+
+    /// How many objects may be those of other vaults in the same store.
+    pub fn objects_of_others(&self) -> u64 {
+        self.log().elsewhere.len() as u64
+    }
+
+    /// What the records say about key slots.
+    pub fn slot_set(&self) -> SlotSet {
+        SlotSet::new(&self.log().chains)
+    }
+
+    /// Slots that open the vault although the records say that they were removed, as it was found when it was opened: their
+    /// files were put back, or have yet to go.
+    pub fn returned_slots(&self) -> Vec<SlotId> {
+        let set = self.slot_set();
+        let is_genuine = |slot: &&SlotFile| slot.info(&self.keyring.master).is_ok();
+        let removed = |slot: &&SlotFile| {
+            set.standing(&slot.id(), &Digest::new(*blake3::hash(slot.as_bytes()).as_bytes())) == Standing::Removed
+        };
+        self.slots.iter().filter(removed).filter(is_genuine).map(SlotFile::id).collect()
+    }
+
+    /// The features of all records about them together: what was gained is never lost.
+    pub fn format(&self) -> Format {
+        self.log().chains.format()
     }
 
     /// Whether what one client writes reaches the others at once, as far as any record says.

@@ -1,23 +1,23 @@
 //! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
 use crate::catalogue::packs::{NewPack, bump_epoch};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{Digest, ObjectName, VaultId};
+use crate::id::{Digest, ObjectName, SlotId, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::record::{OpenedRecord, SealedRecord};
 use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::{
-    Keyring, Keys, ObjectKind, SLOT_LEN, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError,
-    unlock_any,
+    HEADER_LEN, Keyring, Keys, ObjectKind, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError,
+    unlock_with,
 };
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::client::{ClientState, Identity};
@@ -31,11 +31,27 @@ pub struct OpenOptions {
     pub identity: Identity,
 }
 
+/// Which vault is meant, and which key slot, as far as anybody said or remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The vault whose id begins with these digits, and no other.
+    pub vault: Option<String>,
+    /// The vaults that this machine has met in this place, the one that is meant first. Another one is not opened.
+    pub known: Vec<VaultId>,
+    /// The slot whose id begins with these digits, and no other.
+    pub slot: Option<String>,
+}
+
 /// Footers are read in groups of this many packs.
 const GROUP: usize = 32;
 /// So many chunks at least are entered in one transaction, if there are as many: a good part of those that are there is written
 /// again with them.
 const CHUNKS_TOGETHER: usize = 1 << 20;
+
+/// A longer file in `keys/` is no key slot of any version.
+const SLOT_FILE_LEN_MAX: u64 = 64 << 10;
+/// From this much work on (memory in KiB times passes, of all slots that are tried), a person is told why it takes so long.
+const WORK_TO_TELL: u64 = 8 << 20;
 
 /// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
 pub struct Slots {
@@ -46,7 +62,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Reads all key slots.
+    /// Reads all key slots: however many there are, none hides another one.
     ///
     /// # Errors
     /// If the store fails as a whole.
@@ -58,15 +74,15 @@ impl Slots {
             }
         })?;
         names.sort_unstable();
-        // More than this is no vault's doing, and each could cost a key derivation.
-        names.truncate(8 * KEY_SLOTS_MAX);
         let mut slots = Self { copies: Vec::new(), bad: Vec::new() };
         for name in names {
             let key = ObjectKey::Named(Kind::Key, name);
-            let parsed = match store.get(&key, SLOT_LEN as u64) {
+            let parsed = match store.get(&key, SLOT_FILE_LEN_MAX) {
                 Ok(bytes) => SlotFile::parse(&bytes)
                     .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),
                 Err(error) if error.is_of_whole() => return Err(error),
+                // It was removed since it was listed.
+                Err(StoreError::Missing { .. }) => continue,
                 Err(error) => Err((error.to_string(), false)),
             };
             match parsed {
@@ -80,12 +96,13 @@ impl Slots {
     /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
     pub fn distinct(&self) -> Vec<SlotFile> {
         let mut seen = HashSet::new();
-        self.copies
-            .iter()
-            .filter(|(_, slot)| seen.insert(*slot.as_bytes()))
-            .map(|(_, slot)| slot.clone())
-            .take(KEY_SLOTS_MAX)
-            .collect()
+        let distinct = self.copies.iter().filter(|(_, slot)| seen.insert(*slot.as_bytes()));
+        distinct.map(|(_, slot)| slot.clone()).collect()
+    }
+
+    /// The vaults that the slots say they belong to.
+    pub fn vaults(&self) -> BTreeSet<VaultId> {
+        self.copies.iter().map(|(_, slot)| slot.vault()).collect()
     }
 }
 
@@ -109,23 +126,79 @@ fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<Vaul
     }
 }
 
-/// The id that a store says its vault has: in the VAULT file, or else in the first key slot that can be read. Nothing is
-/// proven by it; it only tells where this machine may have a key.
-pub fn claimed_id(store: &dyn Store) -> Option<VaultId> {
+/// The vault that is meant where the slots are of `vaults` and the VAULT file says `claimed`. `None` if nothing tells.
+fn choose(
+    vaults: &BTreeSet<VaultId>,
+    claimed: Option<VaultId>,
+    wanted: &Wanted,
+    place: &dyn Fn() -> String,
+) -> Result<Option<VaultId>, VaultError> {
+    let found = || vaults.iter().copied().collect();
+    if let Some(start) = &wanted.vault {
+        let mut fitting = vaults.iter().filter(|id| id.to_string().starts_with(start.as_str()));
+        return match (fitting.next(), fitting.next()) {
+            (Some(id), None) => Ok(Some(*id)),
+            (None, _) => Err(VaultError::NotThatVault { place: place(), wanted: start.clone(), found: found() }),
+            (Some(_), Some(_)) => Err(VaultError::Ambiguous { place: place(), start: start.clone(), found: found() }),
+        };
+    }
+    if let Some(first) = wanted.known.first() {
+        let there = wanted.known.iter().find(|id| vaults.contains(id));
+        return match there {
+            Some(id) => Ok(Some(*id)),
+            // Slots that cannot be read say nothing about another vault.
+            None if vaults.is_empty() => Ok(None),
+            None => Err(VaultError::OtherVault { place: place(), known: *first, found: found() }),
+        };
+    }
+    Ok(claimed.filter(|id| vaults.contains(id)))
+}
+
+/// The id of the vault that would be opened, as far as the store says it and this machine remembers it. Nothing is proven
+/// by it; it only tells where this machine may have a key.
+pub fn claimed_id(store: &dyn Store, wanted: &Wanted) -> Option<VaultId> {
     let file = store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX).ok().and_then(|bytes| VaultFile::parse(&bytes).ok());
-    let first = || Some(Slots::read(store).ok()?.copies.first()?.1.vault());
-    file.map(|file| file.id).or_else(first)
+    let claimed = file.map(|file| file.id);
+    let vaults = Slots::read(store).ok()?.vaults();
+    let chosen = choose(&vaults, claimed, wanted, &|| store.place()).ok()?;
+    chosen.or_else(|| vaults.first().copied()).or(claimed)
+}
+
+/// Where it is remembered which slot opened a vault last.
+fn opened_path(state: &Path, vault: VaultId) -> PathBuf {
+    state.join(vault.to_string()).join("opened")
+}
+
+/// The slot that opened this vault last on this machine.
+fn opened_last(state: &Path, vault: VaultId) -> Option<SlotId> {
+    std::fs::read_to_string(opened_path(state, vault)).ok()?.trim().parse().ok()
+}
+
+/// What a secret has opened.
+struct Unlocked {
+    keyring: Keyring,
+    slot: SlotFile,
+    /// This vault's slots, each once.
+    slots: Vec<SlotFile>,
+    /// Other vaults that have slots here.
+    others: BTreeSet<VaultId>,
 }
 
 /// Finds the slot that `secret` opens.
-fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Result<Keyring, VaultError> {
+fn unlock(
+    store: &dyn Store,
+    secret: &Secret,
+    state: &Path,
+    wanted: &Wanted,
+    bad: &mut Vec<BadObject>,
+    progress: &dyn Progress,
+) -> Result<Unlocked, VaultError> {
     let place = || store.place();
-    let id = vault_file(store, bad)?;
+    let claimed = vault_file(store, bad)?;
     let slots = Slots::read(store)?;
-    bad.extend(slots.bad.iter().cloned());
-    let mut candidates = slots.distinct();
-    if candidates.is_empty() {
-        if id.is_none() && slots.bad.is_empty() {
+    let vaults = slots.vaults();
+    if vaults.is_empty() {
+        if claimed.is_none() && slots.bad.is_empty() {
             return Err(VaultError::NoVault { place: place() });
         }
         if let Some(newer) = slots.bad.iter().find(|slot| slot.newer) {
@@ -135,19 +208,58 @@ fn unlock(store: &dyn Store, secret: &Secret, bad: &mut Vec<BadObject>) -> Resul
             slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.object, slot.what));
         return Err(VaultError::NoSlot { place: place(), what });
     }
-    if let Some(id) = id {
-        if candidates.iter().any(|slot| slot.vault() == id) {
-            // A slot of another vault, put here by mistake or malice, opens nothing.
-            candidates.retain(|slot| slot.vault() == id);
-        } else {
-            let what = "it names another vault than every key slot".to_owned();
-            bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+    let chosen = choose(&vaults, claimed, wanted, &place)?;
+    let mut candidates = slots.distinct();
+    if let Some(id) = chosen {
+        // A slot of another vault, put here by mistake or malice, opens nothing.
+        candidates.retain(|slot| slot.vault() == id);
+    }
+    if let Some(start) = &wanted.slot {
+        candidates.retain(|slot| slot.id().to_string().starts_with(start.as_str()));
+        if candidates.is_empty() {
+            return Err(VaultError::NoSuchSlot { place: place(), slot: start.clone() });
         }
     }
-    match unlock_any(&candidates, secret) {
-        Ok((_, keyring)) => Ok(keyring),
+    // Slots that were planted come last where this machine has a memory, and cost as little as they can.
+    let last: HashSet<SlotId> = vaults.iter().filter_map(|id| opened_last(state, *id)).collect();
+    candidates.sort_by_key(|slot| (!last.contains(&slot.id()), slot.work(), slot.id()));
+    let count = candidates.iter().filter(|slot| slot.takes_password()).count();
+    let works: Vec<u64> = candidates.iter().filter(|slot| slot.takes_password()).map(SlotFile::work).collect();
+    let mut told = false;
+    let mut goes_on = |tried: usize| {
+        let work: u64 = works.iter().take(tried + 1).sum();
+        if !told && tried > 0 && (tried >= KEY_SLOTS_MAX || work > WORK_TO_TELL) {
+            told = true;
+            progress.warn(&format!(
+                "{count} key slots take a password, and the password is tried on one after the other: {tried} so far. If \
+                 its slot is known, --slot ID tries only that one"
+            ));
+        }
+        !progress.stopped()
+    };
+    match unlock_with(&candidates, secret, &mut goes_on) {
+        Ok((index, keyring)) => {
+            let id = keyring.vault;
+            if claimed.is_some_and(|claimed| !vaults.contains(&claimed)) {
+                let what = "it names another vault than every key slot".to_owned();
+                bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+            }
+            let others: BTreeSet<VaultId> = vaults.into_iter().filter(|other| *other != id).collect();
+            if others.is_empty() {
+                // Whose a slot is that cannot be read, nothing tells.
+                bad.extend(slots.bad.iter().cloned());
+            } else {
+                bad.extend(slots.bad.iter().filter(|bad| bad.newer).cloned());
+            }
+            let slot = candidates.swap_remove(index);
+            let slots = slots.distinct().into_iter().filter(|slot| slot.vault() == id).collect();
+            Ok(Unlocked { keyring, slot, slots, others })
+        }
+        Err(UnlockError::Stopped) => Err(VaultError::Interrupted),
         Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {
-            Err(VaultError::WrongSecret { place: place(), mistyped: matches!(error, UnlockError::Mistyped) })
+            let others = vaults.into_iter().filter(|id| chosen.is_some_and(|chosen| chosen != *id)).collect();
+            let mistyped = matches!(error, UnlockError::Mistyped);
+            Err(VaultError::WrongSecret { place: place(), mistyped, others })
         }
         Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
     }
@@ -164,11 +276,28 @@ pub fn open(
     options: OpenOptions,
     progress: &dyn Progress,
 ) -> Result<Vault, VaultError> {
+    open_wanted(store, secret, options, &Wanted::default(), progress)
+}
+
+/// As [`open`], where it is known which vault is meant.
+///
+/// # Errors
+/// As [`open`]; and if another vault lies in this place than the one that is meant.
+pub fn open_wanted(
+    store: Arc<dyn Store>,
+    secret: &Secret,
+    options: OpenOptions,
+    wanted: &Wanted,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
     let mut bad = Vec::new();
-    let keyring = unlock(store.as_ref(), secret, &mut bad)?;
+    let Unlocked { keyring, slot, slots, others } =
+        unlock(store.as_ref(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, keyring.vault, keyring.params);
     let state = options.state.join(keyring.vault.to_string());
     crate::vault::client::make_private_folder(&state)?;
+    // That the next opening is quick is worth a try, and no error.
+    let _ = std::fs::write(opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()));
     let key = keys.derive_local("catalogue");
     let path = state.join("catalogue.redb");
     let (catalogue, fresh) = Catalogue::open(&path, key)?;
@@ -179,6 +308,9 @@ pub fn open(
         catalogue,
         state,
         identity: options.identity,
+        opened_by: slot.id(),
+        slots,
+        others,
         log: Mutex::new(LogState::default()),
     };
     if fresh {
@@ -222,6 +354,19 @@ struct Listing {
     foreign: Vec<String>,
 }
 
+impl Listing {
+    /// Leaves out what is another vault's.
+    fn take_out(&mut self, elsewhere: &HashSet<ObjectKey>) {
+        for key in elsewhere {
+            match key {
+                ObjectKey::Named(Kind::Log, name) => drop(self.records.remove(name)),
+                ObjectKey::Named(_, name) => drop(self.packs.remove(name)),
+                ObjectKey::Vault => {}
+            }
+        }
+    }
+}
+
 fn list(store: &dyn Store) -> Result<Listing, StoreError> {
     let mut listing = Listing { packs: HashMap::new(), records: HashSet::new(), foreign: Vec::new() };
     // Records first: a pack that a listed record speaks of was put before it, so it is listed too.
@@ -249,7 +394,9 @@ impl Vault {
     /// # Errors
     /// If the store or the catalogue fails as a whole. A single object that cannot be read is only noted.
     pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
-        let listing = list(self.store())?;
+        let mut listing = list(self.store())?;
+        let mut elsewhere = self.log().elsewhere.clone();
+        listing.take_out(&elsewhere);
         let mut bad = Vec::new();
         let chains = self.refresh_records(&listing, &mut bad, progress)?;
         let features = chains.format().unknown().read;
@@ -258,10 +405,85 @@ impl Vault {
             return Err(VaultError::Newer { place: self.store.place(), what });
         }
         self.refresh_packs(&listing, &mut bad, progress)?;
+        self.set_aside(&mut bad, &mut elsewhere, &chains)?;
+        listing.take_out(&elsewhere);
         let remembered = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
         let findings = chains.findings(&remembered);
-        *self.log() = LogState { chains, findings, packs: listing.packs, bad, foreign: listing.foreign };
+        *self.log() = LogState { chains, findings, packs: listing.packs, bad, foreign: listing.foreign, elsewhere };
         Ok(())
+    }
+
+    /// Takes out of `bad` what may be another vault's, where several share the folder.
+    fn set_aside(
+        &self,
+        bad: &mut Vec<BadObject>,
+        elsewhere: &mut HashSet<ObjectKey>,
+        chains: &Chains,
+    ) -> Result<(), VaultError> {
+        if self.others.is_empty() || bad.is_empty() {
+            return Ok(());
+        }
+        let ours = self.named(chains)?;
+        let mut left = Vec::new();
+        for object in std::mem::take(bad) {
+            match object.key().filter(|_| !object.newer) {
+                Some(key) if self.may_be_of_another(&key, &ours)? => drop(elsewhere.insert(key)),
+                _ => left.push(object),
+            }
+        }
+        *bad = left;
+        Ok(())
+    }
+
+    /// The objects that this vault's records or this machine's memory name: they are this vault's.
+    fn named(&self, chains: &Chains) -> Result<HashSet<ObjectName>, VaultError> {
+        let reader = self.catalogue.reader()?;
+        let records = reader.records()?.into_iter().chain(reader.lost_records()?).map(|(name, _)| name);
+        let mut named: HashSet<ObjectName> = records.collect();
+        named.extend(reader.packs()?.into_values().map(|info| info.name));
+        for link in chains.links() {
+            named.insert(link.name);
+            named.extend(&link.record.claims);
+        }
+        Ok(named)
+    }
+
+    /// Whether an object that cannot be opened may be one of another vault that has key slots here: its header does not open
+    /// with this vault's key, and nothing that this vault or this machine remembers names it.
+    fn may_be_of_another(&self, key: &ObjectKey, ours: &HashSet<ObjectName>) -> Result<bool, VaultError> {
+        let ObjectKey::Named(kind, name) = key else { return Ok(false) };
+        let object_kind = match kind {
+            Kind::Key => return Ok(true),
+            Kind::Pack => ObjectKind::Pack,
+            Kind::Meta => ObjectKind::Meta,
+            Kind::Log => ObjectKind::Record,
+        };
+        if ours.contains(name) {
+            return Ok(false);
+        }
+        match self.store().get_range(key, 0, HEADER_LEN) {
+            Ok(header) => Ok(self.keys.open_object(object_kind, *name, &header).is_err()),
+            Err(error) if error.is_of_whole() => Err(error.into()),
+            Err(_) => Ok(true),
+        }
+    }
+
+    /// Whether an object that cannot be opened may be one of another vault that has key slots here. Such an object is never
+    /// called damaged, and never moved.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn is_of_another(&self, key: &ObjectKey) -> Result<bool, VaultError> {
+        if self.others.is_empty() {
+            return Ok(false);
+        }
+        let log = self.log();
+        if log.elsewhere.contains(key) {
+            return Ok(true);
+        }
+        let chains = log.chains.clone();
+        drop(log);
+        self.may_be_of_another(key, &self.named(&chains)?)
     }
 
     fn refresh_records(

@@ -99,7 +99,7 @@ pub fn create_vault(store: &dyn Store, params: ChunkParams) -> Result<VaultId, V
         now: 1_700_000_000,
         recovery: Some(Secret::raw(&RAW)),
     };
-    create(store, &options)
+    create(store, &options).map(|created| created.id)
 }
 
 /// Opens a vault without a key derivation.

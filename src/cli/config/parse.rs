@@ -26,6 +26,7 @@ use super::VaultConfig;
 use super::WHOLE_PATH;
 use crate::cli::args::KeepArgs;
 use crate::cli::args::parse_duration;
+use crate::cli::args::parse_id_start;
 use crate::cli::args::parse_level;
 use crate::cli::args::parse_part;
 use crate::cli::snapshot::IGNORE_FILE;
@@ -175,6 +176,7 @@ impl<'t> Reader<'t> {
         if let Some(level) = section.level("compression") {
             vault.level = level;
         }
+        vault.id = section.parsed("id", parse_id_start);
         vault.removable = section.flag("removable").unwrap_or(false);
         vault.check_every = section.duration_or_never("check-every", vault.check_every);
         if let Some(sample) = section.parsed("check-sample", parse_part) {

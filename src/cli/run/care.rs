@@ -22,6 +22,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::key;
 use crate::cli::progress::Lane;
 use crate::cli::prune as prune_command;
 
@@ -63,6 +64,7 @@ impl Crew<'_> {
             if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
         });
         drop(lane);
+        key::settle(self.context, vault);
         care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
         care
     }

@@ -204,6 +204,7 @@ fn judge(
                 judged.left.push(left(object_key(pack.kind, pack.name), error.to_string(), newer));
             }
             None if is_sound => judged.sound.push(pack.name),
+            None if vault.is_of_another(&object_key(pack.kind, pack.name))? => {}
             None => judged.broken.push((*pack, inspection)),
         }
         Ok(())

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rayon::prelude::*;
 
 use crate::engine::check::Problem;
+use crate::engine::keys::is_done_with;
 use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::{RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
-use crate::log::{FoundRecord, Record, RecordBody, RecordError};
+use crate::log::{FoundRecord, Record, RecordBody, RecordError, Standing};
 use crate::progress::Progress;
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
@@ -68,20 +69,31 @@ fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
         len => len?,
     };
     Ok(match VaultFile::parse(&store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX)?) {
+        // Where several vaults share the folder, there is one such file, and it may be that of any of them.
+        Ok(file) if vault.others().contains(&file.id) => None,
         Ok(file) if file.id != vault.id() => Some("it is that of another vault".to_owned()),
         Ok(_) | Err(VaultFileError::Newer { .. }) => None,
         Err(error) => Some(error.to_string()),
     })
 }
 
-/// Each slot has two copies, and nothing else is there.
+/// Each valid slot has two copies, and nothing else is there. One that was removed is never copied, and is moved aside once
+/// its removal is settled; one that no record speaks of may be just being made.
 fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
     let store = vault.store();
     let slots = Slots::read(store)?;
+    let set = vault.slot_set();
     let mut copies: BTreeMap<[u8; SLOT_LEN], (SlotFile, u64)> = BTreeMap::new();
-    for (_, slot) in slots.copies {
-        if slot.vault() == vault.id() && slot.info(&vault.keyring().master).is_ok() {
-            copies.entry(*slot.as_bytes()).or_insert((slot, 0)).1 += 1;
+    for (name, slot) in slots.copies {
+        let Some(valid) = vault.valid_slot(&slot) else { continue };
+        match set.standing(&valid.id, &valid.digest) {
+            Standing::Removed if is_done_with(vault, &slot) => {
+                let what = format!("key slot {} was removed, and its file is here again", valid.id);
+                plan.aside.push(Aside { key: ObjectKey::Named(Kind::Key, name), what });
+            }
+            Standing::Removed | Standing::Other => {}
+            Standing::Pending if set.exists() => {}
+            Standing::Pending | Standing::Valid => copies.entry(*slot.as_bytes()).or_insert((slot, 0)).1 += 1,
         }
     }
     let single = copies.into_values().filter(|(_, count)| *count == 1);
@@ -90,6 +102,9 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
         let name = bad.object.rsplit('/').next().and_then(|name| name.parse::<ObjectName>().ok());
         let Some(name) = name else { continue };
         let key = ObjectKey::Named(Kind::Key, name);
+        if vault.is_of_another(&key)? {
+            continue;
+        }
         match is_damaged(store, &key, SLOT_LEN as u64, |bytes| match SlotFile::parse(bytes) {
             Ok(_) | Err(SlotError::Newer { .. }) => None,
             Err(error) => Some(error.to_string()),
@@ -167,6 +182,9 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
     for (key, what, problem) in judged {
         plan.left.extend(problem);
         let (Some(what), ObjectKey::Named(_, name)) = (what, key) else { continue };
+        if vault.is_of_another(&key)? {
+            continue;
+        }
         plan.aside.push(Aside { key, what: left(key, what, false).what });
         match remembered.get(&name) {
             _ if in_log.contains(&name) => {}

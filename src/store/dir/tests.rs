@@ -57,6 +57,10 @@ impl Store for Scratch {
         self.store.delete(key)
     }
 
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.store.delete_durably(key)
+    }
+
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.store.quarantine(key)
     }
@@ -381,4 +385,25 @@ fn a_store_says_whether_it_can_be_written() {
         assert_eq!(files(&scratch.top()), Vec::<String>::new());
         assert!(scratch.store.free_space().unwrap().is_some_and(|bytes| bytes > 0));
     }
+}
+
+#[test]
+fn a_durable_deletion_says_when_the_folder_could_not_be_synced() {
+    let mut scratch = Scratch::new(Way::Anonymous);
+    let key = key(Kind::Key, 1);
+    scratch.put(&key, b"bytes").unwrap();
+    let sound = scratch.store.publisher.sync.folder;
+    scratch.store.publisher.sync.folder = |_| Err(io::Error::other("no"));
+    scratch.delete(&key).unwrap();
+    // It is gone, but may come back: only a sync of the folder that works makes it a success.
+    let error = scratch.delete_durably(&key).unwrap_err();
+    assert!(matches!(error, StoreError::Io { action: "delete", .. }), "{error:?}");
+    scratch.store.publisher.sync.folder = |path| {
+        assert!(path.ends_with("keys"), "{path:?}");
+        Ok(())
+    };
+    scratch.delete_durably(&key).unwrap();
+    scratch.store.publisher.sync.folder = sound;
+    fs::remove_dir(scratch.top().join("keys")).unwrap();
+    scratch.delete_durably(&key).unwrap();
 }

@@ -196,6 +196,10 @@ impl Store for SimStore {
         self.view.delete(key)
     }
 
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key)
+    }
+
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.meet(key)?;
         self.sim.trace(self.client, &format!("moves {key} aside"));

@@ -1,0 +1,128 @@
+//! Which vault lay in which place when this machine last looked: a memory in the user's state folder.
+//!
+//! A disk that is not mounted leaves an empty folder behind, and whoever can write to a place can put another vault there. By
+//! this memory both are noticed before anything is written. A place is known by its real path, or by the address of a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::fs::{make_private_folder, replace_private_file};
+use crate::id::VaultId;
+use crate::path::plain;
+
+const MAGIC: &str = "vault place 1";
+
+/// The name of the folder `path` as a place: its real path. Of what is not there yet, the part that is there is made real.
+pub fn name_of(path: &Path) -> String {
+    for there in path.ancestors() {
+        if let Ok(real) = std::fs::canonicalize(there) {
+            let below = path.strip_prefix(there).unwrap_or(Path::new(""));
+            let real = plain(real);
+            let whole = if below.as_os_str().is_empty() { real } else { real.join(below) };
+            return whole.display().to_string();
+        }
+    }
+    path.display().to_string()
+}
+
+fn file_of(state: &Path, place: &str) -> PathBuf {
+    let digits: String = blake3::hash(place.as_bytes()).to_hex().chars().take(32).collect();
+    state.join("places").join(digits)
+}
+
+/// The vaults that this machine has met in this place, the one that is meant first; none if there is no memory of it.
+/// `state` is the folder in which this user keeps the state of all vaults.
+pub fn known(state: &Path, place: &str) -> Vec<VaultId> {
+    let text = std::fs::read_to_string(file_of(state, place)).unwrap_or_default();
+    let mut lines = text.lines();
+    if lines.next() != Some(MAGIC) || lines.next() != Some(place) {
+        return Vec::new();
+    }
+    lines.filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Remembers these vaults for this place.
+///
+/// # Errors
+/// If the state folder cannot be written.
+pub fn remember(state: &Path, place: &str, vaults: &[VaultId]) -> io::Result<()> {
+    let path = file_of(state, place);
+    make_private_folder(&state.join("places"))?;
+    let ids = vaults.iter().fold(String::new(), |text, id| format!("{text}{id}\n"));
+    replace_private_file(&path, format!("{MAGIC}\n{place}\n{ids}").as_bytes())
+}
+
+/// Remembers that this vault was opened in this place. `is_said` tells that a person or the configuration named it;
+/// `others` are vaults that have key slots there too.
+///
+/// # Errors
+/// If the state folder cannot be written.
+pub fn met<'a>(
+    state: &Path,
+    place: &str,
+    vault: VaultId,
+    is_said: bool,
+    others: impl IntoIterator<Item = &'a VaultId>,
+) -> io::Result<()> {
+    let mut vaults = known(state, place);
+    let is_there = others.into_iter().any(|other| vaults.first() == Some(other));
+    match vaults.iter().position(|known| *known == vault) {
+        Some(0) => return Ok(()),
+        // The one that is meant is away: it stays the one that is meant.
+        Some(_) if is_there || !is_said => return Ok(()),
+        Some(at) => drop(vaults.remove(at)),
+        None => {}
+    }
+    let at = if is_there { vaults.len() } else { 0 };
+    vaults.insert(at, vault);
+    remember(state, place, &vaults)
+}
+
+/// Forgets a vault in a place, as one that was never finished.
+pub fn forget(state: &Path, place: &str, vault: VaultId) {
+    let left: Vec<VaultId> = known(state, place).into_iter().filter(|known| *known != vault).collect();
+    // What cannot be forgotten is asked about the next time.
+    let _ = if left.is_empty() { std::fs::remove_file(file_of(state, place)) } else { remember(state, place, &left) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X: VaultId = VaultId::new([1; 16]);
+    const Y: VaultId = VaultId::new([2; 16]);
+
+    #[test]
+    fn a_place_remembers_its_vault() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        assert_eq!(known(state, "/disk/vault"), []);
+        met(state, "/disk/vault", X, false, &[]).unwrap();
+        assert_eq!(known(state, "/disk/vault"), [X]);
+        assert_eq!(known(state, "/disk/other"), []);
+        // One that shares the folder, and was named, comes behind; one that lies there alone comes before.
+        met(state, "/disk/vault", Y, true, &[X]).unwrap();
+        assert_eq!(known(state, "/disk/vault"), [X, Y]);
+        met(state, "/disk/vault", Y, false, &[]).unwrap();
+        assert_eq!(known(state, "/disk/vault"), [X, Y]);
+        met(state, "/disk/vault", Y, true, &[]).unwrap();
+        assert_eq!(known(state, "/disk/vault"), [Y, X]);
+        forget(state, "/disk/vault", Y);
+        assert_eq!(known(state, "/disk/vault"), [X]);
+        forget(state, "/disk/vault", X);
+        assert_eq!(known(state, "/disk/vault"), []);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_on_the_way_and_folders_that_are_away_make_no_other_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(top.join("disk")).unwrap();
+        std::os::unix::fs::symlink(top.join("disk"), top.join("link")).unwrap();
+        let expected = top.join("disk/a/vault").display().to_string();
+        assert_eq!(name_of(&top.join("link/a/vault")), expected);
+        std::fs::create_dir_all(top.join("disk/a/vault")).unwrap();
+        assert_eq!(name_of(&top.join("link/a/vault")), expected);
+    }
+}
