@@ -12,6 +12,7 @@ use vault::engine::hurt::PATHS_KEPT;
 use vault::id::ObjectName;
 use vault::path::Shown;
 use vault::tree::Time;
+use vault::vault::ObjectState;
 use vault::vault::SnapshotInfo;
 
 use crate::cli::args::CheckArgs;
@@ -30,15 +31,18 @@ const PATHS_SHOWN: usize = 10;
 /// Something that is wrong with an object.
 #[derive(Serialize)]
 pub struct ProblemJson<'a> {
-    object: &'a str,
+    object: String,
     what: &'a str,
+    /// `damaged`, `missing`, `newer`, `not arrived`.
+    state: &'static str,
     newer: bool,
 }
 
 impl<'a> ProblemJson<'a> {
     /// As it is shown.
     pub fn new(problem: &'a Problem) -> Self {
-        Self { object: &problem.object, what: &problem.what, newer: problem.newer }
+        let newer = problem.state == ObjectState::Newer;
+        Self { object: problem.subject.to_string(), what: &problem.what, state: problem.state.word(), newer }
     }
 }
 
@@ -187,10 +191,7 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         out.line(format_args!("not part of the vault: {}", Shown(path.as_bytes())))?;
     }
     for problem in &report.problems {
-        let kind = if problem.newer { "newer" } else { "damaged" };
-        let prefix = format!("object {} ", problem.object);
-        let what = problem.what.strip_prefix(&prefix).unwrap_or(&problem.what);
-        out.styled(Style::Warning, &format!("{kind}: {}: {what}", problem.object))?;
+        out.styled(Style::Warning, &format!("{}: {}: {}", problem.state.word(), problem.subject, problem.what))?;
     }
     tell_hurt(context, &report.hurt, snapshots, out)?;
     if report.is_damaged() {

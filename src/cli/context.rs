@@ -24,6 +24,7 @@ use vault::store::StoreError;
 use vault::store::dir::DirStore;
 use vault::store::paced::paced;
 use vault::vault::Identity;
+use vault::vault::ObjectState;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
@@ -335,9 +336,12 @@ impl Context {
         self.met(&place, vault.id(), wanted.vault.is_some(), vault.others());
         tell_of_keys(&vault, progress);
         for bad in vault.bad_objects() {
-            let hint = if bad.newer { "it was written by a newer vault" } else { "all else can still be used" };
-            let what = if bad.what.contains(&bad.object) { bad.what } else { format!("{}: {}", bad.object, bad.what) };
-            progress.warn(&format!("{what} ({hint})"));
+            let hint = match bad.state {
+                ObjectState::Newer => "it was written by a newer vault",
+                ObjectState::NotArrived => "it has not arrived yet; all else can be used",
+                _ => "all else can still be used",
+            };
+            progress.warn(&format!("{}: {} ({hint})", bad.key, bad.what));
         }
         for path in vault.foreign() {
             progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));

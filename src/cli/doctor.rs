@@ -15,6 +15,7 @@ use vault::seal::Purpose;
 use vault::store::Delivery;
 use vault::tree::Time;
 use vault::tree::Verdict;
+use vault::vault::ObjectState;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -140,12 +141,12 @@ fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -
 /// Damage that is known, and what the log lacks.
 fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Result<(), Failure> {
     let bad = vault.bad_objects();
-    let damaged = bad.iter().filter(|bad| !bad.newer).count() as u64;
+    let damaged = bad.iter().filter(|bad| bad.state.is_loss()).count() as u64;
     if damaged > 0 {
         let count = units::counted(damaged, "object is", "objects are");
         found.push(Finding::damage("store", format!("{count} damaged."), "vault repair --dry-run"));
     }
-    if bad.iter().any(|bad| bad.newer) {
+    if bad.iter().any(|bad| bad.state == ObjectState::Newer) {
         let text = "Something in it was written by a newer vault: update this one.";
         found.push(Finding::advice("store", text, "vault version"));
     }

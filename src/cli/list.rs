@@ -98,7 +98,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     }
     out.finish()?;
     // A damaged record may be that of a snapshot, which the list then lacks.
-    let damaged = !damage.is_empty() || vault.bad_objects().iter().any(|bad| !bad.newer);
+    let damaged = !damage.is_empty() || vault.bad_objects().iter().any(|bad| bad.state.is_loss());
     Ok(if damaged { Exit::Damage } else { Exit::Done })
 }
 

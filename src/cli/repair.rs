@@ -11,6 +11,7 @@ use vault::engine::repair::RepairReport;
 use vault::engine::repair::small::LostRecord;
 use vault::path::Shown;
 use vault::store::Delivery;
+use vault::vault::ObjectState;
 use vault::vault::Vault;
 
 use crate::cli::args::RepairArgs;
@@ -224,9 +225,12 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         }
     }
     for problem in &plan.left {
-        let why =
-            if problem.newer { "it was written by a newer vault; update this one" } else { "it is left as it is" };
-        out.styled(Style::Warning, &format!("left         {}: {} ({why})", problem.object, problem.what))?;
+        let why = match problem.state {
+            ObjectState::Newer => "it was written by a newer vault; update this one",
+            ObjectState::NotArrived => "it has not arrived yet; the sync brings it",
+            _ => "it is left as it is",
+        };
+        out.styled(Style::Warning, &format!("left         {}: {} ({why})", problem.subject, problem.what))?;
     }
     check::tell_hurt(context, &plan.hurt, &vault.snapshots(), out)?;
     if !plan.hurt.is_empty() {

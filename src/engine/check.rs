@@ -20,11 +20,11 @@ use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::SealError;
-use crate::store::{Kind, Listed, ObjectKey, StoreError};
+use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::open::Slots;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{ObjectState, Vault, VaultError};
 
 /// What is checked.
 pub struct CheckOptions<'a> {
@@ -65,15 +65,15 @@ macro_rules! through_vault {
 }
 through_vault!(CatalogueError, StoreError, PackError, SealError);
 
-/// Something that is wrong with an object of the store.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Something that is wrong in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Its path below the store's top.
-    pub object: String,
+    /// Where.
+    pub subject: Subject,
+    /// What it is.
+    pub state: ObjectState,
     /// What is wrong.
     pub what: String,
-    /// Whether it is only unknown (from a newer version), not damaged.
-    pub newer: bool,
 }
 
 /// What a check found.
@@ -118,12 +118,14 @@ pub struct CheckReport {
 impl CheckReport {
     /// Whether there is damage.
     pub fn is_damaged(&self) -> bool {
-        self.problems.iter().any(|problem| !problem.newer) || self.chunks_lost > 0 || !self.hurt.is_empty()
+        self.problems.iter().any(|problem| problem.state.is_loss()) || self.chunks_lost > 0 || !self.hurt.is_empty()
     }
 
     /// Whether a person should know of something that is no damage.
     pub fn has_remarks(&self) -> bool {
-        !self.returned_slots.is_empty() || !self.other_vaults.is_empty()
+        !self.returned_slots.is_empty()
+            || !self.other_vaults.is_empty()
+            || self.problems.iter().any(|problem| problem.state.is_remark())
     }
 }
 
@@ -173,7 +175,7 @@ impl<'a> Check<'a> {
     fn run(&self) -> Result<CheckReport, CheckError> {
         let (vault, progress) = (self.vault, self.progress);
         for bad in vault.bad_objects() {
-            self.problem(bad.object, bad.what, bad.newer);
+            self.problem(Subject::Object(bad.key), bad.what, bad.state);
         }
         let mut report = CheckReport::default();
         self.check_slots(&mut report)?;
@@ -201,17 +203,25 @@ impl<'a> Check<'a> {
             report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
         }
         for (_, what) in marks.newer {
-            self.problem("a folder of a snapshot".to_owned(), what, true);
+            self.problem(Subject::Place("a folder of a snapshot".to_owned()), what, ObjectState::Newer);
         }
         self.forgive_swept()?;
         report.problems = std::mem::take(&mut *lock(&self.problems)).into_values().collect();
         Ok(report)
     }
 
-    fn problem(&self, object: String, what: String, newer: bool) {
-        let what = what.strip_prefix(&format!("object {object} ")).map_or(what.clone(), str::to_owned);
+    fn problem(&self, subject: Subject, what: String, state: ObjectState) {
         let mut problems = lock(&self.problems);
-        problems.entry(object.clone()).or_insert(Problem { object, what, newer });
+        problems.entry(subject.to_string()).or_insert(Problem { subject, state, what });
+    }
+
+    /// Something that cannot be read, which is another machine's and on its way perhaps.
+    fn unreadable(&self, key: ObjectKey, what: String, newer: bool) -> Result<(), VaultError> {
+        let state = if newer { ObjectState::Newer } else { self.vault.state_of(&key)? };
+        if state != ObjectState::OfAnotherVault {
+            self.problem(Subject::Object(key), what, state);
+        }
+        Ok(())
     }
 
     /// What went wrong with a pack; returns an error if it says nothing about the pack.
@@ -222,9 +232,7 @@ impl<'a> Check<'a> {
         if matches!(error, PackError::Store(StoreError::Missing { .. })) {
             lock(&self.missing).push(info.name);
         }
-        let newer = matches!(error, PackError::Newer { .. });
-        self.problem(object_key(info.kind, info.name).to_string(), error.to_string(), newer);
-        Ok(())
+        self.unreadable(object_key(info.kind, info.name), error.reason(), error.is_newer())
     }
 
     /// Each key slot should have two readable copies, and none that was removed should be there.
@@ -242,8 +250,8 @@ impl<'a> Check<'a> {
         }
         for (id, names) in copies {
             if let [only] = names.as_slice() {
-                let object = ObjectKey::Named(Kind::Key, *only).to_string();
-                self.problem(object, format!("it is the only copy left of key slot {id}"), false);
+                let subject = Subject::Object(ObjectKey::Named(Kind::Key, *only));
+                self.problem(subject, format!("it is the only copy left of key slot {id}"), ObjectState::Damaged);
             }
         }
         Ok(())
@@ -264,10 +272,9 @@ impl<'a> Check<'a> {
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
                 Ok(_) | Err(RecordError::Store(StoreError::Missing { .. })) => {}
                 Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
-                Err(_) if self.vault.is_of_another(&ObjectKey::Named(Kind::Log, *name))? => {}
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
-                    self.problem(ObjectKey::Named(Kind::Log, *name).to_string(), error.to_string(), newer);
+                    self.unreadable(ObjectKey::Named(Kind::Log, *name), error.reason(), newer)?;
                 }
             }
             Ok(())
@@ -360,9 +367,8 @@ impl<'a> Check<'a> {
         let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
         let same = segments.eq(info.segments.iter().copied());
         if !same {
-            let object = object_key(info.kind, info.name).to_string();
             let what = "its footer is not what the catalogue of this machine says";
-            self.problem(object, what.to_owned(), false);
+            self.problem(Subject::Object(object_key(info.kind, info.name)), what.to_owned(), ObjectState::Damaged);
         }
         same
     }
@@ -382,8 +388,7 @@ impl<'a> Check<'a> {
             self.pack_problem(info, error)?;
         }
         if inspection.is_checksum_wrong {
-            let object = object_key(info.kind, info.name).to_string();
-            self.problem(object, "its checksum is wrong".to_owned(), false);
+            self.unreadable(object_key(info.kind, info.name), "its checksum is wrong".to_owned(), false)?;
         }
         Ok(sound && same)
     }

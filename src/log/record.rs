@@ -23,22 +23,33 @@ pub enum RecordError {
     /// The object is not what was put.
     #[error("object {object} is damaged: {what}")]
     Damaged {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: ObjectKey,
         /// What is wrong with it.
         what: String,
     },
     /// Written by a later version.
     #[error("object {object} was written by a newer vault: {what}")]
     Newer {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: ObjectKey,
         /// What is unknown.
         what: String,
     },
     /// Sealing failed.
     #[error("a record could not be sealed: {0}")]
     Seal(String),
+}
+
+impl RecordError {
+    /// What is wrong, without the name of the object, for where that stands beside it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Store(error) => error.reason(),
+            Self::Damaged { what, .. } | Self::Newer { what, .. } => what.clone(),
+            Self::Seal(_) => self.to_string(),
+        }
+    }
 }
 
 /// A pack as records name it.
@@ -497,12 +508,12 @@ impl Record {
     /// # Errors
     /// If they are damaged, from another vault, or from a newer version.
     pub fn open(keys: &Keys, name: ObjectName, bytes: &[u8]) -> Result<OpenedRecord, RecordError> {
-        let object = || ObjectKey::Named(Kind::Log, name).to_string();
+        let object = ObjectKey::Named(Kind::Log, name);
         let failed = |error: SealError| match error {
-            SealError::Newer { .. } => RecordError::Newer { object: object(), what: error.to_string() },
-            _ => RecordError::Damaged { object: object(), what: error.to_string() },
+            SealError::Newer { .. } => RecordError::Newer { object, what: error.to_string() },
+            _ => RecordError::Damaged { object, what: error.to_string() },
         };
-        let damaged = |what: &str| RecordError::Damaged { object: object(), what: what.to_owned() };
+        let damaged = |what: &str| RecordError::Damaged { object, what: what.to_owned() };
         if bytes.len() < HEADER_LEN + NONCE_LEN + TAG_LEN + TRAILER_LEN {
             return Err(damaged("it is cut short"));
         }
@@ -514,7 +525,7 @@ impl Record {
         }
         let record = Self::decode(&plain).map_err(|error| match error {
             DecodeRecordError::Malformed(what) => damaged(&what),
-            DecodeRecordError::Newer(_) => RecordError::Newer { object: object(), what: error.to_string() },
+            DecodeRecordError::Newer(_) => RecordError::Newer { object, what: error.to_string() },
         })?;
         Ok(OpenedRecord { record, digest: Digest::new(*blake3::hash(bytes).as_bytes()), plain })
     }

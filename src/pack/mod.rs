@@ -15,7 +15,7 @@ pub use segment::{SealedBody, SegmentBuilder};
 pub use writer::{FinishedPack, PackWriter};
 
 use crate::seal::SealError;
-use crate::store::StoreError;
+use crate::store::{ObjectKey, StoreError};
 use crate::varint::DecodeError;
 
 /// Sealed length of the locator: nonce, 24 bytes, tag.
@@ -32,16 +32,16 @@ pub enum PackError {
     /// The object is not what was put: flipped, cut, swapped or renamed.
     #[error("object {object} is damaged: {what}")]
     Damaged {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: ObjectKey,
         /// What is wrong with it.
         what: String,
     },
     /// Written by a later version.
     #[error("object {object} was written by a newer vault: {what}")]
     Newer {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: ObjectKey,
         /// What is unknown.
         what: String,
     },
@@ -51,8 +51,17 @@ pub enum PackError {
 }
 
 impl PackError {
+    /// What is wrong, without the name of the object, for where that stands beside it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Store(error) => error.reason(),
+            Self::Damaged { what, .. } | Self::Newer { what, .. } => what.clone(),
+            Self::Seal(_) => self.to_string(),
+        }
+    }
+
     /// What opening a sealed part of `object` failed with.
-    fn open(object: String, error: &SealError) -> Self {
+    fn open(object: ObjectKey, error: &SealError) -> Self {
         match error {
             SealError::Newer { .. } => Self::Newer { object, what: error.to_string() },
             _ => Self::Damaged { object, what: error.to_string() },
@@ -78,7 +87,7 @@ impl PackError {
         self.is_damage() || self.is_newer()
     }
 
-    fn malformed(object: String, error: DecodeError) -> Self {
+    fn malformed(object: ObjectKey, error: DecodeError) -> Self {
         match error {
             DecodeError::Unknown(what) => Self::Newer { object, what: format!("unknown {what}") },
             _ => Self::Damaged { object, what: error.to_string() },

@@ -63,8 +63,7 @@ impl<'a> PackReader<'a> {
         drop(recent);
         let key = object_key(kind, name);
         let header = self.store.get_range(&key, 0, HEADER_LEN)?;
-        let opener =
-            self.keys.open_object(kind, name, &header).map_err(|error| PackError::open(key.to_string(), &error))?;
+        let opener = self.keys.open_object(kind, name, &header).map_err(|error| PackError::open(key, &error))?;
         let opener = Arc::new(opener);
         recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.insert(0, (name, opener.clone()));
@@ -78,7 +77,7 @@ impl<'a> PackReader<'a> {
     /// If any part on the way to it is missing, damaged, or from a newer version.
     pub fn footer(&self, kind: ObjectKind, name: ObjectName, len: u64) -> Result<Footer, PackError> {
         let key = object_key(kind, name);
-        let damaged = |what: &str| PackError::Damaged { object: key.to_string(), what: what.to_owned() };
+        let damaged = |what: &str| PackError::Damaged { object: key, what: what.to_owned() };
         let frame = (HEADER_LEN + LOCATOR_LEN + TRAILER_LEN) as u64;
         if !(frame..=PACK_LEN_MAX).contains(&len) {
             return Err(damaged(&format!("{len} bytes is no length of a pack")));
@@ -88,9 +87,7 @@ impl<'a> PackReader<'a> {
         let tail = self.store.get_range(&key, tail_offset, (len - tail_offset) as usize)?;
         let (rest, _) = tail.split_at(tail.len() - TRAILER_LEN);
         let (rest, locator) = rest.split_at(rest.len() - LOCATOR_LEN);
-        let open = |section, sealed: &[u8]| {
-            opener.open(section, sealed).map_err(|error| PackError::open(key.to_string(), &error))
-        };
+        let open = |section, sealed: &[u8]| opener.open(section, sealed).map_err(|error| PackError::open(key, &error));
         let locator = open(Section::Locator, locator)?;
         let mut fields = Reader::new(&locator);
         let mut read = || -> Result<_, crate::varint::DecodeError> {
@@ -99,8 +96,7 @@ impl<'a> PackReader<'a> {
             let segments_end = u64::from_le_bytes(fields.array()?);
             Ok((offset, footer_len, segments_end, u32::from_le_bytes(fields.array()?)))
         };
-        let (offset, footer_len, segments_end, count) =
-            read().map_err(|error| PackError::malformed(key.to_string(), error))?;
+        let (offset, footer_len, segments_end, count) = read().map_err(|error| PackError::malformed(key, error))?;
         let end = len - (LOCATOR_LEN + TRAILER_LEN) as u64;
         if footer_len > FOOTER_LEN_MAX as u64
             || footer_len < (NONCE_LEN + TAG_LEN) as u64
@@ -114,7 +110,7 @@ impl<'a> PackReader<'a> {
         } else {
             open(Section::Footer, &self.store.get_range(&key, offset, footer_len as usize)?)?
         };
-        let footer = Footer::decode(&footer).map_err(|error| PackError::malformed(key.to_string(), error))?;
+        let footer = Footer::decode(&footer).map_err(|error| PackError::malformed(key, error))?;
         let sum: u64 = footer.segments.iter().map(|segment| u64::from(segment.sealed_len)).sum();
         if footer.segments.len() != count as usize || sum + HEADER_LEN as u64 != segments_end {
             return Err(damaged("its footer and its locator contradict each other"));

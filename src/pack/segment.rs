@@ -5,6 +5,7 @@ use crate::limits::{CHUNK_MAX_DEFAULT, SEGMENT_CHUNKS_TARGET, SEGMENT_RAW_MAX, S
 use crate::pack::PackError;
 use crate::pack::footer::{SegmentEntry, entry_len, read_lengths};
 use crate::seal::{Compressor, Decompressor, Keys, Method, ObjectOpener, SEGMENT_HEAD_LEN, TAG_LEN};
+use crate::store::ObjectKey;
 use crate::varint::{self, DecodeError, Reader};
 
 /// Collects chunks for a segment. A chunk is copied in once, and hashed, compressed and sealed from that copy: so a file
@@ -181,19 +182,19 @@ impl Segment {
 pub fn open_segment(
     keys: &Keys,
     opener: &ObjectOpener,
-    object: &dyn std::fmt::Display,
+    object: &ObjectKey,
     number: u32,
     sealed: &[u8],
     expected: Option<&[(ChunkId, u32)]>,
     decompressor: &mut Decompressor,
 ) -> Result<Segment, PackError> {
-    let damaged = |what: String| PackError::Damaged { object: object.to_string(), what };
+    let damaged = |what: String| PackError::Damaged { object: *object, what };
     let mut plain = Vec::with_capacity(sealed.len());
-    opener.open_segment(number, sealed, &mut plain).map_err(|error| PackError::open(object.to_string(), &error))?;
+    opener.open_segment(number, sealed, &mut plain).map_err(|error| PackError::open(*object, &error))?;
     let mut segment = Segment::default();
     let Body { method, raw_len, lengths, payload } = read_body(&plain).map_err(|error| match error {
         DecodeError::Unknown(what) => {
-            PackError::Newer { object: object.to_string(), what: format!("segment {number}: unknown {what}") }
+            PackError::Newer { object: *object, what: format!("segment {number}: unknown {what}") }
         }
         _ => damaged(format!("segment {number}: {error}")),
     })?;

@@ -17,6 +17,7 @@ use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{
     Compressor, Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN,
 };
+use crate::store::ObjectKey;
 use crate::sync::lock;
 
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
@@ -249,10 +250,10 @@ impl<'a> PackWriter<'a> {
                 Err(PackError::Seal("a segment changed while it was copied".to_owned()))
             };
         }
-        let object = "a new segment";
+        let object = ObjectKey::Named(sealer.kind().store_kind(), sealer.name());
         let expected = Some(body.chunks.as_slice());
         open_segment(self.keys, sealer.opener(), &object, number, sealed, expected, decompressor)
-            .map_err(|error| PackError::Seal(error.to_string()))?;
+            .map_err(|error| PackError::Seal(error.reason()))?;
         Ok(())
     }
 

@@ -27,6 +27,7 @@ use crate::store::ObjectKey;
 use crate::store::Pending;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::Subject;
 use crate::store::dir::publish::Publisher;
 use crate::store::dir::publish::Written;
 use crate::sync::lock;
@@ -76,12 +77,12 @@ impl DirStore {
     /// # Errors
     /// [`StoreError::Gone`] if there is no such folder.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| error_at(path, false, Action::Open, path.display().to_string(), source);
+        let failed = |source| error_at(path, false, Action::Open, path.display().to_string().into(), source);
         let top = plain(fs::canonicalize(path).map_err(failed)?);
         let found = fs::metadata(&top).map_err(failed)?;
         if !found.is_dir() {
             let source = io::Error::new(ErrorKind::NotADirectory, "it is not a folder");
-            return Err(error_at(path, true, Action::Open, path.display().to_string(), source));
+            return Err(error_at(path, true, Action::Open, path.display().to_string().into(), source));
         }
         Ok(Self {
             device: device_of(&found),
@@ -98,7 +99,7 @@ impl DirStore {
     /// # Errors
     /// [`StoreError::Io`] of kind `DirectoryNotEmpty` if there is anything else in it; then nothing was changed.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| error_at(path, true, Action::Create, path.display().to_string(), source);
+        let failed = |source| error_at(path, true, Action::Create, path.display().to_string().into(), source);
         publish::make_folders(path).map_err(failed)?;
         let store = Self::open(path)?;
         // Whoever was killed while making the vault may have left a temporary file.
@@ -111,7 +112,7 @@ impl DirStore {
             return Err(failed(io::Error::new(ErrorKind::DirectoryNotEmpty, text)));
         }
         for kind in Kind::ALL {
-            store.ensure_folder(kind.folder()).map_err(|e| store.error(Action::Create, kind.folder(), e))?;
+            store.ensure_folder(kind.folder()).map_err(|e| store.error(Action::Create, kind, e))?;
         }
         Ok(store)
     }
@@ -125,7 +126,7 @@ impl DirStore {
             let path = self.top.join(folder);
             if path.is_dir() {
                 let shown = if folder.is_empty() { self.place() } else { folder.to_owned() };
-                self.publisher.probe(&path).map_err(|e| self.error(Action::Write, &shown, e))?;
+                self.publisher.probe(&path).map_err(|e| self.error(Action::Write, shown.clone(), e))?;
             } else if !self.is_there() {
                 return Err(StoreError::Gone { place: self.place() });
             }
@@ -138,7 +139,7 @@ impl DirStore {
     /// # Errors
     /// [`StoreError::Gone`], or what the system said.
     pub fn free_space(&self) -> Result<Option<u64>, StoreError> {
-        free_space(&self.top).map_err(|e| self.error(Action::List, &self.place(), e))
+        free_space(&self.top).map_err(|e| self.error(Action::List, self.place(), e))
     }
 
     /// Paths at the top of the store that are neither vault's own nor usual on any disk, and what writers that died
@@ -147,7 +148,7 @@ impl DirStore {
     /// # Errors
     /// [`StoreError::Gone`], or what the system said.
     pub fn foreign_at_top(&self) -> Result<Vec<String>, StoreError> {
-        let failed = |e| self.error(Action::List, &self.place(), e);
+        let failed = |e| self.error(Action::List, self.place(), e);
         let mut foreign = Vec::new();
         for entry in fs::read_dir(&self.top).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -179,8 +180,8 @@ impl DirStore {
         fs::metadata(&self.top).is_ok_and(|found| found.is_dir() && device_of(&found) == self.device)
     }
 
-    fn error(&self, action: Action, object: &str, source: io::Error) -> StoreError {
-        error_at(&self.top, self.is_there(), action, object.to_owned(), source)
+    fn error(&self, action: Action, object: impl Into<Subject>, source: io::Error) -> StoreError {
+        error_at(&self.top, self.is_there(), action, object.into(), source)
     }
 
     /// Makes a folder below the top if it is not there, and its entry durable. A folder that is there may come from a
@@ -302,26 +303,27 @@ impl Store for DirStore {
             return Err(StoreError::Gone { place: self.place() });
         }
         let object = key.to_string();
-        self.put_file(&object, bytes).map_err(|e| self.error(Action::Write, &object, e))
+        self.put_file(&object, bytes).map_err(|e| self.error(Action::Write, key, e))
     }
 
     fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
         let object = key.to_string();
         let begun = if self.is_there() { self.begin_file(&object, bytes) } else { Ok(None) };
-        match begun.map_err(|e| self.error(Action::Write, &object, e))? {
-            Some(written) => Ok(Pending::new(move || {
-                self.publisher.finish(written).map_err(|e| self.error(Action::Write, &object, e))
-            })),
+        match begun.map_err(|e| self.error(Action::Write, key, e))? {
+            Some(written) => {
+                let key = *key;
+                Ok(Pending::new(move || self.publisher.finish(written).map_err(|e| self.error(Action::Write, &key, e))))
+            }
             None => self.put(key, bytes).map(|()| Pending::done()),
         }
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let failed = |e| self.error(Action::Read, &key.to_string(), e);
+        let failed = |e| self.error(Action::Read, key, e);
         let (file, have) = self.open_object(key).map_err(failed)?;
         let need = offset.saturating_add(len as u64);
         if have < need {
-            return Err(StoreError::Short { object: key.to_string(), need, have });
+            return Err(StoreError::Short { object: key.into(), need, have });
         }
         let mut bytes = vec![0; len];
         read_exact_at(&file, &mut bytes, offset).map_err(failed)?;
@@ -329,7 +331,7 @@ impl Store for DirStore {
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
-        let failed = |e| self.error(Action::Read, &key.to_string(), e);
+        let failed = |e| self.error(Action::Read, key, e);
         let path = self.path_of(key);
         if is_folder_of_that_name(key, &path) {
             return Err(failed(ErrorKind::NotFound.into()));
@@ -342,7 +344,7 @@ impl Store for DirStore {
         match self.list_kind(kind, found) {
             // Without its folder there are no objects of that kind, as long as it is the store that we look at.
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
-            done => done.map_err(|e| self.error(Action::List, kind.folder(), e)),
+            done => done.map_err(|e| self.error(Action::List, kind, e)),
         }
     }
 
@@ -352,7 +354,7 @@ impl Store for DirStore {
         self.forget(key);
         match fs::remove_file(self.path_of(key)) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
-            done => done.map_err(|e| self.error(Action::Delete, &key.to_string(), e)),
+            done => done.map_err(|e| self.error(Action::Delete, key, e)),
         }
     }
 
@@ -363,7 +365,7 @@ impl Store for DirStore {
         match (self.publisher.sync.folder)(folder) {
             // A folder that is not there holds nothing, and its own removal took what was in it.
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
-            done => done.map_err(|e| self.error(Action::Delete, &key.to_string(), e)),
+            done => done.map_err(|e| self.error(Action::Delete, key, e)),
         }
     }
 
@@ -373,7 +375,7 @@ impl Store for DirStore {
             ObjectKey::Vault => key.to_string(),
             ObjectKey::Named(kind, name) => format!("{}-{name}", kind.folder()),
         };
-        let failed = |e| self.error(Action::Quarantine, &key.to_string(), e);
+        let failed = |e| self.error(Action::Quarantine, key, e);
         let from = self.path_of(key);
         fs::symlink_metadata(&from).map_err(failed)?;
         let folder = self.ensure_folder(QUARANTINE).map_err(failed)?;
@@ -434,7 +436,7 @@ const TOO_MANY_FILES: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rusti
 const TOO_MANY_FILES: [i32; 1] = [4];
 
 /// Turns what the system said into what it means for the store; `is_there` tells whether the store as a whole is there.
-fn error_at(top: &Path, is_there: bool, action: Action, object: String, source: io::Error) -> StoreError {
+fn error_at(top: &Path, is_there: bool, action: Action, object: Subject, source: io::Error) -> StoreError {
     if source.kind() == ErrorKind::OutOfMemory || source.raw_os_error().is_some_and(|n| TOO_MANY_FILES.contains(&n)) {
         return StoreError::Exhausted { action: action.verb(), object, source };
     }

@@ -194,7 +194,7 @@ impl<S: Store> FaultyStore<S> {
                     verdict = Verdict::Fails(*leaves, failed(action, key, "this write was to fail"));
                 }
                 Fault::FullAfter(bytes) if len > 0 && bytes_after > *bytes => {
-                    verdict = Verdict::Fails(Leaves::Nothing, StoreError::Full { object: key.to_string() });
+                    verdict = Verdict::Fails(Leaves::Nothing, StoreError::Full { object: key.into() });
                 }
                 _ => {}
             }
@@ -317,7 +317,7 @@ impl<S: Store> Store for FaultyStore<S> {
 }
 
 fn failed(action: &'static str, object: &dyn ToString, why: &'static str) -> StoreError {
-    StoreError::Io { action, object: object.to_string(), source: io::Error::other(why) }
+    StoreError::Io { action, object: object.to_string().into(), source: io::Error::other(why) }
 }
 
 #[cfg(test)]

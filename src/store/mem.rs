@@ -105,7 +105,7 @@ impl MemStore {
 
     /// The bytes of an object, shared.
     fn object(&self, key: &ObjectKey) -> Result<Arc<[u8]>, StoreError> {
-        self.read().objects.get(key).cloned().ok_or_else(|| StoreError::Missing { object: key.to_string() })
+        self.read().objects.get(key).cloned().ok_or_else(|| StoreError::Missing { object: key.into() })
     }
 }
 
@@ -113,7 +113,7 @@ impl Store for MemStore {
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
         let mut state = self.write();
         if state.objects.contains_key(key) {
-            return Err(StoreError::Exists { object: key.to_string() });
+            return Err(StoreError::Exists { object: key.into() });
         }
         state.objects.insert(*key, bytes.into());
         Ok(())
@@ -124,7 +124,7 @@ impl Store for MemStore {
         let have = bytes.len() as u64;
         let need = offset.saturating_add(len as u64);
         if have < need {
-            return Err(StoreError::Short { object: key.to_string(), need, have });
+            return Err(StoreError::Short { object: key.into(), need, have });
         }
         Ok(bytes[offset as usize..need as usize].to_vec())
     }
@@ -165,7 +165,7 @@ impl Store for MemStore {
 
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let mut state = self.write();
-        let bytes = state.objects.remove(key).ok_or_else(|| StoreError::Missing { object: key.to_string() })?;
+        let bytes = state.objects.remove(key).ok_or_else(|| StoreError::Missing { object: key.into() })?;
         state.quarantined.push((*key, bytes));
         Ok(())
     }

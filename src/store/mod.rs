@@ -95,26 +95,65 @@ pub enum Delivery {
     Synced,
 }
 
+/// What an operation of a store was about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// One object.
+    Object(ObjectKey),
+    /// The folder of a kind.
+    Folder(Kind),
+    /// The store as a whole, or something else in it.
+    Place(String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(key) => key.fmt(f),
+            Self::Folder(kind) => f.write_str(kind.folder()),
+            Self::Place(place) => f.write_str(place),
+        }
+    }
+}
+
+impl From<&ObjectKey> for Subject {
+    fn from(key: &ObjectKey) -> Self {
+        Self::Object(*key)
+    }
+}
+
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        Self::Folder(kind)
+    }
+}
+
+impl From<String> for Subject {
+    fn from(place: String) -> Self {
+        Self::Place(place)
+    }
+}
+
 /// Why a store could not do what was asked. Never to be mistaken for trouble with a source file.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such object.
     #[error("object {object} is missing from the store")]
     Missing {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
     },
     /// An object of that name is there already; nothing was changed.
     #[error("object {object} exists already")]
     Exists {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
     },
     /// The object ends before the range that was asked for.
     #[error("object {object} is cut short: {need} bytes are needed, {have} are there")]
     Short {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
         /// Bytes that it must have at least.
         need: u64,
         /// Bytes that it has.
@@ -123,14 +162,14 @@ pub enum StoreError {
     /// No space is left.
     #[error("no space is left in the store (writing {object})")]
     Full {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
     },
     /// The store may not be written.
     #[error("the store is read-only (writing {object})")]
     ReadOnly {
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
     },
     /// The store as a whole is not there (a disk unplugged, a share gone).
     #[error("the store {place} is not there")]
@@ -143,8 +182,8 @@ pub enum StoreError {
     Exhausted {
         /// What was being done, as in [`StoreError::Io`].
         action: &'static str,
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
         /// What the system said.
         source: std::io::Error,
     },
@@ -153,14 +192,41 @@ pub enum StoreError {
     Io {
         /// What was being done: `read`, `write`, `list`, `delete`.
         action: &'static str,
-        /// Its path below the store's top.
-        object: String,
+        /// Which one.
+        object: Subject,
         /// What the system said.
         source: std::io::Error,
     },
 }
 
 impl StoreError {
+    /// What is wrong, without the name of the object, for where that stands beside it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Missing { .. } => "it is missing".to_owned(),
+            Self::Short { need, have, .. } => format!("it is cut short: {need} bytes are needed, {have} are there"),
+            Self::Io { action, source, .. } => format!("cannot {action} it: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
+    /// The object that it is about, if it is about one.
+    pub const fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Missing { object }
+            | Self::Exists { object }
+            | Self::Short { object, .. }
+            | Self::Full { object }
+            | Self::ReadOnly { object }
+            | Self::Exhausted { object, .. }
+            | Self::Io { object, .. } => match object {
+                Subject::Object(key) => Some(*key),
+                Subject::Folder(_) | Subject::Place(_) => None,
+            },
+            Self::Gone { .. } => None,
+        }
+    }
+
     /// Whether it says nothing about one object: any other would have met it too.
     pub const fn is_of_whole(&self) -> bool {
         matches!(self, Self::Gone { .. } | Self::Exhausted { .. })
@@ -255,7 +321,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         if len > max {
             return Err(StoreError::Io {
                 action: "read",
-                object: key.to_string(),
+                object: key.into(),
                 source: std::io::Error::other(format!("it has {len} bytes, more than the {max} that are allowed")),
             });
         }

@@ -7,6 +7,7 @@ pub mod create;
 pub mod open;
 pub mod client;
 pub mod read;
+pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -16,13 +17,14 @@ pub use client::Identity;
 pub use create::CreateOptions;
 pub use open::{OpenOptions, Wanted};
 pub use read::{ReadError, TreeReader};
+pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId, VaultId};
 use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
-use crate::store::{Delivery, Kind, ObjectKey, Store, StoreError};
+use crate::store::{Delivery, ObjectKey, Store, StoreError};
 use crate::tree::{Snapshot, Time};
 
 /// Why a vault could not be made, opened or written to.
@@ -178,21 +180,12 @@ pub struct SnapshotDamage {
 /// An object that could not be read when the vault was opened. It keeps nothing else from being used.
 #[derive(Debug, Clone)]
 pub struct BadObject {
-    /// Its path below the store's top.
-    pub object: String,
+    /// Which one.
+    pub key: ObjectKey,
+    /// What it is.
+    pub state: ObjectState,
     /// What is wrong with it.
     pub what: String,
-    /// Whether it is only unknown (from a newer version), not damaged.
-    pub newer: bool,
-}
-
-impl BadObject {
-    /// Which object it is.
-    pub fn key(&self) -> Option<ObjectKey> {
-        let (folder, name) = self.object.rsplit_once('/')?;
-        let kind = Kind::ALL.into_iter().find(|kind| folder.split('/').next() == Some(kind.folder()))?;
-        Some(ObjectKey::Named(kind, name.parse().ok()?))
-    }
 }
 
 /// An opened vault.
@@ -300,10 +293,13 @@ impl Vault {
 
     /// Whether what one client writes reaches the others at once, as far as any record says.
     pub fn delivery(&self) -> Delivery {
-        let log = self.log();
+        self.delivery_by(&self.log().chains)
+    }
+
+    pub(crate) fn delivery_by(&self, chains: &Chains) -> Delivery {
         let joined_synced =
-            log.chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
-        if joined_synced || log.chains.format().synced { Delivery::Synced } else { self.keyring.delivery }
+            chains.links().any(|link| matches!(&link.record.body, RecordBody::Join(join) if join.synced));
+        if joined_synced || chains.format().synced { Delivery::Synced } else { self.keyring.delivery }
     }
 
     /// Whether this version may write to the vault.

@@ -21,7 +21,7 @@ use crate::seal::{
 };
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::client::{ClientState, Identity};
-use crate::vault::{BadObject, LogState, Vault, VaultError};
+use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// How a vault is opened.
 pub struct OpenOptions {
@@ -83,11 +83,11 @@ impl Slots {
                 Err(error) if error.is_of_whole() => return Err(error),
                 // It was removed since it was listed.
                 Err(StoreError::Missing { .. }) => continue,
-                Err(error) => Err((error.to_string(), false)),
+                Err(error) => Err((error.reason(), false)),
             };
             match parsed {
                 Ok(slot) => slots.copies.push((name, slot)),
-                Err((what, newer)) => slots.bad.push(BadObject { object: key.to_string(), what, newer }),
+                Err((what, newer)) => slots.bad.push(BadObject { key, state: state(newer), what }),
             }
         }
         Ok(slots)
@@ -106,10 +106,15 @@ impl Slots {
     }
 }
 
+/// What an object is that cannot be read, as long as nothing more is known of it.
+const fn state(newer: bool) -> ObjectState {
+    if newer { ObjectState::Newer } else { ObjectState::Damaged }
+}
+
 /// Reads the VAULT file. `None` if it is missing or damaged: its content can be had from any key slot.
 fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<VaultId>, VaultError> {
     let mut damaged = |what: String| {
-        bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+        bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
         Ok(None)
     };
     match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
@@ -120,9 +125,8 @@ fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<Vaul
             }
             Err(error) => damaged(error.to_string()),
         },
-        Err(StoreError::Missing { .. }) => damaged("it is missing".to_owned()),
         Err(error) if error.is_of_whole() => Err(error.into()),
-        Err(error) => damaged(error.to_string()),
+        Err(error) => damaged(error.reason()),
     }
 }
 
@@ -201,11 +205,10 @@ fn unlock(
         if claimed.is_none() && slots.bad.is_empty() {
             return Err(VaultError::NoVault { place: place() });
         }
-        if let Some(newer) = slots.bad.iter().find(|slot| slot.newer) {
+        if let Some(newer) = slots.bad.iter().find(|slot| slot.state == ObjectState::Newer) {
             return Err(VaultError::Newer { place: place(), what: newer.what.clone() });
         }
-        let what =
-            slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.object, slot.what));
+        let what = slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.key, slot.what));
         return Err(VaultError::NoSlot { place: place(), what });
     }
     let chosen = choose(&vaults, claimed, wanted, &place)?;
@@ -242,14 +245,14 @@ fn unlock(
             let id = keyring.vault;
             if claimed.is_some_and(|claimed| !vaults.contains(&claimed)) {
                 let what = "it names another vault than every key slot".to_owned();
-                bad.push(BadObject { object: ObjectKey::Vault.to_string(), what, newer: false });
+                bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
             }
             let others: BTreeSet<VaultId> = vaults.into_iter().filter(|other| *other != id).collect();
             if others.is_empty() {
                 // Whose a slot is that cannot be read, nothing tells.
                 bad.extend(slots.bad.iter().cloned());
             } else {
-                bad.extend(slots.bad.iter().filter(|bad| bad.newer).cloned());
+                bad.extend(slots.bad.iter().filter(|bad| bad.state == ObjectState::Newer).cloned());
             }
             let slot = candidates.swap_remove(index);
             let slots = slots.distinct().into_iter().filter(|slot| slot.vault() == id).collect();
@@ -413,23 +416,31 @@ impl Vault {
         Ok(())
     }
 
-    /// Takes out of `bad` what may be another vault's, where several share the folder.
+    /// Says of each object that cannot be read what it is, and takes out what may be another vault's, where several share
+    /// the folder.
     fn set_aside(
         &self,
         bad: &mut Vec<BadObject>,
         elsewhere: &mut HashSet<ObjectKey>,
         chains: &Chains,
     ) -> Result<(), VaultError> {
-        if self.others.is_empty() || bad.is_empty() {
+        if bad.is_empty() {
             return Ok(());
         }
-        let ours = self.named(chains)?;
+        let ours = if self.others.is_empty() { None } else { Some(self.named(chains)?) };
+        let delivery = self.delivery_by(chains);
         let mut left = Vec::new();
-        for object in std::mem::take(bad) {
-            match object.key().filter(|_| !object.newer) {
-                Some(key) if self.may_be_of_another(&key, &ours)? => drop(elsewhere.insert(key)),
-                _ => left.push(object),
+        for mut object in std::mem::take(bad) {
+            if object.state != ObjectState::Newer {
+                if let Some(ours) = &ours
+                    && self.may_be_of_another(&object.key, ours)?
+                {
+                    elsewhere.insert(object.key);
+                    continue;
+                }
+                object.state = self.state_by(&object.key, delivery, self.is_own(&object.key, chains))?;
             }
+            left.push(object);
         }
         *bad = left;
         Ok(())
@@ -520,8 +531,11 @@ impl Vault {
                 Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
-                    let object = ObjectKey::Named(Kind::Log, name).to_string();
-                    bad.push(BadObject { object, what: error.to_string(), newer });
+                    bad.push(BadObject {
+                        key: ObjectKey::Named(Kind::Log, name),
+                        state: state(newer),
+                        what: error.reason(),
+                    });
                 }
             }
             if progress.stopped() {
@@ -540,8 +554,8 @@ impl Vault {
         }
         for link in &links {
             if let RecordBody::Unknown(what) = &link.record.body {
-                let object = ObjectKey::Named(Kind::Log, link.name).to_string();
-                bad.push(BadObject { object, what: what.to_string(), newer: true });
+                let key = ObjectKey::Named(Kind::Log, link.name);
+                bad.push(BadObject { key, state: ObjectState::Newer, what: what.to_string() });
             }
         }
         Ok(Chains::new(links))
@@ -563,6 +577,21 @@ impl Vault {
     /// If the catalogue fails.
     pub fn lost_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
         Ok(found(self.catalogue.reader()?.lost_records()?))
+    }
+
+    /// Records that this machine remembers, that the store does not have any more, and that nothing makes up for: no other
+    /// record holds them, and nobody gave them up. Those of a client that wrote another record of that number since (its store
+    /// was set back) are not among them.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn missing_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
+        let mut lost = self.lost_records()?;
+        let log = self.log();
+        lost.retain(|found| {
+            Record::decode(&found.plain).is_ok_and(|record| !log.chains.is_accounted(&record.client, record.number))
+        });
+        Ok(lost)
     }
 
     /// Records that this machine remembers, whether their objects can still be read or not.
@@ -635,8 +664,8 @@ impl Vault {
                     Err(PackError::Store(StoreError::Missing { .. })) => {}
                     Err(error) => {
                         let newer = matches!(error, PackError::Newer { .. });
-                        let object = ObjectKey::Named(kind.store_kind(), name).to_string();
-                        bad.push(BadObject { object, what: error.to_string(), newer });
+                        let key = ObjectKey::Named(kind.store_kind(), name);
+                        bad.push(BadObject { key, state: state(newer), what: error.reason() });
                     }
                 }
             }

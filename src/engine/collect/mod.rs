@@ -30,10 +30,10 @@ use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
-use crate::store::{Delivery, StoreError};
+use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::tree::Time;
 use crate::vault::client::Session;
-use crate::vault::{SnapshotInfo, Vault, VaultError};
+use crate::vault::{BadObject, SnapshotInfo, Vault, VaultError};
 
 /// How space is given back.
 #[derive(Clone, Copy)]
@@ -225,10 +225,9 @@ fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
 
 /// Why it is not known what is needed.
 fn refusal(vault: &Vault) -> Option<String> {
-    let log = crate::store::Kind::Log.folder();
-    let bad = vault.bad_objects().into_iter().find(|bad| bad.object.starts_with(log))?;
-    let what = bad.what.strip_prefix(&format!("object {} ", bad.object)).unwrap_or(&bad.what).to_owned();
-    Some(format!("the record {} cannot be read, and may be a snapshot ({what})", bad.object))
+    let is_record = |bad: &BadObject| matches!(bad.key, ObjectKey::Named(Kind::Log, _));
+    let bad = vault.bad_objects().into_iter().find(is_record)?;
+    Some(format!("the record {} cannot be read, and may be a snapshot ({})", bad.key, bad.what))
 }
 
 /// The packs that each condemning record names and that are still there, with whose record it is and its number.

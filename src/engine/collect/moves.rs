@@ -244,7 +244,7 @@ impl Mover<'_> {
         let needed = &pack.chunks[number as usize];
         let kind = pack.info.kind;
         let key = object_key(kind, pack.info.name);
-        let damaged = |what: &str| PackError::Damaged { object: key.to_string(), what: what.to_owned() };
+        let damaged = |what: &str| PackError::Damaged { object: key, what: what.to_owned() };
         let place = pack.info.place(number).ok_or_else(|| damaged("its footer has more segments than before"))?;
         let sealed = self.vault.store().get_range(&key, place.offset, entry.sealed_len as usize)?;
         self.progress.counters().add(0, u64::from(entry.sealed_len));

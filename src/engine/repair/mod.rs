@@ -123,7 +123,7 @@ impl RepairPlan {
 
     /// Whether something is lost, or stays as it is.
     pub fn has_losses(&self) -> bool {
-        !self.hurt.is_empty() || self.left.iter().any(|problem| !problem.newer)
+        !self.hurt.is_empty() || self.left.iter().any(|problem| problem.state.is_loss())
     }
 }
 
@@ -160,7 +160,7 @@ pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress)
         small::diagnose(vault, &mut plan, progress)?;
         let packs = Packs::diagnose(vault, options.read_data, &mut plan, progress)?;
         find_losses(vault, &packs, &mut plan, progress)?;
-        plan.left.sort();
+        plan.left.sort_by_key(|problem| problem.subject.to_string());
         plan.left.dedup();
         Ok(plan)
     })

@@ -17,7 +17,7 @@ use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::Decompressor;
 use crate::store::{ObjectKey, StoreError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{ObjectState, Vault, VaultError};
 
 /// What the operating system says of a place of the disk that cannot be read.
 const BAD_PLACE: i32 = 5;
@@ -200,12 +200,15 @@ fn judge(
             // It went away since it was listed.
             Some(PackError::Store(StoreError::Missing { .. })) => {}
             Some(error) => {
-                let newer = matches!(error, PackError::Newer { .. });
-                judged.left.push(left(object_key(pack.kind, pack.name), error.to_string(), newer));
+                let state = if error.is_newer() { ObjectState::Newer } else { ObjectState::Damaged };
+                judged.left.push(left(object_key(pack.kind, pack.name), error.reason(), state));
             }
             None if is_sound => judged.sound.push(pack.name),
-            None if vault.is_of_another(&object_key(pack.kind, pack.name))? => {}
-            None => judged.broken.push((*pack, inspection)),
+            None => match vault.state_of(&object_key(pack.kind, pack.name))? {
+                ObjectState::Damaged => judged.broken.push((*pack, inspection)),
+                ObjectState::OfAnotherVault => {}
+                state => judged.left.push(left(object_key(pack.kind, pack.name), reason(&inspection), state)),
+            },
         }
         Ok(())
     };
@@ -234,6 +237,18 @@ fn judge(
     }
     plan.catalogue = wrong.into_inner();
     Ok(judged.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What is wrong with a pack that was looked at.
+fn reason(inspection: &Inspection) -> String {
+    match &inspection.footer {
+        Err(error) => error.reason(),
+        Ok(footer) if inspection.bad.is_empty() => {
+            let segments = footer.segments.len();
+            format!("its checksum is wrong ({segments} segments)")
+        }
+        Ok(footer) => format!("{} of its {} segments cannot be read", inspection.bad.len(), footer.segments.len()),
+    }
 }
 
 /// Whether an error means that a part of a pack is lost for good: not that it was written by a newer vault, and not that the
@@ -280,36 +295,27 @@ fn readable(
     plan: &mut RepairPlan,
 ) -> Result<Option<BrokenPack>, RepairError> {
     let key = object_key(pack.kind, pack.name);
-    let (footer, what) = match inspection.footer {
+    let what = reason(&inspection);
+    let footer = match inspection.footer {
         Ok(mut footer) => {
             for (number, _) in &inspection.bad {
                 if let Some(entry) = footer.segments.get_mut(*number as usize) {
                     entry.chunks.clear();
                 }
             }
-            let count = inspection.bad.len();
-            let what = if count > 0 {
-                format!("{count} of its {} segments cannot be read", footer.segments.len())
-            } else {
-                "its checksum is wrong".to_owned()
-            };
-            (footer, what)
+            footer
         }
-        Err(error) => {
-            let what = left(key, error.to_string(), false).what;
-            match reader.scan(pack.kind, pack.name, pack.len, &mut Decompressor::new()?) {
-                Ok(footer) => (footer, what),
-                Err(error @ PackError::Newer { .. }) => {
-                    plan.left.push(left(key, error.to_string(), true));
-                    return Ok(None);
-                }
-                Err(error) if is_broken(&error) => (Footer::default(), what),
-                Err(PackError::Store(StoreError::Missing { .. })) => return Ok(None),
-                Err(error) => return Err(error.into()),
+        Err(_) => match reader.scan(pack.kind, pack.name, pack.len, &mut Decompressor::new()?) {
+            Ok(footer) => footer,
+            Err(error @ PackError::Newer { .. }) => {
+                plan.left.push(left(key, error.reason(), ObjectState::Newer));
+                return Ok(None);
             }
-        }
+            Err(error) if is_broken(&error) => Footer::default(),
+            Err(PackError::Store(StoreError::Missing { .. })) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        },
     };
-    let what = what.strip_prefix("is damaged: ").map_or(what.clone(), str::to_owned);
     Ok(Some(BrokenPack { pack, what, footer, copied: Vec::new(), bytes_saved: 0 }))
 }
 

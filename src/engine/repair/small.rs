@@ -1,20 +1,22 @@
 //! What is wrong with the VAULT file, the key slots and the records.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::engine::check::Problem;
 use crate::engine::keys::is_done_with;
+use crate::engine::mark::mark;
 use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::{RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::{FoundRecord, Record, RecordBody, RecordError, Standing};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::vault::open::Slots;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{ObjectState, Vault, VaultError};
 
 /// A key slot of which one copy is left.
 #[derive(Debug, Clone)]
@@ -54,10 +56,8 @@ pub(super) fn diagnose(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Prog
 }
 
 /// Something that a repair can do nothing about.
-pub(super) fn left(key: ObjectKey, what: String, newer: bool) -> Problem {
-    let object = key.to_string();
-    let what = what.strip_prefix(&format!("object {object} ")).map_or(what.clone(), str::to_owned);
-    Problem { object, what, newer }
+pub(super) const fn left(key: ObjectKey, what: String, state: ObjectState) -> Problem {
+    Problem { subject: Subject::Object(key), state, what }
 }
 
 /// What is wrong with the VAULT file, if anything is.
@@ -99,9 +99,7 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
     let single = copies.into_values().filter(|(_, count)| *count == 1);
     plan.slot_copies = single.map(|(slot, _)| SlotCopy { id: slot.id(), slot }).collect();
     for bad in slots.bad {
-        let name = bad.object.rsplit('/').next().and_then(|name| name.parse::<ObjectName>().ok());
-        let Some(name) = name else { continue };
-        let key = ObjectKey::Named(Kind::Key, name);
+        let key = bad.key;
         if vault.is_of_another(&key)? {
             continue;
         }
@@ -109,14 +107,26 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
             Ok(_) | Err(SlotError::Newer { .. }) => None,
             Err(error) => Some(error.to_string()),
         }) {
-            Ok(Some(what)) => plan.aside.push(Aside { key, what }),
-            Ok(None) if bad.newer => plan.left.push(left(key, bad.what, true)),
+            Ok(Some(what)) => drop(aside_or_left(vault, key, what, plan)?),
+            Ok(None) if bad.state == ObjectState::Newer => plan.left.push(left(key, bad.what, bad.state)),
             Ok(None) | Err(StoreError::Missing { .. }) => {}
             Err(error) if error.is_of_whole() => return Err(error.into()),
-            Err(error) => plan.left.push(left(key, error.to_string(), false)),
+            Err(error) => plan.left.push(left(key, error.reason(), ObjectState::Damaged)),
         }
     }
     Ok(())
+}
+
+/// A damaged object is moved aside. One that is still on its way is left where it is: moved here, the sync would take it away
+/// from the machine that has it whole. Returns whether it is moved.
+fn aside_or_left(vault: &Vault, key: ObjectKey, what: String, plan: &mut RepairPlan) -> Result<bool, RepairError> {
+    let state = vault.state_of(&key)?;
+    match state {
+        ObjectState::Damaged => plan.aside.push(Aside { key, what }),
+        ObjectState::OfAnotherVault => {}
+        state => plan.left.push(left(key, what, state)),
+    }
+    Ok(state == ObjectState::Damaged)
 }
 
 /// What is wrong with the bytes of an object, as `judge` says; an object that is too long is damaged.
@@ -156,15 +166,15 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
                     newer = Some(what);
                     None
                 }
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(error.reason()),
             };
             let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
                 Ok(what) => what,
                 Err(StoreError::Missing { .. }) => None,
                 Err(error) if error.is_of_whole() => return Err(error.into()),
-                Err(error) => return Ok((key, None, Some(left(key, error.to_string(), false)))),
+                Err(error) => return Ok((key, None, Some(left(key, error.reason(), ObjectState::Damaged)))),
             };
-            Ok((key, what, newer.map(|what| left(key, what, true))))
+            Ok((key, what, newer.map(|what| left(key, what, ObjectState::Newer))))
         })
         .collect::<Result<Vec<_>, RepairError>>()?;
     let chains = vault.chains();
@@ -182,26 +192,33 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
     for (key, what, problem) in judged {
         plan.left.extend(problem);
         let (Some(what), ObjectKey::Named(_, name)) = (what, key) else { continue };
-        if vault.is_of_another(&key)? {
+        if !aside_or_left(vault, key, what, plan)? {
             continue;
         }
-        plan.aside.push(Aside { key, what: left(key, what, false).what });
         match remembered.get(&name) {
             _ if in_log.contains(&name) => {}
             Some(found) => plan.found.extend(describe(found).map(|lost| (lost, found.clone()))),
             None => plan.lost_records.push(LostRecord { name, place: None, is_snapshot: None }),
         }
     }
-    for found in vault.lost_records()? {
+    for found in vault.missing_records()? {
         let Some(lost) = describe(&found) else { continue };
-        let taken = |(client, number): (ClientId, u64)| {
-            chains.clients.get(&client).is_some_and(|records| records.contains_key(&number))
-        };
-        if !in_log.contains(&found.name) && lost.place.is_some_and(|place| !taken(place)) {
+        if is_restorable(vault, &found)? {
             plan.found.push((lost, found));
+        } else {
+            // Put again, it would be a snapshot that cannot be restored.
+            plan.lost_records.push(lost);
         }
     }
     Ok(())
+}
+
+/// Whether a record is worth putting again: all that a snapshot needs to begin with is stored.
+fn is_restorable(vault: &Vault, found: &FoundRecord) -> Result<bool, RepairError> {
+    let Ok(Record { body: RecordBody::Snapshot(body), .. }) = Record::decode(&found.plain) else { return Ok(true) };
+    let reader = Arc::new(vault.catalogue().reader()?);
+    let marks = mark(vault, &reader, [&*body], &Silent::default())?;
+    Ok(marks.lost.is_empty() && marks.unknown().is_none())
 }
 
 fn describe(found: &FoundRecord) -> Option<LostRecord> {

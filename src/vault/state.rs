@@ -1,0 +1,126 @@
+//! What an object of the store is, as far as this machine can tell: sound, on its way, damaged, unknown, or not this vault's.
+
+use crate::id::ObjectName;
+use crate::log::Chains;
+use crate::pack::TRAILER_LEN;
+use crate::store::{Delivery, Kind, ObjectKey, StoreError};
+use crate::vault::client::ClientState;
+use crate::vault::{Vault, VaultError};
+
+/// What an object is. Only one of these is damage; each has words of its own everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectState {
+    /// It is what was put.
+    Sound,
+    /// Another machine put it, and the sync has not brought all of it yet.
+    NotArrived,
+    /// A later version wrote it.
+    Newer,
+    /// It belongs to another vault in the same place.
+    OfAnotherVault,
+    /// vault did not put it there.
+    Foreign,
+    /// It was there, and is gone.
+    Missing,
+    /// It is not what was put.
+    Damaged,
+}
+
+impl ObjectState {
+    /// Whether something is lost by it.
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Missing | Self::Damaged)
+    }
+
+    /// Whether a person should know of it although nothing is lost.
+    pub const fn is_remark(self) -> bool {
+        matches!(self, Self::NotArrived | Self::Newer)
+    }
+
+    /// One word for it, as shown and in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::NotArrived => "not arrived",
+            Self::Newer => "newer",
+            Self::OfAnotherVault => "of another vault",
+            Self::Foreign => "foreign",
+            Self::Missing => "missing",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// An object of a vault in a synced folder must be whole within this many bytes to be looked at for its trailer.
+const LOOKED_AT_MAX: u64 = 256 << 20;
+
+impl Vault {
+    /// What an object is that cannot be read as what was put.
+    ///
+    /// # Errors
+    /// If the store as a whole is not there.
+    pub fn state_of(&self, key: &ObjectKey) -> Result<ObjectState, VaultError> {
+        if self.is_of_another(key)? {
+            return Ok(ObjectState::OfAnotherVault);
+        }
+        let delivery = self.delivery();
+        let own = self.is_own(key, &self.log().chains);
+        self.state_by(key, delivery, own)
+    }
+
+    /// The same, where it is known how the store delivers and whether the object is this client's own.
+    pub(crate) fn state_by(&self, key: &ObjectKey, delivery: Delivery, own: bool) -> Result<ObjectState, VaultError> {
+        if delivery == Delivery::Direct || own {
+            return Ok(ObjectState::Damaged);
+        }
+        Ok(if self.is_whole(key)? { ObjectState::Damaged } else { ObjectState::NotArrived })
+    }
+
+    /// Whether this client put the object, so that it lay here whole before any sync saw it.
+    pub(crate) fn is_own(&self, key: &ObjectKey, chains: &Chains) -> bool {
+        let ObjectKey::Named(kind, name) = key else { return false };
+        match kind {
+            Kind::Key => false,
+            // A record of its own is remembered when it is put, so one that has to be read is another's.
+            Kind::Log => chains.links().any(|link| link.name == *name && self.is_this_client(link.record.client)),
+            Kind::Pack | Kind::Meta => self.is_claimed_here(name, chains),
+        }
+    }
+
+    fn is_this_client(&self, client: crate::id::ClientId) -> bool {
+        ClientState::load(self.state()).is_some_and(|state| state.client == client)
+    }
+
+    fn is_claimed_here(&self, pack: &ObjectName, chains: &Chains) -> bool {
+        let claimed = |state: ClientState| chains.claimed_by(&state.client).contains(pack);
+        ClientState::load(self.state()).is_some_and(claimed) || self.noted(None).contains(pack)
+    }
+
+    /// Whether an object ends with the hash of all before: then all of it is there as it was put.
+    fn is_whole(&self, key: &ObjectKey) -> Result<bool, VaultError> {
+        let bytes = match self.store().get(key, LOOKED_AT_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_of_whole() => return Err(error.into()),
+            Err(StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::Io { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(split) = bytes.len().checked_sub(TRAILER_LEN) else { return Ok(false) };
+        let (head, trailer) = bytes.split_at(split);
+        Ok(blake3::hash(head) == *trailer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_damage_and_loss_are_losses() {
+        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, Sound};
+        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign] {
+            assert!(!state.is_loss(), "{state:?}");
+        }
+        assert!(Missing.is_loss() && Damaged.is_loss());
+        assert!(NotArrived.is_remark() && Newer.is_remark() && !Sound.is_remark() && !Foreign.is_remark());
+    }
+}
