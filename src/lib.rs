@@ -9,6 +9,7 @@ pub mod id;
 pub mod limits;
 pub mod path;
 pub mod varint;
+pub mod exit;
 pub mod msgpack;
 pub mod sync;
 pub mod memory;

@@ -9,6 +9,8 @@ pub mod sweep;
 pub mod slots;
 
 pub use chain::{Chains, Finding, Link};
-pub use record::{Damage, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot};
+pub use record::{
+    Damage, Findings, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,
+};
 pub use slots::{SlotSet, Standing};
 pub use sweep::{Acknowledgements, Obstacle};

@@ -117,6 +117,8 @@ pub enum RecordBody {
     Slots(SlotChange),
     /// Records that are lost for good, and were given up by a person: client and number. They count as if they were there.
     Lost(Vec<(ClientId, u64)>),
+    /// What was found damaged, seen sound, or accepted as lost.
+    Findings(Findings),
     /// Something that this version does not know. The record counts in its chain all the same.
     Unknown(Unknown),
 }
@@ -227,6 +229,79 @@ pub struct SlotChange {
     /// Slots that are not valid any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<SlotId>,
+}
+
+/// What is known about objects of the store (SPEC §8.8).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Findings {
+    /// Objects that were found damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<FoundDamage>,
+    /// Objects that were found damaged before, were read wholly, and are sound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sound: Vec<ObjectRef>,
+    /// Objects, and snapshots with lost files, whose loss a person accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<ObjectRef>,
+}
+
+/// An object that was found damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundDamage {
+    /// Which one.
+    #[serde(rename = "o")]
+    pub object: ObjectRef,
+    /// What is wrong with it, in words.
+    #[serde(rename = "w")]
+    pub what: String,
+    /// How many snapshots it costs something.
+    #[serde(rename = "s", default, skip_serializing_if = "is_zero")]
+    pub snapshots: u64,
+    /// How many files of them.
+    #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
+    pub files: u64,
+}
+
+/// An object as records of findings name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// 1 pack, 2 meta pack, 3 record, 5 key slot. Others are passed over.
+    #[serde(rename = "k")]
+    pub kind: u64,
+    /// Its name.
+    #[serde(rename = "n")]
+    pub name: ObjectName,
+}
+
+impl ObjectRef {
+    /// A record, which may be that of a snapshot.
+    pub const fn record(name: ObjectName) -> Self {
+        Self { kind: 3, name }
+    }
+
+    /// How records name this object; none name the VAULT file.
+    pub const fn of(key: &ObjectKey) -> Option<Self> {
+        let ObjectKey::Named(kind, name) = *key else { return None };
+        let kind = match kind {
+            Kind::Pack => 1,
+            Kind::Meta => 2,
+            Kind::Log => 3,
+            Kind::Key => 5,
+        };
+        Some(Self { kind, name })
+    }
+
+    /// Which object it is, if this version knows the kind.
+    pub const fn key(&self) -> Option<ObjectKey> {
+        let kind = match self.kind {
+            1 => Kind::Pack,
+            2 => Kind::Meta,
+            3 => Kind::Log,
+            5 => Kind::Key,
+            _ => return None,
+        };
+        Some(ObjectKey::Named(kind, self.name))
+    }
 }
 
 /// A valid key slot.
@@ -362,7 +437,7 @@ fn to_msgpack<T: Serialize>(value: &T) -> Result<Vec<u8>, RecordError> {
 }
 
 /// The highest kind of record that this version knows.
-const KINDS: u64 = 12;
+const KINDS: u64 = 13;
 
 impl RecordBody {
     fn encode(&self) -> Result<(u64, Vec<u8>), RecordError> {
@@ -381,6 +456,7 @@ impl RecordBody {
             Self::Format(format) => (10, to_msgpack(format)?),
             Self::Slots(change) => (11, to_msgpack(change)?),
             Self::Lost(records) => (12, to_msgpack(records)?),
+            Self::Findings(findings) => (13, to_msgpack(findings)?),
             Self::Unknown(what) => return Err(RecordError::Seal(what.to_string())),
         })
     }
@@ -407,6 +483,7 @@ impl RecordBody {
             10 => Self::Format(msgpack::decode(bytes)?),
             11 => Self::Slots(msgpack::decode(bytes)?),
             12 => Self::Lost(msgpack::decode(bytes)?),
+            13 => Self::Findings(msgpack::decode(bytes)?),
             _ => Self::Unknown(Unknown::Kind(kind)),
         })
     }
@@ -687,6 +764,16 @@ mod tests {
             RecordBody::Slots(change),
             RecordBody::Slots(SlotChange::default()),
             RecordBody::Lost(vec![(ClientId::new([4; 16]), 5)]),
+            RecordBody::Findings(Findings {
+                found: vec![FoundDamage {
+                    object: ObjectRef { kind: 1, name: ObjectName::new([7; 16]) },
+                    what: "rotten".to_owned(),
+                    snapshots: 2,
+                    files: 0,
+                }],
+                sound: vec![ObjectRef { kind: 2, name: ObjectName::new([8; 16]) }],
+                accepted: vec![ObjectRef::record(ObjectName::new([9; 16]))],
+            }),
             RecordBody::Format(Format { read: 1, write: 2, collect: 1 << 63, synced: true }),
         ] {
             let record = Record { body, ..record() };

@@ -72,7 +72,7 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), VaultError> {
 
 /// Replaces a small file so that after a crash it is either the old one or the new one.
 /// Only `durable` makes it survive a power cut.
-fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), VaultError> {
+pub(crate) fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), VaultError> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;

@@ -7,6 +7,7 @@ pub mod create;
 pub mod open;
 pub mod client;
 pub mod read;
+pub mod findings;
 pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -1,0 +1,521 @@
+//! What is known to be wrong with a vault, in one list (SPEC §8.8). Nothing leaves it by itself: a finding ends when the thing is
+//! seen sound again, when a person accepts it, or when it is gone and no snapshot needs it.
+//!
+//! What concerns the store is written into the log, so that every machine knows. Until that can be done, and for commands
+//! that only read, it is noted in the state folder. When something was noticed first is remembered there as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+use crate::id::{ClientId, ObjectName};
+use crate::log::record::{FoundDamage, ObjectRef};
+use crate::log::{Chains, Findings, Record, RecordBody};
+use crate::msgpack;
+use crate::progress::Progress;
+use crate::store::{Delivery, ObjectKey};
+use crate::tree::Time;
+use crate::vault::client::replace_file;
+use crate::vault::{ObjectState, Vault, VaultError};
+
+/// A finding's id: the first eight digits of the hash of what it is about. So the same thing has the same id on every machine,
+/// and what was accepted is exactly that.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingId(String);
+
+impl FindingId {
+    fn of(kind: &str, parts: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(kind.as_bytes());
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(&part);
+        }
+        Self(hasher.finalize().to_hex().chars().take(8).collect())
+    }
+}
+
+impl std::fmt::Display for FindingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// An object that is not what was put.
+    Object {
+        /// Which one.
+        key: ObjectKey,
+        /// What it is.
+        state: ObjectState,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Records of a client that were seen, or that others have seen, and that the store does not have.
+    Records {
+        /// Whose.
+        client: ClientId,
+        /// Their numbers; the first ones, if there are many.
+        numbers: Vec<u64>,
+        /// Those of them that are known to be snapshots.
+        snapshots: Vec<ObjectName>,
+        /// Whether they may just not have arrived yet.
+        late: bool,
+    },
+    /// Files of a snapshot are lost.
+    Files {
+        /// The snapshot.
+        snapshot: ObjectName,
+        /// How many.
+        count: u64,
+    },
+    /// The last snapshot of a source found a root empty, or on another device, that was not before.
+    Source {
+        /// The source.
+        source: String,
+        /// The root's path.
+        path: Vec<u8>,
+        /// The snapshot that found it.
+        snapshot: ObjectName,
+    },
+}
+
+/// Something that is known to be wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownFinding {
+    /// How it is named, as in `vault accept`.
+    pub id: FindingId,
+    /// What it is about.
+    pub about: About,
+    /// When this machine noticed it first, or the log says that it was found.
+    pub since: Time,
+    /// Snapshots that it costs something, as far as that is known.
+    pub snapshots: u64,
+    /// Files that it costs in them.
+    pub files: u64,
+}
+
+impl KnownFinding {
+    /// How a command ends that knows of it.
+    pub const fn exit(&self) -> Exit {
+        match &self.about {
+            About::Object { state, .. } if state.is_loss() => Exit::Damage,
+            About::Records { late: false, .. } | About::Files { .. } => Exit::Damage,
+            About::Object { .. } | About::Records { .. } | About::Source { .. } => Exit::Skipped,
+        }
+    }
+
+    /// Whether a person can accept it: nothing else that ends it is left.
+    pub const fn can_be_accepted(&self) -> bool {
+        match &self.about {
+            About::Object { state, .. } => state.is_loss(),
+            About::Records { .. } | About::Files { .. } => true,
+            About::Source { .. } => false,
+        }
+    }
+
+    /// What it is, in one sentence without a full stop.
+    pub fn text(&self) -> String {
+        let more = |count: usize| if count > 5 { ", …" } else { "" };
+        match &self.about {
+            About::Object { key, state, what } => format!("{key} is {}: {what}", state.word()),
+            About::Records { client, numbers, snapshots, late } => {
+                let shown: Vec<String> = numbers.iter().take(5).map(u64::to_string).collect();
+                let of = match snapshots.len() {
+                    0 => String::new(),
+                    1 => ", one of them a snapshot".to_owned(),
+                    many => format!(", {many} of them snapshots"),
+                };
+                let client = &client.to_string()[..8];
+                let (shown, more) = (shown.join(", "), more(numbers.len()));
+                if *late {
+                    format!("records of client {client} have not arrived yet (number {shown}{more}{of})")
+                } else {
+                    format!("records of client {client} are missing from the log (number {shown}{more}{of})")
+                }
+            }
+            About::Files { snapshot, count } => {
+                format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
+            }
+            About::Source { source, path, snapshot } => format!(
+                "the source {source}: {} was empty or another device when snapshot {} was taken, and was not before",
+                crate::path::Shown(path),
+                snapshot.short()
+            ),
+        }
+    }
+
+    /// What ends it.
+    pub const fn ends(&self) -> &'static str {
+        match &self.about {
+            About::Object { state: ObjectState::NotArrived, .. } | About::Records { late: true, .. } => {
+                "when the sync has brought the rest"
+            }
+            About::Object { state: ObjectState::Newer, .. } => "with a newer version of vault",
+            About::Object { .. } => "vault repair, or a check that reads it and finds it sound",
+            About::Records { .. } => "vault repair on a machine that remembers them, or accepting that they are lost",
+            About::Files { .. } => "a snapshot that stores the files again, or accepting that they are lost",
+            About::Source { .. } => "a snapshot that finds the files again",
+        }
+    }
+}
+
+/// How a command ends that knows of these findings.
+pub fn exit_of(findings: &[KnownFinding]) -> Exit {
+    findings.iter().fold(Exit::Done, |exit, finding| exit.worse(finding.exit()))
+}
+
+/// What the state folder remembers about findings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    /// When each finding was noticed first, in seconds since 1970.
+    #[serde(default)]
+    since: BTreeMap<String, i64>,
+    /// Damage that is not in the log yet.
+    #[serde(default)]
+    found: Vec<FoundDamage>,
+    /// Objects that were seen sound, which is not in the log yet.
+    #[serde(default)]
+    sound: Vec<ObjectRef>,
+    /// What the findings were when they were looked at last: each a sentence, and whether something is lost.
+    #[serde(default)]
+    last: Vec<(String, bool)>,
+}
+
+/// The file in a vault's state folder.
+const FILE: &str = "findings";
+
+impl Memory {
+    fn load(folder: &Path) -> Self {
+        let bytes = std::fs::read(folder.join(FILE)).unwrap_or_default();
+        msgpack::decode(&bytes).unwrap_or_default()
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), VaultError> {
+        let failed = |error: String| VaultError::State {
+            action: "write",
+            path: folder.join(FILE).display().to_string(),
+            source: std::io::Error::other(error),
+        };
+        replace_file(&folder.join(FILE), &msgpack::encode(self).map_err(failed)?, true)
+    }
+}
+
+/// What was known of a vault when it was last looked at on this machine, without opening it: how a command should end, and what
+/// there is to say. `folder` is the state folder of that vault.
+pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
+    let last = Memory::load(folder).last;
+    let exit = last
+        .iter()
+        .fold(Exit::Done, |exit, (_, is_loss)| exit.worse(if *is_loss { Exit::Damage } else { Exit::Skipped }));
+    (exit, last.into_iter().map(|(text, _)| text).collect())
+}
+
+/// What the log says about objects: found damaged and by nobody seen sound or accepted since. Cause decides, no clock: a word
+/// ends a finding if its writer had seen the record that found it.
+fn open_in(chains: &Chains) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
+    let mut found: Vec<(&Record, &FoundDamage)> = Vec::new();
+    let mut ends: BTreeMap<ObjectRef, Vec<&Record>> = BTreeMap::new();
+    for link in chains.links() {
+        let RecordBody::Findings(findings) = &link.record.body else { continue };
+        found.extend(findings.found.iter().map(|damage| (&link.record, damage)));
+        for object in findings.sound.iter().chain(&findings.accepted) {
+            ends.entry(*object).or_default().push(&link.record);
+        }
+    }
+    let mut open = BTreeMap::new();
+    for (record, damage) in found {
+        let has_seen = |end: &&&Record| {
+            (end.client == record.client && end.number >= record.number)
+                || end.seen.iter().any(|(client, number)| *client == record.client && *number >= record.number)
+        };
+        let is_ended = ends.get(&damage.object).is_some_and(|ends| ends.iter().any(|end| has_seen(&end)));
+        if !is_ended {
+            open.entry(damage.object).or_insert_with(|| (damage.clone(), record.time));
+        }
+    }
+    open
+}
+
+/// Objects and snapshots whose loss was accepted.
+fn accepted_in(chains: &Chains) -> BTreeSet<ObjectRef> {
+    let bodies = chains.links().filter_map(|link| match &link.record.body {
+        RecordBody::Findings(findings) => Some(&findings.accepted),
+        _ => None,
+    });
+    bodies.flatten().copied().collect()
+}
+
+impl Vault {
+    /// Everything that is known to be wrong, worst first. `now` is when what is new was noticed.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn known_findings(&self, now: Time) -> Result<Vec<KnownFinding>, VaultError> {
+        let mut memory = Memory::load(self.state());
+        let mut findings = Vec::new();
+        self.object_findings(&memory, &mut findings);
+        self.record_findings(&mut findings)?;
+        self.file_findings(&mut findings)?;
+        self.source_findings(&mut findings);
+        for finding in &mut findings {
+            let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
+            if finding.since == Time::default() {
+                finding.since = Time { secs: first, nanos: 0 };
+            }
+        }
+        let rank = |finding: &KnownFinding| finding.exit() != Exit::Damage;
+        findings.sort_by(|a, b| (rank(a), &a.id).cmp(&(rank(b), &b.id)));
+        let ids: BTreeSet<String> = findings.iter().map(|finding| finding.id.to_string()).collect();
+        memory.since.retain(|id, _| ids.contains(id));
+        memory.last = findings.iter().map(|finding| (finding.text(), finding.exit() == Exit::Damage)).collect();
+        if memory != Memory::load(self.state()) {
+            // Where no state can be written, nothing is remembered, and what is found now is said all the same.
+            let _ = memory.save(self.state());
+        }
+        Ok(findings)
+    }
+
+    fn object_findings(&self, memory: &Memory, findings: &mut Vec<KnownFinding>) {
+        let log = self.log();
+        let accepted = accepted_in(&log.chains);
+        let mut seen = BTreeSet::new();
+        let mut add = |key: ObjectKey, state: ObjectState, what: &str, since: Time, cost: (u64, u64)| {
+            if seen.insert(key) {
+                findings.push(KnownFinding {
+                    id: FindingId::of("object", [key.to_string().into_bytes()]),
+                    about: About::Object { key, state, what: what.to_owned() },
+                    since,
+                    snapshots: cost.0,
+                    files: cost.1,
+                });
+            }
+        };
+        for bad in &log.bad {
+            let is_accepted = ObjectRef::of(&bad.key).is_some_and(|object| accepted.contains(&object));
+            if !(is_accepted && bad.state.is_loss()) {
+                add(bad.key, bad.state, &bad.what, Time::default(), (0, 0));
+            }
+        }
+        let in_log = open_in(&log.chains).into_values();
+        let noted = memory.found.iter().map(|damage| (damage.clone(), Time::default()));
+        for (damage, since) in in_log.chain(noted) {
+            let Some(key) = damage.object.key() else { continue };
+            // What is gone can hold nothing up: what snapshots lack because of it is found by itself.
+            let is_there = match key {
+                ObjectKey::Named(_, name) => log.packs.contains_key(&name),
+                ObjectKey::Vault => false,
+            };
+            if is_there && !memory.sound.contains(&damage.object) && !accepted.contains(&damage.object) {
+                add(key, ObjectState::Damaged, &damage.what, since, (damage.snapshots, damage.files));
+            }
+        }
+    }
+
+    fn record_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
+        let late = self.delivery() == Delivery::Synced;
+        let mut missing: BTreeMap<ClientId, (BTreeSet<u64>, BTreeSet<ObjectName>)> = BTreeMap::new();
+        for found in self.missing_records()? {
+            let Ok(record) = Record::decode(&found.plain) else { continue };
+            let (numbers, snapshots) = missing.entry(record.client).or_default();
+            numbers.insert(record.number);
+            if matches!(record.body, RecordBody::Snapshot(_)) {
+                snapshots.insert(found.name);
+            }
+        }
+        let log = self.log();
+        for finding in &log.findings {
+            match finding {
+                crate::log::Finding::Missing { client, numbers } => {
+                    missing.entry(*client).or_default().0.extend(numbers);
+                }
+                crate::log::Finding::RolledBack { client, seen, there } => {
+                    let numbers = &mut missing.entry(*client).or_default().0;
+                    numbers.extend((there + 1..=*seen).take(NUMBERS_KEPT));
+                }
+                crate::log::Finding::Fork { .. } | crate::log::Finding::Broken { .. } => {}
+            }
+        }
+        for (client, (numbers, snapshots)) in missing {
+            let numbers: Vec<u64> = numbers.into_iter().take(NUMBERS_KEPT).collect();
+            let parts = [client.as_bytes().to_vec(), numbers.iter().flat_map(|n| n.to_le_bytes()).collect()];
+            findings.push(KnownFinding {
+                id: FindingId::of("records", parts),
+                since: Time::default(),
+                snapshots: snapshots.len() as u64,
+                files: 0,
+                about: About::Records { client, numbers, snapshots: snapshots.into_iter().collect(), late },
+            });
+        }
+        Ok(())
+    }
+
+    fn file_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
+        let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
+        let accepted = accepted_in(&self.log().chains);
+        for (snapshot, damage) in self.damage()? {
+            if there.contains(&snapshot) && !accepted.contains(&ObjectRef::record(snapshot)) {
+                findings.push(KnownFinding {
+                    id: FindingId::of("files", [snapshot.as_bytes().to_vec()]),
+                    about: About::Files { snapshot, count: damage.count },
+                    since: Time::default(),
+                    snapshots: 1,
+                    files: damage.count,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Roots that the last snapshot of each source of this host found lost.
+    fn source_findings(&self, findings: &mut Vec<KnownFinding>) {
+        let mut last = BTreeMap::new();
+        for info in self.snapshots() {
+            if info.body.host == self.identity().host {
+                last.insert(info.body.source.clone(), info);
+            }
+        }
+        for (source, info) in last {
+            for root in info.body.roots.iter().filter(|root| root.lost) {
+                findings.push(KnownFinding {
+                    id: FindingId::of("source", [source.clone().into_bytes(), root.path.clone()]),
+                    about: About::Source { source: source.clone(), path: root.path.clone(), snapshot: info.id },
+                    since: info.body.time,
+                    snapshots: 0,
+                    files: 0,
+                });
+            }
+        }
+    }
+
+    /// Notes what a check or another reading command found: objects that are damaged, and others that were read wholly and are
+    /// sound. It counts at once; [`Self::publish_findings`] tells the other machines.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub fn note_findings(&self, found: Vec<FoundDamage>, sound: &[ObjectRef]) -> Result<(), VaultError> {
+        let mut memory = Memory::load(self.state());
+        let before = memory.clone();
+        let open = open_in(&self.log().chains);
+        for damage in found {
+            memory.sound.retain(|object| *object != damage.object);
+            if !open.contains_key(&damage.object) && memory.found.iter().all(|known| known.object != damage.object) {
+                memory.found.push(damage);
+            }
+        }
+        for object in sound {
+            memory.found.retain(|known| known.object != *object);
+            if open.contains_key(object) && !memory.sound.contains(object) {
+                memory.sound.push(*object);
+            }
+        }
+        if memory == before { Ok(()) } else { memory.save(self.state()) }
+    }
+
+    /// Writes what this machine noted about objects into the log, if there is anything.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails; the notes stay then.
+    pub fn publish_findings(&self, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
+        let memory = Memory::load(self.state());
+        if memory.found.is_empty() && memory.sound.is_empty() {
+            return Ok(());
+        }
+        let findings = Findings { found: memory.found.clone(), sound: memory.sound.clone(), accepted: Vec::new() };
+        self.publish(RecordBody::Findings(findings), time, None, |_| true, progress)?;
+        let mut now = Memory::load(self.state());
+        now.found.retain(|damage| !memory.found.contains(damage));
+        now.sound.retain(|object| !memory.sound.contains(object));
+        now.save(self.state())
+    }
+
+    /// Accepts what a finding says is lost: from now on it is not spoken of any more, and holds nothing up.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails.
+    pub fn accept(&self, finding: &KnownFinding, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
+        let accepted = |object| Findings { accepted: vec![object], ..Findings::default() };
+        let body = match &finding.about {
+            About::Object { key, .. } => match ObjectRef::of(key) {
+                Some(object) => RecordBody::Findings(accepted(object)),
+                None => return Ok(()),
+            },
+            About::Files { snapshot, .. } => RecordBody::Findings(accepted(ObjectRef::record(*snapshot))),
+            About::Records { client, numbers, .. } => {
+                RecordBody::Lost(numbers.iter().map(|number| (*client, *number)).collect())
+            }
+            About::Source { .. } => return Ok(()),
+        };
+        self.publish_findings(time, progress)?;
+        self.publish(body, time, None, |_| true, progress)?;
+        Ok(())
+    }
+}
+
+/// Of missing records so many are named.
+const NUMBERS_KEPT: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Digest;
+    use crate::log::Link;
+
+    const PACK: ObjectRef = ObjectRef { kind: 1, name: ObjectName::new([7; 16]) };
+
+    fn link(client: u8, number: u64, seen: &[(u8, u64)], findings: Findings) -> Link {
+        let record = Record {
+            client: ClientId::new([client; 16]),
+            number,
+            previous: Digest::new([0; 32]),
+            seen: seen.iter().map(|(client, number)| (ClientId::new([*client; 16]), *number)).collect(),
+            time: Time::default(),
+            claims: Vec::new(),
+            body: RecordBody::Findings(findings),
+        };
+        let name = ObjectName::new([client * 16 + number as u8; 16]);
+        Link { name, digest: Digest::new([0; 32]), record }
+    }
+
+    fn found() -> Findings {
+        let damage = FoundDamage { object: PACK, what: "rotten".to_owned(), snapshots: 1, files: 2 };
+        Findings { found: vec![damage], ..Findings::default() }
+    }
+
+    fn sound() -> Findings {
+        Findings { sound: vec![PACK], ..Findings::default() }
+    }
+
+    #[test]
+    fn a_finding_ends_with_a_word_of_someone_who_knew_of_it() {
+        let open = |links: Vec<Link>| open_in(&Chains::new(links)).len();
+        assert_eq!(open(vec![link(1, 1, &[], found())]), 1);
+        assert_eq!(open(vec![link(1, 1, &[], found()), link(1, 2, &[], sound())]), 0);
+        assert_eq!(open(vec![link(1, 1, &[], sound()), link(1, 2, &[], found())]), 1);
+        // Somebody else, who had or had not seen it.
+        assert_eq!(open(vec![link(1, 1, &[], found()), link(2, 1, &[(1, 1)], sound())]), 0);
+        assert_eq!(open(vec![link(1, 1, &[], found()), link(2, 1, &[], sound())]), 1);
+        // New damage is a new finding.
+        let again = vec![link(1, 1, &[], found()), link(1, 2, &[], sound()), link(1, 3, &[], found())];
+        assert_eq!(open(again), 1);
+    }
+
+    #[test]
+    fn the_state_folder_remembers_and_damage_to_that_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::load(folder.path());
+        assert_eq!(memory, Memory::default());
+        memory.found = found().found;
+        memory.sound = vec![PACK];
+        memory.since.insert("00000000".to_owned(), 5);
+        memory.last = vec![("lost".to_owned(), true), ("late".to_owned(), false)];
+        memory.save(folder.path()).unwrap();
+        assert_eq!(Memory::load(folder.path()), memory);
+        assert_eq!(last_known(folder.path()), (Exit::Damage, vec!["lost".to_owned(), "late".to_owned()]));
+        std::fs::write(folder.path().join(FILE), "no msgpack").unwrap();
+        assert_eq!(Memory::load(folder.path()), Memory::default());
+    }
+}
