@@ -11,6 +11,7 @@ use vault::chunk::ChunkParams;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use vault::id::{ChunkId, VaultId};
+use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::progress::Silent;
 use vault::seal::{Compressor, Decompressor, KdfParams, Keys, MasterKey, ObjectKind, Secret};
@@ -113,7 +114,15 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("open, decompress and hash", |bencher| {
         bencher.iter(|| {
             for (number, segment) in (0..).zip(&sealed) {
-                let opened = open_segment(&keys, sealer.opener(), &"pack", number, segment, None, &mut decompressor);
+                let opened = open_segment(
+                    &keys,
+                    sealer.opener(),
+                    &object_key(sealer.kind(), sealer.name()),
+                    number,
+                    segment,
+                    None,
+                    &mut decompressor,
+                );
                 black_box(opened.unwrap());
             }
         });

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use common::{Bench, Run, median, number, plant, source_len};
 use vault::chunk::ChunkParams;
 use vault::id::VaultId;
+use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use vault::seal::{Compressor, Decompressor, HEADER_LEN, Keys, MasterKey, ObjectKind};
@@ -127,8 +128,16 @@ fn open_all(keys: &Keys, packs: &[FinishedPack]) -> Duration {
         |decompressor, (pack, number, entry, range)| {
             let opener = keys.open_object(pack.kind, pack.name, &pack.bytes[..HEADER_LEN]).expect("a header");
             let sealed = &pack.bytes[range.clone()];
-            open_segment(keys, &opener, &"pack", *number, sealed, Some(&entry.chunks), decompressor)
-                .expect("a segment");
+            open_segment(
+                keys,
+                &opener,
+                &object_key(opener.kind(), opener.name()),
+                *number,
+                sealed,
+                Some(&entry.chunks),
+                decompressor,
+            )
+            .expect("a segment");
         },
         drop,
     );

@@ -30,6 +30,8 @@ mod protocol;
 #[cfg(unix)]
 mod unknown;
 #[cfg(unix)]
+mod verdict;
+#[cfg(unix)]
 mod readme;
 #[cfg(unix)]
 mod run;

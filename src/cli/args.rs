@@ -30,6 +30,7 @@ pub use everyday::SchedulerArg;
 pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
 pub use snapshot::parse_level;
+pub use upkeep::AcceptArgs;
 pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
 pub use upkeep::ClientCommand;
@@ -211,6 +212,8 @@ pub enum Command {
     Pin(PinArgs),
     /// Leave snapshots to the rules of prune again
     Unpin(PinArgs),
+    /// List what is known to be wrong, or accept that it is lost
+    Accept(AcceptArgs),
     /// See whether all is well
     Check(CheckArgs),
     /// Mend what is damaged, as far as it can be mended

@@ -53,7 +53,7 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
             print(context, args, path, entry, digest, &mut out)
         };
         failed = printed.err();
-        failed.is_none()
+        failed.is_none() && !out.is_closed()
     });
     match (failed, listed) {
         (Some(failure), _) => Err(failure),

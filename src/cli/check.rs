@@ -14,13 +14,17 @@ use vault::path::Shown;
 use vault::tree::Time;
 use vault::vault::ObjectState;
 use vault::vault::SnapshotInfo;
+use vault::vault::findings::About;
 
+use crate::cli::accept;
+use crate::cli::accept::FindingJson;
 use crate::cli::args::CheckArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::json::Name;
+use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
@@ -76,7 +80,10 @@ struct CheckJson<'a> {
     chunks_lost: u64,
     problems: Vec<ProblemJson<'a>>,
     hurt: Vec<HurtJson<'a>>,
-    findings: &'a [String],
+    findings: Vec<FindingJson>,
+    log: &'a [String],
+    /// Whether the vault has the snapshot that was named, and all before it.
+    at_least: Option<bool>,
     foreign: &'a [String],
     returned_slots: Vec<String>,
     other_vaults: Vec<String>,
@@ -99,16 +106,27 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
     let report = check::check(&vault, &options, &context.screen);
     context.screen.clear();
     let report = report?;
-    let exit = match (report.is_damaged(), report.has_remarks()) {
+    if vault.client().is_some() {
+        key::settle(context, &vault);
+    }
+    let is_older = args.at_least.is_some_and(|id| !vault.has_all_before(&id));
+    let exit = match (report.is_damaged() || is_older, report.has_remarks()) {
         (true, _) => Exit::Damage,
         (false, true) => Exit::Skipped,
         (false, false) => Exit::Done,
     };
     let mut out = Output::new();
     let told = if context.global.json {
-        out.json(&json(&report))
+        out.json(&json(&report, args.at_least.map(|_| !is_older)))
     } else {
-        tell(context, &report, &vault.snapshots(), &mut out)
+        tell(context, &report, &vault.snapshots(), &mut out).and_then(|()| match args.at_least {
+            Some(id) if is_older => out.styled(
+                Style::Warning,
+                &format!("The vault is older than snapshot {id}, or records before it are missing."),
+            ),
+            Some(id) => out.line(format_args!("The vault has snapshot {id} and all that its writer had seen before.")),
+            None => Ok(()),
+        })
     };
     match told.and_then(|()| out.finish()) {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
@@ -116,7 +134,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn json(report: &CheckReport) -> CheckJson<'_> {
+fn json(report: &CheckReport, at_least: Option<bool>) -> CheckJson<'_> {
     CheckJson {
         damaged: report.is_damaged(),
         snapshots: report.snapshots,
@@ -129,7 +147,9 @@ fn json(report: &CheckReport) -> CheckJson<'_> {
         chunks_lost: report.chunks_lost,
         problems: report.problems.iter().map(ProblemJson::new).collect(),
         hurt: report.hurt.iter().map(HurtJson::new).collect(),
-        findings: &report.findings,
+        findings: report.known.iter().map(FindingJson::new).collect(),
+        log: &report.findings,
+        at_least,
         foreign: &report.foreign,
         returned_slots: report.returned_slots.iter().map(ToString::to_string).collect(),
         other_vaults: report.other_vaults.iter().map(ToString::to_string).collect(),
@@ -174,6 +194,9 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     }
     for finding in &report.findings {
         out.styled(Style::Warning, &format!("log: {finding}"))?;
+    }
+    for finding in report.known.iter().filter(|finding| !matches!(finding.about, About::Object { .. })) {
+        out.styled(Style::Warning, &accept::line(finding, &context.zone))?;
     }
     for slot in &report.returned_slots {
         out.styled(

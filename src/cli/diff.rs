@@ -25,6 +25,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::error::exit_of_unread;
 use crate::cli::find::shown_folder;
 use crate::cli::json;
 use crate::cli::json::EntryJson;
@@ -321,7 +322,7 @@ impl Report<'_> {
             }
         }
         self.out.finish()?;
-        Ok(match Exit::of_unread(compared.broken.iter().map(|(_, error)| error)) {
+        Ok(match exit_of_unread(compared.broken.iter().map(|(_, error)| error)) {
             Exit::Done if unread > 0 => Exit::Skipped,
             exit => exit,
         })

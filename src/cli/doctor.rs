@@ -18,6 +18,8 @@ use vault::tree::Verdict;
 use vault::vault::ObjectState;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
+use vault::vault::findings::About;
+use vault::vault::findings::exit_of;
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;
@@ -140,27 +142,28 @@ fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -
 
 /// Damage that is known, and what the log lacks.
 fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Result<(), Failure> {
-    let bad = vault.bad_objects();
-    let damaged = bad.iter().filter(|bad| bad.state.is_loss()).count() as u64;
-    if damaged > 0 {
-        let count = units::counted(damaged, "object is", "objects are");
-        found.push(Finding::damage("store", format!("{count} damaged."), "vault repair --dry-run"));
+    let known = vault.known_findings(dates::now())?;
+    for finding in &known {
+        let text = format!("[{}] {}.", finding.id, finding.text());
+        let command = match &finding.about {
+            About::Object { state: ObjectState::Newer, .. } => "vault version".to_owned(),
+            About::Object { .. } => "vault repair --dry-run".to_owned(),
+            About::Records { .. } => format!("vault repair --dry-run   (or: vault accept {})", finding.id),
+            About::Files { .. } => "vault check".to_owned(),
+            About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
+        };
+        found.push(match finding.exit() {
+            Exit::Damage => Finding::damage("store", text, command),
+            _ => Finding::advice("store", text, command),
+        });
     }
-    if bad.iter().any(|bad| bad.state == ObjectState::Newer) {
-        let text = "Something in it was written by a newer vault: update this one.";
-        found.push(Finding::advice("store", text, "vault version"));
-    }
-    let hurt = vault.damage()?;
-    if !hurt.is_empty() {
-        let count = units::counted(hurt.len() as u64, "snapshot has", "snapshots have");
-        let text = format!("{count} lost files. What is still on the disk is stored again by the next snapshot.");
-        found.push(Finding::damage("store", text, "vault check"));
-    }
-    if stats.unreadable > 0 && damaged == 0 && hurt.is_empty() {
+    if stats.unreadable > 0 && exit_of(&known) != Exit::Damage {
         found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
     }
     for finding in vault.findings() {
-        found.push(Finding::advice("store", format!("The log: {finding}."), "vault repair --dry-run"));
+        if let vault::log::Finding::Fork { .. } | vault::log::Finding::Broken { .. } = finding {
+            found.push(Finding::advice("store", format!("The log: {finding}."), "vault client list"));
+        }
     }
     let foreign = vault.foreign();
     if !foreign.is_empty() {

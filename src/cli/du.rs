@@ -17,6 +17,7 @@ use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::error::exit_of_unread;
 use crate::cli::find::shown_folder;
 use crate::cli::json;
 use crate::cli::json::Name;
@@ -83,7 +84,7 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
         context
             .screen
             .warn(&format!("{many} could not be read and counted as empty, the first because: {}", chain(error)));
-        return Ok(Exit::of_unread([error]));
+        return Ok(exit_of_unread([error]));
     }
     Ok(Exit::Done)
 }

@@ -14,39 +14,17 @@ use vault::engine::mark::MarkError;
 use vault::engine::repair::RepairError;
 use vault::engine::restore::RestoreError;
 use vault::engine::snapshot::SnapshotError;
+pub use vault::exit::Exit;
 use vault::log::RecordError;
 use vault::pack::PackError;
 use vault::store::StoreError;
 use vault::vault::ReadError;
 use vault::vault::VaultError;
 
-/// Every exit code of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done.
-    Done = 0,
-    /// Failed.
-    Failed = 1,
-    /// The command line is wrong.
-    Usage = 2,
-    /// Done, but something was skipped.
-    Skipped = 3,
-    /// The vault is damaged.
-    Damage = 4,
-    /// Stopped by the user.
-    Interrupted = 130,
-}
-
-impl Exit {
-    /// How a command ends that could not read some of what is stored: damage is worse than what a later version wrote.
-    pub fn of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Self {
-        errors.into_iter().fold(Self::Done, |exit, error| match exit {
-            Self::Damage => exit,
-            _ if error.is_newer() => Self::Skipped,
-            _ => Self::Damage,
-        })
-    }
+/// How a command ends that could not read some of what is stored: damage is worse than what a later version wrote.
+pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Exit {
+    let exit = |error: &ReadError| if error.is_newer() { Exit::Skipped } else { Exit::Damage };
+    errors.into_iter().fold(Exit::Done, |worst, error| worst.worse(exit(error)))
 }
 
 /// A command that could not do what was asked.
@@ -81,7 +59,8 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    fn exit(self, exit: Exit) -> Self {
+    /// With this exit code.
+    pub fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
 
@@ -141,7 +120,9 @@ impl From<StoreError> for Failure {
             }
             StoreError::Exhausted { .. } => failure
                 .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
-            StoreError::Gone { .. } => failure.hint("Is the disk or the share connected? Is the path right?"),
+            StoreError::Gone { .. } => {
+                failure.exit(Exit::Unreachable).hint("Is the disk or the share connected? Is the path right?")
+            }
             StoreError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 failure.hint("Choose a new folder, or an empty one. Nothing was changed.")
             }
@@ -155,18 +136,21 @@ impl From<VaultError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             VaultError::NoVault { place } => failure
+                .exit(Exit::Unreachable)
                 .hint(format!("Is the path right? A new vault is made with: vault init --repo {}", quoted(&place))),
             VaultError::Exists { place } => failure
                 .hint(format!("Nothing was changed. See what is in it with: vault list --repo {}", quoted(&place))),
             VaultError::WrongSecret { mistyped: true, .. } => {
-                failure.hint("If it is meant as a recovery key: it has a typing mistake.")
+                failure.exit(Exit::WrongPassword).hint("If it is meant as a recovery key: it has a typing mistake.")
             }
             VaultError::WrongSecret { others, .. } if !others.is_empty() => {
                 let ids: Vec<String> = others.iter().map(|id| format!("--vault {}", &id.to_string()[..8])).collect();
                 failure
                     .hint(format!("The folder holds another vault too, on which it was not tried: {}", ids.join(", ")))
             }
-            VaultError::WrongSecret { .. } => failure.hint("A recovery key is accepted in place of the password."),
+            VaultError::WrongSecret { .. } => {
+                failure.exit(Exit::WrongPassword).hint("A recovery key is accepted in place of the password.")
+            }
             VaultError::OtherVault { found, .. } => match found.as_slice() {
                 [found] => failure.hint(format!(
                     "Is the right disk mounted? If this vault is meant from now on, say so once: --vault {}",
@@ -355,6 +339,13 @@ impl From<CollectError> for Failure {
             }
             CollectError::Vault(error) => error.into(),
             CollectError::Mark(error) => error.into(),
+            CollectError::RecordsMissing { late, .. } => Self::new(chain(&error))
+                .exit(if late { Exit::Skipped } else { Exit::Damage })
+                .hint(
+                    "Nothing was forgotten or deleted. vault repair puts again what this machine remembers; what is lost for \
+                     good is given up with vault accept.",
+                ),
+            CollectError::Newer { .. } => Self::new(chain(&error)).exit(Exit::Skipped).hint(NEWER),
             CollectError::Refused(_) => {
                 Self::new(chain(&error)).exit(Exit::Damage).hint("See what is hurt with: vault check")
             }
@@ -404,7 +395,7 @@ mod tests {
     #[test]
     fn causes_are_chained_once_and_without_numbers() {
         let source = io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 });
-        let error = StoreError::Io { action: "read", object: "VAULT".into(), source };
+        let error = StoreError::Io { action: "read", object: "VAULT".to_owned().into(), source };
         let said = chain(&error);
         assert!(said.starts_with("cannot read object VAULT: ") && said.ends_with("denied"), "{said}");
     }
@@ -412,9 +403,10 @@ mod tests {
     #[test]
     fn each_failure_has_its_exit_code() {
         let exit = |failure: Failure| failure.exit;
-        let wrong = VaultError::WrongSecret { place: "x".into(), mistyped: false };
-        assert_eq!(exit(wrong.into()), Exit::Failed);
-        assert_eq!(exit(StoreError::Missing { object: "x".into() }.into()), Exit::Damage);
+        let wrong = VaultError::WrongSecret { place: "x".into(), mistyped: false, others: Vec::new() };
+        assert_eq!(exit(wrong.into()), Exit::WrongPassword);
+        assert_eq!(exit(VaultError::NoVault { place: "x".into() }.into()), Exit::Unreachable);
+        assert_eq!(exit(StoreError::Missing { object: "x".to_owned().into() }.into()), Exit::Damage);
         assert_eq!(exit(SnapshotError::Interrupted.into()), Exit::Interrupted);
         assert_eq!(exit(Failure::usage("x")), Exit::Usage);
         assert_eq!(exit(Failure::output(&io::ErrorKind::BrokenPipe.into())), Exit::Done);

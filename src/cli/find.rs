@@ -26,6 +26,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::error::exit_of_unread;
 use crate::cli::json;
 use crate::cli::json::EntryJson;
 use crate::cli::json::Name;
@@ -85,7 +86,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
             count += 1;
             context.screen.clear();
             failed = print_match(context, args, &snapshots, &found, &mut out).err();
-            failed.is_none()
+            failed.is_none() && !out.is_closed()
         },
     );
     context.screen.clear();
@@ -101,7 +102,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
         out.line(format_args!("Nothing in {many} matches {}.", Shown(&roots::bytes_of(&args.pattern))))?;
     }
     out.finish()?;
-    Ok(Exit::of_unread(searched.broken.iter().map(|(_, error)| error)))
+    Ok(exit_of_unread(searched.broken.iter().map(|(_, error)| error)))
 }
 
 /// A folder's path in messages.

@@ -84,6 +84,9 @@ const fn when(now: bool) -> When {
 
 /// Deletes the files of key slots that this machine removed, where it had to be waited until all machines know of it.
 pub fn settle(context: &Context, vault: &Vault) {
+    if let Err(error) = vault.publish_findings(dates::now(), &context.screen) {
+        context.screen.detail(&format!("other machines cannot be told yet what was found here: {error}"));
+    }
     let gone = keys::settle(vault, dates::now(), &context.screen);
     context.screen.clear();
     match gone {

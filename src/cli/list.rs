@@ -6,11 +6,13 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use vault::id::ObjectName;
 use vault::path::Shown;
-use vault::progress::Progress;
 use vault::tree::Verdict;
 use vault::vault::SnapshotDamage;
 use vault::vault::SnapshotInfo;
+use vault::vault::findings::exit_of;
 
+use crate::cli::accept;
+use crate::cli::accept::FindingJson;
 use crate::cli::args::ListArgs;
 use crate::cli::check::shown_path;
 use crate::cli::context::Context;
@@ -43,6 +45,7 @@ struct ListJson<'a> {
     vault: String,
     snapshots: Vec<SnapshotJson<'a>>,
     damaged: Vec<DamagedJson<'a>>,
+    findings: Vec<FindingJson>,
 }
 
 /// A snapshot that has lost something, as far as that is written down.
@@ -57,7 +60,7 @@ struct DamagedJson<'a> {
 /// Runs `vault list`.
 pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    vault.findings().iter().for_each(|finding| context.screen.warn(&finding.to_string()));
+    let known = vault.known_findings(dates::now())?;
     let mut snapshots = vault.snapshots();
     let all = snapshots.len();
     snapshots.retain(|info| {
@@ -77,7 +80,8 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
                 paths: damaged.files.iter().map(|(path, _)| Name(shown_path(path))).collect(),
             })
             .collect();
-        out.json(&ListJson { vault: vault.id().to_string(), snapshots, damaged })?;
+        let findings = known.iter().map(FindingJson::new).collect();
+        out.json(&ListJson { vault: vault.id().to_string(), snapshots, damaged, findings })?;
     } else if snapshots.is_empty() {
         if !context.global.quiet {
             out.line(if all == 0 {
@@ -96,10 +100,11 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
             out.styled(Style::Warning, "Of damaged snapshots some files are lost. Which ones: vault check")?;
         }
     }
+    if !context.global.json {
+        accept::tell(&known, &context.zone, &mut out)?;
+    }
     out.finish()?;
-    // A damaged record may be that of a snapshot, which the list then lacks.
-    let damaged = !damage.is_empty() || vault.bad_objects().iter().any(|bad| bad.state.is_loss());
-    Ok(if damaged { Exit::Damage } else { Exit::Done })
+    Ok(exit_of(&known))
 }
 
 fn render(

@@ -14,6 +14,7 @@ mod dates;
 mod suggest;
 mod table;
 mod roots;
+mod accept;
 mod args;
 mod output;
 mod json;
@@ -131,6 +132,7 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
         Command::Pin(args) => prune::pin(&context, &args, true),
         Command::Unpin(args) => prune::pin(&context, &args, false),
         Command::Client(args) => client::run(&context, args.command),
+        Command::Accept(args) => accept::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
         Command::Repair(args) => repair::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

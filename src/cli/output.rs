@@ -18,6 +18,8 @@ const WIDTH_DEFAULT: usize = 80;
 /// Standard output.
 pub struct Output {
     out: BufWriter<Stdout>,
+    /// The reader has gone, as in `vault list | head`. That is its good right, and changes no verdict.
+    closed: bool,
     /// Columns of the terminal; `None` where there is no terminal, and nothing is cut.
     pub width: Option<usize>,
     color: bool,
@@ -41,12 +43,32 @@ impl Output {
             width: terminal.then(|| terminal_width(&stdout)),
             color: terminal && colors(),
             out: BufWriter::new(stdout),
+            closed: false,
+        }
+    }
+
+    /// Whether the reader has gone, so that there is no use in going on for it alone.
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Does something to standard output as long as somebody reads it.
+    fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
+        match write(&mut self.out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            written => written.map_err(|error| Failure::output(&error)),
         }
     }
 
     /// Prints one line.
     pub fn line(&mut self, line: impl Display) -> Result<(), Failure> {
-        writeln!(self.out, "{line}").map_err(|error| Failure::output(&error))
+        self.attempt(|out| writeln!(out, "{line}"))
     }
 
     /// Prints one line in a style.
@@ -62,23 +84,23 @@ impl Output {
 
     /// Prints these bytes and nothing else.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.out.write_all(bytes).map_err(|error| Failure::output(&error))
+        self.attempt(|out| out.write_all(bytes))
     }
 
     /// Prints a value as JSON in one line.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.out, value).map_err(|error| Failure::output(&error.into()))?;
+        self.attempt(|out| serde_json::to_writer(&mut *out, value).map_err(io::Error::from))?;
         self.bytes(b"\n")
     }
 
     /// Writes out what is held back, before something is asked.
     pub fn flush(&mut self) -> Result<(), Failure> {
-        self.out.flush().map_err(|error| Failure::output(&error))
+        self.attempt(BufWriter::flush)
     }
 
     /// Sees that everything is written.
     pub fn finish(mut self) -> Result<(), Failure> {
-        self.out.flush().map_err(|error| Failure::output(&error))
+        self.flush()
     }
 
     /// Where bytes are written to.

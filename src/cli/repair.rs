@@ -13,7 +13,9 @@ use vault::path::Shown;
 use vault::store::Delivery;
 use vault::vault::ObjectState;
 use vault::vault::Vault;
+use vault::vault::findings::exit_of;
 
+use crate::cli::accept;
 use crate::cli::args::RepairArgs;
 use crate::cli::ask;
 use crate::cli::check;
@@ -23,6 +25,7 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
@@ -87,7 +90,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     let plan = plan?;
     let mut out = Output::new();
     // Everything that the report needs of the plan, which is used up by doing it.
-    let (is_empty, has_losses) = (plan.is_empty(), plan.has_losses());
+    let (is_empty, has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
     let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan)).transpose()?;
     if !context.global.json {
         tell(context, &vault, &plan, &mut out)?;
@@ -115,9 +118,15 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         json["packs_left"] = report.packs_left.iter().map(ToString::to_string).collect::<Vec<_>>().into();
         out.json(json)?;
     }
+    key::settle(context, &vault);
+    let known = vault.known_findings(dates::now())?;
+    if !context.global.json && !args.dry_run {
+        accept::tell(&known, &context.zone, &mut out)?;
+    }
     out.finish()?;
     let is_left = has_losses || !report.packs_left.is_empty() || args.dry_run && !is_empty;
-    Ok(if is_left { Exit::Damage } else { Exit::Done })
+    let exit = if is_left { Exit::Damage } else { Exit::Done };
+    Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
 }
 
 fn is_yes(answer: Option<&str>) -> bool {

@@ -25,12 +25,15 @@ use notice::Ping;
 use plan::Due;
 use plan::Job;
 use plan::Plan;
+use report::Known;
 use report::Outcome;
 use report::Report;
 use report::State;
 use status::Status;
+use vault::engine::place;
 use vault::progress::Progress;
 use vault::tree::Time;
+use vault::vault::findings::last_known;
 use work::Crew;
 use work::Wishes;
 
@@ -108,9 +111,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         return trial(context, &plan, begun);
     }
     if !plan.jobs.iter().any(Job::is_due) {
-        status.save(&folder)?;
-        finish_idle(context, args, &plan, begun)?;
-        return Ok(Exit::Done);
+        return finish_idle(context, args, &plan, &notify, &mut status, &folder, begun);
     }
     work(context, args, &plan, &settings, &notify, &mut status, &folder, begun)
 }
@@ -148,7 +149,9 @@ fn work(
         ping(context, address, Ping::Start, "");
     }
     context.screen.watch_interrupts();
-    let report = Crew::new(context, plan, wishes).work()?;
+    let mut report = Crew::new(context, plan, wishes).work()?;
+    report.known = known(context, plan);
+    tell_known(context, &report);
     let ended = dates::now();
     remember(status, &report, ended.secs);
     let mut exit = report.exit();
@@ -198,8 +201,44 @@ fn say(context: &Context, text: &str) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-fn finish_idle(context: &Context, args: &RunArgs, plan: &Plan, begun: Time) -> Result<(), Failure> {
-    let report = idle(plan, begun);
+/// What is known to be wrong with the vaults of a plan, as it was when each was last opened on this machine.
+fn known(context: &Context, plan: &Plan) -> Vec<Known> {
+    let Ok(state) = context.state_folder() else { return Vec::new() };
+    let look = |vault: &VaultConfig| {
+        let id = *place::known(&state, &place::name_of(&vault.path)).first()?;
+        let (exit, findings) = last_known(&state.join(id.to_string()));
+        let place = vault.path.to_string_lossy().into_owned();
+        (exit != Exit::Done).then(|| Known { vault: vault.name.clone(), place, exit, findings })
+    };
+    plan.vaults.iter().filter_map(look).collect()
+}
+
+/// Says what is known to be wrong.
+fn tell_known(context: &Context, report: &Report) {
+    for known in &report.known {
+        for finding in &known.findings {
+            context.screen.warn(&format!("{}: {finding}", known.vault));
+        }
+    }
+}
+
+fn finish_idle(
+    context: &Context,
+    args: &RunArgs,
+    plan: &Plan,
+    notify: &NotifyConfig,
+    status: &mut Status,
+    folder: &Path,
+    begun: Time,
+) -> Result<Exit, Failure> {
+    let mut report = idle(plan, begun);
+    report.known = known(context, plan);
+    tell_known(context, &report);
+    let exit = report.exit();
+    if exit != Exit::Done {
+        tell_others(context, notify, &report, status, "nothing was due", begun.secs);
+    }
+    status.save(folder)?;
     write_report(args, &report, begun, dates::now())?;
     let mut out = Output::new();
     if context.global.json {
@@ -211,7 +250,7 @@ fn finish_idle(context: &Context, args: &RunArgs, plan: &Plan, begun: Time) -> R
         out.line(format_args!("Nothing is due.{next}"))?;
     }
     out.finish()?;
-    follow(context, args, Exit::Done).map(|_| ())
+    follow(context, args, exit)
 }
 
 /// What would be done.
@@ -356,7 +395,7 @@ fn tell_others(
         context.screen.detail(&error);
     }
     if let Some(path) = &notify.prometheus
-        && let Err(failure) = notice::replace_file(path, &notice::metrics(status))
+        && let Err(failure) = notice::replace_file(path, &notice::metrics(status, report))
     {
         context.screen.warn(&failure.what);
     }

@@ -8,6 +8,7 @@ use vault::engine::stats;
 use vault::engine::stats::Stats;
 use vault::engine::weigh::Sample;
 use vault::path::Shown;
+use vault::vault::findings::exit_of;
 
 use crate::cli::args::StatsArgs;
 use crate::cli::context::Context;
@@ -126,7 +127,8 @@ pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
         (0, 0) => Exit::Done,
         (0, _) => Exit::Skipped,
         _ => Exit::Damage,
-    })
+    }
+    .worse(exit_of(&vault.known_findings(dates::now())?)))
 }
 
 fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -14,7 +14,9 @@ use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::keys::is_done_with;
 use crate::engine::mark::{MarkError, mark};
+use crate::exit::Exit;
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
+use crate::log::record::{FoundDamage, ObjectRef};
 use crate::log::{Record, RecordError, Standing};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
@@ -23,6 +25,7 @@ use crate::seal::SealError;
 use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::lock;
 use crate::tree::Time;
+use crate::vault::findings::{About, KnownFinding, exit_of};
 use crate::vault::open::Slots;
 use crate::vault::{ObjectState, Vault, VaultError};
 
@@ -99,8 +102,10 @@ pub struct CheckReport {
     pub chunks_lost: u64,
     /// Snapshots that are hurt by it.
     pub hurt: Vec<HurtSnapshot>,
-    /// What the log lacks: records that were deleted or have not arrived, forks.
+    /// What the log says of itself: forks, broken chains, records that are missing.
     pub findings: Vec<String>,
+    /// Everything that is known to be wrong, by this check or an earlier one.
+    pub known: Vec<KnownFinding>,
     /// Things that vault did not put there.
     pub foreign: Vec<String>,
     /// Key slots that were removed, and whose files are here again.
@@ -118,13 +123,17 @@ pub struct CheckReport {
 impl CheckReport {
     /// Whether there is damage.
     pub fn is_damaged(&self) -> bool {
-        self.problems.iter().any(|problem| problem.state.is_loss()) || self.chunks_lost > 0 || !self.hurt.is_empty()
+        self.problems.iter().any(|problem| problem.state.is_loss())
+            || self.chunks_lost > 0
+            || !self.hurt.is_empty()
+            || exit_of(&self.known) == Exit::Damage
     }
 
     /// Whether a person should know of something that is no damage.
     pub fn has_remarks(&self) -> bool {
         !self.returned_slots.is_empty()
             || !self.other_vaults.is_empty()
+            || exit_of(&self.known) == Exit::Skipped
             || self.problems.iter().any(|problem| problem.state.is_remark())
     }
 }
@@ -151,6 +160,8 @@ struct Check<'a> {
     missing: Mutex<Vec<ObjectName>>,
     /// Chunks in segments that cannot be opened.
     bad_chunks: Mutex<HashSet<ChunkId>>,
+    /// Packs of which every byte was read and found right.
+    good: Mutex<HashSet<ObjectName>>,
     begun: Time,
 }
 
@@ -168,6 +179,7 @@ impl<'a> Check<'a> {
             problems: Mutex::default(),
             missing: Mutex::default(),
             bad_chunks: Mutex::default(),
+            good: Mutex::default(),
             begun: (options.clock)(),
         })
     }
@@ -207,7 +219,44 @@ impl<'a> Check<'a> {
         }
         self.forgive_swept()?;
         report.problems = std::mem::take(&mut *lock(&self.problems)).into_values().collect();
+        self.remember(&mut report)?;
         Ok(report)
+    }
+
+    /// Notes what was found and what was seen sound, and adds what was known before.
+    fn remember(&self, report: &mut CheckReport) -> Result<(), CheckError> {
+        let files = report.hurt.iter().map(|hurt| hurt.count).sum();
+        let snapshots = report.hurt.len() as u64;
+        let found = report.problems.iter().filter_map(|problem| match problem {
+            Problem { subject: Subject::Object(key), state: ObjectState::Damaged, what } => {
+                let is_pack = matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _));
+                let object = ObjectRef::of(key).filter(|_| is_pack)?;
+                Some(FoundDamage { object, what: what.clone(), snapshots, files })
+            }
+            _ => None,
+        });
+        let good = lock(&self.good);
+        let sound = self.packs.values().filter(|info| good.contains(&info.name));
+        let sound: Vec<ObjectRef> = sound.filter_map(|info| ObjectRef::of(&object_key(info.kind, info.name))).collect();
+        if let Err(error) = self.vault.note_findings(found.collect(), &sound) {
+            self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
+        }
+        report.known = self.vault.known_findings((self.options.clock)())?;
+        // What the log accepts as lost is no problem any more.
+        let accepted = self.vault.accepted_objects();
+        report.problems.retain(|problem| match problem.subject {
+            Subject::Object(key) => !ObjectRef::of(&key).is_some_and(|object| accepted.contains(&object)),
+            Subject::Folder(_) | Subject::Place(_) => true,
+        });
+        for known in &report.known {
+            if let About::Object { key, state, what } = &known.about
+                && report.problems.iter().all(|problem| problem.subject != Subject::Object(*key))
+            {
+                let (subject, what) = (Subject::Object(*key), format!("{what} (it was found earlier)"));
+                report.problems.push(Problem { subject, state: *state, what });
+            }
+        }
+        Ok(())
     }
 
     fn problem(&self, subject: Subject, what: String, state: ObjectState) {
@@ -305,7 +354,6 @@ impl<'a> Check<'a> {
         }
         let bytes_read = AtomicU64::new(0);
         let out_of_time = AtomicBool::new(false);
-        let good: Mutex<Vec<ObjectName>> = Mutex::default();
         let by_name: HashMap<ObjectName, &PackInfo> = whole.iter().map(|info| (info.name, *info)).collect();
         let listed: Vec<ListedPack> =
             whole.iter().map(|info| ListedPack { kind: info.kind, name: info.name, len: info.len }).collect();
@@ -320,12 +368,12 @@ impl<'a> Check<'a> {
             let Some(info) = by_name.get(&pack.name) else { return Ok(()) };
             bytes_read.fetch_add(info.len, Relaxed);
             if self.judge(info, inspection)? {
-                lock(&good).push(info.name);
+                lock(&self.good).insert(info.name);
             }
             Ok(())
         };
         let done = inspect(self.vault, &listed, &goes_on, &found, self.progress);
-        let good = good.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let good: Vec<ObjectName> = lock(&self.good).iter().copied().collect();
         report.packs_read = good.len() as u64;
         report.bytes_read = bytes_read.into_inner();
         report.out_of_time = out_of_time.into_inner();

@@ -24,6 +24,7 @@ pub fn prune(
     let drop: Vec<ObjectName> =
         decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
     let session = vault.begin_writing((options.clock)(), progress)?;
+    collect::may_collect(vault)?;
     if !drop.is_empty() {
         vault.publish(RecordBody::Forget(drop), (options.clock)(), Some(&session), |_| true, progress)?;
     }

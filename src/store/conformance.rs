@@ -117,7 +117,7 @@ fn an_object_is_never_replaced(store: &impl Store) {
         store.put(&key, b"first").unwrap();
         for bytes in [&b"second, longer"[..], b"first", b""] {
             let error = store.put(&key, bytes).unwrap_err();
-            assert!(matches!(&error, StoreError::Exists { object } if *object == key.to_string()), "{error:?}");
+            assert!(matches!(&error, StoreError::Exists { object } if *object == (&key).into()), "{error:?}");
         }
         assert_eq!(store.get(&key, 100).unwrap(), b"first");
     }
@@ -139,7 +139,7 @@ fn ranges_are_exact(store: &impl Store) {
         let need_expected = offset.saturating_add(len as u64);
         assert!(
             matches!(&error, StoreError::Short { object, need, have: 10_000 }
-                if *object == key.to_string() && *need == need_expected),
+                if *object == (&key).into() && *need == need_expected),
             "{offset}+{len}: {error:?}"
         );
     }
@@ -156,7 +156,7 @@ fn what_is_missing_is_named(store: &impl Store) {
             store.quarantine(&key).unwrap_err(),
         ];
         for error in errors {
-            assert!(matches!(&error, StoreError::Missing { object } if *object == key.to_string()), "{error:?}");
+            assert!(matches!(&error, StoreError::Missing { object } if *object == (&key).into()), "{error:?}");
         }
     }
 }

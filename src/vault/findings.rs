@@ -391,6 +391,23 @@ impl Vault {
         }
     }
 
+    /// Whether the record of this name is here, with all records of its client before it and all that it had seen. Whoever
+    /// wrote down the id of a snapshot can prove with it that a store was not set back (SPEC §8.2).
+    pub fn has_all_before(&self, id: &ObjectName) -> bool {
+        let log = self.log();
+        let Some(link) = log.chains.links().find(|link| link.name == *id) else { return false };
+        let has_all = |client: &ClientId, last: u64| {
+            (1..=last).all(|number| log.chains.clients.get(client).is_some_and(|all| all.contains_key(&number)))
+        };
+        has_all(&link.record.client, link.record.number)
+            && link.record.seen.iter().all(|(client, number)| has_all(client, *number))
+    }
+
+    /// Objects and snapshots whose loss was accepted.
+    pub fn accepted_objects(&self) -> BTreeSet<ObjectRef> {
+        accepted_in(&self.log().chains)
+    }
+
     /// Notes what a check or another reading command found: objects that are damaged, and others that were read wholly and are
     /// sound. It counts at once; [`Self::publish_findings`] tells the other machines.
     ///

@@ -1,6 +1,6 @@
 //! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::catalogue::packs::{NewPack, bump_epoch};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{Digest, ObjectName, SlotId, VaultId};
+use crate::id::{ClientId, Digest, ObjectName, SlotId, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::record::{OpenedRecord, SealedRecord};
 use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError};
@@ -20,7 +20,7 @@ use crate::seal::{
     unlock_with,
 };
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
-use crate::vault::client::{ClientState, Identity};
+use crate::vault::client::{ClientState, Identity, replace_file};
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// How a vault is opened.
@@ -410,10 +410,30 @@ impl Vault {
         self.refresh_packs(&listing, &mut bad, progress)?;
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
-        let remembered = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
-        let findings = chains.findings(&remembered);
+        let findings = chains.findings(&self.remember_seen(&chains));
         *self.log() = LogState { chains, findings, packs: listing.packs, bad, foreign: listing.foreign, elsewhere };
         Ok(())
+    }
+
+    /// The highest number of each client that was ever seen on this machine, by whatever command; what these chains have is
+    /// remembered for the next time.
+    fn remember_seen(&self, chains: &Chains) -> BTreeMap<ClientId, u64> {
+        let path = self.state.join("seen");
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let before: BTreeMap<ClientId, u64> = crate::msgpack::decode(&bytes).unwrap_or_default();
+        let mut seen = before.clone();
+        let client = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
+        for (client, number) in client.into_iter().chain(chains.seen()) {
+            let known = seen.entry(client).or_default();
+            *known = number.max(*known);
+        }
+        if seen != before
+            && let Ok(bytes) = crate::msgpack::encode(&seen)
+        {
+            // Where no state can be written, this machine has no memory, and says what it sees.
+            let _ = replace_file(&path, &bytes, false);
+        }
+        seen
     }
 
     /// Says of each object that cannot be read what it is, and takes out what may be another vault's, where several share

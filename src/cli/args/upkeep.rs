@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use vault::id::ObjectName;
+
 use clap::Args;
 use clap::Subcommand;
 
@@ -56,6 +58,30 @@ pub struct CheckArgs {
     /// Begin to read nothing more after this time (alone: with --read-data)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub max_time: Option<Duration>,
+
+    /// Prove that the vault is not older than this snapshot, by its whole id
+    #[arg(long, value_name = "ID")]
+    pub at_least: Option<ObjectName>,
+}
+
+/// `vault accept`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault accept               what is known to be wrong, and what would end it
+  vault accept 1a2b3c4d      give up what this finding says is lost, after a question
+
+What is known to be wrong stays known until it is seen to be right again, is
+repaired, or is accepted here. Accepting changes nothing in what is stored: it says
+that you know of the loss. New damage is a new finding.")]
+pub struct AcceptArgs {
+    /// Findings, as vault accept, list, check and doctor name them
+    #[arg(value_name = "FINDING")]
+    pub findings: Vec<String>,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `vault repair`.

@@ -65,6 +65,9 @@ impl Crew<'_> {
         });
         drop(lane);
         key::settle(self.context, vault);
+        // What is known is kept for the report and for runs that do not open the vault.
+        let known = vault.known_findings(dates::now()).map_err(Failure::from).map(drop);
+        let done = done.and(known);
         care.trouble = done.err().map(Trouble::from).filter(|trouble| trouble.exit != Exit::Interrupted);
         care
     }
@@ -113,6 +116,7 @@ impl Crew<'_> {
         let report = check::check(vault, &options, lane)?;
         care.checked = Some(Checked {
             damaged: report.is_damaged(),
+            remarks: report.has_remarks(),
             packs_read: report.packs_read,
             bytes_read: report.bytes_read,
         });

@@ -20,6 +20,8 @@ use crate::cli::config::Desktop;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 
+/// What is known to be wrong with a vault is told again after this time, in seconds.
+const KNOWN_AGAIN: i64 = 7 * 86_400;
 /// A trouble that lasts is told again after this time, in seconds.
 const AGAIN: i64 = 86_400;
 /// How long a notice or a ping may take.
@@ -68,6 +70,17 @@ pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i6
             news = true;
         } else if outcome.state.is_taken() {
             pair.told = None;
+        }
+    }
+    // What is known to be wrong with a vault is told when it changes, and again each week.
+    status.told_known.retain(|place, _| report.known.iter().any(|known| known.place == *place));
+    for known in &report.known {
+        let told = status.told_known.get(&known.place);
+        let is_told = told
+            .is_some_and(|(findings, time)| *findings == known.findings && (*time..*time + KNOWN_AGAIN).contains(&now));
+        if !is_told {
+            status.told_known.insert(known.place.clone(), (known.findings.clone(), now));
+            news = true;
         }
     }
     let troubles = report.troubles();
@@ -148,7 +161,7 @@ const FIGURES: &[(&str, &str, Figure)] = &[
 ];
 
 /// The figures of all sources as Prometheus reads them.
-pub fn metrics(status: &Status) -> String {
+pub fn metrics(status: &Status, report: &Report) -> String {
     let mut text = String::new();
     for (name, help, figure) in FIGURES {
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
@@ -163,6 +176,12 @@ pub fn metrics(status: &Status) -> String {
     let _ = write!(text, "# HELP {name} When a vault was last checked.\n# TYPE {name} gauge\n");
     for (place, time) in &status.checked {
         let _ = writeln!(text, "{name}{{place=\"{}\"}} {time}", label(place));
+    }
+    let name = "vault_known_findings";
+    let _ = write!(text, "# HELP {name} How much is known to be wrong with a vault.\n# TYPE {name} gauge\n");
+    for known in &report.known {
+        let place = label(&known.place);
+        let _ = writeln!(text, "{name}{{place=\"{place}\",code=\"{}\"}} {}", known.exit as u8, known.findings.len());
     }
     if let Some(time) = status.last_run {
         let name = "vault_last_run_timestamp_seconds";
@@ -266,7 +285,14 @@ mod tests {
         let pair = status.pair_mut("a \"b\"\\", "disk", Path::new("/v"));
         *pair = Pair { taken: Some(5), duration_ms: 1500, result: "partial".into(), ..pair.clone() };
         status.checked.insert("/v".into(), 7);
-        let text = metrics(&status);
+        let known = crate::cli::run::report::Known {
+            vault: "v".into(),
+            place: "/v".into(),
+            exit: crate::cli::error::Exit::Damage,
+            findings: vec!["lost".into()],
+        };
+        let report = Report { known: vec![known], ..Report::default() };
+        let text = metrics(&status, &report);
         let labels = "{source=\"a \\\"b\\\"\\\\\",vault=\"disk\"}";
         for line in [
             format!("vault_last_snapshot_timestamp_seconds{labels} 5"),
@@ -274,6 +300,7 @@ mod tests {
             format!("vault_last_try_complete{labels} 0"),
             format!("vault_snapshot_duration_seconds{labels} 1.5"),
             "vault_last_check_timestamp_seconds{place=\"/v\"} 7".to_owned(),
+            "vault_known_findings{place=\"/v\",code=\"4\"} 1".to_owned(),
             "vault_last_run_timestamp_seconds 9".to_owned(),
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");

@@ -124,6 +124,8 @@ pub struct Care {
 pub struct Checked {
     /// Whether there is damage.
     pub damaged: bool,
+    /// Whether there is something else to know.
+    pub remarks: bool,
     /// Packs that were read.
     pub packs_read: u64,
     /// Bytes that were read.
@@ -150,6 +152,21 @@ pub struct Report {
     pub cares: Vec<Care>,
     /// Hooks that failed.
     pub hooks: Vec<HookTrouble>,
+    /// What is known to be wrong with vaults, whether this run opened them or not.
+    pub known: Vec<Known>,
+}
+
+/// What is known to be wrong with a vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The vault's name.
+    pub vault: String,
+    /// Its folder.
+    pub place: String,
+    /// How a command ends that knows of it.
+    pub exit: Exit,
+    /// Each finding as a sentence.
+    pub findings: Vec<String>,
 }
 
 impl Report {
@@ -159,7 +176,8 @@ impl Report {
         let troubles = self.outcomes.iter().filter_map(|outcome| outcome.trouble.as_ref());
         let mut troubles = troubles.chain(self.cares.iter().filter_map(|care| care.trouble.as_ref()));
         let damaged = troubles.any(|trouble| trouble.exit == Exit::Damage)
-            || self.cares.iter().any(|care| care.checked.is_some_and(|checked| checked.damaged));
+            || self.cares.iter().any(|care| care.checked.is_some_and(|checked| checked.damaged))
+            || self.known.iter().any(|known| known.exit == Exit::Damage);
         let overdue = self.outcomes.iter().any(|outcome| outcome.overdue && outcome.state == State::Away);
         let care_failed = self.cares.iter().any(|care| care.trouble.is_some());
         let hook_failed = self.hooks.iter().any(|hook| hook.hook != "on-failure");
@@ -169,7 +187,11 @@ impl Report {
             Exit::Damage
         } else if is(State::Failed) || care_failed || overdue || hook_failed {
             Exit::Failed
-        } else if is(State::Partial) || is(State::Away) {
+        } else if is(State::Partial)
+            || is(State::Away)
+            || self.cares.iter().any(|care| care.checked.is_some_and(|checked| checked.remarks))
+            || self.known.iter().any(|known| known.exit == Exit::Skipped)
+        {
             Exit::Skipped
         } else {
             Exit::Done
@@ -189,10 +211,15 @@ impl Report {
         let hooks = self.hooks.iter().map(|hook| format!("{}: the command {}: {}", hook.source, hook.hook, hook.what));
         let cares = self.cares.iter().filter_map(|care| match (&care.trouble, care.checked) {
             (Some(trouble), _) => Some(format!("{}: {}", care.vault, trouble.what)),
-            (None, Some(Checked { damaged: true, .. })) => Some(format!("{}: the vault is damaged", care.vault)),
+            (None, Some(Checked { remarks: false, damaged: true, .. })) => {
+                Some(format!("{}: the vault is damaged", care.vault))
+            }
             _ => None,
         });
-        outcomes.chain(hooks).chain(cares).collect()
+        let known = self.known.iter().flat_map(|known| {
+            known.findings.iter().map(|finding| format!("{}: {finding}", Shown(known.vault.as_bytes())))
+        });
+        outcomes.chain(hooks).chain(cares).chain(known).collect()
     }
 
     /// The report as it is written to a file and printed.
@@ -206,11 +233,21 @@ impl Report {
                 Exit::Skipped => "partial",
                 Exit::Damage => "damaged",
                 Exit::Interrupted => "interrupted",
-                Exit::Failed | Exit::Usage => "failed",
+                Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::WrongPassword | Exit::Panic => "failed",
             },
             exit_code: exit as u8,
             results: self.outcomes.iter().map(OutcomeJson::new).collect(),
             vaults: self.cares.iter().map(CareJson::new).collect(),
+            known: self
+                .known
+                .iter()
+                .map(|known| KnownJson {
+                    vault: &known.vault,
+                    place: &known.place,
+                    code: known.exit as u8,
+                    findings: &known.findings,
+                })
+                .collect(),
             hooks: self
                 .hooks
                 .iter()
@@ -218,6 +255,15 @@ impl Report {
                 .collect(),
         }
     }
+}
+
+/// What is known to be wrong with a vault, for programs.
+#[derive(Serialize)]
+struct KnownJson<'a> {
+    vault: &'a str,
+    place: &'a str,
+    code: u8,
+    findings: &'a [String],
 }
 
 /// A run, for programs.
@@ -232,6 +278,7 @@ pub struct ReportJson<'a> {
     exit_code: u8,
     results: Vec<OutcomeJson<'a>>,
     vaults: Vec<CareJson<'a>>,
+    known: Vec<KnownJson<'a>>,
     hooks: Vec<HookJson<'a>>,
 }
 
@@ -413,7 +460,7 @@ pub mod tests {
     }
 
     fn care(damaged: bool, trouble: Option<Trouble>) -> Care {
-        let checked = Some(Checked { damaged, packs_read: 1, bytes_read: 2048 });
+        let checked = Some(Checked { remarks: false, damaged, packs_read: 1, bytes_read: 2048 });
         Care { vault: "disk".into(), place: "/v".into(), forgotten: 2, bytes_freed: 1024, checked, trouble }
     }
 

@@ -36,6 +36,9 @@ pub struct Status {
     /// By folder: when each vault was checked last.
     #[serde(default)]
     pub checked: BTreeMap<String, i64>,
+    /// By folder: what was told last that is wrong with a vault, and when.
+    #[serde(default)]
+    pub told_known: BTreeMap<String, (Vec<String>, i64)>,
 }
 
 /// A source and a vault that it goes to.

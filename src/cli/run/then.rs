@@ -12,8 +12,8 @@ use crate::cli::error::Failure;
 pub fn is_wanted(exit: Exit, always: bool) -> bool {
     match exit {
         Exit::Done | Exit::Skipped => true,
-        Exit::Failed | Exit::Damage => always,
-        Exit::Usage | Exit::Interrupted => false,
+        Exit::Failed | Exit::Damage | Exit::Unreachable | Exit::WrongPassword => always,
+        Exit::Usage | Exit::Panic | Exit::Interrupted => false,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::engine::mark::{MarkError, Marks, mark};
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::limits::PACK_LEN;
 use crate::log::record::PackRef;
-use crate::log::{Acknowledgements, Obstacle, RecordBody, RecordError};
+use crate::log::{Acknowledgements, Finding, Obstacle, RecordBody, RecordError};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
@@ -33,7 +33,7 @@ use crate::seal::{ObjectKind, SealError};
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::tree::Time;
 use crate::vault::client::Session;
-use crate::vault::{BadObject, SnapshotInfo, Vault, VaultError};
+use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 
 /// How space is given back.
 #[derive(Clone, Copy)]
@@ -64,6 +64,20 @@ pub enum CollectError {
     /// Something is not known that may need what would be deleted.
     #[error("no space can be given back: {0}")]
     Refused(String),
+    /// Records that this machine has seen are missing from the log. What they say is needed is not known to others.
+    #[error("no space can be given back: records that were seen are missing from the log ({count})")]
+    RecordsMissing {
+        /// How many.
+        count: u64,
+        /// Whether they may just not have arrived yet.
+        late: bool,
+    },
+    /// Something was written by a later version, and may need what would be deleted.
+    #[error("no space can be given back: {what}")]
+    Newer {
+        /// What it is.
+        what: String,
+    },
     /// The store is full, and nothing more can be deleted before something is copied.
     #[error(
         "no space is left in the store: to copy what is needed out of the next pack, {} MB have to be free",
@@ -173,6 +187,7 @@ pub fn collect(
     options: &CollectOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<CollectReport, CollectError> {
+    may_collect(vault)?;
     let before = fingerprint(vault, options);
     if vault.condemned().is_empty() && vault.catalogue().collected()? == Some(before) {
         return Ok(CollectReport { nothing_new: true, ..CollectReport::default() });
@@ -223,11 +238,46 @@ fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Why it is not known what is needed.
-fn refusal(vault: &Vault) -> Option<String> {
-    let is_record = |bad: &BadObject| matches!(bad.key, ObjectKey::Named(Kind::Log, _));
-    let bad = vault.bad_objects().into_iter().find(is_record)?;
-    Some(format!("the record {} cannot be read, and may be a snapshot ({})", bad.key, bad.what))
+/// Refuses to go on where it is not known what is needed, or where a record that was seen has gone: what that record needs would
+/// be deleted, and could never be brought back.
+///
+/// # Errors
+/// [`CollectError::RecordsMissing`], [`CollectError::Newer`], [`CollectError::Refused`], or if the catalogue fails.
+pub fn may_collect(vault: &Vault) -> Result<(), CollectError> {
+    let mut count = vault.missing_records()?.len() as u64;
+    for finding in vault.findings() {
+        if let Finding::RolledBack { seen, there, .. } = finding {
+            count = count.max(seen - there);
+        }
+    }
+    if count > 0 {
+        return Err(CollectError::RecordsMissing { count, late: vault.delivery() == Delivery::Synced });
+    }
+    let features = vault.format().unknown().collect;
+    if features != 0 {
+        return Err(CollectError::Newer { what: format!("it uses features of a newer vault ({features:016x})") });
+    }
+    let harmless: HashSet<ObjectName> = {
+        let log = vault.log();
+        let unknown = log.chains.links().filter(|link| match &link.record.body {
+            RecordBody::Unknown(what) => !what.may_need(),
+            _ => false,
+        });
+        unknown.map(|link| link.name).collect()
+    };
+    for bad in vault.bad_objects() {
+        match bad.key {
+            ObjectKey::Named(Kind::Log, name) if !harmless.contains(&name) => {}
+            _ => continue,
+        }
+        let what = format!("the record {} may be a snapshot ({})", bad.key, bad.what);
+        return Err(match bad.state {
+            ObjectState::Newer => CollectError::Newer { what },
+            ObjectState::NotArrived => CollectError::RecordsMissing { count: 1, late: true },
+            _ => CollectError::Refused(format!("{what} and cannot be read")),
+        });
+    }
+    Ok(())
 }
 
 /// The packs that each condemning record names and that are still there, with whose record it is and its number.
@@ -309,14 +359,13 @@ impl<'a> Pass<'a> {
         snapshots.retain(|info| !forgotten.contains(&info.id));
         let reader = Arc::new(vault.catalogue().reader()?);
         let infos = reader.packs()?;
-        if let Some(what) = refusal(vault) {
-            return Err(CollectError::Refused(what));
-        }
+        may_collect(vault)?;
         progress.counters().restart(0, 0);
         progress.phase(Phase::Plan);
         let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
         if let Some(what) = marks.unknown() {
-            return Err(CollectError::Refused(format!("a folder of a snapshot cannot be read ({what})")));
+            let what = format!("a folder of a snapshot cannot be read ({what})");
+            return Err(if marks.is_whole() { CollectError::Newer { what } } else { CollectError::Refused(what) });
         }
         let condemned_names = vault.condemned();
         let condemned: HashSet<u32> =
@@ -595,9 +644,7 @@ impl<'a> Pass<'a> {
         if self.is_outdated() {
             return Ok(false);
         }
-        if let Some(what) = refusal(self.vault) {
-            return Err(CollectError::Refused(what));
-        }
+        may_collect(self.vault)?;
         let (free, _) = deletable_by(self.vault, &mine.into_iter().collect());
         let log = self.vault.log();
         let there = log.packs.clone();

@@ -24,7 +24,7 @@ use crate::engine::mark::{MarkError, mark};
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
 use crate::id::{ChunkId, ObjectName};
-use crate::log::record::{DamagedSnapshot, LostFile, PackRef};
+use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef, PackRef};
 use crate::log::{Damage, FoundRecord, RecordBody, RecordError};
 use crate::pack::PackError;
 use crate::pack::reader::object_key;
@@ -121,6 +121,11 @@ impl RepairPlan {
             && self.marks.is_none()
     }
 
+    /// Whether something is left that is no damage: newer, or not arrived yet.
+    pub fn has_remarks(&self) -> bool {
+        self.left.iter().any(|problem| problem.state.is_remark())
+    }
+
     /// Whether something is lost, or stays as it is.
     pub fn has_losses(&self) -> bool {
         !self.hurt.is_empty() || self.left.iter().any(|problem| problem.state.is_loss())
@@ -160,6 +165,18 @@ pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress)
         small::diagnose(vault, &mut plan, progress)?;
         let packs = Packs::diagnose(vault, options.read_data, &mut plan, progress)?;
         find_losses(vault, &packs, &mut plan, progress)?;
+        let broken = plan.packs.iter().filter_map(|pack| {
+            let object = ObjectRef::of(&pack.key())?;
+            let snapshots = plan.hurt.len() as u64;
+            let files = plan.hurt.iter().map(|hurt| hurt.count).sum();
+            Some(FoundDamage { object, what: pack.what.clone(), snapshots, files })
+        });
+        let there = vault.catalogue().reader()?.packs()?;
+        let kinds: HashMap<ObjectName, ObjectKind> = there.into_values().map(|info| (info.name, info.kind)).collect();
+        let sound = plan.verified.iter().filter_map(|name| ObjectRef::of(&object_key(*kinds.get(name)?, *name)));
+        if let Err(error) = vault.note_findings(broken.collect(), &sound.collect::<Vec<_>>()) {
+            progress.warn(&format!("it cannot be remembered what was found: {error}"));
+        }
         plan.left.sort_by_key(|problem| problem.subject.to_string());
         plan.left.dedup();
         Ok(plan)

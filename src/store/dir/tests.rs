@@ -220,7 +220,7 @@ fn what_cannot_be_made_durable_does_not_appear() {
 #[test]
 fn errors_of_the_system_get_their_meaning() {
     let check = |action: Action, kind: ErrorKind, is_there: bool| {
-        error_at(Path::new("/top"), is_there, action, "log/1".to_owned(), kind.into())
+        error_at(Path::new("/top"), is_there, action, "log/1".to_owned().into(), kind.into())
     };
     for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
         assert!(matches!(check(Action::Write, kind, true), StoreError::Full { .. }));
@@ -244,7 +244,7 @@ fn errors_of_the_system_get_their_meaning() {
         assert_eq!(io::Error::from(errno).kind(), kind);
     }
     for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
-        let error = error_at(Path::new("/top"), true, Action::Read, "log/1".to_owned(), errno.into());
+        let error = error_at(Path::new("/top"), true, Action::Read, "log/1".to_owned().into(), errno.into());
         assert!(matches!(error, StoreError::Exhausted { .. }), "{error:?}");
     }
 }

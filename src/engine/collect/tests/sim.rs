@@ -130,7 +130,7 @@ impl SimStore {
         let sim = &self.sim;
         let crashed = || StoreError::Io {
             action: "reach",
-            object: object.to_string(),
+            object: object.to_string().into(),
             source: io::Error::other("the machine has crashed"),
         };
         if lock(&sim.state).left == 0 {

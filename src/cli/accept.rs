@@ -1,0 +1,147 @@
+//! `vault accept`: what is known to be wrong, and accepting that it is lost.
+
+use std::io;
+use std::io::IsTerminal;
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use vault::tree::Time;
+use vault::vault::findings::About;
+use vault::vault::findings::KnownFinding;
+use vault::vault::findings::exit_of;
+
+use super::ask;
+use crate::cli::args::AcceptArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::json;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+
+/// A finding, for programs.
+#[derive(Serialize)]
+pub struct FindingJson {
+    id: String,
+    /// `object`, `records`, `files` or `source`.
+    about: &'static str,
+    what: String,
+    #[serde(serialize_with = "json::exact")]
+    since: Time,
+    snapshots: u64,
+    files: u64,
+    ends: &'static str,
+    code: u8,
+}
+
+impl FindingJson {
+    /// As it is shown.
+    pub fn new(finding: &KnownFinding) -> Self {
+        Self {
+            id: finding.id.to_string(),
+            about: match finding.about {
+                About::Object { .. } => "object",
+                About::Records { .. } => "records",
+                About::Files { .. } => "files",
+                About::Source { .. } => "source",
+            },
+            what: finding.text(),
+            since: finding.since,
+            snapshots: finding.snapshots,
+            files: finding.files,
+            ends: finding.ends(),
+            code: finding.exit() as u8,
+        }
+    }
+}
+
+/// What a finding costs, in words; empty if nothing is known.
+fn cost(finding: &KnownFinding) -> String {
+    match (finding.snapshots, finding.files) {
+        (0, 0) => String::new(),
+        (snapshots, 0) => format!("; it costs {}", units::counted(snapshots, "snapshot", "snapshots")),
+        (snapshots, files) => format!(
+            "; it costs {} in {}",
+            units::counted(files, "file", "files"),
+            units::counted(snapshots, "snapshot", "snapshots")
+        ),
+    }
+}
+
+/// One line about a finding.
+pub fn line(finding: &KnownFinding, zone: &TimeZone) -> String {
+    let since = dates::shown(finding.since, zone);
+    format!("[{}] {}{} (known since {since})", finding.id, finding.text(), cost(finding))
+}
+
+/// Lists findings, each with what ends it.
+pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Result<(), Failure> {
+    for finding in findings {
+        out.styled(Style::Warning, &line(finding, zone))?;
+        out.line(format_args!("  ends with: {}", finding.ends()))?;
+    }
+    Ok(())
+}
+
+/// Runs `vault accept`.
+pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    let known = vault.known_findings(dates::now())?;
+    let mut out = Output::new();
+    if args.findings.is_empty() {
+        if context.global.json {
+            let findings: Vec<FindingJson> = known.iter().map(FindingJson::new).collect();
+            out.json(&serde_json::json!({ "findings": findings }))?;
+        } else if known.is_empty() {
+            out.line("Nothing is known to be wrong with this vault.")?;
+        } else {
+            tell(&known, &context.zone, &mut out)?;
+        }
+        out.finish()?;
+        return Ok(exit_of(&known));
+    }
+    let mut chosen = Vec::new();
+    for id in &args.findings {
+        let finding = known.iter().find(|finding| finding.id.to_string() == *id).ok_or_else(|| {
+            Failure::usage(format!("nothing is known under the name {id}")).hint("See what there is with: vault accept")
+        })?;
+        if !finding.can_be_accepted() {
+            return Err(Failure::new(format!("finding {id} cannot be accepted: {}", finding.text()))
+                .hint(format!("It ends with: {}.", finding.ends())));
+        }
+        chosen.push(finding);
+    }
+    if !args.yes {
+        if context.global.json || !io::stdin().is_terminal() {
+            return Err(Failure::usage("nobody is there to be asked whether the loss is accepted")
+                .hint("Give --yes to accept it. vault accept alone lists what there is."));
+        }
+        for finding in &chosen {
+            out.styled(Style::Warning, &line(finding, &context.zone))?;
+        }
+        out.line("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
+        out.flush()?;
+        let answer = ask("Accept the loss? [y/N] ").unwrap_or_default().to_ascii_lowercase();
+        if !matches!(answer.as_str(), "y" | "yes") {
+            return Err(Failure::interrupted().hint("Nothing was changed."));
+        }
+    }
+    for finding in &chosen {
+        vault.accept(finding, dates::now(), &context.screen)?;
+    }
+    vault.refresh(&context.screen)?;
+    let left = vault.known_findings(dates::now())?;
+    context.screen.clear();
+    if context.global.json {
+        let accepted: Vec<String> = chosen.iter().map(|finding| finding.id.to_string()).collect();
+        let findings: Vec<FindingJson> = left.iter().map(FindingJson::new).collect();
+        out.json(&serde_json::json!({ "accepted": accepted, "findings": findings }))?;
+    } else if !context.global.quiet {
+        out.line(format_args!("Accepted: {}.", units::counted(chosen.len() as u64, "finding", "findings")))?;
+        tell(&left, &context.zone, &mut out)?;
+    }
+    out.finish()?;
+    Ok(exit_of(&left))
+}

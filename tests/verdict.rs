@@ -1,0 +1,281 @@
+//! What is known to be wrong stays known: until it is seen to be right, repaired, or accepted.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::support::binary::{Desk, said};
+use crate::support::copy_folder;
+
+/// The files below a folder of the store.
+fn objects(desk: &Desk, folder: &str) -> Vec<PathBuf> {
+    fn walk(path: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                walk(&entry.path(), found);
+            } else {
+                found.push(entry.path());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&desk.path("store").join(folder), &mut found);
+    found.sort();
+    found
+}
+
+/// The record of the newest snapshot.
+fn newest(desk: &Desk) -> PathBuf {
+    let list = desk.json(&["list"]);
+    let id = list[0]["snapshots"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+    desk.path("store/log").join(id)
+}
+
+#[track_caller]
+fn ends(desk: &Desk, args: &[&str], code: i32) -> String {
+    let said = desk.run(args);
+    assert_eq!(said.code, code, "{args:?}: {}{}", said.out, said.err);
+    format!("{}{}", said.out, said.err)
+}
+
+/// A vault with two snapshots; the second one has a file of its own.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    desk.write("b", (0..40_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+    desk.take("2026-01-02 12:00");
+    desk
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn damage_that_was_found_is_known_until_it_is_seen_sound() {
+    let desk = desk();
+    let pack = objects(&desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    flip(&pack, 5000);
+    ends(&desk, &["check"], 0);
+    ends(&desk, &["check", "--read-data"], 4);
+    for args in [&["check"][..], &["list"], &["stats"], &["doctor"], &["check"], &["accept"]] {
+        let text = ends(&desk, args, 4);
+        assert!(args[0] == "stats" || text.contains(pack.file_name().unwrap().to_str().unwrap()), "{args:?}: {text}");
+    }
+    // Another machine knows it as well, since it was written into the log.
+    let other = said(&desk.command(&["list"]).env("VAULT_STATE_DIR", desk.path("other")).output().unwrap());
+    assert_eq!(other.code, 4, "{}{}", other.out, other.err);
+    flip(&pack, 5000);
+    ends(&desk, &["check"], 4);
+    ends(&desk, &["check", "--read-data"], 0);
+    for args in [&["check"][..], &["list"], &["stats"]] {
+        ends(&desk, args, 0);
+    }
+    let other = said(&desk.command(&["list"]).env("VAULT_STATE_DIR", desk.path("other")).output().unwrap());
+    assert_eq!(other.code, 0, "{}{}", other.out, other.err);
+}
+
+#[test]
+fn damage_that_was_accepted_is_not_spoken_of() {
+    let desk = desk();
+    let pack = objects(&desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    flip(&pack, 5000);
+    ends(&desk, &["check", "--read-data"], 4);
+    let findings = desk.run(&["accept", "--json"]).out;
+    let findings: serde_json::Value = serde_json::from_str(&findings).unwrap();
+    let id = findings["findings"][0]["id"].as_str().unwrap();
+    // Without a terminal it is not done without being said outright.
+    ends(&desk, &["accept", id], 2);
+    ends(&desk, &["accept", "00000000", "--yes"], 2);
+    ends(&desk, &["accept", id, "--yes"], 0);
+    ends(&desk, &["list"], 0);
+    ends(&desk, &["check"], 0);
+}
+
+#[test]
+fn a_record_that_was_seen_and_is_gone_holds_up_the_prune_until_it_is_put_again() {
+    let desk = desk();
+    let (record, packs) = (newest(&desk), objects(&desk, "packs"));
+    fs::remove_file(&record).unwrap();
+    for args in [&["list"][..], &["check"], &["doctor"], &["prune", "--keep", "9"], &["check"]] {
+        ends(&desk, args, 4);
+    }
+    assert_eq!(objects(&desk, "packs"), packs, "a pack was deleted");
+    ends(&desk, &["repair", "--yes"], 0);
+    ends(&desk, &["check"], 0);
+    ends(&desk, &["prune", "--keep", "9"], 0);
+    desk.ok(&["restore", "2026-01-02", "--to", "../out"]);
+    assert_eq!(fs::read(desk.path("out/source/b")).unwrap(), fs::read(desk.source().join("b")).unwrap());
+}
+
+#[test]
+fn a_record_that_is_lost_can_be_given_up() {
+    let desk = desk();
+    fs::remove_file(newest(&desk)).unwrap();
+    let text = ends(&desk, &["list", "--json"], 4);
+    let list: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let ids: Vec<String> =
+        list["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap().to_owned()).collect();
+    for id in ids {
+        ends(&desk, &["accept", &id, "--yes"], 0);
+    }
+    for args in [&["list"][..], &["check"], &["prune", "--keep", "9"], &["repair", "--yes"], &["check"]] {
+        ends(&desk, args, 0);
+    }
+}
+
+#[test]
+fn a_machine_that_only_reads_notices_that_the_store_was_set_back() {
+    let desk = desk();
+    let as_reader =
+        |args: &[&str]| said(&desk.command(args).env("VAULT_STATE_DIR", desk.path("reader")).output().unwrap());
+    assert_eq!(as_reader(&["list"]).code, 0);
+    fs::remove_file(newest(&desk)).unwrap();
+    for args in [&["list"][..], &["check"], &["doctor"]] {
+        assert_eq!(as_reader(args).code, 4, "{args:?}");
+    }
+    // Whoever wrote down the id needs no memory at all.
+    let id = desk.json(&["list", "--host", "nobody"]).len();
+    assert_eq!(id, 1);
+}
+
+#[test]
+fn an_id_that_was_written_down_proves_that_a_store_is_not_older() {
+    let desk = desk();
+    let record = newest(&desk);
+    let id = record.file_name().unwrap().to_str().unwrap().to_owned();
+    ends(&desk, &["check", "--at-least", &id], 0);
+    fs::rename(&record, desk.path("record")).unwrap();
+    let fresh =
+        desk.command(&["check", "--at-least", &id]).env("VAULT_STATE_DIR", desk.path("fresh")).output().unwrap();
+    assert_eq!(said(&fresh).code, 4);
+}
+
+#[test]
+fn a_store_that_was_set_back_is_not_made_worse_by_repair() {
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    copy_folder(&desk.path("store"), &desk.path("before"));
+    desk.write("b", vec![2; 300_000]);
+    desk.take("2026-01-02 12:00");
+    fs::remove_dir_all(desk.path("store")).unwrap();
+    copy_folder(&desk.path("before"), &desk.path("store"));
+    ends(&desk, &["doctor"], 4);
+    // The snapshot whose packs are gone is not put back.
+    ends(&desk, &["repair", "--yes"], 4);
+    let fresh =
+        said(&desk.command(&["check", "--read-data"]).env("VAULT_STATE_DIR", desk.path("fresh")).output().unwrap());
+    assert_eq!(fresh.code, 0, "{}{}", fresh.out, fresh.err);
+    let findings: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
+    for finding in findings["findings"].as_array().unwrap() {
+        desk.run(&["accept", finding["id"].as_str().unwrap(), "--yes"]);
+    }
+    ends(&desk, &["check"], 0);
+    ends(&desk, &["list"], 0);
+}
+
+#[test]
+fn a_pipe_that_is_closed_changes_no_verdict() {
+    let desk = desk();
+    fs::remove_file(newest(&desk)).unwrap();
+    for args in [&["list"][..], &["check"], &["doctor"], &["repair", "--dry-run"], &["check", "--json"]] {
+        let mut command = desk.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(4), "{args:?}: {text}");
+    }
+}
+
+/// Objects of another machine that have not wholly arrived through a sync.
+#[test]
+fn what_has_half_arrived_is_not_damaged() {
+    let desk = Desk::new();
+    desk.ok(&["delivery", "synced", "--yes"]);
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    let here = objects(&desk, "");
+    // Another machine writes.
+    desk.write("b", (0..40_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+    let other =
+        desk.command(&["snapshot", ".", "--source", "other"]).env("VAULT_STATE_DIR", desk.path("other")).output();
+    assert_eq!(said(&other.unwrap()).code, 0);
+    let new: Vec<PathBuf> = objects(&desk, "").into_iter().filter(|path| !here.contains(path)).collect();
+    let packs: Vec<&PathBuf> = new.iter().filter(|path| path.starts_with(desk.path("store/packs"))).collect();
+    assert!(!packs.is_empty());
+    for cut in [0, 100, 30_000] {
+        let whole: Vec<Vec<u8>> = packs.iter().map(|path| fs::read(path).unwrap()).collect();
+        for (path, bytes) in packs.iter().zip(&whole) {
+            fs::write(path, &bytes[..cut]).unwrap();
+        }
+        for args in [&["check"][..], &["list"], &["doctor"], &["check", "--read-data"], &["repair", "--dry-run"]] {
+            let text = ends(&desk, args, 3).to_lowercase().replace("no damage", "");
+            assert!(!text.contains("damage"), "{args:?}: {text}");
+        }
+        ends(&desk, &["repair", "--yes"], 3);
+        for (path, bytes) in packs.iter().zip(&whole) {
+            assert_eq!(fs::read(path).unwrap(), bytes[..cut], "it was moved");
+            fs::write(path, bytes).unwrap();
+        }
+        ends(&desk, &["check", "--read-data"], 0);
+    }
+}
+
+/// Every object gone, cut short, or replaced by a FIFO, below a state that has seen it whole: no check says that all is well where
+/// a repair would find something lost, and a prune in between costs nothing that a repair could have brought back.
+#[test]
+fn no_check_is_well_where_repair_is_not() {
+    let whole = desk();
+    let names: Vec<PathBuf> = objects(&whole, "")
+        .into_iter()
+        .map(|path| path.strip_prefix(whole.path("store")).unwrap().to_owned())
+        .filter(|path| !path.starts_with("keys") && path != Path::new("VAULT"))
+        .collect();
+    for name in names {
+        for harm in ["gone", "short", "fifo"] {
+            let path = whole.path("store").join(&name);
+            let bytes = fs::read(&path).unwrap();
+            copy_folder(&whole.path("store"), &whole.path("kept-store"));
+            copy_folder(&whole.path("state"), &whole.path("kept-state"));
+            fs::remove_file(&path).unwrap();
+            match harm {
+                "short" => fs::write(&path, &bytes[..bytes.len() / 2]).unwrap(),
+                "fifo" => {
+                    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+                    assert!(made.success());
+                }
+                _ => {}
+            }
+            let check = whole.run(&["check"]);
+            let prune = whole.run(&["prune", "--keep", "9"]);
+            let repair = whole.run(&["repair", "--yes"]);
+            assert!(
+                check.code != 0 || repair.code == 0,
+                "{} {harm}: check {} repair {}: {}{}",
+                name.display(),
+                check.code,
+                repair.code,
+                repair.out,
+                repair.err
+            );
+            if name.starts_with("log") {
+                assert_ne!(check.code, 0, "{} {harm}: {}", name.display(), check.out);
+                // Whatever was lost of the log is remembered here, so nothing is lost.
+                let restored = whole.run(&["restore", "2026-01-02", "--to", "../out"]);
+                assert_eq!(restored.code, 0, "{} {harm}: {}{}{}", name.display(), prune.err, repair.out, restored.err);
+                assert_eq!(fs::read(whole.path("out/source/b")).unwrap(), fs::read(whole.source().join("b")).unwrap());
+                fs::remove_dir_all(whole.path("out")).unwrap();
+            }
+            for (kept, place) in [("kept-store", "store"), ("kept-state", "state")] {
+                fs::remove_dir_all(whole.path(place)).unwrap();
+                fs::rename(whole.path(kept), whole.path(place)).unwrap();
+            }
+        }
+    }
+}
