@@ -12,7 +12,7 @@ use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKi
 use crate::engine::depot::{Depot, DepotOptions, Published};
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
 use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
-use crate::engine::walk::SkippedList;
+use crate::engine::walk::{LeftOut, SkippedList};
 use crate::id::ObjectName;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::log::RecordBody;
@@ -186,7 +186,13 @@ pub fn import(
     let record = RecordBody::Snapshot(Box::new(body.clone()));
     let id = vault.publish(record, (options.clock)(), Some(&session), confirm, progress)?;
     let Some(id) = id else { return Err(SnapshotError::Unsettled.into()) };
-    Ok(SnapshotReport { id: Some(id), snapshot: body, skipped: taken.skipped.first, unchanged: false })
+    Ok(SnapshotReport {
+        id: Some(id),
+        snapshot: body,
+        skipped: taken.skipped.first,
+        unchanged: false,
+        left_out: LeftOut::default(),
+    })
 }
 
 struct Run<'r> {
