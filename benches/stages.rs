@@ -233,6 +233,7 @@ fn take(vault: &Vault, folder: &Path) {
         level: 3,
         verify: true,
         read_all: false,
+        read_special: false,
         threads: std::thread::available_parallelism().map_or(2, usize::from),
     };
     snapshot(vault, options, &Silent::default()).unwrap();

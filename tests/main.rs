@@ -15,6 +15,8 @@ mod histories;
 #[cfg(unix)]
 mod sources;
 #[cfg(unix)]
+mod inputs;
+#[cfg(unix)]
 mod surroundings;
 #[cfg(unix)]
 mod options;

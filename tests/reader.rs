@@ -115,6 +115,7 @@ impl Scene {
             level: 3,
             verify: true,
             read_all: false,
+            read_special: false,
             threads: 2,
         };
         snapshot(&self.vault, options, &Silent::default()).unwrap()

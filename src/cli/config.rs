@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use vault::engine::exclude::ExcludeOptions;
+use vault::engine::text;
 
 use crate::cli::args::KeepArgs;
 use crate::cli::error::Failure;
@@ -244,6 +245,7 @@ pub fn read(path: &Path) -> Result<Option<String>, Failure> {
         Ok(_) => {}
     }
     let bytes = fs::read(path).map_err(failed)?;
+    let bytes = text::content(&bytes).map_err(|error| failed(io::Error::other(error)))?.to_vec();
     String::from_utf8(bytes).map(Some).map_err(|_| failed(io::Error::other("it is not UTF-8")))
 }
 

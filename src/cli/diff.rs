@@ -211,6 +211,7 @@ fn live_options<'a>(
         level: 1,
         verify: false,
         read_all: false,
+        read_special: false,
         threads: context.threads(),
     })
 }

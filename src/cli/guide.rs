@@ -407,6 +407,7 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
         level: 3,
         verify: true,
         read_all: false,
+        read_special: false,
         threads: context.threads(),
     };
     note("\nA trial first, with a few small files:");

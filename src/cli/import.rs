@@ -9,7 +9,6 @@ use std::io::Seek;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
-use std::process::Command;
 use std::process::Stdio;
 use std::time::UNIX_EPOCH;
 
@@ -30,6 +29,7 @@ use vault::vault::Vault;
 use vault::vault::VaultError;
 
 use crate::cli::args::ImportArgs;
+use crate::cli::child;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -245,6 +245,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
             level,
             verify: true,
             read_all: false,
+            read_special: false,
             threads,
         };
         return Ok(vault::engine::snapshot::snapshot(vault, options, &context.screen)?);
@@ -279,7 +280,7 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
         [0xfd, b'7', b'z', b'X', b'Z', 0] => "xz",
         _ => return Ok(Box::new(io::BufReader::with_capacity(1 << 20, file))),
     };
-    let spawned = Command::new(program).arg("-dc").stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = child::program(program).arg("-dc").stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = spawned.map_err(|error| {
         Failure::caused(format!("it is compressed, and the program {program} cannot be started"), &error)
             .hint(format!("Install {program}, or unpack the archive first."))

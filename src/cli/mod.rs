@@ -1,6 +1,6 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
-//! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`progress`],
+//! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
 //! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
@@ -20,6 +20,7 @@ mod output;
 mod json;
 mod select;
 mod interrupt;
+mod child;
 mod progress;
 mod config;
 mod password;
@@ -70,6 +71,7 @@ static PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    vault::fs::keep_to_itself();
     vault::fs::share_heap();
     // Each folder on the way down to what is being read is open.
     vault::fs::raise_file_limit();

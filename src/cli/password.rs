@@ -8,14 +8,15 @@ use std::io;
 use std::io::IsTerminal;
 use std::io::Read;
 use std::path::Path;
-use std::process::Command;
 use std::process::Stdio;
 
 use vault::engine::keys::DeviceKey;
-use vault::fs::shell;
+use vault::engine::text;
 use vault::seal::Secret;
 use zeroize::Zeroizing;
 
+use crate::cli::child::program;
+use crate::cli::child::shell;
 use crate::cli::config::PasswordFrom;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
@@ -179,12 +180,12 @@ fn from_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 /// The password that the keyring of the system has for the vault of this name.
 fn from_keyring(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let (program, args, store) = keyring(name)?;
+    let (asked, args, store) = keyring(name)?;
     let hint = format!("Put it there with: {store}");
-    let failed = |error: &io::Error| Failure::caused(format!("cannot ask the keyring with {program}"), error);
-    let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let failed = |error: &io::Error| Failure::caused(format!("cannot ask the keyring with {asked}"), error);
+    let child = program(asked).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::new(format!("the keyring needs the program {program}, which is not there"))
+        io::ErrorKind::NotFound => Failure::new(format!("the keyring needs the program {asked}, which is not there"))
             .hint("Install it, or give password-file or password-command, or: vault key add --device"),
         _ => failed(&error),
     })?;
@@ -219,7 +220,7 @@ fn first_line(input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     if bytes.len() as u64 > INPUT_LEN_MAX {
         return Err(io::Error::other("it is too long for a password"));
     }
-    Ok(line_of(&bytes))
+    Ok(line_of(text::content(&bytes).map_err(io::Error::other)?))
 }
 
 /// The first line, without its end: the same wherever a password comes from. Nor is a mark at the start of a file, which some
@@ -300,6 +301,12 @@ mod tests {
         check(Some(&path), Some("echo c"), &all, Ok(Some("from file")));
         check(None, Some("printf 'a b\\nc'"), &all, Ok(Some("a b")));
         check(None, None, &all, Ok(Some("direct")));
+        check(None, None, &[("VAULT_PASSWORD", "direct\r\n")], Ok(Some("direct")));
+        std::fs::write(&path, "\u{feff}from file\n").unwrap();
+        check(Some(&path), None, &[], Ok(Some("from file")));
+        std::fs::write(&path, b"\xff\xfex\0").unwrap();
+        check(Some(&path), None, &[], Err("cannot read the password file"));
+        std::fs::write(&path, "from file\r\nmore\n").unwrap();
         check(None, None, &all[1..], Ok(Some("from file")));
         check(None, None, &all[2..], Ok(Some("c")));
         check(None, None, &[], Ok(None));

@@ -13,7 +13,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use vault::progress::Progress;
 
 use crate::cli::args::ScheduleCommand;
 use crate::cli::args::SchedulerArg;
+use crate::cli::child;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -402,7 +402,7 @@ pub fn parse_every(text: &str) -> Result<Duration, String> {
 
 /// Runs a command of the system. Returns whether it succeeded, and what it printed.
 fn ask(program: &str, args: &[&str]) -> Result<(bool, String), String> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = child::program(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("the program {program} is not there"),
         _ => format!("cannot run {program}: {}", chain(&error)),

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vault::engine::exclude::ExcludeOptions;
+use vault::engine::exclude::check;
+use vault::engine::gitignore::ANY_CASE;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
-use vault::fs::shell;
+use vault::engine::text;
 use vault::path::Shown;
 use vault::path::check_name;
 use vault::progress::Progress;
@@ -24,6 +26,7 @@ use vault::tree::Verdict;
 
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
+use crate::cli::child::shell;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -31,6 +34,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
 use crate::cli::init::CreatedJson;
+use crate::cli::json::Name;
 use crate::cli::json::SkippedJson;
 use crate::cli::json::SnapshotJson;
 use crate::cli::key;
@@ -39,6 +43,8 @@ use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::units;
 
+/// Why `-x` leaves something out.
+const ELSEWHERE: &str = "another file system";
 /// The file of patterns that is honoured in any folder.
 pub const IGNORE_FILE: &[u8] = b".vaultignore";
 /// How many skipped things are shown.
@@ -68,7 +74,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     let source = args.source.clone().unwrap_or_else(|| sources.default_name.clone());
     let options = SnapshotOptions {
         source,
-        inputs: sources.into_inputs(args.command.as_deref())?,
+        inputs: sources.into_inputs(args)?,
         time: args.time.unwrap_or_else(dates::now),
         given: args.time.is_some(),
         clock: &dates::now,
@@ -80,6 +86,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         level: args.level,
         verify: !args.no_verify,
         read_all: args.read_all,
+        read_special: args.read_special,
         threads: context.threads(),
     };
     let report = vault::engine::snapshot::snapshot(&vault, options, &context.screen);
@@ -92,6 +99,12 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
             dry_run: args.dry_run,
             unchanged: report.unchanged,
             skipped: report.skipped.iter().map(SkippedJson::from).collect(),
+            left_out: report
+                .left_out
+                .first
+                .iter()
+                .map(|path| LeftOutJson { path: Name(path), why: ELSEWHERE })
+                .collect(),
             init: created.as_ref().map(CreatedJson::from),
         };
         out.json(&json)
@@ -117,7 +130,15 @@ struct ReportJson<'a> {
     dry_run: bool,
     unchanged: bool,
     skipped: Vec<SkippedJson<'a>>,
+    left_out: Vec<LeftOutJson<'a>>,
     init: Option<CreatedJson>,
+}
+
+/// A folder whose content was left out.
+#[derive(Serialize)]
+struct LeftOutJson<'a> {
+    path: Name<'a>,
+    why: &'static str,
 }
 
 fn sorted(tags: &[String]) -> Vec<String> {
@@ -130,6 +151,8 @@ fn sorted(tags: &[String]) -> Vec<String> {
 /// What is to be kept, checked but not yet opened.
 struct Sources {
     roots: Vec<roots::NamedRoot>,
+    /// Pipes and devices, which are read to their ends.
+    special: Vec<roots::NamedRoot>,
     group: Option<(Vec<u8>, roots::Group)>,
     stdin: Option<Vec<u8>>,
     default_name: String,
@@ -140,11 +163,17 @@ impl Sources {
         let current = current_folder()?;
         let mut taken = HashSet::new();
         let paths = args.paths.iter().map(|path| existing(&current, path)).collect::<Result<Vec<_>, _>>()?;
+        for path in paths.iter().filter(|_| !args.read_special) {
+            refuse_special(path)?;
+        }
         let roots = roots::name_roots(&paths, &mut taken);
         let mut names: Vec<String> = roots.iter().map(|root| shown(&root.path)).collect();
         let mut group = None;
         if let Some(file) = &args.files_from {
-            let list = roots::split_list(&read_list(file)?, args.from0);
+            let bytes = read_list(file)?;
+            // Between zero bytes names are taken as they are.
+            let bytes = if args.from0 { &bytes[..] } else { text_of(file, &bytes)? };
+            let list = roots::split_list(bytes, args.from0);
             let list = list.iter().map(|path| absolute(&current, path)).collect::<Result<Vec<_>, _>>()?;
             let Some(found) = roots::group(&list) else {
                 return Err(Failure::new(format!("the list {} names no files", file.display())));
@@ -161,20 +190,30 @@ impl Sources {
             }
             names.push(Shown(name).to_string());
         }
-        Ok(Self { roots, group, stdin, default_name: names.join(", ") })
+        let is_special = |root: &roots::NamedRoot| special_kind(&root.path).is_some();
+        let (special, roots) = roots.into_iter().partition(is_special);
+        Ok(Self { roots, special, group, stdin, default_name: names.join(", ") })
     }
 
-    /// Starts the command, if there is one.
-    fn into_inputs(self, command: Option<&OsStr>) -> Result<Vec<Input>, Failure> {
+    /// Starts the command, if there is one, and opens pipes and devices.
+    fn into_inputs(self, args: &SnapshotArgs) -> Result<Vec<Input>, Failure> {
+        let may_be_empty = args.allow_empty;
         let path = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
         let mut inputs: Vec<Input> = self.roots.into_iter().map(path).collect();
         if let Some((name, group)) = self.group {
             inputs.push(Input::Path { name, path: group.folder, only: group.only });
         }
+        for roots::NamedRoot { name, path } in self.special {
+            let opened = fs::File::open(&path);
+            let file = opened.map_err(|error| Failure::caused(format!("cannot read {}", shown(&path)), &error))?;
+            inputs.push(Input::Reader { name, reader: Box::new(file), finish: Box::new(|| Ok(())), may_be_empty });
+        }
         if let Some(name) = self.stdin {
-            inputs.push(match command {
-                Some(command) => command_input(name, command)?,
-                None => Input::Reader { name, reader: Box::new(io::stdin()), finish: Box::new(|| Ok(())) },
+            inputs.push(match args.command.as_deref() {
+                Some(command) => command_input(name, command, may_be_empty)?,
+                None => {
+                    Input::Reader { name, reader: Box::new(io::stdin()), finish: Box::new(|| Ok(())), may_be_empty }
+                }
             });
         }
         Ok(inputs)
@@ -182,7 +221,7 @@ impl Sources {
 }
 
 /// The output of a command as a file. If the command fails, so does the snapshot: half a dump is no dump.
-fn command_input(name: Vec<u8>, command: &OsStr) -> Result<Input, Failure> {
+fn command_input(name: Vec<u8>, command: &OsStr, may_be_empty: bool) -> Result<Input, Failure> {
     let text = command.display().to_string();
     let spawned = shell(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child: Child =
@@ -195,11 +234,44 @@ fn command_input(name: Vec<u8>, command: &OsStr) -> Result<Input, Failure> {
         Ok(status) => Err(format!("the command '{text}' failed: {status}")),
         Err(error) => Err(format!("the command '{text}' is lost: {error}")),
     };
-    Ok(Input::Reader { name, reader: Box::new(stdout), finish: Box::new(finish) })
+    Ok(Input::Reader { name, reader: Box::new(stdout), finish: Box::new(finish), may_be_empty })
 }
 
 fn shown(path: &Path) -> String {
     Shown(&roots::bytes_of(path.as_os_str())).to_string()
+}
+
+/// What a path is, if it is neither a file nor a folder.
+#[cfg(unix)]
+fn special_kind(path: &Path) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = fs::metadata(path).ok()?.file_type();
+    [
+        (kind.is_fifo(), "a pipe"),
+        (kind.is_socket(), "a socket"),
+        (kind.is_char_device(), "a device"),
+        (kind.is_block_device(), "a device"),
+    ]
+    .into_iter()
+    .find_map(|(is, name)| is.then_some(name))
+}
+
+#[cfg(not(unix))]
+fn special_kind(_: &Path) -> Option<&'static str> {
+    None
+}
+
+/// Refuses a path from which nothing would be kept but that it is there: whoever names a pipe or a device wants what it
+/// gives.
+pub fn refuse_special(path: &Path) -> Result<(), Failure> {
+    let Some(kind) = special_kind(path) else { return Ok(()) };
+    let failure = Failure::new(format!("{} is {kind}, not a file or a folder", shown(path)));
+    Err(match kind {
+        "a socket" => failure.hint("Nothing can be kept of a socket by itself. Name the folder that it lies in."),
+        "a pipe" => failure
+            .hint("To keep what comes out of it, give --read-special, or send it to standard input with --stdin NAME."),
+        _ => failure.hint("To keep its content, give --read-special. To keep only that it is there, name its folder."),
+    })
 }
 
 /// The absolute form of a path as it was written. Where `..` comes after a symbolic link, that is not the folder that
@@ -239,11 +311,19 @@ fn read_list(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// What a list says, if it is text that a person may have written.
+fn text_of<'t>(file: &Path, bytes: &'t [u8]) -> Result<&'t [u8], Failure> {
+    text::content(bytes).map_err(|error| Failure::caused(format!("cannot read the list {}", file.display()), &error))
+}
+
 /// The patterns in a file; empty lines and remarks are passed over.
 pub fn read_patterns(file: &Path) -> Result<Vec<String>, Failure> {
-    let text = String::from_utf8(read_list(file)?)
-        .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))?;
-    Ok(text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
+    let bytes = read_list(file)?;
+    let patterns = text::lines(text_of(file, &bytes)?).filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    patterns
+        .map(|line| String::from_utf8(line.to_vec()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))
 }
 
 /// Reads what is to be left out, with the files of patterns.
@@ -251,6 +331,12 @@ pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeO
     let mut patterns = args.exclude.clone();
     for file in &args.exclude_from {
         patterns.extend(read_patterns(file)?);
+    }
+    patterns.extend(args.iexclude.iter().map(|pattern| format!("{ANY_CASE}{pattern}")));
+    for pattern in &patterns {
+        if let Err(error) = check(pattern) {
+            context.screen.warn(&error.to_string());
+        }
     }
     for pattern in patterns.iter().filter(|pattern| pattern.starts_with("~/")) {
         context
@@ -307,6 +393,13 @@ fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &m
             out.line("  All is as in the last snapshot.")?;
         }
     }
+    for path in &report.left_out.first {
+        out.line(format_args!("  left out, {ELSEWHERE}: {}", Shown(path)))?;
+    }
+    let more = report.left_out.count.saturating_sub(report.left_out.first.len() as u64);
+    if more > 0 {
+        out.line(format_args!("  left out, {ELSEWHERE}: {} more", units::count(more)))?;
+    }
     if body.skipped > 0 {
         let title = format!(
             "  not saved as it should be: {}",
@@ -350,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_failing_command_fails_the_input() {
-        let finish = |command: &str| match command_input(b"x".to_vec(), OsStr::new(command)).unwrap() {
+        let finish = |command: &str| match command_input(b"x".to_vec(), OsStr::new(command), false).unwrap() {
             Input::Reader { mut reader, finish, .. } => {
                 let mut text = String::new();
                 reader.read_to_string(&mut text).unwrap();

@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
-use crate::path::{from_path, slashed, to_path};
+use crate::engine::gitignore::{ANY_CASE, Patterns, flaw};
+use crate::engine::text;
+use crate::path::{from_path, slashed};
 
 /// What to leave out.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludeOptions {
     /// gitignore patterns, matched against the path below each root. A pattern that begins with a root's absolute path is
-    /// taken relative to it.
+    /// taken relative to it. In front of a pattern, `:(icase)` makes upper and lower case the same.
     pub patterns: Vec<String>,
     /// Honour a file of gitignore patterns with this name in any folder (`.vaultignore`).
     pub ignore_file: Option<Vec<u8>>,
@@ -29,13 +28,37 @@ pub struct ExcludeOptions {
 }
 
 /// A pattern that is not valid.
-#[derive(Debug, thiserror::Error)]
-#[error("the exclude pattern {pattern:?} is not valid: {what}")]
-pub struct PatternError {
-    /// The pattern.
-    pub pattern: String,
-    /// What is wrong with it.
-    pub what: String,
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PatternError {
+    /// One of them.
+    #[error("the exclude pattern {pattern:?} is not valid: {what}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The text that holds them.
+    #[error("its patterns cannot be read: {0}")]
+    Text(#[from] text::OtherEncoding),
+}
+
+/// How much of a pattern that is not valid is shown.
+const SHOWN: usize = 100;
+
+fn bad(pattern: &[u8], what: &str) -> PatternError {
+    let shown: String = String::from_utf8_lossy(pattern).chars().take(SHOWN).collect();
+    PatternError::Pattern { pattern: shown, what: what.to_owned() }
+}
+
+/// Finds out whether a pattern can match what it was meant to: git passes over one with a bracket that is not closed without
+/// a word, and so does a snapshot.
+///
+/// # Errors
+/// If it cannot.
+pub fn check(pattern: &str) -> Result<(), PatternError> {
+    Patterns::default().add(pattern.as_bytes()).map_err(|error| bad(pattern.as_bytes(), error.what))?;
+    flaw(pattern).map_or(Ok(()), |what| Err(bad(pattern.as_bytes(), what)))
 }
 
 /// The rules in force in a folder: those of its `.vaultignore`, of its parents', and those of the command line, which
@@ -47,19 +70,18 @@ pub struct Rules {
 
 #[derive(Debug)]
 struct Level {
-    matcher: Gitignore,
+    patterns: Patterns,
     /// How many bytes of a path below the root belong to the folder that these rules are relative to.
     skip: usize,
     outer: Option<Arc<Level>>,
 }
 
-fn build(lines: impl Iterator<Item = String>) -> Result<Gitignore, PatternError> {
-    let mut builder = GitignoreBuilder::new("");
+fn build<P: AsRef<[u8]>>(lines: impl Iterator<Item = P>) -> Result<Patterns, PatternError> {
+    let mut patterns = Patterns::default();
     for line in lines {
-        let failed = |error: ignore::Error| PatternError { pattern: line.clone(), what: error.to_string() };
-        builder.add_line(None, &line).map_err(failed)?;
+        patterns.add(line.as_ref()).map_err(|error| bad(line.as_ref(), error.what))?;
     }
-    builder.build().map_err(|error| PatternError { pattern: String::new(), what: error.to_string() })
+    Ok(patterns.ready())
 }
 
 impl Rules {
@@ -72,26 +94,28 @@ impl Rules {
         let root = String::from_utf8_lossy(&root);
         let root = root.trim_end_matches('/');
         let relative = |pattern: &String| {
-            let (negated, rest) = pattern.strip_prefix('!').map_or(("", pattern.as_str()), |rest| ("!", rest));
+            let (case, text) = pattern.strip_prefix(ANY_CASE).map_or(("", pattern.as_str()), |rest| (ANY_CASE, rest));
+            let (negated, rest) = text.strip_prefix('!').map_or(("", text), |rest| ("!", rest));
             match slashed(rest).strip_prefix(root) {
-                Some(rest) if !root.is_empty() && rest.starts_with('/') => format!("{negated}{rest}"),
+                Some(rest) if !root.is_empty() && rest.starts_with('/') => format!("{case}{negated}{rest}"),
                 _ => pattern.clone(),
             }
         };
-        let matcher = build(patterns.iter().map(relative))?;
-        let level = Level { matcher, skip: 0, outer: None };
+        let level = Level { patterns: build(patterns.iter().map(relative))?, skip: 0, outer: None };
         Ok(Self { innermost: (!patterns.is_empty()).then(|| Arc::new(level)) })
     }
 
     /// The rules below a folder that has an ignore file with this content. `folder` is its path below the root.
     ///
     /// # Errors
-    /// If a pattern in it is not valid.
+    /// If a pattern in it is not valid, or it is no text.
     pub fn with_file(&self, content: &[u8], folder: &[u8]) -> Result<Self, PatternError> {
-        let text = String::from_utf8_lossy(content);
-        let matcher = build(text.lines().map(str::to_owned))?;
+        let patterns = build(text::lines(text::content(content)?))?;
+        if patterns.is_empty() {
+            return Ok(self.clone());
+        }
         let skip = if folder.is_empty() { 0 } else { folder.len() + 1 };
-        Ok(Self { innermost: Some(Arc::new(Level { matcher, skip, outer: self.innermost.clone() })) })
+        Ok(Self { innermost: Some(Arc::new(Level { patterns, skip, outer: self.innermost.clone() })) })
     }
 
     /// Whether there are none.
@@ -103,11 +127,10 @@ impl Rules {
     pub fn exclude(&self, path: &[u8], is_folder: bool) -> bool {
         let mut level = self.innermost.as_deref();
         while let Some(rules) = level {
-            match rules.matcher.matched(to_path(path.get(rules.skip..).unwrap_or(path)).as_ref(), is_folder) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
-                Match::None => level = rules.outer.as_deref(),
+            if let Some(excluded) = rules.patterns.decide(path.get(rules.skip..).unwrap_or(path), is_folder) {
+                return excluded;
             }
+            level = rules.outer.as_deref();
         }
         false
     }
@@ -117,7 +140,7 @@ impl Rules {
 mod tests {
     use super::*;
 
-    fn check(patterns: &[&str], excluded: &[&str], kept: &[&str]) {
+    fn decide(patterns: &[&str], excluded: &[&str], kept: &[&str]) {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let rules = Rules::new(&patterns, Path::new("/home/me")).unwrap();
         let hit = |path: &&str| rules.exclude(path.trim_end_matches('/').as_bytes(), path.ends_with('/'));
@@ -127,13 +150,13 @@ mod tests {
 
     #[test]
     fn patterns_are_those_of_gitignore() {
-        check(&["*.o"], &["a.o", "x/y/b.o"], &["a.c", "o"]);
-        check(&["/build"], &["build", "build/"], &["x/build"]);
-        check(&["target/"], &["target/", "x/target/"], &["target"]);
-        check(&["*.log", "!keep.log"], &["a.log"], &["keep.log", "x/keep.log"]);
-        check(&["a/**/z"], &["a/z", "a/b/c/z"], &["z"]);
-        check(&["/home/me/cache", "!/home/me/cache/x"], &["cache"], &["x/cache", "cache/x"]);
-        check(&[], &[], &["a"]);
+        decide(&["*.o"], &["a.o", "x/y/b.o"], &["a.c", "o"]);
+        decide(&["/build"], &["build", "build/"], &["x/build"]);
+        decide(&["target/"], &["target/", "x/target/"], &["target"]);
+        decide(&["*.log", "!keep.log"], &["a.log"], &["keep.log", "x/keep.log"]);
+        decide(&["a/**/z"], &["a/z", "a/b/c/z"], &["z"]);
+        decide(&["/home/me/cache", "!/home/me/cache/x"], &["cache"], &["x/cache", "cache/x"]);
+        decide(&[], &[], &["a"]);
     }
 
     #[test]
@@ -149,8 +172,30 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_pattern_is_named() {
-        let error = Rules::new(&["a{".to_owned()], Path::new("/r")).unwrap_err();
-        assert!(error.to_string().contains("a{"), "{error}");
+    fn a_mark_in_front_of_a_file_and_other_line_ends_are_not_part_of_its_patterns() {
+        let none = Rules::new(&[], Path::new("/r")).unwrap();
+        let rules = none.with_file(b"\xef\xbb\xbf*.tmp\r\n/{a}\r\n", b"").unwrap();
+        assert!(rules.exclude(b"x.tmp", false) && rules.exclude(b"{a}", false));
+        assert!(!rules.exclude(b"a", false));
+        assert!(none.with_file(b"\xff\xfea\0\n\0", b"").is_err());
+    }
+
+    #[test]
+    fn a_hundred_thousand_patterns_are_looked_up() {
+        let lines: String = (0..100_000).map(|number| format!("name-{number}\n/a/{number}\n*.x{number}\n")).collect();
+        let rules = Rules::new(&[], Path::new("/r")).unwrap().with_file(lines.as_bytes(), b"").unwrap();
+        for number in [0, 7, 99_999] {
+            assert!(rules.exclude(format!("name-{number}").as_bytes(), false));
+            assert!(rules.exclude(format!("a/{number}").as_bytes(), false));
+            assert!(rules.exclude(format!("b/c.x{number}").as_bytes(), false));
+        }
+        assert!(!rules.exclude(b"name-100000", false));
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_is_named() {
+        let error = check("a[").unwrap_err();
+        assert!(error.to_string().contains("a["), "{error}");
+        check("a{").unwrap();
     }
 }

@@ -87,7 +87,8 @@ impl Pattern {
     }
 }
 
-fn lower(text: &[u8]) -> Vec<u8> {
+/// The text in lower case; in ASCII alone if it is not UTF-8.
+pub(crate) fn lower(text: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(text) {
         Ok(text) if !text.is_ascii() => text.to_lowercase().into_bytes(),
         _ => text.to_ascii_lowercase(),

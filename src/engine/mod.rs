@@ -6,6 +6,8 @@ pub mod walk;
 pub mod snapshot;
 pub mod restore;
 pub mod browse;
+pub mod text;
+pub mod gitignore;
 pub mod exclude;
 pub(crate) mod links;
 pub(crate) mod sparse;

@@ -63,18 +63,22 @@ pub fn same_content(a: &Stat, b: &Stat) -> bool {
 }
 
 /// Reads a file of at most [`SMALL_MAX`] bytes without holes. `seen` is what it looked like before it was opened.
-/// Returns also what it looked like when it had been read.
+/// Returns also what it looked like when it had been read. `None` if it is much longer than it looks.
 ///
 /// # Errors
 /// If it cannot be read, or the run has failed.
-pub fn read_small(depot: &Depot<'_>, file: &SourceFile, seen: &Stat) -> Result<(Content, Stat), ReadFailed> {
+pub fn read_small(depot: &Depot<'_>, file: &SourceFile, seen: &Stat) -> Result<Option<(Content, Stat)>, ReadFailed> {
     let mut buffer = std::mem::take(&mut depot.worker().buffer);
-    let read = read_whole(file, seen, &mut buffer);
-    let stream = read.as_ref().ok().map(|(size, _, _)| store_whole(depot, &buffer[..*size]));
+    let read =
+        read_whole(&Source { read: &|out, at| file.read_full_at(out, at), stat: &|| file.stat() }, seen, &mut buffer);
+    let stream = match &read {
+        Ok(Some((size, _, _))) => Some(store_whole(depot, &buffer[..*size])),
+        _ => None,
+    };
     depot.worker().buffer = buffer;
-    let (size, after, torn) = read?;
+    let Some((size, after, torn)) = read? else { return Ok(None) };
     let stream = stream.unwrap_or(Ok(Stream::EMPTY))?;
-    Ok((Content { stream, holes: None, size: size as u64, torn }, after))
+    Ok(Some((Content { stream, holes: None, size: size as u64, torn }, after)))
 }
 
 /// Stores content that is in memory.
@@ -110,23 +114,40 @@ fn list_ids(depot: &Depot<'_>, ids: Vec<ChunkId>, len: u64) -> Result<Stream, Fa
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
 
-/// Reads the whole file into `buffer`; returns its length, what it looks like now, and whether it never stood still.
-fn read_whole(file: &SourceFile, seen: &Stat, buffer: &mut Vec<u8>) -> io::Result<(usize, Stat, bool)> {
+/// A file that is read at positions and looked at.
+struct Source<'f> {
+    read: &'f dyn Fn(&mut [u8], u64) -> io::Result<usize>,
+    stat: &'f dyn Fn() -> io::Result<Stat>,
+}
+
+/// Reads the whole file into `buffer`, up to its end, wherever the system says that it is; returns its length, what it
+/// looks like now, and whether it never stood still. `None` if it is longer than twice [`SMALL_MAX`].
+fn read_whole(file: &Source<'_>, seen: &Stat, buffer: &mut Vec<u8>) -> io::Result<Option<(usize, Stat, bool)>> {
     let mut before = seen.clone();
     let mut tries = 0;
     loop {
-        let expected = before.size.min(2 * SMALL_MAX) as usize;
-        // Whether it grew, the second look tells; but some systems show files of their own as empty that are not.
-        let wanted = expected.max(1);
-        if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
+        // One byte more than it is said to have: so the end is seen.
+        let mut wanted = before.size.min(2 * SMALL_MAX) as usize + 1;
+        let mut got = 0;
+        loop {
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            got += (file.read)(&mut buffer[got..wanted], got as u64)?;
+            if got < wanted {
+                break;
+            }
+            if got > 2 * SMALL_MAX as usize {
+                return Ok(None);
+            }
+            wanted = (2 * got).max(4096).min(2 * SMALL_MAX as usize + 1);
         }
-        let got = file.read_full_at(&mut buffer[..wanted], 0)?;
-        let after = file.stat()?;
-        let still = same_content(&before, &after) && got == expected;
+        let after = (file.stat)()?;
         tries += 1;
+        // If it looks as before, it is as before, even where the system says another length (`/proc`).
+        let still = same_content(&before, &after);
         if still || tries == TRIES {
-            return Ok((got.min(expected), after, !still));
+            return Ok(Some((got, after, !still)));
         }
         before = after;
     }

@@ -11,7 +11,7 @@ use crate::catalogue::{Catalogue, CatalogueError};
 use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
-use crate::engine::walk::{Found, SkippedList, Walk, Wanted};
+use crate::engine::walk::{Found, LeftOut, SkippedList, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
@@ -43,6 +43,8 @@ pub enum Input {
         reader: Box<dyn std::io::Read + Send>,
         /// Called when the reader has ended; an error (the command failed, say) fails the snapshot.
         finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
+        /// Nothing at all is what may be expected of it. Otherwise that is noted, as what was meant is probably missing.
+        may_be_empty: bool,
     },
 }
 
@@ -74,6 +76,8 @@ pub struct SnapshotOptions<'a> {
     pub verify: bool,
     /// Read every file, even if the stat cache says that it did not change.
     pub read_all: bool,
+    /// Read pipes and devices to their ends, and keep what they give as files.
+    pub read_special: bool,
     /// How many threads read, compress and seal.
     pub threads: usize,
 }
@@ -89,6 +93,8 @@ pub struct SnapshotReport {
     pub skipped: Vec<Skipped>,
     /// Whether the tree is the same as that of the source's last snapshot.
     pub unchanged: bool,
+    /// Folders whose content was left out because it lies on another file system.
+    pub left_out: LeftOut,
 }
 
 /// How many skipped things a report carries.
@@ -163,7 +169,9 @@ pub fn snapshot(
             Input::Path { name, path, only } => {
                 paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
             }
-            Input::Reader { name, reader, finish } => readers.push(Feeding { name, reader, finish }),
+            Input::Reader { name, reader, finish, may_be_empty } => {
+                readers.push(Feeding { name, reader, finish, may_be_empty });
+            }
         }
     }
     let previous = vault.snapshots().into_iter().rfind(|other| other.body.source == options.source);
@@ -190,7 +198,13 @@ pub fn snapshot(
         let unchanged = previous
             .as_ref()
             .is_some_and(|other| other.body.tree == body.tree && other.body.links == body.links && body.skipped == 0);
-        let report = |id| SnapshotReport { id, snapshot: body.clone(), skipped: taken.skipped.clone(), unchanged };
+        let report = |id| SnapshotReport {
+            id,
+            snapshot: body.clone(),
+            skipped: taken.skipped.clone(),
+            unchanged,
+            left_out: taken.left_out.clone(),
+        };
         if options.dry_run || (unchanged && options.skip_if_unchanged) {
             return Ok(report(None));
         }
@@ -294,6 +308,14 @@ struct Feeding {
     name: Vec<u8>,
     reader: Box<dyn std::io::Read + Send>,
     finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
+    may_be_empty: bool,
+}
+
+/// What became of such bytes.
+struct Fed {
+    entry: Entry,
+    /// Nothing came, and something should have.
+    lacking: bool,
 }
 
 /// One attempt at a snapshot.
@@ -314,6 +336,7 @@ struct Taken {
     skipped_list: Stream,
     skipped_count: u64,
     skipped: Vec<Skipped>,
+    left_out: LeftOut,
     found: Found,
     published: Published,
     roots: Vec<Root>,
@@ -322,7 +345,7 @@ struct Taken {
 }
 
 impl Pass<'_> {
-    fn take(&self, readers: &mut Vec<Feeding>, fed: &mut Vec<Entry>) -> Result<Taken, SnapshotError> {
+    fn take(&self, readers: &mut Vec<Feeding>, fed: &mut Vec<Fed>) -> Result<Taken, SnapshotError> {
         let options = self.options;
         let threads = options.threads.max(1);
         let depot_options = DepotOptions {
@@ -370,7 +393,7 @@ impl Pass<'_> {
         depot: &Depot<'_>,
         pool: &rayon::ThreadPool,
         readers: &mut Vec<Feeding>,
-        fed: &mut Vec<Entry>,
+        fed: &mut Vec<Fed>,
     ) -> Result<Taken, SnapshotError> {
         let (options, vault, progress) = (self.options, self.vault, self.progress);
         let reader = depot.reader();
@@ -392,6 +415,8 @@ impl Pass<'_> {
             found: Found::default(),
             links: Mutex::default(),
             skipped: Mutex::default(),
+            read_special: options.read_special,
+            elsewhere: Mutex::default(),
             top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
         };
         let root = |SourcePath { name, path, .. }: &SourcePath| Root {
@@ -423,7 +448,10 @@ impl Pass<'_> {
         let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
         // What could not be encoded was skipped.
         entries.retain(|(_, bytes)| !bytes.is_empty());
-        for entry in fed.iter() {
+        for Fed { entry, lacking } in fed.iter() {
+            if *lacking {
+                walk.skip(&entry.name, "nothing came: the file is empty", true);
+            }
             let mut bytes = Vec::new();
             crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
             entries.push((entry.name.clone(), bytes.into()));
@@ -446,6 +474,7 @@ impl Pass<'_> {
             skipped_list,
             skipped_count: count,
             skipped: first,
+            left_out: std::mem::take(&mut *lock(&walk.elsewhere)),
             session: walk.session,
             epoch: reader.epoch(),
             found: walk.found,
@@ -460,10 +489,10 @@ impl Pass<'_> {
         depot: &Depot<'_>,
         pool: &rayon::ThreadPool,
         readers: &mut Vec<Feeding>,
-        fed: &mut Vec<Entry>,
+        fed: &mut Vec<Fed>,
     ) -> Result<(), SnapshotError> {
         for input in readers.drain(..) {
-            let Feeding { name, reader, finish } = input;
+            let Feeding { name, reader, finish, may_be_empty } = input;
             let result = Mutex::new(Err(ReadFailed::Run));
             pool.scope(|scope| {
                 let done = Box::new(|read| *lock(&result) = read);
@@ -478,13 +507,9 @@ impl Pass<'_> {
             finish().map_err(feed)?;
             self.progress.counters().add(1, 0);
             let (size, mtime) = (stream.len, self.options.time);
-            fed.push(Entry {
-                mode: 0o600,
-                mtime,
-                size,
-                content: Some(stream),
-                ..Entry::new(name.clone(), FileKind::File)
-            });
+            let entry =
+                Entry { mode: 0o600, mtime, size, content: Some(stream), ..Entry::new(name.clone(), FileKind::File) };
+            fed.push(Fed { entry, lacking: size == 0 && !may_be_empty });
         }
         Ok(())
     }

@@ -116,6 +116,11 @@ impl Dir {
         Ok(SourceFile { file: Mutex::new(File::open(self.at(name)?)?) })
     }
 
+    /// Opens a pipe or a device for reading.
+    pub fn open_special(&self, name: &[u8]) -> io::Result<File> {
+        File::open(self.at(name)?)
+    }
+
     /// None here.
     pub fn xattrs_at(&self, _name: &[u8]) -> io::Result<Xattrs> {
         Ok(Vec::new())
@@ -579,6 +584,9 @@ pub fn raise_file_limit() -> u64 {
 
 /// Allocators here have nothing of the kind.
 pub const fn share_heap() {}
+
+/// Nothing of the kind is offered here.
+pub const fn keep_to_itself() {}
 
 /// There is no such signal here.
 pub fn leaving_hangups(take_over: impl FnOnce()) {

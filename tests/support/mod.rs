@@ -129,6 +129,7 @@ pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> Snaps
         level: 1,
         verify: true,
         read_all: false,
+        read_special: false,
         threads: THREADS,
     }
 }

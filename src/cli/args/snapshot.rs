@@ -22,6 +22,10 @@ pub struct ExcludeArgs {
     #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
     pub exclude: Vec<String>,
 
+    /// The same, whether letters are upper or lower case (can be given again)
+    #[arg(long, value_name = "PATTERN", help_heading = LEAVE_OUT)]
+    pub iexclude: Vec<String>,
+
     /// Leave out what matches a pattern in this file (can be given again)
     #[arg(long, value_name = "FILE", help_heading = LEAVE_OUT)]
     pub exclude_from: Vec<PathBuf>,
@@ -87,6 +91,14 @@ pub struct SnapshotArgs {
     /// With --stdin: keep what this shell command prints; if it fails, there is no snapshot
     #[arg(long, value_name = "COMMAND", requires = "stdin", help_heading = WHAT)]
     pub command: Option<OsString>,
+
+    /// With --stdin: an empty file is no reason for a warning
+    #[arg(long, help_heading = WHAT)]
+    pub allow_empty: bool,
+
+    /// Read pipes and devices to their ends, and keep what they give as files
+    #[arg(long, help_heading = WHAT)]
+    pub read_special: bool,
 
     /// What to leave out.
     #[command(flatten)]

@@ -1,5 +1,5 @@
 //! Commands that run before and after a source is taken. They find in their environment what happened; their own output
-//! goes to standard error, and a password in the environment is not passed on.
+//! goes to standard error.
 
 use std::io;
 use std::process::ExitStatus;
@@ -10,16 +10,14 @@ use std::time::Instant;
 
 use vault::fs::end_group;
 use vault::fs::own_group;
-use vault::fs::shell;
 
+use crate::cli::child::shell;
 use crate::cli::units;
 
 /// How often a running command is looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// A command that is told to end is ended outright after this time.
 const GRACE: Duration = Duration::from_secs(5);
-/// Variables that a command of the user has no business with.
-const SECRETS: &[&str] = &["VAULT_PASSWORD", "VAULT_NEW_PASSWORD"];
 
 /// Runs a command by the shell, and waits for it. `stopped` ends it early.
 ///
@@ -34,9 +32,6 @@ pub fn call(
     let mut process = shell(command.as_ref());
     process.stdin(Stdio::null()).stdout(io::stderr());
     process.envs(variables.iter().map(|(name, value)| (*name, value.replace('\0', ""))));
-    for name in SECRETS {
-        process.env_remove(name);
-    }
     // With its children it is a group of its own: Ctrl-C at the terminal ends us, and only we end it.
     own_group(&mut process);
     let mut child = process.spawn().map_err(|error| format!("it cannot be started: {error}"))?;

@@ -13,7 +13,8 @@ use csv::ReaderBuilder;
 use csv::StringRecord;
 use csv::Trim;
 use vault::engine::exclude::ExcludeOptions;
-use vault::engine::exclude::Rules;
+use vault::engine::exclude::check;
+use vault::engine::text;
 
 use super::plan::Due;
 use super::plan::Job;
@@ -40,7 +41,9 @@ const MISTAKES_SHOWN: usize = 50;
 pub fn read(path: &Path, config: Option<&Config>, home: Option<&Path>) -> Result<Plan, Failure> {
     let bytes =
         fs::read(path).map_err(|error| Failure::caused(format!("cannot read the list {}", path.display()), &error))?;
-    let (plan, mistakes) = parse(&bytes, config, home);
+    let bytes = text::content(&bytes)
+        .map_err(|error| Failure::caused(format!("cannot read the list {}", path.display()), &error))?;
+    let (plan, mistakes) = parse(bytes, config, home);
     if mistakes.is_empty() {
         return Ok(plan);
     }
@@ -112,7 +115,7 @@ impl Lines<'_> {
         };
         let patterns: Vec<String> =
             field(3).split(';').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
-        if let Err(error) = Rules::new(&patterns, Path::new("/")) {
+        if let Err(error) = patterns.iter().try_for_each(|pattern| check(pattern)) {
             wrong.push(error.to_string());
         }
         if record.len() > 4 {

@@ -6,7 +6,6 @@ use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Command;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::report::Report;
 use super::report::State;
 use super::status::Pair;
 use super::status::Status;
+use crate::cli::child::program;
 use crate::cli::config::Desktop;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
@@ -100,22 +100,22 @@ pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i6
 /// Shows a notice on the desktop.
 pub fn show(title: &str, text: &str) -> Result<(), String> {
     let mut command = if cfg!(target_os = "macos") {
-        let mut command = Command::new("osascript");
+        let mut command = program("osascript");
         let script = "display notification (item 2 of argv) with title (item 1 of argv)";
         command.args(["-e", "on run argv", "-e", script, "-e", "end run", title, text]);
         command
     } else if cfg!(windows) {
-        let mut command = Command::new("powershell");
+        let mut command = program("powershell");
         command.args(["-NoProfile", "-NonInteractive", "-Command", BALLOON]);
         command.env("VAULT_NOTICE_TITLE", title).env("VAULT_NOTICE_TEXT", text);
         command
     } else {
-        let mut command = Command::new("notify-send");
+        let mut command = program("notify-send");
         command.args(["--app-name=vault", "--icon=dialog-information", "--", title, text]);
         command
     };
-    let program = command.get_program().to_string_lossy().into_owned();
-    let failed = |what: String| format!("no notice could be shown: {program}: {what}");
+    let shown = command.get_program().to_string_lossy().into_owned();
+    let failed = |what: String| format!("no notice could be shown: {shown}: {what}");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| failed(chain(&error)))?;
     let begun = Instant::now();

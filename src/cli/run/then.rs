@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::process::Stdio;
 
-use vault::fs::shell;
-
+use crate::cli::child::program;
+use crate::cli::child::shell;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 
@@ -47,7 +47,7 @@ const SUSPEND: &[&str] = if cfg!(windows) {
 };
 
 fn system(words: &[&str]) -> Command {
-    let mut command = Command::new(words[0]);
+    let mut command = program(words[0]);
     command.args(&words[1..]);
     command
 }

@@ -405,6 +405,7 @@ impl<'a> Crew<'a> {
         let source = &job.source;
         let paths = source.paths.iter().map(|path| snapshot_command::existing(Path::new("/"), path));
         let paths = paths.collect::<Result<Vec<_>, _>>()?;
+        paths.iter().try_for_each(|path| snapshot_command::refuse_special(path))?;
         let mut exclude = source.exclude.clone();
         for file in &source.exclude_from {
             exclude.patterns.extend(snapshot_command::read_patterns(file)?);
@@ -428,6 +429,7 @@ impl<'a> Crew<'a> {
             level: config.level,
             verify: true,
             read_all: false,
+            read_special: false,
             threads: self.context.threads(),
         };
         Ok(vault::engine::snapshot::snapshot(vault, options, lane).map_err(Failure::from)?)

@@ -1,12 +1,13 @@
 //! Whether the machine runs on battery.
 
 use std::path::Path;
-use std::process::Command;
+
+use crate::cli::child::program;
 
 /// Whether the machine runs on battery. Where that cannot be found out, it does not.
 pub fn on_battery() -> bool {
     if cfg!(target_os = "macos") {
-        let output = Command::new("pmset").args(["-g", "batt"]).output();
+        let output = program("pmset").args(["-g", "batt"]).output();
         return output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("'Battery Power'"));
     }
     supplies_say_battery(Path::new("/sys/class/power_supply"))

@@ -8,11 +8,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::Scope;
 
+use crate::engine::archive::acl;
 use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKind};
 use crate::engine::depot::{Depot, DepotOptions, Published};
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
 use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
-use crate::engine::walk::SkippedList;
+use crate::engine::walk::{LeftOut, SkippedList};
+use crate::fs::OwnerNames;
 use crate::id::ObjectName;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::log::RecordBody;
@@ -186,7 +188,13 @@ pub fn import(
     let record = RecordBody::Snapshot(Box::new(body.clone()));
     let id = vault.publish(record, (options.clock)(), Some(&session), confirm, progress)?;
     let Some(id) = id else { return Err(SnapshotError::Unsettled.into()) };
-    Ok(SnapshotReport { id: Some(id), snapshot: body, skipped: taken.skipped.first, unchanged: false })
+    Ok(SnapshotReport {
+        id: Some(id),
+        snapshot: body,
+        skipped: taken.skipped.first,
+        unchanged: false,
+        left_out: LeftOut::default(),
+    })
 }
 
 struct Run<'r> {
@@ -286,8 +294,12 @@ impl Run<'_> {
     }
 
     fn skip(&self, depot: &Depot<'_>, taken: &mut Taken, path: &[u8], why: &str) {
+        self.note(depot, taken, path, why, false);
+    }
+
+    fn note(&self, depot: &Depot<'_>, taken: &mut Taken, path: &[u8], why: &str, stored: bool) {
         self.progress.warn(&format!("{}: {why}", Shown(path)));
-        taken.skipped.push(Skipped { path: path.to_vec(), why: why.to_owned(), stored: false }, depot);
+        taken.skipped.push(Skipped { path: path.to_vec(), why: why.to_owned(), stored }, depot);
     }
 
     /// Takes all members; their contents go to the threads of the pool.
@@ -300,6 +312,7 @@ impl Run<'_> {
         tree: &mut Tree,
         taken: &mut Taken,
     ) -> Result<(), ImportError> {
+        let owners = OwnerNames::new();
         while let Some(member) = archive.next_member()? {
             if self.progress.stopped() || depot.has_failed() {
                 return Err(VaultError::Interrupted.into());
@@ -316,13 +329,16 @@ impl Run<'_> {
                 self.link(depot, &member, &path, tree, taken);
                 continue;
             }
-            let Some(entry) = entry(&member) else {
+            let Some((entry, lost)) = entry(&member, &owners) else {
                 // The label of a volume is no file.
                 if member.kind != MemberKind::Other(b'V') {
                     self.skip(depot, taken, &member.path, "a kind of member that is not known");
                 }
                 continue;
             };
+            for what in lost {
+                self.note(depot, taken, &path.join(&b'/'), &what, true);
+            }
             let is_file = entry.kind == FileKind::File;
             let number = tree.put(&path, entry);
             if is_file {
@@ -538,8 +554,8 @@ fn cut(error: std::io::Error, at: u64) -> ImportError {
     }
 }
 
-/// A member's entry, without content; `None` for a kind that snapshots do not have.
-fn entry(member: &Member) -> Option<Entry> {
+/// A member's entry, without content, and what of it is lost; `None` for a kind that snapshots do not have.
+fn entry(member: &Member, owners: &OwnerNames) -> Option<(Entry, Vec<String>)> {
     let kind = match member.kind {
         MemberKind::File => FileKind::File,
         MemberKind::Symlink => FileKind::Symlink,
@@ -551,14 +567,36 @@ fn entry(member: &Member) -> Option<Entry> {
     };
     let (user, group) = member.owner_names.clone();
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
-    Some(Entry {
+    let mut lost: Vec<String> = member.lost.iter().map(|what| (*what).to_owned()).collect();
+    let mut xattrs = member.xattrs.clone();
+    for (text, (_, name)) in member.lists.iter().zip(acl::LISTS) {
+        match acl::list_from_text(text, name == acl::LISTS[1].1, owners) {
+            Ok(Some(value)) => {
+                xattrs.retain(|(other, _)| other != name);
+                xattrs.push((name.to_vec(), value));
+            }
+            Ok(None) => {}
+            // The attribute itself says it, in numbers.
+            Err(_) if xattrs.iter().any(|(other, _)| other == name) => {}
+            Err(why) => lost.push(format!("its access list is not kept: {why}")),
+        }
+    }
+    xattrs.sort();
+    let (flags, unknown) = acl::flags_from_text(&member.flags);
+    if !unknown.is_empty() {
+        lost.push(format!("flags of it are not kept: {}", unknown.join(", ")));
+    }
+    let entry = Entry {
         mode: member.mode,
+        flags,
+        btime: member.btime,
         owner: Owner { uid: member.owner.0, gid: member.owner.1, user, group },
         mtime: member.mtime,
         size: if kind == FileKind::File { member.size } else { 0 },
         target: if kind == FileKind::Symlink { member.link.clone() } else { Vec::new() },
         device: is_device.then_some(member.device),
-        xattrs: member.xattrs.clone(),
+        xattrs,
         ..Entry::new(Vec::new(), kind)
-    })
+    };
+    Some((entry, lost))
 }

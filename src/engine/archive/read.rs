@@ -12,7 +12,7 @@ use std::io;
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::engine::archive::{BLOCK, pax};
+use crate::engine::archive::{BLOCK, acl, pax};
 use crate::tree::Time;
 
 /// Longest sum of what comes before one member: extended headers, and names in headers of their own.
@@ -100,7 +100,21 @@ pub struct Member {
     pub device: (u32, u32),
     /// Extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The access list as text, and the one that a folder gives to what is made in it; empty where there is none.
+    pub lists: [Vec<u8>; 2],
+    /// Words for flags.
+    pub flags: Vec<u8>,
+    /// When the file was made, if the archive says so.
+    pub btime: Option<Time>,
+    /// What the archive says of it that a snapshot cannot hold.
+    pub lost: Vec<&'static str>,
 }
+
+/// Keys that say something of a file for which snapshots have no place.
+const LOST: [(&[u8], &str); 2] = [
+    (b"SCHILY.acl.ace", "its access list of the kind of NFSv4 is not kept"),
+    (b"MSWINDOWS.rawsd", "its access list of the kind of Windows is not kept"),
+];
 
 /// Reads an archive from its start to its end.
 pub struct ArchiveReader<R> {
@@ -369,12 +383,27 @@ impl<R: Read> ArchiveReader<R> {
             None => Time { secs: field(136..148, "a time is no number")?, nanos: 0 },
         };
         let major_minor = |range| number(&header[range]).and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
-        let globals = extras.globals.iter();
-        let mut xattrs: Vec<_> = globals
-            .chain(extras.records.iter().map(|(key, value)| (key, value)))
-            .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone())))
-            .filter(|(name, _)| !name.is_empty() && !name.contains(&0))
-            .collect();
+        let records = || extras.globals.iter().chain(extras.records.iter().map(|(key, value)| (key, value)));
+        let mut lost: Vec<&'static str> =
+            LOST.iter().filter(|(key, _)| extras.get(key).is_some()).map(|(_, what)| *what).collect();
+        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        // bsdtar writes both forms; the plain one needs no reading, so it counts for more.
+        for (key, value) in records() {
+            if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+                match acl::from_base64(value) {
+                    Some(value) => xattrs.push((acl::from_percent(name), value)),
+                    None => lost.push("an extended attribute of it is malformed"),
+                }
+            }
+        }
+        if let Some(label) = extras.get(b"RHT.security.selinux") {
+            // In the attribute a zero byte ends it.
+            xattrs.push((b"security.selinux".to_vec(), [label.strip_suffix(b"\0").unwrap_or(label), b"\0"].concat()));
+        }
+        xattrs.extend(
+            records().filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))),
+        );
+        xattrs.retain(|(name, _)| !name.is_empty() && !name.contains(&0));
         // Of several of one name the last counts.
         xattrs.reverse();
         xattrs.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -391,6 +420,10 @@ impl<R: Read> ArchiveReader<R> {
             link,
             device: (major_minor(329..337), major_minor(337..345)),
             xattrs,
+            lists: acl::LISTS.map(|(key, _)| extras.get(key).unwrap_or_default().to_vec()),
+            flags: extras.get(b"SCHILY.fflags").unwrap_or_default().to_vec(),
+            btime: extras.get(b"LIBARCHIVE.creationtime").and_then(pax::read_time),
+            lost,
         })
     }
 

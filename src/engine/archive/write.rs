@@ -3,7 +3,7 @@
 
 use tar::{EntryType, Header};
 
-use crate::engine::archive::{BLOCK, pax};
+use crate::engine::archive::{BLOCK, acl, pax};
 use crate::tree::{Entry, FileKind};
 
 /// Longest name that fits a plain header.
@@ -113,10 +113,21 @@ pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
     }
     if member.link.is_none() {
         for (name, value) in &entry.xattrs {
-            // A name with `=` would end there.
-            if !name.contains(&b'=') {
+            let list = acl::LISTS.iter().find(|(_, other)| other == name).map(|(key, _)| key);
+            if let Some((key, text)) = list.zip(acl::list_to_text(value)) {
+                // Beside the attribute: some programs read only the one, some only the other.
+                pax::put(&mut records, key, &text);
+            }
+            if name.contains(&b'=') {
+                // In the plain form the name would end there.
+                let key = [b"LIBARCHIVE.xattr.", acl::percent(name).as_slice()].concat();
+                pax::put(&mut records, &key, &acl::base64(value));
+            } else {
                 pax::put(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
             }
+        }
+        if entry.flags != 0 {
+            pax::put(&mut records, b"SCHILY.fflags", &acl::flags_to_text(entry.flags));
         }
     }
     if !records.is_empty() {

@@ -56,6 +56,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
         level: 1,
         verify: true,
         read_all: false,
+        read_special: false,
         threads: 1,
     };
     snapshot(&vault, options, &Silent::default()).unwrap();

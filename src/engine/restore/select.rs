@@ -1,15 +1,14 @@
 //! Which part of a snapshot is restored.
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
+use crate::engine::gitignore::{Patterns, flaw};
 use crate::engine::restore::{RestoreError, RestoreOptions};
 use crate::path::Shown;
 
 /// Which paths of a snapshot are restored, by the patterns of the user.
 #[derive(Debug)]
 pub(super) struct Selection {
-    include: Option<Gitignore>,
-    exclude: Option<Gitignore>,
+    include: Option<Patterns>,
+    exclude: Option<Patterns>,
 }
 
 /// Whether a path is restored.
@@ -50,12 +49,12 @@ impl Selection {
         if self.is_all() || above == Picked::No {
             return above;
         }
-        let path = crate::path::to_path(path);
-        if self.exclude.as_ref().is_some_and(|globs| globs.matched(&path, is_folder).is_ignore()) {
+        let is_meant = |patterns: &Patterns| patterns.decide(path, is_folder) == Some(true);
+        if self.exclude.as_ref().is_some_and(is_meant) {
             return Picked::No;
         }
         match &self.include {
-            Some(globs) if above == Picked::Perhaps && !globs.matched(&path, is_folder).is_ignore() => {
+            Some(patterns) if above == Picked::Perhaps && !is_meant(patterns) => {
                 if is_folder {
                     Picked::Perhaps
                 } else {
@@ -80,19 +79,20 @@ impl Selection {
     }
 }
 
-fn compile(patterns: &[String]) -> Result<Option<Gitignore>, RestoreError> {
-    if patterns.is_empty() {
+fn compile(lines: &[String]) -> Result<Option<Patterns>, RestoreError> {
+    if lines.is_empty() {
         return Ok(None);
     }
-    let bad = |pattern: &str, error: &ignore::Error| RestoreError::Pattern {
-        pattern: Shown(pattern.as_bytes()).to_string(),
-        what: error.to_string(),
-    };
-    let mut builder = GitignoreBuilder::new("");
-    for pattern in patterns {
-        builder.add_line(None, pattern).map_err(|error| bad(pattern, &error))?;
+    let mut patterns = Patterns::default();
+    for line in lines {
+        let added = patterns.add(line.as_bytes()).map_err(|error| error.what);
+        // What would match nothing is a mistake here: more, or less, would be restored than was meant.
+        if let Some(what) = added.err().or_else(|| flaw(line)) {
+            let pattern = Shown(line.as_bytes()).to_string();
+            return Err(RestoreError::Pattern { pattern, what: what.to_owned() });
+        }
     }
-    builder.build().map(Some).map_err(|error| bad(&patterns.join(", "), &error))
+    Ok(Some(patterns.ready()))
 }
 
 #[cfg(test)]
@@ -127,6 +127,8 @@ mod tests {
         check(&["src"], &["*.o"], "src/b.o", false, No);
         check(&["src"], &["*.o"], "src/b.c", false, Yes);
         check(&["*.rs", "!x.rs"], &[], "src/x.rs", false, No);
+        check(&["{a,b}"], &[], "a", false, No);
+        check(&["{a,b}"], &["x{"], "{a,b}", false, Yes);
     }
 
     #[test]

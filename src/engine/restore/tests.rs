@@ -82,6 +82,7 @@ impl Fixture {
             level: 1,
             verify: false,
             read_all: true,
+            read_special: false,
             threads: 2,
         };
         let report = snapshot(&self.vault, options, &Silent::default()).unwrap();

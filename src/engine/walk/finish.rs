@@ -1,7 +1,7 @@
 //! Finishing: entries make pages, pages make folders, folders are entries of their parents.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use crate::catalogue::{StatEntry, StatRow};
 use crate::engine::read_file::ReadFailed;
@@ -10,7 +10,7 @@ use crate::fs::Stat;
 use crate::path::join;
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{Entry, Stream};
+use crate::tree::{Entry, FileKind, Stream};
 
 impl Walk<'_> {
     /// Enters a file that was read, or that could not be.
@@ -44,6 +44,12 @@ impl Walk<'_> {
         let mut row = self.stat_entry(&entry.name, stat);
         if entry.torn {
             self.skip(path, "it changed while it was read; what was read is stored", true);
+            row.inode = 0;
+        }
+        if entry.kind == FileKind::File && entry.size != stat.size {
+            // What the system says of it is not to be relied on, so it is read each time.
+            let counted = |bytes: u64| Some(bytes.saturating_add(entry.size).saturating_sub(stat.size));
+            let _ = self.found.bytes.fetch_update(Relaxed, Relaxed, counted); // never refused
             row.inode = 0;
         }
         row.entry = self.encode(entry, path);

@@ -37,6 +37,8 @@ use crate::vault::TreeReader;
 
 /// Folders with more names than this are read in pages.
 const PAGE_MAX: usize = 4096;
+/// Longest file of patterns, in bytes.
+const IGNORE_FILE_MAX: usize = 64 << 20;
 /// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
@@ -118,6 +120,10 @@ pub struct Walk<'a> {
     pub links: Mutex<HashMap<(u64, u64), Links>>,
     /// What could not be saved as it should be.
     pub skipped: Mutex<SkippedList>,
+    /// Read pipes and devices as if they were files.
+    pub read_special: bool,
+    /// Folders on other file systems whose content was left out.
+    pub elsewhere: Mutex<LeftOut>,
     /// The entries of the top folder; an empty one is not there.
     pub top: Mutex<Vec<Bytes>>,
 }
@@ -155,6 +161,24 @@ impl SkippedList {
         }
         if self.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
             self.first.push(skipped);
+        }
+    }
+}
+
+/// Folders whose content was left out because it lies on another file system: the first ones, and how many there are.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// Paths in the snapshot of the first ones.
+    pub first: Vec<Vec<u8>>,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl LeftOut {
+    fn push(&mut self, path: &[u8]) {
+        self.count += 1;
+        if self.first.len() < crate::engine::snapshot::SKIPPED_SHOWN {
+            self.first.push(path.to_vec());
         }
     }
 }
@@ -265,7 +289,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Notes something that could not be saved, or not as it should be.
-    fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
+    pub(super) fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
         let skipped = Skipped { path: path.to_vec(), why: why.to_string(), stored };
         self.progress.warn(&format!("{}: {why}", Shown(path)));
         if !stored {
@@ -431,13 +455,18 @@ impl<'a> Walk<'a> {
         let mut rules = rules;
         if let Some(file) = self.exclude.ignore_file.as_ref().filter(|file| has_name(&names, file)) {
             let below = place.path.get(place.root_len..).unwrap_or_default();
-            match dir.read_small(file, 1 << 20) {
+            // Patterns that cannot be used are never passed over in silence: much would be stored that was not meant.
+            let unused = |why: String| {
+                let why = format!("the patterns in it are not used: {why}");
+                self.skip(&join(&place.path, file), why, true);
+            };
+            match dir.read_small(file, IGNORE_FILE_MAX) {
                 Ok(Some(content)) => match rules.with_file(&content, below) {
                     Ok(inner) => rules = inner,
-                    Err(error) => self.progress.warn(&format!("{}: {error}", Shown(&join(&place.path, file)))),
+                    Err(error) => unused(error.to_string()),
                 },
                 Ok(None) => {}
-                Err(error) => self.progress.warn(&format!("{}: {error}", Shown(&join(&place.path, file)))),
+                Err(error) => unused(error.to_string()),
             }
         }
         self.found.folders.fetch_add(1, Relaxed);

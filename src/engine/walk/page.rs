@@ -17,7 +17,7 @@ use crate::engine::read_file::{
     Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
 };
 use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key};
-use crate::fs::{SourceFile, Stat};
+use crate::fs::{Dir, SourceFile, Stat};
 use crate::id::ChunkId;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{Shown, join};
@@ -84,6 +84,7 @@ impl<'a> Walk<'a> {
         let mut slots = Vec::with_capacity(range.len());
         let mut folders = Vec::new();
         let mut files = Vec::new();
+        let mut specials = Vec::new();
         for number in range {
             let name = folder.names.get(number);
             let Some(stat) = self.look(folder, name) else { continue };
@@ -120,6 +121,10 @@ impl<'a> Walk<'a> {
             counter.fetch_add(1, Relaxed);
             if stat.kind == FileKind::File {
                 files.push((slot_index, stat));
+            } else if self.reads(stat.kind) {
+                let page = page.clone();
+                page.outstanding.fetch_add(1, AcqRel);
+                specials.push((page, slot_index, stat));
             } else {
                 let entry = self.special_entry(&folder.dir, name, name, &stat);
                 self.progress.counters().add(1, 0);
@@ -136,6 +141,19 @@ impl<'a> Walk<'a> {
         for (slot, stat, known) in folders.into_iter().rev() {
             let page = page.clone();
             scope.spawn(move |scope| self.enter_folder(scope, page, slot, &stat, known));
+        }
+        for (page, slot, stat) in specials {
+            scope.spawn(move |_| {
+                let name = lock(&page.slots)[slot].stat.name.to_vec();
+                let folder = page.folder.clone();
+                self.read_special(
+                    &folder.dir,
+                    &name,
+                    &name,
+                    &stat,
+                    Box::new(move |read| self.finish_file(&page, slot, read)),
+                );
+            });
         }
         for batch in batches(files).into_iter().rev() {
             let page = page.clone();
@@ -280,6 +298,8 @@ impl<'a> Walk<'a> {
         if self.exclude.one_file_system && now.dev != parent.root_dev {
             let entry = Entry { content: Some(Stream::EMPTY), ..entry };
             self.found.folders.fetch_add(1, Relaxed);
+            self.progress.detail(&format!("left out, another file system: {}", Shown(&path)));
+            lock(&self.elsewhere).push(&path);
             let bytes = self.encode(&entry, &path);
             lock(&page.slots)[slot].stat.entry = bytes;
             return self.leave(&page);
@@ -391,13 +411,22 @@ impl<'a> Walk<'a> {
             ..self.plain_entry(&name, after)
         };
         if stat.size <= SMALL_MAX && extents.is_none() {
-            let read = read_small(self.depot, &file, stat);
-            return done(read.map(|(content, after)| {
-                self.progress.counters().add(1, content.size);
-                self.progress.counters().bytes_read.fetch_add(content.size, Relaxed);
-                self.found.bytes_read.fetch_add(content.size, Relaxed);
-                (entry(content, &after), after)
-            }));
+            match read_small(self.depot, &file, stat) {
+                Ok(Some((content, after))) => {
+                    self.count_read(content.size);
+                    self.progress.counters().add(1, content.size);
+                    self.progress.counters().bytes_read.fetch_add(content.size, Relaxed);
+                    return done(Ok((entry(content, &after), after)));
+                }
+                Ok(None) => {
+                    let done = Box::new(move |read: Result<(Content, Stat), ReadFailed>| {
+                        self.progress.counters().add(1, 0);
+                        done(read.map(|(content, after)| (entry(content, &after), after)));
+                    });
+                    return self.read_to_end(Arc::new(file), stat.clone(), done);
+                }
+                Err(failed) => return done(Err(failed)),
+            }
         }
         let large = LargeFile {
             file: Arc::new(file),
@@ -420,13 +449,19 @@ impl<'a> Walk<'a> {
         let finish = move |read: Result<(Stream, bool), ReadFailed>| {
             let looked = read.and_then(|(stream, torn)| {
                 let after = large.file.stat()?;
-                self.found.bytes_read.fetch_add(stream.len, Relaxed);
-                Ok((stream, torn || !same_content(&large.before, &after), after))
+                let torn = torn || !same_content(&large.before, &after);
+                // Some systems do not say how long their files are: then there is more, and nothing has changed.
+                let is_longer = !torn && large.file.read_full_at(&mut [0], large.before.size)? > 0;
+                Ok((stream, torn, is_longer, after))
             });
-            let (stream, torn, after) = match looked {
+            let (stream, torn, is_longer, after) = match looked {
                 Ok(looked) => looked,
                 Err(failed) => return done(Err(failed)),
             };
+            self.count_read(stream.len);
+            if is_longer {
+                return self.read_to_end(large.file, large.before, done);
+            }
             if torn && map && after.size < RETRY_MAX {
                 let extents = large.file.extents(after.size).ok().flatten().unwrap_or_else(|| vec![(0, after.size)]);
                 let again = LargeFile { extents, before: after, ..large };
@@ -447,6 +482,69 @@ impl<'a> Walk<'a> {
             done(content.map(|content| (content, after)).map_err(ReadFailed::from));
         };
         read_large(self.depot, feed, spread, self.progress, Box::new(finish));
+    }
+
+    /// Reads a file whose length nobody knows up to its end.
+    fn read_to_end<'s>(&'s self, file: Arc<SourceFile>, before: Stat, done: ContentDone<'s>)
+    where
+        'a: 's,
+    {
+        let feed = Feed::Reader(Box::new(FromStart { file: file.clone(), at: 0 }));
+        let finish = move |read: Result<(Stream, bool), ReadFailed>| {
+            done(read.and_then(|(stream, _)| {
+                let after = file.stat()?;
+                self.count_read(stream.len);
+                let torn = !same_content(&before, &after);
+                Ok((Content { size: stream.len, stream, holes: None, torn }, after))
+            }));
+        };
+        read_large(self.depot, feed, None, self.progress, Box::new(finish));
+    }
+
+    fn count_read(&self, len: u64) {
+        self.found.bytes_read.fetch_add(len, Relaxed);
+    }
+
+    /// Whether something that is no file is read like one.
+    pub(super) fn reads(&self, kind: FileKind) -> bool {
+        self.read_special && matches!(kind, FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice)
+    }
+
+    /// Reads a pipe or a device to its end, and makes the entry of a file of it.
+    pub(super) fn read_special<'s>(&'s self, dir: &Dir, file_name: &[u8], name: &[u8], stat: &Stat, done: ReadDone<'s>)
+    where
+        'a: 's,
+    {
+        let opened = match dir.open_special(file_name) {
+            Ok(opened) => opened,
+            Err(error) => return done(Err(error.into())),
+        };
+        let (name, stat) = (name.to_vec(), stat.clone());
+        let finish = move |read: Result<(Stream, bool), ReadFailed>| {
+            self.progress.counters().add(1, 0);
+            done(read.map(|(stream, _)| {
+                self.count_read(stream.len);
+                let kind = FileKind::File;
+                let stat = Stat { kind, ..stat };
+                let entry = Entry { size: stream.len, content: Some(stream), ..self.plain_entry(&name, &stat) };
+                (entry, stat)
+            }));
+        };
+        read_large(self.depot, Feed::Reader(Box::new(opened)), None, self.progress, Box::new(finish));
+    }
+}
+
+/// Reads a file from its start.
+struct FromStart {
+    file: Arc<SourceFile>,
+    at: u64,
+}
+
+impl io::Read for FromStart {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read_at(out, self.at)?;
+        self.at += got as u64;
+        Ok(got)
     }
 }
 

@@ -53,6 +53,10 @@ impl<'a> Walk<'a> {
             let (name, spread) = (root.name.clone(), (stat.size >= SHARED_LEN).then_some(scope));
             let done = Box::new(move |read| self.finish_root_file(&root, read));
             self.read_file(spread, file, &name, &stat, local, done);
+        } else if self.reads(stat.kind) {
+            let name = root.name.clone();
+            let done = Box::new(move |read| self.finish_root_file(&root, read));
+            self.read_special(parent, file_name, &name, &stat, done);
         } else {
             let entry = self.special_entry(parent, file_name, &root.name, &stat);
             self.finish_root_file(&root, entry.map(|entry| (entry, stat)).map_err(ReadFailed::from));

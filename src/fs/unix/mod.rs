@@ -16,7 +16,8 @@ mod tests;
 
 pub use owners::OwnerNames;
 pub use process::{
-    end_group, leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell,
+    end_group, keep_to_itself, leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap,
+    shell,
 };
 pub use source::{Dir, SourceFile};
 pub use target::{TargetDir, TargetFile};

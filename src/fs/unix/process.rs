@@ -40,6 +40,16 @@ pub fn share_heap() {
     }
 }
 
+/// Keeps what is in memory, keys and passwords among it, from files that are left behind by a crash (core dumps) and from
+/// other processes of the same user. Commands that are started may raise the limit again.
+pub fn keep_to_itself() {
+    let limit = getrlimit(Resource::Core);
+    // Where the system refuses, the work is done all the same.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: limit.maximum });
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
 /// Lets other programs go first. On Linux the priority for the disk follows that for the processor.
 pub fn low_priority() {
     // A refusal changes nothing about the result of our work.

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, OFlags, SeekFrom, fstatfs, readlinkat, seek, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, fstatfs, openat, readlinkat, seek, statat};
 use rustix::io::Errno;
 
-use super::open::{DIRECTORY, FILE, list, open_parent, open_quietly, read_at};
+use super::open::{DIRECTORY, FILE, list, open_parent, open_quietly, read_at, retried};
 use super::stat::{stat_at, stat_fd};
 use super::window::Window;
 use super::xattr::{Node, Xattrs, fd_path};
@@ -84,6 +84,13 @@ impl Dir {
     /// device in its place opens as well, without blocking.
     pub fn open_file(&self, name: &[u8]) -> io::Result<SourceFile> {
         Ok(SourceFile { file: open_quietly(&self.fd, checked(name)?, FILE)?.into() })
+    }
+
+    /// Opens a pipe or a device for reading; fails if it is a link. Waits until somebody writes into a pipe.
+    pub fn open_special(&self, name: &[u8]) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let name = checked(name)?;
+        Ok(retried(|| openat(&self.fd, name, flags, Mode::empty()))?.into())
     }
 
     /// The extended attributes of `name`, itself even if it is a link, sorted by name.

@@ -425,6 +425,7 @@ impl Sim {
             level: 1,
             verify: false,
             read_all: false,
+            read_special: false,
             threads: 1,
         };
         let report = snapshot(&vault, options, &Silent::default());

@@ -1,0 +1,586 @@
+//! Patterns as in gitignore files, exactly: what git leaves out, they match, byte for byte. Whatever takes such patterns
+//! compiles them here.
+//!
+//! There may be hundreds of thousands of them. Those without wildcards, and those like `*.o`, are looked up; the others
+//! are tried one after the other, from the last on, in time bounded by the lengths of pattern and path.
+
+use std::ops::Range;
+
+use crate::engine::glob::lower;
+
+/// In front of a pattern: upper and lower case are the same, as in git's pathspecs.
+pub const ANY_CASE: &str = ":(icase)";
+/// Longest pattern, in bytes.
+const LEN_MAX: usize = 64 << 10;
+/// Most bytes of all patterns together.
+const TOTAL_MAX: usize = 1 << 30;
+
+/// A pattern that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Unusable {
+    /// Why.
+    pub what: &'static str,
+}
+
+/// Patterns, of which the last one that matches decides.
+#[derive(Debug, Default)]
+pub struct Patterns {
+    exact: Group,
+    folded: Group,
+    count: u32,
+    total: usize,
+}
+
+/// The patterns that take case as it is, or those that do not.
+#[derive(Debug, Default)]
+struct Group {
+    /// The bytes of all literals.
+    text: Vec<u8>,
+    /// Names without wildcards.
+    names: Vec<Literal>,
+    /// Ends of names: `*.o`.
+    ends: Vec<Literal>,
+    /// How long these are, each length once.
+    end_lens: Vec<usize>,
+    /// Paths without wildcards.
+    paths: Vec<Literal>,
+    wild: Vec<Wild>,
+    tokens: Vec<Token>,
+    sets: Vec<Set>,
+}
+
+/// What counts when a pattern matches.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    /// The number of the pattern.
+    rank: u32,
+    /// It begins with `!`.
+    keeps: bool,
+    /// It ends with `/`.
+    folders: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Literal {
+    start: u32,
+    len: u32,
+    rule: Rule,
+}
+
+#[derive(Debug, Clone)]
+struct Wild {
+    rule: Rule,
+    /// Whether it is compared with the whole path, not with the name.
+    whole: bool,
+    /// What the path begins with: a part of the text.
+    prefix: (u32, u32),
+    /// What follows: some of the tokens.
+    tokens: (u32, u32),
+}
+
+/// The bytes of a class.
+type Set = [u64; 4];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    /// `?`
+    One,
+    /// A class, by its number.
+    Class(u32),
+    /// `*`: any bytes but `/`.
+    Star,
+    /// `**` at the end: any bytes.
+    Deep,
+    /// `**/`: nothing, or any bytes that end with `/`.
+    Folders,
+    /// Nothing matches.
+    Never,
+}
+
+fn is_special(byte: u8) -> bool {
+    b"*?[\\".contains(&byte)
+}
+
+/// A pattern without the blanks at its end, unless they are escaped.
+fn trimmed(line: &[u8]) -> &[u8] {
+    let (mut end, mut at) = (0, 0);
+    while let Some(byte) = line.get(at) {
+        at += if *byte == b'\\' { 2 } else { 1 };
+        if *byte != b' ' {
+            end = at.min(line.len());
+        }
+    }
+    &line[..end]
+}
+
+/// What a pattern says, taken apart.
+struct Parsed<'p> {
+    keeps: bool,
+    folders: bool,
+    /// It is compared with the name alone.
+    name_only: bool,
+    text: &'p [u8],
+    /// So many bytes at its start are no wildcards.
+    plain: usize,
+}
+
+/// `None` for a remark and for an empty line.
+fn parse(line: &[u8]) -> Option<Parsed<'_>> {
+    if line.first() == Some(&b'#') {
+        return None;
+    }
+    let line = trimmed(line);
+    let (keeps, text) = line.strip_prefix(b"!").map_or((false, line), |rest| (true, rest));
+    let (folders, text) = text.strip_suffix(b"/").map_or((false, text), |rest| (true, rest));
+    let name_only = !text.contains(&b'/');
+    let text = if name_only { text } else { text.strip_prefix(b"/").unwrap_or(text) };
+    let plain = text.iter().position(|byte| is_special(*byte)).unwrap_or(text.len());
+    (!text.is_empty()).then_some(Parsed { keeps, folders, name_only, text, plain })
+}
+
+/// What is wrong with a pattern that cannot match what it was meant to, if something is: a bracket that is not closed, say.
+/// Git says nothing of it, and neither do [`Patterns`].
+pub fn flaw(pattern: &str) -> Option<&'static str> {
+    let text = pattern.strip_prefix(ANY_CASE).unwrap_or(pattern);
+    let parsed = parse(text.as_bytes())?;
+    let (mut tokens, mut sets) = (Vec::new(), Vec::new());
+    let backwards = compile(&parsed.text[parsed.plain..], !parsed.name_only, &mut tokens, &mut sets);
+    if tokens.contains(&Token::Never) {
+        let ends = parsed.text.ends_with(b"\\");
+        return Some(if ends { "it ends with a backslash" } else { "a bracket in it is not closed or malformed" });
+    }
+    backwards.then_some("a range in it runs backwards")
+}
+
+impl Patterns {
+    /// Adds a pattern, which counts for more than those before it. A remark or an empty line adds nothing.
+    ///
+    /// # Errors
+    /// If it is too long, or all of them are.
+    pub fn add(&mut self, line: &[u8]) -> Result<(), Unusable> {
+        self.total = self.total.saturating_add(line.len());
+        if line.len() > LEN_MAX {
+            return Err(Unusable { what: "it is longer than 64 KiB" });
+        }
+        if self.total > TOTAL_MAX {
+            return Err(Unusable { what: "the patterns are longer than 1 GiB" });
+        }
+        let (group, lowered) = match line.strip_prefix(ANY_CASE.as_bytes()) {
+            Some(rest) => (&mut self.folded, Some(lower(rest))),
+            None => (&mut self.exact, None),
+        };
+        if let Some(parsed) = parse(lowered.as_deref().unwrap_or(line)) {
+            let rule = Rule { rank: self.count, keeps: parsed.keeps, folders: parsed.folders };
+            group.add(&parsed, rule);
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// Brings what was added into order. To be called when all are there.
+    pub fn ready(mut self) -> Self {
+        self.exact.ready();
+        self.folded.ready();
+        self
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What the last pattern that matches a path says: that it is meant, or, with `!`, that it is not. `None` if there is
+    /// no such pattern. Folders above it are not looked at.
+    pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<bool> {
+        let mut best = None;
+        self.exact.find(path, is_folder, &mut best);
+        if !self.folded.is_empty() {
+            self.folded.find(&lower(path), is_folder, &mut best);
+        }
+        best.map(|rule: Rule| !rule.keeps)
+    }
+}
+
+impl Group {
+    const fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.ends.is_empty() && self.paths.is_empty() && self.wild.is_empty()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> (u32, u32) {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(bytes);
+        (start, bytes.len() as u32)
+    }
+
+    fn add(&mut self, parsed: &Parsed<'_>, rule: Rule) {
+        let Parsed { name_only, text, plain, .. } = *parsed;
+        if plain == text.len() {
+            let (start, len) = self.put(text);
+            let literals = if name_only { &mut self.names } else { &mut self.paths };
+            return literals.push(Literal { start, len, rule });
+        }
+        if name_only && text[0] == b'*' && !text[1..].iter().any(|byte| is_special(*byte)) {
+            let (start, len) = self.put(&text[1..]);
+            return self.ends.push(Literal { start, len, rule });
+        }
+        let first = self.tokens.len() as u32;
+        let plain = if name_only { 0 } else { plain };
+        let prefix = self.put(&text[..plain]);
+        compile(&text[plain..], !name_only, &mut self.tokens, &mut self.sets);
+        let tokens = (first, self.tokens.len() as u32);
+        self.wild.push(Wild { rule, whole: !name_only, prefix, tokens });
+    }
+
+    fn ready(&mut self) {
+        let text = &self.text;
+        for literals in [&mut self.names, &mut self.ends, &mut self.paths] {
+            literals.sort_unstable_by(|a, b| {
+                let key = |literal: &Literal| (literal.rule.folders, std::cmp::Reverse(literal.rule.rank));
+                a.bytes(text).cmp(b.bytes(text)).then_with(|| key(a).cmp(&key(b)))
+            });
+            // Of equal ones the last counts.
+            literals.dedup_by(|a, b| a.rule.folders == b.rule.folders && a.bytes(text) == b.bytes(text));
+            literals.shrink_to_fit();
+        }
+        self.end_lens = self.ends.iter().map(|literal| literal.len as usize).collect();
+        self.end_lens.sort_unstable();
+        self.end_lens.dedup();
+        self.text.shrink_to_fit();
+        self.tokens.shrink_to_fit();
+        self.wild.shrink_to_fit();
+    }
+
+    fn find(&self, path: &[u8], is_folder: bool, best: &mut Option<Rule>) {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        self.look_up(&self.names, name, is_folder, best);
+        self.look_up(&self.paths, path, is_folder, best);
+        for len in self.end_lens.iter().take_while(|len| **len <= name.len()) {
+            self.look_up(&self.ends, &name[name.len() - len..], is_folder, best);
+        }
+        for wild in self.wild.iter().rev() {
+            if best.is_some_and(|best| best.rank > wild.rule.rank) {
+                break;
+            }
+            if (is_folder || !wild.rule.folders) && self.fits(wild, path, name) {
+                *best = Some(wild.rule);
+                break;
+            }
+        }
+    }
+
+    fn look_up(&self, literals: &[Literal], text: &[u8], is_folder: bool, best: &mut Option<Rule>) {
+        let first = literals.partition_point(|literal| literal.bytes(&self.text) < text);
+        let same = literals[first..].iter().take_while(|literal| literal.bytes(&self.text) == text);
+        for literal in same.filter(|literal| is_folder || !literal.rule.folders) {
+            if best.is_none_or(|best| best.rank < literal.rule.rank) {
+                *best = Some(literal.rule);
+            }
+        }
+    }
+
+    fn fits(&self, wild: &Wild, path: &[u8], name: &[u8]) -> bool {
+        let tokens = &self.tokens[range(wild.tokens)];
+        if !wild.whole {
+            return matches(tokens, &self.sets, name);
+        }
+        let (start, len) = wild.prefix;
+        let prefix = &self.text[range((start, start + len))];
+        path.strip_prefix(prefix).is_some_and(|rest| matches(tokens, &self.sets, rest))
+    }
+}
+
+fn range((start, end): (u32, u32)) -> Range<usize> {
+    start as usize..end as usize
+}
+
+impl Literal {
+    fn bytes<'t>(&self, text: &'t [u8]) -> &'t [u8] {
+        &text[range((self.start, self.start + self.len))]
+    }
+}
+
+/// Makes tokens of a pattern. In one for whole paths, `**` between slashes stands for any number of folders. Returns whether
+/// a range in it runs backwards.
+fn compile(text: &[u8], whole: bool, tokens: &mut Vec<Token>, sets: &mut Vec<Set>) -> bool {
+    let (mut at, mut backwards) = (0, false);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'*' => {
+                let end = at + text[at..].iter().take_while(|byte| **byte == b'*').count();
+                let begins = at == 0 || text[at - 1] == b'/';
+                let rest = &text[end..];
+                let ends = rest.is_empty() || rest[0] == b'/' || rest.starts_with(b"\\/");
+                let deep = whole && end - at > 1 && begins && ends;
+                at = end;
+                match (deep, rest.first()) {
+                    (false, _) => tokens.push(Token::Star),
+                    (true, None) => tokens.push(Token::Deep),
+                    (true, Some(b'/')) => {
+                        tokens.push(Token::Folders);
+                        at += 1;
+                    }
+                    // An escaped slash: at least one folder.
+                    (true, Some(_)) => {
+                        tokens.extend([Token::Star, Token::Byte(b'/'), Token::Folders]);
+                        at += 2;
+                    }
+                }
+            }
+            b'?' => {
+                tokens.push(Token::One);
+                at += 1;
+            }
+            b'\\' => {
+                tokens.push(text.get(at + 1).map_or(Token::Never, |byte| Token::Byte(*byte)));
+                at += 2;
+            }
+            b'[' => {
+                let Some(class) = class(&text[at + 1..]) else {
+                    tokens.push(Token::Never);
+                    return backwards;
+                };
+                tokens.push(Token::Class(sets.len() as u32));
+                sets.push(class.set);
+                backwards |= class.backwards;
+                at += 1 + class.len;
+            }
+            byte => {
+                tokens.push(Token::Byte(*byte));
+                at += 1;
+            }
+        }
+    }
+    backwards
+}
+
+/// `[...]`
+struct Class {
+    set: Set,
+    /// How long it is, without the first bracket.
+    len: usize,
+    /// A range in it runs backwards, so that only its first character counts.
+    backwards: bool,
+}
+
+/// Reads a class behind its `[`. `None` if it is not closed or malformed.
+fn class(text: &[u8]) -> Option<Class> {
+    let negated = matches!(text.first(), Some(b'!' | b'^'));
+    let mut at = usize::from(negated);
+    let (mut set, mut backwards): (Set, bool) = ([0; 4], false);
+    let mut put = |byte: u8| set[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    // The character before, if a range may begin with it.
+    let mut low: Option<u8> = None;
+    loop {
+        let byte = *text.get(at)?;
+        if byte == b'\\' {
+            at += 1;
+            let escaped = *text.get(at)?;
+            put(escaped);
+            low = Some(escaped);
+        } else if let (b'-', Some(from), Some(next)) = (byte, low, text.get(at + 1).filter(|next| **next != b']')) {
+            at += 1;
+            let mut until = *next;
+            if until == b'\\' {
+                at += 1;
+                until = *text.get(at)?;
+            }
+            (from..=until).for_each(&mut put);
+            backwards |= from > until;
+            low = None;
+        } else if byte == b'[' && text.get(at + 1) == Some(&b':') {
+            let start = at + 2;
+            let end = start + text.get(start..)?.iter().position(|byte| *byte == b']')?;
+            if end > start && text[end - 1] == b':' {
+                let is_member = named_class(&text[start..end - 1])?;
+                (0..=255).filter(|byte: &u8| is_member(byte)).for_each(&mut put);
+                at = end;
+                low = None;
+            } else {
+                put(b'[');
+                low = Some(b'[');
+            }
+        } else {
+            put(byte);
+            low = Some(byte);
+        }
+        at += 1;
+        // A bracket right at the start is one of the characters.
+        if *text.get(at)? == b']' {
+            break;
+        }
+    }
+    if negated {
+        set.iter_mut().for_each(|part| *part = !*part);
+    }
+    // No wildcard stands for a slash.
+    set[usize::from(b'/' >> 6)] &= !(1 << (b'/' & 63));
+    Some(Class { set, len: at + 1, backwards })
+}
+
+fn named_class(name: &[u8]) -> Option<fn(&u8) -> bool> {
+    Some(match name {
+        b"alnum" => u8::is_ascii_alphanumeric,
+        b"alpha" => u8::is_ascii_alphabetic,
+        b"blank" => |byte| matches!(byte, b' ' | b'\t'),
+        b"cntrl" => u8::is_ascii_control,
+        b"digit" => u8::is_ascii_digit,
+        b"graph" => u8::is_ascii_graphic,
+        b"lower" => u8::is_ascii_lowercase,
+        b"print" => |byte| matches!(byte, b' '..=b'~'),
+        b"punct" => u8::is_ascii_punctuation,
+        b"space" => |byte| matches!(byte, b' ' | b'\t'..=b'\r'),
+        b"upper" => u8::is_ascii_uppercase,
+        b"xdigit" => u8::is_ascii_hexdigit,
+        _ => return None,
+    })
+}
+
+/// Whether the whole text matches. Of the `*` only the last one is ever tried again, and of the `**` too: what the ones
+/// before may stand for does not change what can follow.
+fn matches(tokens: &[Token], sets: &[Set], text: &[u8]) -> bool {
+    let (mut token, mut at) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    let mut deep: Option<(usize, usize)> = None;
+    loop {
+        let fits = match (tokens.get(token), text.get(at)) {
+            (Some(Token::Star), _) => {
+                token += 1;
+                star = Some((token, at));
+                continue;
+            }
+            (Some(Token::Deep), _) => return true,
+            (Some(Token::Folders), _) => {
+                token += 1;
+                (star, deep) = (None, Some((token, at)));
+                continue;
+            }
+            (Some(Token::Byte(wanted)), Some(byte)) => wanted == byte,
+            (Some(Token::One), Some(byte)) => *byte != b'/',
+            (Some(Token::Class(number)), Some(byte)) => {
+                sets[*number as usize][usize::from(byte >> 6)] & (1 << (byte & 63)) != 0
+            }
+            (None, None) => return true,
+            (Some(Token::Never), _) => return false,
+            _ => false,
+        };
+        if fits {
+            (token, at) = (token + 1, at + 1);
+            continue;
+        }
+        if let Some((next, from)) = star
+            && text.get(from).is_some_and(|byte| *byte != b'/')
+        {
+            star = Some((next, from + 1));
+            (token, at) = (next, from + 1);
+            continue;
+        }
+        // The next folder down.
+        let Some((next, from)) = deep else { return false };
+        let Some(step) = text[from..].iter().position(|byte| *byte == b'/') else { return false };
+        (star, deep) = (None, Some((next, from + step + 1)));
+        (token, at) = (next, from + step + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(lines: &[&[u8]]) -> Patterns {
+        let mut patterns = Patterns::default();
+        lines.iter().for_each(|line| patterns.add(line).unwrap());
+        patterns.ready()
+    }
+
+    #[track_caller]
+    fn check(lines: &[&str], hits: &[&str], misses: &[&str]) {
+        let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        let patterns = patterns(&lines);
+        let hit =
+            |path: &str| patterns.decide(path.trim_end_matches('/').as_bytes(), path.ends_with('/')) == Some(true);
+        hits.iter().for_each(|path| assert!(hit(path), "{path} should match"));
+        misses.iter().for_each(|path| assert!(!hit(path), "{path} should not match"));
+    }
+
+    #[test]
+    fn braces_are_characters() {
+        check(&["{x}"], &["{x}", "a/{x}"], &["x"]);
+        check(&["*.{c,h}"], &["a.{c,h}"], &["a.c", "a.h"]);
+        check(&["/a{"], &["a{"], &["a", "b/a{"]);
+    }
+
+    #[test]
+    fn blanks_at_the_end_count_only_if_escaped() {
+        check(&["a  ", "b\\ ", "c\t", "d\\  "], &["a", "b ", "c\t", "d "], &["a  ", "b", "c", "d", "d  "]);
+        check(&["   "], &[], &["   "]);
+    }
+
+    #[test]
+    fn brackets_hold_what_they_do_in_git() {
+        check(&["[]-]x"], &["]x", "-x"], &["ax"]);
+        check(&["[[:digit:][:upper:]]"], &["1", "A"], &["a", ":"]);
+        check(&["[\\]a-c]"], &["]", "b"], &["\\", "d"]);
+        check(&["[!a-c]z", "[^d]y"], &["dz", "ay"], &["az", "dy"]);
+        check(&["a/[!b]c"], &["a/xc"], &["a/bc", "a//c"]);
+        check(&["[z-a]", "x[", "y[[:no:]]", "w\\"], &["z"], &["a", "x[", "yn", "w\\", "w"]);
+        check(&["a/**\\/b"], &["a/x/b", "a/x/y/b"], &["a/b"]);
+        check(&["[[:x]"], &["[", ":", "x"], &["a"]);
+    }
+
+    #[test]
+    fn two_stars_between_slashes_are_any_folders() {
+        check(&["**/foo"], &["foo", "a/b/foo"], &["xfoo"]);
+        check(&["foo/**"], &["foo/a", "foo/a/b"], &["foo", "x/foo/a"]);
+        check(&["a/**/b"], &["a/b", "a/x/b", "a/x/y/b"], &["ab", "a/xb", "x/a/b"]);
+        check(&["a/**/*/c/**/d"], &["a/b/c/d", "a/b/c/c/x/d"], &["a/c/d"]);
+        check(&["a**z"], &["az", "abz", "x/abz"], &["a/z"]);
+        check(&["/**"], &["a", "a/b"], &[]);
+        check(&["x/a*b*c/d"], &["x/abc/d", "x/aXbYc/d"], &["x/ab/c/d"]);
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_decides() {
+        check(&["*.log", "!keep.log", "k*.log/"], &["a.log", "keep.log/"], &["keep.log"]);
+        check(&["a", "!a", "a/"], &["a/"], &["a"]);
+        check(&["!a", "a", "#a", "\\#a", "\\!b", ""], &["a", "#a", "!b"], &["b"]);
+        check(&["a/", "!a"], &[], &["a", "a/"]);
+    }
+
+    #[test]
+    fn case_counts_unless_it_is_said_not_to() {
+        check(&["*.JPG"], &["a.JPG"], &["a.jpg"]);
+        check(&[":(icase)*.Jpg", ":(icase)/Ärger"], &["a.jpg", "A.JPG", "ÄRGER", "ärger"], &["x/ärger"]);
+        check(&[":(icase)*.jpg", "!keep.JPG"], &["keep.jpg"], &["keep.JPG"]);
+        check(&[":(icase)!a", "A"], &["A"], &["a"]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_match_too() {
+        let patterns = patterns(&[b"\xff*", b"/x/\xfe"]);
+        assert_eq!(patterns.decide(b"a/\xffb", false), Some(true));
+        assert_eq!(patterns.decide(b"x/\xfe", false), Some(true));
+        assert_eq!(patterns.decide(b"x/y", false), None);
+    }
+
+    #[test]
+    fn patterns_that_never_match_are_told() {
+        for bad in ["a[", "a[z-b]", "a\\", ":(icase)[[:x:]]"] {
+            assert!(flaw(bad).is_some(), "{bad}");
+        }
+        for good in ["a", "{a", "[a]", "", "# [", "[!z-a]", "a\\ "] {
+            assert_eq!(flaw(good), None, "{good}");
+        }
+        assert!(Patterns::default().add(&vec![b'a'; LEN_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn no_pattern_takes_long() {
+        let line = b"a/**/".repeat(2000);
+        let path = b"a/".repeat(4000);
+        let patterns = patterns(&[&line, &b"*a".repeat(5000), b"x"]);
+        assert_eq!(patterns.decide(&[&path[..], b"b"].concat(), false), None);
+        assert_eq!(patterns.decide(&b"a".repeat(4999), false), None);
+    }
+}

@@ -1,0 +1,348 @@
+//! What vault is given to read: patterns, lists in any form that editors write, files whose length is not what the system says,
+//! pipes, devices, and nothing at all; and what it gives to the commands that it starts.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::PASSWORD;
+use crate::support::binary::{Desk, said};
+
+/// The names in the newest snapshot, below the source.
+fn kept(desk: &Desk) -> Vec<String> {
+    let lines = desk.ok(&["ls", "latest", "--recursive"]);
+    let mut names: Vec<String> =
+        lines.lines().filter_map(|line| Some(line.split_once("source/")?.1.trim_end_matches('/').to_owned())).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn patterns_leave_out_what_git_leaves_out() {
+    let desk = Desk::new();
+    if Command::new("git").arg("--version").output().is_err() {
+        return;
+    }
+    let names = [
+        "x",
+        "y",
+        "{x}",
+        "{x,y}",
+        "a.c",
+        "a.{c,h}",
+        "a b",
+        "tail ",
+        "tail",
+        "tab\t",
+        "#hash",
+        "!bang",
+        "[x]",
+        "x[",
+        "[a",
+        "a]",
+        "-",
+        "Upper",
+        "upper",
+        "a*b",
+        "axb",
+        "back\\slash",
+        "dir/x",
+        "dir/sub/x",
+        "dir/sub/deep/a.c",
+        "other/dir/x",
+        "foo/bar/baz",
+        "foobar/baz",
+        "fooz/q/baz",
+        "\u{e9}",
+        "dir/\u{e9}e",
+        "z1",
+        "zA",
+        "z_",
+    ];
+    for name in names {
+        desk.write(name, name);
+    }
+    let git = |args: &[&str]| Command::new("git").args(args).current_dir(desk.source()).output().unwrap();
+    assert!(git(&["init", "-q", "."]).status.success());
+    let tables = [
+        "{x}\n",
+        "{x,y}\n",
+        "a.{c,h}\n",
+        "*.{c,h}\n",
+        "a\\ b\n",
+        "tail\n",
+        "tail \n",
+        "tail\\ \n",
+        "tab\t\n",
+        "tab\n",
+        "#hash\n",
+        "\\#hash\n",
+        "!bang\n",
+        "\\!bang\n",
+        "*\n!x\n",
+        "[x]\n",
+        "\\[x]\n",
+        "[a\n",
+        "x[\n",
+        "[]a]\n",
+        "a]\n",
+        "[!a-z]\n",
+        "[^a-z]\n",
+        "[z-a]\n",
+        "[a-]\n",
+        "UPPER\n",
+        "upper\n",
+        "a\\*b\n",
+        "a*b\n",
+        "a?b\n",
+        "back\\slash\n",
+        "back\\\\slash\n",
+        "back*\n",
+        "/x\n",
+        "x/\n",
+        "dir/\n",
+        "/dir\n",
+        "dir/x\n",
+        "/dir/*\n!/dir/x\n",
+        "**/x\n",
+        "dir/**\n",
+        "dir/**/x\n",
+        "**/dir/x\n",
+        "/**\n",
+        "**\n",
+        "foo**/baz\n",
+        "foo*/**\n",
+        "fo**\n",
+        "d*/s*/\n",
+        "dir/**/a.c\n",
+        "dir/*/a.c\n",
+        "?\n",
+        "??\n",
+        "z[[:digit:]]\n",
+        "z[[:alpha:]_]\n",
+        "z[[:nope:]]\n",
+        "x\\\n",
+        "/\n",
+        "!\n",
+        " x\n",
+        "x\r\ny\r\n",
+        "\u{feff}x\n",
+        "*/x\n",
+        "dir//x\n",
+        "./x\n",
+        "dir\\/x\n",
+        "**/\n!dir/\n",
+        "[[:upper:]]*\n",
+        "a[!b]b\n",
+    ];
+    for table in tables {
+        fs::write(desk.path("source/.gitignore"), table).unwrap();
+        fs::write(desk.path("source/.vaultignore"), table).unwrap();
+        let untracked = git(&["-c", "core.quotePath=false", "ls-files", "-z", "--others", "--exclude-standard"]);
+        let text = String::from_utf8(untracked.stdout).unwrap();
+        let mut wanted: Vec<&str> = text.split('\0').filter(|name| !name.is_empty()).collect();
+        wanted.sort_unstable();
+        desk.ok(&["snapshot", ".", "--exclude", "/.git/", "--source", "table"]);
+        let out = desk.path("out");
+        desk.ok(&["restore", "latest", "--to", out.to_str().unwrap()]);
+        let mut found = Vec::new();
+        walk(&out.join("source"), "", &mut found);
+        found.sort();
+        assert_eq!(found, wanted, "{table:?}");
+        fs::remove_dir_all(out).unwrap();
+    }
+}
+
+fn walk(folder: &Path, below: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let name = format!("{below}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            walk(&entry.path(), &format!("{name}/"), found);
+        } else {
+            found.push(name);
+        }
+    }
+}
+
+#[test]
+fn case_need_not_count() {
+    let desk = Desk::new();
+    ["a.JPG", "b.jpg", "c.txt"].iter().for_each(|name| desk.write(name, "x"));
+    desk.ok(&["snapshot", ".", "--iexclude", "*.Jpg"]);
+    let names = kept(&desk);
+    assert!(names.iter().any(|name| name == "c.txt") && names.len() == 1, "{names:?}");
+    let changed = desk.ok(&["diff", "latest", "--iexclude", "C.*"]);
+    assert!(changed.contains("c.txt") || changed.contains("a.JPG"), "{changed}");
+}
+
+#[test]
+fn marks_and_line_ends_of_editors_are_no_part_of_a_text() {
+    let desk = Desk::new();
+    ["a", "b", "c"].iter().for_each(|name| desk.write(name, "x"));
+    let file = |name: &str, content: &[u8]| {
+        fs::write(desk.path(name), content).unwrap();
+        desk.path(name).to_str().unwrap().to_owned()
+    };
+    let patterns = file("patterns", b"\xef\xbb\xbfa\r\nb\r\n");
+    desk.ok(&["snapshot", ".", "--exclude-from", &patterns]);
+    assert_eq!(kept(&desk), ["c"]);
+    let list = file("list", b"\xef\xbb\xbfa\r\nb\r\n");
+    desk.ok(&["snapshot", "--files-from", &list]);
+    assert_eq!(kept(&desk), ["a", "b"]);
+    desk.write(".vaultignore", "\u{feff}a\r\n");
+    desk.ok(&["snapshot", "."]);
+    assert_eq!(kept(&desk), [".vaultignore", "b", "c"]);
+    let password = file("password", format!("\u{feff}{PASSWORD}\r\n").as_bytes());
+    desk.ok(&["list", "--password-file", &password]);
+    let wide = file("wide", b"\xff\xfea\0\n\0");
+    for args in [["snapshot", ".", "--exclude-from", &wide], ["snapshot", "--from0", "--files-from", "/dev/null"]] {
+        assert_ne!(desk.run(&args).code, 0, "{args:?}");
+    }
+    assert!(desk.run(&["snapshot", ".", "--exclude-from", &wide]).err.contains("UTF-16"));
+    desk.write(".vaultignore", b"\xff\xfea\0\n\0");
+    let said = desk.run(&["snapshot", "."]);
+    assert_eq!(said.code, 3, "{}", said.out);
+    assert!(said.out.contains(".vaultignore") && said.out.contains("UTF-16"), "{}", said.out);
+}
+
+#[test]
+fn a_large_file_of_patterns_is_used() {
+    let desk = Desk::new();
+    let lines: String = (0..150_000).map(|number| format!("/left-out/number-{number}-*\n")).collect();
+    assert!(lines.len() > 3 << 20);
+    desk.write(".vaultignore", lines + "*.tmp\n");
+    desk.write("a.tmp", "x");
+    desk.write("b", "x");
+    desk.ok(&["snapshot", "."]);
+    assert_eq!(kept(&desk), [".vaultignore", "b"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn files_are_read_to_their_ends_whatever_length_the_system_says() {
+    let desk = Desk::new();
+    desk.ok(&["snapshot", "/proc/version"]);
+    let version = fs::read_to_string("/proc/version").unwrap();
+    assert_eq!(desk.ok(&["cat", "latest:version"]), version);
+    let taken = desk.json(&["snapshot", "/proc/version"]);
+    assert_eq!(taken[0]["snapshot"]["bytes"], version.len());
+    let short = "/sys/kernel/mm/transparent_hugepage/enabled";
+    if let Ok(text) = fs::read_to_string(short) {
+        desk.ok(&["snapshot", short]);
+        assert_eq!(desk.ok(&["cat", "latest:enabled"]), text);
+    }
+}
+
+#[test]
+fn pipes_and_devices_are_named_or_read() {
+    let desk = Desk::new();
+    let pipe = desk.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let path = pipe.to_str().unwrap();
+    let said_of_pipe = desk.run(&["snapshot", path]);
+    assert_eq!(said_of_pipe.code, 1);
+    assert!(said_of_pipe.err.contains("--stdin"), "{}", said_of_pipe.err);
+    let device = desk.run(&["snapshot", "/dev/null"]);
+    assert!(device.code == 1 && device.err.contains("--read-special"), "{}", device.err);
+    let write = || Command::new("sh").args(["-c", "echo content > \"$0\"", path]).spawn().unwrap();
+    let mut writer = write();
+    desk.ok(&["snapshot", path, "--read-special"]);
+    writer.wait().unwrap();
+    assert_eq!(desk.ok(&["cat", "latest:pipe"]), "content\n");
+    fs::rename(&pipe, desk.path("source/inner")).unwrap();
+    let mut writer = Command::new("sh").args(["-c", "echo inner > inner"]).current_dir(desk.source()).spawn().unwrap();
+    desk.ok(&["snapshot", ".", "--read-special"]);
+    writer.wait().unwrap();
+    assert_eq!(desk.ok(&["cat", "latest:source/inner"]), "inner\n");
+}
+
+#[test]
+fn nothing_on_standard_input_is_a_warning() {
+    let desk = Desk::new();
+    let said_of_nothing = desk.run(&["--json", "snapshot", "--stdin", "dump"]);
+    assert_eq!(said_of_nothing.code, 3);
+    let json: serde_json::Value = serde_json::from_str(&said_of_nothing.out).unwrap();
+    assert_eq!(json["skipped"][0]["path"], "dump");
+    assert_eq!(json["snapshot"]["verdict"], "partial");
+    assert_eq!(desk.run(&["snapshot", "--stdin", "dump", "--command", "true"]).code, 3);
+    desk.ok(&["snapshot", "--stdin", "dump", "--allow-empty"]);
+}
+
+#[test]
+fn commands_inherit_no_secrets_and_leave_no_memory_behind() {
+    let desk = Desk::new();
+    let text = "env; echo core $(ulimit -c); cat /proc/$PPID/status /proc/$PPID/limits";
+    let mut command = desk.command(&["snapshot", "--stdin", "out", "--command", text]);
+    command.env("VAULT_NEW_PASSWORD", "new-secret").env("VAULT_PASSWORD_COMMAND", "echo other-secret");
+    let taken = said(&command.stdin(Stdio::null()).output().unwrap());
+    let out = desk.ok(&["cat", "latest:out"]);
+    assert!(taken.code == 0 || cfg!(not(target_os = "linux")), "{}", taken.err);
+    for secret in [PASSWORD, "new-secret", "other-secret"] {
+        assert!(!out.contains(secret), "{out}");
+    }
+    assert!(out.contains("core 0\n"), "{out}");
+    // A line end behind it is no part of a password.
+    let mut command = desk.command(&["list"]);
+    assert_eq!(said(&command.env("VAULT_PASSWORD", format!("{PASSWORD}\n")).output().unwrap()).code, 0);
+}
+
+/// Takes a mount of its own, so it runs only as root.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_lies_on_another_file_system_is_named() {
+    let desk = Desk::new();
+    desk.write("m/hidden", "x");
+    desk.write("a", "x");
+    let vault = env!("CARGO_BIN_EXE_vault");
+    let script = format!("mount -t tmpfs t m && echo x > m/f && \"{vault}\" \"$@\"");
+    let inner = desk.command(&[]);
+    let run = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script, "sh"]).args(args).current_dir(desk.source());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        command.output().map(|output| said(&output))
+    };
+    let Ok(taken) = run(&["snapshot", ".", "-x"]) else { return };
+    if taken.err.contains("unshare") || taken.err.contains("mount") {
+        return;
+    }
+    assert_eq!(taken.code, 0, "{}", taken.err);
+    assert!(taken.out.contains("left out, another file system: source/m"), "{}", taken.out);
+    let taken = run(&["--json", "snapshot", ".", "--one-file-system"]).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&taken.out).unwrap();
+    assert_eq!(json["left_out"][0]["path"], "source/m");
+    assert!(!kept(&desk).iter().any(|name| name == "m/f"));
+}
+
+#[test]
+fn access_lists_and_flags_go_into_archives_and_come_back() {
+    let desk = Desk::new();
+    let archive = desk.path("2020-01-01.tar");
+    let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
+    let list = "user::rw-,user:1234:rw-,group::r--,mask::rw-,other::r--";
+    let mut records = vec![("SCHILY.acl.access", list.as_bytes()), ("SCHILY.fflags", b"nodump")];
+    let add = |builder: &mut tar::Builder<fs::File>, name: &str, records: &[(&str, &[u8])]| {
+        builder.append_pax_extensions(records.iter().copied()).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        header.set_mode(0o664);
+        header.set_cksum();
+        builder.append_data(&mut header, name, &b"x"[..]).unwrap();
+    };
+    add(&mut builder, "a", &records);
+    builder.finish().unwrap();
+    desk.ok(&["import", "--tar", archive.to_str().unwrap(), "--source", "in"]);
+    let out = desk.path("out.tar");
+    desk.ok(&["export", "latest", "--tar", out.to_str().unwrap()]);
+    let bytes = fs::read(&out).unwrap();
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has(&format!("SCHILY.acl.access={list}\n")) && has("SCHILY.fflags=nodump\n"));
+    records.push(("SCHILY.acl.ace", b"owner@:rw:allow"));
+    let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
+    add(&mut builder, "b", &records);
+    builder.finish().unwrap();
+    let said = desk.run(&["import", "--tar", archive.to_str().unwrap(), "--source", "in"]);
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    assert!(said.err.contains("b: its access list"), "{}{}", said.out, said.err);
+}
