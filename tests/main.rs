@@ -19,6 +19,8 @@ mod surroundings;
 #[cfg(unix)]
 mod options;
 #[cfg(unix)]
+mod keys;
+#[cfg(unix)]
 mod refusals;
 mod collect;
 mod repair;

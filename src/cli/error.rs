@@ -372,7 +372,9 @@ impl From<KeyError> for Failure {
             KeyError::Last(_) => failure.hint("Add another first: vault key add"),
             KeyError::NoSuchSlot(_) | KeyError::Full => failure.hint("See which there are with: vault key list"),
             KeyError::Crossed(_) => failure.hint("See which are left with: vault key list"),
-            KeyError::Busy(_) => failure.hint("Try again when it has ended. Nothing was changed."),
+            KeyError::Busy(_) => {
+                failure.hint("Try again when it has ended, and all records have arrived. Nothing was changed.")
+            }
             KeyError::WrongSecret => {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }
@@ -412,7 +414,7 @@ mod tests {
     #[test]
     fn each_failure_has_its_exit_code() {
         let exit = |failure: Failure| failure.exit;
-        let wrong = VaultError::WrongSecret { place: "x".into(), mistyped: false };
+        let wrong = VaultError::WrongSecret { place: "x".into(), mistyped: false, others: Vec::new() };
         assert_eq!(exit(wrong.into()), Exit::Failed);
         assert_eq!(exit(StoreError::Missing { object: "x".into() }.into()), Exit::Damage);
         assert_eq!(exit(SnapshotError::Interrupted.into()), Exit::Interrupted);
