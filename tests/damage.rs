@@ -355,7 +355,7 @@ fn apply(store: &MemStore, change: Move) -> Vec<ObjectKey> {
 fn objects_removed_swapped_renamed_and_doubled_never_give_wrong_data() {
     let fixture = fixture();
     let cases = moves(&fixture.objects);
-    let last_record = fixture.world.expected.len() as u64 + 2;
+    let last_record = fixture.world.expected.len() as u64 + 3;
     let is_slot = |key: &ObjectKey| matches!(key, ObjectKey::Named(Kind::Key, _));
     let is_last = |key: &ObjectKey| match key {
         ObjectKey::Named(Kind::Log, name) => {

@@ -21,6 +21,8 @@ mod surroundings;
 #[cfg(unix)]
 mod options;
 #[cfg(unix)]
+mod keys;
+#[cfg(unix)]
 mod refusals;
 mod collect;
 mod repair;

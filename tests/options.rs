@@ -640,6 +640,7 @@ fn every_command_speaks_json() {
         &["key", "add", "--new-password-file", &new],
         &["key", "remove", "0123"],
         &["key", "passwd", "--new-password-file", &new],
+        &["delivery"],
         &["completions", "bash"],
         &["man", "pages"],
         &["config"],

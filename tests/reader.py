@@ -9,7 +9,7 @@
 SNAPSHOT is an id, its start, or 'latest'. VAULT_PASSWORD holds the password (or recovery key).
 Needs: pip install blake3 zstandard argon2-cffi PyNaCl msgpack
 """
-import hmac, os, re, struct, sys, time
+import hmac, os, re, struct, sys, time, unicodedata
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +120,14 @@ def open_slot(slot, secret):
     need(not any(ring[62:]), "the padding of the keyring is not zero")
     return master
 
+def password(text):
+    """§4.2: the bytes of a password that are stretched."""
+    secret = os.fsencode(text)
+    try:
+        return unicodedata.normalize("NFC", secret.decode()).encode()
+    except UnicodeDecodeError:
+        return secret
+
 def unlock(store, text):
     """§4.6: the vault id and the master key."""
     vault = vault_file(os.path.join(store, "VAULT"))
@@ -127,13 +135,14 @@ def unlock(store, text):
     for name, path in listed(os.path.join(store, "keys"), False):
         slot = Path(path).read_bytes()
         try:
-            method, _ = parse_slot(slot)
-            if vault in (None, slot[24:40]):
-                slots.setdefault(slot[40:56], (method, slot))
+            slots[slot] = parse_slot(slot)
         except (Damaged, struct.error) as error:
             trouble.append(f"keys/{name.hex()}: {error}")
-    for method, secret in (2, recovery_key(text)), (1, os.fsencode(text)):
-        for slot in [slot for takes, slot in slots.values() if takes == method and secret][:16]:
+    if any(slot[24:40] == vault for slot in slots):
+        slots = {slot: parsed for slot, parsed in slots.items() if slot[24:40] == vault}
+    in_order = sorted(slots, key=lambda slot: struct.unpack("<I", slot[12:16])[0] * struct.unpack("<I", slot[16:20])[0])
+    for method, secret in (2, recovery_key(text)), (1, password(text)):
+        for slot in [slot for slot in in_order if slots[slot][0] == method and secret]:
             try:
                 if master := open_slot(slot, secret):
                     return slot[24:40], master

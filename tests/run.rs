@@ -545,7 +545,7 @@ fn this_machine_opens_a_vault_by_a_key_of_its_own() {
     assert_eq!(bare(&["list"]).0, 0, "the key of the machine stays");
     // Removed, it opens nothing, on this machine and with a copy of the file.
     let copy = fs::read(&file).unwrap();
-    let remove = home.command(&["key", "remove", &slot]).env("VAULT_PASSWORD", "another").output().unwrap();
+    let remove = home.command(&["key", "remove", &slot, "--yes"]).env("VAULT_PASSWORD", "another").output().unwrap();
     assert!(remove.status.success());
     assert!(!file.exists());
     fs::write(&file, copy).unwrap();

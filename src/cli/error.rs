@@ -363,7 +363,9 @@ impl From<KeyError> for Failure {
             KeyError::Last(_) => failure.hint("Add another first: vault key add"),
             KeyError::NoSuchSlot(_) | KeyError::Full => failure.hint("See which there are with: vault key list"),
             KeyError::Crossed(_) => failure.hint("See which are left with: vault key list"),
-            KeyError::Busy(_) => failure.hint("Try again when it has ended. Nothing was changed."),
+            KeyError::Busy(_) => {
+                failure.hint("Try again when it has ended, and all records have arrived. Nothing was changed.")
+            }
             KeyError::WrongSecret => {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }

@@ -157,9 +157,8 @@ fn tell_states(context: &Context, slots: &[SlotInfo], forged: u64, out: &mut Out
     }
     if is_there(SlotState::Pending) && !context.global.quiet {
         out.line(
-            "A slot that is not recorded opens the vault. Its record may not have arrived yet, or whoever made it was",
+            "A slot that is not recorded opens the vault: its record has not arrived yet, or its maker was cut off.",
         )?;
-        out.line("cut off; the slots of a new vault are recorded by the first snapshot.")?;
     }
     if is_there(SlotState::Missing) {
         out.styled(

@@ -277,6 +277,8 @@ impl Survey {
             state: match held.standing {
                 Standing::Valid => SlotState::Valid,
                 Standing::Removed => SlotState::Removed,
+                // No record speaks of any slot yet: they came with the vault.
+                Standing::Pending if !self.set.exists() => SlotState::Valid,
                 Standing::Pending | Standing::Other => SlotState::Pending,
             },
         });
@@ -324,6 +326,7 @@ pub fn add(
     time: Time,
     progress: &dyn Progress,
 ) -> Result<SlotId, KeyError> {
+    vault.may_write()?;
     let count = |survey: &Survey| survey.held.values().filter(|held| held.standing != Standing::Removed).count();
     if count(&survey(vault)?) >= KEY_SLOTS_MAX {
         return Err(KeyError::Full);
@@ -395,6 +398,7 @@ pub enum Removal {
 /// # Errors
 /// If it is the last one that a person can use, or does not exist.
 pub fn remove(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Progress) -> Result<Removal, KeyError> {
+    vault.may_write()?;
     vault.refresh(progress)?;
     let before = survey(vault)?;
     let standing = before.held.get(&id).map(|held| held.standing);
@@ -445,16 +449,16 @@ fn finish(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Prog
     vault.refresh(progress)?;
     let survey = survey(vault)?;
     let is_for_a_person = survey.held.get(&id).is_some_and(|held| held.purpose != Purpose::Device);
-    if survey.set.valid().any(|slot| slot.id == id) {
-        forget(vault, id)?;
-        return Err(KeyError::Crossed(id));
-    }
+    let is_void = survey.set.valid().any(|slot| slot.id == id);
     let late = vault.delivery() == Delivery::Synced;
-    if is_for_a_person && !late && !survey.others_for_a_person(id, |held| is_certain(&survey, held)) {
-        // The other machine may have deleted the other slot already: this one stays, whosever record wins.
-        let add = survey.held.get(&id).and_then(|held| vault.valid_slot(&held.slot)).into_iter().collect();
-        let change = RecordBody::Slots(SlotChange { add, remove: Vec::new() });
-        vault.publish(change, time, None, |_| true, progress)?;
+    let is_alone = || !survey.others_for_a_person(id, |held| is_certain(&survey, held));
+    if is_void || is_for_a_person && !late && is_alone() {
+        // Another machine removed the other slot meanwhile, and may have deleted it already: this one stays, whosever record
+        // wins. That is recorded, so that nothing of it is in doubt any more.
+        if let Some(valid) = survey.held.get(&id).and_then(|held| vault.valid_slot(&held.slot)) {
+            let change = RecordBody::Slots(SlotChange { add: vec![valid], remove: Vec::new() });
+            vault.publish(change, time, None, |_| true, progress)?;
+        }
         forget(vault, id)?;
         return Err(KeyError::Crossed(id));
     }
@@ -489,8 +493,8 @@ fn waiting(vault: &Vault, set: &SlotSet, id: SlotId) -> Vec<ClientId> {
         let others = acks.active().filter(|other| *other != client && Some(*other) != own);
         others.filter(|other| acks.of(other, &client) < number).collect()
     };
-    // It is enough that all know one of the records that remove it.
-    set.removals(&id).map(unaware).min_by_key(Vec::len).unwrap_or_default()
+    let clients: BTreeSet<ClientId> = set.removals(&id).flat_map(unaware).collect();
+    clients.into_iter().collect()
 }
 
 /// Whether the files of a slot may be moved out of the way: it was removed, and where things arrive late all know it.
@@ -562,9 +566,9 @@ fn forget(vault: &Vault, id: SlotId) -> Result<(), KeyError> {
 pub fn settle(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<Vec<SlotId>, KeyError> {
     let mut gone = Vec::new();
     for id in Notes::load(vault).0.into_keys() {
-        let held = survey(vault)?.held.remove(&id);
-        if held.as_ref().is_some_and(|held| held.standing != Standing::Removed) {
-            // The record that was to remove it was never written, or is void.
+        let now = survey(vault)?;
+        if now.held.contains_key(&id) && now.set.removals(&id).next().is_none() {
+            // The record that was to remove it was never written.
             forget(vault, id)?;
             continue;
         }
@@ -600,6 +604,7 @@ pub fn change(
     time: Time,
     progress: &dyn Progress,
 ) -> Result<Changed, KeyError> {
+    vault.may_write()?;
     vault.refresh(progress)?;
     let before = survey(vault)?;
     let opens = |slot: &SlotFile, secret: &Secret| slot.unlock(secret).is_ok_and(|keyring| keyring.vault == vault.id());
@@ -631,3 +636,6 @@ pub fn change(
     }
     Ok(Changed { slot: made.id(), old: finish(vault, id, when, time, progress)? })
 }
+
+#[cfg(test)]
+mod tests;

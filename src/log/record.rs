@@ -757,7 +757,9 @@ mod tests {
     #[test]
     fn changes_of_slots_and_given_up_records_round_trip() {
         let change = SlotChange {
-            add: vec![ValidSlot { id: SlotId::new([1; 16]), digest: Digest::new([2; 32]), device: true }],
+            add: [false, true]
+                .map(|device| ValidSlot { id: SlotId::new([1; 16]), digest: Digest::new([2; 32]), device })
+                .to_vec(),
             remove: vec![SlotId::new([3; 16])],
         };
         for body in [

@@ -72,51 +72,61 @@ fn in_order(mut removals: Vec<&Link>) -> Vec<&Link> {
     ordered
 }
 
+/// The slots that are valid while removals are judged, with the records that added them.
+type Additions<'a> = BTreeMap<SlotId, Vec<(&'a Link, ValidSlot)>>;
+
 impl SlotSet {
     /// What these records say.
     pub fn new(chains: &Chains) -> Self {
-        let change = |link: &Link| match &link.record.body {
-            RecordBody::Slots(change) => Some(change.clone()),
-            _ => None,
-        };
-        let changes: Vec<(&Link, SlotChange)> = chains.links().filter_map(|link| Some((link, change(link)?))).collect();
+        let changes: Vec<(&Link, &SlotChange)> = chains
+            .links()
+            .filter_map(|link| match &link.record.body {
+                RecordBody::Slots(change) => Some((link, change)),
+                _ => None,
+            })
+            .collect();
         let mut set = Self { exists: !changes.is_empty(), ..Self::default() };
+        let mut additions = Additions::new();
         for (link, change) in &changes {
             for slot in &change.add {
-                set.valid.entry(slot.id).or_default().push((place(link), *slot));
+                additions.entry(slot.id).or_default().push((link, *slot));
             }
             for id in &change.remove {
                 set.removals.entry(*id).or_default().insert(place(link));
             }
         }
         let by_name: BTreeMap<ObjectName, &SlotChange> =
-            changes.iter().map(|(link, change)| (link.name, change)).collect();
+            changes.iter().map(|(link, change)| (link.name, *change)).collect();
         let removing = changes.iter().filter(|(_, change)| !change.remove.is_empty()).map(|(link, _)| *link);
         for link in in_order(removing.collect()) {
             for id in by_name.get(&link.name).into_iter().flat_map(|change| &change.remove) {
-                set.remove(link, *id);
+                set.remove(&mut additions, link, *id);
             }
         }
+        let owned = |of: Vec<(&Link, ValidSlot)>| of.into_iter().map(|(link, slot)| (place(link), slot)).collect();
+        set.valid = additions.into_iter().map(|(id, of)| (id, owned(of))).collect();
         set
     }
 
-    /// Takes a slot away, unless that would leave none that a person can use.
-    fn remove(&mut self, link: &Link, id: SlotId) {
-        let Some(additions) = self.valid.get(&id) else { return };
-        let is_left = |addition: &&(Place, ValidSlot)| !has_seen(link, addition.0);
-        let left: Vec<(Place, ValidSlot)> = additions.iter().filter(is_left).copied().collect();
+    /// Takes a slot away, unless that would leave none that a person can use. What was added by someone who knew of the
+    /// removal does not count: otherwise one that was void would take effect when a slot is added later.
+    fn remove(&mut self, additions: &mut Additions<'_>, link: &Link, id: SlotId) {
+        let Some(of) = additions.get_mut(&id) else { return };
+        let (seen, left): (Vec<_>, Vec<_>) = of.iter().partition(|(addition, _)| has_seen(link, place(addition)));
+        if seen.is_empty() {
+            return;
+        }
         if !left.is_empty() {
-            self.valid.insert(id, left);
+            *of = left;
             return;
         }
         self.doubtful.insert(id);
-        if !self.is_for_a_person(&id) || self.valid.keys().any(|other| *other != id && self.is_for_a_person(other)) {
-            self.valid.remove(&id);
+        let is_for_a_person = of.iter().any(|(_, slot)| !slot.device);
+        let counts = |(addition, slot): &(&Link, ValidSlot)| !slot.device && !has_seen(addition, place(link));
+        let another = additions.iter().any(|(other, of)| *other != id && of.iter().any(counts));
+        if another || !is_for_a_person {
+            additions.remove(&id);
         }
-    }
-
-    fn is_for_a_person(&self, id: &SlotId) -> bool {
-        self.valid.get(id).is_some_and(|additions| additions.iter().any(|(_, slot)| !slot.device))
     }
 
     /// Whether there are records about slots at all.
@@ -229,6 +239,13 @@ mod tests {
             let set = check(&[&[both.clone()][..], &removals].concat(), &[left]);
             assert!(!set.is_beyond_doubt(&slot(left).id));
         }
+        // What is added later does not make it take effect after all.
+        let removals = [link(2, 2, 50, &[(1, 2)], &[], &[1]), link(3, 2, 60, &[(1, 2)], &[], &[2])];
+        let later = link(2, 3, 70, &[(1, 2), (3, 2)], &[9], &[]);
+        check(&[&[both.clone(), later.clone()][..], &removals].concat(), &[1, 9]);
+        let again = link(2, 4, 5, &[(1, 2), (3, 2)], &[1], &[]);
+        let set = check(&[&[both, later, again][..], &removals].concat(), &[1, 9]);
+        assert!(set.is_beyond_doubt(&slot(1).id), "it was added once more");
         // One that was settled before is never brought back, however low its name is.
         let three = link(1, 2, 10, &[], &[1, 2, 3], &[]);
         let settled = link(1, 3, 1, &[], &[], &[3]);

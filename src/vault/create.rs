@@ -174,7 +174,7 @@ mod tests {
         let open_options = OpenOptions { state: folder.path().to_owned(), identity };
         let vault = open(store.clone(), &Secret::raw(&[7; 32]), open_options, &Silent::default()).unwrap();
         for (number, format) in
-            [Format { read: 1 << 3, ..Format::default() }, Format { read: 1 << 5, write: 1, collect: 2, synced: true }]
+            [Format { read: 1 << 3, ..Format::default() }, Format { read: 1 << 5, write: 0, collect: 2, synced: true }]
                 .into_iter()
                 .enumerate()
         {
@@ -190,7 +190,7 @@ mod tests {
             };
             vault.log().chains.push(Link { name, digest: crate::id::Digest::new([0; 32]), record });
         }
-        assert_eq!(vault.format(), Format { read: 1 << 3 | 1 << 5, write: 1, collect: 2, synced: true });
+        assert_eq!(vault.format(), Format { read: 1 << 3 | 1 << 5, write: 0, collect: 2, synced: true });
         assert_eq!(vault.delivery(), Delivery::Synced);
         store.remove(&ObjectKey::Vault);
         vault.mend_vault_file(&Silent::default()).unwrap();
