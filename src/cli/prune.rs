@@ -98,6 +98,7 @@ pub fn rules(args: &KeepArgs) -> Rules {
         periods: periods.into_iter().filter_map(|(period, count)| Some((period, count?))).collect(),
         within: args.keep_within,
         tags: args.keep_tag.clone(),
+        now: Some(dates::now()),
     }
 }
 

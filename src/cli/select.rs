@@ -174,12 +174,12 @@ pub mod tests {
     pub fn info(id: [u8; 2], secs: i64, source: &str, host: &str) -> SnapshotInfo {
         let mut bytes = [0; 16];
         bytes[..2].copy_from_slice(&id);
-        SnapshotInfo {
-            id: ObjectName::new(bytes),
-            client: ClientId::new([9; 16]),
-            number: 1,
-            pinned: false,
-            body: Snapshot {
+        let (id, client) = (ObjectName::new(bytes), ClientId::new([9; 16]));
+        SnapshotInfo::new(
+            id,
+            client,
+            1,
+            Snapshot {
                 time: Time { secs, nanos: 0 },
                 source: source.into(),
                 host: host.into(),
@@ -207,7 +207,7 @@ pub mod tests {
                 rules: Stream::EMPTY,
                 replaces: Vec::new(),
             },
-        }
+        )
     }
 
     const DAY: i64 = 86_400;
