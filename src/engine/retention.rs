@@ -223,32 +223,32 @@ mod tests {
     fn info(number: u8, day: i64, source: &str, tag: &str) -> SnapshotInfo {
         let (id, client) = (ObjectName::new([number; 16]), ClientId::new([1; 16]));
         let body = Snapshot {
-                time: Time { secs: day * 86_400, nanos: 0 },
-                source: source.to_owned(),
-                host: "host".to_owned(),
-                user: String::new(),
-                roots: Vec::new(),
-                tree: Stream::EMPTY,
-                links: Stream::EMPTY,
-                files: 0,
-                folders: 0,
-                bytes: 0,
-                files_new: 0,
-                files_changed: 0,
-                files_unchanged: 0,
-                bytes_read: 0,
-                bytes_new: 0,
-                bytes_stored: 0,
-                duration_ms: 0,
-                program: String::new(),
-                tags: vec![tag.to_owned()],
-                description: String::new(),
-                verdict: Verdict::Complete,
-                skipped: 0,
-                skipped_list: Stream::EMPTY,
-                given: false,
-                rules: Stream::EMPTY,
-                replaces: Vec::new(),
+            time: Time { secs: day * 86_400, nanos: 0 },
+            source: source.to_owned(),
+            host: "host".to_owned(),
+            user: String::new(),
+            roots: Vec::new(),
+            tree: Stream::EMPTY,
+            links: Stream::EMPTY,
+            files: 0,
+            folders: 0,
+            bytes: 0,
+            files_new: 0,
+            files_changed: 0,
+            files_unchanged: 0,
+            bytes_read: 0,
+            bytes_new: 0,
+            bytes_stored: 0,
+            duration_ms: 0,
+            program: String::new(),
+            tags: vec![tag.to_owned()],
+            description: String::new(),
+            verdict: Verdict::Complete,
+            skipped: 0,
+            skipped_list: Stream::EMPTY,
+            given: false,
+            rules: Stream::EMPTY,
+            replaces: Vec::new(),
         };
         SnapshotInfo { pinned: tag == "pin", ..SnapshotInfo::new(id, client, u64::from(number), body) }
     }
@@ -434,10 +434,12 @@ mod tests {
             0..8_u64,
             0..3,
         );
-        (proptest::option::of(1..5_u64), periods, proptest::option::of(1..2000_u64)).prop_map(|(last, periods, hours)| {
-            let within = hours.map(|hours| Duration::from_secs(hours * 3600));
-            Rules { last, periods, within, ..Rules::default() }
-        })
+        (proptest::option::of(1..5_u64), periods, proptest::option::of(1..2000_u64)).prop_map(
+            |(last, periods, hours)| {
+                let within = hours.map(|hours| Duration::from_secs(hours * 3600));
+                Rules { last, periods, within, ..Rules::default() }
+            },
+        )
     }
 
     proptest! {

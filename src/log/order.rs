@@ -307,7 +307,10 @@ mod tests {
             .links()
             .map(|link| {
                 let dated = order.get(&link.name).unwrap();
-                (dated.position, (link.record.client.as_bytes()[0], link.record.number, dated.time.secs, dated.is_outlier))
+                (
+                    dated.position,
+                    (link.record.client.as_bytes()[0], link.record.number, dated.time.secs, dated.is_outlier),
+                )
             })
             .collect();
         found.sort_unstable();
@@ -339,7 +342,10 @@ mod tests {
     fn what_a_clock_shows_once_does_not_last() {
         let times: Vec<Time> = [1, 2, 99, 3, 4].map(at).to_vec();
         let found = effective(&times);
-        assert_eq!(found.iter().map(|(_, outlier, _)| *outlier).collect::<Vec<_>>(), [false, false, true, false, false]);
+        assert_eq!(
+            found.iter().map(|(_, outlier, _)| *outlier).collect::<Vec<_>>(),
+            [false, false, true, false, false]
+        );
         assert!(found.iter().all(|(.., rival)| rival.is_none()));
         // Which of the two is wrong cannot be told.
         let found = effective(&[1, 5, 3, 7].map(at));

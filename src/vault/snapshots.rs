@@ -62,10 +62,16 @@ impl Vault {
         self.snapshots().into_iter().find(|snapshot| snapshot.id == *id)
     }
 
-    /// The names under which this machine takes snapshots: the one it has now, and the one it had when it joined.
-    pub fn own_hosts(&self) -> BTreeSet<String> {
-        let joined = self.client().and_then(|client| self.log().chains.join(&client).map(|join| join.host.clone()));
-        joined.into_iter().chain([self.identity().host.clone()]).filter(|host| !host.is_empty()).collect()
+    /// The clients that this machine is, or was before it lost its state.
+    pub fn own_clients(&self) -> BTreeSet<ClientId> {
+        let Some(client) = self.client() else { return BTreeSet::new() };
+        let log = self.log();
+        let order = log.chains.order();
+        let place = |link: &Link| order.get(&link.name).map(|dated| dated.place);
+        let own = log.chains.last(&client).and_then(place);
+        let last = log.chains.clients.keys().filter_map(|client| log.chains.last(client));
+        let same = last.filter(|link| own.is_some() && place(link) == own).map(|link| link.record.client);
+        same.chain([client]).collect()
     }
 }
 
@@ -102,7 +108,8 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         let Some(own) = places.get(&link.name) else { continue };
         let others = replaced.by(&link.name);
         // It takes the place of the last of those that it replaces.
-        let place = others.iter().filter_map(|other| places.get(other)).max_by_key(|place| (place.date, place.position));
+        let place =
+            others.iter().filter_map(|other| places.get(other)).max_by_key(|place| (place.date, place.position));
         let place = place.unwrap_or(own);
         let pin = others.iter().chain([&link.name]).filter_map(|name| pins.get(name)).max();
         found.push((

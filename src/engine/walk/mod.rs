@@ -265,7 +265,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Notes something that could not be saved, or not as it should be.
-    fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
+    pub(super) fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
         let skipped = Skipped { path: path.to_vec(), why: why.to_string(), stored };
         self.progress.warn(&format!("{}: {why}", Shown(path)));
         if !stored {
