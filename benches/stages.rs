@@ -229,6 +229,7 @@ fn take(vault: &Vault, folder: &Path) {
         description: String::new(),
         exclude: ExcludeOptions::default(),
         skip_if_unchanged: false,
+        allow_empty: false,
         dry_run: false,
         level: 3,
         verify: true,

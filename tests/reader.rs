@@ -111,6 +111,7 @@ impl Scene {
             description: String::new(),
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
+            allow_empty: false,
             dry_run: false,
             level: 3,
             verify: true,

@@ -24,6 +24,7 @@ use crate::cli::json::SkippedJson;
 use crate::cli::json::hex;
 use crate::cli::output::Output;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::units;
@@ -33,7 +34,7 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let mut out = Output::new();
     if args.skipped {
         skipped(context, args, &vault, info, &mut out)?;
@@ -164,7 +165,7 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     };
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let mut out = Output::new();
     browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer(), &context.screen)?;
     out.finish().map(|()| Exit::Done)

@@ -250,7 +250,7 @@ pub fn tell_hurt(
     let infos: HashMap<ObjectName, &SnapshotInfo> = snapshots.iter().map(|info| (info.id, info)).collect();
     for hurt in found {
         let of = infos.get(&hurt.id).map_or_else(String::new, |info| {
-            let date = dates::shown(info.body.time, &context.zone);
+            let date = dates::shown(info.date, &context.zone);
             format!(" of {} ({date})", Shown(info.body.source.as_bytes()))
         });
         let count = units::counted(hurt.count, "file or folder", "files or folders");

@@ -34,6 +34,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::snapshot::exclude_options;
 use crate::cli::units;
@@ -60,6 +61,10 @@ struct Sums {
 #[derive(Serialize)]
 struct SumsJson<'a> {
     summary: &'a Sums,
+    /// The snapshots that are compared.
+    old: String,
+    /// Null for the disk.
+    new: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -106,9 +111,19 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
-    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    // What is compared with the disk says what a restore would do to it.
+    let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
+    let info = wanted.find(context, &vault, &snapshots, &args.filter, aim)?;
     let old_path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-    let mut report = Report { context, args, out: Output::new(), sums: Sums::default(), failed: None };
+    let mut report = Report {
+        context,
+        args,
+        out: Output::new(),
+        sums: Sums::default(),
+        failed: None,
+        old: info.id.to_string(),
+        new: None,
+    };
     let mut old_trees = vault.tree_reader()?;
     let mut old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees)?;
     let mut unread = 0;
@@ -143,7 +158,8 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut found)
     } else {
         let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
-        let other = wanted.find(&snapshots, &args.filter, &context.zone)?;
+        let other = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+        report.new = Some(other.id.to_string());
         let new_path = match &wanted.path {
             Some(typed) => select::inside(&other.body.roots, typed),
             None => old_path.clone(),
@@ -207,6 +223,7 @@ fn live_options<'a>(
         description: String::new(),
         exclude,
         skip_if_unchanged: false,
+        allow_empty: false,
         dry_run: true,
         level: 1,
         verify: false,
@@ -236,6 +253,9 @@ struct Report<'a> {
     out: Output,
     sums: Sums,
     failed: Option<Failure>,
+    /// The snapshots that are compared; `new` is `None` for the disk.
+    old: String,
+    new: Option<String>,
 }
 
 impl Report<'_> {
@@ -299,7 +319,7 @@ impl Report<'_> {
         self.sums.unknown = unread + compared.broken.len() as u64;
         let sums = &self.sums;
         if self.context.global.json {
-            self.out.json(&SumsJson { summary: sums })?;
+            self.out.json(&SumsJson { summary: sums, old: self.old.clone(), new: self.new.clone() })?;
         } else if !self.context.global.quiet {
             let title = if sums.is_nothing() {
                 "No difference.".to_owned()

@@ -216,11 +216,11 @@ fn examine_sources(
     }
     for ((source, host), of_source) in sources {
         let Some(last) = of_source.last() else { continue };
-        let age = now.secs.saturating_sub(last.body.time.secs);
-        let times: Vec<i64> = of_source.iter().map(|info| info.body.time.secs).collect();
+        let age = now.secs.saturating_sub(last.date.secs);
+        let times: Vec<i64> = of_source.iter().map(|info| info.date.secs).collect();
         let limit = overdue.map_or_else(|| patience(&times), |limit| limit.as_secs().cast_signed());
         let name = format!("{} of {}", Shown(source.as_bytes()), Shown(host.as_bytes()));
-        let when = dates::shown(last.body.time, &context.zone);
+        let when = dates::shown(last.date, &context.zone);
         let text = format!("{name}: the last snapshot was taken {} ({when})", ago(age));
         found.push(if age > limit {
             Finding::advice("snapshots", format!("{text}: it is overdue."), snapshot_command(last))

@@ -24,6 +24,7 @@ use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::table::Column;
@@ -63,8 +64,8 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     }
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
-    let since = since.map(|since| since.find(&snapshots, &args.filter, &context.zone)).transpose()?;
+    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let since = since.map(|since| since.find(context, &vault, &snapshots, &args.filter, Aim::Read)).transpose()?;
     let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
     let mut trees = vault.tree_reader()?;
     let entry = diff::entry_at(&info.body.tree, &path, &mut trees)?;

@@ -212,6 +212,9 @@ impl From<SnapshotError> for Failure {
                 failure.hint("No snapshot was made: a missing path is never taken for an empty one.")
             }
             SnapshotError::Inputs(_) | SnapshotError::Pattern(_) => failure.exit(Exit::Usage),
+            SnapshotError::Future => failure
+                .exit(Exit::Usage)
+                .hint("It says what the content is of, so it is never later than now. No snapshot was made."),
             SnapshotError::Feed { .. } => failure.hint("No snapshot was made."),
             SnapshotError::Unsettled => {
                 failure.hint("No snapshot was made. Another machine may be collecting: try again.")

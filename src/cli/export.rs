@@ -29,6 +29,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::units;
 
@@ -69,7 +70,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
-    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
     let report = if to_stdout {
         let written = write(context, &vault, info, &path, BufWriter::with_capacity(BUFFER, io::stdout()));

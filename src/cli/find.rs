@@ -133,7 +133,7 @@ fn print_match(
     out.styled(Style::Bold, &title)?;
     let dated = |at: usize| {
         let info = snapshots[at];
-        format!("{} ({})", info.id.short(), dates::shown(info.body.time, &context.zone))
+        format!("{} ({})", info.id.short(), dates::shown(info.date, &context.zone))
     };
     for version in &found.versions {
         let what = match version.kind {
@@ -163,6 +163,8 @@ struct SpellJson<'a> {
     change: &'static str,
     /// Null where there was nothing.
     entry: Option<EntryJson<'a>>,
+    source: &'a str,
+    host: &'a str,
 }
 
 const HISTORY: &[Column] = &[
@@ -180,60 +182,118 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     let all = vault.snapshots();
     let snapshots = newest_first(&all, &args.filter)?;
     let typed = roots::bytes_of(&args.path);
-    let mut spells = follow(&vault, context, &snapshots, &typed)?;
-    if is_nowhere(&spells) {
+    let mut rows = rows(context, &vault, args, &snapshots, &typed)?;
+    if rows.is_empty() {
         // Perhaps it is meant from the current folder.
         let here = roots::absolute(&current_folder()?, &roots::path_of(&typed));
-        spells = follow(&vault, context, &snapshots, &roots::bytes_of(here.as_os_str()))?;
+        rows = self::rows(context, &vault, args, &snapshots, &roots::bytes_of(here.as_os_str()))?;
     }
-    if is_nowhere(&spells) {
+    if rows.is_empty() {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
         return Err(Failure::new(format!("there is no {} in {many}", Shown(&typed)))
             .hint("Look for it by name: vault find NAME"));
     }
-    // What was before it was there first says nothing.
-    spells.truncate(spells.iter().rposition(|spell| spell.entry.is_some()).map_or(0, |last| last + 1));
     let mut out = Output::new();
-    let changes: Vec<_> = (0..spells.len()).map(|at| change(spells.get(at + 1), &spells[at])).collect();
-    if context.global.json {
-        for (spell, change) in spells.iter().zip(&changes) {
-            let ids = spell.snapshots.iter().map(|at| snapshots[*at].id.to_string());
-            let entry = spell.entry.as_ref().map(|entry| EntryJson::new(&typed, entry));
-            out.json(&SpellJson { snapshots: ids.collect(), change: change.0, entry })?;
+    for row in &rows {
+        if context.global.json {
+            print_json(row, &typed, &mut out)?;
+            continue;
         }
-        return out.finish().map(|()| Exit::Done);
+        if rows.len() > 1 {
+            let (source, host) = (Shown(row.source.as_bytes()), Shown(row.host.as_bytes()));
+            out.styled(Style::Bold, &format!("{source} on {host}"))?;
+        }
+        print_row(context, row, &mut out)?;
     }
-    let row = |(spell, change): (&Spell, &(&'static str, String))| {
-        let first = spell.snapshots.last().map(|at| snapshots[*at]);
+    out.finish().map(|()| Exit::Done)
+}
+
+/// The versions of a path in the snapshots of one source and host that cover it.
+struct Row<'a> {
+    source: &'a str,
+    host: &'a str,
+    /// Newest first.
+    snapshots: Vec<&'a SnapshotInfo>,
+    spells: Vec<Spell>,
+}
+
+/// Follows a path through the snapshots that cover it, each source apart: what another source is of says nothing about it.
+/// Those of this machine, if it has any.
+fn rows<'a>(
+    context: &Context,
+    vault: &Vault,
+    args: &HistoryArgs,
+    snapshots: &[&'a SnapshotInfo],
+    typed: &[u8],
+) -> Result<Vec<Row<'a>>, Failure> {
+    let mut covering: Vec<_> = snapshots.iter().copied().filter(|info| select::covers(info, typed)).collect();
+    let mut is_own = true;
+    if args.filter.host.is_none() {
+        (covering, is_own) = select::of_this_machine(vault, covering);
+    }
+    let mut rows: Vec<Row<'a>> = Vec::new();
+    for info in covering {
+        let (source, host) = (info.body.source.as_str(), info.body.host.as_str());
+        match rows.iter_mut().find(|row| row.source == source && row.host == host) {
+            Some(row) => row.snapshots.push(info),
+            None => rows.push(Row { source, host, snapshots: vec![info], spells: Vec::new() }),
+        }
+    }
+    for row in &mut rows {
+        let spells = follow(vault, context, &row.snapshots, typed)?;
+        // What was before it was there first says nothing.
+        let first = spells.iter().rposition(|spell| spell.entry.is_some());
+        row.spells = spells.into_iter().take(first.map_or(0, |first| first + 1)).collect();
+    }
+    rows.retain(|row| !row.spells.is_empty());
+    if !is_own && !rows.is_empty() {
+        context.screen.warn("no snapshot of this machine has it: these are of others (--host chooses)");
+    }
+    Ok(rows)
+}
+
+/// What changed with each version.
+fn changes(row: &Row<'_>) -> Vec<(&'static str, String)> {
+    (0..row.spells.len()).map(|at| change(row.spells.get(at + 1), &row.spells[at])).collect()
+}
+
+fn print_json(row: &Row<'_>, typed: &[u8], out: &mut Output) -> Result<(), Failure> {
+    for (spell, change) in row.spells.iter().zip(changes(row)) {
+        let ids = spell.snapshots.iter().map(|at| row.snapshots[*at].id.to_string());
+        let entry = spell.entry.as_ref().map(|entry| EntryJson::new(typed, entry));
+        let (source, host) = (row.source, row.host);
+        out.json(&SpellJson { snapshots: ids.collect(), change: change.0, entry, source, host })?;
+    }
+    Ok(())
+}
+
+fn print_row(context: &Context, row: &Row<'_>, out: &mut Output) -> Result<(), Failure> {
+    let line = |(spell, change): (&Spell, (&'static str, String))| {
+        let first = spell.snapshots.last().map(|at| row.snapshots[*at]);
         let size = |entry: &Entry| match entry.kind {
             FileKind::File => units::size(entry.size),
             other => json::kind(other).to_owned(),
         };
         vec![
-            first.map_or_else(String::new, |info| dates::shown(info.body.time, &context.zone)),
+            first.map_or_else(String::new, |info| dates::shown(info.date, &context.zone)),
             first.map_or_else(String::new, |info| info.id.short()),
             units::count(spell.snapshots.len() as u64),
             spell.entry.as_ref().map_or_else(String::new, size),
             spell.entry.as_ref().map_or_else(String::new, |entry| dates::shown(entry.mtime, &context.zone)),
-            change.1.clone(),
+            change.1,
         ]
     };
-    let rows: Vec<_> = spells.iter().zip(&changes).map(row).collect();
-    let mut lines = table::render(HISTORY, &rows, out.width).into_iter();
+    let lines: Vec<_> = row.spells.iter().zip(changes(row)).map(line).collect();
+    let mut lines = table::render(HISTORY, &lines, out.width).into_iter();
     if let Some(titles) = lines.next() {
         out.styled(Style::Bold, &titles)?;
     }
-    lines.try_for_each(|line| out.line(line))?;
-    out.finish().map(|()| Exit::Done)
+    lines.try_for_each(|line| out.line(line))
 }
 
 fn follow(vault: &Vault, context: &Context, snapshots: &[&SnapshotInfo], typed: &[u8]) -> Result<Vec<Spell>, Failure> {
     let inside = |info: &SnapshotInfo| select::inside(&info.body.roots, typed);
     Ok(history::history(vault, snapshots, &inside, &context.screen)?)
-}
-
-fn is_nowhere(spells: &[Spell]) -> bool {
-    spells.iter().all(|spell| spell.entry.is_none())
 }
 
 /// What changed since the version before, for programs and for people.

@@ -403,6 +403,7 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
         description: "the first trial".to_owned(),
         exclude: ExcludeOptions::default(),
         skip_if_unchanged: false,
+        allow_empty: false,
         dry_run: false,
         level: 3,
         verify: true,

@@ -174,7 +174,8 @@ fn archive(context: &Context, args: &ImportArgs, path: PathBuf) -> Result<Item, 
         let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
         let changed = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(failed)?;
         let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
-        (dates::from_secs(since.as_secs()), stem.to_owned())
+        // A file's time of change may be anything, but what is in it is not of the future.
+        (dates::from_secs(since.as_secs()).min(dates::now()), stem.to_owned())
     };
     let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
     let source = if bare.is_empty() { "import" } else { bare };
@@ -241,6 +242,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
             description,
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
+            allow_empty: false,
             dry_run: false,
             level,
             verify: true,

@@ -10,15 +10,15 @@
 //! | `ls --digest` | the same with `digest`; the first line is the folder itself |
 //! | `cat` | the file itself |
 //! | `find` | one `{path, versions}` in each line |
-//! | `history` | one `{snapshots, change, entry}` in each line, newest first |
-//! | `diff` | one `{path, change, fields, old, new}` in each line, at last `{summary}` |
+//! | `history` | one `{snapshots, change, entry, source, host}` in each line, newest first |
+//! | `diff` | one `{path, change, fields, old, new}` in each line, at last `{summary, old, new}`: the sums, and the ids of the snapshots (`new`: null for the disk) |
 //! | `du` | `{snapshot, since, path, bytes, files, folders, entries}` |
 //! | `export` | `{snapshot, tar, files, folders, bytes, written, problem_count, problems}` |
 //! | `import` | `{dry_run, items, passed_over}` |
 //! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for}` |
-//! | `forget`, `pin`, `unpin` | `{snapshots}`: a list of ids |
+//! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
 //! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
@@ -55,6 +55,7 @@ use vault::tree::Skipped;
 use vault::tree::Snapshot;
 use vault::tree::Time;
 use vault::tree::Verdict;
+use vault::vault::SnapshotInfo;
 
 use crate::cli::dates;
 
@@ -108,6 +109,8 @@ pub struct RootJson<'a> {
     name: Name<'a>,
     /// Null for what came from standard input or a command.
     path: Option<Name<'a>>,
+    /// It was empty, and had not been before: its disk was probably not mounted.
+    lost: bool,
 }
 
 /// How much a snapshot holds, and how much it took.
@@ -161,6 +164,12 @@ pub struct SnapshotJson<'a> {
     /// `complete` or `partial`.
     verdict: &'static str,
     skipped: u64,
+    /// Whether retention must keep it.
+    pinned: bool,
+    /// The time was given, by `--time` or by an archive.
+    given: bool,
+    /// The clock was wrong: `time` is an estimate, and this is what the clock showed; else null.
+    clock: Option<String>,
 }
 
 impl<'a> SnapshotJson<'a> {
@@ -169,6 +178,7 @@ impl<'a> SnapshotJson<'a> {
         let root = |root: &'a vault::tree::Root| RootJson {
             name: Name(&root.name),
             path: (!root.path.is_empty()).then_some(Name(&root.path)),
+            lost: root.lost,
         };
         Self {
             id: id.map(|id| id.to_string()),
@@ -183,6 +193,19 @@ impl<'a> SnapshotJson<'a> {
             description: &body.description,
             verdict: verdict(body.verdict),
             skipped: body.skipped,
+            pinned: false,
+            given: body.given,
+            clock: None,
+        }
+    }
+
+    /// A snapshot as it is in the vault, among others.
+    pub fn of(info: &'a SnapshotInfo) -> Self {
+        Self {
+            time: info.date,
+            pinned: info.pinned,
+            clock: info.is_outlier.then(|| dates::exact(info.body.time)),
+            ..Self::new(Some(info.id), &info.body)
         }
     }
 }
@@ -287,6 +310,10 @@ impl<'a> ProblemJson<'a> {
 #[derive(Serialize)]
 pub struct RestoreJson<'a> {
     snapshot: String,
+    #[serde(serialize_with = "exact")]
+    time: Time,
+    source: &'a str,
+    host: &'a str,
     dry_run: bool,
     files: u64,
     folders: u64,
@@ -305,10 +332,13 @@ pub struct RestoreJson<'a> {
 
 impl<'a> RestoreJson<'a> {
     /// The report about this snapshot.
-    pub fn new(id: ObjectName, dry_run: bool, report: &'a RestoreReport) -> Self {
+    pub fn new(info: &'a SnapshotInfo, dry_run: bool, report: &'a RestoreReport) -> Self {
         let problems = report.problems.iter();
         Self {
-            snapshot: id.to_string(),
+            snapshot: info.id.to_string(),
+            time: info.date,
+            source: &info.body.source,
+            host: &info.body.host,
             dry_run,
             files: report.files,
             folders: report.folders,

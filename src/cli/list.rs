@@ -71,7 +71,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     damage.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
     let mut out = Output::new();
     if context.global.json {
-        let snapshots = snapshots.iter().map(|info| SnapshotJson::new(Some(info.id), &info.body)).collect();
+        let snapshots = snapshots.iter().map(SnapshotJson::of).collect();
         let damaged = damage
             .iter()
             .map(|(id, damaged)| DamagedJson {
@@ -96,6 +96,14 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
             out.styled(Style::Bold, &titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
+        if !context.global.quiet {
+            if snapshots.iter().any(|info| info.is_outlier) {
+                out.line("~ The clock was wrong: the date is an estimate from the snapshots before and after it.")?;
+            }
+            if snapshots.iter().any(SnapshotInfo::has_lost_root) {
+                out.line("lost: a folder was empty that had not been. Is its disk mounted? See vault ls --skipped ID")?;
+            }
+        }
         if !damage.is_empty() && !context.global.quiet {
             out.styled(Style::Warning, "Of damaged snapshots some files are lost. Which ones: vault check")?;
         }
@@ -117,18 +125,23 @@ fn render(
         let body = &info.body;
         let shown = |text: &str| Shown(text.as_bytes()).to_string();
         vec![
-            dates::shown(body.time, zone),
+            format!("{}{}", if info.is_outlier { "~" } else { "" }, dates::shown(info.date, zone)),
             info.id.short(),
             shown(&body.source),
             shown(&body.host),
             units::count(body.files),
             units::size(body.bytes),
             units::size(body.bytes_stored),
-            match body.verdict {
-                _ if damage.contains_key(&info.id) => "damaged".to_owned(),
-                Verdict::Complete => "complete".to_owned(),
-                Verdict::Partial => "partial".to_owned(),
-            },
+            format!(
+                "{}{}",
+                match body.verdict {
+                    _ if damage.contains_key(&info.id) => "damaged",
+                    _ if info.has_lost_root() => "lost",
+                    Verdict::Complete => "complete",
+                    Verdict::Partial => "partial",
+                },
+                if info.pinned { ", pinned" } else { "" }
+            ),
             shown(&body.tags.join(", ")),
         ]
     };
@@ -155,11 +168,14 @@ mod tests {
                 "2026-11-21 00:00  3a000000  etc              2,000  5.0 MiB  256.0 KiB  partial",
             ]
         );
+        snapshots[0].pinned = true;
+        snapshots[0].is_outlier = true;
         snapshots[0].body.tags = vec!["a".into(), "b\x1b".into()];
         let damage = BTreeMap::from([(snapshots[1].id, SnapshotDamage { count: 1, files: Vec::new() })]);
         let lines = render(&snapshots, &damage, &TimeZone::UTC, None);
         assert!(lines[2].ends_with("damaged"), "{}", lines[2]);
-        assert!(lines[1].ends_with("complete  a, b\\x1b"), "{}", lines[1]);
+        assert!(lines[1].ends_with("complete, pinned  a, b\\x1b"), "{}", lines[1]);
+        assert!(lines[1].starts_with("~2026-11-20 00:00  1f2e0000"), "{}", lines[1]);
         assert!(lines[1].contains("/home/me/Documents"));
     }
 }

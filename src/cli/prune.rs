@@ -1,7 +1,10 @@
 //! `vault prune`, `vault forget`, `vault pin` and `vault unpin`.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io;
+use std::io::IsTerminal;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -27,6 +30,7 @@ use crate::cli::args::ForgetArgs;
 use crate::cli::args::KeepArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
+use crate::cli::ask;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -35,6 +39,7 @@ use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::table::Column;
@@ -80,8 +85,18 @@ struct PruneJson<'a> {
 }
 
 #[derive(Serialize)]
-struct SaidJson {
+struct SaidJson<'a> {
     snapshots: Vec<String>,
+    named: Vec<NamedJson<'a>>,
+}
+
+/// A snapshot, so that it can be known again.
+#[derive(Serialize)]
+struct NamedJson<'a> {
+    id: String,
+    time: String,
+    source: &'a str,
+    host: &'a str,
 }
 
 /// The rules of the library from those of the command line.
@@ -98,6 +113,7 @@ pub fn rules(args: &KeepArgs) -> Rules {
         periods: periods.into_iter().filter_map(|(period, count)| Some((period, count?))).collect(),
         within: args.keep_within,
         tags: args.keep_tag.clone(),
+        now: Some(dates::now()),
     }
 }
 
@@ -144,6 +160,9 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
         tell_plan(context, &snapshots, &decisions, &mut out)?;
         out.flush()?;
     }
+    if !args.dry_run && !args.yes {
+        confirm(context, &rules, &snapshots, &decisions)?;
+    }
     let options = collect_options(context, &args.collect);
     let report = if args.dry_run {
         prune::estimate(&vault, &decisions, &options, &context.screen)
@@ -166,6 +185,57 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// Whether somebody can be asked.
+fn is_asked(context: &Context) -> bool {
+    !context.global.json && io::stdin().is_terminal()
+}
+
+/// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
+/// usually do.
+fn confirm(
+    context: &Context,
+    rules: &Rules,
+    snapshots: &[SnapshotInfo],
+    decisions: &[Decision],
+) -> Result<(), Failure> {
+    let dropped = decisions.iter().filter(|decision| !decision.keep()).count() as u64;
+    if dropped == 0 {
+        return Ok(());
+    }
+    if is_asked(context) {
+        let count = units::counted(dropped, "snapshot", "snapshots");
+        let _hidden = context.screen.hide();
+        return match ask(&format!("Drop {count} for good? [y/N] ")).as_deref() {
+            Some("y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),
+            _ => Err(Failure::interrupted().hint("Nothing was changed.")),
+        };
+    }
+    let why = if rules.last == Some(0) {
+        Some("--keep 0 may leave no snapshot".to_owned())
+    } else {
+        mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
+            let (source, host) = (Shown(source.as_bytes()), Shown(host.as_bytes()));
+            format!("{dropped} of the {all} snapshots of {source} on {host} would be dropped, which is more than half")
+        })
+    };
+    why.map_or(Ok(()), |why| {
+        Err(Failure::usage(format!("{why}, and nobody is there to be asked"))
+            .hint("Nothing was changed. Look at it with --dry-run, and give --yes to do it."))
+    })
+}
+
+/// The first source and host of which more than half of the snapshots are dropped, with how many of how many.
+fn mostly_dropped<'a>(snapshots: &'a [SnapshotInfo], decisions: &[Decision]) -> Option<(&'a str, &'a str, u64, u64)> {
+    let mut groups: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    for (info, decision) in snapshots.iter().zip(decisions) {
+        let (dropped, all) = groups.entry((&info.body.source, &info.body.host)).or_default();
+        *dropped += u64::from(!decision.keep());
+        *all += 1;
+    }
+    let found = groups.into_iter().find(|(_, (dropped, all))| dropped * 2 > *all);
+    found.map(|((source, host), (dropped, all))| (source, host, dropped, all))
+}
+
 fn json<'a>(
     dry_run: bool,
     snapshots: &'a [SnapshotInfo],
@@ -178,7 +248,7 @@ fn json<'a>(
         snapshots: rows
             .map(|(info, decision)| DecisionJson {
                 snapshot: info.id.to_string(),
-                time: dates::exact(info.body.time),
+                time: dates::exact(info.date),
                 source: &info.body.source,
                 host: &info.body.host,
                 keep: decision.keep(),
@@ -218,7 +288,7 @@ fn tell_plan(
     let row = |(info, decision): (&SnapshotInfo, &Decision)| {
         vec![
             if decision.keep() { "keep" } else { "drop" }.to_owned(),
-            dates::shown(info.body.time, &context.zone),
+            dates::shown(info.date, &context.zone),
             info.id.short(),
             Shown(info.body.source.as_bytes()).to_string(),
             Shown(info.body.host.as_bytes()).to_string(),
@@ -314,6 +384,7 @@ pub fn tell_obstacles(vault: &Vault, obstacles: &BTreeSet<Obstacle>, out: &mut O
 /// Finds all the snapshots that were named.
 fn find(
     context: &Context,
+    vault: &Vault,
     snapshots: &[SnapshotInfo],
     names: &[OsString],
     filter: &FilterArgs,
@@ -324,7 +395,7 @@ fn find(
         if wanted.path.is_some() {
             return Err(Failure::usage(format!("'{}': name a snapshot, without a path in it", name.display())));
         }
-        let info = wanted.find(snapshots, filter, &context.zone)?;
+        let info = wanted.find(context, vault, snapshots, filter, Aim::Write)?;
         if !found.iter().any(|other| other.id == info.id) {
             found.push(info.clone());
         }
@@ -332,12 +403,24 @@ fn find(
     Ok(found)
 }
 
-fn said(context: &Context, ids: &[ObjectName], line: &str) -> Result<Exit, Failure> {
+/// Says what was done to which snapshots.
+fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Result<Exit, Failure> {
     let mut out = Output::new();
     if context.global.json {
-        out.json(&SaidJson { snapshots: ids.iter().map(ToString::to_string).collect() })?;
+        let named = |info: &SnapshotInfo| (info.id.to_string(), dates::exact(info.date));
+        let named = found.iter().map(|info| {
+            let (id, time) = named(info);
+            NamedJson { id, time, source: &info.body.source, host: &info.body.host }
+        });
+        let named = named.collect();
+        out.json(&SaidJson { snapshots: found.iter().map(|info| info.id.to_string()).collect(), named })?;
     } else if !context.global.quiet {
-        out.line(line)?;
+        for info in found {
+            out.line(format_args!("{done} {}.", select::named(info, &context.zone)))?;
+        }
+        if !then.is_empty() {
+            out.line(then)?;
+        }
     }
     out.finish().map(|()| Exit::Done)
 }
@@ -345,29 +428,45 @@ fn said(context: &Context, ids: &[ObjectName], line: &str) -> Result<Exit, Failu
 /// Runs `vault forget`.
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let found = find(context, &vault.snapshots(), &args.snapshots, &args.filter)?;
+    let snapshots = vault.snapshots();
+    let found = find(context, &vault, &snapshots, &args.snapshots, &args.filter)?;
     if let Some(pinned) = found.iter().find(|info| info.pinned) {
         return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
             .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
     }
+    if let Some(last) = found.iter().find(|info| is_last_complete(&snapshots, info))
+        && !args.yes
+        && is_asked(context)
+    {
+        let question = format!(
+            "{} is the last complete snapshot of its source. Forget it all the same? [y/N] ",
+            select::named(last, &context.zone)
+        );
+        if !matches!(ask(&question).as_deref(), Some("y" | "Y" | "yes" | "Yes" | "YES")) {
+            return Err(Failure::interrupted().hint("Nothing was changed."));
+        }
+    }
     let ids: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
-    prune::say(&vault, RecordBody::Forget(ids.clone()), dates::now(), &context.screen)?;
-    let line = format!(
-        "Forgot {}. The space is given back by: vault prune",
-        units::counted(ids.len() as u64, "snapshot", "snapshots")
-    );
-    said(context, &ids, &line)
+    prune::say(&vault, RecordBody::Forget(ids), dates::now(), &context.screen)?;
+    said(context, &found, "Forgot snapshot", "The space is given back by: vault prune")
+}
+
+/// Whether it is the newest snapshot of its source and host of which no path was lost.
+fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool {
+    let same = |other: &&SnapshotInfo| {
+        other.body.source == info.body.source && other.body.host == info.body.host && !other.has_lost_root()
+    };
+    snapshots.iter().rfind(same).is_some_and(|last| last.id == info.id)
 }
 
 /// Runs `vault pin` and `vault unpin`.
 pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let found = find(context, &vault.snapshots(), &args.snapshots, &args.filter)?;
+    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &args.filter)?;
     let snapshots: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
-    let body = RecordBody::Pin { snapshots: snapshots.clone(), pinned };
+    let body = RecordBody::Pin { snapshots, pinned };
     prune::say(&vault, body, dates::now(), &context.screen)?;
-    let count = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
-    said(context, &snapshots, &format!("{} {count}.", if pinned { "Pinned" } else { "Unpinned" }))
+    said(context, &found, if pinned { "Pinned snapshot" } else { "Unpinned snapshot" }, "")
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use crate::cli::args::OverwriteArg;
 use crate::cli::args::RestoreArgs;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
-use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::json::RestoreJson;
@@ -22,6 +21,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::units;
 
@@ -37,7 +37,8 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     };
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(&snapshots, &args.filter, &context.zone)?;
+    let aim = if args.in_place { Aim::Write } else { Aim::Read };
+    let info = wanted.find(context, &vault, &snapshots, &args.filter, aim)?;
     let path = wanted.path.as_deref().map(|path| select::inside(&info.body.roots, path));
     let options = RestoreOptions {
         snapshot: info.id,
@@ -60,7 +61,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let report = report?;
     let mut out = Output::new();
     let told = if context.global.json {
-        out.json(&RestoreJson::new(info.id, args.dry_run, &report))
+        out.json(&RestoreJson::new(info, args.dry_run, &report))
     } else {
         tell(context, args, info, &report, start.elapsed(), &mut out)
     };
@@ -103,7 +104,7 @@ fn tell(
     out: &mut Output,
 ) -> Result<(), Failure> {
     if !context.global.quiet {
-        let of = format!("{} of {}", info.id.short(), dates::shown(info.body.time, &context.zone));
+        let of = select::named(info, &context.zone);
         let to =
             args.to.as_ref().map_or_else(|| "where it came from".to_owned(), |folder| folder.display().to_string());
         let title = if args.dry_run {

@@ -363,6 +363,15 @@ fn remember(status: &mut Status, report: &Report, now: i64) {
             (pair.bytes_stored, pair.duration_ms) = (body.bytes_stored, body.duration_ms);
         }
     }
+    for care in &report.cares {
+        for source in &care.held {
+            let pair = status.pair_mut(source, &care.vault, Path::new(&care.place));
+            pair.held = Some(pair.tried);
+        }
+        for source in &care.pruned {
+            status.pair_mut(source, &care.vault, Path::new(&care.place)).held = None;
+        }
+    }
     for care in report.cares.iter().filter(|care| care.checked.is_some()) {
         status.checked.insert(care.place.clone(), now);
     }

@@ -1,18 +1,24 @@
 //! Which snapshot is meant: `latest~2`, the start of an id, a date; and the path inside it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write;
 
 use jiff::tz::TimeZone;
+use vault::id::ClientId;
 use vault::path::Shown;
 use vault::path::components;
+use vault::progress::Progress;
 use vault::tree::Root;
 use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
 
 use crate::cli::args::FilterArgs;
+use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::dates::Span;
 use crate::cli::error::Failure;
+use crate::cli::error::quoted;
 use crate::cli::roots::bytes_of;
 
 /// Fewest digits of an id that are taken for one.
@@ -52,28 +58,84 @@ impl Wanted {
         Ok(Self { text: name, which, path: bytes.get(name_len + 1..).map(<[u8]>::to_vec) })
     }
 
-    /// Finds the snapshot among these, oldest first. The filter narrows what `latest` and dates mean; an id is an id.
+    /// Finds the snapshot that is meant among those of a vault, the oldest first, and says so where it is of another machine.
     pub fn find<'a>(
+        &self,
+        context: &Context,
+        vault: &Vault,
+        snapshots: &'a [SnapshotInfo],
+        filter: &FilterArgs,
+        aim: Aim,
+    ) -> Result<&'a SnapshotInfo, Failure> {
+        let own = Own { host: vault.identity().host.clone(), clients: vault.own_clients() };
+        let (info, note) = self.choose(snapshots, filter, &own, aim, &context.zone)?;
+        if let Some(note) = note {
+            context.screen.warn(&note);
+        }
+        Ok(info)
+    }
+
+    /// Finds the snapshot, and what is to be said about the choice. An id is an id; `latest` and dates mean what the filter
+    /// leaves of this machine's snapshots, and with a path those that cover it.
+    fn choose<'a>(
         &self,
         snapshots: &'a [SnapshotInfo],
         filter: &FilterArgs,
+        own: &Own,
+        aim: Aim,
         zone: &TimeZone,
-    ) -> Result<&'a SnapshotInfo, Failure> {
-        let mut newest_first = snapshots.iter().rev().filter(|info| matches(info, filter));
+    ) -> Result<(&'a SnapshotInfo, Option<String>), Failure> {
+        if let Which::Id(prefix) = &self.which {
+            let fitting: Vec<_> = snapshots.iter().filter(|info| info.id.to_string().starts_with(prefix)).collect();
+            return match fitting[..] {
+                [info] => Ok((info, None)),
+                [] => Err(self.not_found(snapshots, filter)),
+                _ => Err(ambiguous(prefix, &fitting, zone)),
+            };
+        }
+        let fitting: Vec<&SnapshotInfo> = snapshots.iter().filter(|info| matches(info, filter)).collect();
+        let (mut chosen, is_own) = if filter.host.is_some() { (fitting, true) } else { own.only(fitting) };
+        let is_foreign = !is_own && !chosen.is_empty();
+        if is_foreign && aim == Aim::Write {
+            let host = Shown(own.host.as_bytes());
+            return Err(Failure::usage(format!(
+                "there is no snapshot of this machine, {host}, for {} to mean",
+                self.text
+            ))
+            .hint(format!("Say whose it is: {}", options("--host", hosts(&chosen)))));
+        }
+        if let Some(path) = self.path.as_deref().filter(|path| components(path).next().is_some()) {
+            let covering: Vec<_> = chosen.iter().copied().filter(|info| covers(info, path)).collect();
+            chosen = if covering.is_empty() { chosen } else { covering };
+        } else if aim == Aim::Write {
+            for (option, names) in [("--host", hosts(&chosen)), ("--source", sources(&chosen))] {
+                if names.len() > 1 {
+                    let what = if option == "--host" { "machines" } else { "sources" };
+                    let all: Vec<String> = names.iter().map(|name| Shown(name.as_bytes()).to_string()).collect();
+                    return Err(Failure::usage(format!(
+                        "{} could be of {} {what}: {}",
+                        self.text,
+                        all.len(),
+                        all.join(", ")
+                    ))
+                    .hint(format!("Say which: {}", options(option, names))));
+                }
+            }
+        }
+        let mut newest_first = chosen.iter().rev().copied();
         let found = match &self.which {
             Which::Latest(before) => newest_first.nth(*before),
             Which::Date(span) => {
-                newest_first.find(|info| info.body.time < span.until && (!span.day || info.body.time >= span.from))
+                newest_first.find(|info| info.date < span.until && (!span.day || info.date >= span.from))
             }
-            Which::Id(prefix) => {
-                let fitting: Vec<_> = snapshots.iter().filter(|info| info.id.to_string().starts_with(prefix)).collect();
-                if fitting.len() > 1 {
-                    return Err(ambiguous(prefix, &fitting, zone));
-                }
-                fitting.first().copied()
-            }
+            Which::Id(_) => None,
         };
-        found.ok_or_else(|| self.not_found(snapshots, filter))
+        let info = found.ok_or_else(|| self.not_found(snapshots, filter))?;
+        let note = is_foreign.then(|| {
+            let (own, host) = (Shown(own.host.as_bytes()), Shown(info.body.host.as_bytes()));
+            format!("there is no snapshot of this machine, {own}: {} is one of {host} (--host chooses)", self.text)
+        });
+        Ok((info, note))
     }
 
     fn not_found(&self, snapshots: &[SnapshotInfo], filter: &FilterArgs) -> Failure {
@@ -98,6 +160,72 @@ impl Wanted {
             "See which there are with: vault list"
         })
     }
+}
+
+/// What is done with a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// It is looked at, or written elsewhere.
+    Read,
+    /// It decides what is overwritten, deleted or forgotten: nothing is guessed.
+    Write,
+}
+
+/// Which snapshots are of this machine.
+struct Own {
+    /// The name that it has now.
+    host: String,
+    /// The clients that it is or was.
+    clients: BTreeSet<ClientId>,
+}
+
+impl Own {
+    /// Those of this machine's name; else those that this machine took under other names; else, and then `false`, all.
+    fn only<'a>(&self, all: Vec<&'a SnapshotInfo>) -> (Vec<&'a SnapshotInfo>, bool) {
+        let of_name = |info: &&SnapshotInfo| info.body.host == self.host;
+        let of_client = |info: &&SnapshotInfo| self.clients.contains(&info.client);
+        for is_own in [&of_name as &dyn Fn(&&SnapshotInfo) -> bool, &of_client] {
+            let own: Vec<_> = all.iter().copied().filter(|info| is_own(info)).collect();
+            if !own.is_empty() {
+                return (own, true);
+            }
+        }
+        (all, false)
+    }
+}
+
+/// Those that are of this machine; all, if none is. Whether they are its own is said, too.
+pub fn of_this_machine<'a>(vault: &Vault, all: Vec<&'a SnapshotInfo>) -> (Vec<&'a SnapshotInfo>, bool) {
+    Own { host: vault.identity().host.clone(), clients: vault.own_clients() }.only(all)
+}
+
+fn hosts<'a>(snapshots: &[&'a SnapshotInfo]) -> BTreeSet<&'a str> {
+    snapshots.iter().map(|info| info.body.host.as_str()).collect()
+}
+
+fn sources<'a>(snapshots: &[&'a SnapshotInfo]) -> BTreeSet<&'a str> {
+    snapshots.iter().map(|info| info.body.source.as_str()).collect()
+}
+
+/// An option with each of its possible values, the first few.
+fn options(option: &str, names: BTreeSet<&str>) -> String {
+    let shown: Vec<String> =
+        names.iter().take(AMBIGUOUS_SHOWN).map(|name| format!("{option} {}", quoted(name))).collect();
+    shown.join(", or ")
+}
+
+/// A snapshot in words: its id, date, source and host.
+pub fn named(info: &SnapshotInfo, zone: &TimeZone) -> String {
+    let (source, host) = (Shown(info.body.source.as_bytes()), Shown(info.body.host.as_bytes()));
+    format!("{} of {} ({source} on {host})", info.id.short(), dates::shown(info.date, zone))
+}
+
+/// Whether a path, as it was typed, lies in one of the folders that a snapshot was taken of. A folder that was not mounted
+/// holds nothing.
+pub fn covers(info: &SnapshotInfo, typed: &[u8]) -> bool {
+    let (roots, path) = (&info.body.roots, inside(&info.body.roots, typed));
+    let first = components(&path).next();
+    first.is_none_or(|first| roots.is_empty() || roots.iter().any(|root| !root.lost && root.name == first))
 }
 
 /// Whether a snapshot is of the source and host that were asked for.
@@ -128,7 +256,7 @@ fn which(name: &str, zone: &TimeZone) -> Result<Which, String> {
 fn ambiguous(prefix: &str, fitting: &[&SnapshotInfo], zone: &TimeZone) -> Failure {
     let mut what = format!("{prefix} is the start of {} ids:", fitting.len());
     for info in fitting.iter().take(AMBIGUOUS_SHOWN) {
-        let (date, source) = (dates::shown(info.body.time, zone), Shown(info.body.source.as_bytes()));
+        let (date, source) = (dates::shown(info.date, zone), Shown(info.body.source.as_bytes()));
         let _ = write!(what, "\n  {}  {date}  {source}", info.id);
     }
     if fitting.len() > AMBIGUOUS_SHOWN {
@@ -174,12 +302,12 @@ pub mod tests {
     pub fn info(id: [u8; 2], secs: i64, source: &str, host: &str) -> SnapshotInfo {
         let mut bytes = [0; 16];
         bytes[..2].copy_from_slice(&id);
-        SnapshotInfo {
-            id: ObjectName::new(bytes),
-            client: ClientId::new([9; 16]),
-            number: 1,
-            pinned: false,
-            body: Snapshot {
+        let (id, client) = (ObjectName::new(bytes), ClientId::new([9; 16]));
+        SnapshotInfo::new(
+            id,
+            client,
+            1,
+            Snapshot {
                 time: Time { secs, nanos: 0 },
                 source: source.into(),
                 host: host.into(),
@@ -207,7 +335,7 @@ pub mod tests {
                 rules: Stream::EMPTY,
                 replaces: Vec::new(),
             },
-        }
+        )
     }
 
     const DAY: i64 = 86_400;
@@ -224,9 +352,63 @@ pub mod tests {
         ]
     }
 
+    fn own(host: &str) -> Own {
+        Own { host: host.to_owned(), clients: BTreeSet::new() }
+    }
+
+    /// On a machine that took all of them, under several names.
     fn find(text: &str, filter: &FilterArgs) -> Result<String, Failure> {
+        let own = Own { host: "new".to_owned(), clients: BTreeSet::from([ClientId::new([9; 16])]) };
         let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC)?;
-        wanted.find(&some(), filter, &TimeZone::UTC).map(|info| info.id.to_string()[..4].to_owned())
+        let (info, note) = wanted.choose(&some(), filter, &own, Aim::Read, &TimeZone::UTC)?;
+        assert_eq!(note, None);
+        Ok(info.id.to_string()[..4].to_owned())
+    }
+
+    #[test]
+    fn latest_and_dates_mean_this_machine() {
+        let choose = |text: &str, host: &str, aim: Aim, filter: &FilterArgs| {
+            let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC).unwrap();
+            let found = wanted.choose(&some(), filter, &own(host), aim, &TimeZone::UTC);
+            found.map(|(info, note)| (info.id.to_string()[..4].to_owned(), note)).map_err(|failure| failure.hint)
+        };
+        let none = FilterArgs::default();
+        assert_eq!(choose("latest", "desk", Aim::Read, &none), Ok(("3a00".to_owned(), None)));
+        assert_eq!(choose("latest", "desk", Aim::Write, &none), Ok(("3a00".to_owned(), None)));
+        assert_eq!(choose("2026-11-20", "laptop", Aim::Read, &none), Ok(("2026".to_owned(), None)));
+        // A machine without any: reading says whose it is, writing asks.
+        let (id, note) = choose("latest", "new", Aim::Read, &none).unwrap();
+        assert_eq!((id.as_str(), note.unwrap().contains("is one of laptop")), ("4b00", true));
+        let hint = choose("latest", "new", Aim::Write, &none).unwrap_err().unwrap();
+        assert!(hint.contains("--host desk, or --host laptop"), "{hint}");
+        assert_eq!(choose("1f2e", "new", Aim::Write, &none).unwrap().0, "1f2e", "an id is an id");
+        let other = FilterArgs { host: Some("laptop".into()), source: Some("docs".into()) };
+        assert_eq!(choose("latest", "desk", Aim::Write, &other), Ok(("4b00".to_owned(), None)));
+    }
+
+    #[test]
+    fn what_is_written_is_of_one_source() {
+        let choose = |text: &str, aim: Aim, source: Option<&str>| {
+            let filter = FilterArgs { host: None, source: source.map(str::to_owned) };
+            let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC).unwrap();
+            let mut some = some();
+            for (info, name) in some.iter_mut().zip(["docs", "docs", "pics", "docs", "docs"]) {
+                let (name, path) = (name.as_bytes().to_vec(), [b"/home/me/", name.as_bytes()].concat());
+                info.body.roots = vec![Root { name, path, lost: false }];
+            }
+            let found = wanted.choose(&some, &filter, &own("laptop"), aim, &TimeZone::UTC);
+            found
+                .map(|(info, _)| info.id.to_string()[..4].to_owned())
+                .map_err(|failure| failure.hint.unwrap_or_default())
+        };
+        assert_eq!(choose("latest", Aim::Read, None).unwrap(), "4b00");
+        assert_eq!(choose("latest", Aim::Write, None).unwrap_err(), "Say which: --source docs, or --source pics");
+        assert_eq!(choose("latest", Aim::Write, Some("pics")).unwrap(), "2026");
+        // A path says which one, too: the newest snapshot that covers it.
+        assert_eq!(choose("latest:pics/a", Aim::Write, None).unwrap(), "2026");
+        assert_eq!(choose("latest:/home/me/pics/a", Aim::Read, None).unwrap(), "2026");
+        assert_eq!(choose("latest~1:docs", Aim::Read, None).unwrap(), "1f2f");
+        assert_eq!(choose("latest:none", Aim::Read, None).unwrap(), "4b00");
     }
 
     #[test]
@@ -270,7 +452,8 @@ pub mod tests {
         assert!(says("2026-02-30").contains("not a date"));
         let many = vec![info([0x1f, 0x2e], 0, "docs", "h"), info([0x1f, 0x2e], 1, "docs", "h")];
         let wanted = Wanted::parse(OsStr::new("1f2e"), &TimeZone::UTC).unwrap();
-        let failure = wanted.find(&many, &FilterArgs::default(), &TimeZone::UTC).unwrap_err();
+        let found = wanted.choose(&many, &FilterArgs::default(), &own("h"), Aim::Read, &TimeZone::UTC);
+        let failure = found.map(|_| ()).unwrap_err();
         assert!(failure.what.contains("start of 2 ids:\n  1f2e"), "{}", failure.what);
     }
 

@@ -82,6 +82,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         description: args.description.clone().unwrap_or_default(),
         exclude,
         skip_if_unchanged: args.skip_if_unchanged,
+        allow_empty: args.allow_empty,
         dry_run: args.dry_run,
         level: args.level,
         verify: !args.no_verify,

@@ -4,6 +4,7 @@ pub mod depot;
 pub mod read_file;
 pub mod walk;
 pub mod snapshot;
+pub(crate) mod presence;
 pub mod restore;
 pub mod browse;
 pub mod text;

@@ -1,9 +1,12 @@
-//! Which snapshots stay: pure planning.
+//! Which snapshots stay: pure planning (the dates are those of SPEC §8.3).
 //!
-//! Rules count for each source and host apart. Within one client the order is that of its records, whatever its clock said;
-//! a time that lies before that of an earlier snapshot counts as that of the earlier one. So a clock that jumped cannot make
-//! a new snapshot look old. A clock that jumps forward and back again makes the ones after it look as new as the jump: they
-//! fall into one period, of which the last record stays.
+//! Rules count for each source and host apart, and there in three rows: snapshots that are dated by a clock; those whose date
+//! was given (by `--time`, or by an archive); and those of which a path was probably not mounted. So an import takes no slot of
+//! a living snapshot, and an empty mount point takes none of either.
+//!
+//! A date that may be wrong never decides about other snapshots. A snapshot stays in addition, and takes no slot, if its clock
+//! contradicts the others of its machine, if it cannot be told whether its clock or another one was wrong, or if it lies in
+//! the future. What lies in the future is seen from `now`: where that is behind, more stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,6 +56,8 @@ pub struct Rules {
     pub within: Option<Duration>,
     /// All with one of these tags.
     pub tags: Vec<String>,
+    /// The time by the clock: what lies after it is not dated right. Without it nothing lies in the future.
+    pub now: Option<Time>,
 }
 
 impl Rules {
@@ -64,6 +69,10 @@ impl Rules {
     /// Whether it was said outright that nothing need be left.
     fn may_drop_all(&self) -> bool {
         self.last == Some(0)
+    }
+
+    fn is_future(&self, time: Time) -> bool {
+        self.now.is_some_and(|now| time.secs > now.secs.saturating_add(AHEAD_MAX))
     }
 }
 
@@ -83,132 +92,169 @@ impl Decision {
     }
 }
 
-/// Decides about snapshots, which come in the order in which they were taken. `period` says which hour, day, ... a time
-/// belongs to, as any text that differs from one to the next.
+/// A clock that is ahead by more than this is taken to be wrong, in seconds.
+const AHEAD_MAX: i64 = 86_400;
+/// A last snapshot that comes so much later than the one before it, in seconds, does not decide alone how old the others are.
+const JUMP: i64 = 31 * 86_400;
+
+/// The rows in which snapshots of a source and host are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Row {
+    /// Dated by a clock.
+    Clock,
+    /// The date was given.
+    Given,
+    /// A path was probably not mounted.
+    Lost,
+}
+
+impl Row {
+    fn of(info: &SnapshotInfo) -> Self {
+        match (info.has_lost_root(), info.body.given) {
+            (true, _) => Self::Lost,
+            (false, true) => Self::Given,
+            (false, false) => Self::Clock,
+        }
+    }
+}
+
+/// Decides about snapshots, which come in their order, the oldest first. `period` says which hour, day, ... a time belongs to,
+/// as any text that differs from one to the next.
 pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Period) -> String) -> Vec<Decision> {
-    let mut groups: BTreeMap<(&str, &str), Vec<&SnapshotInfo>> = BTreeMap::new();
+    let mut rows: BTreeMap<(&str, &str, Row), Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in snapshots {
-        groups.entry((&info.body.source, &info.body.host)).or_default().push(info);
+        rows.entry((&info.body.source, &info.body.host, Row::of(info))).or_default().push(info);
     }
     let mut reasons: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
-    for group in groups.into_values() {
-        decide(&group, rules, period, &mut reasons);
+    for ((.., row), group) in rows {
+        let mut keep = |info: &SnapshotInfo, reason: String| reasons.entry(info.id).or_default().push(reason);
+        decide(&group, rules, period, &mut keep);
+        if row != Row::Lost && !rules.may_drop_all() {
+            let sure = group.iter().rfind(|info| is_sure(info, rules));
+            for last in sure.into_iter().chain(group.last().filter(|_| sure.is_none())) {
+                keep(last, "last complete".to_owned());
+            }
+        }
     }
     let decision =
         |info: &SnapshotInfo| Decision { id: info.id, reasons: reasons.remove(&info.id).unwrap_or_default() };
     snapshots.iter().map(decision).collect()
 }
 
-/// The times of a group's snapshots as they count: never before that of an earlier record of the same client.
-fn counted_times(group: &[&SnapshotInfo]) -> Vec<Time> {
-    let mut latest = BTreeMap::new();
-    group
-        .iter()
-        .map(|info| {
-            let time = latest.entry(info.client).or_insert(info.body.time);
-            *time = (*time).max(info.body.time);
-            *time
-        })
-        .collect()
+/// Whether the order of a snapshot among others can be relied on.
+fn is_sure(info: &SnapshotInfo, rules: &Rules) -> bool {
+    !info.is_outlier && !rules.is_future(info.date)
+}
+
+/// Whether its date can be relied on, too.
+fn is_date_sure(info: &SnapshotInfo, rules: &Rules) -> bool {
+    is_sure(info, rules) && info.rival.is_none_or(|rival| rules.is_future(rival))
+}
+
+/// From which time on snapshots count as within a duration of the last one, given their dates, the newest first. A last one
+/// that stands far from all others does not count: a clock may have jumped.
+fn within_from(dates: &[Time], within: Duration) -> Option<Time> {
+    let base = match dates {
+        [last, before, ..] if last.secs.saturating_sub(before.secs) > JUMP => before,
+        [last, ..] => last,
+        [] => return None,
+    };
+    let secs = base.secs.saturating_sub(i64::try_from(within.as_secs()).unwrap_or(i64::MAX));
+    Some(Time { secs, nanos: base.nanos })
 }
 
 fn decide(
     group: &[&SnapshotInfo],
     rules: &Rules,
     period: &dyn Fn(Time, Period) -> String,
-    reasons: &mut BTreeMap<ObjectName, Vec<String>>,
+    keep: &mut dyn FnMut(&SnapshotInfo, String),
 ) {
-    let times = counted_times(group);
-    let newest_first = || group.iter().zip(&times).rev();
-    let mut keep = |info: &SnapshotInfo, reason: String| reasons.entry(info.id).or_default().push(reason);
-    let mut any = false;
-    for (index, (info, _)) in newest_first().enumerate() {
-        if rules.last.is_some_and(|count| (index as u64) < count) {
-            keep(info, "last".to_owned());
-            any = true;
-        }
-        if info.pinned {
-            keep(info, "pinned".to_owned());
-            any = true;
-        }
-        if let Some(tag) = rules.tags.iter().find(|tag| info.body.tags.contains(tag)) {
-            keep(info, format!("tag {tag}"));
-            any = true;
-        }
+    let newest_first: Vec<&SnapshotInfo> = group.iter().rev().copied().collect();
+    let counted = newest_first.iter().filter(|info| is_sure(info, rules));
+    let dated: Vec<&SnapshotInfo> = newest_first.iter().filter(|info| is_date_sure(info, rules)).copied().collect();
+    for info in counted.take(usize::try_from(rules.last.unwrap_or(0)).unwrap_or(usize::MAX)) {
+        keep(info, "last".to_owned());
     }
     for (length, count) in &rules.periods {
         let mut last = None;
         let mut left = *count;
-        for (info, time) in newest_first() {
-            let name = period(*time, *length);
+        for info in &dated {
+            let name = period(info.date, *length);
             if left > 0 && last.as_ref() != Some(&name) {
                 keep(info, format!("{} {name}", length.word()));
-                any = true;
                 left -= 1;
                 last = Some(name);
             }
         }
     }
-    if let (Some(within), Some(newest)) = (rules.within, times.iter().max()) {
-        let from = newest.secs.saturating_sub(i64::try_from(within.as_secs()).unwrap_or(i64::MAX));
-        for (info, time) in newest_first() {
-            if (time.secs, time.nanos) >= (from, newest.nanos) {
-                keep(info, "within".to_owned());
-                any = true;
-            }
-        }
+    let dates: Vec<Time> = dated.iter().map(|info| info.date).collect();
+    if let Some(from) = rules.within.and_then(|within| within_from(&dates, within)) {
+        dated.iter().filter(|info| info.date >= from).for_each(|info| keep(info, "within".to_owned()));
     }
-    if !any
-        && !rules.may_drop_all()
-        && let Some(newest) = group.last()
-    {
-        keep(newest, "the only one left (--keep 0 lets it go)".to_owned());
+    let by_date = !rules.periods.is_empty() || rules.within.is_some();
+    for info in newest_first {
+        if info.pinned {
+            keep(info, "pinned".to_owned());
+        }
+        if let Some(tag) = rules.tags.iter().find(|tag| info.body.tags.contains(tag)) {
+            keep(info, format!("tag {tag}"));
+        }
+        let by_order = by_date || rules.last.is_some_and(|count| count > 0);
+        if (by_order && !is_sure(info, rules)) || (by_date && !is_date_sure(info, rules)) {
+            keep(info, "its date is not certain".to_owned());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::id::ClientId;
-    use crate::tree::{Snapshot, Stream, Verdict};
+    use crate::id::{ClientId, Digest};
+    use crate::log::record::Join;
+    use crate::log::{Chains, Link, Record, RecordBody};
+    use crate::tree::{Root, Snapshot, Stream, Verdict};
+    use crate::vault::snapshots::list;
 
     /// A snapshot of client 1: number, day, source, tag.
     fn info(number: u8, day: i64, source: &str, tag: &str) -> SnapshotInfo {
-        SnapshotInfo {
-            id: ObjectName::new([number; 16]),
-            client: ClientId::new([1; 16]),
-            number: u64::from(number),
-            pinned: tag == "pin",
-            body: Snapshot {
-                time: Time { secs: day * 86_400, nanos: 0 },
-                source: source.to_owned(),
-                host: "host".to_owned(),
-                user: String::new(),
-                roots: Vec::new(),
-                tree: Stream::EMPTY,
-                links: Stream::EMPTY,
-                files: 0,
-                folders: 0,
-                bytes: 0,
-                files_new: 0,
-                files_changed: 0,
-                files_unchanged: 0,
-                bytes_read: 0,
-                bytes_new: 0,
-                bytes_stored: 0,
-                duration_ms: 0,
-                program: String::new(),
-                tags: vec![tag.to_owned()],
-                description: String::new(),
-                verdict: Verdict::Complete,
-                skipped: 0,
-                skipped_list: Stream::EMPTY,
-                given: false,
-                rules: Stream::EMPTY,
-                replaces: Vec::new(),
-            },
-        }
+        let (id, client) = (ObjectName::new([number; 16]), ClientId::new([1; 16]));
+        let body = Snapshot {
+            time: Time { secs: day * 86_400, nanos: 0 },
+            source: source.to_owned(),
+            host: "host".to_owned(),
+            user: String::new(),
+            roots: Vec::new(),
+            tree: Stream::EMPTY,
+            links: Stream::EMPTY,
+            files: 0,
+            folders: 0,
+            bytes: 0,
+            files_new: 0,
+            files_changed: 0,
+            files_unchanged: 0,
+            bytes_read: 0,
+            bytes_new: 0,
+            bytes_stored: 0,
+            duration_ms: 0,
+            program: String::new(),
+            tags: vec![tag.to_owned()],
+            description: String::new(),
+            verdict: Verdict::Complete,
+            skipped: 0,
+            skipped_list: Stream::EMPTY,
+            given: false,
+            rules: Stream::EMPTY,
+            replaces: Vec::new(),
+        };
+        SnapshotInfo { pinned: tag == "pin", ..SnapshotInfo::new(id, client, u64::from(number), body) }
     }
+
+    /// Long after everything.
+    const NOW: Time = Time { secs: 5000 * 86_400, nanos: 0 };
 
     fn day_of(time: Time, period: Period) -> String {
         let day = time.secs.div_euclid(86_400);
@@ -223,7 +269,7 @@ mod tests {
     }
 
     fn check(snapshots: &[SnapshotInfo], rules: &Rules, kept: &[u8]) {
-        let decisions = plan(snapshots, rules, &day_of);
+        let decisions = plan(snapshots, &Rules { now: Some(NOW), ..rules.clone() }, &day_of);
         let found: Vec<u8> = decisions.iter().filter(|d| d.keep()).map(|d| d.id.as_bytes()[0]).collect();
         assert_eq!(found, kept, "{rules:?}");
     }
@@ -244,9 +290,9 @@ mod tests {
     #[test]
     fn pins_and_tags_stay_and_a_rule_that_leaves_nothing_leaves_the_last() {
         let some = [info(1, 1, "a", "pin"), info(2, 2, "a", "x"), info(3, 3, "a", ""), info(4, 4, "b", "")];
-        check(&some, &Rules { tags: vec!["x".to_owned()], ..Rules::default() }, &[1, 2, 4]);
+        check(&some, &Rules { tags: vec!["x".to_owned()], ..Rules::default() }, &[1, 2, 3, 4]);
         check(&some, &last(0), &[1]);
-        check(&some, &Rules { periods: [(Period::Day, 0)].into(), ..Rules::default() }, &[1, 4]);
+        check(&some, &Rules { periods: [(Period::Day, 0)].into(), ..Rules::default() }, &[1, 3, 4]);
     }
 
     #[test]
@@ -260,21 +306,170 @@ mod tests {
         check(&some, &within, &[56, 57, 58, 59]);
     }
 
+    fn lost(mut info: SnapshotInfo) -> SnapshotInfo {
+        info.body.roots = vec![Root { name: b"s".to_vec(), path: b"/s".to_vec(), lost: true }];
+        info
+    }
+
+    fn given(mut info: SnapshotInfo) -> SnapshotInfo {
+        info.body.given = true;
+        info
+    }
+
+    fn daily(count: u64) -> Rules {
+        Rules { periods: [(Period::Day, count)].into(), ..Rules::default() }
+    }
+
     #[test]
-    fn a_clock_that_jumped_does_not_drop_the_newest() {
-        // The clock was a year ahead for snapshots 2 and 3, then it was set right.
-        let some = [
-            info(1, 1, "a", ""),
-            info(2, 367, "a", ""),
-            info(3, 368, "a", ""),
-            info(4, 4, "a", ""),
-            info(5, 5, "a", ""),
-        ];
-        check(&some, &last(2), &[4, 5]);
-        check(&some, &Rules { periods: [(Period::Day, 2)].into(), ..Rules::default() }, &[2, 5]);
-        check(&some, &Rules { within: Some(Duration::from_secs(86_400)), ..Rules::default() }, &[2, 3, 4, 5]);
-        // It was a year behind: nothing new looks old.
-        let some = [info(1, 400, "a", ""), info(2, 401, "a", ""), info(3, 36, "a", "")];
-        check(&some, &Rules { periods: [(Period::Day, 1)].into(), ..Rules::default() }, &[3]);
+    fn an_import_takes_no_slot_of_a_living_snapshot_and_the_other_way_round() {
+        let some = [given(info(1, 1, "a", "")), given(info(2, 2, "a", "")), info(3, 9, "a", ""), info(4, 10, "a", "")];
+        check(&some, &last(1), &[2, 4]);
+        check(&some, &daily(1), &[2, 4]);
+        let within = Rules { within: Some(Duration::from_secs(60)), ..Rules::default() };
+        check(&some, &within, &[2, 4]);
+    }
+
+    #[test]
+    fn the_last_complete_snapshot_stays_whatever_comes_after_it() {
+        let some = [info(1, 1, "a", ""), info(2, 2, "a", ""), lost(info(3, 3, "a", "")), lost(info(4, 4, "a", ""))];
+        check(&some, &last(1), &[2, 4]);
+        check(&some, &Rules { tags: vec!["none".to_owned()], ..Rules::default() }, &[2]);
+        check(&some, &last(0), &[]);
+    }
+
+    #[test]
+    fn what_is_dated_by_a_wrong_clock_stays_and_takes_no_slot() {
+        let mut some = vec![info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 2, "a", ""), info(4, 3, "a", "")];
+        some[2].is_outlier = true;
+        check(&some, &last(1), &[3, 4]);
+        check(&some, &daily(2), &[2, 3, 4]);
+        check(&some, &last(0), &[]);
+        // Nobody knows which of the two is wrong.
+        some[3].rival = Some(Time { secs: 4 * 86_400, nanos: 0 });
+        check(&some, &last(1), &[3, 4]);
+        check(&some, &daily(1), &[2, 3, 4]);
+        // One that lies in the future is wrong for certain.
+        some[3].rival = Some(Time { secs: 90_000 * 86_400, nanos: 0 });
+        check(&some, &daily(1), &[3, 4]);
+    }
+
+    #[test]
+    fn what_lies_in_the_future_drops_nothing() {
+        let some = [info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 20_000, "a", "")];
+        check(&some, &last(1), &[2, 3]);
+        let within = Rules { within: Some(Duration::from_secs(30 * 86_400)), ..Rules::default() };
+        check(&some, &within, &[1, 2, 3]);
+        // Even a clock that was not set right again does not drop everything at once.
+        let some = [info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 2000, "a", "")];
+        check(&some, &within, &[1, 2, 3]);
+        // Where the own clock is behind, all that is newer stays.
+        let decisions = plan(&some, &Rules { now: Some(Time::default()), ..last(1) }, &day_of);
+        assert!(decisions.iter().all(Decision::keep));
+    }
+
+    /// A snapshot of a made-up history, in hours.
+    #[derive(Debug, Clone)]
+    struct Event {
+        /// The first half of a machine's snapshots is of client 1, the second of client 2, which takes its place; others are of
+        /// client 3.
+        elsewhere: bool,
+        gap: i64,
+        given: Option<i64>,
+    }
+
+    /// The snapshots of these events, of which one was dated by a wrong clock. Their ids are those of the events.
+    fn history(events: &[Event], wrong: Option<(usize, i64)>) -> (Vec<SnapshotInfo>, Time) {
+        let mut links: Vec<Link> = Vec::new();
+        let mut numbers: BTreeMap<u8, u64> = BTreeMap::new();
+        let mut write = |client: u8, name: u8, hour: i64, body: RecordBody| {
+            let others = numbers.iter().filter(|(other, _)| **other != client);
+            let seen = others.map(|(other, number)| (ClientId::new([*other; 16]), *number)).collect();
+            let number = numbers.entry(client).or_default();
+            *number += 1;
+            let record = Record {
+                client: ClientId::new([client; 16]),
+                number: *number,
+                previous: Digest::new([0; 32]),
+                seen,
+                time: Time { secs: hour * 3600, nanos: 0 },
+                claims: Vec::new(),
+                body,
+            };
+            links.push(Link { name: ObjectName::new([name; 16]), digest: Digest::new([0; 32]), record });
+        };
+        let mut now = 0;
+        for (at, event) in events.iter().enumerate() {
+            now += event.gap;
+            let client = if event.elsewhere { 3 } else { 1 + u8::from(at * 2 >= events.len()) };
+            if client == 2 && at * 2 < events.len() + 2 {
+                let join = Join {
+                    host: String::new(),
+                    user: String::new(),
+                    place: Vec::new(),
+                    retires: vec![ClientId::new([1; 16])],
+                    synced: false,
+                    program: String::new(),
+                };
+                write(2, 200, now, RecordBody::Join(join));
+            }
+            let shown = wrong.filter(|(which, _)| *which == at).map_or(now, |(_, wrong)| wrong);
+            let mut body = info(0, 0, "a", "").body;
+            body.time = Time { secs: event.given.map_or(shown, |given| given.min(now)) * 3600, nanos: 0 };
+            body.given = event.given.is_some();
+            body.host = if event.elsewhere { "other" } else { "host" }.to_owned();
+            write(client, at as u8, shown, RecordBody::Snapshot(Box::new(body)));
+        }
+        (list(&Chains::new(links)), Time { secs: now * 3600, nanos: 0 })
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = (any::<bool>(), 0..60_i64, proptest::option::weighted(0.2, 0..2000_i64));
+        let event = event.prop_map(|(elsewhere, gap, given)| Event { elsewhere, gap, given });
+        proptest::collection::vec(event, 2..40)
+    }
+
+    fn some_rules() -> impl Strategy<Value = Rules> {
+        let periods = proptest::collection::btree_map(
+            prop_oneof![Just(Period::Hour), Just(Period::Day), Just(Period::Week), Just(Period::Month)],
+            0..8_u64,
+            0..3,
+        );
+        (proptest::option::of(1..5_u64), periods, proptest::option::of(1..2000_u64)).prop_map(
+            |(last, periods, hours)| {
+                let within = hours.map(|hours| Duration::from_secs(hours * 3600));
+                Rules { last, periods, within, ..Rules::default() }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn one_wrong_date_never_drops_another_snapshot(
+            events in events(), rules in some_rules(), which in 0..40_usize, wrong in -500..20_000_i64,
+        ) {
+            let which = which % events.len();
+            // A date between those of the neighbours contradicts nothing: nobody can know that it is wrong.
+            let mut now = 0;
+            let mut row = Vec::new();
+            for (at, event) in events.iter().enumerate() {
+                now += event.gap;
+                if event.elsewhere == events[which].elsewhere {
+                    row.push((at, now));
+                }
+            }
+            let own = row.iter().position(|(at, _)| *at == which).unwrap();
+            let after = own.checked_sub(1).map_or(i64::MIN, |at| row[at].1);
+            let before = row.get(own + 1).map_or(now + AHEAD_MAX / 3600, |(_, hour)| *hour);
+            prop_assume!(!(after..=before).contains(&wrong));
+            let kept = |wrong| {
+                let (snapshots, now) = history(&events, wrong);
+                let kept = plan(&snapshots, &Rules { now: Some(now), ..rules.clone() }, &day_of).into_iter().filter(Decision::keep);
+                kept.map(|decision| decision.id).collect::<BTreeSet<_>>()
+            };
+            let (right, found) = (kept(None), kept(Some((which, wrong))));
+            let own = ObjectName::new([which as u8; 16]);
+            let missing: Vec<_> = right.difference(&found).filter(|id| **id != own).collect();
+            prop_assert!(missing.is_empty(), "{:?}", missing);
+        }
     }
 }

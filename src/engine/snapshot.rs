@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
+use crate::engine::presence::{Presence, is_future};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
 use crate::engine::walk::{Found, LeftOut, SkippedList, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames};
@@ -66,6 +67,8 @@ pub struct SnapshotOptions<'a> {
     pub description: String,
     /// What to leave out.
     pub exclude: ExcludeOptions,
+    /// Take a folder for empty that was not, and one for itself that was a mount point: a person said so.
+    pub allow_empty: bool,
     /// Do not write a record if the tree is the one of the source's last snapshot.
     pub skip_if_unchanged: bool,
     /// Walk and count, but store nothing.
@@ -114,6 +117,9 @@ pub enum SnapshotError {
     /// Nothing to take, or two things of one name.
     #[error("{0}")]
     Inputs(String),
+    /// The date that was given lies in the future.
+    #[error("the date that was given lies in the future")]
+    Future,
     /// An exclude pattern is not valid.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -158,6 +164,9 @@ pub fn snapshot(
 ) -> Result<SnapshotReport, SnapshotError> {
     check_inputs(&options.inputs)?;
     let begun = (options.clock)();
+    if is_future(options.given, options.time, begun) {
+        return Err(SnapshotError::Future);
+    }
     vault.findings().iter().for_each(|finding| progress.warn(&finding.to_string()));
     if !options.dry_run {
         vault.mend_vault_file(progress)?;
@@ -174,7 +183,17 @@ pub fn snapshot(
             }
         }
     }
-    let previous = vault.snapshots().into_iter().rfind(|other| other.body.source == options.source);
+    let snapshots = vault.snapshots();
+    let mut presence = Presence::load(vault);
+    let lost: Vec<Option<&'static str>> = paths
+        .iter()
+        .map(|SourcePath { path, only, .. }| {
+            let accepted = options.allow_empty || only.is_some();
+            presence.look(vault, &snapshots, &options.source, path, accepted)
+        })
+        .collect();
+    let host = &vault.identity().host;
+    let previous = snapshots.into_iter().rfind(|other| other.body.source == options.source && other.body.host == *host);
     let goals = previous.as_ref().map_or((0, 0), |other| (other.body.files, other.body.bytes));
     progress.counters().restart(goals.0, goals.1);
     progress.phase(Phase::Snapshot);
@@ -189,6 +208,7 @@ pub fn snapshot(
             options: &options,
             progress,
             paths: &paths,
+            lost: &lost,
             begun,
             session: session.as_ref(),
             keep_trees: false,
@@ -205,7 +225,11 @@ pub fn snapshot(
             unchanged,
             left_out: taken.left_out.clone(),
         };
-        if options.dry_run || (unchanged && options.skip_if_unchanged) {
+        if options.dry_run {
+            return Ok(report(None));
+        }
+        if unchanged && options.skip_if_unchanged {
+            presence.remember()?;
             return Ok(report(None));
         }
         progress.phase(Phase::Publish);
@@ -225,6 +249,7 @@ pub fn snapshot(
         )?;
         if let Some(id) = id {
             remember(vault, &taken, session)?;
+            presence.remember()?;
             return Ok(report(Some(id)));
         }
         progress.detail("packs went away while the snapshot was taken: it is taken again");
@@ -264,7 +289,8 @@ pub(crate) fn look(
     progress.counters().restart(0, 0);
     progress.phase(Phase::Snapshot);
     let begun = (options.clock)();
-    let pass = Pass { vault, options: &options, progress, paths: &paths, begun, session: None, keep_trees: true };
+    let pass =
+        Pass { vault, options: &options, progress, paths: &paths, lost: &[], begun, session: None, keep_trees: true };
     let taken = pass.take(&mut Vec::new(), &mut Vec::new())?;
     Ok(Looked {
         tree: taken.tree,
@@ -324,6 +350,8 @@ struct Pass<'p> {
     options: &'p SnapshotOptions<'p>,
     progress: &'p dyn Progress,
     paths: &'p [SourcePath],
+    /// For each path, why it is probably not there.
+    lost: &'p [Option<&'static str>],
     begun: Time,
     session: Option<&'p Session>,
     keep_trees: bool,
@@ -419,12 +447,15 @@ impl Pass<'_> {
             elsewhere: Mutex::default(),
             top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
         };
-        let root = |SourcePath { name, path, .. }: &SourcePath| Root {
+        let root = |(at, SourcePath { name, path, .. }): (usize, &SourcePath)| Root {
             name: name.clone(),
             path: crate::path::from_path(path),
-            lost: false,
+            lost: self.lost.get(at).is_some_and(Option::is_some),
         };
-        let mut roots: Vec<Root> = self.paths.iter().map(root).collect();
+        let mut roots: Vec<Root> = self.paths.iter().enumerate().map(root).collect();
+        for (root, why) in roots.iter().zip(self.lost) {
+            why.iter().for_each(|why| walk.skip(&root.name, why, false));
+        }
         let (paths, patterns) = (self.paths, &options.exclude.patterns);
         pool.scope(|scope| {
             let begin = |(index, source): (usize, &SourcePath)| -> Result<(), SnapshotError> {

@@ -1,8 +1,10 @@
 //! All clients' records put together (SPEC §8.2): which chain each belongs to, and what is missing, rolled back or forked.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use crate::id::{ClientId, Digest, ObjectName};
+use crate::log::order::Order;
 use crate::log::record::{Format, FoundRecord, Record, RecordBody};
 
 /// Something about the log that the user should know. None of these ever stops a snapshot.
@@ -91,6 +93,8 @@ pub struct Chains {
     names: HashSet<ObjectName>,
     /// Records that are lost for good, and count as if they were there.
     given_up: BTreeMap<ClientId, BTreeSet<u64>>,
+    /// The order and the dates of all of them, once they were asked for.
+    order: OnceLock<Arc<Order>>,
 }
 
 impl Chains {
@@ -121,6 +125,7 @@ impl Chains {
         if !self.names.insert(link.name) {
             return Vec::new();
         }
+        self.order = OnceLock::new();
         let held = match &link.record.body {
             RecordBody::Found(found) => found.iter().map(|found| (at, found.clone())).collect(),
             RecordBody::Lost(records) => {
@@ -170,6 +175,11 @@ impl Chains {
             }
         }
         all
+    }
+
+    /// In which order the records were written, and when.
+    pub fn order(&self) -> Arc<Order> {
+        Arc::clone(self.order.get_or_init(|| Arc::new(Order::new(self))))
     }
 
     /// Every record, by client and number.

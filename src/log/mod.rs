@@ -1,14 +1,16 @@
 //! The log: what each client did, as sealed records in chains without gaps (SPEC §8).
 //!
-//! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them · [`sweep`]
-//! when a condemned pack may be deleted · [`slots`] which key slots are valid.
+//! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them · [`order`]
+//! which came first, and when · [`sweep`] when a condemned pack may be deleted · [`slots`] which key slots are valid.
 
 pub mod record;
 pub mod chain;
+pub mod order;
 pub mod sweep;
 pub mod slots;
 
 pub use chain::{Chains, Finding, Link};
+pub use order::{Dated, Order};
 pub use record::{
     Damage, Findings, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,
 };

@@ -1,12 +1,14 @@
 //! An opened vault: a store, the keys to it, and the catalogue of what is in it.
 //!
 //! [`create`] makes a new one · [`open`] unlocks it and brings the catalogue up to date · [`client`] who writes, and how
-//! its records are published · [`read`] brings chunks and trees.
+//! its records are published · [`read`] brings chunks and trees · [`snapshots`] their
+//! order and their dates.
 
 pub mod create;
 pub mod open;
 pub mod client;
 pub mod read;
+pub mod snapshots;
 pub mod findings;
 pub mod state;
 
@@ -18,15 +20,15 @@ pub use client::Identity;
 pub use create::CreateOptions;
 pub use open::{OpenOptions, Wanted};
 pub use read::{ReadError, TreeReader};
+pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId, VaultId};
+use crate::id::{ChunkId, Digest, ObjectName, SlotId, VaultId};
 use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
 use crate::store::{Delivery, ObjectKey, Store, StoreError};
-use crate::tree::{Snapshot, Time};
 
 /// Why a vault could not be made, opened or written to.
 #[derive(Debug, thiserror::Error)]
@@ -152,21 +154,6 @@ pub enum VaultError {
 fn listed(vaults: &[VaultId]) -> String {
     let ids: Vec<String> = vaults.iter().map(ToString::to_string).collect();
     if ids.is_empty() { "none".to_owned() } else { ids.join(" and ") }
-}
-
-/// A snapshot as the log has it.
-#[derive(Debug, Clone)]
-pub struct SnapshotInfo {
-    /// Its id: the name of its record.
-    pub id: ObjectName,
-    /// Who took it.
-    pub client: ClientId,
-    /// The number of its record.
-    pub number: u64,
-    /// Whether it is pinned.
-    pub pinned: bool,
-    /// What the record says.
-    pub body: Snapshot,
 }
 
 /// What a snapshot has lost.
@@ -379,58 +366,13 @@ impl Vault {
         self.log().foreign.clone()
     }
 
-    /// The snapshots that are not forgotten, in the order in which they were taken: those of one client by the numbers of
-    /// their records, whatever its clock said; between clients by their clocks.
-    pub fn snapshots(&self) -> Vec<SnapshotInfo> {
-        let log = self.log();
-        let mut forgotten = std::collections::HashSet::new();
-        // Each client's last word about a pin, by the numbers of its records.
-        let mut words: HashMap<(ObjectName, ClientId), (Time, bool)> = HashMap::new();
-        for link in log.chains.links() {
-            let (client, time) = (link.record.client, link.record.time);
-            match &link.record.body {
-                RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
-                RecordBody::Pin { snapshots, pinned } => {
-                    words.extend(snapshots.iter().map(|name| ((*name, client), (time, *pinned))));
-                }
-                _ => {}
-            }
-        }
-        // Between clients only their clocks can tell.
-        let mut pins: HashMap<ObjectName, (Time, ClientId, bool)> = HashMap::new();
-        for ((name, client), (time, pinned)) in words {
-            let latest = pins.entry(name).or_insert((time, client, pinned));
-            *latest = (*latest).max((time, client, pinned));
-        }
-        let mut snapshots = Vec::new();
-        for records in log.chains.clients.values() {
-            let mut latest = Time::default();
-            for link in records.values().flatten() {
-                latest = latest.max(link.record.time);
-                if let RecordBody::Snapshot(body) = &link.record.body
-                    && !forgotten.contains(&link.name)
-                {
-                    let info = SnapshotInfo {
-                        id: link.name,
-                        client: link.record.client,
-                        number: link.record.number,
-                        pinned: pins.get(&link.name).is_some_and(|(_, _, pinned)| *pinned),
-                        body: Snapshot::clone(body),
-                    };
-                    snapshots.push((latest, info));
-                }
-            }
-        }
-        snapshots.sort_by_key(|(time, info)| (*time, info.client, info.number));
-        snapshots.into_iter().map(|(_, info)| info).collect()
-    }
-
     /// What the log says that snapshots have lost: for each the latest word of any client. It is not looked whether it was
     /// stored again since.
     pub fn recorded_damage(&self) -> BTreeMap<ObjectName, SnapshotDamage> {
         let log = self.log();
+        let order = log.chains.order();
         let mut links: Vec<_> = log.chains.links().collect();
-        links.sort_by_key(|link| (link.record.time, link.record.client, link.record.number));
+        links.sort_by_key(|link| order.get(&link.name).map(|dated| (dated.time, dated.position)));
         let mut found = BTreeMap::new();
         for link in links {
             let RecordBody::Damage(damage) = &link.record.body else { continue };
@@ -475,10 +417,5 @@ impl Vault {
         }
         damage.retain(|_, damaged| damaged.count > 0);
         Ok(damage)
-    }
-
-    /// The snapshot with this id, if it is not forgotten.
-    pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
-        self.snapshots().into_iter().find(|snapshot| snapshot.id == *id)
     }
 }

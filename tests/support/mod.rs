@@ -125,6 +125,7 @@ pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> Snaps
         description: String::new(),
         exclude: ExcludeOptions::default(),
         skip_if_unchanged: false,
+        allow_empty: false,
         dry_run: false,
         level: 1,
         verify: true,

@@ -172,8 +172,8 @@ The date comes from the name: 2024-05-31, 20240531, 2024-05-31_12-30-00; for an
 archive without one, from its time of change. What is there already of the same
 source and date is passed over, so an import can be repeated. Archives may be
 compressed with zstd, or with gzip, bzip2 or xz if those programs are there.
-latest is the snapshot that was taken last, whatever its date: import first, or
-name the source with --source when you restore."
+What is imported takes its place among the snapshots by its date: latest stays
+the newest one. vault prune counts imports and snapshots of this machine apart."
 )]
 pub struct ImportArgs {
     /// Tar archives, or folders of them: each becomes a snapshot

@@ -120,9 +120,13 @@ pub struct SnapshotArgs {
     #[arg(long, value_name = "NAME", help_heading = RECORD)]
     pub host: Option<String>,
 
-    /// Date and time of the snapshot [default: now]
+    /// Date and time of what is in it, not in the future [default: now]
     #[arg(long, value_name = "DATE", value_parser = time, help_heading = RECORD)]
     pub time: Option<Time>,
+
+    /// Take a folder as it is although it is empty now, or no longer a mount point
+    #[arg(long, help_heading = RECORD)]
+    pub allow_empty: bool,
 
     /// Say what would be done, and store nothing
     #[arg(short = 'n', long, help_heading = HOW)]

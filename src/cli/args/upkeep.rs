@@ -212,10 +212,15 @@ Examples:
   vault prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12
   vault prune --keep-within 30d --keep-tag important
 
-The rules count for each source and machine apart; a snapshot stays if any rule
-keeps it. Pinned ones always stay (vault pin). The last snapshot of a source
-goes only with --keep 0. Snapshots can be taken while this runs; the order of
-snapshots is that in which they were stored, whatever the clock said.")]
+The rules count for each source and machine apart, and there for imports and
+snapshots with --time apart; a snapshot stays if any rule keeps it. On a terminal
+it shows what goes, and asks. Elsewhere it asks nothing, but needs --yes for
+--keep 0, and to drop more than half of the snapshots of a source.
+
+It never drops pinned snapshots (vault pin), nor the last complete snapshot of a
+source (only --keep 0 lets it go), nor one whose date is not certain because a
+clock was wrong: that stays in addition. It never deletes data that a snapshot
+needs. What it dropped does not come back. Snapshots can be taken meanwhile.")]
 pub struct PruneArgs {
     /// What to keep.
     #[command(flatten)]
@@ -232,6 +237,10 @@ pub struct PruneArgs {
     /// Say what would be done, and change nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+
+    /// Do not ask, and drop more than half of a source if the rules say so
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// `vault forget`.
@@ -242,11 +251,17 @@ Examples:
   vault forget 2026-11-20 latest~3
 
 The space is given back by the next vault prune. Pinned snapshots are not
-forgotten.")]
+forgotten. latest and dates mean snapshots of this machine; of several sources
+one is to be named with --source. On a terminal it asks before it forgets the
+last complete snapshot of a source.")]
 pub struct ForgetArgs {
     /// The snapshots
     #[arg(value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 
     /// Which ones.
     #[command(flatten)]

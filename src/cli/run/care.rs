@@ -7,8 +7,10 @@ use vault::engine::check::CheckOptions;
 use vault::engine::prune;
 use vault::engine::retention;
 use vault::progress::Progress;
+use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
+use super::plan::waits_for_clock;
 use super::report;
 use super::report::Care;
 use super::report::Checked;
@@ -39,10 +41,15 @@ impl Crew<'_> {
             let care = self.care(*at);
             if let Some(line) = report::care_line(&care).filter(|_| !self.context.global.json) {
                 let is_bad = care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged);
+                let is_bad = is_bad || !care.held.is_empty();
                 if is_bad || !self.context.global.quiet {
                     let hint = care.trouble.as_ref().and_then(|trouble| trouble.hint.clone());
                     let damaged = care.checked.is_some_and(|checked| checked.damaged);
                     let repo = quoted(&care.vault);
+                    let hint = hint.or_else(|| {
+                        let of = "They are in the next run, unless that is earlier. By hand: vault prune";
+                        (!care.held.is_empty()).then(|| of.to_owned())
+                    });
                     let hint = hint.or(damaged.then(|| format!("See what is hurt with: vault check --repo {repo}")));
                     self.say(&line, hint.as_deref(), is_bad);
                 }
@@ -55,8 +62,16 @@ impl Crew<'_> {
     fn care(&self, at: usize) -> Care {
         let config = &self.plan.vaults[at];
         let place = config.path.to_string_lossy().into_owned();
-        let mut care =
-            Care { vault: config.name.clone(), place, forgotten: 0, bytes_freed: 0, checked: None, trouble: None };
+        let mut care = Care {
+            vault: config.name.clone(),
+            place,
+            forgotten: 0,
+            bytes_freed: 0,
+            held: vec![],
+            pruned: vec![],
+            checked: None,
+            trouble: None,
+        };
         let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
         let lane = self.context.screen.lane(config.name.clone());
         let done = self.prune(at, vault, &lane, &mut care).and_then(|()| {
@@ -78,18 +93,26 @@ impl Crew<'_> {
         }
         let taken = lock(&self.sites[at].taken).clone();
         let host = &vault.identity().host;
+        let (now, new) = (dates::now(), self.taken_now());
         let snapshots = vault.snapshots();
         let mut decisions = Vec::new();
         for job in self.plan.jobs.iter().filter(|job| taken.contains(&job.source.name)) {
-            let Some(keep) = job.source.keep.as_ref().filter(|_| job.targets.iter().any(|target| target.vault == at))
-            else {
-                continue;
-            };
+            let target = job.targets.iter().find(|target| target.vault == at);
+            let Some((keep, target)) = job.source.keep.as_ref().zip(target) else { continue };
             let own: Vec<_> = snapshots
                 .iter()
                 .filter(|info| info.body.source == job.source.name && info.body.host == *host)
                 .cloned()
                 .collect();
+            // The last one that a clock dated, and not in this run: now must fit it.
+            let counts =
+                |info: &&SnapshotInfo| !info.is_outlier && !info.body.given && !new.contains(&info.id.to_string());
+            let last = own.iter().rfind(counts).map(|info| info.date.secs);
+            if waits_for_clock(last, now.secs, job.source.every, target.held) {
+                care.held.push(job.source.name.clone());
+                continue;
+            }
+            care.pruned.push(job.source.name.clone());
             let period = |time, length| prune_command::period(&self.context.zone, time, length);
             decisions.extend(retention::plan(&own, &prune_command::rules(keep), &period));
         }
@@ -103,6 +126,11 @@ impl Crew<'_> {
         care.forgotten = decisions.len() as u64;
         care.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
         Ok(())
+    }
+
+    /// The ids of the snapshots that this run took.
+    fn taken_now(&self) -> BTreeSet<String> {
+        lock(&self.report).outcomes.iter().filter_map(|outcome| outcome.snapshot.clone()).collect()
     }
 
     fn check(&self, config: &VaultConfig, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {

@@ -137,7 +137,7 @@ impl Lines<'_> {
         });
         self.plan.jobs.push(Job {
             source: source_config(source, patterns, keep, &vaults[at].name),
-            targets: vec![Target { vault: at, due: Due::Now, overdue: false }],
+            targets: vec![Target { vault: at, due: Due::Now, overdue: false, held: None }],
         });
     }
 

@@ -32,6 +32,8 @@ pub struct Target {
     pub due: Due,
     /// Whether its last snapshot is too old for comfort.
     pub overdue: bool,
+    /// When pruning was left out first because the clock had jumped, in seconds since 1970.
+    pub held: Option<i64>,
 }
 
 /// A source and where it goes.
@@ -78,7 +80,7 @@ impl Plan {
         let wanted = |source: &&SourceConfig| names.is_empty() || names.contains(&source.name);
         let job = |source: &SourceConfig| {
             let vault = |name: &String| config.vaults.iter().position(|vault| vault.name == *name);
-            let target = |vault| Target { vault, due: Due::Now, overdue: false };
+            let target = |vault| Target { vault, due: Due::Now, overdue: false, held: None };
             Job { source: source.clone(), targets: source.vaults.iter().filter_map(vault).map(target).collect() }
         };
         Ok(Self { vaults: config.vaults.clone(), jobs: config.sources.iter().filter(wanted).map(job).collect() })
@@ -92,6 +94,7 @@ impl Plan {
                 let pair = status.pair(&job.source.name, place);
                 target.due = if force { Due::Now } else { due(pair, job.source.every, now, &|| id(place)) };
                 target.overdue = is_overdue(pair, job.source.overdue, now);
+                target.held = pair.and_then(|pair| pair.held);
             }
         }
     }
@@ -134,6 +137,16 @@ fn is_overdue(pair: Option<&Pair>, overdue: Duration, now: i64) -> bool {
     since.is_some_and(|since| u64::try_from(now - since).is_ok_and(|age| age > overdue.as_secs()))
 }
 
+/// A jump of the clock that is shorter than this is none, in seconds.
+const JUMP_MIN: u64 = 31 * 86_400;
+
+/// Whether pruning has to wait, since the clock has jumped against the last snapshot: the date of now may be wrong, and what
+/// is dropped by it does not come back. The next run that is not earlier than the first one agrees with it.
+pub fn waits_for_clock(last: Option<i64>, now: i64, every: Duration, held: Option<i64>) -> bool {
+    let limit = JUMP_MIN.max(every.as_secs().saturating_mul(3));
+    last.is_some_and(|last| now.abs_diff(last) > limit) && held.is_none_or(|first| now < first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +179,19 @@ mod tests {
         assert!(is_overdue(Some(&pair(Some(1000), None)), day, 87_401));
         let never = Pair { first: Some(1000), ..Pair::default() };
         assert!(is_overdue(Some(&never), day, 87_401) && !is_overdue(Some(&never), day, 87_400));
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_is_believed_the_second_time() {
+        const DAY: i64 = 86_400;
+        let (day, year) = (Duration::from_secs(86_400), Duration::from_secs(365 * 86_400));
+        assert!(!waits_for_clock(None, 0, day, None));
+        assert!(!waits_for_clock(Some(0), 31 * DAY, day, None));
+        assert!(waits_for_clock(Some(0), 32 * DAY, day, None));
+        assert!(waits_for_clock(Some(32 * DAY), 0, day, None), "also back");
+        assert!(!waits_for_clock(Some(0), 300 * DAY, year, None), "that is usual here");
+        assert!(!waits_for_clock(Some(0), 32 * DAY, day, Some(32 * DAY)));
+        assert!(waits_for_clock(Some(0), 32 * DAY, day, Some(1000 * DAY)), "it jumped back, and that is another jump");
     }
 
     #[cfg(unix)]

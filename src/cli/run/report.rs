@@ -113,6 +113,10 @@ pub struct Care {
     pub forgotten: u64,
     /// Bytes that were given back.
     pub bytes_freed: u64,
+    /// Sources of which nothing was dropped, because the clock had jumped.
+    pub held: Vec<String>,
+    /// Sources of which old snapshots were looked at.
+    pub pruned: Vec<String>,
     /// What a check read, if there was one.
     pub checked: Option<Checked>,
     /// What failed.
@@ -329,6 +333,8 @@ struct CareJson<'a> {
     destination: &'a str,
     forgotten: u64,
     bytes_freed: u64,
+    /// Sources of which no old snapshot was dropped, because the clock had jumped.
+    held: &'a [String],
     checked: bool,
     damaged: bool,
     packs_read: u64,
@@ -344,6 +350,7 @@ impl<'a> CareJson<'a> {
             destination: &care.place,
             forgotten: care.forgotten,
             bytes_freed: care.bytes_freed,
+            held: &care.held,
             checked: care.checked.is_some(),
             damaged: care.checked.is_some_and(|checked| checked.damaged),
             packs_read: care.checked.map_or(0, |checked| checked.packs_read),
@@ -404,6 +411,10 @@ pub fn care_line(care: &Care) -> Option<String> {
         let count = units::counted(care.forgotten, "old snapshot", "old snapshots");
         parts.push(format!("{count} dropped, {} given back", units::size(care.bytes_freed)));
     }
+    if !care.held.is_empty() {
+        let sources: Vec<String> = care.held.iter().map(|source| Shown(source.as_bytes()).to_string()).collect();
+        parts.push(format!("the clock has jumped, so no old snapshot of {} was dropped", sources.join(", ")));
+    }
     if let Some(checked) = care.checked {
         let word = if checked.damaged { "DAMAGE was found" } else { "checked" };
         parts.push(format!("{word}, {} read and verified", units::size(checked.bytes_read)));
@@ -461,7 +472,16 @@ pub mod tests {
 
     fn care(damaged: bool, trouble: Option<Trouble>) -> Care {
         let checked = Some(Checked { remarks: false, damaged, packs_read: 1, bytes_read: 2048 });
-        Care { vault: "disk".into(), place: "/v".into(), forgotten: 2, bytes_freed: 1024, checked, trouble }
+        Care {
+            vault: "disk".into(),
+            place: "/v".into(),
+            forgotten: 2,
+            bytes_freed: 1024,
+            held: vec![],
+            pruned: vec![],
+            checked,
+            trouble,
+        }
     }
 
     fn trouble(exit: Exit) -> Trouble {

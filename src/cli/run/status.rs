@@ -69,6 +69,9 @@ pub struct Pair {
     pub bytes_stored: u64,
     /// How long it took.
     pub duration_ms: u64,
+    /// When pruning was left out first because the clock had jumped.
+    #[serde(default)]
+    pub held: Option<i64>,
     /// When someone was told that it fails or is overdue; `None` while all is well.
     #[serde(default)]
     pub told: Option<i64>,

@@ -425,6 +425,7 @@ impl<'a> Crew<'a> {
             description: String::new(),
             exclude,
             skip_if_unchanged: source.skip_if_unchanged,
+            allow_empty: false,
             dry_run: false,
             level: config.level,
             verify: true,

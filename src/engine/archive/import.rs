@@ -11,6 +11,7 @@ use rayon::Scope;
 use crate::engine::archive::acl;
 use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKind};
 use crate::engine::depot::{Depot, DepotOptions, Published};
+use crate::engine::presence::is_future;
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
 use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
 use crate::engine::walk::{LeftOut, SkippedList};
@@ -171,6 +172,9 @@ pub fn import(
     progress: &dyn Progress,
 ) -> Result<SnapshotReport, ImportError> {
     let begun = (options.clock)();
+    if is_future(true, options.time, begun) {
+        return Err(SnapshotError::Future.into());
+    }
     progress.counters().restart(0, 0);
     progress.phase(Phase::Snapshot);
     let session = vault.begin_writing(begun, progress)?;

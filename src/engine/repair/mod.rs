@@ -209,7 +209,7 @@ fn find_losses(
 fn returning(snapshots: &[SnapshotInfo], plan: &RepairPlan) -> Vec<SnapshotInfo> {
     let body = |found: &FoundRecord| match crate::log::Record::decode(&found.plain).ok()? {
         crate::log::Record { body: RecordBody::Snapshot(body), client, number, .. } => {
-            Some(SnapshotInfo { id: found.name, client, number, pinned: false, body: *body })
+            Some(SnapshotInfo::new(found.name, client, number, *body))
         }
         _ => None,
     };

@@ -52,6 +52,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
         description: String::new(),
         exclude: ExcludeOptions::default(),
         skip_if_unchanged: false,
+        allow_empty: false,
         dry_run: false,
         level: 1,
         verify: true,

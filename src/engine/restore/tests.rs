@@ -78,6 +78,7 @@ impl Fixture {
             description: String::new(),
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
+            allow_empty: false,
             dry_run: false,
             level: 1,
             verify: false,

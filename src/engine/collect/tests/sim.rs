@@ -421,6 +421,7 @@ impl Sim {
             description: names,
             exclude: ExcludeOptions::default(),
             skip_if_unchanged: false,
+            allow_empty: false,
             dry_run: false,
             level: 1,
             verify: false,

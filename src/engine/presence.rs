@@ -1,0 +1,120 @@
+//! Whether a source is there: a disk that is not mounted leaves an empty folder behind, and that is not taken for its files.
+//!
+//! Two things give it away: a folder that held something in the last snapshot and now is empty; and a folder that was a
+//! mount point and now lies on the file system of the folder above it. What was a mount point is remembered on this machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::engine::diff::entry_at;
+use crate::fs::{Dir, replace_private_file};
+use crate::tree::{FileKind, Time};
+use crate::vault::{SnapshotInfo, Vault, VaultError};
+
+/// A listing that has nothing but its version.
+const EMPTY_LISTING_LEN: u64 = 1;
+
+/// What is known of the roots of a source.
+pub(crate) struct Presence {
+    file: PathBuf,
+    /// Whether each root was a mount point when it was last there; by a hash of its source and its path.
+    known: BTreeMap<String, bool>,
+    /// What is seen now, to be remembered when the snapshot is taken.
+    seen: BTreeMap<String, bool>,
+}
+
+/// The name under which a root is remembered.
+fn key(source: &str, path: &Path) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(source.len() as u64).to_le_bytes()).update(source.as_bytes());
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// Whether a folder lies on another file system than the one above it; `None` if there is none above it, or it is no folder.
+fn is_mount_point(path: &Path) -> Option<bool> {
+    let real = std::fs::canonicalize(path).ok()?;
+    let stat = Dir::open(&real).and_then(|dir| dir.stat()).ok()?;
+    let above = Dir::open(real.parent()?).and_then(|dir| dir.stat()).ok()?;
+    (stat.kind == FileKind::Directory).then_some(stat.dev != above.dev)
+}
+
+/// Whether a folder has nothing in it. One that cannot be read is not empty.
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+impl Presence {
+    /// Reads what is remembered.
+    pub(crate) fn load(vault: &Vault) -> Self {
+        let file = vault.state().join("roots");
+        let known = std::fs::read(&file).ok().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
+        Self { file, known: known.unwrap_or_default(), seen: BTreeMap::new() }
+    }
+
+    /// Looks at a root, and says why it is probably not there, if that is so. `accepted`: it is taken as it is.
+    pub(crate) fn look(
+        &mut self,
+        vault: &Vault,
+        snapshots: &[SnapshotInfo],
+        source: &str,
+        path: &Path,
+        accepted: bool,
+    ) -> Option<&'static str> {
+        let key = key(source, path);
+        let is_mount = is_mount_point(path);
+        let was_mount = self.known.get(&key).copied().unwrap_or(false);
+        let why = if accepted {
+            None
+        } else if is_mount == Some(false) && was_mount {
+            Some(
+                "it was a mount point, and now it is a folder like any other: is its disk mounted? If this is how it is to \
+                 be: vault snapshot --allow-empty",
+            )
+        } else if is_empty(path) && was_full(vault, snapshots, source, path) {
+            Some(
+                "it was not empty in the last snapshot, and now it is: is its disk mounted? If it is to be empty: vault \
+                 snapshot --allow-empty",
+            )
+        } else {
+            None
+        };
+        if let Some(is_mount) = is_mount.filter(|_| why.is_none()) {
+            self.seen.insert(key, is_mount);
+        }
+        why
+    }
+
+    /// Remembers what was seen.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub(crate) fn remember(mut self) -> Result<(), VaultError> {
+        let before = self.known.clone();
+        self.known.append(&mut self.seen);
+        if self.known == before {
+            return Ok(());
+        }
+        let failed = |source| VaultError::State { action: "write", path: self.file.display().to_string(), source };
+        let bytes = rmp_serde::to_vec(&self.known).map_err(|error| failed(std::io::Error::other(error)))?;
+        replace_private_file(&self.file, &bytes).map_err(failed)
+    }
+}
+
+/// Whether the last snapshot of this machine that has the root, and in which it was there, has something in it.
+fn was_full(vault: &Vault, snapshots: &[SnapshotInfo], source: &str, path: &Path) -> bool {
+    let path = crate::path::from_path(path);
+    let host = &vault.identity().host;
+    let found = snapshots.iter().rev().filter(|info| info.body.source == source && info.body.host == *host);
+    let root = |info: &SnapshotInfo| info.body.roots.iter().find(|root| root.path == path && !root.lost).cloned();
+    let Some((info, root)) = found.filter_map(|info| Some((info, root(info)?))).next() else { return false };
+    let Ok(mut trees) = vault.tree_reader() else { return false };
+    entry_at(&info.body.tree, &root.name, &mut trees).is_ok_and(|entry| {
+        entry.kind == FileKind::Directory && entry.content.is_some_and(|listing| listing.len > EMPTY_LISTING_LEN)
+    })
+}
+
+/// Whether a date that was given lies in the future.
+pub(crate) fn is_future(given: bool, time: Time, now: Time) -> bool {
+    given && time > now
+}

@@ -1,0 +1,438 @@
+//! The order of records, and the dates that count (SPEC §8.3): a pure function of the log.
+//!
+//! Clocks are wrong now and then, so a clock's date is believed only as far as it does not contradict *cause*: a client's own
+//! records follow each other, and what a client had seen comes before what it wrote. The records of one *place* (a client,
+//! and those that it took the place of when it joined) stand in one row, in the order of cause. Their dates should rise.
+//! Where they do not, the longest rising row among them is believed; every other date is an *outlier*, and is moved between
+//! its neighbours. So a date that is wrong once moves nothing but itself.
+//!
+//! Between places nothing is moved: which of two machines has the wrong time is not known to either.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+
+use crate::id::{ClientId, ObjectName};
+use crate::log::chain::{Chains, Link};
+use crate::log::record::RecordBody;
+use crate::tree::Time;
+
+/// When a record was written, as far as that can be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dated {
+    /// Its position in the order of cause, over all records.
+    pub position: usize,
+    /// Its effective date: never before that of a record before it in the same place.
+    pub time: Time,
+    /// Its clock's date contradicts the others of its place, so the effective one is another.
+    pub is_outlier: bool,
+    /// The date of an outlier that could as well be the right one of the two, this one being wrong.
+    pub rival: Option<Time>,
+    /// The place that it belongs to, as a number.
+    pub place: usize,
+}
+
+/// The effective date of every record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    records: HashMap<ObjectName, Dated>,
+}
+
+impl Order {
+    /// Finds the order and the dates of all records.
+    pub fn new(chains: &Chains) -> Self {
+        let rows = by_cause(chains);
+        let places = places(chains);
+        let mut of_place: BTreeMap<usize, Vec<(usize, &Link)>> = BTreeMap::new();
+        for (position, link) in rows.into_iter().enumerate() {
+            let place = places.get(&link.record.client).copied().unwrap_or_default();
+            of_place.entry(place).or_default().push((position, link));
+        }
+        let mut records = HashMap::new();
+        for (place, row) in of_place {
+            let times: Vec<Time> = row.iter().map(|(_, link)| link.record.time).collect();
+            for ((position, link), (time, is_outlier, rival)) in row.iter().zip(effective(&times)) {
+                records.insert(link.name, Dated { position: *position, time, is_outlier, rival, place });
+            }
+        }
+        Self { records }
+    }
+
+    /// What is known of a record.
+    pub fn get(&self, record: &ObjectName) -> Option<&Dated> {
+        self.records.get(record)
+    }
+}
+
+/// The number that stands for the place of a client.
+fn root(parents: &mut [usize], mut at: usize) -> usize {
+    while parents[at] != at {
+        parents[at] = parents[parents[at]];
+        at = parents[at];
+    }
+    at
+}
+
+/// The place of each client: all that took each other's place when they joined have the same number.
+fn places(chains: &Chains) -> HashMap<ClientId, usize> {
+    let mut numbers: HashMap<ClientId, usize> = HashMap::new();
+    let mut parents: Vec<usize> = Vec::new();
+    for client in chains.clients.keys() {
+        numbers.insert(*client, parents.len());
+        parents.push(parents.len());
+    }
+    for link in chains.links() {
+        let RecordBody::Join(join) = &link.record.body else { continue };
+        for earlier in &join.retires {
+            if let (Some(a), Some(b)) = (numbers.get(&link.record.client), numbers.get(earlier)) {
+                let (a, b) = (root(&mut parents, *a), root(&mut parents, *b));
+                parents[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    numbers.into_iter().map(|(client, number)| (client, root(&mut parents, number))).collect()
+}
+
+/// The records of one client, and how far it has been put in order.
+struct Chain<'a> {
+    client: &'a ClientId,
+    /// By number; of a fork all that have it.
+    records: Vec<(u64, &'a [Link])>,
+    /// How many of them are in order.
+    done: usize,
+    /// For each of those, how many records at least come before it one after the other.
+    depths: Vec<u64>,
+    /// Chains whose next record has seen the record of this number here.
+    waiting: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl Chain<'_> {
+    /// Whether everything up to this number is in order, as far as it is there.
+    fn has_passed(&self, number: u64) -> bool {
+        self.records.get(self.done).is_none_or(|(next, _)| *next > number)
+    }
+
+    /// The depth of the last record up to this number.
+    fn depth(&self, number: u64) -> u64 {
+        let upto = self.records[..self.done].partition_point(|(other, _)| *other <= number);
+        upto.checked_sub(1).map_or(0, |at| self.depths[at])
+    }
+}
+
+/// All records so that each comes after those that its client wrote before, and after those that it had seen. Dates play no
+/// part in it. Of those that could come next, the one with the fewest records that must come before it is first; of
+/// several, that of the lowest client. Records that claim to have seen each other cannot be true; then the lowest client's
+/// comes first.
+fn by_cause(chains: &Chains) -> Vec<&Link> {
+    let numbers: HashMap<&ClientId, usize> = chains.clients.keys().zip(0..).collect();
+    let mut all: Vec<Chain<'_>> = chains
+        .clients
+        .iter()
+        .map(|(client, records)| Chain {
+            client,
+            records: records.iter().map(|(number, links)| (*number, links.as_slice())).collect(),
+            done: 0,
+            depths: Vec::new(),
+            waiting: BinaryHeap::new(),
+        })
+        .collect();
+    let mut order = Vec::new();
+    let mut ready: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+    let mut blocked: BTreeSet<usize> = BTreeSet::new();
+    let mut look: Vec<usize> = (0..all.len()).collect();
+    loop {
+        while let Some(at) = look.pop() {
+            match next_depth(&all, at, &numbers) {
+                None => {}
+                Some(Ok(depth)) => {
+                    blocked.remove(&at);
+                    ready.push(Reverse((depth, at)));
+                }
+                Some(Err((other, number))) => {
+                    blocked.insert(at);
+                    all[other].waiting.push(Reverse((number, at)));
+                }
+            }
+        }
+        let (depth, at) = match (ready.pop(), blocked.first()) {
+            (Some(Reverse(next)), _) => next,
+            (None, Some(first)) => (all[*first].depths.last().map_or(1, |depth| depth + 1), *first),
+            (None, None) => return order,
+        };
+        blocked.remove(&at);
+        let chain = &mut all[at];
+        order.extend(chain.records[chain.done].1);
+        chain.done += 1;
+        chain.depths.push(depth);
+        look.push(at);
+        while let Some(Reverse((number, other))) = chain.waiting.peek().copied() {
+            if !chain.has_passed(number) {
+                break;
+            }
+            chain.waiting.pop();
+            if blocked.contains(&other) && !look.contains(&other) {
+                look.push(other);
+            }
+        }
+    }
+}
+
+/// The depth of a chain's next record, or the chain and the number that it has to wait for; `None` at its end.
+fn next_depth(all: &[Chain<'_>], at: usize, numbers: &HashMap<&ClientId, usize>) -> Option<Result<u64, (usize, u64)>> {
+    let chain = &all[at];
+    let (_, links) = chain.records.get(chain.done)?;
+    let mut depth = chain.depths.last().map_or(0, |depth| *depth);
+    for (client, number) in links.iter().flat_map(|link| &link.record.seen) {
+        let Some(other) = numbers.get(client).copied().filter(|_| client != chain.client) else { continue };
+        if !all[other].has_passed(*number) {
+            return Some(Err((other, *number)));
+        }
+        depth = depth.max(all[other].depth(*number));
+    }
+    Some(Ok(depth + 1))
+}
+
+/// The effective date of each record of a row, whether it is an outlier, and its rival.
+fn effective(times: &[Time]) -> Vec<(Time, bool, Option<Time>)> {
+    let believed = longest_rising(times);
+    let mut is_believed = vec![false; times.len()];
+    believed.iter().for_each(|at| is_believed[*at] = true);
+    let mut found = Vec::with_capacity(times.len());
+    let mut rivals: HashMap<usize, Time> = HashMap::new();
+    // How many of the believed ones have passed.
+    let mut passed = 0;
+    let mut last: Option<Time> = None;
+    for (at, time) in times.iter().enumerate() {
+        if is_believed[at] {
+            passed += 1;
+            last = Some(*time);
+            found.push((*time, false, None));
+            continue;
+        }
+        let next = believed.get(passed).map(|at| times[*at]);
+        let clamped = last.map_or(*time, |last| last.max(*time));
+        let clamped = next.map_or(clamped, |next| next.min(clamped));
+        last = Some(clamped);
+        found.push((clamped, true, None));
+        // With this one in place of the next believed one the row would be just as long.
+        let fits = believed.get(passed + 1).is_none_or(|at| *time <= times[*at]);
+        if let Some(rival) = believed.get(passed).filter(|_| fits) {
+            let known = rivals.entry(*rival).or_insert(*time);
+            *known = (*known).max(*time);
+        }
+    }
+    for (at, time) in rivals {
+        found[at].2 = Some(time);
+    }
+    found
+}
+
+/// The longest row of dates of which none is before the one before it, by their positions. Of several it is built from
+/// its end: of the positions in which a longest row can end that with the earliest date; before it, of the positions in
+/// which a row one shorter can end, and after which the found one may come, again that with the earliest date; and so on.
+fn longest_rising(times: &[Time]) -> Vec<usize> {
+    // For each length, the end of a row of that length with the earliest date so far.
+    let mut ends: Vec<usize> = Vec::new();
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(times.len());
+    for (at, time) in times.iter().enumerate() {
+        let length = ends.partition_point(|end| times[*end] <= *time);
+        before.push(length.checked_sub(1).map(|shorter| ends[shorter]));
+        if length == ends.len() {
+            ends.push(at);
+        } else {
+            ends[length] = at;
+        }
+    }
+    let mut row = Vec::with_capacity(ends.len());
+    let mut at = ends.last().copied();
+    while let Some(position) = at {
+        row.push(position);
+        at = before[position];
+    }
+    row.reverse();
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::Digest;
+    use crate::log::record::{Join, Record};
+
+    const fn at(secs: i64) -> Time {
+        Time { secs, nanos: 0 }
+    }
+
+    fn client(number: u8) -> ClientId {
+        ClientId::new([number; 16])
+    }
+
+    fn name(client: u8, number: u64) -> ObjectName {
+        let mut name = [client; 16];
+        name[8..].copy_from_slice(&number.to_be_bytes());
+        ObjectName::new(name)
+    }
+
+    fn link(of: u8, number: u64, secs: i64, seen: &[(u8, u64)], retires: &[u8]) -> Link {
+        let body = if retires.is_empty() {
+            RecordBody::Forget(vec![])
+        } else {
+            RecordBody::Join(Join {
+                host: String::new(),
+                user: String::new(),
+                place: vec![],
+                retires: retires.iter().map(|other| client(*other)).collect(),
+                synced: false,
+                program: String::new(),
+            })
+        };
+        let record = Record {
+            client: client(of),
+            number,
+            previous: Digest::new([0; 32]),
+            seen: seen.iter().map(|(of, number)| (client(*of), *number)).collect(),
+            time: at(secs),
+            claims: Vec::new(),
+            body,
+        };
+        Link { name: name(of, number), digest: Digest::new([of; 32]), record }
+    }
+
+    /// Client, number, effective date, and whether it is an outlier.
+    fn dates(links: Vec<Link>) -> Vec<(u8, u64, i64, bool)> {
+        let chains = Chains::new(links);
+        let order = Order::new(&chains);
+        let mut found: Vec<_> = chains
+            .links()
+            .map(|link| {
+                let dated = order.get(&link.name).unwrap();
+                (
+                    dated.position,
+                    (link.record.client.as_bytes()[0], link.record.number, dated.time.secs, dated.is_outlier),
+                )
+            })
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, found)| found).collect()
+    }
+
+    fn check(times: &[i64], expected: &[i64]) {
+        let times: Vec<Time> = times.iter().map(|secs| at(*secs)).collect();
+        let found: Vec<i64> = effective(&times).iter().map(|(time, ..)| time.secs).collect();
+        assert_eq!(found, expected, "{times:?}");
+    }
+
+    #[test]
+    fn a_wrong_date_moves_between_its_neighbours_and_moves_no_other() {
+        check(&[], &[]);
+        check(&[1, 2, 3], &[1, 2, 3]);
+        check(&[1, 2, 99, 3, 4], &[1, 2, 3, 3, 4]);
+        check(&[5, 6, 1, 7], &[5, 6, 6, 7]);
+        check(&[5, 6, 1], &[5, 6, 6]);
+        check(&[1, 2, 99], &[1, 2, 99]);
+        check(&[5, 6, 99, 0, 7], &[5, 6, 7, 7, 7]);
+        check(&[2, 2, 2, 1], &[2, 2, 2, 2]);
+        // As long: the row that ends earlier is believed.
+        check(&[99, 3], &[3, 3]);
+        check(&[99, 99, 3, 4], &[3, 3, 3, 4]);
+    }
+
+    #[test]
+    fn what_a_clock_shows_once_does_not_last() {
+        let times: Vec<Time> = [1, 2, 99, 3, 4].map(at).to_vec();
+        let found = effective(&times);
+        assert_eq!(
+            found.iter().map(|(_, outlier, _)| *outlier).collect::<Vec<_>>(),
+            [false, false, true, false, false]
+        );
+        assert!(found.iter().all(|(.., rival)| rival.is_none()));
+        // Which of the two is wrong cannot be told.
+        let found = effective(&[1, 5, 3, 7].map(at));
+        assert_eq!(found[2], (at(3), false, Some(at(5))));
+        assert_eq!(found[1], (at(3), true, None));
+    }
+
+    #[test]
+    fn clients_of_one_place_stand_in_one_row() {
+        // Client 2 has taken the place of client 1, whose clock was wrong at last.
+        let links = vec![
+            link(1, 1, 10, &[], &[]),
+            link(1, 2, 999, &[], &[]),
+            link(2, 1, 11, &[(1, 2)], &[1]),
+            link(2, 2, 12, &[(1, 2)], &[]),
+        ];
+        assert_eq!(dates(links), [(1, 1, 10, false), (1, 2, 11, true), (2, 1, 11, false), (2, 2, 12, false)]);
+        // Others have a row of their own: nothing is moved, whatever they have seen.
+        let links = vec![link(1, 1, 999, &[], &[]), link(2, 1, 11, &[(1, 1)], &[])];
+        assert_eq!(dates(links), [(1, 1, 999, false), (2, 1, 11, false)]);
+    }
+
+    #[test]
+    fn what_was_seen_comes_first_and_what_contradicts_itself_ends() {
+        let links = vec![link(1, 1, 5, &[(2, 2)], &[]), link(2, 1, 9, &[], &[]), link(2, 2, 9, &[], &[])];
+        assert_eq!(dates(links).iter().map(|row| (row.0, row.1)).collect::<Vec<_>>(), [(2, 1), (2, 2), (1, 1)]);
+        let links = vec![link(1, 1, 5, &[(2, 1)], &[]), link(2, 1, 9, &[(1, 1)], &[]), link(2, 2, 9, &[(9, 7)], &[])];
+        assert_eq!(dates(links).iter().map(|row| (row.0, row.1)).collect::<Vec<_>>(), [(1, 1), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn four_hundred_thousand_records_are_ordered_quickly() {
+        // Ten clients in turn; each has seen all others.
+        let mut links = Vec::new();
+        for number in 1..=4_000_u64 {
+            for of in 1..=10_u8 {
+                let seen: Vec<(u8, u64)> =
+                    (1..=10).map(|other| (other, if other < of { number } else { number - 1 })).collect();
+                links.push(link(of, number, number as i64 * 10 + i64::from(of), &seen, &[]));
+            }
+        }
+        let chains = Chains::new(links);
+        let begun = std::time::Instant::now();
+        let order = Order::new(&chains);
+        assert!(begun.elapsed().as_secs() < 20, "40,000 records took {:?}", begun.elapsed());
+        assert_eq!(order.get(&name(10, 4_000)).unwrap().position, 39_999);
+    }
+
+    proptest! {
+        #[test]
+        fn the_row_is_as_long_as_the_longest_and_dates_rise(times in proptest::collection::vec(0..20_i64, 0..40)) {
+            let times: Vec<Time> = times.into_iter().map(at).collect();
+            // The plain way, in the square of the length.
+            let mut lengths = vec![1_usize; times.len()];
+            for end in 0..times.len() {
+                for before in 0..end {
+                    if times[before] <= times[end] {
+                        lengths[end] = lengths[end].max(lengths[before] + 1);
+                    }
+                }
+            }
+            let row = longest_rising(&times);
+            prop_assert_eq!(row.len(), lengths.iter().max().copied().unwrap_or(0));
+            prop_assert!(row.windows(2).all(|pair| pair[0] < pair[1] && times[pair[0]] <= times[pair[1]]));
+            let found = effective(&times);
+            prop_assert!(found.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+            for at in row {
+                prop_assert_eq!(found[at].0, times[at]);
+            }
+        }
+
+        #[test]
+        fn one_wrong_date_moves_at_most_the_one_next_to_it(
+            gaps in proptest::collection::vec(0..5_i64, 1..30), which in 0..30_usize, wrong in -10..200_i64,
+        ) {
+            let mut now = 0;
+            let right: Vec<Time> = gaps.iter().map(|gap| { now += gap; at(now) }).collect();
+            let which = which % right.len();
+            let mut times = right.clone();
+            times[which] = at(wrong);
+            let found = effective(&times);
+            let moved: Vec<usize> = (0..right.len()).filter(|at| *at != which && found[*at].0 != right[*at]).collect();
+            prop_assert!(moved.is_empty() || moved == [which.wrapping_sub(1)], "{:?}", moved);
+            if let [moved] = moved[..] {
+                // Then it is not known which of the two is wrong, and that is said.
+                prop_assert!(found[moved].1 && found[which].2.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The snapshots of a vault: their dates, their order, their pins, and what took the place of others (SPEC §8.3).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::id::{ClientId, ObjectName};
+use crate::log::{Chains, Dated, Link, RecordBody};
+use crate::tree::{Snapshot, Time};
+use crate::vault::Vault;
+
+/// A snapshot as the log has it.
+#[derive(Debug, Clone)]
+pub struct SnapshotInfo {
+    /// Its id: the name of its record.
+    pub id: ObjectName,
+    /// Who took it.
+    pub client: ClientId,
+    /// The number of its record.
+    pub number: u64,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Its effective date, by which snapshots are ordered, named and kept.
+    pub date: Time,
+    /// The clock was wrong when it was taken, so its date is an estimate: retention keeps it in addition to others.
+    pub is_outlier: bool,
+    /// The date of an outlier before it that may be the right one, its own being wrong.
+    pub rival: Option<Time>,
+    /// What the record says.
+    pub body: Snapshot,
+}
+
+impl SnapshotInfo {
+    /// A snapshot of which nothing is known but its record.
+    pub fn new(id: ObjectName, client: ClientId, number: u64, body: Snapshot) -> Self {
+        let date = body.time;
+        Self { id, client, number, pinned: false, date, is_outlier: false, rival: None, body }
+    }
+
+    /// Whether one of the paths that it was taken of was probably not mounted.
+    pub fn has_lost_root(&self) -> bool {
+        self.body.roots.iter().any(|root| root.lost)
+    }
+}
+
+/// When a snapshot was taken, and where it stands among others of the same date.
+#[derive(Clone, Copy)]
+struct Place {
+    date: Time,
+    position: usize,
+    is_outlier: bool,
+    rival: Option<Time>,
+}
+
+impl Vault {
+    /// The snapshots that are not forgotten and that no other one replaces, the oldest first: by their effective dates, and
+    /// of one date by cause.
+    pub fn snapshots(&self) -> Vec<SnapshotInfo> {
+        list(&self.log().chains)
+    }
+
+    /// The snapshot with this id, if it is not forgotten.
+    pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
+        self.snapshots().into_iter().find(|snapshot| snapshot.id == *id)
+    }
+
+    /// The clients that this machine is, or was before it lost its state.
+    pub fn own_clients(&self) -> BTreeSet<ClientId> {
+        let Some(client) = self.client() else { return BTreeSet::new() };
+        let log = self.log();
+        let order = log.chains.order();
+        let place = |link: &Link| order.get(&link.name).map(|dated| dated.place);
+        let own = log.chains.last(&client).and_then(place);
+        let last = log.chains.clients.keys().filter_map(|client| log.chains.last(client));
+        let same = last.filter(|link| own.is_some() && place(link) == own).map(|link| link.record.client);
+        same.chain([client]).collect()
+    }
+}
+
+/// What [`Vault::snapshots`] finds in these records.
+pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
+    let order = chains.order();
+    let mut taken: Vec<(&Link, &Snapshot, Dated)> = Vec::new();
+    let mut forgotten = HashSet::new();
+    // The last word about each pin, with what it is last by.
+    let mut pins: HashMap<ObjectName, ((Time, usize), bool)> = HashMap::new();
+    for link in chains.links() {
+        let Some(dated) = order.get(&link.name).copied() else { continue };
+        match &link.record.body {
+            RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
+            RecordBody::Pin { snapshots, pinned } => {
+                let word = ((dated.time, dated.position), *pinned);
+                for name in snapshots {
+                    let last = pins.entry(*name).or_insert(word);
+                    *last = (*last).max(word);
+                }
+            }
+            RecordBody::Snapshot(body) => taken.push((link, body, dated)),
+            _ => {}
+        }
+    }
+    taken.sort_unstable_by_key(|(.., dated)| dated.position);
+    let places = places(&taken);
+    let replaced = Replaced::new(&taken);
+    let mut found: Vec<(usize, SnapshotInfo)> = Vec::new();
+    for (link, body, _) in &taken {
+        if forgotten.contains(&link.name) || replaced.is_hidden(&link.name) {
+            continue;
+        }
+        let Some(own) = places.get(&link.name) else { continue };
+        let others = replaced.by(&link.name);
+        // It takes the place of the last of those that it replaces.
+        let place =
+            others.iter().filter_map(|other| places.get(other)).max_by_key(|place| (place.date, place.position));
+        let place = place.unwrap_or(own);
+        let pin = others.iter().chain([&link.name]).filter_map(|name| pins.get(name)).max();
+        found.push((
+            place.position,
+            SnapshotInfo {
+                pinned: pin.is_some_and(|(_, pinned)| *pinned),
+                date: place.date,
+                is_outlier: place.is_outlier,
+                rival: place.rival,
+                ..SnapshotInfo::new(link.name, link.record.client, link.record.number, Snapshot::clone(body))
+            },
+        ));
+    }
+    found.sort_by_key(|(position, info)| (info.date, *position));
+    found.into_iter().map(|(_, info)| info).collect()
+}
+
+/// The dates of snapshots, which come in the order of cause.
+///
+/// A date that was given says what the content is of, so it is believed, unless it lies after the snapshot was taken. A
+/// clock's date is that of the beginning: it is believed unless it lies after that of its record, or before that of an
+/// earlier snapshot of the same source from the same place.
+fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
+    let mut last: HashMap<(usize, &str, &str), Time> = HashMap::new();
+    let mut places = HashMap::new();
+    for (link, body, dated) in taken {
+        let position = dated.position;
+        let time = body.time.min(dated.time);
+        if body.given {
+            // Whether the clock was right matters only where the given date is held against it.
+            let is_held = body.time > dated.time;
+            let (is_outlier, rival) = (is_held && dated.is_outlier, dated.rival.filter(|_| is_held));
+            places.insert(link.name, Place { date: time, position, is_outlier, rival });
+            continue;
+        }
+        let time = if dated.is_outlier { dated.time } else { time };
+        let last = last.entry((dated.place, &body.source, &body.host)).or_insert(time);
+        let is_outlier = dated.is_outlier || time < *last;
+        *last = time.max(*last);
+        places.insert(link.name, Place { date: *last, position, is_outlier, rival: dated.rival });
+    }
+    places
+}
+
+/// Which snapshots took the place of which.
+struct Replaced {
+    /// For each that is replaced: by which. Of several, that of the lowest name.
+    by: HashMap<ObjectName, ObjectName>,
+    /// For each that replaces others: which.
+    others: BTreeMap<ObjectName, Vec<ObjectName>>,
+    /// Those that others were quicker than in all that they replace.
+    void: HashSet<ObjectName>,
+}
+
+impl Replaced {
+    fn new(taken: &[(&Link, &Snapshot, Dated)]) -> Self {
+        // Only what comes before it, by cause, can be replaced: so nothing ever replaces itself, in a circle.
+        let positions: HashMap<ObjectName, usize> =
+            taken.iter().map(|(link, _, dated)| (link.name, dated.position)).collect();
+        let earlier = |dated: &Dated, other: &ObjectName| positions.get(other).is_none_or(|at| *at < dated.position);
+        let mut by: HashMap<ObjectName, ObjectName> = HashMap::new();
+        for (link, body, dated) in taken {
+            for other in body.replaces.iter().filter(|other| earlier(dated, other)) {
+                let winner = by.entry(*other).or_insert(link.name);
+                *winner = (*winner).min(link.name);
+            }
+        }
+        let mut others: BTreeMap<ObjectName, Vec<ObjectName>> = BTreeMap::new();
+        for (other, winner) in &by {
+            others.entry(*winner).or_default().push(*other);
+        }
+        let void = |(link, body, dated): &&(&Link, &Snapshot, Dated)| {
+            body.replaces.iter().any(|other| earlier(dated, other)) && !others.contains_key(&link.name)
+        };
+        let void = taken.iter().filter(void).map(|(link, ..)| link.name).collect();
+        Self { by, others, void }
+    }
+
+    fn is_hidden(&self, name: &ObjectName) -> bool {
+        self.by.contains_key(name) || self.void.contains(name)
+    }
+
+    /// All that a snapshot replaces, also by way of others.
+    fn by(&self, name: &ObjectName) -> BTreeSet<ObjectName> {
+        let mut found = BTreeSet::new();
+        let mut look = vec![*name];
+        while let Some(name) = look.pop() {
+            let others = self.others.get(&name).into_iter().flatten().copied();
+            look.extend(others.filter(|other| found.insert(*other)));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Digest;
+    use crate::log::Record;
+    use crate::tree::{Stream, Verdict};
+
+    const DAY: i64 = 86_400;
+
+    const fn day(number: i64) -> Time {
+        Time { secs: number * DAY, nanos: 0 }
+    }
+
+    fn body(time: i64, given: bool, replaces: &[u8]) -> Snapshot {
+        Snapshot {
+            time: day(time),
+            source: "s".to_owned(),
+            host: "h".to_owned(),
+            user: String::new(),
+            roots: Vec::new(),
+            tree: Stream::EMPTY,
+            links: Stream::EMPTY,
+            files: 0,
+            folders: 0,
+            bytes: 0,
+            files_new: 0,
+            files_changed: 0,
+            files_unchanged: 0,
+            bytes_read: 0,
+            bytes_new: 0,
+            bytes_stored: 0,
+            duration_ms: 0,
+            program: String::new(),
+            tags: Vec::new(),
+            description: String::new(),
+            verdict: Verdict::Complete,
+            skipped: 0,
+            skipped_list: Stream::EMPTY,
+            given,
+            rules: Stream::EMPTY,
+            replaces: replaces.iter().map(|name| ObjectName::new([*name; 16])).collect(),
+        }
+    }
+
+    fn snapshot(time: i64, given: bool, replaces: &[u8]) -> RecordBody {
+        RecordBody::Snapshot(Box::new(body(time, given, replaces)))
+    }
+
+    /// Records of client 1, by day; their names are their numbers.
+    fn chains(records: Vec<(i64, RecordBody)>) -> Chains {
+        Chains::new((1..).zip(records).map(|(number, (time, body))| Link {
+            name: ObjectName::new([number; 16]),
+            digest: Digest::new([number; 32]),
+            record: Record {
+                client: ClientId::new([1; 16]),
+                number: u64::from(number),
+                previous: Digest::new([number - 1; 32]),
+                seen: Vec::new(),
+                time: day(time),
+                claims: Vec::new(),
+                body,
+            },
+        }))
+    }
+
+    /// Names, effective days, and a mark: `!` an outlier, `p` pinned.
+    fn check(records: Vec<(i64, RecordBody)>, expected: &[&str]) {
+        let shown = |info: &SnapshotInfo| {
+            let marks = [(info.is_outlier, "!"), (info.pinned, "p")];
+            let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+            format!("{}@{}{marks}", info.number, info.date.secs / DAY)
+        };
+        let found: Vec<String> = list(&chains(records)).iter().map(shown).collect();
+        assert_eq!(found, expected);
+    }
+
+    fn name(number: u8) -> ObjectName {
+        ObjectName::new([number; 16])
+    }
+
+    #[test]
+    fn an_archive_of_long_ago_is_never_the_latest() {
+        let records =
+            vec![(100, snapshot(100, false, &[])), (101, snapshot(7, true, &[])), (102, snapshot(5, true, &[]))];
+        check(records, &["3@5", "2@7", "1@100"]);
+    }
+
+    #[test]
+    fn a_given_date_is_never_after_the_snapshot_was_taken() {
+        check(vec![(100, snapshot(900, true, &[])), (101, snapshot(101, false, &[]))], &["1@100", "2@101"]);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_once_moves_no_other_date() {
+        let at = |day| (day, snapshot(day, false, &[]));
+        check(vec![at(100), at(9000), at(101), at(102)], &["1@100", "2@101!", "3@101", "4@102"]);
+        check(vec![at(100), at(101), at(3), at(102)], &["1@100", "2@101", "3@101!", "4@102"]);
+        // The clock was set right while the snapshot was taken.
+        check(vec![at(100), (101, snapshot(9000, false, &[])), at(102)], &["1@100", "2@101", "3@102"]);
+        check(vec![at(100), (101, snapshot(0, false, &[])), at(102)], &["1@100", "2@100!", "3@102"]);
+    }
+
+    #[test]
+    fn what_replaces_a_snapshot_takes_its_place_its_date_and_its_pin() {
+        let at = |day| (day, snapshot(day, false, &[]));
+        let pin = |name_: u8| RecordBody::Pin { snapshots: vec![name(name_)], pinned: true };
+        check(vec![at(1), (2, pin(1)), at(3), (4, snapshot(4, false, &[1]))], &["4@1p", "3@3"]);
+        // Forgetting the old one does not forget the new one, and forgetting the new one does not bring the old one back.
+        let forget = |name_: u8| RecordBody::Forget(vec![name(name_)]);
+        check(vec![at(1), (2, snapshot(2, false, &[1])), (3, forget(1))], &["2@1"]);
+        check(vec![at(1), (2, snapshot(2, false, &[1])), (3, forget(2))], &[]);
+        // Of two the lower name counts; one that replaces what replaced takes that place, too.
+        check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[1]))], &["2@1"]);
+        check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[2])), at(4)], &["3@1", "4@4"]);
+        // What it replaces is not here: it stands for itself. Two that replace each other cannot be true.
+        check(vec![at(1), (2, snapshot(2, false, &[77]))], &["1@1", "2@2"]);
+        check(vec![(1, snapshot(1, false, &[2])), (2, snapshot(2, false, &[1]))], &["2@1"]);
+    }
+
+    #[test]
+    fn the_last_word_about_a_pin_counts() {
+        let pin = |pinned| RecordBody::Pin { snapshots: vec![name(1)], pinned };
+        check(vec![(1, snapshot(1, false, &[])), (2, pin(true)), (900, pin(false)), (3, pin(true))], &["1@1p"]);
+        check(vec![(1, snapshot(1, false, &[])), (2, pin(true)), (3, pin(false))], &["1@1"]);
+    }
+}
