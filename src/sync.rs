@@ -1,6 +1,6 @@
 //! Locks that outlive a panic, and work that is shared among threads which wait for nothing else.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +8,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// behind our locks is never half changed in a way that does harm.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many pieces of work are under way whose panics are caught and mended.
+static CAUGHT: AtomicUsize = AtomicUsize::new(0);
+
+/// Does something that may panic over damage, in a library that we cannot change. Returns `None` then.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
+    CAUGHT.fetch_add(1, Relaxed);
+    let done = catch_unwind(AssertUnwindSafe(work)).ok();
+    CAUGHT.fetch_sub(1, Relaxed);
+    done
+}
+
+/// Whether a panic that happens now may be caught and mended, so that it is no fault to report.
+pub fn is_caught() -> bool {
+    CAUGHT.load(Relaxed) > 0
 }
 
 /// Does `count` pieces of work on at most so many threads, this one among them. Unlike those of a pool, they do nothing else
@@ -39,6 +55,12 @@ pub fn share<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_that_is_caught_is_known_as_such() {
+        assert_eq!(catch(|| (is_caught(), 1)), Some((true, 1)));
+        assert_eq!(catch(|| -> u8 { panic!("damage") }), None);
+    }
 
     #[test]
     fn each_piece_is_done_once_and_in_its_place() {

@@ -30,6 +30,7 @@ mod repair;
 mod kills;
 #[cfg(unix)]
 mod processes;
+mod panics;
 mod protocol;
 #[cfg(unix)]
 mod unknown;

@@ -286,6 +286,16 @@ fn how_a_snapshot_is_taken_can_be_chosen() {
     assert_eq!(count(), 1);
     assert_eq!(taken(&["snapshot", "."])["bytes_read"], 0);
     assert_eq!(taken(&["snapshot", ".", "--read-all"])["bytes_read"], text.len());
+    // Who retires itself is waited for no longer, and the next run joins anew.
+    let retired = |desk: &Desk| {
+        let clients = desk.json(&["client", "list"])[0]["clients"].clone();
+        clients.as_array().unwrap().iter().filter(|client| client["retired"] == true).count()
+    };
+    assert_eq!(retired(&desk), 0);
+    taken(&["snapshot", ".", "--retire-after-run"]);
+    assert_eq!(retired(&desk), 1);
+    taken(&["snapshot", "."]);
+    assert_eq!(desk.json(&["client", "list"])[0]["clients"].as_array().unwrap().len(), 2);
     // Other chunks, so that they are stored again; what was not verified when it was sealed is no worse for it.
     desk.write("text", format!("{text}{text}").replace("line", "LINE"));
     let slow = taken(&["snapshot", ".", "--level", "max", "--no-verify"]);

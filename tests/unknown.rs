@@ -151,6 +151,7 @@ impl Future {
             seen: Vec::new(),
             time: body.time,
             claims: Vec::new(),
+            closed: Vec::new(),
             body: RecordBody::Snapshot(Box::new(body)),
         };
         let sealed = record.seal(self.vault.keys()).unwrap();

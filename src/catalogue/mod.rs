@@ -18,7 +18,6 @@ pub mod names;
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -245,7 +244,7 @@ impl Catalogue {
             catalogue.probe()?;
             Ok((catalogue, version.is_none()))
         };
-        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged("redb cannot read it".to_owned())))
+        crate::sync::catch(open).unwrap_or_else(|| Err(damaged("redb cannot read it".to_owned())))
     }
 
     /// Touches every table, so that one that is not there is noticed at once.

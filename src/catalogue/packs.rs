@@ -1,7 +1,6 @@
 //! The catalogue's tables of packs and records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{
@@ -280,7 +279,7 @@ impl Remembered {
     pub(super) fn salvage(path: &Path, key: &[u8; 32]) -> Self {
         let mut found = Self::default();
         // Damage inside may make redb panic: then what was found before is all.
-        let _ = catch_unwind(AssertUnwindSafe(|| found.read(path, key)));
+        let _ = crate::sync::catch(|| found.read(path, key));
         found
     }
 

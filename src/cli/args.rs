@@ -80,6 +80,7 @@ Exit codes:
     2  wrong command line, configuration or list
     3  done, but something was skipped
     4  damage found
+  101  a bug in vault
   130  interrupted";
 
 /// The whole command line.

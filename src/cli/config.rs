@@ -65,6 +65,8 @@ pub struct VaultConfig {
     pub check_max_time: Option<Duration>,
     /// The id that the vault has, or the start of it: another one is not opened.
     pub id: Option<String>,
+    /// After how long without a record a client is retired by `vault run`; `None`: never.
+    pub retire_after: Option<Duration>,
 }
 
 impl VaultConfig {
@@ -80,6 +82,7 @@ impl VaultConfig {
             check_sample: 0.02,
             check_max_time: Some(Duration::from_secs(600)),
             id: None,
+            retire_after: None,
         }
     }
 }

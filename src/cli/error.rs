@@ -181,7 +181,8 @@ impl From<VaultError> for Failure {
             | VaultError::Record(_)
             | VaultError::Pack(_)
             | VaultError::Seal(_)
-            | VaultError::Slot(_) => failure,
+            | VaultError::Slot(_)
+            | VaultError::Unexplained => failure,
             VaultError::Interrupted => Self::interrupted(),
         }
     }
@@ -316,7 +317,9 @@ impl From<RepairError> for Failure {
             }
             RepairError::Vault(error) => error.into(),
             RepairError::Mark(error) => error.into(),
-            RepairError::Changed => Self::new(chain(&error)).hint("Nothing was done yet. Run vault repair again."),
+            RepairError::Changed => {
+                Self::new(chain(&error)).hint("What was done until then stays. Run vault repair again.")
+            }
             RepairError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }

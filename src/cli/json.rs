@@ -17,7 +17,7 @@
 //! | `import` | `{dry_run, items, passed_over}` |
 //! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
-//! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for}` |
+//! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for, held_up}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |

@@ -55,8 +55,9 @@ use std::io::Write;
 use std::panic;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 
 use args::Cli;
 use args::Command;
@@ -66,8 +67,8 @@ use context::Context;
 use error::Exit;
 use error::Failure;
 
-/// Where and why the last panic began.
-static PANIC: Mutex<String> = Mutex::new(String::new());
+/// Whether a panic was reported. Others that follow from it are not.
+static REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -77,26 +78,34 @@ pub fn main() -> ExitCode {
     vault::fs::raise_file_limit();
     let args: Vec<OsString> = std::env::args_os().collect();
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
-    // The hook keeps silent: the library catches panics of the catalogue's database and goes on.
-    panic::set_hook(Box::new(|info| {
-        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string().replace('\n', " ");
+    panic::set_hook(Box::new(move |info| {
+        // The library catches panics of the catalogue's database and goes on.
+        if !vault::sync::is_caught() && !REPORTED.swap(true, Relaxed) {
+            report(&bug(&info.to_string()), json);
+        }
     }));
-    let exit = match panic::catch_unwind(AssertUnwindSafe(|| run(&args, json))) {
+    let exit = end(panic::catch_unwind(AssertUnwindSafe(|| run(&args, json))), json);
+    ExitCode::from(exit as u8)
+}
+
+/// Says why a command failed, and with which code the program ends. A panic was reported where it began.
+fn end(done: thread::Result<Result<Exit, Failure>>, json: bool) -> Exit {
+    match done {
         Ok(Ok(exit)) => exit,
         Ok(Err(failure)) => {
             report(&failure, json);
             failure.exit
         }
-        Err(_) => {
-            let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let version = env!("CARGO_PKG_VERSION");
-            let failure = Failure::new(format!("this is a bug in vault {version}: {what}"))
-                .hint("Please report it with this line. Snapshots that were taken before are not affected.");
-            report(&failure, json);
-            failure.exit
-        }
-    };
-    ExitCode::from(exit as u8)
+        Err(_) => Exit::Panic,
+    }
+}
+
+/// What is said of a panic, which is always a fault of the program.
+fn bug(info: &str) -> Failure {
+    let version = env!("CARGO_PKG_VERSION");
+    let what = info.replace('\n', " ");
+    Failure { exit: Exit::Panic, ..Failure::new(format!("this is a bug in vault {version}: {what}")) }
+        .hint("Please report it with this line. Snapshots that were taken before are not affected.")
 }
 
 fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
@@ -191,5 +200,19 @@ fn ask(question: &str) -> Option<String> {
     match io::stdin().read_line(&mut answer) {
         Ok(length) if length > 0 => Some(answer.trim().to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_reported_as_a_bug_and_ends_with_its_own_code() {
+        let panicked = panic::catch_unwind(|| -> Result<Exit, Failure> { panic!("x") });
+        assert_eq!(end(panicked, false), Exit::Panic);
+        assert_eq!(Exit::Panic as u8, 101);
+        let bug = bug("panicked at src/x.rs:1:\nx");
+        assert!(bug.what.contains("src/x.rs:1: x") && bug.exit == Exit::Panic, "{}", bug.what);
     }
 }

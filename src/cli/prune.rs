@@ -82,6 +82,7 @@ struct PruneJson<'a> {
     packs_unclaimed: u64,
     bytes_unclaimed: u64,
     waiting_for: Vec<String>,
+    held_up: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
@@ -266,6 +267,7 @@ fn json<'a>(
         packs_unclaimed: report.packs_unclaimed,
         bytes_unclaimed: report.bytes_unclaimed,
         waiting_for: report.obstacles.iter().map(obstacle_word).collect(),
+        held_up: report.held.iter().map(|(obstacle, bytes)| (obstacle_word(obstacle), *bytes)).collect(),
     }
 }
 
@@ -336,7 +338,7 @@ fn tell(
             units::counted(report.packs_waiting, "pack", "packs"),
             units::size(report.bytes_waiting)
         ))?;
-        tell_obstacles(vault, &report.obstacles, out)?;
+        tell_obstacles(vault, report, out)?;
     }
     if report.packs_unclaimed > 0 {
         out.line(format_args!(
@@ -348,35 +350,40 @@ fn tell(
     Ok(())
 }
 
-/// Says what holds up the deletion of condemned packs, and what can be done about it.
-pub fn tell_obstacles(vault: &Vault, obstacles: &BTreeSet<Obstacle>, out: &mut Output) -> Result<(), Failure> {
-    let chains = vault.chains();
+/// Says what holds up the deletion of condemned packs, how much of it, and what can be done about it.
+fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Result<(), Failure> {
+    let (chains, own) = (vault.chains(), vault.client());
+    let short = |client: &vault::id::ClientId| client.to_string()[..8].to_owned();
     let who = |client: &vault::id::ClientId| {
         let join = chains.join(client);
         let name = join.map_or_else(String::new, |join| format!(" ({}@{})", join.user, join.host));
-        format!("{}{}", &client.to_string()[..8], Shown(name.as_bytes()))
+        format!("{}{}", short(client), Shown(name.as_bytes()))
     };
-    for obstacle in obstacles {
+    for obstacle in &report.obstacles {
         let line = match obstacle {
             Obstacle::Waiting(client) => format!(
                 "client {} has not been seen since; if it is gone for good: vault client retire {}",
                 who(client),
-                &client.to_string()[..8]
+                short(client)
             ),
+            Obstacle::Missing(client) if Some(*client) == own => {
+                "records of this machine itself are missing from the log; what it remembers is put back by: vault repair".to_owned()
+            }
             Obstacle::Missing(client) => format!(
                 "records of client {} have not arrived; if they are lost: vault client retire {}",
                 who(client),
-                &client.to_string()[..8]
+                short(client)
             ),
             Obstacle::Fork(client) => format!(
                 "client {} was cloned or set back to an earlier state: vault client retire {}",
                 who(client),
-                &client.to_string()[..8]
+                short(client)
             ),
             Obstacle::Unknown(client) => format!("client {} uses a newer vault: update this one", who(client)),
             Obstacle::Session => "another vault command on this machine is still running".to_owned(),
         };
-        out.line(format_args!("  {line}"))?;
+        let held = report.held.get(obstacle).map_or_else(String::new, |bytes| format!("{}: ", units::size(*bytes)));
+        out.line(format_args!("  {held}{line}"))?;
     }
     Ok(())
 }

@@ -93,6 +93,12 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     let report = vault::engine::snapshot::snapshot(&vault, options, &context.screen);
     context.screen.clear();
     let report = report?;
+    if args.retire_after_run
+        && !args.dry_run
+        && !vault::engine::prune::retire_self(&vault, dates::now(), &context.screen)?
+    {
+        context.screen.warn("this client is not retired: other work of it is under way");
+    }
     let exit = if report.snapshot.verdict == Verdict::Partial { Exit::Skipped } else { Exit::Done };
     let told = if context.global.json {
         let json = ReportJson {

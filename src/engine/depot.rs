@@ -2,6 +2,7 @@
 //! store by a thread of its own, and entered in the catalogue once they are durable.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -15,13 +16,13 @@ use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
 use crate::store::{ObjectKey, Pending};
 use crate::sync::lock;
-use crate::tree::ChunkSink;
+use crate::tree::{ChunkSink, Time};
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
 
 /// How new data is stored.
-#[derive(Debug, Clone, Copy)]
-pub struct DepotOptions {
+#[derive(Clone, Copy)]
+pub struct DepotOptions<'a> {
     /// zstd level.
     pub level: i32,
     /// Open and hash every segment before its pack is put.
@@ -32,6 +33,8 @@ pub struct DepotOptions {
     pub keep_trees: bool,
     /// How many threads will put chunks.
     pub threads: usize,
+    /// The clock, for records that claim packs in between.
+    pub clock: &'a (dyn Fn() -> Time + Sync),
 }
 
 /// Rows wait in memory up to about this many bytes before they are written.
@@ -127,7 +130,7 @@ pub struct Failed;
 /// Takes chunks from many threads.
 pub struct Depot<'a> {
     shared: Arc<Shared<'a>>,
-    options: DepotOptions,
+    options: DepotOptions<'a>,
     /// Numbers of packs whose chunks count as absent.
     condemned: HashSet<u32>,
     workers: Vec<Mutex<Worker>>,
@@ -154,7 +157,7 @@ impl<'a> Depot<'a> {
     /// If the catalogue fails, or compressors cannot be set up.
     pub fn new(
         vault: &'a Vault,
-        options: DepotOptions,
+        options: DepotOptions<'a>,
         session: Option<&'a Session>,
     ) -> Result<(Self, Publisher<'a>), VaultError> {
         // A pack is handed over only when the one before has been put: with the one being filled, that bounds what is in
@@ -194,6 +197,7 @@ impl<'a> Depot<'a> {
         let publisher = Publisher {
             shared: shared.clone(),
             session,
+            clock: options.clock,
             received,
             packs: Vec::new(),
             names: Vec::new(),
@@ -227,6 +231,11 @@ impl<'a> Depot<'a> {
     /// The state of the calling thread, which must be one of the pool that was counted in the options.
     pub fn worker(&self) -> MutexGuard<'_, Worker> {
         lock(&self.workers[rayon::current_thread_index().unwrap_or(0) % self.workers.len()])
+    }
+
+    /// Nothing of this run will be used: what comes from now on is thrown away.
+    pub fn abandon(&self) {
+        self.shared.failed.store(true, Relaxed);
     }
 
     /// Notes a failure of the store or the catalogue; the run ends soon.
@@ -410,6 +419,7 @@ impl ChunkSink for MetaSink<'_, '_> {
 pub struct Publisher<'a> {
     shared: Arc<Shared<'a>>,
     session: Option<&'a Session>,
+    clock: &'a (dyn Fn() -> Time + Sync),
     received: Receiver<Message>,
     packs: Vec<NewPack>,
     names: Vec<ObjectName>,
@@ -426,18 +436,18 @@ impl Publisher<'_> {
     /// # Errors
     /// The first failure of the run, if the depot has not returned it.
     pub fn run(mut self, progress: &dyn Progress) -> Result<Published, VaultError> {
-        let (shared, session) = (self.shared.clone(), self.session);
+        let (shared, session, clock) = (self.shared.clone(), self.session, self.clock);
         let (_, nothing) = sync_channel(0);
         let received = std::mem::replace(&mut self.received, nothing);
         let (written, arriving) = sync_channel(PENDING_MAX);
         std::thread::scope(|scope| {
             // One thread takes the bytes, so that the depot never waits for the disk; this one makes them durable.
-            scope.spawn(move || {
+            let taking = scope.spawn(move || {
                 for message in received {
                     if shared.failed.load(Relaxed) {
                         continue; // what comes now is thrown away, so that nobody waits to hand it over
                     }
-                    match begin(&shared, session, message) {
+                    match begin(&shared, session, clock, message) {
                         Ok(begun) => drop(written.send(begun)),
                         Err(error) => shared.fail(error),
                     }
@@ -451,6 +461,7 @@ impl Publisher<'_> {
                     self.shared.fail(error);
                 }
             }
+            taking.join().unwrap_or_else(|panic| resume_unwind(panic));
         });
         if !self.shared.failed.load(Relaxed) {
             self.commit()?;
@@ -536,12 +547,18 @@ enum Begun<'s> {
 }
 
 /// Gives a pack's bytes to the store.
-fn begin<'s>(shared: &Shared<'s>, session: Option<&Session>, message: Message) -> Result<Begun<'s>, VaultError> {
+fn begin<'s>(
+    shared: &Shared<'s>,
+    session: Option<&Session>,
+    clock: &dyn Fn() -> Time,
+    message: Message,
+) -> Result<Begun<'s>, VaultError> {
     let pack = match message {
         Message::Pack(pack) => pack,
         Message::Rows(rows) => return Ok(Begun::Rows(rows)),
     };
     if let Some(session) = session {
+        shared.vault.publish_claims(session, clock)?;
         session.note_pack(&pack.name)?;
     }
     let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);

@@ -7,6 +7,7 @@ use crate::engine::retention::Decision;
 use crate::id::{ClientId, ObjectName};
 use crate::log::{Acknowledgements, Obstacle, RecordBody};
 use crate::progress::Progress;
+use crate::store::Delivery;
 use crate::tree::Time;
 use crate::vault::{Vault, VaultError};
 
@@ -25,8 +26,8 @@ pub fn prune(
         decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
     let session = vault.begin_writing((options.clock)(), progress)?;
     collect::may_collect(vault)?;
-    if !drop.is_empty() {
-        vault.publish(RecordBody::Forget(drop), (options.clock)(), Some(&session), |_| true, progress)?;
+    for part in drop.chunks(vault.limits.names) {
+        vault.publish(RecordBody::Forget(part.to_vec()), (options.clock)(), Some(&session), |_| true, progress)?;
     }
     collect::collect(vault, &session, options, progress)
 }
@@ -54,6 +55,44 @@ pub fn say(vault: &Vault, body: RecordBody, time: Time, progress: &dyn Progress)
     let session = vault.begin_writing(time, progress)?;
     vault.publish(body, time, Some(&session), |_| true, progress)?;
     Ok(())
+}
+
+/// Retires the client that works here, as the last thing that it does: nothing waits for it any more. The next work from here joins
+/// anew. Returns `false`, and does nothing, while other work of this client goes on, or if nobody has joined.
+///
+/// # Errors
+/// If the record cannot be written.
+pub fn retire_self(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<bool, VaultError> {
+    let Some(own) = vault.client() else { return Ok(false) };
+    let confirm = |vault: &Vault| vault.client() == Some(own) && !vault.has_other_work(None);
+    Ok(vault.publish(RecordBody::Retire(vec![own]), time, None, confirm, progress)?.is_some())
+}
+
+/// Retires the clients of which every record is older than this, by all clocks, where all see the same at once. One that is alive all the
+/// same loses nothing: it notices, and goes on as a new one. Returns them.
+///
+/// # Errors
+/// If the record cannot be written.
+pub fn retire_unseen(
+    vault: &Vault,
+    before: Time,
+    time: Time,
+    progress: &dyn Progress,
+) -> Result<Vec<ClientId>, VaultError> {
+    if vault.delivery() != Delivery::Direct {
+        return Ok(Vec::new());
+    }
+    let (chains, own) = (vault.chains(), vault.client());
+    let retired = chains.retired();
+    let is_old = |client: &ClientId| {
+        let records = chains.clients.get(client).into_iter().flat_map(BTreeMap::values).flatten();
+        Some(*client) != own && !retired.contains(client) && records.map(|link| link.record.time).max() < Some(before)
+    };
+    let old: Vec<ClientId> = chains.clients.keys().filter(|client| is_old(client)).copied().collect();
+    if !old.is_empty() {
+        say(vault, RecordBody::Retire(old.clone()), time, progress)?;
+    }
+    Ok(old)
 }
 
 /// A client as the log has it.

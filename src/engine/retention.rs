@@ -393,6 +393,7 @@ mod tests {
                 seen,
                 time: Time { secs: hour * 3600, nanos: 0 },
                 claims: Vec::new(),
+                closed: Vec::new(),
                 body,
             };
             links.push(Link { name: ObjectName::new([name; 16]), digest: Digest::new([0; 32]), record });

@@ -1,6 +1,7 @@
 //! Taking a snapshot (SPEC §8): walk, compare with the stat cache, read what changed, store, and write the record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -233,20 +234,12 @@ pub fn snapshot(
             return Ok(report(None));
         }
         progress.phase(Phase::Publish);
-        // A pack that was condemned meanwhile will do as long as it is there: it is not deleted before this client has
-        // acknowledged that, which the record does, and what the record needs is looked for before.
         let needed: HashSet<ObjectName> = usable.chain(taken.published.packs.iter().copied()).collect();
-        let confirm = |vault: &Vault| {
-            let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
-            needed.is_subset(&there)
+        let record = RecordBody::Snapshot(Box::new(body.clone()));
+        let id = match &session {
+            Some(session) => vault.publish_relying(&record, &needed, (options.clock)(), session, progress)?,
+            None => None,
         };
-        let id = vault.publish(
-            RecordBody::Snapshot(Box::new(body.clone())),
-            (options.clock)(),
-            session.as_ref(),
-            confirm,
-            progress,
-        )?;
         if let Some(id) = id {
             remember(vault, &taken, session)?;
             presence.remember()?;
@@ -344,6 +337,38 @@ struct Fed {
     lacking: bool,
 }
 
+/// Why a run ended early.
+pub(crate) enum Ended<E = SnapshotError> {
+    /// For this reason.
+    Why(E),
+    /// The depot or its publisher failed, and knows why.
+    Elsewhere,
+}
+
+impl Ended {
+    fn vault(error: VaultError) -> Self {
+        Self::Why(error.into())
+    }
+}
+
+impl<E> From<E> for Ended<E>
+where
+    E: std::error::Error,
+{
+    fn from(error: E) -> Self {
+        Self::Why(error)
+    }
+}
+
+impl<E> From<Failed> for Ended<E>
+where
+    E: std::error::Error,
+{
+    fn from(_: Failed) -> Self {
+        Self::Elsewhere
+    }
+}
+
 /// One attempt at a snapshot.
 struct Pass<'p> {
     vault: &'p Vault,
@@ -382,6 +407,7 @@ impl Pass<'_> {
             dry_run: options.dry_run,
             keep_trees: self.keep_trees,
             threads,
+            clock: options.clock,
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20);
         let pool = pool.build().map_err(|error| SnapshotError::Threads(error.to_string()))?;
@@ -391,23 +417,16 @@ impl Pass<'_> {
             let publisher = scope.spawn(move || publisher.run(progress));
             let walked = self.walk(&depot, &pool, readers, fed);
             if walked.is_err() {
-                // Nothing of this will be used: the publisher throws away what it still gets.
-                depot.fail(VaultError::Interrupted);
+                depot.abandon();
             }
             let finished = depot.finish();
-            let published = publisher.join().unwrap_or(Err(VaultError::Interrupted));
+            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
             let mut taken = match walked {
-                Err(SnapshotError::Vault(VaultError::Interrupted)) if progress.stopped() => {
-                    return Err(SnapshotError::Interrupted);
+                Ok(taken) => taken,
+                Err(Ended::Why(error)) => return Err(error),
+                Err(Ended::Elsewhere) => {
+                    return Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into());
                 }
-                Err(SnapshotError::Vault(VaultError::Interrupted)) => {
-                    // The walk only saw that something failed; what it was, the depot or the publisher knows.
-                    return Err(finished
-                        .err()
-                        .or(published.err())
-                        .map_or(SnapshotError::Interrupted, SnapshotError::from));
-                }
-                walked => walked?,
             };
             finished?;
             taken.published = published?;
@@ -422,11 +441,11 @@ impl Pass<'_> {
         pool: &rayon::ThreadPool,
         readers: &mut Vec<Feeding>,
         fed: &mut Vec<Fed>,
-    ) -> Result<Taken, SnapshotError> {
+    ) -> Result<Taken, Ended> {
         let (options, vault, progress) = (self.options, self.vault, self.progress);
         let reader = depot.reader();
         let mut session = [0; 8];
-        random(&mut session).map_err(VaultError::from)?;
+        random(&mut session).map_err(|error| Ended::vault(error.into()))?;
         let owners = OwnerNames::new();
         let walk = Walk {
             depot,
@@ -434,12 +453,12 @@ impl Pass<'_> {
             exclude: &options.exclude,
             source: hash_of(options.source.as_bytes()),
             session: u64::from_le_bytes(session),
-            trusted: reader.trusted_sessions().map_err(VaultError::from)?,
+            trusted: reader.trusted_sessions().map_err(|error| Ended::vault(error.into()))?,
             read_all: options.read_all,
             racy_from: earlier(self.begun, CLOCK_TICK),
             never: own_folders(vault),
             owners: &owners,
-            trees: Mutex::new(vault.tree_reader()?),
+            trees: Mutex::new(vault.tree_reader().map_err(SnapshotError::from)?),
             found: Found::default(),
             links: Mutex::default(),
             skipped: Mutex::default(),
@@ -467,13 +486,16 @@ impl Pass<'_> {
             let begun = paths.iter().enumerate().try_for_each(begin);
             if begun.is_err() {
                 // What was begun already ends at once.
-                depot.fail(VaultError::Interrupted);
+                depot.abandon();
             }
             begun
         })?;
         self.read_feeds(depot, pool, readers, fed)?;
-        if progress.stopped() || depot.has_failed() {
-            return Err(VaultError::Interrupted.into());
+        if progress.stopped() {
+            return Err(SnapshotError::Interrupted.into());
+        }
+        if depot.has_failed() {
+            return Err(Ended::Elsewhere);
         }
         let names = roots.iter().map(|root| root.name.clone());
         let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
@@ -493,12 +515,11 @@ impl Pass<'_> {
             walk.found.bytes_read.fetch_add(entry.size, Relaxed);
         }
         entries.sort_unstable();
-        let stored = |_: Failed| SnapshotError::from(VaultError::Interrupted);
-        let tree = store_top(depot, &entries).map_err(stored)?;
+        let tree = store_top(depot, &entries)?;
         let links = std::mem::take(&mut *lock(&walk.links)).into_values().map(|links| links.paths);
-        let links = store_links(depot, links).map_err(stored)?;
+        let links = store_links(depot, links)?;
         let SkippedList { first, count, stream } = std::mem::take(&mut *lock(&walk.skipped));
-        let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink()).map_err(stored)?;
+        let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink())?;
         Ok(Taken {
             tree,
             links,
@@ -521,7 +542,7 @@ impl Pass<'_> {
         pool: &rayon::ThreadPool,
         readers: &mut Vec<Feeding>,
         fed: &mut Vec<Fed>,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<(), Ended> {
         for input in readers.drain(..) {
             let Feeding { name, reader, finish, may_be_empty } = input;
             let result = Mutex::new(Err(ReadFailed::Run));
@@ -532,8 +553,9 @@ impl Pass<'_> {
             let feed = |what: String| SnapshotError::Feed { name: crate::path::Shown(&name).to_string(), what };
             let (stream, _) = match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 Ok(read) => read,
-                Err(ReadFailed::Source(error)) => return Err(feed(error.to_string())),
-                Err(ReadFailed::Run) => return Err(VaultError::Interrupted.into()),
+                Err(ReadFailed::Source(error)) => return Err(feed(error.to_string()).into()),
+                Err(ReadFailed::Run) if self.progress.stopped() => return Err(SnapshotError::Interrupted.into()),
+                Err(ReadFailed::Run) => return Err(Ended::Elsewhere),
             };
             finish().map_err(feed)?;
             self.progress.counters().add(1, 0);

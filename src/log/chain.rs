@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::order::Order;
-use crate::log::record::{Format, FoundRecord, Record, RecordBody};
+use crate::log::record::{Closed, Format, FoundRecord, Record, RecordBody};
 
 /// Something about the log that the user should know. None of these ever stops a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +149,17 @@ impl Chains {
         }
     }
 
+    /// Whether the record of this name is there.
+    pub fn has(&self, name: &ObjectName) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Whether a client may go on with its chain: it is not retired, and no two of its records have one number.
+    pub fn may_go_on(&self, client: &ClientId) -> bool {
+        let whole = |records: &BTreeMap<u64, Vec<Link>>| records.values().all(|same| same.len() == 1);
+        self.clients.get(client).is_some_and(whole) && !self.retired().contains(client)
+    }
+
     /// Whether a record of this client and number is there, or was given up.
     pub fn is_accounted(&self, client: &ClientId, number: u64) -> bool {
         self.clients.get(client).is_some_and(|records| records.contains_key(&number))
@@ -242,6 +253,7 @@ impl Chains {
         for link in self.links() {
             raise(link.record.client, link.record.number);
             link.record.seen.iter().for_each(|(client, number)| raise(*client, *number));
+            link.record.closed.iter().for_each(|Closed(client, number, _)| raise(*client, *number));
         }
         let mut findings = Vec::new();
         for (client, seen) in remembered {
@@ -293,6 +305,7 @@ mod tests {
             seen: seen.iter().map(|(client, number)| (ClientId::new([*client; 16]), *number)).collect(),
             time: Time::default(),
             claims: Vec::new(),
+            closed: Vec::new(),
             body: RecordBody::Forget(vec![]),
         };
         Link { name: ObjectName::new([name; 16]), digest: Digest::new([name; 32]), record }

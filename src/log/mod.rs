@@ -1,18 +1,20 @@
 //! The log: what each client did, as sealed records in chains without gaps (SPEC §8).
 //!
 //! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them · [`order`]
-//! which came first, and when · [`sweep`] when a condemned pack may be deleted · [`slots`] which key slots are valid.
+//! which came first, and when · [`close`] clients that are retired and complete · [`sweep`] when a condemned pack may be
+//! deleted · [`slots`] which key slots are valid.
 
 pub mod record;
 pub mod chain;
 pub mod order;
+pub mod close;
 pub mod sweep;
 pub mod slots;
 
 pub use chain::{Chains, Finding, Link};
 pub use order::{Dated, Order};
 pub use record::{
-    Damage, Findings, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,
+    Closed, Damage, Findings, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,
 };
 pub use slots::{SlotSet, Standing};
-pub use sweep::{Acknowledgements, Obstacle};
+pub use sweep::{Acknowledgements, Obstacle, SweepRules};

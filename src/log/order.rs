@@ -294,6 +294,7 @@ mod tests {
             seen: seen.iter().map(|(of, number)| (client(*of), *number)).collect(),
             time: at(secs),
             claims: Vec::new(),
+            closed: Vec::new(),
             body,
         };
         Link { name: name(of, number), digest: Digest::new([of; 32]), record }

@@ -367,9 +367,15 @@ pub struct Record {
     /// Packs and meta packs that the client says are its own since its last record. A pack that no record claims may belong
     /// to work that is under way anywhere, so it is never condemned on a store that others write to as well.
     pub claims: Vec<ObjectName>,
+    /// Retired clients of which nothing more is expected. Later records need not name them in `seen` any more.
+    pub closed: Vec<Closed>,
     /// What it says.
     pub body: RecordBody,
 }
+
+/// A retired client of which nothing more is expected: its last record, by number and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Closed(pub ClientId, pub u64, pub Digest);
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
@@ -388,6 +394,8 @@ struct Wire {
     /// Names of packs end to end.
     #[serde(rename = "a", default)]
     claims: ByteBuf,
+    #[serde(rename = "z", default, skip_serializing_if = "Vec::is_empty")]
+    closed: Vec<Closed>,
     #[serde(rename = "k")]
     kind: u64,
     #[serde(rename = "b")]
@@ -504,6 +512,7 @@ impl Record {
             seen: self.seen.clone(),
             time: self.time,
             claims: ByteBuf::from(self.claims.iter().flat_map(|name| *name.as_bytes()).collect::<Vec<u8>>()),
+            closed: self.closed.clone(),
             kind,
             body: ByteBuf::from(body),
         })?;
@@ -561,6 +570,7 @@ impl Record {
             seen: wire.seen,
             time: wire.time,
             claims: claims.iter().map(|name| ObjectName::new(*name)).collect(),
+            closed: wire.closed,
             body,
         })
     }
@@ -651,6 +661,7 @@ mod tests {
             seen: vec![(ClientId::new([4; 16]), 5)],
             time: Time { secs: 1_800_000_000, nanos: 6 },
             claims: vec![ObjectName::new([8; 16])],
+            closed: Vec::new(),
             body: RecordBody::Condemn(vec![PackRef { meta: true, name: ObjectName::new([7; 16]) }]),
         }
     }
@@ -781,6 +792,13 @@ mod tests {
             let record = Record { body, ..record() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }
+    }
+
+    #[test]
+    fn closed_clients_round_trip() {
+        let closed = vec![Closed(ClientId::new([4; 16]), 5, Digest::new([6; 32]))];
+        let record = Record { closed, ..record() };
+        assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
     }
 
     #[test]

@@ -188,6 +188,7 @@ mod tests {
             seen: seen.iter().map(|(client, number)| (ClientId::new([*client; 16]), *number)).collect(),
             time: Time::default(),
             claims: Vec::new(),
+            closed: Vec::new(),
             body: RecordBody::Slots(change),
         };
         Link { name: ObjectName::new([name; 16]), digest: Digest::new([name; 32]), record }

@@ -11,35 +11,45 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::{ClientId, ObjectName};
-use crate::log::chain::{Chains, Finding};
-use crate::log::record::RecordBody;
+use crate::log::chain::{Chains, Finding, Link};
+use crate::log::record::{Closed, RecordBody};
 
-/// Which rule is left out, for tests that show that it is needed.
-#[cfg(test)]
+/// The rules by which nothing that is needed is ever deleted. All of them hold always; a simulation hands in a value in which one is
+/// left out, and shows that data is lost then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Weakness {
-    /// None.
-    None = 0,
-    /// Nobody's acknowledgement is waited for.
-    NoAcknowledgement = 1,
-    /// An acknowledgement counts even if records before it are not here.
-    Gaps = 2,
-    /// A client that has just joined relies on everything at once, and what nobody claims is condemned.
-    NoJoining = 3,
-    /// Who condemns is taken to have no other work under way.
-    NoAnswer = 4,
-    /// What is condemned is deleted a day later, whatever was acknowledged.
-    TimeWindow = 5,
+#[allow(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
+pub struct SweepRules {
+    /// What every active client has acknowledged is waited for.
+    pub acknowledged: bool,
+    /// An acknowledgement counts only if all records before it are here.
+    pub whole_chains: bool,
+    /// A client that has just joined relies on nothing of others before all know of it, if the store delivers late.
+    pub joined: bool,
+    /// Who condemns may have other work under way.
+    pub answered: bool,
+    /// Work is bound to the client that it began with: if another one publishes, condemned packs count as absent.
+    pub bound: bool,
+    /// Success is said only after one more look at the log behind the record, if the store delivers at once.
+    pub looked_behind: bool,
+    /// What allows a deletion was read before the last look at the store began.
+    pub read_before: bool,
+    /// On a store that delivers late nobody retires a client but a person, and a client itself.
+    pub retired_by_persons: bool,
 }
 
-/// The weakness of all tests that run.
-#[cfg(test)]
-pub static WEAKENED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
-
-#[cfg(test)]
-fn is_weak(weakness: Weakness) -> bool {
-    WEAKENED.load(std::sync::atomic::Ordering::Relaxed) == weakness as u8
+impl Default for SweepRules {
+    fn default() -> Self {
+        Self {
+            acknowledged: true,
+            whole_chains: true,
+            joined: true,
+            answered: true,
+            bound: true,
+            looked_behind: true,
+            read_before: true,
+            retired_by_persons: true,
+        }
+    }
 }
 
 /// What keeps condemned packs from being deleted.
@@ -69,27 +79,28 @@ pub struct Acknowledgements {
     /// For each client, the highest number that anyone has mentioned.
     mentioned: BTreeMap<ClientId, u64>,
     retired: BTreeSet<ClientId>,
-    /// Clients that a person retired: what is missing of them is given up.
+    /// Clients that a person retired from elsewhere: what is missing of them is given up.
     given_up: BTreeSet<ClientId>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
-    /// When each record was written; for a rule that must not be.
-    #[cfg(test)]
-    times: BTreeMap<(ClientId, u64), i64>,
+    /// Records since which the store delivers late.
+    raised: Vec<(ClientId, u64)>,
+    rules: SweepRules,
 }
 
 impl Acknowledgements {
     /// What these records say.
     pub fn new(chains: &Chains) -> Self {
-        let mut acks = Self { complete: chains.seen().into_iter().collect(), ..Self::default() };
+        Self::with_rules(chains, SweepRules::default())
+    }
+
+    /// What these records say, by rules that may be weaker.
+    pub fn with_rules(chains: &Chains, rules: SweepRules) -> Self {
+        let mut acks = Self { complete: chains.seen().into_iter().collect(), rules, ..Self::default() };
         acks.retired = chains.retired();
         for link in chains.links() {
             let record = &link.record;
-            #[cfg(test)]
-            acks.times.insert((record.client, record.number), record.time.secs);
-            let complete = acks.complete.get(&record.client).copied().unwrap_or(0);
-            #[cfg(test)]
-            let complete = if is_weak(Weakness::Gaps) { u64::MAX } else { complete };
+            let complete = acks.counting(&record.client);
             let own = acks.by_client.entry(record.client).or_default();
             for (client, number) in &record.seen {
                 let steps = acks.steps.entry((record.client, *client)).or_default();
@@ -100,23 +111,66 @@ impl Acknowledgements {
                     let known = own.entry(*client).or_default();
                     *known = (*known).max(*number);
                 }
-                let mentioned = acks.mentioned.entry(*client).or_default();
-                *mentioned = (*mentioned).max(*number);
             }
-            let mentioned = acks.mentioned.entry(record.client).or_default();
-            *mentioned = (*mentioned).max(record.number);
+            let closed = record.closed.iter().map(|Closed(client, number, _)| (*client, *number));
+            for (client, number) in record.seen.iter().copied().chain(closed).chain([(record.client, record.number)]) {
+                let mentioned = acks.mentioned.entry(client).or_default();
+                *mentioned = (*mentioned).max(number);
+            }
             match &record.body {
-                RecordBody::Retire(clients) => acks.given_up.extend(clients),
+                // Who retires itself has written all that it ever will: that is waited for.
+                RecordBody::Retire(clients) => {
+                    acks.given_up.extend(clients.iter().filter(|client| **client != record.client));
+                }
                 RecordBody::Unknown(what) if what.may_need() => drop(acks.unknown.insert(record.client)),
+                RecordBody::Format(format) if format.synced => acks.raised.push((record.client, record.number)),
                 _ => {}
             }
         }
+        acks.acknowledge_closed(chains);
         for finding in chains.findings(&BTreeMap::new()) {
             if let Finding::Fork { client, .. } | Finding::Broken { client, .. } = finding {
                 acks.forks.insert(client);
             }
         }
         acks
+    }
+
+    /// The number up to which the records of a client count.
+    fn counting(&self, client: &ClientId) -> u64 {
+        if self.rules.whole_chains { self.complete.get(client).copied().unwrap_or(0) } else { u64::MAX }
+    }
+
+    /// Who acknowledges a record that closes a client, and does not name that client, has acknowledged all of it.
+    fn acknowledge_closed(&mut self, chains: &Chains) {
+        let closings = chains.closings();
+        if closings.is_empty() {
+            return;
+        }
+        for (by, records) in chains.clients.iter().filter(|(by, _)| !self.retired.contains(by)) {
+            let (mut heard, mut open) = (BTreeMap::new(), BTreeMap::new());
+            for link in records.range(..=self.counting(by)).flat_map(|(_, same)| same) {
+                let seen: BTreeMap<ClientId, u64> = link.record.seen.iter().copied().collect();
+                for (closer, number) in
+                    seen.iter().map(|(of, number)| (*of, *number)).chain([(*by, link.record.number - 1)])
+                {
+                    let before = heard.entry(closer).or_insert(0);
+                    for (closed, last) in closings.between(&closer, *before, number) {
+                        let known = open.entry(closed).or_insert(0);
+                        *known = last.max(*known);
+                    }
+                    *before = number.max(*before);
+                }
+                open.retain(|closed, last| {
+                    let is_named = seen.contains_key(closed);
+                    if !is_named {
+                        let known = self.by_client.entry(*by).or_default().entry(*closed).or_default();
+                        *known = (*known).max(*last);
+                    }
+                    is_named
+                });
+            }
+        }
     }
 
     /// Every client that is known to be there and is not retired.
@@ -165,56 +219,63 @@ impl Acknowledgements {
         me: Option<&ClientId>,
         mine: &BTreeMap<ClientId, u64>,
     ) -> BTreeSet<Obstacle> {
-        #[cfg(test)]
-        if is_weak(Weakness::NoAcknowledgement) {
+        if !self.rules.acknowledged {
             return BTreeSet::new();
         }
-        #[cfg(test)]
-        if is_weak(Weakness::TimeWindow) {
-            let (then, now) = (self.times.get(&(*condemner, number)), self.times.values().max());
-            if then.zip(now).is_some_and(|(then, now)| now - then > 24 * 3600) {
-                return BTreeSet::new();
-            }
-        }
         let mut obstacles = self.obstacles();
+        // Who does not know yet that the store delivers late may work as if all saw everything at once.
+        for (writer, number) in self.raised.iter().chain([&(*condemner, number)]) {
+            self.wait_for_all(writer, *number, me, mine, &mut obstacles);
+        }
+        obstacles
+    }
+
+    /// What is missing until all work of every active client has seen record `number` of `writer`.
+    fn wait_for_all(
+        &self,
+        writer: &ClientId,
+        number: u64,
+        me: Option<&ClientId>,
+        mine: &BTreeMap<ClientId, u64>,
+        obstacles: &mut BTreeSet<Obstacle>,
+    ) {
         for client in self.active() {
             if Some(&client) == me {
-                if mine.get(condemner).copied().unwrap_or(0) < number {
-                    obstacles.insert(Obstacle::Session);
+                if mine.get(writer).copied().unwrap_or(0) < number {
+                    let is_here = self.complete.get(writer).copied().unwrap_or(0) >= number;
+                    obstacles.insert(if is_here { Obstacle::Session } else { Obstacle::Missing(*writer) });
                 }
-            } else if client == *condemner {
-                if !self.has_heard_back(&client, number) {
-                    obstacles.insert(Obstacle::Waiting(client));
-                }
-            } else if self.of(&client, condemner) < number {
-                obstacles.insert(if self.complete.get(&client).copied().unwrap_or(0) == 0 {
+                continue;
+            }
+            let has_seen = if client == *writer {
+                self.has_heard_back(&client, number)
+            } else {
+                self.of(&client, writer) >= number
+            };
+            if !has_seen {
+                obstacles.insert(if self.missing(&client) {
                     Obstacle::Missing(client)
                 } else {
                     Obstacle::Waiting(client)
                 });
             }
         }
-        obstacles
     }
 
     /// Whether all work of a client began after its record `number` was written, as far as others can tell: it has
     /// acknowledged a record that acknowledges this one. That it wrote the record says nothing of its other work.
     fn has_heard_back(&self, client: &ClientId, number: u64) -> bool {
-        #[cfg(test)]
-        if is_weak(Weakness::NoAnswer) {
-            return true;
-        }
-        self.steps.iter().filter(|((by, of), _)| by != client && of == client).any(|((by, _), steps)| {
-            let first = steps.iter().find(|(acknowledged, _)| *acknowledged >= number);
-            first.is_some_and(|(_, answer)| self.of(client, by) >= *answer)
-        })
+        !self.rules.answered
+            || self.steps.iter().filter(|((by, of), _)| by != client && of == client).any(|((by, _), steps)| {
+                let first = steps.iter().find(|(acknowledged, _)| *acknowledged >= number);
+                first.is_some_and(|(_, answer)| self.of(client, by) >= *answer)
+            })
     }
 
     /// Whether every other client has acknowledged that `client` joined, and everything that they had seen by then is
     /// here: only then may it rely on what others have stored, if the store delivers late.
     pub fn is_accepted(&self, client: &ClientId) -> bool {
-        #[cfg(test)]
-        if is_weak(Weakness::NoJoining) {
+        if !self.rules.joined {
             return true;
         }
         let others = || self.active().filter(|other| other != client);
@@ -225,6 +286,14 @@ impl Acknowledgements {
 }
 
 impl Chains {
+    /// Packs that a client claims in the empty forget records at the end of its chain: the run that put them goes on, or was cut
+    /// off (SPEC §8.1).
+    pub fn unfinished(&self, client: &ClientId) -> HashSet<ObjectName> {
+        let records = self.clients.get(client).into_iter().flat_map(|records| records.values().rev());
+        let is_part = |link: &&Link| matches!(&link.record.body, RecordBody::Forget(none) if none.is_empty());
+        records.flatten().take_while(is_part).flat_map(|link| &link.record.claims).copied().collect()
+    }
+
     /// Every pack that a record claims.
     pub fn claimed(&self) -> HashSet<ObjectName> {
         self.links().flat_map(|link| &link.record.claims).copied().collect()
@@ -234,5 +303,77 @@ impl Chains {
     pub fn claimed_by(&self, client: &ClientId) -> HashSet<ObjectName> {
         let records = self.clients.get(client).into_iter().flat_map(BTreeMap::values).flatten();
         records.flat_map(|link| &link.record.claims).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Digest;
+    use crate::log::record::{Format, PackRef, Record};
+    use crate::tree::Time;
+
+    fn id(client: u8) -> ClientId {
+        ClientId::new([client; 16])
+    }
+
+    fn link(client: u8, number: u64, seen: &[(u8, u64)], body: RecordBody) -> Link {
+        let name = |number: u64| if number == 0 { [0; 32] } else { [client * 16 + number as u8; 32] };
+        let record = Record {
+            client: id(client),
+            number,
+            previous: Digest::new(name(number - 1)),
+            seen: seen.iter().map(|(client, number)| (id(*client), *number)).collect(),
+            time: Time::default(),
+            claims: Vec::new(),
+            closed: Vec::new(),
+            body,
+        };
+        Link { name: ObjectName::new([client * 16 + number as u8; 16]), digest: Digest::new(name(number)), record }
+    }
+
+    fn other() -> RecordBody {
+        RecordBody::Forget(Vec::new())
+    }
+
+    fn condemn() -> RecordBody {
+        RecordBody::Condemn(vec![PackRef { meta: false, name: ObjectName::new([9; 16]) }])
+    }
+
+    /// What holds up what record `number` of client 1 condemns, for client 1 itself.
+    fn holding(links: Vec<Link>, number: u64) -> Vec<Obstacle> {
+        let chains = Chains::new(links);
+        let mine = chains.seen().into_iter().collect();
+        Acknowledgements::new(&chains).holding(&id(1), number, Some(&id(1)), &mine).into_iter().collect()
+    }
+
+    #[test]
+    fn a_gap_in_the_own_chain_is_called_a_gap() {
+        let whole = vec![link(1, 1, &[], other()), link(1, 2, &[], other()), link(1, 3, &[], condemn())];
+        assert_eq!(holding(whole.clone(), 3), []);
+        let gap = whole.into_iter().filter(|link| link.record.number != 2).collect();
+        assert_eq!(holding(gap, 3), [Obstacle::Missing(id(1))]);
+        // And of another one, whose acknowledgement does not count for it.
+        let gap = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(2, 3, &[(1, 1)], other())];
+        assert_eq!(holding(gap, 1), [Obstacle::Missing(id(2))]);
+    }
+
+    #[test]
+    fn nothing_is_deleted_before_all_know_that_the_store_delivers_late() {
+        let raise = || RecordBody::Format(Format { synced: true, ..Format::default() });
+        let before = vec![link(2, 1, &[], other()), link(1, 1, &[], condemn()), link(2, 2, &[(1, 1)], other())];
+        assert_eq!(holding(before.clone(), 1), []);
+        let raised = [before, vec![link(1, 2, &[(2, 2)], raise())]].concat();
+        assert_eq!(holding(raised.clone(), 1), [Obstacle::Waiting(id(2))]);
+        assert_eq!(holding([raised, vec![link(2, 3, &[(1, 2)], other())]].concat(), 1), []);
+    }
+
+    #[test]
+    fn all_of_a_client_that_retired_itself_is_waited_for() {
+        let retire = || RecordBody::Retire(vec![id(2)]);
+        let own = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(2, 3, &[], retire())];
+        assert_eq!(holding(own, 1), [Obstacle::Missing(id(2))]);
+        let by_person = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(1, 2, &[(2, 3)], retire())];
+        assert_eq!(holding(by_person, 1), []);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ use crate::log::{Link, Record, RecordBody, SlotChange, ValidSlot};
 use crate::progress::Progress;
 use crate::seal::{Purpose, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey};
+use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::open::Slots;
 use crate::vault::{Vault, VaultError};
@@ -112,18 +113,49 @@ impl ClientState {
     }
 }
 
+/// How much is written into one record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordLimits {
+    /// Packs that it claims.
+    pub(crate) claims: usize,
+    /// Packs or snapshots that it names.
+    pub(crate) names: usize,
+}
+
+impl Default for RecordLimits {
+    fn default() -> Self {
+        Self { claims: 1 << 16, names: 1 << 16 }
+    }
+}
+
 /// Work that uses what is in the store, such as a snapshot under way. As long as it lives, no record of this client
-/// acknowledges more than what this work had seen when it began; so nothing that it relies on is swept.
+/// acknowledges more than what this work had seen when it began; so nothing that it relies on is swept. It remembers the client
+/// that it began with: what is true of one client is not true of another (SPEC §8.5).
 #[derive(Debug)]
 pub struct Session {
+    bound: Mutex<Bound>,
+    /// The packs that this work puts, so that a record claims them even if the work is cut off.
+    packs: Mutex<Packs>,
+}
+
+/// What makes a session known to the other processes of its client.
+#[derive(Debug)]
+struct Bound {
+    /// None where nobody has joined: such work only reads.
+    client: Option<ClientId>,
     path: PathBuf,
     /// Held locked as long as the session lives. Empty until it is known what the work has seen.
     file: File,
-    /// Names of the packs that this work puts, so that a record claims them even if the work is cut off.
-    packs: Mutex<Option<File>>,
 }
 
-impl Drop for Session {
+/// Packs that no record claims yet, and the file that lists them.
+#[derive(Debug, Default)]
+struct Packs {
+    names: Vec<ObjectName>,
+    file: Option<File>,
+}
+
+impl Drop for Bound {
     fn drop(&mut self) {
         // A file that stays behind is not locked any more, and is removed by the next record's writer. So is the list of
         // packs, once a record has claimed them.
@@ -139,21 +171,48 @@ impl Session {
         path.with_extension(PACKS)
     }
 
+    fn path(&self) -> PathBuf {
+        lock(&self.bound).path.clone()
+    }
+
+    /// The client that the work began with.
+    pub(crate) fn client(&self) -> Option<ClientId> {
+        lock(&self.bound).client
+    }
+
     /// Notes that a pack is about to be put.
     ///
     /// # Errors
     /// If the state folder cannot be written.
     pub fn note_pack(&self, name: &ObjectName) -> Result<(), VaultError> {
-        let path = Self::packs_path(&self.path);
-        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
-        let note = |packs: &mut Option<File>| -> std::io::Result<()> {
-            let file = match packs {
+        let path = Self::packs_path(&self.path());
+        let mut packs = lock(&self.packs);
+        packs.names.push(*name);
+        let note = |packs: &mut Packs| -> std::io::Result<()> {
+            let file = match &mut packs.file {
                 Some(file) => file,
-                None => packs.insert(File::options().create(true).append(true).open(&path)?),
+                None => packs.file.insert(File::options().create(true).append(true).open(&path)?),
             };
             file.write_all(name.as_bytes())
         };
+        // The state folder may have been deleted meanwhile.
+        path.parent().map_or(Ok(()), make_private_folder)?;
         note(&mut packs).map_err(state_error("write", &path))
+    }
+
+    /// How many packs no record claims yet.
+    pub(crate) fn unclaimed(&self) -> usize {
+        lock(&self.packs).names.len()
+    }
+
+    /// Takes packs off the list that a record claims now. If the list cannot be written, they are claimed once more, which does no
+    /// harm.
+    fn claimed(&self, claims: &HashSet<ObjectName>) {
+        let path = Self::packs_path(&self.path());
+        let mut packs = lock(&self.packs);
+        packs.names.retain(|name| !claims.contains(name));
+        packs.file = None;
+        let _ = if packs.names.is_empty() { std::fs::remove_file(&path) } else { write_names(&path, &packs.names) };
     }
 
     fn noted(path: &Path) -> Vec<ObjectName> {
@@ -162,15 +221,19 @@ impl Session {
     }
 }
 
+fn write_names(path: &Path, names: &[ObjectName]) -> std::io::Result<()> {
+    std::fs::write(path, names.iter().flat_map(|name| *name.as_bytes()).collect::<Vec<u8>>())
+}
+
 /// What the sessions of this client have put.
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
-    /// Packs of this session, and of those that have ended: the next record claims them.
+    /// Packs of this session, and of those that have ended: the next records claim them.
     pub(crate) claimable: Vec<ObjectName>,
     /// Packs of other sessions that are under way.
     pub(crate) under_way: HashSet<ObjectName>,
-    /// Lists that are of no use once a record has claimed what is in them.
-    done: Vec<PathBuf>,
+    /// Lists of sessions that have ended, with what is in them.
+    ended: Vec<(PathBuf, Vec<ObjectName>)>,
 }
 
 impl Noted {
@@ -180,19 +243,32 @@ impl Noted {
     }
 }
 
+/// Whose record is put, and what else goes on meanwhile.
+#[derive(Clone, Copy)]
+struct Writer<'s> {
+    /// The session that the record is part of: it claims what that has put.
+    own: Option<&'s Session>,
+    /// What the session relies on was just confirmed: the record may acknowledge more than the session had seen when it began.
+    ends: bool,
+}
+
+/// How often a record is put again because its client turned out to be retired behind it.
+const ATTEMPTS: usize = 5;
+
 impl Vault {
     /// Begins work that relies on what this vault's log now says.
     ///
     /// # Errors
     /// If the state folder cannot be written.
     pub fn begin_session(&self) -> Result<Session, VaultError> {
-        let session = self.open_session()?;
-        self.settle(&session)?;
-        Ok(session)
+        let mut bound = self.open_session()?;
+        bound.client = self.client();
+        self.settle(&bound)?;
+        Ok(Session { bound: Mutex::new(bound), packs: Mutex::default() })
     }
 
     /// Begins work that has seen nothing yet.
-    fn open_session(&self) -> Result<Session, VaultError> {
+    fn open_session(&self) -> Result<Bound, VaultError> {
         let folder = self.state().join("sessions");
         make_private_folder(&folder)?;
         let mut name = [0; 16];
@@ -207,16 +283,16 @@ impl Vault {
             Ok(file)
         };
         let file = begin().map_err(state_error("write", &path))?;
-        Ok(Session { path, file, packs: Mutex::new(None) })
+        Ok(Bound { client: None, path, file })
     }
 
     /// Says that this work relies on what the log now says.
-    fn settle(&self, session: &Session) -> Result<(), VaultError> {
+    fn settle(&self, bound: &Bound) -> Result<(), VaultError> {
         let seen = self.log().chains.seen();
         let mut body = Vec::new();
         let encoded = seen.serialize(&mut rmp_serde::Serializer::new(&mut body));
-        encoded.map_err(|error| state_error("write", &session.path)(std::io::Error::other(error.to_string())))?;
-        (&session.file).write_all(&body).map_err(state_error("write", &session.path))
+        encoded.map_err(|error| state_error("write", &bound.path)(std::io::Error::other(error.to_string())))?;
+        (&bound.file).write_all(&body).map_err(state_error("write", &bound.path))
     }
 
     /// Begins work that will publish a record: looks at the store, joins if this client has not, and looks again. So
@@ -226,24 +302,64 @@ impl Vault {
     /// If the store or the state folder fails.
     pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
         // Before the look: otherwise another process could acknowledge in between what this work has not seen.
-        let session = self.open_session()?;
+        let session = Session { bound: Mutex::new(self.open_session()?), packs: Mutex::default() };
         self.refresh(progress)?;
         self.may_write()?;
-        if self.client().is_none() {
-            let _lock = self.lock_client()?;
-            self.refresh(progress)?;
-            let loaded = ClientState::load(self.state());
-            if loaded.clone().and_then(|state| self.fitting(state)).is_none() {
-                self.join(loaded, time, Some(&session), progress)?;
-                self.refresh(progress)?;
+        let client = match self.client() {
+            Some(client) => client,
+            None => {
+                let _lock = self.lock_client()?;
+                self.writing_client(Some(&session), time, progress)?.client
+            }
+        };
+        let mut bound = lock(&session.bound);
+        bound.client = Some(client);
+        self.settle(&bound)?;
+        drop(bound);
+        Ok(session)
+    }
+
+    /// Binds work that begins anew to the client that writes from here now, if that is another one than before.
+    ///
+    /// # Errors
+    /// As [`Self::begin_writing`].
+    pub(crate) fn begin_again(&self, session: &Session, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
+        if self.is_bound(session) || !self.rules.bound {
+            return Ok(());
+        }
+        let _lock = self.lock_client()?;
+        let client = self.writing_client(Some(session), time, progress)?.client;
+        self.rebind(session, client, progress)
+    }
+
+    /// Whether the client that work began with can go on, as far as the log was read.
+    pub(crate) fn is_bound(&self, session: &Session) -> bool {
+        session.client().is_some() && session.client() == self.client()
+    }
+
+    /// Binds work to another client than it began with: as if it began now, and found everything stored that it has stored.
+    fn rebind(&self, session: &Session, client: ClientId, progress: &dyn Progress) -> Result<(), VaultError> {
+        // Known as one that has seen nothing, before the look.
+        let mut bound = self.open_session()?;
+        bound.client = Some(client);
+        {
+            let mut packs = lock(&session.packs);
+            packs.file = None;
+            if !packs.names.is_empty() {
+                let path = Session::packs_path(&bound.path);
+                write_names(&path, &packs.names).map_err(state_error("write", &path))?;
             }
         }
-        self.settle(&session)?;
-        Ok(session)
+        self.refresh(progress)?;
+        self.settle(&bound)?;
+        let before = std::mem::replace(&mut *lock(&session.bound), bound);
+        let _ = std::fs::remove_file(Session::packs_path(&before.path));
+        Ok(())
     }
 
     /// Holds the lock under which records get their numbers.
     fn lock_client(&self) -> Result<File, VaultError> {
+        make_private_folder(self.state())?;
         let path = self.state().join("client.lock");
         let lock =
             File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
@@ -254,30 +370,46 @@ impl Vault {
     /// What the sessions of this client have put and no record may have claimed yet.
     pub(crate) fn noted(&self, own: Option<&Session>) -> Noted {
         let mut noted = Noted::default();
+        if let Some(own) = own {
+            noted.claimable.clone_from(&lock(&own.packs).names);
+        }
+        let own = own.map(Session::path);
         let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
         for list in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == PACKS)) {
             let session = list.with_extension("");
-            let is_own = own.is_some_and(|own| own.path == session);
-            let is_alive = || File::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
-            if is_own || !is_alive() {
-                noted.claimable.extend(Session::noted(&session));
-                if !is_own {
-                    noted.done.push(list);
-                }
+            if own.as_ref() == Some(&session) {
+                continue;
+            }
+            let is_alive = File::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
+            let names = Session::noted(&session);
+            if is_alive {
+                noted.under_way.extend(names);
             } else {
-                noted.under_way.extend(Session::noted(&session));
+                noted.claimable.extend(&names);
+                noted.ended.push((list, names));
             }
         }
         noted
     }
 
+    /// Whether other work of this client is under way.
+    pub(crate) fn has_other_work(&self, own: Option<&Session>) -> bool {
+        let own = own.map(Session::path);
+        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_none() && own.as_ref() != Some(path))
+            .any(|path| File::open(&path).is_ok_and(|file| file.try_lock_shared().is_err()))
+    }
+
     /// What a record may acknowledge: no more than what every session under way, other than `own`, had seen.
     pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
         let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
+        let own = own.map(Session::path);
         let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
         for entry in entries {
             let path = entry.path();
-            if own.is_some_and(|own| own.path == path) || path.extension().is_some() {
+            if own.as_ref() == Some(&path) || path.extension().is_some() {
                 continue;
             }
             let Ok(mut file) = File::open(&path) else { continue };
@@ -305,7 +437,8 @@ impl Vault {
     fn place_hash(&self) -> Vec<u8> {
         let key = self.keys().derive_local("client place");
         let mut hasher = blake3::Hasher::new_keyed(&key);
-        for part in [&self.identity().machine, &self.identity().user, &self.state().display().to_string()] {
+        let Identity { host, user, machine, .. } = self.identity();
+        for part in [machine, host, user, &self.place] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         hasher.finalize().as_bytes()[..16].to_vec()
@@ -325,18 +458,15 @@ impl Vault {
             state.number += 1;
             state.digest = last.digest;
         }
-        let whole = |records: &BTreeMap<u64, Vec<Link>>| records.values().all(|same| same.len() == 1);
         let fits = state.place == self.place_hash()
             && last.record.number == state.number
             && last.digest == state.digest
-            && log.chains.clients.get(&state.client).is_some_and(whole)
-            && !log.chains.retired().contains(&state.client);
+            && log.chains.may_go_on(&state.client);
         fits.then_some(state)
     }
 
-    /// Publishes a record of this client, which joins first if it has to. The store is looked at once more before (after
-    /// the joining: who deletes something after that look knows of this client); if `confirm` then says no, nothing is
-    /// published. Returns the name of the record's object, or `None`.
+    /// Publishes a record that relies on no pack. As [`Self::publish_relying`] otherwise; if `confirm` says no, nothing is
+    /// published.
     ///
     /// # Errors
     /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
@@ -349,34 +479,137 @@ impl Vault {
         progress: &dyn Progress,
     ) -> Result<Option<ObjectName>, VaultError> {
         let _lock = self.lock_client()?;
+        let mut state = self.writing_client(own, time, progress)?;
+        self.record_first_slots(&mut state, time, Writer { own, ends: false })?;
+        if !confirm(self) {
+            return Ok(None);
+        }
+        self.put_in_parts(&mut state, body, time, Writer { own, ends: false }).map(Some)
+    }
+
+    /// Publishes a record of this client, which joins first if it has to, that relies on these packs (SPEC §8.5). This is the one place
+    /// where it is decided whether what was found when the work began still holds:
+    ///
+    /// - The store is looked at once more before. If a pack is gone, nothing is published.
+    /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
+    ///   set back), others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
+    ///   that are condemned by now count as absent.
+    /// - Where all see the same at once, the log is looked at once more behind the record. If the client was retired meanwhile, all
+    ///   this is done again for the one that takes its place, and the first record, if it is a snapshot, is forgotten.
+    ///
+    /// Returns the name of the record's object, or `None` if what it relies on has to be stored again first.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails. A record whose outcome is unknown may turn up later.
+    pub fn publish_relying(
+        &self,
+        body: &RecordBody,
+        packs: &HashSet<ObjectName>,
+        time: Time,
+        session: &Session,
+        progress: &dyn Progress,
+    ) -> Result<Option<ObjectName>, VaultError> {
+        let is_snapshot = matches!(body, RecordBody::Snapshot(_));
+        let mut earlier = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let lock = self.lock_client()?;
+            let mut state = self.writing_client(Some(session), time, progress)?;
+            let is_other = session.client() != Some(state.client) && self.rules.bound;
+            let unusable = if is_other {
+                self.rebind(session, state.client, progress)?;
+                self.unusable()
+            } else {
+                HashSet::new()
+            };
+            let is_there = |name: &ObjectName| self.log().packs.contains_key(name) && !unusable.contains(name);
+            if !packs.iter().all(is_there) {
+                drop(lock);
+                self.withdraw(earlier, time, session, progress)?;
+                return Ok(None);
+            }
+            let writer = Writer { own: Some(session), ends: true };
+            self.record_first_slots(&mut state, time, Writer { ends: false, ..writer })?;
+            let (client, name) = (state.client, self.put_in_parts(&mut state, body.clone(), time, writer)?);
+            drop(lock);
+            if self.delivery() == Delivery::Direct && self.rules.looked_behind {
+                self.look_at_log()?;
+                if !self.log().chains.may_go_on(&client) {
+                    progress.detail("this client was retired meanwhile: it goes on as a new one");
+                    earlier.extend(is_snapshot.then_some(name));
+                    continue;
+                }
+            }
+            self.withdraw(earlier, time, session, progress)?;
+            return Ok(Some(name));
+        }
+        self.withdraw(earlier, time, session, progress)?;
+        Ok(None)
+    }
+
+    /// Forgets snapshots that were never reported.
+    fn withdraw(
+        &self,
+        snapshots: Vec<ObjectName>,
+        time: Time,
+        session: &Session,
+        progress: &dyn Progress,
+    ) -> Result<(), VaultError> {
+        if !snapshots.is_empty() {
+            self.publish(RecordBody::Forget(snapshots), time, Some(session), |_| true, progress)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what a session that goes on has put, as soon as there is so much that a record of its own is needed for it. A client
+    /// that cannot go on claims it at the end.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails.
+    pub(crate) fn publish_claims(&self, session: &Session, clock: &dyn Fn() -> Time) -> Result<(), VaultError> {
+        if session.unclaimed() < self.limits.claims {
+            return Ok(());
+        }
+        let _lock = self.lock_client()?;
+        self.look_at_log()?;
+        let state = ClientState::load(self.state()).and_then(|state| self.fitting(state));
+        if let Some(mut state) = state.filter(|state| session.client() == Some(state.client)) {
+            while session.unclaimed() >= self.limits.claims {
+                let writer = Writer { own: Some(session), ends: false };
+                self.put_record(&mut state, RecordBody::Forget(Vec::new()), clock(), writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the store, and finds the client that writes from here, which joins if it has to. Needs the lock.
+    fn writing_client(
+        &self,
+        own: Option<&Session>,
+        time: Time,
+        progress: &dyn Progress,
+    ) -> Result<ClientState, VaultError> {
         // Another process of this client may have written since.
         self.refresh(progress)?;
         self.may_write()?;
         let loaded = ClientState::load(self.state());
-        let mut state = if let Some(state) = loaded.clone().and_then(|state| self.fitting(state)) {
-            state
-        } else {
-            let state = self.join(loaded, time, own, progress)?;
-            self.refresh(progress)?;
-            state
-        };
-        self.record_first_slots(&mut state, time, own)?;
-        if !confirm(self) {
-            return Ok(None);
+        if let Some(state) = loaded.clone().and_then(|state| self.fitting(state)) {
+            return Ok(state);
         }
-        self.put_record(&mut state, body, time, own).map(Some)
+        let state = self.join(loaded, time, own, progress)?;
+        self.refresh(progress)?;
+        Ok(state)
     }
 
     /// Says which key slots are valid, if no record does yet: those that were put when the vault was made, before anyone
     /// could write a record. From then on a slot is valid by the record of the command that made it.
-    fn record_first_slots(&self, state: &mut ClientState, time: Time, own: Option<&Session>) -> Result<(), VaultError> {
+    fn record_first_slots(&self, state: &mut ClientState, time: Time, writer: Writer<'_>) -> Result<(), VaultError> {
         if self.slot_set().exists() {
             return Ok(());
         }
         let slots = Slots::read(self.store())?.distinct();
         let add: Vec<ValidSlot> = slots.iter().filter_map(|slot| self.valid_slot(slot)).collect();
         if !add.is_empty() {
-            self.put_record(state, RecordBody::Slots(SlotChange { add, remove: Vec::new() }), time, own)?;
+            self.put_record(state, RecordBody::Slots(SlotChange { add, remove: Vec::new() }), time, writer)?;
         }
         Ok(())
     }
@@ -403,7 +636,9 @@ impl Vault {
             let retired = log.chains.retired();
             let same_place = |client: &ClientId| log.chains.join(client).is_some_and(|join| join.place == place);
             let clients = log.chains.clients.keys();
-            clients.filter(|client| same_place(client) && !retired.contains(*client)).copied().collect()
+            // Where things arrive late, one that seems to be gone may be at work unseen: only a person knows.
+            let by_itself = self.delivery_by(&log.chains) == Delivery::Direct || !self.rules.retired_by_persons;
+            clients.filter(|client| by_itself && same_place(client) && !retired.contains(*client)).copied().collect()
         };
         // One whose first record never arrived has nothing to remember.
         if let Some(before) = before.as_ref().filter(|before| before.place == place && before.number > 0) {
@@ -431,10 +666,24 @@ impl Vault {
             synced,
             program: self.identity().program.clone(),
         };
-        self.put_record(&mut state, RecordBody::Join(join), time, own)?;
+        self.put_record(&mut state, RecordBody::Join(join), time, Writer { own, ends: true })?;
         // Nothing is believed to be stored that this client has not looked up since.
         self.catalogue().bump_epoch()?;
         Ok(state)
+    }
+
+    /// Puts a record, and before it as many as are needed to claim what one record cannot hold.
+    fn put_in_parts(
+        &self,
+        state: &mut ClientState,
+        body: RecordBody,
+        time: Time,
+        writer: Writer<'_>,
+    ) -> Result<ObjectName, VaultError> {
+        while self.noted(writer.own).claimable.len() > self.limits.claims {
+            self.put_record(state, RecordBody::Forget(Vec::new()), time, Writer { ends: false, ..writer })?;
+        }
+        self.put_record(state, body, time, writer)
     }
 
     fn put_record(
@@ -442,13 +691,16 @@ impl Vault {
         state: &mut ClientState,
         body: RecordBody,
         time: Time,
-        own: Option<&Session>,
+        writer: Writer<'_>,
     ) -> Result<ObjectName, VaultError> {
-        let mut seen = self.acknowledged(own);
-        seen.retain(|(client, _)| *client != state.client);
-        let Noted { claimable: claims, done, .. } = self.noted(own);
+        let Writer { own, ends } = writer;
+        let seen = self.acknowledged(own.filter(|_| ends)).into_iter().collect();
         let (client, number, previous) = (state.client, state.number + 1, state.digest);
-        let record = Record { client, number, previous, seen, time, claims, body };
+        let (seen, closed) = self.log().chains.shorten(&client, number, seen);
+        let Noted { claimable: mut claims, ended, .. } = self.noted(own);
+        claims.truncate(self.limits.claims);
+        let claimed: HashSet<ObjectName> = claims.iter().copied().collect();
+        let record = Record { client, number, previous, seen, time, claims, closed, body };
         let sealed = record.seal(self.keys())?;
         let (name, digest) = (sealed.name, Digest::new(*blake3::hash(&sealed.bytes).as_bytes()));
         state.pending = Some(digest);
@@ -469,9 +721,13 @@ impl Vault {
         // It is remembered at once, so that it is known even if its object is lost before anyone reads it. If that fails, it is
         // read from the store like any other.
         let _ = self.remember_record(&sealed, condemns);
-        for list in done {
+        if let Some(own) = own {
+            own.claimed(&claimed);
+        }
+        for (list, names) in ended {
             // One that stays is claimed once more, which does no harm.
-            let _ = std::fs::remove_file(list);
+            let rest: Vec<ObjectName> = names.into_iter().filter(|name| !claimed.contains(name)).collect();
+            let _ = if rest.is_empty() { std::fs::remove_file(list) } else { write_names(&list, &rest) };
         }
         Ok(name)
     }

@@ -186,6 +186,7 @@ mod tests {
                 seen: Vec::new(),
                 time: crate::tree::Time::default(),
                 claims: Vec::new(),
+                closed: Vec::new(),
                 body: RecordBody::Format(format),
             };
             vault.log().chains.push(Link { name, digest: crate::id::Digest::new([0; 32]), record });

@@ -491,6 +491,7 @@ mod tests {
             seen: seen.iter().map(|(client, number)| (ClientId::new([*client; 16]), *number)).collect(),
             time: Time::default(),
             claims: Vec::new(),
+            closed: Vec::new(),
             body: RecordBody::Findings(findings),
         };
         let name = ObjectName::new([client * 16 + number as u8; 16]);

@@ -25,7 +25,9 @@ pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, Digest, ObjectName, SlotId, VaultId};
-use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing};
+use crate::log::{
+    Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing, SweepRules,
+};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
 use crate::store::{Delivery, ObjectKey, Store, StoreError};
@@ -145,6 +147,9 @@ pub enum VaultError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A part of the work ended, and none says why.
+    #[error("a part of the work ended without saying why")]
+    Unexplained,
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -192,6 +197,11 @@ pub struct Vault {
     /// Other vaults that have key slots in the same store.
     others: BTreeSet<VaultId>,
     log: Mutex<LogState>,
+    /// Which rules hold: all, but in simulations.
+    pub(crate) rules: SweepRules,
+    pub(crate) limits: client::RecordLimits,
+    /// The state folder as it counts for telling places apart.
+    pub(crate) place: String,
 }
 
 /// What is known of the log and of the packs' list; replaced whenever the store is listed again.
@@ -301,6 +311,11 @@ impl Vault {
         }
     }
 
+    /// What everyone has acknowledged, by the rules that hold.
+    pub(crate) fn acknowledgements(&self, log: &LogState) -> Acknowledgements {
+        Acknowledgements::with_rules(&log.chains, self.rules)
+    }
+
     pub(crate) fn log(&self) -> MutexGuard<'_, LogState> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -345,7 +360,7 @@ impl Vault {
                 noted.claimable.into_iter().chain(noted.under_way).collect()
             };
             let log = self.log();
-            let accepted = client.is_some_and(|client| Acknowledgements::new(&log.chains).is_accepted(&client));
+            let accepted = client.is_some_and(|client| self.acknowledgements(&log).is_accepted(&client));
             let claimed = match client {
                 _ if accepted => log.chains.claimed(),
                 Some(client) => log.chains.claimed_by(&client),

@@ -1,7 +1,6 @@
 //! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,7 @@ use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ClientId, Digest, ObjectName, SlotId, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::record::{OpenedRecord, SealedRecord};
-use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError};
+use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, SweepRules};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::{
@@ -20,7 +19,8 @@ use crate::seal::{
     unlock_with,
 };
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
-use crate::vault::client::{ClientState, Identity, replace_file};
+use crate::sync::catch;
+use crate::vault::client::{ClientState, Identity, RecordLimits, replace_file};
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// How a vault is opened.
@@ -309,19 +309,22 @@ pub fn open_wanted(
         keys,
         keyring,
         catalogue,
+        place: state.display().to_string(),
         state,
         identity: options.identity,
         opened_by: slot.id(),
         slots,
         others,
         log: Mutex::new(LogState::default()),
+        rules: SweepRules::default(),
+        limits: RecordLimits::default(),
     };
     if fresh {
         progress.detail("the catalogue is new: it is built from the store");
     }
     // redb may panic over damage inside its file; that only means that the catalogue must be built anew.
-    let synced = catch_unwind(AssertUnwindSafe(|| vault.refresh(progress)))
-        .unwrap_or_else(|_| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
+    let synced = catch(|| vault.refresh(progress))
+        .unwrap_or_else(|| Err(CatalogueError::Database("redb cannot read it".to_owned()).into()));
     if let Err(VaultError::Catalogue(error)) = synced {
         // What looked like a catalogue was not one inside: once more, from nothing.
         progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
@@ -515,6 +518,32 @@ impl Vault {
         let chains = log.chains.clone();
         drop(log);
         self.may_be_of_another(key, &self.named(&chains)?)
+    }
+
+    /// Looks at the log alone: reads the records that have come since the last look. Costs one listing if there are none.
+    /// What cannot be read is judged by the next whole look.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub(crate) fn look_at_log(&self) -> Result<(), VaultError> {
+        let mut names = Vec::new();
+        self.store.list(Kind::Log, &mut |listed| {
+            if let Listed::Object { name, .. } = listed {
+                names.push(name);
+            }
+        })?;
+        {
+            let log = self.log();
+            names.retain(|name| !log.chains.has(name));
+        }
+        for name in names {
+            match Record::read(self.store(), &self.keys, name) {
+                Ok(OpenedRecord { record, digest, .. }) => self.log().chains.push(Link { name, digest, record }),
+                Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn refresh_records(

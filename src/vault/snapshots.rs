@@ -264,6 +264,7 @@ mod tests {
                 seen: Vec::new(),
                 time: day(time),
                 claims: Vec::new(),
+                closed: Vec::new(),
                 body,
             },
         }))

@@ -19,7 +19,9 @@ use vault::log::record::{Join, PackRef};
 use vault::log::{Acknowledgements, Chains, Link, RecordBody};
 use vault::tree::Time;
 
-use rule::{Body, CLIENTS, FIRST, Knowledge, Packs, RECORDS, Record, Records, Seen, Snapshots, View, Weakness};
+use rule::{
+    Body, CLIENTS, FIRST, Knowledge, Packs, RECORDS, Record, Records, Seen, Snapshots, View, Weakness, snapshot_bit,
+};
 
 use crate::support::campaign;
 
@@ -46,6 +48,8 @@ struct Bounds {
     moves: bool,
     /// Whether work ends in the middle of anything.
     crashes: bool,
+    /// Whether the first client takes the place of the second one, whose work is under way, and which goes on as the first.
+    replaces: bool,
     weakness: Weakness,
 }
 
@@ -58,6 +62,8 @@ enum Stage {
     Take,
     /// A snapshot: they were, when that was looked up.
     Publish,
+    /// A snapshot: its record is put, and the log has to be looked at behind it. The record's number.
+    Behind(u8),
     /// A prune: what is needed of the packs that are given up has to be put.
     Move,
     /// A prune: a record has to condemn them.
@@ -94,6 +100,8 @@ struct State {
     noted: [Packs; CLIENTS],
     taking: [Option<Session>; CLIENTS],
     pruning: [Option<Session>; CLIENTS],
+    /// Snapshots of which somebody was told that they were taken.
+    reported: Snapshots,
     clock: u8,
 }
 
@@ -106,6 +114,8 @@ enum Step {
     Put,
     LookAgain(u16),
     Publish,
+    LookBehind,
+    GoOn,
     Acknowledge(u16),
     Forget(u16),
     Mark(u16, bool),
@@ -211,11 +221,11 @@ impl State {
                 Body::Condemn(packs) => {
                     RecordBody::Condemn(bits(packs).map(|bit| PackRef { meta: false, name: pack(bit) }).collect())
                 }
-                Body::Join => RecordBody::Join(Join {
+                Body::Join | Body::Replace(_) => RecordBody::Join(Join {
                     host: String::new(),
                     user: String::new(),
                     place: vec![client as u8],
-                    retires: Vec::new(),
+                    retires: (0..CLIENTS).filter(|other| record.body == Body::Replace(*other)).map(id).collect(),
                     synced: true,
                     program: String::new(),
                 }),
@@ -229,6 +239,7 @@ impl State {
                 seen: seen.map(|other| (id(other), record.seen[other].into())).collect(),
                 time: Time::default(),
                 claims: bits(record.claims).map(pack).collect(),
+                closed: Vec::new(),
                 body,
             };
             let digest = name(client, number);
@@ -376,14 +387,49 @@ impl Bounds {
             }
             (Step::LookAgain(which), Stage::Take) if session.counted != 0 => {
                 state.arrive(client, which);
-                if session.counted & !state.views[client].packs != 0 {
+                let is_retired = state.knowledge(client, self.weakness).is_retired(client);
+                if session.counted & !state.views[client].packs != 0 || is_retired {
                     return None;
                 }
                 session.stage = Stage::Publish;
             }
             (Step::Publish, Stage::Publish) => {
                 state.publish(client, Body::Snapshot, Some(&session), self.weakness);
+                let number = state.records[client].iter().flatten().count() as u8;
+                if self.replaces && self.weakness != Weakness::NoLookBehind {
+                    session.stage = Stage::Behind(number);
+                } else {
+                    state.reported |= snapshot_bit(client, usize::from(number) - 1);
+                    state.taking[client] = None;
+                    return Some(());
+                }
+            }
+            (Step::LookBehind, Stage::Behind(number)) => {
+                state.arrive(client, u16::MAX);
+                if state.knowledge(client, self.weakness).is_retired(client) {
+                    return None;
+                }
+                state.reported |= snapshot_bit(client, usize::from(number) - 1);
                 state.taking[client] = None;
+                return Some(());
+            }
+            (Step::GoOn, Stage::Take | Stage::Behind(_)) => {
+                // The client that took this one's place goes on with the work, as if it had begun now.
+                state.arrive(client, u16::MAX);
+                state.arrive(0, u16::MAX);
+                let knowledge = state.knowledge(0, self.weakness);
+                if client == 0 || !knowledge.is_retired(client) || state.taking[0].is_some() {
+                    return None;
+                }
+                session.seen = knowledge.all_complete();
+                session.counted &= knowledge.view.packs;
+                if self.weakness != Weakness::Unbound {
+                    session.counted &= !knowledge.condemned();
+                }
+                session.stage = Stage::Take;
+                state.noted[0] |= std::mem::take(&mut state.noted[client]);
+                state.taking[client] = None;
+                state.taking[0] = Some(session);
                 return Some(());
             }
             _ => return None,
@@ -406,6 +452,7 @@ impl Model for Bounds {
             noted: [0; CLIENTS],
             taking: [None; CLIENTS],
             pruning: [None; CLIENTS],
+            reported: 0,
             clock: 0,
         };
         let there = || (0..CLIENTS).filter(|client| self.there[*client]);
@@ -439,11 +486,15 @@ impl Model for Bounds {
                     match session.stage {
                         Stage::Unknown => push(Step::BecomeKnown),
                         Stage::Publish => push(Step::Publish),
+                        Stage::Behind(_) => push(Step::LookBehind),
                         _ if session.counted == 0 => push(Step::Put),
                         _ => looks().for_each(|which| push(Step::LookAgain(which))),
                     }
                     if self.crashes {
                         push(Step::Crash);
+                    }
+                    if self.replaces && client == 1 && session.counted != 0 {
+                        push(Step::GoOn);
                     }
                 }
             }
@@ -483,7 +534,8 @@ impl Model for Bounds {
         match step {
             Step::Join(which) => {
                 state.arrive(client, which);
-                state.publish(client, Body::Join, None, self.weakness);
+                let body = if self.replaces { Body::Replace(1) } else { Body::Join };
+                state.publish(client, body, None, self.weakness);
             }
             Step::Begin(which) => {
                 state.arrive(client, which);
@@ -492,7 +544,9 @@ impl Model for Bounds {
                 let stage = if self.weakness == Weakness::LateSessions { Stage::Unknown } else { Stage::Take };
                 state.taking[client] = Some(Session { seen, stage, counted, put: 0, marked: 0, given_up: 0 });
             }
-            Step::BecomeKnown | Step::Put | Step::Publish => self.take(&mut state, client, step)?,
+            Step::BecomeKnown | Step::Put | Step::Publish | Step::LookBehind | Step::GoOn => {
+                self.take(&mut state, client, step)?
+            }
             Step::LookAgain(_) => {
                 self.take(&mut state, client, step)?;
                 if self.synced {
@@ -535,7 +589,7 @@ impl Model for Bounds {
             Property::always(KEPT, |_, state: &State| {
                 let all = state.everything();
                 let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
-                knowledge.snapshots() == 0 || all.packs != 0
+                knowledge.snapshots() & state.reported == 0 || all.packs != 0
             }),
             Property::always(SAME, |model: &Self, state: &State| {
                 let mut hasher = DefaultHasher::new();
@@ -576,7 +630,21 @@ fn bounds(synced: bool) -> Bounds {
         forgets: false,
         moves: false,
         crashes: true,
+        replaces: false,
         weakness: Weakness::None,
+    }
+}
+
+/// While the second client takes a snapshot, the first one joins in its place: two machines are copies of each other.
+fn replacing() -> Bounds {
+    Bounds {
+        there: [false, true, true],
+        takes: [false, true, false],
+        acknowledges: [true, false, false],
+        records: [3, 2, 2],
+        crashes: false,
+        replaces: true,
+        ..bounds(false)
     }
 }
 
@@ -626,6 +694,7 @@ fn nothing_is_lost_in_any_order_of_events() {
         Bounds { forgets: true, crashes: false, records: [2, 3, 3], ..small() },
         Bounds { acknowledges: [true, false, false], ..joining() },
         Bounds { prunes: [true, false, true], takes: [true, false, false], records: [3, 2, 3], ..bounds(false) },
+        replacing(),
     ]
     .map(check)
     .to_vec();
@@ -643,6 +712,7 @@ fn nothing_is_lost_in_any_order_of_events() {
             Bounds { prunes: [true, false, true], moves: true, records: [2, 2, 2], crashes: false, ..small() },
             joining(),
             Bounds { moves: true, ..joining() },
+            Bounds { moves: true, crashes: true, acknowledges: [true, true, false], records: [4, 3, 3], ..replacing() },
         ];
         let first = std::env::var("VAULT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         states.extend(larger.into_iter().skip(first).map(check));
@@ -655,6 +725,9 @@ fn without_any_one_of_the_rules_data_is_lost() {
     use Weakness::{Gaps, LateSessions, NoAnswer, NoClaims, NoJoining, NoSecondLook, NoSeen, NoSessions, TimeWindow};
     for weakness in [TimeWindow, Gaps, NoSeen, NoSessions, LateSessions, NoSecondLook] {
         check_loses(Bounds { weakness, ..small() });
+    }
+    for weakness in [Weakness::NoLookBehind, Weakness::Unbound] {
+        check_loses(Bounds { weakness, ..replacing() });
     }
     let two_prune = Bounds { prunes: [true, false, true], takes: [true, false, false], ..bounds(false) };
     check_loses(Bounds { weakness: NoAnswer, ..two_prune });

@@ -38,12 +38,18 @@ pub enum Weakness {
     NoClaims,
     /// What was planned is done, even if snapshots have come since.
     NoSecondLook,
+    /// A snapshot is reported without a look behind its record, which would show that its client was retired.
+    NoLookBehind,
+    /// Work goes on for the client that takes the place of its own as if nothing had happened.
+    Unbound,
 }
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Body {
     Join,
+    /// A client joins, and retires this one.
+    Replace(usize),
     /// A snapshot that needs the chunk.
     Snapshot,
     /// Anything else: it only acknowledges.
@@ -129,6 +135,16 @@ impl Knowledge<'_> {
         self.links().map(of).fold(0, |all, packs| all | packs) & self.view.packs
     }
 
+    /// Whether a client was retired by another one's joining.
+    pub fn is_retired(self, client: usize) -> bool {
+        self.links().any(|(_, _, record)| record.body == Body::Replace(client))
+    }
+
+    /// Clients that are known to be there, and are not retired.
+    fn active(self) -> impl Iterator<Item = usize> + Clone {
+        (0..CLIENTS).filter(move |client| self.mentioned(*client) > 0 && !self.is_retired(*client))
+    }
+
     pub fn claimed(self) -> Packs {
         self.links().fold(0, |all, (_, _, record)| all | record.claims)
     }
@@ -156,7 +172,7 @@ impl Knowledge<'_> {
             return true;
         }
         let known = || (0..CLIENTS).filter(move |other| self.mentioned(*other) > 0);
-        let mut others = known().filter(|other| *other != client);
+        let mut others = self.active().filter(|other| *other != client);
         let is_alone = others.clone().next().is_none();
         self.mentioned(client) > 0
             && others.all(|other| self.acknowledged(other, client) > 0)
@@ -170,17 +186,19 @@ impl Knowledge<'_> {
         if self.weakness == Weakness::TimeWindow {
             return clock > condemning.clock;
         }
-        (0..CLIENTS).filter(|client| self.mentioned(*client) > 0).all(|client| {
-            if client == me {
-                mine[condemner] >= number
-            } else if client == condemner {
-                self.has_heard_back(condemner, number)
-            } else if self.weakness == Weakness::NoSeen {
-                self.complete(client) > condemning.seen[client]
-            } else {
-                self.acknowledged(client, condemner) >= number
-            }
-        })
+        let is_whole = |client: usize| !self.is_retired(client) || self.complete(client) >= self.mentioned(client);
+        (0..CLIENTS).all(is_whole)
+            && self.active().all(|client| {
+                if client == me {
+                    mine[condemner] >= number
+                } else if client == condemner {
+                    self.has_heard_back(condemner, number)
+                } else if self.weakness == Weakness::NoSeen {
+                    self.complete(client) > condemning.seen[client]
+                } else {
+                    self.acknowledged(client, condemner) >= number
+                }
+            })
     }
 
     /// Whether a client has acknowledged a record of another one that acknowledges its record `number`.

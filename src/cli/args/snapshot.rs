@@ -136,6 +136,11 @@ pub struct SnapshotArgs {
     #[arg(long, help_heading = HOW)]
     pub skip_if_unchanged: bool,
 
+    /// Retire this client when the run is done: for machines that keep no state, such as containers, so that
+    /// freeing space never waits for them
+    #[arg(long, help_heading = HOW)]
+    pub retire_after_run: bool,
+
     /// How hard to compress: fast, default, high, max, or 1 to 19
     #[arg(long, value_name = "LEVEL", value_parser = parse_level, default_value = "default", help_heading = HOW)]
     pub level: i32,

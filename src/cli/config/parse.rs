@@ -183,6 +183,7 @@ impl<'t> Reader<'t> {
             vault.check_sample = sample;
         }
         vault.check_max_time = section.duration_or_never("check-max-time", vault.check_max_time);
+        vault.retire_after = section.duration_or_never("retire-after", vault.retire_after);
         section.finish();
         Some(vault)
     }

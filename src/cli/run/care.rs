@@ -7,6 +7,7 @@ use vault::engine::check::CheckOptions;
 use vault::engine::prune;
 use vault::engine::retention;
 use vault::progress::Progress;
+use vault::tree::Time;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -74,7 +75,7 @@ impl Crew<'_> {
         };
         let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
         let lane = self.context.screen.lane(config.name.clone());
-        let done = self.prune(at, vault, &lane, &mut care).and_then(|()| {
+        let done = self.prune(at, config, vault, &lane, &mut care).and_then(|()| {
             let is_due = self.wishes.check.contains(&care.place);
             if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
         });
@@ -87,7 +88,14 @@ impl Crew<'_> {
         care
     }
 
-    fn prune(&self, at: usize, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {
+    fn prune(
+        &self,
+        at: usize,
+        config: &VaultConfig,
+        vault: &Vault,
+        lane: &Lane,
+        care: &mut Care,
+    ) -> Result<(), Failure> {
         if !self.wishes.prune {
             return Ok(());
         }
@@ -117,6 +125,12 @@ impl Crew<'_> {
             decisions.extend(retention::plan(&own, &prune_command::rules(keep), &period));
         }
         decisions.retain(|decision| !decision.keep());
+        if let Some(age) = config.retire_after {
+            let before = Time { secs: dates::now().secs.saturating_sub_unsigned(age.as_secs()), nanos: 0 };
+            for client in prune::retire_unseen(vault, before, dates::now(), lane)? {
+                lane.detail(&format!("client {client} wrote nothing for a long time: it is retired"));
+            }
+        }
         if decisions.is_empty() && vault.condemned().is_empty() {
             return Ok(());
         }

@@ -236,6 +236,7 @@ impl Report {
                 Exit::Done => "complete",
                 Exit::Skipped => "partial",
                 Exit::Damage => "damaged",
+                Exit::Panic => "failed",
                 Exit::Interrupted => "interrupted",
                 Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::WrongPassword | Exit::Panic => "failed",
             },

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -101,14 +102,28 @@ pub fn export(
         if written.is_err() {
             stop.store(true, Relaxed);
         }
-        let mut report = reading.join().unwrap_or(Err(BrowseError::Interrupted));
-        match (written, &mut report) {
-            (Err(error), _) => return Err(BrowseError::Output(error)),
-            (Ok(written), Ok(report)) => report.written = written,
-            (Ok(_), Err(_)) => {}
+        let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let written = written.map_err(BrowseError::Output)?;
+        match read {
+            Ok(report) => Ok(ExportReport { written, ..report }),
+            Err(Halt::Why(error)) => Err(error),
+            Err(Halt::Untaken) => Err(BrowseError::Output(io::Error::other("nobody takes the archive"))),
         }
-        report
     })
+}
+
+/// Why packing ended early.
+enum Halt {
+    /// For this reason.
+    Why(BrowseError),
+    /// Nobody takes what is packed; why not, is known there.
+    Untaken,
+}
+
+impl From<BrowseError> for Halt {
+    fn from(error: BrowseError) -> Self {
+        Self::Why(error)
+    }
 }
 
 /// Writes the pieces, and the end of the archive if the last of them has come.
@@ -144,12 +159,25 @@ fn hash(path: &[u8]) -> [u8; 16] {
     out
 }
 
+/// Hands a piece to whoever writes.
+fn hand_over(
+    pieces: &SyncSender<Option<Vec<u8>>>,
+    piece: Vec<u8>,
+    stop: &AtomicBool,
+    progress: &dyn Progress,
+) -> Result<(), Halt> {
+    if progress.stopped() {
+        return Err(BrowseError::Interrupted.into());
+    }
+    if stop.load(Relaxed) {
+        return Err(Halt::Untaken);
+    }
+    pieces.send(Some(piece)).map_err(|_| Halt::Untaken)
+}
+
 impl Packer<'_, '_> {
-    fn send(&mut self, piece: Vec<u8>) -> Result<(), BrowseError> {
-        if self.stop.load(Relaxed) || self.progress.stopped() {
-            return Err(BrowseError::Interrupted);
-        }
-        self.pieces.send(Some(piece)).map_err(|_| BrowseError::Interrupted)
+    fn send(&mut self, piece: Vec<u8>) -> Result<(), Halt> {
+        hand_over(&self.pieces, piece, self.stop, self.progress)
     }
 
     fn problem(&mut self, path: &[u8], what: String, damage: bool) {
@@ -160,15 +188,15 @@ impl Packer<'_, '_> {
     }
 
     /// Notes what is damaged; anything else ends the export.
-    fn damaged(&mut self, path: &[u8], what: &str, error: ReadError) -> Result<(), BrowseError> {
+    fn damaged(&mut self, path: &[u8], what: &str, error: ReadError) -> Result<(), Halt> {
         if !error.is_contained() {
-            return Err(BrowseError::Read { path: Shown(path).to_string(), source: error });
+            return Err(BrowseError::Read { path: Shown(path).to_string(), source: error }.into());
         }
         self.problem(path, format!("{what}: {error}"), error.is_damage());
         Ok(())
     }
 
-    fn load_links(&mut self, info: &SnapshotInfo, top: &[u8]) -> Result<(), BrowseError> {
+    fn load_links(&mut self, info: &SnapshotInfo, top: &[u8]) -> Result<(), Halt> {
         let mut reader = GroupReader::new(&info.body.links);
         loop {
             match reader.next(&mut self.trees) {
@@ -186,7 +214,7 @@ impl Packer<'_, '_> {
         }
     }
 
-    fn pack(&mut self, path: &[u8], entry: Entry) -> Result<(), BrowseError> {
+    fn pack(&mut self, path: &[u8], entry: Entry) -> Result<(), Halt> {
         let listing = entry.content.clone().filter(|_| entry.kind == FileKind::Directory);
         if !path.is_empty() {
             self.member(path, &entry)?;
@@ -208,11 +236,11 @@ impl Packer<'_, '_> {
         self.end()
     }
 
-    fn end(&mut self) -> Result<(), BrowseError> {
-        self.pieces.send(None).map_err(|_| BrowseError::Interrupted)
+    fn end(&mut self) -> Result<(), Halt> {
+        self.pieces.send(None).map_err(|_| Halt::Untaken)
     }
 
-    fn member(&mut self, path: &[u8], entry: &Entry) -> Result<(), BrowseError> {
+    fn member(&mut self, path: &[u8], entry: &Entry) -> Result<(), Halt> {
         let name = path[self.strip..].to_vec();
         let group = match entry.kind {
             FileKind::Directory => None,
@@ -245,7 +273,7 @@ impl Packer<'_, '_> {
     }
 
     /// Writes a regular file; `false` if it had to be left out.
-    fn file(&mut self, path: &[u8], member: Member<'_>) -> Result<bool, BrowseError> {
+    fn file(&mut self, path: &[u8], member: Member<'_>) -> Result<bool, Halt> {
         let entry = member.entry;
         let parts = match self.parts(entry) {
             Ok(parts) => parts,
@@ -273,12 +301,7 @@ impl Packer<'_, '_> {
         }
         let mut sent = 0;
         let (pieces, stop, progress) = (self.pieces.clone(), self.stop, self.progress);
-        let send = |bytes: Vec<u8>| {
-            if stop.load(Relaxed) || progress.stopped() {
-                return Err(BrowseError::Interrupted);
-            }
-            pieces.send(Some(bytes)).map_err(|_| BrowseError::Interrupted)
-        };
+        let send = |bytes: Vec<u8>| hand_over(&pieces, bytes, stop, progress);
         send(piece)?;
         let result = content.read(entry, &mut self.trees, &mut |bytes| {
             sent += bytes.len() as u64;
@@ -331,7 +354,7 @@ impl Packer<'_, '_> {
 
 enum ContentError {
     Read(ReadError),
-    Send(BrowseError),
+    Send(Halt),
 }
 
 impl From<ReadError> for ContentError {
@@ -355,7 +378,7 @@ impl Content<'_> {
         &mut self,
         entry: &Entry,
         trees: &mut TreeReader<'_>,
-        put: &mut dyn FnMut(&[u8]) -> Result<(), BrowseError>,
+        put: &mut dyn FnMut(&[u8]) -> Result<(), Halt>,
     ) -> Result<(), ContentError> {
         let Some(content) = &entry.content else { return Ok(()) };
         let mut layout = Layout::new(entry);
@@ -375,7 +398,7 @@ impl Content<'_> {
     }
 
     /// Writes zeros up to a position, but only where a part is.
-    fn zeros_to(&mut self, to: u64, put: &mut dyn FnMut(&[u8]) -> Result<(), BrowseError>) -> Result<(), ContentError> {
+    fn zeros_to(&mut self, to: u64, put: &mut dyn FnMut(&[u8]) -> Result<(), Halt>) -> Result<(), ContentError> {
         while let Some((start, len)) = self.parts.get(self.part) {
             let (mut from, until) = (self.at.max(*start), to.min(start + len));
             while from < until {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::AcqRel;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKi
 use crate::engine::depot::{Depot, DepotOptions, Published};
 use crate::engine::presence::is_future;
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
-use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
+use crate::engine::snapshot::{Ended, SnapshotError, SnapshotReport, store_links, store_top};
 use crate::engine::walk::{LeftOut, SkippedList};
 use crate::fs::OwnerNames;
 use crate::id::ObjectName;
@@ -185,12 +186,8 @@ pub fn import(
     let body = run.body(&taken, begun);
     progress.phase(Phase::Publish);
     let needed: HashSet<ObjectName> = usable.into_iter().chain(taken.published.packs.iter().copied()).collect();
-    let confirm = |vault: &Vault| {
-        let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
-        needed.is_subset(&there)
-    };
     let record = RecordBody::Snapshot(Box::new(body.clone()));
-    let id = vault.publish(record, (options.clock)(), Some(&session), confirm, progress)?;
+    let id = vault.publish_relying(&record, &needed, (options.clock)(), &session, progress)?;
     let Some(id) = id else { return Err(SnapshotError::Unsettled.into()) };
     Ok(SnapshotReport {
         id: Some(id),
@@ -234,8 +231,14 @@ impl Run<'_> {
     fn take(&self, input: &mut (dyn Read + Send)) -> Result<Taken, ImportError> {
         let options = self.options;
         let threads = options.threads.max(1);
-        let depot_options =
-            DepotOptions { level: options.level, verify: options.verify, dry_run: false, keep_trees: false, threads };
+        let depot_options = DepotOptions {
+            level: options.level,
+            verify: options.verify,
+            dry_run: false,
+            keep_trees: false,
+            threads,
+            clock: options.clock,
+        };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|error| SnapshotError::Threads(error.to_string()))?;
         let (depot, publisher) = Depot::new(self.vault, depot_options, Some(self.session))?;
@@ -244,24 +247,16 @@ impl Run<'_> {
             let publisher = scope.spawn(move || publisher.run(progress));
             let taken = self.read(&depot, &pool, input);
             if taken.is_err() {
-                // Nothing of this will be used: the publisher throws away what it still gets.
-                depot.fail(VaultError::Interrupted);
+                depot.abandon();
             }
             let finished = depot.finish();
-            let published = publisher.join().unwrap_or(Err(VaultError::Interrupted));
-            let interrupted = |error: &ImportError| {
-                matches!(error, ImportError::Snapshot(SnapshotError::Vault(VaultError::Interrupted)))
-            };
+            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
             let mut taken = match taken {
-                Err(error) if interrupted(&error) && progress.stopped() => {
-                    return Err(SnapshotError::Interrupted.into());
+                Ok(taken) => taken,
+                Err(Ended::Why(error)) => return Err(error),
+                Err(Ended::Elsewhere) => {
+                    return Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into());
                 }
-                // What failed, the depot or the publisher knows.
-                Err(error) if interrupted(&error) => {
-                    let why = finished.err().or(published.err());
-                    return Err(why.map_or(SnapshotError::Interrupted, SnapshotError::from).into());
-                }
-                taken => taken?,
             };
             finished?;
             taken.published = published?;
@@ -274,27 +269,33 @@ impl Run<'_> {
         depot: &Depot<'_>,
         pool: &rayon::ThreadPool,
         input: &mut (dyn Read + Send),
-    ) -> Result<Taken, ImportError> {
+    ) -> Result<Taken, Ended<ImportError>> {
         let contents = Contents::default();
         let (mut tree, mut taken) = (Tree::new(), Taken::default());
         pool.scope(|scope| {
             let mut archive = ArchiveReader::new(input);
             let read = self.members(scope, depot, &contents, &mut archive, &mut tree, &mut taken);
             if read.is_err() {
-                depot.fail(VaultError::Interrupted);
+                depot.abandon();
             }
             taken.bytes_read = archive.position();
             read
         })?;
-        if depot.has_failed() || self.progress.stopped() {
-            return Err(VaultError::Interrupted.into());
-        }
+        self.go_on(depot)?;
         if tree.nodes[0].below.is_empty() {
-            return Err(ImportError::Empty);
+            return Err(ImportError::Empty.into());
         }
         let streams = contents.streams.into_inner().unwrap_or_else(PoisonError::into_inner);
         pool.install(|| self.finish(depot, tree, &streams, &mut taken))?;
         Ok(taken)
+    }
+
+    /// Asks whether to go on.
+    fn go_on(&self, depot: &Depot<'_>) -> Result<(), Ended<ImportError>> {
+        if self.progress.stopped() {
+            return Err(ImportError::from(SnapshotError::Interrupted).into());
+        }
+        if depot.has_failed() { Err(Ended::Elsewhere) } else { Ok(()) }
     }
 
     fn skip(&self, depot: &Depot<'_>, taken: &mut Taken, path: &[u8], why: &str) {
@@ -315,12 +316,10 @@ impl Run<'_> {
         archive: &mut ArchiveReader<&mut (dyn Read + Send)>,
         tree: &mut Tree,
         taken: &mut Taken,
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), Ended<ImportError>> {
         let owners = OwnerNames::new();
-        while let Some(member) = archive.next_member()? {
-            if self.progress.stopped() || depot.has_failed() {
-                return Err(VaultError::Interrupted.into());
-            }
+        while let Some(member) = archive.next_member().map_err(ImportError::from)? {
+            self.go_on(depot)?;
             let path = match self.path(&member.path) {
                 Ok(path) if path.is_empty() => continue,
                 Ok(path) => path,
@@ -355,7 +354,7 @@ impl Run<'_> {
             self.skip(depot, taken, b"", why);
         }
         // Whatever brings the archive may find out at its own end that something was wrong.
-        Ok(archive.drain()?)
+        Ok(archive.drain().map_err(ImportError::from)?)
     }
 
     /// The components of a path without those that are taken off; none for the top itself.
@@ -395,7 +394,7 @@ impl Run<'_> {
         contents: &'s Contents,
         archive: &mut ArchiveReader<&mut (dyn Read + Send)>,
         member: &Member,
-    ) -> Result<usize, ImportError> {
+    ) -> Result<usize, Ended<ImportError>> {
         let len =
             member.parts.as_ref().map_or(member.size, |parts| parts.iter().map(|(from, until)| until - from).sum());
         let number = {
@@ -429,8 +428,11 @@ impl Run<'_> {
         let mut whole = Whole { archive, left: len, error: None };
         read_large(depot, Feed::Reader(Box::new(&mut whole)), Some(scope), self.progress, done);
         match whole {
-            Whole { error: Some(error), .. } => return Err(cut(error, archive.position())),
-            Whole { left: 1.., .. } => return Err(VaultError::Interrupted.into()),
+            Whole { error: Some(error), .. } => return Err(cut(error, archive.position()).into()),
+            Whole { left: 1.., .. } => {
+                self.go_on(depot)?;
+                return Err(Ended::Elsewhere);
+            }
             Whole { .. } => {}
         }
         Ok(number)
@@ -443,8 +445,7 @@ impl Run<'_> {
         mut tree: Tree,
         streams: &[Option<Stream>],
         taken: &mut Taken,
-    ) -> Result<(), ImportError> {
-        let stored = |_| ImportError::from(VaultError::Interrupted);
+    ) -> Result<(), Ended<ImportError>> {
         let mut groups: HashMap<usize, Vec<Vec<u8>>> = HashMap::new();
         let mut encoded: Vec<Vec<u8>> = vec![Vec::new(); tree.nodes.len()];
         // What is in a folder comes before the folder.
@@ -457,11 +458,11 @@ impl Run<'_> {
                 taken.folders += 1;
                 let mut listing = StreamWriter::default();
                 let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
-                listing.write(&[LISTING_VERSION], cutter, sink).map_err(stored)?;
+                listing.write(&[LISTING_VERSION], cutter, sink)?;
                 for below in std::mem::take(&mut tree.nodes[number].below).into_values() {
-                    listing.write(&std::mem::take(&mut encoded[below]), cutter, sink).map_err(stored)?;
+                    listing.write(&std::mem::take(&mut encoded[below]), cutter, sink)?;
                 }
-                entry.content = Some(listing.finish(cutter, sink).map_err(stored)?);
+                entry.content = Some(listing.finish(cutter, sink)?);
             } else {
                 taken.files += 1;
                 taken.bytes += entry.size;
@@ -471,9 +472,9 @@ impl Run<'_> {
             }
             if let Some((content, parts)) = &tree.nodes[number].content {
                 let stream = streams.get(*content).cloned().flatten();
-                entry.content = Some(stream.ok_or(VaultError::Interrupted)?);
+                entry.content = Some(stream.ok_or(Ended::Elsewhere)?);
                 if let Some(parts) = parts {
-                    entry.holes = holes_between(parts, entry.size, depot).map_err(stored)?;
+                    entry.holes = holes_between(parts, entry.size, depot)?;
                 }
             }
             if let Err(error) = encode_entry(&entry, &mut encoded[number]) {
@@ -485,10 +486,10 @@ impl Run<'_> {
             taken.roots.push(Root { name: name.clone(), path: Vec::new(), lost: false });
             top.push((name, std::mem::take(&mut encoded[number])));
         }
-        taken.tree = store_top(depot, &top).map_err(stored)?;
-        taken.links = store_links(depot, groups.into_values()).map_err(stored)?;
+        taken.tree = store_top(depot, &top)?;
+        taken.links = store_links(depot, groups.into_values())?;
         let stream = std::mem::take(&mut taken.skipped.stream);
-        taken.skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink()).map_err(stored)?;
+        taken.skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink())?;
         Ok(())
     }
 

@@ -140,6 +140,8 @@ pub struct CollectReport {
     pub bytes_unclaimed: u64,
     /// What the condemned ones wait for.
     pub obstacles: BTreeSet<Obstacle>,
+    /// How many bytes each of these holds up, among others perhaps.
+    pub held: BTreeMap<Obstacle, u64>,
     /// There was nothing to do since the last time.
     pub nothing_new: bool,
 }
@@ -195,6 +197,7 @@ pub fn collect(
     in_pool(options.threads, || {
         let (mut report, mut batch) = (CollectReport::default(), BATCH);
         for _ in 0..PASSES {
+            vault.begin_again(session, (options.clock)(), progress)?;
             let mut pass = Pass::new(vault, Some(session), &BTreeSet::new(), options, progress)?;
             match pass.run(session, batch, &mut report) {
                 Ok(true) => break,
@@ -294,16 +297,22 @@ fn condemnations(vault: &Vault) -> Vec<(ClientId, u64, Vec<PackRef>)> {
 }
 
 /// As [`deletable_by`], with all work of this client that is under way now.
-fn deletable(vault: &Vault, session: Option<&Session>) -> (HashSet<ObjectName>, BTreeSet<Obstacle>) {
+fn deletable(
+    vault: &Vault,
+    session: Option<&Session>,
+) -> (HashSet<ObjectName>, BTreeMap<Obstacle, HashSet<ObjectName>>) {
     deletable_by(vault, &vault.acknowledged(session).into_iter().collect())
 }
 
 /// The condemned packs that may be deleted if no snapshot needs them, and what holds up the others. `mine` is what all work
 /// of this client that is under way has seen.
-fn deletable_by(vault: &Vault, mine: &BTreeMap<ClientId, u64>) -> (HashSet<ObjectName>, BTreeSet<Obstacle>) {
+fn deletable_by(
+    vault: &Vault,
+    mine: &BTreeMap<ClientId, u64>,
+) -> (HashSet<ObjectName>, BTreeMap<Obstacle, HashSet<ObjectName>>) {
     let me = vault.client();
-    let acks = Acknowledgements::new(&vault.log().chains);
-    let (mut free, mut obstacles, mut held) = (HashSet::new(), BTreeSet::new(), Vec::new());
+    let acks = vault.acknowledgements(&vault.log());
+    let (mut free, mut held) = (HashSet::new(), Vec::new());
     for (client, number, packs) in condemnations(vault) {
         let holding = acks.holding(&client, number, me.as_ref(), mine);
         if holding.is_empty() {
@@ -312,9 +321,11 @@ fn deletable_by(vault: &Vault, mine: &BTreeMap<ClientId, u64>) -> (HashSet<Objec
             held.push((packs, holding));
         }
     }
+    let mut obstacles: BTreeMap<Obstacle, HashSet<ObjectName>> = BTreeMap::new();
     for (packs, holding) in held {
-        if packs.iter().any(|pack| !free.contains(&pack.name)) {
-            obstacles.extend(holding);
+        let waiting: Vec<ObjectName> = packs.iter().map(|pack| pack.name).filter(|name| !free.contains(name)).collect();
+        for obstacle in holding.into_iter().filter(|_| !waiting.is_empty()) {
+            obstacles.entry(obstacle).or_default().extend(&waiting);
         }
     }
     (free, obstacles)
@@ -322,12 +333,17 @@ fn deletable_by(vault: &Vault, mine: &BTreeMap<ClientId, u64>) -> (HashSet<Objec
 
 fn waiting(vault: &Vault, session: &Session, report: &mut CollectReport) {
     let condemned = vault.condemned();
+    let lens: HashMap<ObjectName, u64> = {
+        let log = vault.log();
+        condemned.iter().filter_map(|name| Some((*name, log.packs.get(name)?.1))).collect()
+    };
     report.packs_waiting = condemned.len() as u64;
-    let log = vault.log();
-    report.bytes_waiting = condemned.iter().filter_map(|name| log.packs.get(name)).map(|(_, len)| *len).sum();
-    drop(log);
+    report.bytes_waiting = lens.values().sum();
     if !condemned.is_empty() {
-        report.obstacles = deletable(vault, Some(session)).1;
+        let obstacles = deletable(vault, Some(session)).1;
+        report.obstacles = obstacles.keys().cloned().collect();
+        let bytes = |packs: HashSet<ObjectName>| packs.iter().filter_map(|name| lens.get(name)).sum();
+        report.held = obstacles.into_iter().map(|(obstacle, packs)| (obstacle, bytes(packs))).collect();
     }
 }
 
@@ -345,6 +361,8 @@ struct Pass<'a> {
     plan: CollectPlan,
     /// Packs that nothing visible needs any more.
     cleared: HashSet<ObjectName>,
+    /// Packs to which what is needed of others was copied.
+    copies: HashSet<ObjectName>,
 }
 
 impl<'a> Pass<'a> {
@@ -384,6 +402,7 @@ impl<'a> Pass<'a> {
             uses,
             plan: CollectPlan::default(),
             cleared: HashSet::new(),
+            copies: HashSet::new(),
         };
         pass.judge(session)?;
         pass.plan = plan(&pass.uses, options.max_unused, options.max_moved.unwrap_or(u64::MAX));
@@ -425,9 +444,13 @@ impl<'a> Pass<'a> {
         let noted = vault.noted(session);
         let log = vault.log();
         let claimed = log.chains.claimed();
-        let acks = Acknowledgements::new(&log.chains);
-        drop(log);
+        let acks = vault.acknowledgements(&log);
         let me = vault.client();
+        // What others claim while their run goes on belongs to work that is under way; so does what other work here claims.
+        let goes_on = |client: &ClientId| Some(*client) != me || vault.has_other_work(session);
+        let active: Vec<ClientId> = acks.active().filter(goes_on).collect();
+        let unfinished: HashSet<ObjectName> = active.iter().flat_map(|client| log.chains.unfinished(client)).collect();
+        drop(log);
         // Nobody else can be at work unseen.
         let alone = vault.delivery() == Delivery::Direct && acks.active().all(|client| Some(client) == me);
         let forsaken = if alone { HashSet::new() } else { self.forsaken(session, &acks, &claimed)? };
@@ -437,7 +460,7 @@ impl<'a> Pass<'a> {
                 free.contains(&info.name)
             } else {
                 let is_done = claimed.contains(&info.name) || alone || forsaken.contains(&info.name);
-                is_done && !noted.under_way.contains(&info.name)
+                is_done && !noted.under_way.contains(&info.name) && !unfinished.contains(&info.name)
             };
         }
         Ok(())
@@ -481,7 +504,9 @@ impl<'a> Pass<'a> {
         for dead in dead.chunks(BATCH * 8) {
             let (needed, empty): (Vec<Needed>, Vec<Needed>) = self.needed(dead)?.into_iter().partition(Needed::any);
             not_dead.extend(needed.into_iter().map(|pack| pack.number));
-            self.give_up(session, &empty)?;
+            if !self.give_up(session, &empty)? {
+                return Ok(false);
+            }
         }
         if !self.sweep(session, report)? {
             return Ok(false);
@@ -505,13 +530,16 @@ impl<'a> Pass<'a> {
                 error => error,
             })?;
             report.bytes_stored += moved.bytes_stored;
+            self.copies.extend(&moved.packs);
             let lens = needed.iter().flat_map(|pack| pack.footer.segments.iter().zip(&pack.chunks));
             report.bytes_moved += lens
                 .filter(|(_, chunks)| !chunks.is_empty())
                 .map(|(entry, _)| u64::from(entry.sealed_len))
                 .sum::<u64>();
             needed.retain(|pack| !moved.failed.contains(&pack.number));
-            self.give_up(session, &needed)?;
+            if !self.give_up(session, &needed)? {
+                return Ok(false);
+            }
             if !self.sweep(session, report)? {
                 return Ok(false);
             }
@@ -601,35 +629,56 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Condemns these packs, of which nothing is needed any more that does not lie elsewhere.
-    fn give_up(&mut self, session: &Session, packs: &[Needed]) -> Result<(), CollectError> {
+    /// Condemns these packs, of which nothing is needed any more that does not lie elsewhere. Returns whether that still holds.
+    fn give_up(&mut self, session: &Session, packs: &[Needed]) -> Result<bool, CollectError> {
         self.cleared.extend(packs.iter().map(|pack| pack.info.name));
-        let fresh: Vec<PackRef> = packs
-            .iter()
-            .filter(|pack| !self.condemned.contains(&pack.number))
-            .map(|pack| PackRef { meta: pack.info.kind == ObjectKind::Meta, name: pack.info.name })
-            .collect();
-        if fresh.is_empty() {
-            return Ok(());
+        let fresh: Vec<&Needed> = packs.iter().filter(|pack| !self.condemned.contains(&pack.number)).collect();
+        for part in fresh.chunks(self.vault.limits.names) {
+            let time = (self.options.clock)();
+            let body = RecordBody::Condemn(part.iter().map(|pack| pack_ref(pack.info.name, pack.info.kind)).collect());
+            if self.vault.publish_relying(&body, &self.copies, time, session, self.progress)?.is_none() {
+                return Ok(false);
+            }
+            self.condemned.extend(part.iter().map(|pack| pack.number));
         }
-        let time = (self.options.clock)();
-        self.vault.publish(RecordBody::Condemn(fresh), time, Some(session), |_| true, self.progress)?;
-        self.condemned.extend(packs.iter().map(|pack| pack.number));
-        Ok(())
+        Ok(true)
     }
 
     /// Whether there are snapshots that were not looked at, or packs that were counted on and do not stay: another client has
-    /// condemned them.
-    fn is_outdated(&self) -> bool {
+    /// condemned them. Or it was planned for a client that cannot go on, for which nobody waits.
+    fn is_outdated(&self, session: &Session) -> bool {
+        if !self.vault.is_bound(session) && self.vault.rules.bound {
+            return true;
+        }
         let condemned = self.vault.condemned();
         let there: HashSet<ObjectName> = self.vault.pack_names().into_iter().collect();
         let stays = |number: &u32| !self.condemned.contains(number);
+        let counted = self.infos.iter().filter(|(number, _)| stays(number)).map(|(_, info)| info.name);
         self.vault.snapshots().iter().any(|info| !self.marked.contains(&info.id))
-            || self
-                .infos
-                .iter()
-                .filter(|(number, _)| stays(number))
-                .any(|(_, info)| condemned.contains(&info.name) || !there.contains(&info.name))
+            || counted
+                .chain(self.copies.iter().copied())
+                .any(|name| condemned.contains(&name) || !there.contains(&name))
+    }
+
+    /// The packs that may be deleted, once the store was looked at. What allows it has to be known before that look begins: a
+    /// listing is not taken at one moment, and one that shows why a client is waited for no longer may lack what that client
+    /// wrote before.
+    fn look_before_deleting(&self, session: &Session) -> Result<HashSet<ObjectName>, CollectError> {
+        // The sessions first, then the store: whoever ended a session has put a record before.
+        let mine: BTreeMap<ClientId, u64> = self.vault.acknowledged(Some(session)).into_iter().collect();
+        let mut before = deletable_by(self.vault, &mine).0;
+        loop {
+            self.vault.refresh(self.progress)?;
+            let mut after = deletable_by(self.vault, &mine).0;
+            let is_known = after.intersection(&self.cleared).all(|name| before.contains(name));
+            if is_known || !self.vault.rules.read_before || self.is_outdated(session) {
+                if self.vault.rules.read_before {
+                    after.retain(|name| before.contains(name));
+                }
+                return Ok(after);
+            }
+            before = after;
+        }
     }
 
     /// Deletes the condemned packs that nothing keeps. Returns `false` if what was planned is not
@@ -638,14 +687,11 @@ impl<'a> Pass<'a> {
         if self.cleared.is_empty() {
             return Ok(true);
         }
-        // The sessions first, then the store: whoever ended a session has put a record before.
-        let mine = self.vault.acknowledged(Some(session));
-        self.vault.refresh(self.progress)?;
-        if self.is_outdated() {
+        let free = self.look_before_deleting(session)?;
+        if self.is_outdated(session) {
             return Ok(false);
         }
         may_collect(self.vault)?;
-        let (free, _) = deletable_by(self.vault, &mine.into_iter().collect());
         let log = self.vault.log();
         let there = log.packs.clone();
         drop(log);
@@ -653,26 +699,29 @@ impl<'a> Pass<'a> {
             .intersection(&self.cleared)
             .filter_map(|name| there.get(name).map(|(kind, len)| (*name, *kind, *len)))
             .collect();
-        if packs.is_empty() {
-            return Ok(true);
-        }
-        for (name, kind, len) in &packs {
-            if self.progress.stopped() {
-                return Err(VaultError::Interrupted.into());
+        for part in packs.chunks(self.vault.limits.names) {
+            for (name, kind, len) in part {
+                if self.progress.stopped() {
+                    return Err(VaultError::Interrupted.into());
+                }
+                self.vault.store().delete(&object_key(*kind, *name))?;
+                report.packs_deleted += 1;
+                report.bytes_deleted += len;
             }
-            self.vault.store().delete(&object_key(*kind, *name))?;
-            report.packs_deleted += 1;
-            report.bytes_deleted += len;
+            let gone: Vec<ObjectName> = part.iter().map(|(name, ..)| *name).collect();
+            let txn = self.vault.catalogue().write()?;
+            self.vault.catalogue().remove_packs(&txn, &gone)?;
+            txn.commit().map_err(CatalogueError::from)?;
+            let body = RecordBody::Sweep(part.iter().map(|(name, kind, _)| pack_ref(*name, *kind)).collect());
+            self.vault.publish(body, (self.options.clock)(), Some(session), |_| true, self.progress)?;
         }
-        let gone: Vec<ObjectName> = packs.iter().map(|(name, ..)| *name).collect();
-        let txn = self.vault.catalogue().write()?;
-        self.vault.catalogue().remove_packs(&txn, &gone)?;
-        txn.commit().map_err(CatalogueError::from)?;
-        let swept = packs.iter().map(|(name, kind, _)| PackRef { meta: *kind == ObjectKind::Meta, name: *name });
-        let body = RecordBody::Sweep(swept.collect());
-        self.vault.publish(body, (self.options.clock)(), Some(session), |_| true, self.progress)?;
         Ok(true)
     }
+}
+
+/// A pack as a record names it.
+fn pack_ref(name: ObjectName, kind: ObjectKind) -> PackRef {
+    PackRef { meta: kind == ObjectKind::Meta, name }
 }
 
 /// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: one that is not condemned,

@@ -2,6 +2,7 @@
 //! others, the needed chunks are taken and compressed anew.
 
 use std::collections::{BTreeSet, HashSet};
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -9,6 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::catalogue::PackInfo;
 use crate::catalogue::packs::NewPack;
+use crate::id::ObjectName;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
 use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
@@ -59,6 +61,8 @@ pub struct Moved {
     pub failed: BTreeSet<u32>,
     /// Bytes of the packs that were put.
     pub bytes_stored: u64,
+    /// The packs that were put.
+    pub packs: Vec<ObjectName>,
 }
 
 /// What one thread keeps for itself.
@@ -133,7 +137,7 @@ pub(crate) fn move_needed(
         let moved = mover.run(packs);
         let failed = std::mem::take(&mut *lock(&mover.failed));
         drop(mover);
-        (moved.map(|()| failed), publisher.join().unwrap_or(Err(VaultError::Interrupted)))
+        (moved.map(|()| failed), publisher.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
     // If putting failed, copying only noticed that nobody took its packs.
     let new = put?;
@@ -142,7 +146,7 @@ pub(crate) fn move_needed(
     if !new.is_empty() {
         vault.catalogue().enter_packs(&new)?;
     }
-    Ok(Moved { failed, bytes_stored })
+    Ok(Moved { failed, bytes_stored, packs: new.iter().map(|pack| pack.name).collect() })
 }
 
 /// Puts finished packs into the store.

@@ -39,6 +39,8 @@ use crate::vault::{SnapshotInfo, Vault, VaultError};
 const PATHS_KEPT: usize = 10_000;
 /// A record gets no more when it has so many bytes.
 const BODY_LEN: usize = 8 << 20;
+/// Broken packs that are replaced together.
+const BATCH: usize = 1 << 10;
 /// zstd level for what is compressed; whole segments are copied as they are, so there is nothing.
 const LEVEL: i32 = 3;
 
@@ -263,7 +265,7 @@ fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
 /// Does what was planned.
 ///
 /// # Errors
-/// [`RepairError::Changed`] if the plan is not true any more, and nothing was done yet: plan again. If the store, the
+/// [`RepairError::Changed`] if the plan is not true any more: plan again. What was done until then stays. If the store, the
 /// catalogue or the state folder fails: what was done until then stays, and the next repair goes on.
 pub fn execute(
     vault: &Vault,
@@ -307,7 +309,14 @@ impl Repair<'_> {
         for aside in &plan.aside {
             self.move_aside(&aside.key)?;
         }
-        self.replace_packs(&plan.packs)?;
+        if !plan.packs.is_empty() {
+            let goal = plan.packs.iter().map(|pack| pack.bytes_saved).sum();
+            self.progress.counters().restart(plan.packs.len() as u64, goal);
+            self.progress.phase(Phase::Collect);
+        }
+        for broken in plan.packs.chunks(BATCH) {
+            self.replace_packs(broken, &plan.relied_on)?;
+        }
         if let Some(marks) = plan.marks {
             self.publish(RecordBody::Damage(marks))?;
         }
@@ -350,13 +359,7 @@ impl Repair<'_> {
     }
 
     /// Copies what can be read of broken packs, condemns them, and moves them aside.
-    fn replace_packs(&mut self, broken: &[BrokenPack]) -> Result<(), RepairError> {
-        if broken.is_empty() {
-            return Ok(());
-        }
-        let goal = broken.iter().map(|pack| pack.bytes_saved).sum();
-        self.progress.counters().restart(broken.len() as u64, goal);
-        self.progress.phase(Phase::Collect);
+    fn replace_packs(&mut self, broken: &[BrokenPack], relied_on: &HashSet<ObjectName>) -> Result<(), RepairError> {
         let numbers: HashMap<ObjectName, (u32, crate::catalogue::PackInfo)> = {
             let infos = self.vault.catalogue().reader()?.packs()?;
             infos.into_iter().map(|(number, info)| (info.name, (number, info))).collect()
@@ -376,14 +379,14 @@ impl Repair<'_> {
             .collect();
         let options = MoveOptions { level: LEVEL, verify: true };
         let moved = move_needed(self.vault, self.session, &needed, &HashSet::new(), options, self.progress)?;
-        self.report.bytes_stored = moved.bytes_stored;
+        self.report.bytes_stored += moved.bytes_stored;
         let is_left = |pack: &&BrokenPack| {
             let number = numbers.get(&pack.pack.name).map(|(number, _)| *number);
             // A pack of which something is to be copied, but which nobody knows any more, has gone meanwhile.
             number.map_or(pack.bytes_saved > 0, |number| moved.failed.contains(&number))
         };
         let (left, gone): (Vec<&BrokenPack>, Vec<&BrokenPack>) = broken.iter().partition(is_left);
-        self.report.packs_left = left.iter().map(|pack| pack.pack.name).collect();
+        self.report.packs_left.extend(left.iter().map(|pack| pack.pack.name));
         let condemned = self.vault.condemned();
         let fresh: Vec<PackRef> = gone
             .iter()
@@ -391,7 +394,11 @@ impl Repair<'_> {
             .map(|pack| PackRef { meta: pack.pack.kind == ObjectKind::Meta, name: pack.pack.name })
             .collect();
         if !fresh.is_empty() {
-            self.publish(RecordBody::Condemn(fresh))?;
+            let needed: HashSet<ObjectName> = relied_on.iter().chain(&moved.packs).copied().collect();
+            let (body, time) = (RecordBody::Condemn(fresh), (self.options.clock)());
+            if self.vault.publish_relying(&body, &needed, time, self.session, self.progress)?.is_none() {
+                return Err(RepairError::Changed);
+            }
         }
         for pack in &gone {
             if self.progress.stopped() {

@@ -1,6 +1,6 @@
 //! Clients with states of their own over a store that delivers late or at once, driven by one row of dice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,22 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tempfile::TempDir;
 
 use crate::chunk::ChunkParams;
+use crate::engine::archive::import::{ImportOptions, import};
 use crate::engine::collect::CollectOptions;
 use crate::engine::exclude::ExcludeOptions;
-use crate::engine::prune::prune;
+use crate::engine::prune::{prune, retire_self, say};
 use crate::engine::repair::{self, RepairOptions};
 use crate::engine::retention::{self, Rules};
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
-use crate::id::ObjectName;
-use crate::log::RecordBody;
+use crate::id::{ClientId, ObjectName};
+use crate::log::{RecordBody, SweepRules};
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
 use crate::store::synced::{SyncedView, SyncedWorld};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
+use crate::vault::client::ClientState;
 use crate::vault::{CreateOptions, Identity, OpenOptions, Vault};
 
 /// Different files that there are.
@@ -36,6 +38,32 @@ pub fn content(number: u64) -> Vec<u8> {
     let mut bytes = vec![0; 300 + (number as usize * 137) % 1500];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+/// Something that happens just before a client puts a record, or a pack.
+struct Hook {
+    client: usize,
+    is_log: bool,
+    /// So many of these it puts before.
+    after: usize,
+    then: Box<dyn FnOnce(&Arc<Sim>) + Send>,
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "after {} of client {}", self.after, self.client)
+    }
+}
+
+/// Which machines there are, beside usual ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machines {
+    /// Each is like no other.
+    Apart,
+    /// All are copies of one: machine, host, user and folder are the same.
+    Alike,
+    /// All were made from one template, and have other host names.
+    Template,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +79,15 @@ struct State {
     /// Steps that are left.
     left: usize,
     /// Snapshots that were reported as taken.
-    taken: Vec<ObjectName>,
+    taken: BTreeSet<ObjectName>,
+    /// Machines whose state was lost where things arrive late: a person may retire the clients that wrote there.
+    gone: Vec<ClientId>,
+    /// How far the clock of each machine is off, in seconds.
+    skew: Vec<i64>,
+    /// What happens when a client puts something.
+    hooks: Vec<Hook>,
+    /// A machine that is no copy of the others.
+    apart: Option<usize>,
     counts: Counts,
     trace: Vec<String>,
 }
@@ -68,8 +104,14 @@ pub struct Counts {
     pub slept: u64,
     /// Work of a client that began while other work of it was under way.
     pub second: u64,
-    /// States that were lost, or set back.
+    /// States that were lost, set back, or copied to another machine; and how many of them while work was under way.
     pub states: u64,
+    pub live_states: u64,
+    /// Clients that were retired, by a person or by themselves.
+    pub retired: u64,
+    pub imports: u64,
+    /// Snapshots of retired clients that were not reported, and are not whole: their runs were cut off.
+    pub unreported: u64,
     /// Packs whose index was damaged, and repairs.
     pub damaged: u64,
     pub repairs: u64,
@@ -88,6 +130,10 @@ impl Counts {
         self.slept += other.slept;
         self.second += other.second;
         self.states += other.states;
+        self.live_states += other.live_states;
+        self.retired += other.retired;
+        self.imports += other.imports;
+        self.unreported += other.unreported;
         self.damaged += other.damaged;
         self.repairs += other.repairs;
         self.retained += other.retained;
@@ -110,6 +156,8 @@ impl Pools {
 pub struct Sim {
     pub world: SyncedWorld,
     delivery: Delivery,
+    rules: SweepRules,
+    pub machines: Machines,
     folder: TempDir,
     clients: usize,
     pools: Pools,
@@ -172,12 +220,16 @@ impl SimStore {
 impl Store for SimStore {
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
         self.meet(key)?;
+        self.sim.hook(self.client, matches!(key, ObjectKey::Named(Kind::Log, _)));
         self.view.put(key, bytes)?;
         self.sim.trace(self.client, &format!("puts {key}"));
         self.meet(key)
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        if self.sim.roll(4) == 0 {
+            self.meet(key)?;
+        }
         self.view.get_range(key, offset, len)
     }
 
@@ -187,7 +239,26 @@ impl Store for SimStore {
 
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         self.meet(&kind.folder())?;
-        self.view.list(kind, found)
+        // A listing is not taken at one moment: of what comes and goes meanwhile it shows some.
+        let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
+        let key = |listed: &Listed| match listed {
+            Listed::Object { name, .. } => name.to_string(),
+            Listed::Foreign(path) => path.clone(),
+        };
+        self.view.list(kind, &mut |listed| drop(first.insert(key(&listed), listed)))?;
+        if self.sim.roll(3) == 0 {
+            self.meet(&kind.folder())?;
+        }
+        self.view.list(kind, &mut |listed| drop(second.insert(key(&listed), listed)))?;
+        let both: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+        for name in both {
+            match (first.get(name), second.get(name)) {
+                (Some(listed), Some(_)) => found(listed.clone()),
+                (Some(listed), None) | (None, Some(listed)) if self.sim.roll(2) == 0 => found(listed.clone()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -212,7 +283,15 @@ impl Store for SimStore {
 }
 
 impl Sim {
-    pub fn new(seed: u64, clients: usize, delivery: Delivery, left: usize, pools: &Pools) -> Arc<Self> {
+    pub fn new(
+        seed: u64,
+        clients: usize,
+        delivery: Delivery,
+        left: usize,
+        pools: &Pools,
+        rules: SweepRules,
+        machines: Machines,
+    ) -> Arc<Self> {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
         let world = SyncedWorld::new(if delivery == Delivery::Direct { 1 } else { clients });
@@ -235,10 +314,50 @@ impl Sim {
             busy: vec![0; clients],
             asleep: vec![false; clients],
             crashed: vec![false; clients],
+            skew: vec![0; clients],
             left,
             ..State::default()
         };
-        Arc::new(Self { world, delivery, folder, clients, pools: pools.clone(), state: Mutex::new(state) })
+        let sim =
+            Self { world, delivery, rules, machines, folder, clients, pools: pools.clone(), state: Mutex::new(state) };
+        for client in 0..clients {
+            if sim.roll(3) == 0 {
+                let days = i64::try_from(sim.roll(2000)).unwrap() - 1000;
+                lock(&sim.state).skew[client] = days * 24 * 3600;
+            }
+        }
+        Arc::new(sim)
+    }
+
+    /// Does what was to happen when this client puts something.
+    fn hook(self: &Arc<Self>, client: usize, is_log: bool) {
+        let hook = {
+            let mut state = lock(&self.state);
+            let is_for = |hook: &Hook| hook.client == client && hook.is_log == is_log;
+            let at = state.hooks.iter().position(|hook| is_for(hook) && hook.after == 0);
+            if at.is_none() {
+                state.hooks.iter_mut().filter(|hook| is_for(hook)).for_each(|hook| hook.after -= 1);
+            }
+            at.map(|at| state.hooks.remove(at))
+        };
+        if let Some(hook) = hook {
+            self.pools.0[1].install(|| (hook.then)(self));
+        }
+    }
+
+    /// Lets something happen just before a client puts a record, after so many others.
+    pub fn when(&self, client: usize, after: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        lock(&self.state).hooks.push(Hook { client, is_log: true, after, then: Box::new(then) });
+    }
+
+    /// Lets something happen just before a client puts a pack.
+    pub fn when_pack(&self, client: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        lock(&self.state).hooks.push(Hook { client, is_log: false, after: 0, then: Box::new(then) });
+    }
+
+    /// One machine is not like the others.
+    pub fn set_apart(&self, client: usize) {
+        lock(&self.state).apart = Some(client);
     }
 
     /// A number below `bound`, or 0 if that is 0.
@@ -265,28 +384,41 @@ impl Sim {
     }
 
     /// The clock: six hours for each step, from long after all files were made, so that no timestamp is too fresh to be
-    /// believed.
-    pub fn clock(&self) -> Time {
-        let left = i64::try_from(lock(&self.state).left).unwrap();
-        Time { secs: 4_000_000_000 - 6 * 3600 * left, nanos: 0 }
+    /// believed. Some machines are wrong by years.
+    pub fn clock(&self, client: usize) -> Time {
+        let state = lock(&self.state);
+        let left = i64::try_from(state.left).unwrap();
+        Time { secs: 4_000_000_000 - 6 * 3600 * left + state.skew.get(client).copied().unwrap_or(0), nanos: 0 }
     }
 
-    fn open_at(store: Arc<dyn Store>, client: usize, state: PathBuf) -> Option<Vault> {
+    fn open_at(&self, store: Arc<dyn Store>, client: usize, state: PathBuf) -> Option<Vault> {
+        let (machine, host) = match self.machines {
+            Machines::Alike if client < 90 && lock(&self.state).apart != Some(client) => (0, 0),
+            Machines::Template => (0, client),
+            _ => (client, client),
+        };
         let identity = Identity {
-            host: format!("host {client}"),
+            host: format!("host {host}"),
             user: "user".to_owned(),
-            machine: format!("machine {client}"),
+            machine: format!("machine {machine}"),
             program: "test".to_owned(),
         };
         let options = OpenOptions { state, identity };
-        crate::vault::open::open(store, &Secret::raw(&[7; 32]), options, &Silent::default()).ok()
+        let mut vault = crate::vault::open::open(store, &Secret::raw(&[7; 32]), options, &Silent::default()).ok()?;
+        vault.rules = self.rules;
+        // Few, so that claims are published in between.
+        (vault.limits.claims, vault.limits.names) = (3, 2);
+        if self.machines != Machines::Apart {
+            vault.place = "/state".to_owned();
+        }
+        Some(vault)
     }
 
     pub fn open(self: &Arc<Self>, client: usize) -> Option<Vault> {
         lock(&self.state).crashed[client] = false;
         let view = self.world.view(if self.delivery == Delivery::Direct { 0 } else { client }).unwrap();
         let store = Arc::new(SimStore { view, client, sim: self.clone() });
-        Self::open_at(store, client, self.path("state", client))
+        self.open_at(store, client, self.path("state", client))
     }
 
     /// All clients get to know each other.
@@ -364,28 +496,126 @@ impl Sim {
         if self.delivery == Delivery::Direct && self.roll(40) == 0 {
             return self.damage_and_repair(client);
         }
-        match self.roll(if busy > 0 { 76 } else { 80 }) {
-            0..40 => {
+        // Where things arrive late, nobody can help a client that others do not know to be there.
+        let rough = busy == 0 || self.delivery == Delivery::Direct;
+        match self.roll(if rough { 90 } else { 76 }) {
+            0..34 => {
                 if busy == 0 {
                     self.edit(client);
                 }
                 self.take(client);
             }
+            34..40 => self.import(client),
             40..76 => self.prune(client),
-            76 => {
+            76..79 => {
                 self.trace(client, "loses its state");
+                self.leave(client, busy);
                 drop(fs::remove_dir_all(state));
-                lock(&self.state).counts.states += 1;
             }
-            77 => copy_folder(&state, &saved),
-            _ => {
-                if saved.exists() {
-                    self.trace(client, "is set back");
-                    drop(fs::remove_dir_all(&state));
-                    copy_folder(&saved, &state);
-                    lock(&self.state).counts.states += 1;
-                }
+            79 => copy_folder(&state, &saved),
+            80..83 if saved.exists() => {
+                self.trace(client, "is set back");
+                self.leave(client, busy);
+                copy_folder(&saved, &state);
             }
+            83..85 => self.copy_machine(client, busy),
+            85..88 => self.retire(client),
+            88..90 => self.throw_away(client),
+            _ => {}
+        }
+    }
+
+    /// What is remembered at this machine goes.
+    fn leave(self: &Arc<Self>, client: usize, busy: usize) {
+        {
+            let mut state = lock(&self.state);
+            state.counts.states += 1;
+            state.counts.live_states += busy as u64;
+        }
+        if self.delivery == Delivery::Synced {
+            let view = self.world.view(client).unwrap();
+            let vault = self.open_at(Arc::new(view), client, self.path("state", client));
+            lock(&self.state).gone.extend(vault.and_then(|vault| vault.client()));
+        }
+    }
+
+    /// Another machine gets the state of this one, as when a disk is copied.
+    fn copy_machine(self: &Arc<Self>, client: usize, busy: usize) {
+        let other = (client + 1 + self.roll(self.clients as u64 - 1) as usize) % self.clients;
+        let idle = lock(&self.state).busy[other] == 0;
+        if self.delivery == Delivery::Direct || idle {
+            self.trace(other, &format!("gets the state of client {client}"));
+            self.leave(other, busy);
+            copy_folder(&self.path("state", client), &self.path("state", other));
+        }
+    }
+
+    /// A person retires a client: where all is seen at once, perhaps one that is alive.
+    fn retire(self: &Arc<Self>, client: usize) {
+        let Some(vault) = self.open(client) else { return };
+        let own = vault.client();
+        let mut clients: Vec<ClientId> = vault.chains().clients.keys().copied().filter(|id| Some(*id) != own).collect();
+        if self.delivery == Delivery::Synced {
+            let gone = lock(&self.state).gone.clone();
+            clients.retain(|id| gone.contains(id));
+            if self.world.travelling() > 0 || self.in_use(&clients) {
+                return;
+            }
+        } else if !clients.is_empty() {
+            clients = vec![clients[self.roll(clients.len() as u64) as usize]];
+        }
+        let count = clients.len() as u64;
+        if count > 0 && say(&vault, RecordBody::Retire(clients), self.clock(client), &Silent::default()).is_ok() {
+            self.trace(client, "retires others");
+            lock(&self.state).counts.retired += count;
+        }
+    }
+
+    /// Whether any machine writes as one of these clients.
+    fn in_use(&self, clients: &[ClientId]) -> bool {
+        let busy = lock(&self.state).busy.iter().sum::<usize>() > 1;
+        let state = |client| fs::read_dir(self.path("state", client)).into_iter().flatten().flatten();
+        let of = |folder: fs::DirEntry| ClientState::load(&folder.path()).map(|state| state.client);
+        busy || (0..self.clients).flat_map(state).filter_map(of).any(|client| clients.contains(&client))
+    }
+
+    /// A client takes a snapshot and retires itself.
+    fn throw_away(self: &Arc<Self>, client: usize) {
+        self.take(client);
+        let Some(vault) = self.open(client) else { return };
+        if matches!(retire_self(&vault, self.clock(client), &Silent::default()), Ok(true)) {
+            self.trace(client, "retires itself");
+            lock(&self.state).counts.retired += 1;
+        }
+    }
+
+    /// Imports an archive of what the source is now.
+    fn import(self: &Arc<Self>, client: usize) {
+        let numbers: Vec<u64> = (0..FILES).filter(|_| self.roll(2) == 0).collect();
+        let names = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+        self.trace(client, &format!("begins to import {names}"));
+        let mut archive = tar("top/", b'5', &[]);
+        numbers.iter().for_each(|number| archive.extend(tar(&format!("top/{number}"), b'0', &content(*number))));
+        archive.extend([0; 1024]);
+        let Some(vault) = self.open(client) else { return };
+        let clock = || self.clock(client);
+        let options = ImportOptions {
+            source: format!("archive {client}"),
+            time: clock(),
+            strip: 0,
+            tags: Vec::new(),
+            description: names,
+            clock: &clock,
+            level: 1,
+            verify: false,
+            threads: 1,
+        };
+        let report = import(&vault, &mut archive.as_slice(), &options, &Silent::default());
+        if let Ok(id) = report.map(|report| report.id) {
+            self.trace(client, &format!("has imported {id:?}"));
+            let mut state = lock(&self.state);
+            state.counts.imports += 1;
+            state.taken.extend(id);
         }
     }
 
@@ -410,7 +640,7 @@ impl Sim {
         let names = names.into_iter().collect::<Vec<_>>().join(" ");
         self.trace(client, &format!("begins a snapshot of {names}"));
         let Some(vault) = self.open(client) else { return };
-        let clock = || self.clock();
+        let clock = || self.clock(client);
         let options = SnapshotOptions {
             source: format!("source {client}"),
             inputs: vec![Input::Path { name: b"top".to_vec(), path: source, only: None }],
@@ -460,7 +690,7 @@ impl Sim {
         }
         self.trace(client, "begins to repair");
         let Some(vault) = self.open(client) else { return };
-        let clock = || self.clock();
+        let clock = || self.clock(client);
         let options = RepairOptions { read_data: false, clock: &clock, threads: 1 };
         let done = repair::plan(&vault, &options, &Silent::default())
             .and_then(|plan| repair::execute(&vault, plan, &options, &Silent::default()));
@@ -481,7 +711,7 @@ impl Sim {
         let Some(vault) = self.open(client) else { return };
         let rules = Rules { last: Some(keep), ..Rules::default() };
         let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let clock = || self.clock();
+        let clock = || self.clock(client);
         let options =
             CollectOptions { max_unused, max_moved: None, level: 1, verify: false, clock: &clock, threads: 1 };
         if let Ok(report) = prune(&vault, &decisions, &options, &Silent::default()) {
@@ -508,18 +738,21 @@ impl Sim {
         self.world.deliver_all();
         let fresh = TempDir::new_in(self.folder.path()).unwrap();
         let store = Arc::new(self.world.view(0).unwrap());
-        let vault = Self::open_at(store, 99, fresh.path().to_owned()).unwrap();
+        let vault = self.open_at(store, 99, fresh.path().to_owned()).unwrap();
         if lock(&self.state).counts.damaged > 0 {
-            let clock = || self.clock();
+            let clock = || self.clock(99);
             let options = RepairOptions { read_data: false, clock: &clock, threads: 1 };
             let plan = repair::plan(&vault, &options, &Silent::default()).unwrap();
             repair::execute(&vault, plan, &options, &Silent::default()).unwrap();
         }
         for info in vault.snapshots() {
             let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == info.body.description);
+            let is_retired = vault.chains().retired().contains(&info.client);
             let mut state = lock(&self.state);
             state.counts.retained += 1;
-            if !is_whole {
+            if !is_whole && is_retired && !state.taken.contains(&info.id) {
+                state.counts.unreported += 1;
+            } else if !is_whole {
                 state.counts.lost += 1;
                 state.trace.push(format!("snapshot {} is not whole", info.id));
             }
@@ -534,6 +767,24 @@ impl Sim {
         let missing = state.taken.iter().filter(|id| !recorded.contains(id)).count() as u64;
         state.counts.lost += missing;
     }
+}
+
+/// A member of an archive.
+fn tar(name: &str, kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut block = [0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(if kind == b'5' { b"0000755" } else { b"0000644" });
+    block[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+    block[136..147].copy_from_slice(b"00000000001");
+    block[148..156].copy_from_slice(b"        ");
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let mut out = block.to_vec();
+    out.extend_from_slice(bytes);
+    out.resize(out.len().next_multiple_of(512), 0);
+    out
 }
 
 /// The names of the files in a snapshot, if it can be read and each is what it should be.

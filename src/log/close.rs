@@ -1,0 +1,206 @@
+//! Clients that are retired and of which everything is here (SPEC §8.2): one record says so, and then later records need not name
+//! them among what their writers have seen. So a vault that many throwaway clients write to keeps short records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::ClientId;
+use crate::log::chain::{Chains, Link};
+use crate::log::record::Closed;
+
+/// So many clients are closed by one record.
+const CLOSED_MAX: usize = 1 << 10;
+
+/// What each client's records close, by their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Closings(BTreeMap<ClientId, BTreeMap<u64, Vec<(ClientId, u64)>>>);
+
+impl Closings {
+    /// What the records numbered `from` + 1 to `to` of a client close: which clients, and at which numbers.
+    pub fn between(&self, client: &ClientId, from: u64, to: u64) -> impl Iterator<Item = (ClientId, u64)> + '_ {
+        let records = self.0.get(client).filter(|_| from < to);
+        records
+            .into_iter()
+            .flat_map(move |records| records.range(from + 1..=to))
+            .flat_map(|(_, closed)| closed)
+            .copied()
+    }
+
+    /// Whether nothing is closed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Chains {
+    /// What the records say about clients that are retired and complete.
+    pub fn closings(&self) -> Closings {
+        let mut closings = Closings::default();
+        for link in self.links().filter(|link| !link.record.closed.is_empty()) {
+            let by_number = closings.0.entry(link.record.client).or_default();
+            let closed = by_number.entry(link.record.number).or_default();
+            closed.extend(link.record.closed.iter().map(|Closed(client, number, _)| (*client, *number)));
+        }
+        closings
+    }
+
+    /// What record `number` of client `me` writes down when it acknowledges `seen`: the list without the clients that are closed at
+    /// exactly what is acknowledged of them, and the clients that this record closes.
+    pub fn shorten(
+        &self,
+        me: &ClientId,
+        number: u64,
+        mut seen: BTreeMap<ClientId, u64>,
+    ) -> (Vec<(ClientId, u64)>, Vec<Closed>) {
+        seen.remove(me);
+        let closings = self.closings();
+        let mut closed: BTreeMap<ClientId, u64> = BTreeMap::new();
+        for (client, upto) in seen.iter().map(|(client, upto)| (client, *upto)).chain([(me, number - 1)]) {
+            for (of, last) in closings.between(client, 0, upto) {
+                let known = closed.entry(of).or_default();
+                *known = last.max(*known);
+            }
+        }
+        closed.remove(me);
+        let fresh = self.to_close(&seen, &closed);
+        let mut listed: BTreeMap<ClientId, u64> = seen.clone();
+        listed.retain(|client, upto| *upto > 0 && closed.get(client) != Some(upto));
+        // A client that is closed counts as acknowledged where it is not named, so one of which less was seen is named.
+        let less = closed.iter().filter(|(client, last)| seen.get(*client) != Some(*last));
+        listed.extend(less.map(|(client, _)| (*client, seen.get(client).copied().unwrap_or(0))));
+        (listed.into_iter().collect(), fresh)
+    }
+
+    /// Retired clients of which all records that anyone has mentioned are acknowledged, and that are not closed there yet.
+    fn to_close(&self, seen: &BTreeMap<ClientId, u64>, closed: &BTreeMap<ClientId, u64>) -> Vec<Closed> {
+        let retired: BTreeSet<ClientId> =
+            self.retired().into_iter().filter(|client| closed.get(client) != seen.get(client)).collect();
+        if retired.is_empty() {
+            return Vec::new();
+        }
+        let mut mentioned: BTreeMap<ClientId, u64> = BTreeMap::new();
+        for link in self.links() {
+            let own = (link.record.client, link.record.number);
+            for (client, number) in link.record.seen.iter().chain([&own]).filter(|(client, _)| retired.contains(client))
+            {
+                let known = mentioned.entry(*client).or_default();
+                *known = (*known).max(*number);
+            }
+        }
+        let last = |client: &ClientId| -> Option<Closed> {
+            let (number, records) = (seen.get(client).copied()?, self.clients.get(client)?);
+            let is_single = records.values().all(|same| same.len() == 1);
+            let [Link { digest, .. }] = &records.get(&number)?[..] else { return None };
+            let is_whole = is_single && number > 0 && mentioned.get(client) == Some(&number);
+            is_whole.then_some(Closed(*client, number, *digest))
+        };
+        retired.iter().filter_map(last).take(CLOSED_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Digest, ObjectName};
+    use crate::log::record::{Join, Record, RecordBody};
+    use crate::log::sweep::Acknowledgements;
+    use crate::tree::Time;
+
+    fn id(number: u32) -> ClientId {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        ClientId::new(id)
+    }
+
+    /// Puts a record of a client into the log, which has seen all that is there.
+    fn write(chains: &mut Chains, client: u32, body: RecordBody) -> usize {
+        let me = id(client);
+        let (number, previous) =
+            chains.last(&me).map_or((1, Digest::new([0; 32])), |last| (last.record.number + 1, last.digest));
+        let (seen, closed) = chains.shorten(&me, number, chains.seen().into_iter().collect());
+        let record =
+            Record { client: me, number, previous, seen, time: Time::default(), claims: Vec::new(), closed, body };
+        let len = record.encode().unwrap().len();
+        let digest = blake3::hash(&[client.to_be_bytes(), (number as u32).to_be_bytes()].concat());
+        let mut name = [0; 16];
+        name.copy_from_slice(&digest.as_bytes()[..16]);
+        chains.push(Link { name: ObjectName::new(name), digest: Digest::new(*digest.as_bytes()), record });
+        len
+    }
+
+    fn join() -> RecordBody {
+        RecordBody::Join(Join {
+            host: String::new(),
+            user: String::new(),
+            place: Vec::new(),
+            retires: Vec::new(),
+            synced: false,
+            program: String::new(),
+        })
+    }
+
+    #[test]
+    fn records_stay_short_however_many_throwaway_clients_there_were() {
+        let (mut chains, mut longest) = (Chains::default(), 0);
+        write(&mut chains, 0, join());
+        for client in 1..400 {
+            write(&mut chains, client, join());
+            longest = longest.max(write(&mut chains, client, RecordBody::Retire(vec![id(client)])));
+        }
+        assert!(longest <= 1024, "{longest} bytes");
+        write(&mut chains, 0, RecordBody::Forget(Vec::new()));
+        let last = chains.last(&id(0)).unwrap();
+        assert!(last.record.seen.len() <= 1, "{:?}", last.record.seen);
+        // All the same it is known what was acknowledged.
+        let acks = Acknowledgements::new(&chains);
+        assert!((1..399).all(|client| acks.of(&id(0), &id(client)) == 2));
+        assert_eq!(acks.obstacles(), BTreeSet::new());
+        assert_eq!(chains.findings(&BTreeMap::new()), []);
+    }
+
+    #[test]
+    fn who_has_not_seen_all_of_a_closed_client_says_so() {
+        let mut chains = Chains::default();
+        write(&mut chains, 0, join());
+        write(&mut chains, 1, join());
+        write(&mut chains, 1, RecordBody::Retire(vec![id(1)]));
+        write(&mut chains, 0, RecordBody::Forget(Vec::new()));
+        assert_eq!(chains.last(&id(0)).unwrap().record.closed.len(), 1);
+        let seen = |of_closed| BTreeMap::from([(id(0), 2), (id(1), of_closed)]);
+        assert_eq!(chains.shorten(&id(2), 1, seen(2)).0, [(id(0), 2)]);
+        assert_eq!(chains.shorten(&id(2), 1, seen(1)).0, [(id(0), 2), (id(1), 1)]);
+        assert_eq!(chains.shorten(&id(2), 1, seen(0)).0, [(id(0), 2), (id(1), 0)]);
+        // One that does not know that it is closed.
+        let before = BTreeMap::from([(id(0), 1), (id(1), 2)]);
+        assert_eq!(chains.shorten(&id(2), 1, before).0, [(id(0), 1), (id(1), 2)]);
+        // And what a reader makes of it.
+        let mut other = chains.clone();
+        write(&mut other, 2, join());
+        assert_eq!(Acknowledgements::new(&other).of(&id(2), &id(1)), 2);
+        // A record of the closed client that nobody had seen is missing to nobody, and counts when it comes.
+        write(&mut other, 1, RecordBody::Forget(Vec::new()));
+        write(&mut other, 0, RecordBody::Forget(Vec::new()));
+        assert_eq!(Acknowledgements::new(&other).of(&id(0), &id(1)), 3);
+    }
+
+    #[test]
+    fn records_of_a_closed_client_that_are_not_here_are_missing() {
+        let mut chains = Chains::default();
+        write(&mut chains, 0, join());
+        write(&mut chains, 1, join());
+        write(&mut chains, 1, RecordBody::Forget(Vec::new()));
+        write(&mut chains, 0, RecordBody::Join(Join { retires: vec![id(1)], ..join_of() }));
+        write(&mut chains, 0, RecordBody::Forget(Vec::new()));
+        let without =
+            Chains::new(chains.links().filter(|link| (link.record.client, link.record.number) != (id(1), 2)).cloned());
+        assert!(!Acknowledgements::new(&without).obstacles().is_empty());
+        assert!(!without.findings(&BTreeMap::new()).is_empty());
+        assert!(Acknowledgements::new(&chains).obstacles().is_empty());
+    }
+
+    fn join_of() -> Join {
+        match join() {
+            RecordBody::Join(join) => join,
+            _ => unreachable!(),
+        }
+    }
+}
