@@ -13,6 +13,8 @@ mod crash;
 #[cfg(unix)]
 mod histories;
 #[cfg(unix)]
+mod order;
+#[cfg(unix)]
 mod sources;
 #[cfg(unix)]
 mod inputs;

@@ -205,6 +205,82 @@ class Object:
         chunks = Bytes(raw)
         return [chunks.take(length) for length in lengths]
 
+def by_cause(records):
+    """§8.3: all names in the order of cause."""
+    chains = {}
+    for name, record in sorted(records.items(), key=lambda item: (item[1]["c"], item[1]["n"], item[0])):
+        numbers = chains.setdefault(record["c"], [])
+        if not numbers or numbers[-1][0] != record["n"]:
+            numbers.append((record["n"], []))
+        numbers[-1][1].append(name)
+    done, depths, row = dict.fromkeys(chains, 0), {client: [] for client in chains}, []
+    def upto(client, number):
+        return sum(other <= number for other, _ in chains[client])
+    def depth(client):
+        seen = [(other, upto(other, number)) for name in chains[client][done[client]][1]
+                for other, number in records[name]["s"] if other != client and other in chains]
+        if all(count <= done[other] for other, count in seen):
+            return 1 + max([*depths[client][-1:], *(depths[other][count - 1] for other, count in seen if count)], default=0)
+    while left := sorted(client for client in chains if done[client] < len(chains[client])):
+        ready = [(found, client) for client in left if (found := depth(client)) is not None]
+        found, client = min(ready, default=(1 + max(depths[left[0]][-1:], default=0), left[0]))
+        row += chains[client][done[client]][1]
+        depths[client].append(found)
+        done[client] += 1
+    return row
+
+def effective(times):
+    """§8.3: the effective date of each record of a place, and whether it is an outlier."""
+    ends, before = [], []
+    for at, when in enumerate(times):
+        length = sum(times[end] <= when for end in ends)
+        before.append(ends[length - 1] if length else None)
+        ends[length:length + 1] = [at]
+    believed, at = set(), ends[-1] if ends else None
+    while at is not None:
+        believed.add(at)
+        at = before[at]
+    dates = []
+    for at, when in enumerate(times):
+        if at not in believed:
+            when = max([when, *dates[-1:]])
+            when = min([when, *[times[next] for next in sorted(believed) if next > at][:1]])
+        dates.append(when)
+    return [(date, at not in believed) for at, date in enumerate(dates)]
+
+def snapshots(records):
+    """§8.3: the snapshots in their order, each with its date, name and body."""
+    place = {record["c"]: record["c"] for record in records.values()}
+    for record in records.values():
+        for retired in record["b"].get("retires", []) if record["k"] == 1 else []:
+            old, new = place.get(retired), place[record["c"]]
+            place = {client: new if at == old else at for client, at in place.items()}
+    row = by_cause(records)
+    positions, dates = {name: at for at, name in enumerate(row)}, {}
+    for one in set(place.values()):
+        names = [name for name in row if place[records[name]["c"]] == one]
+        dates.update(zip(names, effective([records[name]["t"] for name in names])))
+    taken, last = {}, {}
+    for name in (name for name in row if records[name]["k"] == 2):
+        body, (when, outlier) = records[name]["b"], dates[name]
+        date = when if outlier and not body.get("given") else min(body["time"], when)
+        if not body.get("given"):
+            key = place[records[name]["c"]], body["source"], body["host"]
+            last[key] = date = max([date, *filter(None, [last.get(key)])])
+        taken[name] = [date, positions[name]]
+    winners, claims = {}, {}
+    for name in taken:
+        claims[name] = [old for old in records[name]["b"].get("replaces", []) if positions.get(old, -1) < positions[name]]
+        for old in claims[name]:
+            winners[old] = min(name, winners.get(old, name))
+    def replaced(name):
+        return {old for direct, winner in winners.items() if winner == name for old in {direct} | replaced(direct)}
+    gone = {name for record in records.values() if record["k"] == 3 for name in record["b"]} | set(winners)
+    gone |= {name for name, olds in claims.items() if olds and all(winners[old] != name for old in olds)}
+    found = [(*max([taken[old] for old in replaced(name) if old in taken] or [taken[name]]), name, records[name]["b"])
+             for name in taken if name not in gone]
+    return sorted(found, key=lambda snapshot: snapshot[:2])
+
 class Vault:
     """§9.1: everything, found from the store alone."""
     def __init__(self, store, password):
@@ -218,13 +294,7 @@ class Vault:
         for found in [found for record in records.values() if record["k"] == 8 for found in record["b"]]:
             if found["n"] not in records:
                 records[found["n"]] = self.message(found["r"])
-        forgotten = {name for record in records.values() if record["k"] == 3 for name in record["b"]}
-        latest, self.snapshots = {}, []
-        for name, record in sorted(records.items(), key=lambda item: (item[1]["c"], item[1]["n"], item[0])):
-            latest[record["c"]] = when = max(latest.get(record["c"], [0, 0]), record["t"])
-            if record["k"] == 2 and name not in forgotten:
-                self.snapshots.append((when, record["c"], record["n"], name, record["b"]))
-        self.snapshots.sort(key=lambda snapshot: snapshot[:3])
+        self.snapshots = snapshots(records)
         for kind in (1, 2):
             for name, path in listed(os.path.join(store, FOLDERS[kind]), True):
                 with self.guard(kind, name):
@@ -349,8 +419,8 @@ class Vault:
 def main(store, command, *args):
     vault = Vault(store, os.environ["VAULT_PASSWORD"])
     if command == "list":
-        for *_, name, body in vault.snapshots:
-            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(body["time"][0]))
+        for date, _, name, body in vault.snapshots:
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(date[0]))
             print(name.hex(), when, body["source"], body["files"], body["verdict"], sep="\t")
     elif command in ("extract", "digest"):
         snapshot, path, *out = args

@@ -360,7 +360,8 @@ pub mod tests {
     fn find(text: &str, filter: &FilterArgs) -> Result<String, Failure> {
         let own = Own { host: "new".to_owned(), clients: BTreeSet::from([ClientId::new([9; 16])]) };
         let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC)?;
-        let (info, note) = wanted.choose(&some(), filter, &own, Aim::Read, &TimeZone::UTC)?;
+        let some = some();
+        let (info, note) = wanted.choose(&some, filter, &own, Aim::Read, &TimeZone::UTC)?;
         assert_eq!(note, None);
         Ok(info.id.to_string()[..4].to_owned())
     }
@@ -369,7 +370,8 @@ pub mod tests {
     fn latest_and_dates_mean_this_machine() {
         let choose = |text: &str, host: &str, aim: Aim, filter: &FilterArgs| {
             let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC).unwrap();
-            let found = wanted.choose(&some(), filter, &own(host), aim, &TimeZone::UTC);
+            let some = some();
+            let found = wanted.choose(&some, filter, &own(host), aim, &TimeZone::UTC);
             found.map(|(info, note)| (info.id.to_string()[..4].to_owned(), note)).map_err(|failure| failure.hint)
         };
         let none = FilterArgs::default();

@@ -92,7 +92,7 @@ pub struct SnapshotArgs {
     #[arg(long, value_name = "COMMAND", requires = "stdin", help_heading = WHAT)]
     pub command: Option<OsString>,
 
-    /// With --stdin: an empty file is no reason for a warning
+    /// Take what is empty as it is: standard input, or a folder that was not empty before or was a mount point
     #[arg(long, help_heading = WHAT)]
     pub allow_empty: bool,
 
@@ -123,10 +123,6 @@ pub struct SnapshotArgs {
     /// Date and time of what is in it, not in the future [default: now]
     #[arg(long, value_name = "DATE", value_parser = time, help_heading = RECORD)]
     pub time: Option<Time>,
-
-    /// Take a folder as it is although it is empty now, or no longer a mount point
-    #[arg(long, help_heading = RECORD)]
-    pub allow_empty: bool,
 
     /// Say what would be done, and store nothing
     #[arg(short = 'n', long, help_heading = HOW)]

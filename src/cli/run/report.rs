@@ -493,7 +493,7 @@ pub mod tests {
     fn the_worst_decides_how_a_run_ends() {
         let exit = |states: &[State], cares: Vec<Care>| {
             let outcomes = states.iter().map(|state| outcome("a", *state)).collect();
-            Report { outcomes, cares, hooks: Vec::new() }.exit()
+            Report { outcomes, cares, ..Report::default() }.exit()
         };
         assert_eq!(exit(&[State::Complete, State::NotDue, State::Unchanged], vec![]), Exit::Done);
         assert_eq!(exit(&[State::Complete, State::Partial], vec![]), Exit::Skipped);
