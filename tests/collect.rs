@@ -198,7 +198,7 @@ fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
     let filled = inner.clone();
     Arc::new(GatedStore::new(Arc::new(inner.clone()), move |key, len| {
         let fits = filled.total_len() + len as u64 <= max;
-        if fits { Ok(()) } else { Err(StoreError::Full { object: key.to_string() }) }
+        if fits { Ok(()) } else { Err(StoreError::Full { object: key.into() }) }
     }))
 }
 
@@ -414,7 +414,7 @@ fn check_finds_every_kind_of_damage_and_names_what_it_hurts() {
                 assert!(!report.hurt.is_empty() && report.hurt.iter().all(|hurt| hurt.count > 0), "{what}: {report:?}");
             }
             if damage > 0 {
-                let named = report.problems.iter().any(|problem| problem.object == key.to_string());
+                let named = report.problems.iter().any(|problem| problem.subject.to_string() == key.to_string());
                 assert!(named, "{what}: {report:?}");
             }
         }

@@ -123,7 +123,7 @@ fn judge(fixture: &Fixture, store: &MemStore, touched: &[ObjectKey], state: &Pat
     let names_one = |text: &str| names.iter().any(|name| text.contains(name.as_str()));
     let bad = vault.bad_objects();
     for bad in &bad {
-        assert!(names.contains(&bad.object), "{} is whole, but it is said that {}", bad.object, bad.what);
+        assert!(names.contains(&bad.key.to_string()), "{} is whole, but it is said that {}", bad.key, bad.what);
     }
     let mut noticed = if bad.is_empty() && vault.findings().is_empty() { Noticed::Never } else { Noticed::AtOpen };
     let snapshots = vault.snapshots();
