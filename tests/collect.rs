@@ -198,7 +198,7 @@ fn limited(inner: &MemStore, max: u64) -> Arc<dyn Store> {
     let filled = inner.clone();
     Arc::new(GatedStore::new(Arc::new(inner.clone()), move |key, len| {
         let fits = filled.total_len() + len as u64 <= max;
-        if fits { Ok(()) } else { Err(StoreError::Full { object: vault::store::Subject::Place(key.to_string()) }) }
+        if fits { Ok(()) } else { Err(StoreError::Full { object: key.into() }) }
     }))
 }
 

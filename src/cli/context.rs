@@ -408,7 +408,8 @@ pub fn user_at_host() -> String {
     format!("{user}@{host}")
 }
 
-/// Who we are, as it is recorded in snapshots. `machine` tells machines and users apart even if their names are equal.
+/// Who we are, as it is recorded in snapshots. `machine` tells machines and users apart even if their names are equal. The host's own
+/// name is part of it, not the one that a snapshot shows: machines made from one image have other names and one id.
 #[cfg(unix)]
 fn identity(host: Option<&str>) -> Identity {
     let own_host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -420,7 +421,7 @@ fn identity(host: Option<&str>) -> Identity {
         .map(|id| id.trim().to_owned())
         .filter(|id| !id.is_empty());
     Identity {
-        machine: format!("{} {uid}", machine.unwrap_or_else(|| own_host.clone())),
+        machine: format!("{} {uid} {own_host}", machine.unwrap_or_default()),
         host: host.map_or(own_host, str::to_owned),
         user: user.unwrap_or_else(|| uid.to_string()),
         program: program(),

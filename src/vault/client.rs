@@ -30,8 +30,8 @@ pub struct Identity {
     pub host: String,
     /// Name of the user.
     pub user: String,
-    /// Something that stays the same for this machine and this user, and differs for others; only a keyed hash of it is
-    /// ever stored.
+    /// Something that stays the same for this machine and this user, and differs for others: the machine's id and its own
+    /// host name (machines made from one image have the same id). Only a keyed hash of it is ever stored.
     pub machine: String,
     /// Version of the program.
     pub program: String,
@@ -437,8 +437,8 @@ impl Vault {
     fn place_hash(&self) -> Vec<u8> {
         let key = self.keys().derive_local("client place");
         let mut hasher = blake3::Hasher::new_keyed(&key);
-        let Identity { host, user, machine, .. } = self.identity();
-        for part in [machine, host, user, &self.place] {
+        let Identity { user, machine, .. } = self.identity();
+        for part in [machine, user, &self.place] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         hasher.finalize().as_bytes()[..16].to_vec()

@@ -25,9 +25,7 @@ pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, Digest, ObjectName, SlotId, VaultId};
-use crate::log::{
-    Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing, SweepRules,
-};
+use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing, SweepRules};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
 use crate::store::{Delivery, ObjectKey, Store, StoreError};

@@ -400,7 +400,7 @@ impl Sim {
         let identity = Identity {
             host: format!("host {host}"),
             user: "user".to_owned(),
-            machine: format!("machine {machine}"),
+            machine: format!("machine {machine} host {host}"),
             program: "test".to_owned(),
         };
         let options = OpenOptions { state, identity };
