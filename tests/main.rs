@@ -24,6 +24,8 @@ mod options;
 mod keys;
 #[cfg(unix)]
 mod refusals;
+#[cfg(unix)]
+mod guard;
 mod collect;
 mod repair;
 #[cfg(unix)]

@@ -362,7 +362,8 @@ fn a_restore_does_what_its_options_say() {
     assert_eq!(desk.run(&["restore", "latest", "--to", &to("all")]).code, 1);
     desk.ok(&["restore", "latest", "--to", &to("all"), "--overwrite", "never"]);
     assert_eq!(fs::read_to_string(desk.path("all/source/b.txt")).unwrap(), "own");
-    let changed = desk.json(&["restore", "latest", "--to", &to("all"), "--overwrite", "if-changed", "--delete"]);
+    let changed =
+        desk.json(&["restore", "latest", "--to", &to("all"), "--overwrite", "if-changed", "--delete", "--yes"]);
     assert_eq!((changed[0]["files_unchanged"].as_u64(), changed[0]["deleted"].as_u64()), (Some(2), Some(1)));
     assert_eq!(files(&desk.path("all")), set(&["a.jpg", "b.txt", "old/c.jpg"]));
     // In place; first what would be.
