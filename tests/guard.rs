@@ -614,6 +614,11 @@ fn survey(top: &Path, pass: &[&Path]) -> BTreeMap<PathBuf, String> {
     found
 }
 
+/// Whether a folder is there, or could be made.
+fn can_hold(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).map_or(true, |meta| meta.is_dir())
+}
+
 type Outcome = (Vec<Change>, RestoreReport);
 
 fn restored(vault: &Vault, options: &RestoreOptions) -> Outcome {
@@ -667,7 +672,7 @@ fn what_is_protected_is_still_there_whatever_the_options_and_a_dry_run_says_what
         let mut guarded = Vec::new();
         if dice.below(2) == 0 {
             let nested = top.join(dice.pick(NAMES)).join("nested");
-            if nested.parent().is_some_and(|parent| !parent.exists() || parent.is_dir() && !parent.is_symlink()) {
+            if nested.parent().is_some_and(can_hold) {
                 fs::create_dir_all(nested.join("packs")).unwrap();
                 fs::write(nested.join("VAULT"), "vault archive, format 1\n").unwrap();
                 fs::write(nested.join("packs/pack"), "pack").unwrap();
@@ -675,7 +680,7 @@ fn what_is_protected_is_still_there_whatever_the_options_and_a_dry_run_says_what
             }
         }
         let place = top.join(dice.pick(NAMES)).join("mount");
-        let can_be = place.parent().is_some_and(|parent| !parent.exists() || parent.is_dir() && !parent.is_symlink());
+        let can_be = place.parent().is_some_and(can_hold);
         let mounted = (dice.below(3) == 0 && can_be).then(|| Mounted::new(&["-t", "tmpfs", "tmpfs"], &place)).flatten();
         if mounted.is_some() {
             fs::write(place.join("far"), "far").unwrap();

@@ -168,10 +168,7 @@ fn may_delete(
         note(&format!("  and {} more (all of them are listed by --dry-run)", units::count(more)));
     }
     if report.kept_count > 0 {
-        note(&format!(
-            "and keeps {} that the snapshot does not have.",
-            units::counted(report.kept_count, "thing", "things")
-        ));
+        note(&format!("and keeps {} as before.", units::counted(report.kept_count, "thing", "things")));
     }
     Ok(is_yes(ask("Do this? [y/N] ").as_deref()))
 }
@@ -369,7 +366,8 @@ fn tell_kept(report: &RestoreReport, out: &mut Output) -> Result<(), Failure> {
     if report.kept_count == 0 {
         return Ok(());
     }
-    out.line(format_args!("  kept       {} that the snapshot does not have:", units::count(report.kept_count)))?;
+    let things = units::counted(report.kept_count, "thing", "things");
+    out.line(format_args!("  kept       {things} as before:"))?;
     for kept in report.kept.iter().take(PROBLEMS_SHOWN) {
         out.line(format_args!("    {}: {}", Shown(&kept.path), kept.why))?;
     }

@@ -225,8 +225,14 @@ impl Run<'_> {
         };
         let made = match found {
             Found::Folder(stat) => {
-                if let Some(own @ (Kept::Vault | Kept::State)) = self.guard().own(&stat) {
-                    return obstacle(format!("nothing is written there: {own}"));
+                match self.guard().own(&stat) {
+                    Some(Kept::State) => {
+                        // A snapshot of a home has it, as it was then. Nobody wants it set back.
+                        self.keep(folder.path(), Kept::State);
+                        return Ok(false);
+                    }
+                    Some(Kept::Vault) => return obstacle(format!("nothing is written there: {}", Kept::Vault)),
+                    _ => {}
                 }
                 self.open_folder(folder, parent, &stat)
             }

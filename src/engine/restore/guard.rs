@@ -6,7 +6,7 @@
 //! | what | is it removed? | may what is in it be overwritten? |
 //! |---|---|---|
 //! | the opened vault, by device and inode, through whatever mount or link | never | never, and nothing is added |
-//! | a folder that holds a `VAULT` file: another vault | never | never; what is missing is added |
+//! | a folder that holds the `VAULT` file or all folders of a vault: another one | never | never; what is missing is added |
 //! | the state folder | never | never, and nothing is added |
 //! | the configuration | never | as the snapshot has it |
 //! | what lies on another mount than the folder above it | never | as the snapshot has it |
@@ -402,17 +402,18 @@ const fn is_elsewhere(above: (u64, u64), here: (u64, u64)) -> bool {
     above.0 != here.0 || above.1 != 0 && here.1 != 0 && above.1 != here.1
 }
 
-/// Whether a folder is that of a vault, or may be: its mark is there, but cannot be read.
+/// Whether a folder is that of a vault, or may be: its mark is there, but cannot be read, or is missing beside all the
+/// folders that a vault has.
 fn is_vault(dir: &TargetDir) -> bool {
-    match dir.stat_at(VAULT_NAME) {
-        Ok(Some(stat)) if stat.kind == FileKind::File => {}
-        _ => return false,
+    let is = |name: &[u8], kind| matches!(dir.stat_at(name), Ok(Some(stat)) if stat.kind == kind);
+    if is(VAULT_NAME, FileKind::File) {
+        let mut start = vec![0; VAULT_MARK.len()];
+        let read = dir.as_source().open_file(VAULT_NAME).and_then(|file| file.read_full_at(&mut start, 0));
+        if read.is_err() || start == VAULT_MARK {
+            return true;
+        }
     }
-    let mut start = vec![0; VAULT_MARK.len()];
-    match dir.as_source().open_file(VAULT_NAME).and_then(|file| file.read_full_at(&mut start, 0)) {
-        Ok(len) => start[..len] == *VAULT_MARK,
-        Err(_) => true,
-    }
+    Kind::ALL.iter().all(|kind| is(kind.folder().as_bytes(), FileKind::Directory))
 }
 
 fn read_skipped_paths(
