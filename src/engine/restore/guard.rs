@@ -241,7 +241,7 @@ impl Guard {
             }
         }
         if !is_root {
-            ward.protect(self.unless_told(self.by_pattern(above, below, true)));
+            ward.protect(self.unless_told(by_pattern(above, below, true)));
         }
         ward
     }
@@ -356,15 +356,7 @@ impl Guard {
             return Some(Kept::LeftOut);
         }
         let today = by_nature(&self.today).then_some(Kept::LeftOutToday);
-        self.by_pattern(ward, below, stat.kind == FileKind::Directory).or(today)
-    }
-
-    fn by_pattern(&self, ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
-        if below.is_empty() {
-            return None;
-        }
-        let stored = ward.stored.exclude(below, is_folder).then_some(Kept::LeftOut);
-        stored.or_else(|| ward.today.exclude(below, is_folder).then_some(Kept::LeftOutToday))
+        by_pattern(ward, below, stat.kind == FileKind::Directory).or(today)
     }
 
     /// `--delete-excluded` takes the rules away.
@@ -395,6 +387,15 @@ impl Guard {
         };
         there.ancestors().find(is_one).map(Path::to_owned)
     }
+}
+
+/// Which patterns leave out something in the folder that `ward` is about. `below` is its path below the root.
+fn by_pattern(ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
+    if below.is_empty() {
+        return None;
+    }
+    let stored = ward.stored.exclude(below, is_folder).then_some(Kept::LeftOut);
+    stored.or_else(|| ward.today.exclude(below, is_folder).then_some(Kept::LeftOutToday))
 }
 
 /// Whether two mounts, by device and number, differ.

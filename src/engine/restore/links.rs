@@ -326,11 +326,9 @@ impl Linker<'_, '_> {
                 }
                 return Ok(file.size);
             }
-            Some(there) if there.kind == FileKind::Directory => {
-                // In a dry run it has given way already, as far as that was said.
-                if !self.run.options.dry_run {
-                    return Err(FinishError::Differs("a folder lies there".to_owned()));
-                }
+            // In a dry run it has given way already, as far as that was said.
+            Some(there) if there.kind == FileKind::Directory && !self.run.options.dry_run => {
+                return Err(FinishError::Differs("a folder lies there".to_owned()));
             }
             _ => {}
         }

@@ -51,6 +51,9 @@ struct Level {
     held: Option<TargetDir>,
 }
 
+/// The path of something that stays, and why.
+type Stayed = (Vec<u8>, Kept);
+
 /// What came of one step of the way.
 enum Step {
     Gone,
@@ -65,7 +68,7 @@ struct Walk<'w, 'a> {
     path: Vec<u8>,
     levels: Vec<Level>,
     /// The first thing that stays, and why.
-    found: Option<(Vec<u8>, Kept)>,
+    found: Option<Stayed>,
 }
 
 impl Run<'_> {
@@ -127,7 +130,7 @@ impl Run<'_> {
         path: Vec<u8>,
         ward: &Ward,
         way: Way,
-    ) -> Result<(Removed, Option<(Vec<u8>, Kept)>), Halt> {
+    ) -> Result<(Removed, Option<Stayed>), Halt> {
         let mut walk = Walk { run: self, way, path, levels: Vec::new(), found: None };
         let Some(stat) = dir.stat_at(name).ok().flatten() else { return Ok((Removed::No, None)) };
         let mut writable = None;
@@ -260,12 +263,11 @@ impl Walk<'_, '_> {
             self.path = join(&self.path, &name);
             let step = match dir.stat_at(&name) {
                 Ok(None) => Step::Gone,
-                Ok(Some(stat)) => match self.run.keeps(&level.ward, &self.path, &stat) {
-                    Some(why) => {
+                Ok(Some(stat)) => {
+                    if let Some(why) = self.run.keeps(&level.ward, &self.path, &stat) {
                         self.stays(why);
                         Step::Stays
-                    }
-                    None => {
+                    } else {
                         let mut below = None;
                         let ward = level.ward.clone();
                         let at = self.levels.len();
@@ -280,7 +282,7 @@ impl Walk<'_, '_> {
                         }
                         step
                     }
-                },
+                }
                 Err(error) => {
                     self.run.target_problem(self.path.clone(), NOT_DELETED, error)?;
                     Step::Stays
