@@ -729,14 +729,12 @@ fn a_deep_tree_comes_back() {
         fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&info) });
     assert_eq!((report.files_unchanged, report.deleted), (700, 0));
     // The scratch folder is too deep for the ordinary way to delete it: everything in it is superfluous now.
-    fs::rename(fixture.path("source"), fixture.path("target/source/a")).unwrap_err();
-    fs::remove_dir(fixture.path("target/source/a")).unwrap();
     fs::rename(fixture.path("source"), fixture.path("target/source/a")).unwrap();
     fs::create_dir(fixture.path("source")).unwrap();
     let empty = fixture.snapshot();
     let report =
         fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&empty) });
-    assert_eq!((report.deleted, report.kept_count), (2 * (700 + 3 * 700) + 2, 0));
+    assert_eq!((report.deleted, report.kept_count), (2 * (700 + 3 * 700), 0));
     fixture.check_equal("source", "target/source");
 }
 
