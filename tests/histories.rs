@@ -20,7 +20,7 @@ use vault::engine::collect::CollectOptions;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::prune::{prune, say};
 use vault::engine::repair::{self, RepairOptions};
-use vault::engine::restore::{Overwrite, RestoreOptions, Target, restore};
+use vault::engine::restore::{RestoreOptions, Target, restore};
 use vault::engine::retention::{self, Rules};
 use vault::engine::snapshot::{SnapshotOptions, snapshot};
 use vault::id::ObjectName;
@@ -609,18 +609,9 @@ fn remove(path: &Path) {
 
 fn restore_options(snapshot: ObjectName, to: &Path) -> RestoreOptions {
     RestoreOptions {
-        snapshot,
-        path: None,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        target: Target::Folder(to.to_owned()),
-        overwrite: Overwrite::Refuse,
-        delete: false,
-        dry_run: false,
-        verify: false,
-        no_owner: false,
         numeric_owner: true,
         threads: THREADS,
+        ..RestoreOptions::new(snapshot, Target::Folder(to.to_owned()))
     }
 }
 

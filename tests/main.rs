@@ -26,6 +26,8 @@ mod options;
 mod keys;
 #[cfg(unix)]
 mod refusals;
+#[cfg(unix)]
+mod guard;
 mod collect;
 mod repair;
 #[cfg(unix)]

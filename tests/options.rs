@@ -362,9 +362,14 @@ fn a_restore_does_what_its_options_say() {
     assert_eq!(desk.run(&["restore", "latest", "--to", &to("all")]).code, 1);
     desk.ok(&["restore", "latest", "--to", &to("all"), "--overwrite", "never"]);
     assert_eq!(fs::read_to_string(desk.path("all/source/b.txt")).unwrap(), "own");
-    let changed = desk.json(&["restore", "latest", "--to", &to("all"), "--overwrite", "if-changed", "--delete"]);
+    let changed =
+        desk.json(&["restore", "latest", "--to", &to("all"), "--overwrite", "if-changed", "--delete", "--yes"]);
     assert_eq!((changed[0]["files_unchanged"].as_u64(), changed[0]["deleted"].as_u64()), (Some(2), Some(1)));
     assert_eq!(files(&desk.path("all")), set(&["a.jpg", "b.txt", "old/c.jpg"]));
+    fs::write(desk.path("all/source/x.own"), "own").unwrap();
+    fs::write(desk.path("all/source/.vaultignore"), "*.own\n").unwrap();
+    let deleted = desk.json(&["restore", "latest", "--to", &to("all"), "--delete", "--delete-excluded", "-y"]);
+    assert_eq!(deleted[0]["deleted"].as_u64(), Some(2));
     // In place; first what would be.
     desk.write("b.txt", "changed");
     assert_eq!(desk.json(&["restore", "latest", "--in-place", "--dry-run"])[0]["dry_run"], true);

@@ -92,7 +92,7 @@ fn what_may_not_be_written_is_replaced_and_deleted_where_asked() {
         set_readonly(&back.join(name), true);
     }
     let to = desk.path("back");
-    desk.ok(&["restore", "latest", "--to", to.to_str().unwrap(), "--overwrite", "if-changed", "--delete"]);
+    desk.ok(&["restore", "latest", "--to", to.to_str().unwrap(), "--overwrite", "if-changed", "--delete", "--yes"]);
     let (old, new) = (model::of_disk(&desk.source(), b"top"), model::of_disk(&back, b"top"));
     model::assert_same(&old, &new, "what was restored over");
 }
@@ -108,7 +108,7 @@ fn what_lies_at_its_place_is_put_right() {
     desk.write("folder/changed.txt", "after!");
     fs::remove_file(desk.source().join("folder/gone.txt")).unwrap();
     desk.write("new.txt", "new");
-    desk.ok(&["restore", "latest", "--in-place", "--delete"]);
+    desk.ok(&["restore", "latest", "--in-place", "--delete", "--yes"]);
     model::assert_same(&before, &model::of_disk(&desk.source(), b"top"), "in place");
 }
 

@@ -62,7 +62,11 @@ fn a_folder_with_something_in_it_is_left_as_it_is() {
     fs::create_dir(&full).unwrap();
     fs::write(full.join("own"), "own").unwrap();
     let to = full.to_str().unwrap();
-    check(&desk, 1, &["restore", "latest", "--to", to], &["is not empty", "--overwrite always|if-changed|never"]);
+    fs::create_dir(full.join("source")).unwrap();
+    fs::write(full.join("source/own"), "own").unwrap();
+    let told = ["full/source is there already and is not empty", "--overwrite always|if-changed|keep-newer-copy|never"];
+    check(&desk, 1, &["restore", "latest", "--to", to], &told);
+    fs::remove_dir_all(full.join("source")).unwrap();
     check(&desk, 1, &["init", "--repo", to], &["not empty", "Nothing was changed"]);
     check(&desk, 1, &["init"], &["there is a vault in", "Nothing was changed"]);
     assert_eq!(fs::read_dir(&full).unwrap().count(), 1);

@@ -415,6 +415,8 @@ pub enum OverwriteArg {
     Always,
     /// They are compared, and only what differs is written
     IfChanged,
+    /// As if-changed; what is newer on the disk stays as a copy beside it, NAME.newer
+    KeepNewerCopy,
     /// They are left as they are
     Never,
 }
@@ -431,9 +433,15 @@ Examples:
   vault restore 2026-11-20 --in-place --dry-run    what would change, and then
   vault restore 2026-11-20 --in-place              back to where it came from
 
-A folder that is not empty is refused, unless --overwrite says what happens to
-what is there. In place, only what differs is written. Nothing outside of what
-is restored is touched."
+Where something of the same name is there already, nothing is restored, unless
+--overwrite says what happens to it. In place, only what differs is written.
+Nothing outside of what is restored is touched, and no link is followed.
+
+--delete removes from restored folders what the snapshot does not have. It
+never removes a vault, the state and configuration of this program, anything on
+another file system than the folder above it, what the snapshot could not read,
+or what --exclude names. What the rules of the snapshot or of today leave out
+stays as well, unless --delete-excluded is given. What stays is listed."
 )]
 pub struct RestoreArgs {
     /// The snapshot, and a path in it
@@ -464,11 +472,19 @@ pub struct RestoreArgs {
     #[arg(long, value_enum, value_name = "WHEN", help_heading = "How")]
     pub overwrite: Option<OverwriteArg>,
 
-    /// Delete from restored folders what is not in the snapshot
+    /// Delete from restored folders what is not in the snapshot; asks first
     #[arg(long, help_heading = "How")]
     pub delete: bool,
 
-    /// Say what would be done, and write nothing
+    /// With --delete: delete also what was left out of the snapshot, or would be today
+    #[arg(long, requires = "delete", help_heading = "How")]
+    pub delete_excluded: bool,
+
+    /// Do not ask before anything is deleted
+    #[arg(short = 'y', long, help_heading = "How")]
+    pub yes: bool,
+
+    /// List what would be written (+), changed (M) and deleted (-), and change nothing
     #[arg(short = 'n', long, help_heading = "How")]
     pub dry_run: bool,
 

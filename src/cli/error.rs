@@ -243,6 +243,9 @@ impl From<RestoreError> for Failure {
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
                     failure.hint("Choose a folder that can be written to: --to DIR")
                 }
+                _ if is_exhausted(&source) => {
+                    failure.hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost.")
+                }
                 _ => failure,
             },
             RestoreError::NoSuchSnapshot { .. }
@@ -250,11 +253,28 @@ impl From<RestoreError> for Failure {
             | RestoreError::NothingSelected { .. } => failure.hint(LOOK),
             RestoreError::NoPlace { .. } => failure.hint("Restore it to a folder: --to DIR"),
             RestoreError::NotEmpty { .. } => failure.hint(
-                "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|never",
+                "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|keep-newer-copy|never",
+            ),
+            RestoreError::InVault { .. } => failure.hint("Choose another folder: --to DIR"),
+            RestoreError::WholeSystem { .. } => failure.exit(Exit::Usage).hint(
+                "Say with --include what is to be restored, or restore it without --delete. Nothing was changed.",
             ),
             RestoreError::Pattern { .. } => failure.exit(Exit::Usage),
         }
     }
+}
+
+/// Whether too many files are open.
+#[cfg(unix)]
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Whether too many files are open.
+#[cfg(not(unix))]
+fn is_exhausted(_: &io::Error) -> bool {
+    false
 }
 
 impl From<BrowseError> for Failure {

@@ -17,7 +17,6 @@ use vault::chunk::ChunkParams;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::keys;
 use vault::engine::prune;
-use vault::engine::restore::Overwrite;
 use vault::engine::restore::RestoreOptions;
 use vault::engine::restore::Target;
 use vault::engine::restore::restore;
@@ -423,18 +422,10 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
     make_private_folder(&target)
         .map_err(|error| Failure::caused(format!("cannot make {}", target.display()), &error))?;
     let options = RestoreOptions {
-        snapshot: id,
-        path: None,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        overwrite: Overwrite::Refuse,
-        target: Target::Folder(target.clone()),
-        delete: false,
-        dry_run: false,
         verify: true,
         no_owner: true,
-        numeric_owner: false,
         threads: context.threads(),
+        ..RestoreOptions::new(id, Target::Folder(target.clone()))
     };
     let restored = restore(vault, &options, &context.screen);
     context.screen.clear();

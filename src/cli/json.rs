@@ -306,6 +306,29 @@ impl<'a> ProblemJson<'a> {
     }
 }
 
+/// One path that a restore would change.
+#[derive(Serialize)]
+pub struct ChangeJson<'a> {
+    /// `+`, `M` or `-`.
+    change: &'static str,
+    path: Name<'a>,
+    folder: bool,
+}
+
+impl<'a> ChangeJson<'a> {
+    /// What would become of a path.
+    pub const fn new(change: &'static str, path: &'a [u8], folder: bool) -> Self {
+        Self { change, path: Name(path), folder }
+    }
+}
+
+/// Something that a restore did not delete.
+#[derive(Serialize)]
+struct KeptJson<'a> {
+    path: Name<'a>,
+    why: &'static str,
+}
+
 /// What a restore did.
 #[derive(Serialize)]
 pub struct RestoreJson<'a> {
@@ -323,6 +346,12 @@ pub struct RestoreJson<'a> {
     files_kept: u64,
     files_verified: u64,
     deleted: u64,
+    /// Newer files that stay as copies.
+    copies: u64,
+    /// What the snapshot does not have and that was not deleted.
+    kept_count: u64,
+    /// The first thousand.
+    kept: Vec<KeptJson<'a>>,
     problem_count: u64,
     /// The first thousand.
     problems: Vec<ProblemJson<'a>>,
@@ -334,6 +363,7 @@ impl<'a> RestoreJson<'a> {
     /// The report about this snapshot.
     pub fn new(info: &'a SnapshotInfo, dry_run: bool, report: &'a RestoreReport) -> Self {
         let problems = report.problems.iter();
+        let kept = report.kept.iter();
         Self {
             snapshot: info.id.to_string(),
             time: info.date,
@@ -348,6 +378,9 @@ impl<'a> RestoreJson<'a> {
             files_kept: report.files_kept,
             files_verified: report.files_verified,
             deleted: report.deleted,
+            copies: report.copies,
+            kept_count: report.kept_count,
+            kept: kept.map(|kept| KeptJson { path: Name(&kept.path), why: kept.why.key() }).collect(),
             problem_count: report.problem_count,
             problems: problems.map(|p| ProblemJson { path: Name(&p.path), what: &p.what, damage: p.damage }).collect(),
             not_permitted: &report.not_permitted,

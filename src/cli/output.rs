@@ -93,6 +93,11 @@ impl Output {
         self.bytes(b"\n")
     }
 
+    /// Prints a value as JSON, with no end of the line.
+    pub fn json_inline(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.out, value).map_err(|error| Failure::output(&error.into()))
+    }
+
     /// Writes out what is held back, before something is asked.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.attempt(BufWriter::flush)

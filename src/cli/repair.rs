@@ -129,7 +129,8 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
 }
 
-fn is_yes(answer: Option<&str>) -> bool {
+/// Whether an answer is a clear yes.
+pub fn is_yes(answer: Option<&str>) -> bool {
     answer.is_some_and(|answer| matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 

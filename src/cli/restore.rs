@@ -1,36 +1,65 @@
 //! `vault restore`.
 
+use std::io;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::restore::Change;
+use vault::engine::restore::Mark;
 use vault::engine::restore::Overwrite;
 use vault::engine::restore::RestoreOptions;
 use vault::engine::restore::RestoreReport;
 use vault::engine::restore::Target;
+use vault::engine::restore::restore_telling;
 use vault::path::Shown;
+use vault::progress::Counters;
+use vault::progress::Phase;
+use vault::progress::Progress;
 use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
 
 use crate::cli::args::OverwriteArg;
 use crate::cli::args::RestoreArgs;
+use crate::cli::ask;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::json::ChangeJson;
 use crate::cli::json::RestoreJson;
+use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::progress::Screen;
+use crate::cli::repair::is_yes;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
+use crate::cli::snapshot::IGNORE_FILE;
+use crate::cli::snapshot::read_patterns;
 use crate::cli::units;
 
 /// How many problems are shown.
 const PROBLEMS_SHOWN: usize = 20;
 
+/// How many deletions are shown before they are asked about.
+const DELETED_SHOWN: usize = 20;
+
 /// Runs `vault restore`.
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let asks = args.delete && !args.dry_run && !args.yes;
+    if asks && (context.global.json || !io::stdin().is_terminal()) {
+        return Err(Failure::usage("nobody is there to be asked whether anything shall be deleted")
+            .hint("Give --yes to delete, or --dry-run to see first what would be deleted."));
+    }
     let target = match &args.to {
         Some(folder) => Target::Folder(roots::absolute(&current_folder()?, folder)),
         None => Target::InPlace,
@@ -41,29 +70,39 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let info = wanted.find(context, &vault, &snapshots, &args.filter, aim)?;
     let path = wanted.path.as_deref().map(|path| select::inside(&info.body.roots, path));
     let options = RestoreOptions {
-        snapshot: info.id,
         path: path.filter(|path| !path.is_empty()),
         include: args.include.clone(),
         exclude: args.exclude.clone(),
         overwrite: overwrite(args),
-        target,
         delete: args.delete,
+        delete_excluded: args.delete_excluded,
+        today: rules_of_today(context, args, &info.body.source)?,
+        state: vec![context.state_folder()?],
+        configuration: configuration(context),
         dry_run: args.dry_run,
         verify: args.verify,
         no_owner: args.no_owner,
         numeric_owner: args.numeric_owner,
         threads: context.threads(),
+        ..RestoreOptions::new(info.id, target)
     };
     context.screen.watch_interrupts();
+    if asks && !may_delete(context, args, &vault, info, &options)? {
+        return Err(Failure::interrupted().hint("Nothing was changed."));
+    }
     let start = Instant::now();
-    let report = vault::engine::restore::restore(&vault, &options, &context.screen);
+    let listing = Listing::new(context, args.dry_run);
+    let tell = |change: &Change| listing.add(change);
+    let listens = args.dry_run || context.global.verbose > 0;
+    let report = restore_telling(&vault, &options, &context.screen, if listens { Some(&tell) } else { None });
     context.screen.clear();
+    let mut out = listing.finish(report.is_err())?;
     let report = report?;
-    let mut out = Output::new();
     let told = if context.global.json {
-        out.json(&RestoreJson::new(info, args.dry_run, &report))
+        let summary = RestoreJson::new(info, args.dry_run, &report);
+        if args.dry_run { finish_json(&mut out, &summary) } else { out.json(&summary) }
     } else {
-        tell(context, args, info, &report, start.elapsed(), &mut out)
+        tell_report(context, args, info, &report, start.elapsed(), &mut out)
     };
     // The files are there, whether or not somebody reads on: the exit code stays.
     match told.and_then(|()| out.finish()) {
@@ -72,12 +111,166 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// What a snapshot of this source would leave out today: as the configuration says, if it has such a source.
+fn rules_of_today(context: &Context, args: &RestoreArgs, source: &str) -> Result<ExcludeOptions, Failure> {
+    let found = || -> Result<Option<ExcludeOptions>, Failure> {
+        let Some(config) = context.config()? else { return Ok(None) };
+        let Some(source) = config.sources.iter().find(|other| other.name == source) else { return Ok(None) };
+        let mut exclude = source.exclude.clone();
+        for file in &source.exclude_from {
+            exclude.patterns.extend(read_patterns(file)?);
+        }
+        Ok(Some(exclude))
+    };
+    let plain = ExcludeOptions { ignore_file: Some(IGNORE_FILE.to_vec()), ..ExcludeOptions::default() };
+    match found() {
+        Ok(found) => Ok(found.unwrap_or(plain)),
+        // They matter for what is deleted.
+        Err(failure) if args.delete => Err(failure),
+        Err(_) => Ok(plain),
+    }
+}
+
+/// The file that configures the program, and its folder if that is there for nothing else.
+fn configuration(context: &Context) -> Vec<PathBuf> {
+    let file = context.config_place().ok();
+    let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
+    file.into_iter().chain(folder).collect()
+}
+
+/// Shows what would be deleted, and asks whether it shall be. Nothing is asked if nothing would be.
+fn may_delete(
+    context: &Context,
+    args: &RestoreArgs,
+    vault: &Vault,
+    info: &SnapshotInfo,
+    options: &RestoreOptions,
+) -> Result<bool, Failure> {
+    let plan = RestoreOptions { dry_run: true, ..options.clone() };
+    let first = Mutex::new(Vec::new());
+    let tell = |change: &Change| {
+        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+        if change.mark == Mark::Deleted && first.len() < DELETED_SHOWN {
+            first.push(line(change));
+        }
+    };
+    let report = restore_telling(vault, &plan, &Hushed(&context.screen), Some(&tell));
+    context.screen.clear();
+    let report = report?;
+    if report.deleted == 0 {
+        return Ok(true);
+    }
+    let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+    note(&format!("Restoring snapshot {} to {} deletes:", select::named(info, &context.zone), place(args)));
+    first.iter().for_each(|line| note(&format!("  {line}")));
+    let more = report.deleted - first.len() as u64;
+    if more > 0 {
+        note(&format!("  and {} more (all of them are listed by --dry-run)", units::count(more)));
+    }
+    if report.kept_count > 0 {
+        note(&format!("and keeps {} as before.", units::counted(report.kept_count, "thing", "things")));
+    }
+    Ok(is_yes(ask("Do this? [y/N] ").as_deref()))
+}
+
+/// Progress without words: what a plan meets is met again, and told, when it is carried out.
+struct Hushed<'s>(&'s Screen);
+
+impl Progress for Hushed<'_> {
+    fn phase(&self, phase: Phase) {
+        self.0.phase(phase);
+    }
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        self.0.counters()
+    }
+
+    fn stopped(&self) -> bool {
+        self.0.stopped()
+    }
+}
+
+/// Where it is restored to.
+fn place(args: &RestoreArgs) -> String {
+    args.to.as_ref().map_or_else(|| "where it came from".to_owned(), |folder| folder.display().to_string())
+}
+
+const fn mark(change: &Change) -> &'static str {
+    match change.mark {
+        Mark::Added => "+",
+        Mark::Changed => "M",
+        Mark::Deleted => "-",
+    }
+}
+
+fn line(change: &Change) -> String {
+    format!("{}  {}{}", mark(change), Shown(&change.path), if change.is_folder { "/" } else { "" })
+}
+
+/// The list of what a dry run would change.
+struct Listing<'c> {
+    context: &'c Context,
+    dry: bool,
+    /// Standard output, and how many changes were written to it; or why no more can be.
+    out: Mutex<(Output, u64, Option<Failure>)>,
+}
+
+impl<'c> Listing<'c> {
+    fn new(context: &'c Context, dry: bool) -> Self {
+        Self { context, dry, out: Mutex::new((Output::new(), 0, None)) }
+    }
+
+    fn add(&self, change: &Change) {
+        if !self.dry {
+            return self.context.screen.detail(&line(change));
+        }
+        let (out, count, failed) = &mut *self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some() || self.context.global.quiet && !self.context.global.json {
+            return;
+        }
+        self.context.screen.clear();
+        let written = if self.context.global.json {
+            let start = if *count == 0 { &b"{\"changes\":["[..] } else { b"," };
+            let value = ChangeJson::new(mark(change), &change.path, change.is_folder);
+            out.bytes(start).and_then(|()| out.json_inline(&value))
+        } else {
+            out.line(line(change))
+        };
+        *count += 1;
+        *failed = written.err();
+    }
+
+    /// Ends the list. Standard output is ready for what follows.
+    fn finish(self, has_failed: bool) -> Result<Output, Failure> {
+        let (mut out, count, failed) = self.out.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let is_json = self.dry && self.context.global.json;
+        if failed.is_none() && is_json && (count > 0 || !has_failed) {
+            if count == 0 {
+                out.bytes(b"{\"changes\":[")?;
+            }
+            out.bytes(if has_failed { b"]}\n" } else { b"]," })?;
+        }
+        Ok(out)
+    }
+}
+
+/// Prints the rest of an object that has begun already.
+fn finish_json(out: &mut Output, rest: &RestoreJson<'_>) -> Result<(), Failure> {
+    let text = serde_json::to_string(rest).map_err(|error| Failure::output(&error.into()))?;
+    out.line(text.trim_start_matches('{'))
+}
+
 /// What is there is refused in a folder, unless something was said about it: in place, and where extra files are to be
 /// deleted, that is the point.
 fn overwrite(args: &RestoreArgs) -> Overwrite {
     match args.overwrite {
         Some(OverwriteArg::Always) => Overwrite::Always,
         Some(OverwriteArg::IfChanged) => Overwrite::IfChanged,
+        Some(OverwriteArg::KeepNewerCopy) => Overwrite::KeepNewer,
         Some(OverwriteArg::Never) => Overwrite::Never,
         None if args.in_place || args.delete => Overwrite::IfChanged,
         None => Overwrite::Refuse,
@@ -95,7 +288,7 @@ fn exit(report: &RestoreReport) -> Exit {
 }
 
 /// Says in plain words what was done.
-fn tell(
+fn tell_report(
     context: &Context,
     args: &RestoreArgs,
     info: &SnapshotInfo,
@@ -104,13 +297,11 @@ fn tell(
     out: &mut Output,
 ) -> Result<(), Failure> {
     if !context.global.quiet {
-        let of = select::named(info, &context.zone);
-        let to =
-            args.to.as_ref().map_or_else(|| "where it came from".to_owned(), |folder| folder.display().to_string());
+        let (of, to) = (format!("snapshot {}", select::named(info, &context.zone)), place(args));
         let title = if args.dry_run {
-            format!("Dry run: nothing was written. Restoring snapshot {of} to {to} would be:")
+            format!("Dry run: nothing was written. Restoring {of} to {to} would be:")
         } else {
-            format!("Restored snapshot {of} to {to}.")
+            format!("Restored {of} to {to}.")
         };
         out.styled(Style::Bold, &title)?;
         out.line(format_args!(
@@ -124,13 +315,14 @@ fn tell(
         for (what, number, why) in [
             ("unchanged ", report.files_unchanged, "was there already"),
             ("left alone", report.files_kept, "was there (--overwrite never)"),
+            ("copied    ", report.copies, "was newer, and is kept as NAME.newer"),
             ("verified  ", report.files_verified, "was read back and is right"),
         ] {
             if number > 0 {
                 let why = if number == 1 {
                     why.to_owned()
                 } else {
-                    why.replace("was ", "were ").replace("is right", "are right")
+                    why.replace("was ", "were ").replace("is right", "are right").replace("is kept", "are kept")
                 };
                 out.line(format_args!("  {what} {} {why}", units::counted(number, "file", "files")))?;
             }
@@ -138,6 +330,7 @@ fn tell(
         if report.deleted > 0 {
             out.line(format_args!("  deleted    {} that the snapshot does not have", units::count(report.deleted)))?;
         }
+        tell_kept(report, out)?;
         for (what, number) in &report.not_permitted {
             out.line(format_args!(
                 "  left out   {what} of {}, which only an administrator may restore",
@@ -164,6 +357,26 @@ fn tell(
         if more > 0 {
             out.line(format_args!("    and {} more", units::count(more)))?;
         }
+    }
+    Ok(())
+}
+
+/// Says what was not deleted, and why.
+fn tell_kept(report: &RestoreReport, out: &mut Output) -> Result<(), Failure> {
+    if report.kept_count == 0 {
+        return Ok(());
+    }
+    let things = units::counted(report.kept_count, "thing", "things");
+    out.line(format_args!("  kept       {things} as before:"))?;
+    for kept in report.kept.iter().take(PROBLEMS_SHOWN) {
+        out.line(format_args!("    {}: {}", Shown(&kept.path), kept.why))?;
+    }
+    let more = report.kept_count.saturating_sub(report.kept.len().min(PROBLEMS_SHOWN) as u64);
+    if more > 0 {
+        out.line(format_args!("    and {} more", units::count(more)))?;
+    }
+    if report.kept.iter().any(|kept| kept.why.is_of_rules()) {
+        out.line("    What was left out is deleted as well with --delete-excluded.")?;
     }
     Ok(())
 }

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_bytes::ByteBuf;
+
 use crate::engine::gitignore::{ANY_CASE, Patterns, flaw};
 use crate::engine::text;
 use crate::path::{from_path, slashed};
+use crate::tree::RuleOptions;
 
 /// What to leave out.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +28,36 @@ pub struct ExcludeOptions {
     pub one_file_system: bool,
     /// Leave out files with the nodump flag.
     pub nodump: bool,
+}
+
+impl ExcludeOptions {
+    /// As they are recorded in a snapshot.
+    pub fn to_rules(&self) -> RuleOptions {
+        let Self { patterns, ignore_file, caches, if_present, larger_than, one_file_system, nodump } = self;
+        RuleOptions {
+            patterns: patterns.clone(),
+            ignore_file: ignore_file.clone().map(ByteBuf::from),
+            caches: *caches,
+            if_present: if_present.iter().cloned().map(ByteBuf::from).collect(),
+            larger_than: *larger_than,
+            one_file_system: *one_file_system,
+            nodump: *nodump,
+        }
+    }
+
+    /// As they were recorded in a snapshot.
+    pub fn from_rules(rules: &RuleOptions) -> Self {
+        let RuleOptions { patterns, ignore_file, caches, if_present, larger_than, one_file_system, nodump } = rules;
+        Self {
+            patterns: patterns.clone(),
+            ignore_file: ignore_file.clone().map(ByteBuf::into_vec),
+            caches: *caches,
+            if_present: if_present.iter().cloned().map(ByteBuf::into_vec).collect(),
+            larger_than: *larger_than,
+            one_file_system: *one_file_system,
+            nodump: *nodump,
+        }
+    }
 }
 
 /// A pattern that is not valid.
@@ -63,7 +96,7 @@ pub fn check(pattern: &str) -> Result<(), PatternError> {
 
 /// The rules in force in a folder: those of its `.vaultignore`, of its parents', and those of the command line, which
 /// decide in this order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Rules {
     innermost: Option<Arc<Level>>,
 }

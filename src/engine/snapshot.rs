@@ -21,7 +21,7 @@ use crate::progress::{Phase, Progress};
 use crate::seal::random;
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{Entry, FileKind, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
+use crate::tree::{Entry, FileKind, Root, RuleSet, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
 use crate::varint;
 use crate::vault::client::Session;
 use crate::vault::{ReadError, Vault, VaultError};
@@ -387,6 +387,7 @@ struct Taken {
     tree: Stream,
     links: Stream,
     skipped_list: Stream,
+    rules: Stream,
     skipped_count: u64,
     skipped: Vec<Skipped>,
     left_out: LeftOut,
@@ -464,6 +465,7 @@ impl Pass<'_> {
             skipped: Mutex::default(),
             read_special: options.read_special,
             elsewhere: Mutex::default(),
+            rules: Mutex::new(RuleSet { options: options.exclude.to_rules(), ..RuleSet::default() }),
             top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
         };
         let root = |(at, SourcePath { name, path, .. }): (usize, &SourcePath)| Root {
@@ -520,10 +522,13 @@ impl Pass<'_> {
         let links = store_links(depot, links)?;
         let SkippedList { first, count, stream } = std::mem::take(&mut *lock(&walk.skipped));
         let skipped_list = stream.finish(depot.keys().cutter(), &mut depot.meta_sink())?;
+        let rules = std::mem::take(&mut *lock(&walk.rules));
+        let rules = rules.write(depot.keys().cutter(), &mut depot.meta_sink())?;
         Ok(Taken {
             tree,
             links,
             skipped_list,
+            rules,
             skipped_count: count,
             skipped: first,
             left_out: std::mem::take(&mut *lock(&walk.elsewhere)),
@@ -600,7 +605,7 @@ impl Pass<'_> {
             skipped: taken.skipped_count,
             skipped_list: taken.skipped_list.clone(),
             given: options.given,
-            rules: Stream::EMPTY,
+            rules: taken.rules.clone(),
             replaces: Vec::new(),
         }
     }

@@ -67,6 +67,8 @@ pub struct Stat {
     pub flags: u32,
     /// A file system is mounted here (Linux 5.8 and newer say so; compare `dev` as well).
     pub mount_root: bool,
+    /// The mount that it was reached through, where the system tells (Linux 5.8 and newer); 0 if it does not.
+    pub mount: u64,
 }
 
 /// What is set on a restored file.

@@ -426,29 +426,44 @@ impl TargetDir {
         fs::remove_file(&path)
     }
 
-    /// Removes a file or a directory with all that is in it, even what may not be written. Links are removed, not
-    /// followed.
-    pub fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
-        if self.dir.stat_at(name)?.kind != FileKind::Directory {
-            return self.remove_file(name);
-        }
+    /// Removes an empty directory, even if it may not be written.
+    pub fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
         let path = self.at(name)?;
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            done => return done,
+        let (metadata, _) = system::inspect(&path)?;
+        if !metadata.is_dir() {
+            return Err(another_kind());
         }
-        let mut folders = vec![path.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder)? {
-                let path = entry?.path();
-                let (metadata, _) = system::inspect(&path)?;
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 unlock_path(&path, &metadata)?;
-                if metadata.is_dir() {
-                    folders.push(path);
-                }
+                fs::remove_dir(&path)
             }
+            done => done,
         }
-        fs::remove_dir_all(&path)
+    }
+
+    /// Never here.
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
+    pub fn is_locked(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Nobody knows before it is tried.
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
+    pub fn may_write(&self, _unlock: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nobody knows before it is tried.
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
+    pub fn may_change(&self, _name: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Never here.
+    #[allow(clippy::unused_self)] // elsewhere it asks the system
+    pub fn is_closed(&self, _name: &[u8]) -> bool {
+        false
     }
 
     /// Gives a file or directory a new name in this directory.
@@ -697,6 +712,7 @@ fn stat_of(metadata: &Metadata, identity: Identity) -> io::Result<Stat> {
         blocks: metadata.len().div_ceil(512),
         flags: 0,
         mount_root: false,
+        mount: 0,
     })
 }
 
@@ -802,7 +818,7 @@ mod tests {
             assert_eq!(dir.as_source().read_link(b"link").unwrap(), b"../kept");
             assert!(dir.open_dir(b"link").is_err());
         }
-        root.remove_tree(b"dir").unwrap();
+        remove_tree(&root, b"dir").unwrap();
         assert_eq!(root.names().unwrap().iter().collect::<Vec<_>>(), [b"kept".as_slice()]);
         let kept = root.open_dir(b"kept").unwrap();
         kept.remove_file(b"file").unwrap();
@@ -831,10 +847,19 @@ mod tests {
         assert_eq!(root.names().unwrap().iter().collect::<Vec<_>>(), [b"dir".as_slice(), b"file"]);
         root.open_existing(b"file").unwrap().set_len(1).unwrap();
         root.hard_link(b"again", &root, b"file").unwrap();
-        root.remove_tree(b"dir").unwrap();
+        remove_tree(&root, b"dir").unwrap();
         root.remove_file(b"again").unwrap();
         root.rename(b"file", b"other").unwrap();
         assert_eq!(source.read_small(b"other", 1).unwrap().unwrap(), b"\0");
         assert_eq!(source.read_small(b"file", 1).unwrap(), None);
+    }
+
+    fn remove_tree(dir: &TargetDir, name: &[u8]) -> io::Result<()> {
+        if dir.dir.stat_at(name)?.kind != FileKind::Directory {
+            return dir.remove_file(name);
+        }
+        let below = dir.open_dir(name)?;
+        below.names()?.iter().try_for_each(|name| remove_tree(&below, name))?;
+        dir.remove_dir(name)
     }
 }

@@ -1,13 +1,15 @@
 //! Trees: the listings of directories, and the record of a snapshot that points to them (SPEC §7, §8).
 //!
 //! Layers: [`entry`] one line of a listing · [`stream`] any bytes as chunks, with lists of ids that nest ·
-//! [`snapshot`] the body of a snapshot's record.
+//! [`rules`] what a snapshot left out · [`snapshot`] the body of a snapshot's record.
 
 pub mod entry;
 pub mod stream;
+pub mod rules;
 pub mod snapshot;
 
 pub use entry::{Entry, EntryError, FileKind, Holes, Owner, Time, decode_entry, encode_entry};
+pub use rules::{RuleOptions, RuleSet};
 pub use snapshot::{Root, Skipped, Snapshot, Verdict};
 pub use stream::{
     ChunkSink, ChunkSource, IdList, IdReader, Stream, StreamError, StreamReader, StreamWriter, read_stream,

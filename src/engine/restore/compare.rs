@@ -131,6 +131,10 @@ fn make_holes(executor: &Executor<'_, '_>, batch: &Batch, holes: &[Hole]) -> Res
     for hole in holes.iter().filter(|hole| has_data(hole)) {
         executor.run.check()?;
         if executor.run.options.dry_run {
+            let begun = executor.begin(task, &mut lock(&task.state));
+            if let Err(error) = begun {
+                executor.fail_task(task, "cannot make its holes", error)?;
+            }
             continue;
         }
         let punched = executor

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use crate::catalogue::{PackInfo, Reader};
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::compare;
-use crate::engine::restore::links::Links;
-use crate::engine::restore::run::{Halt, Run, fatal, lock};
+use crate::engine::restore::links::{First, Links};
+use crate::engine::restore::run::{Halt, Mark, Run, fatal, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
-use crate::fs::{Stat, TargetFile};
+use crate::fs::{Stat, TargetDir, TargetFile};
 use crate::pack::segment::Segment;
 use crate::pack::{PackError, PackReader};
 use crate::seal::Decompressor;
@@ -85,14 +85,16 @@ impl<'r, 'a> Executor<'r, 'a> {
 
     /// Executes one window to its end.
     pub(super) fn execute(&self, window: Window) -> Result<(), Halt> {
-        let Window { files, mut pieces, holes, ending } = window;
+        let Window { files, mut pieces, holes, ending, place } = window;
         lock(&self.unfinished).extend(files.iter().cloned());
         let mut batch = Batch { files, by_file: Vec::new() };
         if batch.files.iter().any(|task| matches!(task.action, Action::Update { .. })) {
             compare::compare(self, &batch, &mut pieces, &holes)?;
         }
         if self.run.options.dry_run {
-            return self.pretend(&batch, &pieces, &ending);
+            self.pretend(&batch, &pieces, &ending)?;
+            self.run.tell_up_to(place);
+            return Ok(());
         }
         if self.run.options.verify {
             batch.by_file.clone_from(&pieces);
@@ -115,6 +117,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             self.verify_begun(&batch)?;
         }
         self.settle(&batch);
+        self.run.tell_up_to(place);
         Ok(())
     }
 
@@ -129,12 +132,36 @@ impl<'r, 'a> Executor<'r, 'a> {
     fn pretend(&self, batch: &Batch, pieces: &[Piece], ending: &[u32]) -> Result<(), Halt> {
         let worker = &mut *lock(&self.workers[0]);
         for piece in pieces {
-            self.run.tally.bytes_written.fetch_add(u64::from(piece.len), Relaxed);
+            let task = batch.file(piece.file);
+            let begun = self.begin(task, &mut lock(&task.state));
+            match begun {
+                Ok(true) => {
+                    self.run.tally.bytes_written.fetch_add(u64::from(piece.len), Relaxed);
+                }
+                Ok(false) => {}
+                Err(error) => self.fail_task(task, "cannot write it", error)?,
+            }
             self.complete(batch, worker, piece.file, 1)?;
         }
         ending.iter().try_for_each(|index| self.complete(batch, worker, *index, 1))?;
         self.settle(batch);
         Ok(())
+    }
+
+    /// For a dry run: whether the file could be written. Returns `false` if it has failed before.
+    pub(super) fn begin(&self, task: &FileTask, state: &mut FileState) -> io::Result<bool> {
+        if state.begun || state.failed.is_some() {
+            return Ok(state.failed.is_none());
+        }
+        match task.action {
+            Action::Update { .. } if task.frozen => return Err(of_another_vault()),
+            Action::Update { .. } if !task.keeps_copy => {
+                self.run.handles.open(&task.folder)?.may_change(&task.name)?;
+            }
+            _ => self.run.may_write(&task.folder)?,
+        }
+        state.begun = true;
+        Ok(true)
     }
 
     /// Calls `each` for all items, in their order, from all threads.
@@ -261,9 +288,10 @@ impl<'r, 'a> Executor<'r, 'a> {
                     state.temporary = Some(name);
                     file
                 }
-                Action::Update { identity, .. } => match dir.open_existing(&task.name) {
+                Action::Update { .. } if task.frozen => return Err(of_another_vault()),
+                Action::Update { identity, .. } => match open_to_change(&dir, task) {
                     Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                        // A running program cannot be changed; a changed copy can take its place.
+                        // What is there stays as it is; a changed copy takes its place.
                         let from = dir.as_source().open_file(&task.name)?;
                         same_file(&from.stat()?, Some(identity))?;
                         let name = temporary_name()?;
@@ -317,7 +345,7 @@ impl<'r, 'a> Executor<'r, 'a> {
 
     /// Notes that a file cannot be restored.
     pub(super) fn fail_task(&self, task: &FileTask, action: &str, error: io::Error) -> Result<(), Halt> {
-        let what = self.run.target(&task.path(), action, error)?;
+        let what = self.run.target(&task.path(), Some(&task.folder), action, error)?;
         lock(&task.state).failed.get_or_insert((what, false));
         Ok(())
     }
@@ -334,7 +362,9 @@ impl<'r, 'a> Executor<'r, 'a> {
             && let Err(error) = self.finish(batch, worker, index, &mut state)
         {
             let what = match error {
-                FinishError::Target(error) => (self.run.target(&task.path(), "cannot finish it", error)?, false),
+                FinishError::Target(error) => {
+                    (self.run.target(&task.path(), Some(&task.folder), "cannot finish it", error)?, false)
+                }
                 FinishError::Differs(what) => (what, false),
                 FinishError::Halt => return Err(Halt),
             };
@@ -358,19 +388,40 @@ impl<'r, 'a> Executor<'r, 'a> {
     /// The last steps of a file whose content is there.
     fn finish(&self, batch: &Batch, worker: &mut Worker, index: u32, state: &mut FileState) -> Result<(), FinishError> {
         let (run, task) = (self.run, batch.file(index));
-        let counted = || {
-            run.count_file(task.size);
-            run.progress.counters().add(1, task.holes_len);
-        };
         let unchanged = match task.action {
             Action::Update { size, .. } => !state.begun && size == task.size,
             _ => false,
         };
-        if unchanged {
-            run.tally.files_unchanged.fetch_add(1, Relaxed);
-            run.progress.counters().files_unchanged.fetch_add(1, Relaxed);
+        if run.options.dry_run && !unchanged && !self.begin(task, state)? {
+            return Ok(());
         }
+        let counted = || {
+            if unchanged {
+                run.tally.files_unchanged.fetch_add(1, Relaxed);
+                run.progress.counters().files_unchanged.fetch_add(1, Relaxed);
+            }
+            run.count_file(task.size);
+            run.progress.counters().add(1, task.holes_len);
+            let mark = match task.action {
+                Action::Create => Some(Mark::Added),
+                Action::Update { .. } if unchanged && !task.differs => None,
+                Action::Replace | Action::Update { .. } => Some(Mark::Changed),
+            };
+            if let Some(mark) = mark {
+                run.change(mark, task.path(), false, Some(task.place));
+            }
+        };
         if run.options.dry_run {
+            if task.keeps_copy && !unchanged {
+                run.keep_copy(&*run.handles.open(&task.folder)?, &task.name, &task.folder.path())?;
+            }
+            let identity = match task.action {
+                Action::Update { identity, .. } if unchanged || !task.keeps_copy => Some(identity),
+                _ => None,
+            };
+            if let Some(group) = task.group {
+                self.links.made(group, First { identity, size: task.size, changed: !unchanged || task.differs });
+            }
             counted();
             return Ok(());
         }
@@ -390,16 +441,20 @@ impl<'r, 'a> Executor<'r, 'a> {
                 run.tally.files_verified.fetch_add(1, Relaxed);
             }
             if let Some(name) = &state.temporary {
+                if task.keeps_copy {
+                    run.keep_copy(&dir, &task.name, &task.folder.path())?;
+                }
                 put_in_place(&dir, name, &task.name)?;
                 state.temporary = None;
             }
             if let Some(group) = task.group {
-                self.links.made(group, Identity::of(&file.stat()?));
+                let identity = Some(Identity::of(&file.stat()?));
+                self.links.made(group, First { identity, size: task.size, changed: true });
             }
             file.set_metadata(&meta)
         };
         if let (true, Some(group), Action::Update { identity, .. }) = (unchanged, task.group, task.action) {
-            self.links.made(group, identity);
+            self.links.made(group, First { identity: Some(identity), size: task.size, changed: task.differs });
         }
         run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
         counted();
@@ -408,7 +463,7 @@ impl<'r, 'a> Executor<'r, 'a> {
 
     /// Takes away what has been written of a file that cannot be restored. Returns what there is to say about it.
     fn discard(&self, task: &FileTask, state: &mut FileState) -> Option<&'static str> {
-        if !state.begun {
+        if !state.begun || self.run.options.dry_run {
             return match task.action {
                 Action::Create => None,
                 _ => Some("what was there is left as it is"),
@@ -466,7 +521,9 @@ impl<'r, 'a> Executor<'r, 'a> {
         };
         let what = match read {
             Ok(()) => return Ok(()),
-            Err(FinishError::Target(error)) => self.run.target(&task.path(), "cannot read it back", error)?,
+            Err(FinishError::Target(error)) => {
+                self.run.target(&task.path(), Some(&task.folder), "cannot read it back", error)?
+            }
             Err(FinishError::Differs(what)) => what,
             Err(FinishError::Halt) => return Err(Halt),
         };
@@ -499,6 +556,15 @@ impl From<io::Error> for FinishError {
     fn from(error: io::Error) -> Self {
         Self::Target(error)
     }
+}
+
+/// Opens a file to be changed as it lies there. One that shall stay as a copy counts as busy.
+fn open_to_change(dir: &TargetDir, task: &FileTask) -> io::Result<TargetFile> {
+    if task.keeps_copy { Err(io::ErrorKind::ExecutableFileBusy.into()) } else { dir.open_existing(&task.name) }
+}
+
+fn of_another_vault() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "what lies there belongs to another vault")
 }
 
 /// The ranges of pieces that lie in one segment each.

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use crate::engine::restore::run::{Halt, Run, lock};
+use crate::engine::restore::Overwrite;
+use crate::engine::restore::guard::{Kept, Ward};
+use crate::engine::restore::run::{Halt, Mark, Run, lock};
 use crate::engine::restore::task::Attributes;
-use crate::engine::restore::{Overwrite, RestoreError};
-use crate::fs::TargetDir;
-use crate::path::Shown;
+use crate::fs::{Stat, TargetDir};
 use crate::tree::FileKind;
 
 /// A folder that is restored into. It is done, and gets its metadata, when its listing has been walked and everything
@@ -22,10 +22,25 @@ pub(super) struct Folder {
     attributes: Option<Attributes>,
     /// It belongs to the selection, so its metadata is set even if it was there before.
     selected: bool,
-    /// Once it is made or found: whether it is new, so that nothing was in it.
-    made: OnceLock<bool>,
+    /// How it came to be, once it is made or found.
+    made: OnceLock<Made>,
+    /// The file system it lies on, if it is there.
+    device: OnceLock<u64>,
     pending: AtomicUsize,
     handle: Mutex<Option<Arc<TargetDir>>>,
+}
+
+/// How a folder of the target came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    /// It is new, so nothing was in it.
+    New,
+    /// It was there.
+    Found,
+    /// It was there, but its owner had no right to look into it, which he has now. In a dry run he still has not.
+    Closed,
+    /// It was there and could not be read when the snapshot was taken, nor can it now. It is left as it is.
+    Sealed,
 }
 
 /// The handles of folders: those that were opened last stay open.
@@ -48,7 +63,10 @@ impl Folder {
         selected: bool,
     ) -> Arc<Self> {
         let folder = Self::new(None, path, attributes, selected);
-        let _ = folder.made.set(fresh);
+        let _ = folder.made.set(if fresh { Made::New } else { Made::Found });
+        if let Some(stat) = handle.as_ref().and_then(|handle| handle.stat().ok()) {
+            let _ = folder.device.set(stat.dev);
+        }
         *lock(&folder.handle) = handle.map(Arc::new);
         Arc::new(folder)
     }
@@ -66,6 +84,7 @@ impl Folder {
             attributes,
             selected,
             made: OnceLock::new(),
+            device: OnceLock::new(),
             pending: AtomicUsize::new(1),
             handle: Mutex::new(None),
         }
@@ -81,9 +100,24 @@ impl Folder {
         self.made.get().is_some()
     }
 
+    /// How it came to be, once it has.
+    pub(super) fn made(&self) -> Option<Made> {
+        self.made.get().copied()
+    }
+
     /// Whether it is known that nothing was in it.
     pub(super) fn is_fresh(&self) -> bool {
-        self.made.get() == Some(&true)
+        self.made() == Some(Made::New)
+    }
+
+    /// Whether nothing can be found out about what is in it: it is new, or a dry run may not open it.
+    pub(super) fn is_blank(&self, dry: bool) -> bool {
+        self.is_fresh() || dry && self.made() == Some(Made::Closed)
+    }
+
+    /// The file system it lies on, if it is there.
+    pub(super) fn device(&self) -> Option<u64> {
+        self.device.get().copied()
     }
 
     /// Whether the folder itself is restored, not only something in it.
@@ -165,67 +199,139 @@ impl Handles {
     }
 }
 
+/// What lies where a folder shall be.
+enum Found {
+    Nothing,
+    Folder(Stat),
+    Other,
+}
+
 impl Run<'_> {
-    /// Makes a folder, whose parent has been made, or takes the one that is there. Returns `false` if it cannot be had;
-    /// that has been told then.
-    pub(super) fn make_folder(&self, folder: &Arc<Folder>) -> Result<bool, Halt> {
+    /// Makes a folder, whose parent has been made, or takes the one that is there. `ward` is about the parent. Returns
+    /// `false` if it cannot be had; that has been told then.
+    pub(super) fn make_folder(&self, folder: &Arc<Folder>, ward: &Ward) -> Result<bool, Halt> {
         let Some(parent) = &folder.parent else { return Ok(true) };
-        match self.try_make_folder(folder, parent) {
-            Ok(true) => Ok(true),
-            Ok(false) => {
-                let what = "something that is no folder lies there; it is left as it is, and what belongs into the \
-                            folder is not restored";
-                self.problem(folder.path(), what.to_owned(), false);
-                Ok(false)
+        let failed = |error| {
+            let action = "cannot make the folder, so nothing in it is restored";
+            self.target_problem_in(folder.path(), Some(parent), action, error).map(|()| false)
+        };
+        let found = match self.find_folder(folder, parent) {
+            Ok(found) => found,
+            Err(error) => return failed(error),
+        };
+        let obstacle = |what: String| {
+            self.problem(folder.path(), format!("{what}; what belongs into the folder is not restored"), false);
+            Ok(false)
+        };
+        let made = match found {
+            Found::Folder(stat) => {
+                match self.guard().own(&stat) {
+                    Some(Kept::State) => {
+                        // A snapshot of a home has it, as it was then. Nobody wants it set back.
+                        self.keep(folder.path(), Kept::State);
+                        return Ok(false);
+                    }
+                    Some(Kept::Vault) => return obstacle(format!("nothing is written there: {}", Kept::Vault)),
+                    _ => {}
+                }
+                self.open_folder(folder, parent, &stat)
             }
-            // What lies directly in the folder that the user named fails for the whole restore.
-            Err(error) if parent.parent.is_none() && error.kind() == io::ErrorKind::PermissionDenied => {
-                Err(self.fail(RestoreError::Target { path: Shown(&folder.path()).to_string(), source: error }))
+            Found::Other if !self.options.overwrite.changes() => {
+                return obstacle("something that is no folder lies there; it is left as it is".to_owned());
             }
-            Err(error) => {
-                self.target_problem(folder.path(), "cannot make the folder, so nothing in it is restored", error)?;
-                Ok(false)
+            Found::Other => {
+                let dir = match self.handles.open(parent) {
+                    Ok(dir) => dir,
+                    Err(error) => return failed(error),
+                };
+                if let Some(what) = self.give_way(&dir, &folder.name, folder.path(), ward)? {
+                    return obstacle(what);
+                }
+                self.new_folder(folder, parent)
             }
+            Found::Nothing => self.new_folder(folder, parent),
+        };
+        match made {
+            Ok(made) => {
+                let _ = folder.made.set(made);
+                Ok(true)
+            }
+            Err(error) => failed(error),
         }
     }
 
-    fn try_make_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>) -> io::Result<bool> {
-        let dry = self.options.dry_run;
-        if dry && parent.is_fresh() {
-            let _ = folder.made.set(true);
-            return Ok(true);
+    fn find_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>) -> io::Result<Found> {
+        if parent.is_blank(self.options.dry_run) {
+            return Ok(Found::Nothing);
         }
-        let dir = self.handles.open(parent)?;
-        let there = if parent.is_fresh() { None } else { dir.stat_at(&folder.name)? };
-        if there.as_ref().is_some_and(|stat| stat.kind != FileKind::Directory) {
-            if !matches!(self.options.overwrite, Overwrite::Always | Overwrite::IfChanged) {
-                return Ok(false);
-            }
-            if !dry {
-                dir.remove_file(&folder.name)?;
-            }
-        }
-        let fresh = there.is_none_or(|stat| stat.kind != FileKind::Directory);
-        if fresh && !dry {
+        Ok(match self.handles.open(parent)?.stat_at(&folder.name)? {
+            None => Found::Nothing,
+            Some(stat) if stat.kind == FileKind::Directory => Found::Folder(stat),
+            Some(_) => Found::Other,
+        })
+    }
+
+    fn new_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>) -> io::Result<Made> {
+        if self.options.dry_run {
+            self.may_write(parent)?;
+        } else {
+            let dir = self.handles.open(parent)?;
             dir.make_dir(&folder.name)?;
+            let mut opened = dir.open_dir(&folder.name)?;
+            opened.claim()?;
+            self.opened(folder, opened);
         }
-        if !(fresh && dry) {
-            let mut opened = match dir.open_dir(&folder.name) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !dry => {
-                    dir.unlock_at(&folder.name)?;
-                    dir.open_dir(&folder.name)
+        self.change(Mark::Added, folder.path(), true, None);
+        Ok(Made::New)
+    }
+
+    fn open_folder(&self, folder: &Arc<Folder>, parent: &Arc<Folder>, stat: &Stat) -> io::Result<Made> {
+        let dir = self.handles.open(parent)?;
+        let mut made = Made::Found;
+        let opened = match dir.open_dir(&folder.name) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                if self.guard().is_skipped(&folder.path()) {
+                    return Ok(Made::Sealed);
                 }
-                opened => opened,
-            }?;
-            if fresh {
-                opened.claim()?;
-            } else if !dry && self.sets_metadata(folder, false) {
-                opened.unlock()?;
+                made = Made::Closed;
+                if self.options.dry_run && dir.is_closed(&folder.name) {
+                    return Ok(made);
+                }
+                if self.options.dry_run {
+                    return Err(error);
+                }
+                dir.unlock_at(&folder.name)?;
+                dir.open_dir(&folder.name)?
             }
-            self.handles.keep(folder, Arc::new(opened));
+            opened => opened?,
+        };
+        if self.sets_metadata(folder, false) {
+            if !self.options.dry_run {
+                // If this fails, so does what is done in it, and says so.
+                let _ = opened.unlock();
+            }
+            // Its time changes with all that is done in it.
+            if folder.attributes.as_ref().is_some_and(|attributes| attributes.rights_differ(stat, self)) {
+                self.change(Mark::Changed, folder.path(), true, None);
+            }
         }
-        let _ = folder.made.set(fresh);
-        Ok(true)
+        self.opened(folder, opened);
+        Ok(made)
+    }
+
+    fn opened(&self, folder: &Arc<Folder>, opened: TargetDir) {
+        if let Ok(stat) = opened.stat() {
+            let _ = folder.device.set(stat.dev);
+        }
+        self.handles.keep(folder, Arc::new(opened));
+    }
+
+    /// For a dry run: whether names could be made or removed in a folder.
+    pub(super) fn may_write(&self, folder: &Arc<Folder>) -> io::Result<()> {
+        if folder.is_blank(true) {
+            return Ok(());
+        }
+        self.handles.open(folder)?.may_write(self.sets_metadata(folder, false))
     }
 
     /// Whether a folder's own metadata is set.
@@ -250,15 +356,21 @@ impl Run<'_> {
     }
 
     fn finish_folder(&self, folder: &Arc<Folder>) -> Result<(), Halt> {
-        let Some(fresh) = folder.made.get() else { return Ok(()) };
+        let Some(made) = folder.made() else { return Ok(()) };
         let Some(attributes) = &folder.attributes else { return Ok(()) };
-        if self.sets_metadata(folder, *fresh) && !self.options.dry_run {
-            match self.handles.open(folder) {
-                Ok(dir) => {
-                    let problems = dir.set_own_metadata(&attributes.meta(FileKind::Directory, self));
-                    self.metadata(|| folder.path(), problems)?;
+        if self.sets_metadata(folder, made == Made::New) && !self.options.dry_run {
+            let meta = attributes.meta(FileKind::Directory, self);
+            let set = match (made, &folder.parent) {
+                (Made::Sealed, Some(parent)) => {
+                    self.handles.open(parent).map(|dir| dir.set_metadata(&folder.name, &meta))
                 }
-                Err(error) => self.target_problem(folder.path(), "cannot set the metadata", error)?,
+                _ => self.handles.open(folder).map(|dir| dir.set_own_metadata(&meta)),
+            };
+            match set {
+                Ok(problems) => self.metadata(|| folder.path(), problems)?,
+                Err(error) => {
+                    self.target_problem_in(folder.path(), Some(folder), "cannot set the metadata", error)?;
+                }
             }
         }
         if folder.parent.is_some() {

@@ -7,10 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::engine::links::GroupReader;
-use crate::engine::restore::Overwrite;
 use crate::engine::restore::execute::FinishError;
 use crate::engine::restore::place::Places;
-use crate::engine::restore::run::{Halt, Run, lock};
+use crate::engine::restore::run::{Halt, Mark, Run, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::Identity;
@@ -67,9 +66,20 @@ enum Met {
 struct Group {
     has_first: bool,
     /// The file in the target, once it is there.
-    made: Option<Identity>,
+    made: Option<First>,
     /// A file in the target all of whose names are restored with this group.
     covers: Option<Identity>,
+}
+
+/// The file that has the first name of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct First {
+    /// Which file it is; in a dry run, one that would be new is not known.
+    pub(super) identity: Option<Identity>,
+    /// Its length in bytes.
+    pub(super) size: u64,
+    /// It was there, and was changed as it lay.
+    pub(super) changed: bool,
 }
 
 fn hash(path: &[u8]) -> Hash {
@@ -116,7 +126,7 @@ impl Links {
                 run.problem(path, what, false);
                 break;
             }
-            if run.options.overwrite == Overwrite::IfChanged {
+            if run.options.overwrite.compares() {
                 there.add(places, &path);
             }
             group.push(Row { hash: hash(&path), group: state.groups.len() as u32, met: Met::No });
@@ -148,8 +158,13 @@ impl Links {
     }
 
     /// The first name of a group is in its place.
-    pub(super) fn made(&self, group: u32, identity: Identity) {
-        lock(&self.0).groups[group as usize].made = Some(identity);
+    pub(super) fn made(&self, group: u32, first: First) {
+        lock(&self.0).groups[group as usize].made = Some(first);
+    }
+
+    /// Whether a path is one of several names of a file.
+    pub(super) fn knows(&self, path: &[u8]) -> bool {
+        lock(&self.0).find(path).is_some()
     }
 
     /// Links all the other names.
@@ -161,7 +176,7 @@ impl Links {
         trees: &mut TreeReader<'_>,
     ) -> Result<(), Halt> {
         let state = &mut *lock(&self.0);
-        if state.members.is_empty() || run.options.dry_run {
+        if state.members.is_empty() {
             return Ok(());
         }
         let mut reader = GroupReader::new(&info.body.links);
@@ -242,13 +257,13 @@ struct Linker<'l, 'a> {
     run: &'l Run<'a>,
     places: &'l Places,
     /// The path of the first name, and which file that is if it could be restored.
-    first: Option<(Vec<u8>, Option<Identity>)>,
+    first: Option<(Vec<u8>, Option<First>)>,
     /// Names that came before it.
     waiting: Vec<Vec<u8>>,
 }
 
 impl Linker<'_, '_> {
-    fn begin_group(&mut self, path: Vec<u8>, made: Option<Identity>) -> Result<(), Halt> {
+    fn begin_group(&mut self, path: Vec<u8>, made: Option<First>) -> Result<(), Halt> {
         self.first = Some((path, made));
         std::mem::take(&mut self.waiting).into_iter().try_for_each(|path| self.add(path))
     }
@@ -268,7 +283,7 @@ impl Linker<'_, '_> {
                 self.run.problem(path, what, false);
                 Ok(())
             }
-            Some((first, Some(identity))) => match self.link(first, *identity, &path) {
+            Some((first, Some(file))) => match self.link(first, *file, &path) {
                 Ok(size) => {
                     self.run.count_file(size);
                     self.run.progress.counters().add(1, size);
@@ -295,23 +310,53 @@ impl Linker<'_, '_> {
     }
 
     /// Links one name. Returns the length of the file.
-    fn link(&self, first: &[u8], identity: Identity, path: &[u8]) -> Result<u64, FinishError> {
-        let (from, from_name) = resolve(self.places, first)?;
-        let stat = from.stat_at(&from_name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        if Identity::of(&stat) != identity {
-            return Err(FinishError::Differs("someone replaced the file it is another name of".to_owned()));
-        }
-        let (dir, name) = resolve(self.places, path)?;
-        let there = dir.stat_at(&name)?;
+    fn link(&self, first: &[u8], file: First, path: &[u8]) -> Result<u64, FinishError> {
+        let at = match resolve(self.places, path) {
+            // In a dry run its folder may still have to be made.
+            Err(error) if self.run.options.dry_run && error.kind() == io::ErrorKind::NotFound => None,
+            at => Some(at?),
+        };
+        let there = at.as_ref().map_or(Ok(None), |(dir, name)| dir.stat_at(name))?;
         match &there {
-            Some(there) if Identity::of(there) == identity => {
-                self.run.tally.files_unchanged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                return Ok(stat.size);
+            Some(there) if Some(Identity::of(there)) == file.identity => {
+                if file.changed {
+                    self.run.change(Mark::Changed, path.to_vec(), false, None);
+                } else {
+                    self.run.tally.files_unchanged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                return Ok(file.size);
             }
-            Some(there) if there.kind == FileKind::Directory => {
+            // In a dry run it has given way already, as far as that was said.
+            Some(there) if there.kind == FileKind::Directory && !self.run.options.dry_run => {
                 return Err(FinishError::Differs("a folder lies there".to_owned()));
             }
             _ => {}
+        }
+        if let Some((dir, name)) = at {
+            if self.run.options.dry_run {
+                dir.may_write(true)?;
+            } else {
+                self.make_link(first, file, path, there.as_ref(), &dir, &name)?;
+            }
+        }
+        let is_new = there.is_none_or(|there| there.kind == FileKind::Directory);
+        self.run.change(if is_new { Mark::Added } else { Mark::Changed }, path.to_vec(), false, None);
+        Ok(file.size)
+    }
+
+    fn make_link(
+        &self,
+        first: &[u8],
+        file: First,
+        path: &[u8],
+        there: Option<&Stat>,
+        dir: &TargetDir,
+        name: &[u8],
+    ) -> Result<(), FinishError> {
+        let (from, from_name) = resolve(self.places, first)?;
+        let stat = from.stat_at(&from_name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        if Some(Identity::of(&stat)) != file.identity {
+            return Err(FinishError::Differs("someone replaced the file it is another name of".to_owned()));
         }
         // The folder is done already: it is left as it was.
         let folder = dir.stat()?;
@@ -322,21 +367,20 @@ impl Linker<'_, '_> {
         }
         let linked = if there.is_some() {
             let temporary = temporary_name()?;
-            self.link_or_copy(&from, &from_name, &stat, &dir, &temporary).and_then(|()| {
-                put_in_place(&dir, &temporary, &name).inspect_err(|_| {
+            self.link_or_copy(&from, &from_name, &stat, dir, &temporary).and_then(|()| {
+                put_in_place(dir, &temporary, name).inspect_err(|_| {
                     let _ = dir.remove_file(&temporary);
                 })
             })
         } else {
-            self.link_or_copy(&from, &from_name, &stat, &dir, &name)
+            self.link_or_copy(&from, &from_name, &stat, dir, name)
         };
         let names = &self.run.names;
         let problems = if locked { from.set_metadata(&from_name, &as_it_was(&stat, names)) } else { Vec::new() };
         self.run.metadata(|| first.to_vec(), problems).map_err(|Halt| FinishError::Halt)?;
         let problems = dir.set_own_metadata(&as_it_was(&folder, names));
         self.run.metadata(|| path.to_vec(), problems).map_err(|Halt| FinishError::Halt)?;
-        linked?;
-        Ok(stat.size)
+        Ok(linked?)
     }
 
     /// Links a name; where the file system has no hard links, a file is copied.
@@ -386,7 +430,7 @@ fn copy(
 static NO_OWNER: Owner = Owner { uid: 0, gid: 0, user: Vec::new(), group: Vec::new() };
 
 /// Mode, time and flags as they were; nothing else is touched.
-fn as_it_was<'m>(stat: &Stat, names: &'m crate::fs::OwnerNames) -> Meta<'m> {
+pub(super) fn as_it_was<'m>(stat: &Stat, names: &'m crate::fs::OwnerNames) -> Meta<'m> {
     Meta {
         kind: stat.kind,
         mode: stat.mode,

@@ -7,9 +7,10 @@
 //! `select` what is restored · `run` what all parts share, and what is counted · `folder` folders and their
 //! handles · `task` files and the pieces of their content · `place` where it all goes · `plan` from trees to
 //! windows · `special` what is neither file nor folder · `execute` from windows to files · `compare` what is there
-//! already, and reading back · `links` hard links.
+//! already, and reading back · `links` hard links · `guard` what is never removed · `removal` removing the rest.
 
 mod select;
+mod guard;
 mod run;
 mod folder;
 mod task;
@@ -19,6 +20,7 @@ mod special;
 mod execute;
 mod compare;
 mod links;
+mod removal;
 
 #[cfg(all(test, unix))]
 mod tests;
@@ -28,7 +30,10 @@ use std::sync::mpsc::sync_channel;
 
 use crate::catalogue::CatalogueError;
 use crate::engine::browse::BrowseError;
+use crate::engine::exclude::ExcludeOptions;
 use crate::engine::restore::execute::Executor;
+use crate::engine::restore::guard::Guard;
+pub use crate::engine::restore::guard::Kept;
 use crate::engine::restore::links::Links;
 use crate::engine::restore::place::Places;
 use crate::engine::restore::plan::Planner;
@@ -57,6 +62,9 @@ pub enum Overwrite {
     Always,
     /// They are compared, and only what differs is written.
     IfChanged,
+    /// As [`Overwrite::IfChanged`]; but a file whose content differs and that is newer than that of the snapshot stays as a
+    /// copy beside it.
+    KeepNewer,
     /// They are left as they are.
     Never,
 }
@@ -76,8 +84,17 @@ pub struct RestoreOptions {
     pub target: Target,
     /// What happens to files that are there already.
     pub overwrite: Overwrite,
-    /// Delete what is in restored folders but not in the snapshot. Nothing outside the selection is touched.
+    /// Delete what is in restored folders but not in the snapshot. Nothing outside the selection is touched, and what may
+    /// have been left out stays.
     pub delete: bool,
+    /// Delete also what the rules of the snapshot, or `today`, leave out, and what a snapshot without rules may have.
+    pub delete_excluded: bool,
+    /// What a snapshot of this source would leave out today.
+    pub today: ExcludeOptions,
+    /// Folders in which the program keeps its state, beside that of this vault. They are never touched.
+    pub state: Vec<PathBuf>,
+    /// Files and folders that configure the program. They are never removed.
+    pub configuration: Vec<PathBuf>,
     /// Plan and count, but write nothing.
     pub dry_run: bool,
     /// Read every written file back and compare its chunks.
@@ -88,6 +105,30 @@ pub struct RestoreOptions {
     pub numeric_owner: bool,
     /// How many threads read, open and write.
     pub threads: usize,
+}
+
+impl RestoreOptions {
+    /// A whole snapshot to this target, by one thread, where nothing may be yet.
+    pub fn new(snapshot: ObjectName, target: Target) -> Self {
+        Self {
+            snapshot,
+            path: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            target,
+            overwrite: Overwrite::Refuse,
+            delete: false,
+            delete_excluded: false,
+            today: ExcludeOptions::default(),
+            state: Vec::new(),
+            configuration: Vec::new(),
+            dry_run: false,
+            verify: false,
+            no_owner: false,
+            numeric_owner: false,
+            threads: 1,
+        }
+    }
 }
 
 /// One thing that could not be restored as it was.
@@ -116,8 +157,14 @@ pub struct RestoreReport {
     pub files_unchanged: u64,
     /// Existing files left alone because of [`Overwrite::Never`].
     pub files_kept: u64,
-    /// Things deleted because of `delete`.
+    /// Files and folders that were deleted: because of `delete`, or to make room for something of another kind.
     pub deleted: u64,
+    /// Newer files that were kept as copies.
+    pub copies: u64,
+    /// What the snapshot does not have and that was kept, the first [`KEPT_SHOWN`].
+    pub kept: Vec<KeptThing>,
+    /// How many things were kept.
+    pub kept_count: u64,
     /// Files that were read back and found right (`verify`).
     pub files_verified: u64,
     /// What could not be restored, the first [`PROBLEMS_SHOWN`].
@@ -130,6 +177,42 @@ pub struct RestoreReport {
     pub not_permitted: std::collections::BTreeMap<String, u64>,
 }
 
+/// Something that was not deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptThing {
+    /// Its path inside the snapshot, if it had it.
+    pub path: Vec<u8>,
+    /// Why it is kept, with all that is in it.
+    pub why: Kept,
+}
+
+/// What becomes of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// It is new.
+    Added,
+    /// It was there and is changed or replaced.
+    Changed,
+    /// It is deleted.
+    Deleted,
+}
+
+/// One path that a restore changes, or would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What becomes of it.
+    pub mark: Mark,
+    /// The path inside the snapshot.
+    pub path: Vec<u8>,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+}
+
+/// Is told each change, in the order of the tree.
+pub type Tell<'t> = &'t (dyn Fn(&Change) + Sync);
+
+/// How many kept things a report carries.
+pub const KEPT_SHOWN: usize = 1000;
 /// How many problems a report carries.
 pub const PROBLEMS_SHOWN: usize = 1000;
 
@@ -162,11 +245,25 @@ pub enum RestoreError {
         /// What is wrong with it.
         what: String,
     },
-    /// Something is there already, and nothing was said about it.
-    #[error("{path} is not empty")]
-    NotEmpty {
-        /// The folder (or, in place, the file).
+    /// The target is a folder of a vault, or lies in one.
+    #[error("{path} is a vault, and nothing is restored into a vault")]
+    InVault {
+        /// The folder of the vault.
         path: String,
+    },
+    /// Everything on the machine that the snapshot does not have would be deleted.
+    #[error("deleting in the root of the file system, {path}, needs --include")]
+    WholeSystem {
+        /// The root.
+        path: String,
+    },
+    /// Something is there already, and nothing was said about it.
+    #[error("{path} is there already{}", if *.is_folder { " and is not empty" } else { "" })]
+    NotEmpty {
+        /// The folder or the file.
+        path: String,
+        /// Whether it is a folder.
+        is_folder: bool,
     },
     /// What was read from a command or from standard input has no place of its own.
     #[error("{name} was read from a stream, so there is no place to restore it to")]
@@ -201,6 +298,18 @@ pub enum RestoreError {
     Interrupted,
 }
 
+impl Overwrite {
+    /// Whether what is there may be changed at all.
+    pub(crate) const fn changes(self) -> bool {
+        matches!(self, Self::Always | Self::IfChanged | Self::KeepNewer)
+    }
+
+    /// Whether what is there is compared.
+    pub(crate) const fn compares(self) -> bool {
+        matches!(self, Self::IfChanged | Self::KeepNewer)
+    }
+}
+
 impl RestoreError {
     /// Whether it tells of damage in the store.
     pub const fn is_damage(&self) -> bool {
@@ -229,8 +338,21 @@ pub fn restore(
     options: &RestoreOptions,
     progress: &dyn Progress,
 ) -> Result<RestoreReport, RestoreError> {
+    restore_telling(vault, options, progress, None)
+}
+
+/// The same, and tells each path that is changed. A dry run tells what would be changed.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_telling(
+    vault: &Vault,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+    tell: Option<Tell<'_>>,
+) -> Result<RestoreReport, RestoreError> {
     let info = vault.snapshot(&options.snapshot).ok_or(RestoreError::NoSuchSnapshot { id: options.snapshot })?;
-    let run = Run::new(vault, options, progress, Selection::new(options)?);
+    let run = Run::new(vault, options, progress, Selection::new(options)?, tell);
     // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
     let _session = vault.begin_session().ok();
     let unreadable = |source| {
@@ -238,8 +360,10 @@ pub fn restore(
     };
     let mut trees = vault.tree_reader().map_err(unreadable)?;
     let places = Places::find(&run, &info, &mut trees)?;
+    run.set_guard(Guard::new(&run, &info, &mut trees).map_err(|Halt| run.failure())?);
+    places.refuse(&run)?;
     let (files, bytes) = plan::totals(&run, &info, &places, &mut trees)?;
-    places.prepare(&run)?;
+    places.prepare(&run, &mut trees)?;
     let links = Links::load(&run, &info, &places, &mut trees);
     let links = links.map_err(|Halt| run.failure())?;
     progress.counters().restart(files, bytes);
@@ -255,11 +379,14 @@ pub fn restore(
         let planned = planner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         executed.and(planned)
     });
+    run.tell_up_to(u64::MAX);
     if done.is_err() {
         executor.clean_up();
         return Err(run.failure());
     }
     let mut trees = vault.tree_reader().map_err(unreadable)?;
     links.link(&run, &info, &places, &mut trees).map_err(|Halt| run.failure())?;
-    Ok(run.into_report())
+    run.tell_up_to(u64::MAX);
+    drop(executor);
+    run.into_report(files)
 }

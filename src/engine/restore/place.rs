@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::engine::browse;
 use crate::engine::restore::folder::Folder;
-use crate::engine::restore::run::{Run, fatal};
+use crate::engine::restore::run::{Halt, Run, fatal};
 use crate::engine::restore::select::Picked;
-use crate::engine::restore::task::Attributes;
+use crate::engine::restore::task::{Attributes, Identity};
 use crate::engine::restore::{Overwrite, RestoreError, Target};
 use crate::fs::TargetDir;
 use crate::path;
@@ -56,11 +56,18 @@ impl Place {
 
     /// The names from the folder on to a path inside the snapshot, or `None` if that lies elsewhere.
     pub(super) fn names_to<'p>(&'p self, path: &'p [u8]) -> Option<Vec<&'p [u8]>> {
-        if let What::One(entry, name) = &self.what
-            && path == path::join(&self.path, &entry.name)
-            && self.chain.is_empty()
-        {
-            return Some(vec![name.as_slice()]);
+        if let What::One(entry, name) = &self.what {
+            // Only this one thing goes here, not what lies beside it.
+            let mut names: Vec<&[u8]> = self.chain.iter().map(|entry| entry.name.as_slice()).collect();
+            let mut own = self.path.clone();
+            names.iter().chain([&entry.name.as_slice()]).for_each(|name| own = path::join(&own, name));
+            let below = path.strip_prefix(own.as_slice())?;
+            if !below.is_empty() && !below.starts_with(b"/") {
+                return None;
+            }
+            names.push(name);
+            names.extend(path::components(below));
+            return Some(names);
         }
         let below = path.strip_prefix(self.path.as_slice())?;
         let below = if self.path.is_empty() { below } else { below.strip_prefix(b"/")? };
@@ -124,33 +131,54 @@ impl Places {
         roots.into_iter().map(|entry| in_place(info, entry)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Looks whether the folders may be restored into, and opens or makes them.
-    pub(super) fn prepare(&self, run: &Run<'_>) -> Result<(), RestoreError> {
+    /// Refuses places into which nothing may be restored, whatever is there.
+    pub(super) fn refuse(&self, run: &Run<'_>) -> Result<(), RestoreError> {
         for place in &self.0 {
-            place.check(run)?;
-        }
-        for place in &self.0 {
-            let failed = |error| target_error(&place.base, error);
-            let there = match TargetDir::open_root(&place.base, false) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                opened => Some(opened.map_err(failed)?),
-            };
-            let fresh = there.is_none();
-            let handle = match there {
-                None if !run.options.dry_run => Some(TargetDir::open_root(&place.base, true).map_err(failed)?),
-                there => there,
-            };
-            let selected = place.own.is_some() && run.selection.pick_path(&place.path, true) == Picked::Yes;
-            let attributes =
-                place.own.clone().map(|mut entry| Attributes::take(&mut entry, &mut Arc::new(Owner::default())));
-            if let Some(handle) = handle.as_ref().filter(|_| !fresh && selected && changes(run)) {
-                handle.unlock().map_err(failed)?;
+            if let Some(vault) = run.guard().vault_around(&place.base) {
+                return Err(RestoreError::InVault { path: vault.display().to_string() });
             }
-            let folder = Folder::base(&place.path, handle, fresh, attributes, selected);
-            let _ = place.folder.set(folder);
+            let is_all = matches!(place.what, What::Content(_)) && run.options.include.is_empty();
+            if run.options.delete && is_all && is_root(&place.base) {
+                return Err(RestoreError::WholeSystem { path: place.base.display().to_string() });
+            }
         }
         Ok(())
     }
+
+    /// Looks whether the folders may be restored into, and opens or makes them.
+    pub(super) fn prepare(&self, run: &Run<'_>, trees: &mut TreeReader<'_>) -> Result<(), RestoreError> {
+        for place in &self.0 {
+            place.check(run, trees)?;
+        }
+        for place in &self.0 {
+            match place.open(run) {
+                Ok(folder) => {
+                    folder.device().into_iter().for_each(|device| run.begins_on(device));
+                    let _ = place.folder.set(folder);
+                }
+                // The others are restored all the same.
+                Err(error) if self.0.len() > 1 => {
+                    let action = "cannot be written to, so nothing in it is restored";
+                    let path = match &place.what {
+                        What::One(_, name) => path::join(&place.path, name),
+                        What::Content(_) => place.path.clone(),
+                    };
+                    run.target_problem(path, action, error).map_err(|Halt| run.failure())?;
+                }
+                Err(error) => return Err(target_error(&place.base, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a folder is the top of a file system's tree, by its path or through a mount of it.
+fn is_root(folder: &Path) -> bool {
+    let Ok(real) = std::fs::canonicalize(folder) else { return false };
+    let id =
+        |path: &Path| TargetDir::open_root(path, false).and_then(|dir| dir.stat()).ok().map(|stat| Identity::of(&stat));
+    let top = real.ancestors().last().unwrap_or(&real);
+    real.parent().is_none() || id(&real).is_some_and(|id_here| id_here.ino != 0 && id(top) == Some(id_here))
 }
 
 /// Whether what is there already may be changed.
@@ -190,27 +218,80 @@ fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
 }
 
 impl Place {
+    /// Opens the folder, or makes it.
+    fn open(&self, run: &Run<'_>) -> io::Result<Arc<Folder>> {
+        let there = match TargetDir::open_root(&self.base, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened?),
+        };
+        let fresh = there.is_none();
+        let handle = match there {
+            None if run.options.dry_run => {
+                // It would be made in the first folder above that is there.
+                let above = self.base.ancestors().skip(1).find_map(|above| TargetDir::open_root(above, false).ok());
+                above.map_or(Ok(()), |above| above.may_write(false))?;
+                None
+            }
+            None => Some(TargetDir::open_root(&self.base, true)?),
+            there => there,
+        };
+        let selected = self.own.is_some() && run.selection.pick_path(&self.path, true) == Picked::Yes;
+        let attributes =
+            self.own.clone().map(|mut entry| Attributes::take(&mut entry, &mut Arc::new(Owner::default())));
+        if let Some(handle) = handle.as_ref().filter(|_| !fresh && selected && changes(run)) {
+            // If this fails, so does what is done in it, and says so.
+            let _ = handle.unlock();
+        }
+        Ok(Folder::base(&self.path, handle, fresh, attributes, selected))
+    }
+
     /// Refuses a place where something is already, unless the user said what shall become of it.
-    fn check(&self, run: &Run<'_>) -> Result<(), RestoreError> {
+    fn check(&self, run: &Run<'_>, trees: &mut TreeReader<'_>) -> Result<(), RestoreError> {
         if run.options.overwrite != Overwrite::Refuse {
             return Ok(());
         }
         let failed = |error| target_error(&self.base, error);
-        let not_empty = |path: &Path| RestoreError::NotEmpty { path: path.display().to_string() };
         let dir = match TargetDir::open_root(&self.base, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(failed)?,
         };
-        if let (Target::InPlace, What::One(_, name)) = (&run.options.target, &self.what) {
-            return self.check_one(dir, name).map_err(failed)?.map_or(Ok(()), |path| Err(not_empty(&path)));
+        match &self.what {
+            What::One(_, name) => self.check_one(dir, name).map_err(failed)?,
+            What::Content(_) if self.own.is_some() => {
+                if !dir.is_empty().map_err(failed)? {
+                    return Err(RestoreError::NotEmpty { path: self.base.display().to_string(), is_folder: true });
+                }
+                None
+            }
+            // Only what would be written is in the way.
+            What::Content(listing) => {
+                let mut names = Vec::new();
+                let listed = trees.for_each_entry(listing, |entry| {
+                    let path = path::join(&self.path, &entry.name);
+                    if run.selection.pick_path(&path, entry.kind == FileKind::Directory) != Picked::No {
+                        names.push(entry.name);
+                    }
+                    names.len() < ROOTS_MAX
+                });
+                // What cannot be read is told where it is restored.
+                if let Err(error) = listed {
+                    run.read(error).map_err(|Halt| run.failure())?;
+                }
+                let mut there = None;
+                for name in names {
+                    there = there_at(&dir, &self.base, &name).map_err(failed)?;
+                    if there.is_some() {
+                        break;
+                    }
+                }
+                there
+            }
         }
-        // A file system of its own brings one folder with it.
-        let names = dir.names().map_err(failed)?;
-        if names.iter().all(|name| name == b"lost+found") { Ok(()) } else { Err(not_empty(&self.base)) }
+        .map_or(Ok(()), |(path, is_folder)| Err(RestoreError::NotEmpty { path: path.display().to_string(), is_folder }))
     }
 
-    /// The path of the one thing that is restored, if there is something already.
-    fn check_one(&self, mut dir: TargetDir, name: &[u8]) -> io::Result<Option<PathBuf>> {
+    /// The path of the one thing that is restored, if there is something already, and whether that is a folder.
+    fn check_one(&self, mut dir: TargetDir, name: &[u8]) -> io::Result<Option<(PathBuf, bool)>> {
         let mut path = self.base.clone();
         for entry in &self.chain {
             path.push(&*path::to_path(&entry.name));
@@ -219,12 +300,17 @@ impl Place {
                 opened => opened?,
             };
         }
-        path.push(&*path::to_path(name));
-        let empty = match dir.stat_at(name)? {
-            None => true,
-            Some(stat) if stat.kind == FileKind::Directory => dir.open_dir(name)?.is_empty()?,
-            Some(_) => false,
-        };
-        Ok(if empty { None } else { Some(path) })
+        there_at(&dir, &path, name)
     }
+}
+
+/// The path of what has this name in a folder, unless it is an empty folder, and whether it is a folder.
+fn there_at(dir: &TargetDir, path: &Path, name: &[u8]) -> io::Result<Option<(PathBuf, bool)>> {
+    let is_folder = match dir.stat_at(name)? {
+        None => return Ok(None),
+        Some(stat) => stat.kind == FileKind::Directory,
+    };
+    // One that cannot be looked into counts as full.
+    let is_empty = is_folder && dir.open_dir(name).and_then(|dir| dir.is_empty()).unwrap_or(false);
+    Ok((!is_empty).then(|| (path.join(&*path::to_path(name)), is_folder)))
 }

@@ -5,14 +5,15 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
 use crate::engine::browse::{Step, TreeWalk};
-use crate::engine::restore::folder::Folder;
+use crate::engine::restore::RestoreError;
+use crate::engine::restore::folder::{Folder, Made};
+use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::{Links, Member};
 use crate::engine::restore::place::{Place, Places, What};
 use crate::engine::restore::run::{Halt, Run, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::Decision;
 use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
-use crate::engine::restore::{Overwrite, RestoreError};
 use crate::engine::sparse::Layout;
 use crate::fs::{Names, Stat};
 use crate::path::{Shown, join};
@@ -25,6 +26,8 @@ const FILES_FIRST: usize = 2 << 10;
 const FILES_MAX: usize = 32 << 10;
 /// Pieces in a window for each file that it may have: files of few chunks fill it by their number, others by this.
 const PIECES_PER_FILE: usize = 4;
+/// A window ends when this many changes wait to be told.
+const CHANGES_MAX: usize = 64 << 10;
 
 /// The planner of one restore.
 pub(super) struct Planner<'r, 'a> {
@@ -44,6 +47,8 @@ pub(super) struct Planner<'r, 'a> {
 struct Level {
     folder: Arc<Folder>,
     picked: Picked,
+    /// What stays in it, once it is made or found.
+    ward: Option<Ward>,
     /// The names that were in the folder, and how many of them have been passed, if those that the snapshot does not
     /// have are to be deleted.
     names: Option<(Names, usize)>,
@@ -52,7 +57,7 @@ struct Level {
 
 impl Level {
     fn new(folder: Arc<Folder>, picked: Picked) -> Self {
-        Self { folder, picked, names: None, broken: false }
+        Self { folder, picked, ward: None, names: None, broken: false }
     }
 }
 
@@ -91,7 +96,12 @@ impl<'r, 'a> Planner<'r, 'a> {
         let Some(base) = place.folder() else { return Ok(()) };
         let picked = self.run.selection.pick_path(&place.path, true);
         self.blocked = None;
-        self.push(base.clone(), picked)?;
+        let mut ward = self.run.guard().ward(&place.path);
+        self.look_around(&mut ward, base, &place.path, true)?;
+        self.levels.push(Level { ward: Some(ward), ..Level::new(base.clone(), picked) });
+        if picked == Picked::Yes {
+            self.make()?;
+        }
         let mut path = place.path.clone();
         for entry in &place.chain {
             let attributes = Attributes::take(&mut entry.clone(), &mut self.owner);
@@ -161,6 +171,29 @@ impl<'r, 'a> Planner<'r, 'a> {
         self.run.folder_done(&level.folder)
     }
 
+    /// Adds to what is known of a folder what can be seen in it. `is_start`: the selection begins with it.
+    fn look_around(&self, ward: &mut Ward, folder: &Arc<Folder>, path: &[u8], is_start: bool) -> Result<(), Halt> {
+        let run = self.run;
+        if folder.is_blank(run.options.dry_run)
+            || folder.made() == Some(Made::Sealed)
+            || !(run.options.delete || run.options.overwrite.changes())
+        {
+            return Ok(());
+        }
+        let looked = run.handles.open(folder).and_then(|dir| Ok((dir.stat()?, dir)));
+        match looked {
+            Ok((stat, dir)) => {
+                run.guard().enter(ward, &dir, &stat, is_start);
+                run.guard().enter_rules(ward, &dir, path, &|name| dir.as_source().contains(name));
+                Ok(())
+            }
+            Err(error) => {
+                run.target_problem_in(path.to_vec(), Some(folder), "cannot look at the folder", error)?;
+                Ok(())
+            }
+        }
+    }
+
     /// Makes the folders on the way down that are not there yet. Returns `false` if one cannot be made.
     fn make(&mut self) -> Result<bool, Halt> {
         if self.blocked.is_some() {
@@ -168,10 +201,21 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
         let unmade = self.levels.iter().rposition(|level| level.folder.is_made()).map_or(0, |at| at + 1);
         for at in unmade..self.levels.len() {
-            if !self.run.make_folder(&self.levels[at].folder)? {
+            let folder = self.levels[at].folder.clone();
+            let above = at.checked_sub(1).map(|above| &self.levels[above]);
+            let Some((ward, is_start)) =
+                above.and_then(|above| Some((above.ward.as_ref()?, !above.folder.is_selected())))
+            else {
+                continue;
+            };
+            if !self.run.make_folder(&folder, ward)? {
                 self.blocked = Some(at);
                 return Ok(false);
             }
+            let path = folder.path();
+            let mut ward = self.run.guard().below(ward, &path);
+            self.look_around(&mut ward, &folder, &path, is_start)?;
+            self.levels[at].ward = Some(ward);
         }
         if let Some(level) = self.levels.last_mut()
             && self.run.options.delete
@@ -180,11 +224,25 @@ impl<'r, 'a> Planner<'r, 'a> {
             && level.folder.is_selected()
             && !level.folder.is_fresh()
         {
-            let names = self.run.handles.open(&level.folder).and_then(|dir| dir.names());
+            let closed = match level.folder.made() {
+                Some(Made::Closed) => Some(Kept::Closed),
+                Some(Made::Sealed) => Some(Kept::Skipped),
+                _ => None,
+            };
+            let names = match closed {
+                Some(why) => {
+                    // Nobody could see beforehand what lies in it.
+                    self.run.keep(level.folder.path(), why);
+                    Ok(Names::new())
+                }
+                None => self.run.handles.open(&level.folder).and_then(|dir| dir.names()),
+            };
             let names = match names {
                 Ok(names) => names,
                 Err(error) => {
-                    self.run.target_problem(level.folder.path(), "cannot list what lies in the folder", error)?;
+                    let path = level.folder.path();
+                    let action = "cannot list what lies in the folder";
+                    self.run.target_problem_in(path, Some(&level.folder), action, error)?;
                     Names::new()
                 }
             };
@@ -219,7 +277,11 @@ impl<'r, 'a> Planner<'r, 'a> {
     }
 
     fn file(&mut self, mut entry: Entry, path: &[u8], folder: Arc<Folder>) -> Result<(), Halt> {
-        let there = match self.run.decide(&folder, &entry.name, path)? {
+        let ward = self.levels.last().and_then(|level| level.ward.as_ref());
+        // A folder that is made or found has one.
+        let Some(ward) = ward else { return Ok(()) };
+        let frozen = ward.is_frozen();
+        let there = match self.run.decide(&folder, &entry.name, path, entry.kind, ward)? {
             Decision::Free => None,
             Decision::Over(stat) => Some(stat),
             Decision::Done => {
@@ -227,26 +289,37 @@ impl<'r, 'a> Planner<'r, 'a> {
                 return Ok(());
             }
         };
+        if frozen && there.is_some() && self.links.knows(path) {
+            let what = "what lies there belongs to another vault; it is left as it is".to_owned();
+            self.run.problem(path.to_vec(), what, false);
+            return Ok(());
+        }
         let group = match self.links.meet(path) {
             Member::None => None,
             Member::First(group) => Some(group),
-            Member::Other => {
-                if self.run.options.dry_run {
-                    self.run.count_file(entry.size);
-                }
-                return Ok(());
-            }
+            Member::Other => return Ok(()),
         };
         let attributes = Attributes::take(&mut entry, &mut self.owner);
         if entry.kind != FileKind::File {
-            let identity = self.run.make_special(&folder, &entry, &attributes, there.as_ref())?;
-            if let (Some(group), Some(identity)) = (group, identity) {
-                self.links.made(group, identity);
+            let made = self.run.make_special(&folder, &entry, &attributes, there.as_ref())?;
+            if let (Some(group), Some(made)) = (group, made) {
+                self.links.made(group, made);
             }
+            return self.send_if_full();
+        }
+        let action = self.action(there.as_ref(), group);
+        if let Some(error) = self.run.dead(&folder).filter(|_| !matches!(action, Action::Update { .. })) {
+            // So nothing is read for it.
+            self.run.target_problem_in(path.to_vec(), Some(&folder), "cannot write it", error)?;
+            self.run.progress.counters().add(1, entry.size);
             return Ok(());
         }
         let task = FileTask {
-            action: self.action(there.as_ref(), group),
+            action,
+            frozen,
+            keeps_copy: there.as_ref().is_some_and(|stat| self.run.keeps_copy(&attributes, stat)),
+            differs: there.as_ref().is_some_and(|stat| attributes.differ(stat, self.run)),
+            place: self.run.next_place(),
             folder,
             name: entry.name.as_slice().into(),
             attributes,
@@ -264,8 +337,8 @@ impl<'r, 'a> Planner<'r, 'a> {
         let Some(stat) = there else { return Action::Create };
         let identity = Identity::of(stat);
         // If the file has names that are not restored with it, they must not change.
-        let ours = stat.nlink == 1 || group.is_some_and(|group| self.links.covers(group, identity));
-        if self.run.options.overwrite == Overwrite::IfChanged && stat.kind == FileKind::File && ours {
+        let ours = self.run.names_of(stat) == 1 || group.is_some_and(|group| self.links.covers(group, identity));
+        if self.run.options.overwrite.compares() && stat.kind == FileKind::File && ours {
             Action::Update { size: stat.size, identity }
         } else {
             Action::Replace
@@ -301,7 +374,12 @@ impl<'r, 'a> Planner<'r, 'a> {
             }
             task.pending.store(count.max(1), Release);
         }
-        if self.window.files.len() >= self.files_max { self.send() } else { Ok(()) }
+        self.send_if_full()
+    }
+
+    fn send_if_full(&mut self) -> Result<(), Halt> {
+        let is_full = self.window.files.len() >= self.files_max || self.run.changes_waiting() >= CHANGES_MAX;
+        if is_full { self.send() } else { Ok(()) }
     }
 
     fn pieces(&mut self, entry: &Entry, task: &Arc<FileTask>, sent: &mut bool) -> Result<Planned, Halt> {
@@ -382,6 +460,7 @@ impl<'r, 'a> Planner<'r, 'a> {
 
     fn send(&mut self) -> Result<(), Halt> {
         self.files_max = (self.files_max * 2).min(FILES_MAX);
+        self.window.place = self.run.next_place();
         // Nobody takes it only if the restore has failed.
         self.windows.send(std::mem::take(&mut self.window)).map_err(|_| Halt)
     }
@@ -408,10 +487,14 @@ impl<'r, 'a> Planner<'r, 'a> {
         if extra.is_empty() {
             return Ok(());
         }
-        let folder = level.folder.clone();
+        let (folder, ward) = (level.folder.clone(), level.ward.clone());
         for name in extra {
             self.run.check()?;
-            self.run.delete_extra(&folder, &name)?;
+            if let Some(ward) = &ward {
+                self.run.delete_extra(&folder, &name, ward)?;
+            }
+            // A file whose end is still to be planned goes on in the next window.
+            self.send_if_full()?;
         }
         Ok(())
     }

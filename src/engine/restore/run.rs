@@ -1,13 +1,18 @@
 //! What all parts of one restore share: what is to be done, what was counted, and why it ends early.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::engine::restore::folder::Handles;
+pub(super) use crate::engine::restore::Mark;
+use crate::engine::restore::folder::{Folder, Handles};
+use crate::engine::restore::guard::{Guard, Kept};
 use crate::engine::restore::select::Selection;
-use crate::engine::restore::{PROBLEMS_SHOWN, RestoreError, RestoreOptions, RestoreProblem, RestoreReport};
-use crate::fs::{MetaOptions, OwnerNames, Problem};
+use crate::engine::restore::{
+    Change, KEPT_SHOWN, KeptThing, PROBLEMS_SHOWN, RestoreError, RestoreOptions, RestoreProblem, RestoreReport, Tell,
+};
+use crate::fs::{MetaOptions, OwnerNames, Problem, Stat};
 use crate::pack::PackError;
 use crate::path::Shown;
 use crate::progress::Progress;
@@ -28,6 +33,20 @@ pub(super) struct Run<'a> {
     pub(super) meta: MetaOptions,
     pub(super) handles: Handles,
     pub(super) tally: Tally,
+    guard: OnceLock<Guard>,
+    tell: Option<Tell<'a>>,
+    /// Changes that have not been told yet, each with its place in the order of the tree.
+    changes: Mutex<Vec<(u64, Change)>>,
+    /// The last place that was given out.
+    places: AtomicU64,
+    /// Devices of the folders in which the restore begins.
+    bases: Mutex<Vec<u64>>,
+    /// Devices that cannot be written to any more, and why.
+    dead: Mutex<BTreeMap<u64, io::ErrorKind>>,
+    /// Names that a dry run counts as deleted, of files that have several.
+    forgotten: Mutex<BTreeMap<(u64, u64), u64>>,
+    /// The first failure of the target.
+    first_target: Mutex<Option<(Vec<u8>, io::Error)>>,
     halted: AtomicBool,
     failure: Mutex<Option<RestoreError>>,
 }
@@ -43,7 +62,8 @@ pub(super) struct Tally {
     pub(super) files_kept: AtomicU64,
     pub(super) deleted: AtomicU64,
     pub(super) files_verified: AtomicU64,
-    /// Only its problems are used.
+    pub(super) copies: AtomicU64,
+    /// Only its problems and what is kept are used.
     problems: Mutex<RestoreReport>,
 }
 
@@ -53,6 +73,7 @@ impl<'a> Run<'a> {
         options: &'a RestoreOptions,
         progress: &'a dyn Progress,
         selection: Selection,
+        tell: Option<Tell<'a>>,
     ) -> Self {
         let meta = MetaOptions { owner: !options.no_owner, numeric: options.numeric_owner, xattrs: true };
         Self {
@@ -64,9 +85,90 @@ impl<'a> Run<'a> {
             meta,
             handles: Handles::default(),
             tally: Tally::default(),
+            guard: OnceLock::new(),
+            tell,
+            changes: Mutex::default(),
+            places: AtomicU64::new(0),
+            bases: Mutex::default(),
+            dead: Mutex::default(),
+            forgotten: Mutex::default(),
+            first_target: Mutex::default(),
             halted: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
+    }
+
+    /// Lets this guard decide from now on.
+    pub(super) fn set_guard(&self, guard: Guard) {
+        let _ = self.guard.set(guard);
+    }
+
+    /// Who decides what stays.
+    pub(super) fn guard(&self) -> &Guard {
+        self.guard.get().expect("set at the start") // always: `restore` sets it before anything is looked at
+    }
+
+    /// Lists something that stays although the snapshot does not have it.
+    pub(super) fn keep(&self, path: Vec<u8>, why: Kept) {
+        self.progress.detail(&format!("kept: {} ({why})", Shown(&path)));
+        let mut report = lock(&self.tally.problems);
+        report.kept_count += 1;
+        if report.kept.len() < KEPT_SHOWN {
+            report.kept.push(KeptThing { path, why });
+        }
+    }
+
+    /// A place in the order in which changes are told.
+    pub(super) fn next_place(&self) -> u64 {
+        self.places.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Notes a change, in this place or the next one.
+    pub(super) fn change(&self, mark: Mark, path: Vec<u8>, is_folder: bool, place: Option<u64>) {
+        if self.tell.is_some() {
+            let place = place.unwrap_or_else(|| self.next_place());
+            lock(&self.changes).push((place, Change { mark, path, is_folder }));
+        }
+    }
+
+    /// How many changes wait to be told.
+    pub(super) fn changes_waiting(&self) -> usize {
+        lock(&self.changes).len()
+    }
+
+    /// Tells the changes up to this place in their order.
+    pub(super) fn tell_up_to(&self, place: u64) {
+        let Some(tell) = self.tell else { return };
+        let mut changes = lock(&self.changes);
+        changes.sort_by_key(|(place, _)| *place);
+        let known = changes.partition_point(|(at, _)| *at <= place);
+        changes.drain(..known).for_each(|(_, change)| tell(&change));
+    }
+
+    /// A dry run counts a name of this file as deleted.
+    pub(super) fn forget_name(&self, stat: &Stat) {
+        if stat.nlink > 1 {
+            *lock(&self.forgotten).entry((stat.dev, stat.ino)).or_default() += 1;
+        }
+    }
+
+    /// How many names a file has, without those that count as deleted.
+    pub(super) fn names_of(&self, stat: &Stat) -> u64 {
+        if stat.nlink == 1 {
+            return 1;
+        }
+        stat.nlink - lock(&self.forgotten).get(&(stat.dev, stat.ino)).copied().unwrap_or(0).min(stat.nlink - 1)
+    }
+
+    /// The restore begins in a folder of this device.
+    pub(super) fn begins_on(&self, device: u64) {
+        lock(&self.bases).push(device);
+    }
+
+    /// Why nothing more can be written on the file system of this folder.
+    pub(super) fn dead(&self, folder: &Folder) -> Option<io::Error> {
+        let device = folder.device()?;
+        lock(&self.dead).get(&device).map(|kind| io::Error::from(*kind))
     }
 
     /// Ends the restore; the first reason is the one that counts.
@@ -112,18 +214,44 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Judges a failure in the target: one that will hit everything else, too, ends the restore; any other one concerns
-    /// this path only, and its description is returned.
-    pub(super) fn target(&self, path: &[u8], action: &str, error: io::Error) -> Result<String, Halt> {
+    /// Judges a failure in the target, in this folder if it is known: one that will hit everything else, too, ends the
+    /// restore; any other one concerns this path, and its description is returned.
+    pub(super) fn target(
+        &self,
+        path: &[u8],
+        folder: Option<&Arc<Folder>>,
+        action: &str,
+        error: io::Error,
+    ) -> Result<String, Halt> {
+        let device = folder.and_then(|folder| folder.device());
         if is_hopeless(&error) {
-            return Err(self.fail(RestoreError::Target { path: Shown(path).to_string(), source: error }));
+            let mut dead = lock(&self.dead);
+            device.map(|device| dead.entry(device).or_insert_with(|| error.kind()));
+            // One that is read-only may have others below it, and its files may be right as they are.
+            let is_all = lock(&self.bases).iter().all(|base| dead.contains_key(base));
+            if error.kind() != io::ErrorKind::ReadOnlyFilesystem && (is_all || device.is_none()) {
+                return Err(self.fail(RestoreError::Target { path: Shown(path).to_string(), source: error }));
+            }
         }
-        Ok(format!("{action}: {error}"))
+        let what = format!("{action}: {error}");
+        lock(&self.first_target).get_or_insert_with(|| (path.to_vec(), error));
+        Ok(what)
     }
 
     /// The same, and lists it.
     pub(super) fn target_problem(&self, path: Vec<u8>, action: &str, error: io::Error) -> Result<(), Halt> {
-        let what = self.target(&path, action, error)?;
+        self.target_problem_in(path, None, action, error)
+    }
+
+    /// The same for something in this folder.
+    pub(super) fn target_problem_in(
+        &self,
+        path: Vec<u8>,
+        folder: Option<&Arc<Folder>>,
+        action: &str,
+        error: io::Error,
+    ) -> Result<(), Halt> {
+        let what = self.target(&path, folder, action, error)?;
         self.problem(path, what, false);
         Ok(())
     }
@@ -150,9 +278,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn into_report(self) -> RestoreReport {
+    /// What came out. `wanted` is how many files were to be restored.
+    ///
+    /// # Errors
+    /// If the target failed, and nothing came out.
+    pub(super) fn into_report(self, wanted: u64) -> Result<RestoreReport, RestoreError> {
         let problems = self.tally.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
-        RestoreReport {
+        let is_nothing = self.tally.files.load(Relaxed) + self.tally.files_kept.load(Relaxed) == 0
+            && (wanted > 0 || self.tally.folders.load(Relaxed) == 0);
+        let first = self.first_target.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, source)) = first.filter(|_| is_nothing && problems.damage_count == 0) {
+            return Err(RestoreError::Target { path: Shown(&path).to_string(), source });
+        }
+        Ok(RestoreReport {
             files: self.tally.files.into_inner(),
             folders: self.tally.folders.into_inner(),
             bytes: self.tally.bytes.into_inner(),
@@ -161,8 +299,9 @@ impl<'a> Run<'a> {
             files_kept: self.tally.files_kept.into_inner(),
             deleted: self.tally.deleted.into_inner(),
             files_verified: self.tally.files_verified.into_inner(),
+            copies: self.tally.copies.into_inner(),
             ..problems
-        }
+        })
     }
 }
 

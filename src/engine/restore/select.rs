@@ -33,11 +33,6 @@ impl Selection {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// Whether something may be excluded.
-    pub(super) fn excludes(&self) -> bool {
-        self.exclude.is_some()
-    }
-
     /// What is decided for the folder in which the walk begins: there is no pattern that it must match by itself, unless
     /// only certain paths are wanted.
     pub(super) fn start(&self) -> Picked {

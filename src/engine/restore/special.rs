@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::engine::restore::Overwrite;
 use crate::engine::restore::folder::Folder;
-use crate::engine::restore::run::{Halt, Run};
-use crate::engine::restore::select::Picked;
+use crate::engine::restore::guard::{Kept, Ward};
+use crate::engine::restore::links::First;
+use crate::engine::restore::run::{Halt, Mark, Run};
 use crate::engine::restore::task::{Attributes, Identity};
-use crate::fs::{Problem, SourceFile, Stat, TargetDir, TargetFile, is_expected};
+use crate::fs::{Problem, SourceFile, Stat, TargetDir, TargetFile, is_expected, privileged};
 use crate::path::join;
 use crate::seal::random;
 use crate::tree::{Entry, FileKind};
@@ -35,48 +36,93 @@ pub(super) fn temporary_name() -> io::Result<Vec<u8>> {
     Ok(format!(".vault-{:016x}", u64::from_le_bytes(bytes)).into_bytes())
 }
 
+/// What is in the way of something, before the guard is asked about it.
+enum Way {
+    Decided(Decision),
+    Blocked(&'static str),
+    /// This is there, of another kind: the guard is to be asked.
+    OfAnotherKind(Stat),
+}
+
 impl Run<'_> {
-    /// Decides what becomes of `name`, which is not a folder in the snapshot.
-    pub(super) fn decide(&self, folder: &Arc<Folder>, name: &[u8], path: &[u8]) -> Result<Decision, Halt> {
-        if folder.is_fresh() {
+    /// Decides what becomes of `name`, which is not a folder in the snapshot but of this kind. `ward` is about the folder.
+    pub(super) fn decide(
+        &self,
+        folder: &Arc<Folder>,
+        name: &[u8],
+        path: &[u8],
+        kind: FileKind,
+        ward: &Ward,
+    ) -> Result<Decision, Halt> {
+        if folder.is_blank(self.options.dry_run) {
             return Ok(Decision::Free);
         }
-        match self.try_decide(folder, name) {
-            Ok(Ok(decision)) => Ok(decision),
-            Ok(Err(what)) => {
-                self.problem(path.to_vec(), what.to_owned(), false);
-                Ok(Decision::Done)
-            }
+        let blocked = |what: &str| {
+            self.problem(path.to_vec(), what.to_owned(), false);
+            Ok(Decision::Done)
+        };
+        let stat = match self.try_decide(folder, name, kind, ward) {
+            Ok(Way::Decided(decision)) => return Ok(decision),
+            Ok(Way::Blocked(what)) => return blocked(what),
+            Ok(Way::OfAnotherKind(stat)) => stat,
             Err(error) => {
-                self.target_problem(path.to_vec(), "cannot replace what lies there", error)?;
-                Ok(Decision::Done)
+                self.target_problem_in(path.to_vec(), Some(folder), "cannot replace what lies there", error)?;
+                return Ok(Decision::Done);
             }
+        };
+        if stat.kind != FileKind::Directory {
+            // It is replaced when what takes its place is whole.
+            return match self.guard().keeps_from_change(ward, path, &stat) {
+                None => Ok(Decision::Over(stat)),
+                Some(why) => {
+                    self.keep(path.to_vec(), why);
+                    blocked(&format!("what lies there is left as it is: {why}"))
+                }
+            };
+        }
+        let dir = match self.handles.open(folder) {
+            Ok(dir) => dir,
+            Err(error) => {
+                self.target_problem_in(path.to_vec(), Some(folder), "cannot replace what lies there", error)?;
+                return Ok(Decision::Done);
+            }
+        };
+        match self.give_way(&dir, name, path.to_vec(), ward)? {
+            None => Ok(Decision::Free),
+            Some(what) => blocked(&what),
         }
     }
 
-    /// See [`Run::decide`]; the inner error says what stands in the way.
-    fn try_decide(&self, folder: &Arc<Folder>, name: &[u8]) -> io::Result<Result<Decision, &'static str>> {
+    fn try_decide(&self, folder: &Arc<Folder>, name: &[u8], kind: FileKind, ward: &Ward) -> io::Result<Way> {
         let dir = self.handles.open(folder)?;
-        let Some(stat) = dir.stat_at(name)? else { return Ok(Ok(Decision::Free)) };
+        let Some(stat) = dir.stat_at(name)? else { return Ok(Way::Decided(Decision::Free)) };
         match self.options.overwrite {
-            Overwrite::Refuse => return Ok(Err("something of this name is there already")),
+            Overwrite::Refuse => return Ok(Way::Blocked("something of this name is there already")),
             Overwrite::Never => {
                 self.tally.files_kept.fetch_add(1, Relaxed);
-                return Ok(Ok(Decision::Done));
+                return Ok(Way::Decided(Decision::Done));
             }
-            Overwrite::Always | Overwrite::IfChanged => {}
+            Overwrite::Always | Overwrite::IfChanged | Overwrite::KeepNewer => {}
         }
-        if stat.kind != FileKind::Directory {
-            return Ok(Ok(Decision::Over(stat)));
+        if stat.kind == FileKind::Directory {
+            let is_full = || dir.open_dir(name).and_then(|dir| Ok(!dir.is_empty()?));
+            if !self.options.delete && is_full()? {
+                return Ok(Way::Blocked("a folder lies there that is not empty; it is left as it is"));
+            }
+            return Ok(Way::OfAnotherKind(stat));
         }
-        if !self.options.delete && !dir.open_dir(name)?.is_empty()? {
-            return Ok(Err("a folder lies there that is not empty; it is left as it is"));
+        if let Some(why @ (Kept::Vault | Kept::State)) = self.guard().own(&stat) {
+            return Ok(Way::Blocked(if why == Kept::Vault {
+                "what lies there belongs to the vault itself; it is left as it is"
+            } else {
+                "what lies there is the state that vault keeps; it is left as it is"
+            }));
         }
-        if !self.options.dry_run {
-            dir.remove_tree(name)?;
+        let can_compare = self.options.overwrite.compares() && kind == FileKind::File && stat.kind == kind;
+        if ward.is_frozen() && !(can_compare && stat.nlink == 1) {
+            return Ok(Way::Blocked("what lies there belongs to another vault; it is left as it is"));
         }
-        self.tally.deleted.fetch_add(1, Relaxed);
-        Ok(Ok(Decision::Free))
+        Ok(if stat.kind == kind { Way::Decided(Decision::Over(stat)) } else { Way::OfAnotherKind(stat) })
     }
 
     /// Counts a file that is now as it should be.
@@ -85,32 +131,29 @@ impl Run<'_> {
         self.tally.bytes.fetch_add(size, Relaxed);
     }
 
-    /// Makes a link, pipe, socket or device. Returns which file it is, if that was asked for and it is there.
+    /// Makes a link, pipe, socket or device. Returns which file it is, if it is there, or would be.
     pub(super) fn make_special(
         &self,
         folder: &Arc<Folder>,
         entry: &Entry,
         attributes: &Attributes,
         there: Option<&Stat>,
-    ) -> Result<Option<Identity>, Halt> {
+    ) -> Result<Option<First>, Halt> {
         let path = || join(&folder.path(), &entry.name);
         self.progress.counters().add(1, 0);
-        if self.options.dry_run {
-            self.count_file(0);
-            return Ok(None);
-        }
         match self.try_make_special(folder, entry, attributes, there) {
-            Ok((identity, problems)) => {
+            Ok((identity, mark, problems)) => {
                 self.metadata(path, problems)?;
                 self.count_file(0);
-                Ok(Some(identity))
+                mark.into_iter().for_each(|mark| self.change(mark, path(), false, None));
+                Ok(Some(First { identity, size: 0, changed: mark == Some(Mark::Changed) }))
             }
             Err(error) if is_expected(&error) && entry.device.is_some() => {
                 self.not_permitted("device");
                 Ok(None)
             }
             Err(error) => {
-                self.target_problem(path(), "cannot make it", error)?;
+                self.target_problem_in(path(), Some(folder), "cannot make it", error)?;
                 Ok(None)
             }
         }
@@ -122,18 +165,46 @@ impl Run<'_> {
         entry: &Entry,
         attributes: &Attributes,
         there: Option<&Stat>,
-    ) -> io::Result<(Identity, Vec<Problem>)> {
-        let dir = self.handles.open(folder)?;
-        let meta = attributes.meta(entry.kind, self);
+    ) -> io::Result<(Option<Identity>, Option<Mark>, Vec<Problem>)> {
+        let dry = self.options.dry_run;
         let name = entry.name.as_slice();
-        if let Some(stat) = there {
-            if self.options.overwrite == Overwrite::IfChanged && stat.nlink == 1 && is_same(&dir, entry, stat)? {
-                self.tally.files_unchanged.fetch_add(1, Relaxed);
-                return Ok((Identity::of(stat), dir.set_metadata(name, &meta)));
+        let meta = attributes.meta(entry.kind, self);
+        let mark = if there.is_some() { Mark::Changed } else { Mark::Added };
+        if folder.is_blank(dry) && dry {
+            return Ok((None, Some(mark), Vec::new()));
+        }
+        let dir = self.handles.open(folder)?;
+        if let Some(stat) = there
+            && self.options.overwrite.compares()
+            && stat.nlink == 1
+            && is_same(&dir, entry, stat)?
+        {
+            self.tally.files_unchanged.fetch_add(1, Relaxed);
+            let mark = attributes.differ(stat, self).then_some(Mark::Changed);
+            let problems = if dry { Vec::new() } else { dir.set_metadata(name, &meta) };
+            return Ok((Some(Identity::of(stat)), mark, problems));
+        }
+        if dry && entry.device.is_some() && !privileged() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let keeps_copy = there.is_some_and(|stat| self.keeps_copy(attributes, stat));
+        if dry {
+            self.may_write(folder)?;
+            if keeps_copy {
+                self.keep_copy(&dir, name, &folder.path())?;
             }
+            return Ok((None, Some(mark), Vec::new()));
+        }
+        if there.is_some() {
             let temporary = temporary_name()?;
             make(&dir, &temporary, entry)?;
-            if let Err(error) = put_in_place(&dir, &temporary, name) {
+            let put = || {
+                if keeps_copy {
+                    self.keep_copy(&dir, name, &folder.path())?;
+                }
+                put_in_place(&dir, &temporary, name)
+            };
+            if let Err(error) = put() {
                 // What cannot be put in place must not stay under its other name.
                 let _ = dir.remove_file(&temporary);
                 return Err(error);
@@ -143,50 +214,48 @@ impl Run<'_> {
         }
         let problems = dir.set_metadata(name, &meta);
         let stat = dir.stat_at(name)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok((Identity::of(&stat), problems))
+        Ok((Some(Identity::of(&stat)), Some(mark), problems))
     }
 
-    /// Deletes something that the snapshot does not have, unless it is not in the selection.
-    pub(super) fn delete_extra(&self, folder: &Arc<Folder>, name: &[u8]) -> Result<(), Halt> {
-        let path = join(&folder.path(), name);
-        let delete = || {
-            let dir = self.handles.open(folder)?;
-            let Some(stat) = dir.stat_at(name)? else { return Ok(()) };
-            let is_folder = stat.kind == FileKind::Directory;
-            if self.selection.pick(Picked::Yes, &path, is_folder) != Picked::Yes
-                || is_folder && self.selection.excludes() && self.has_excluded(&dir.open_dir(name)?, &path, 0)?
-            {
-                return Ok(());
+    /// Whether something that is there is to stay as a copy.
+    pub(super) fn keeps_copy(&self, attributes: &Attributes, there: &Stat) -> bool {
+        self.options.overwrite == Overwrite::KeepNewer && attributes.is_older_than(there)
+    }
+
+    /// Gives something that will be replaced a further name, which is free. `above` is the path of the folder.
+    pub(super) fn keep_copy(&self, dir: &TargetDir, name: &[u8], above: &[u8]) -> io::Result<()> {
+        let mut number = 1;
+        loop {
+            let end = if number == 1 { ".newer".to_owned() } else { format!(".newer~{number}") };
+            let copy = [name, end.as_bytes()].concat();
+            number += 1;
+            if dir.stat_at(&copy)?.is_some() {
+                continue;
             }
             if !self.options.dry_run {
-                dir.remove_tree(name)?;
+                match dir.hard_link(&copy, dir, name) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    // Not every file system has further names. Then the new file takes a name that is free.
+                    Err(_) => dir.rename(name, &copy)?,
+                    Ok(()) => {}
+                }
             }
-            self.tally.deleted.fetch_add(1, Relaxed);
-            io::Result::Ok(())
-        };
-        match delete() {
-            Ok(()) => Ok(()),
-            Err(error) => self.target_problem(path, "cannot delete what the snapshot does not have", error),
+            self.tally.copies.fetch_add(1, Relaxed);
+            self.change(Mark::Added, join(above, &copy), false, None);
+            return Ok(());
         }
     }
 
-    /// Whether something excluded lies in a folder, or it is too deep to tell.
-    fn has_excluded(&self, dir: &TargetDir, path: &[u8], depth: usize) -> io::Result<bool> {
-        const DEPTH_MAX: usize = 128;
-        if depth == DEPTH_MAX {
-            return Ok(true);
-        }
-        let names = dir.names()?;
-        for at in 0..names.len() {
-            let (name, path) = (names.get(at), join(path, names.get(at)));
-            let is_folder = dir.stat_at(name)?.is_some_and(|stat| stat.kind == FileKind::Directory);
-            if self.selection.pick(Picked::Yes, &path, is_folder) != Picked::Yes
-                || is_folder && self.has_excluded(&dir.open_dir(name)?, &path, depth + 1)?
-            {
-                return Ok(true);
+    /// Deletes something that the snapshot does not have, as far as the guard allows. `ward` is about the folder.
+    pub(super) fn delete_extra(&self, folder: &Arc<Folder>, name: &[u8], ward: &Ward) -> Result<(), Halt> {
+        let path = join(&folder.path(), name);
+        match self.handles.open(folder) {
+            Ok(dir) => self.remove(&dir, name, path, ward).map(|_| ()),
+            Err(error) => {
+                let action = "cannot delete what the snapshot does not have";
+                self.target_problem_in(path, Some(folder), action, error)
             }
         }
-        Ok(false)
     }
 }
 

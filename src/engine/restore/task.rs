@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::catalogue::ChunkPlace;
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::run::Run;
-use crate::fs::{Meta, Stat, TargetFile};
+use crate::fs::{Meta, Stat, TargetFile, privileged};
 use crate::id::ChunkId;
 use crate::path::join;
 use crate::tree::{Entry, FileKind, Owner, Time};
@@ -34,6 +34,26 @@ impl Attributes {
             owner: last.clone(),
             xattrs: std::mem::take(&mut entry.xattrs).into_boxed_slice(),
         }
+    }
+
+    /// Whether something has other rights or another owner, as far as they are set.
+    pub(super) fn rights_differ(&self, stat: &Stat, run: &Run<'_>) -> bool {
+        if !cfg!(unix) {
+            return false;
+        }
+        let mode = stat.kind != FileKind::Symlink && stat.mode != self.mode & 0o7777;
+        let owner = || run.names.resolve(&self.owner, run.meta.numeric) != (stat.uid, stat.gid);
+        mode || run.meta.owner && privileged() && owner()
+    }
+
+    /// Whether something has other metadata, as far as its folder tells.
+    pub(super) fn differ(&self, stat: &Stat, run: &Run<'_>) -> bool {
+        stat.mtime != self.mtime || self.rights_differ(stat, run)
+    }
+
+    /// Whether something was changed later than what the snapshot has.
+    pub(super) fn is_older_than(&self, stat: &Stat) -> bool {
+        self.mtime < stat.mtime
     }
 
     /// In the form in which they are set.
@@ -91,6 +111,14 @@ pub(super) struct FileTask {
     pub(super) holes_len: u64,
     pub(super) sparse: bool,
     pub(super) action: Action,
+    /// What is there may not be overwritten.
+    pub(super) frozen: bool,
+    /// What is there is newer, and is kept as a copy if it gives way.
+    pub(super) keeps_copy: bool,
+    /// What is there has other metadata.
+    pub(super) differs: bool,
+    /// Its place in the order in which changes are told.
+    pub(super) place: u64,
     /// Its group, if other names will be linked to it.
     pub(super) group: Option<u32>,
     /// Pieces that are not in their place yet, and one for the planner while it has not come to the file's end.
@@ -160,4 +188,6 @@ pub(super) struct Window {
     pub(super) holes: Vec<Hole>,
     /// Files that need nothing but their last step: empty ones, and those that began in an earlier window.
     pub(super) ending: Vec<u32>,
+    /// The last change of the plan up to here.
+    pub(super) place: u64,
 }

@@ -92,20 +92,7 @@ impl Fixture {
     }
 
     fn options(&self, info: &SnapshotInfo) -> RestoreOptions {
-        RestoreOptions {
-            snapshot: info.id,
-            path: None,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            target: Target::Folder(self.path("target")),
-            overwrite: Overwrite::Refuse,
-            delete: false,
-            dry_run: false,
-            verify: false,
-            no_owner: false,
-            numeric_owner: false,
-            threads: 2,
-        }
+        RestoreOptions { threads: 2, ..RestoreOptions::new(info.id, Target::Folder(self.path("target"))) }
     }
 
     fn restore(&self, options: &RestoreOptions) -> RestoreReport {
@@ -411,7 +398,8 @@ fn extra_files_are_deleted_only_where_everything_is_restored() {
     let dry = fixture.restore(&RestoreOptions { dry_run: true, ..options.clone() });
     assert!(target.join("a/lost").exists());
     let report = fixture.restore(&options);
-    assert_eq!((dry.deleted, report.deleted), (5, 5));
+    // Each file and folder counts.
+    assert_eq!((dry.deleted, report.deleted), (8, 8));
     fixture.check_equal("source", "target/source");
     assert!(fixture.path("target/beside").exists(), "the target folder itself is not one of the snapshot's");
 
@@ -740,11 +728,14 @@ fn a_deep_tree_comes_back() {
     let report =
         fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&info) });
     assert_eq!((report.files_unchanged, report.deleted), (700, 0));
-    // The scratch folder is too deep for the ordinary way to delete it.
-    for name in ["source", "target"] {
-        let top = crate::fs::TargetDir::open_root(fixture.dir.path(), false).unwrap();
-        top.remove_tree(name.as_bytes()).unwrap();
-    }
+    // The scratch folder is too deep for the ordinary way to delete it: everything in it is superfluous now.
+    fs::rename(fixture.path("source"), fixture.path("target/source/a")).unwrap();
+    fs::create_dir(fixture.path("source")).unwrap();
+    let empty = fixture.snapshot();
+    let report =
+        fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&empty) });
+    assert_eq!((report.deleted, report.kept_count), (2 * (700 + 3 * 700), 0));
+    fixture.check_equal("source", "target/source");
 }
 
 #[test]

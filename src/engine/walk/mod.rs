@@ -32,13 +32,13 @@ use crate::path::{Shown, join};
 use crate::progress::Progress;
 use crate::sync::lock;
 use crate::tree::entry::flags;
-use crate::tree::{Entry, FileKind, Skipped, StreamWriter, Time};
+use crate::tree::{Entry, FileKind, RuleSet, Skipped, StreamWriter, Time};
 use crate::vault::TreeReader;
 
 /// Folders with more names than this are read in pages.
 const PAGE_MAX: usize = 4096;
 /// Longest file of patterns, in bytes.
-const IGNORE_FILE_MAX: usize = 64 << 20;
+pub(crate) const IGNORE_FILE_MAX: usize = 64 << 20;
 /// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
@@ -124,6 +124,8 @@ pub struct Walk<'a> {
     pub read_special: bool,
     /// Folders on other file systems whose content was left out.
     pub elsewhere: Mutex<LeftOut>,
+    /// What was left out, beside what the options say.
+    pub rules: Mutex<RuleSet>,
     /// The entries of the top folder; an empty one is not there.
     pub top: Mutex<Vec<Bytes>>,
 }
@@ -331,6 +333,9 @@ impl<'a> Walk<'a> {
                 return Err(io::Error::other("it is the vault's own folder"));
             }
             let entry = self.folder_entry(name, &stat, &dir)?;
+            if wanted.as_ref().is_some_and(|wanted| !wanted.all) {
+                lock(&self.rules).listed.insert(name.to_vec());
+            }
             let place = Place {
                 path: name.to_vec(),
                 root_len: name.len() + 1,
@@ -436,6 +441,7 @@ impl<'a> Walk<'a> {
         };
         if let Some(marker) = marker {
             // The folder stays, with what marks it, so that a restore is marked too.
+            lock(&self.rules).emptied.insert(place.path.clone());
             names.clear();
             names.push(&marker, None)?;
         }
@@ -462,7 +468,10 @@ impl<'a> Walk<'a> {
             };
             match dir.read_small(file, IGNORE_FILE_MAX) {
                 Ok(Some(content)) => match rules.with_file(&content, below) {
-                    Ok(inner) => rules = inner,
+                    Ok(inner) => {
+                        lock(&self.rules).ignore_files.insert(place.path.clone(), content);
+                        rules = inner;
+                    }
                     Err(error) => unused(error.to_string()),
                 },
                 Ok(None) => {}

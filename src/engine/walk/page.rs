@@ -202,6 +202,11 @@ impl<'a> Walk<'a> {
         let is_nodump = self.exclude.nodump && stat.flags & flags::NODUMP != 0;
         let is_own = is_folder && self.never.contains(&(stat.dev, stat.ino));
         if is_large || is_nodump || is_own || folder.is_excluded(name, is_folder) {
+            if is_own {
+                lock(&self.rules).own.insert(path());
+            } else if is_large || is_nodump {
+                lock(&self.rules).left_out.insert(path());
+            }
             self.progress.detail(&format!("left out: {}", Shown(&path())));
             return None;
         }
@@ -296,6 +301,7 @@ impl<'a> Walk<'a> {
             Err(error) => return unreadable(&error),
         };
         if self.exclude.one_file_system && now.dev != parent.root_dev {
+            lock(&self.rules).emptied.insert(path.clone());
             let entry = Entry { content: Some(Stream::EMPTY), ..entry };
             self.found.folders.fetch_add(1, Relaxed);
             self.progress.detail(&format!("left out, another file system: {}", Shown(&path)));

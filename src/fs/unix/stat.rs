@@ -14,10 +14,14 @@ use crate::fs::Stat;
 use crate::tree::entry::flags;
 use crate::tree::{FileKind, Time};
 
+/// What is asked for in one call.
+#[cfg(target_os = "linux")]
+const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
+
 /// What an open file is.
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
-    match statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
+    match statx(&fd, c"", AtFlags::EMPTY_PATH, ASKED) {
         Err(Errno::NOSYS) => {}
         result => return from_statx(&result?),
     }
@@ -27,12 +31,7 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 /// What `name` in a directory is; a link itself, not what it points to, and nothing is mounted for it.
 pub fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
-    match statx(
-        &dir,
-        name,
-        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
-        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
-    ) {
+    match statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, ASKED) {
         // Linux before 4.11, and some sandboxes.
         Err(Errno::NOSYS) => {}
         result => return from_statx(&result?),
@@ -92,6 +91,7 @@ fn from_statx(stat: &Statx) -> io::Result<Stat> {
         blocks: stat.stx_blocks,
         flags,
         mount_root: attributes.contains(StatxAttributes::MOUNT_ROOT),
+        mount: if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 { stat.stx_mnt_id } else { 0 },
     })
 }
 
@@ -122,6 +122,7 @@ fn from_stat(stat: &rustix::fs::Stat) -> io::Result<Stat> {
         blocks: stat.st_blocks as u64,
         flags: 0,
         mount_root: false,
+        mount: 0,
     })
 }
 
@@ -136,6 +137,6 @@ mod tests {
         file.set_len(12345).unwrap();
         let new = stat_fd(&file).unwrap();
         let old = from_stat(&fstat(&file).unwrap()).unwrap();
-        assert_eq!(Stat { btime: None, ..new }, old);
+        assert_eq!(Stat { btime: None, mount: 0, ..new }, old);
     }
 }

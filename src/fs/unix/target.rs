@@ -9,21 +9,19 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fd::AsFd as _;
 use rustix::fs::{
-    AtFlags, Dev, FallocateFlags, FileType, Mode, OFlags, fallocate, linkat, makedev, mkdirat, openat, renameat,
-    symlinkat, unlinkat,
+    Access, AtFlags, Dev, FallocateFlags, FileType, Mode, OFlags, accessat, fallocate, linkat, makedev, mkdirat,
+    openat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::meta::{Handle, Newborn, is_locked, set_metadata, set_newborn, unlock};
 use super::open::{DIRECTORY, FILE, open_quietly, read_at, retried};
+use super::process::privileged;
 use super::source::Dir;
 use super::stat::{stat_at, stat_fd};
 use crate::fs::{Meta, Names, Problem, Stat, checked, read_full};
 use crate::tree::FileKind;
-
-/// Above this depth [`TargetDir::remove_tree`] closes the handles of the uppermost directories.
-const HANDLES_MAX: usize = 64;
 
 /// An open directory that is restored into.
 #[derive(Debug)]
@@ -182,65 +180,43 @@ impl TargetDir {
         }
     }
 
-    /// Removes a file or a directory with all that is in it, whatever its depth. Links are removed, not followed.
-    ///
-    /// # Errors
-    /// If something cannot be removed, or a file system is mounted in there; what came before is gone then.
-    pub fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
-        let name = checked(name)?;
-        if stat_at(self.fd(), name)?.kind != FileKind::Directory {
-            return self.remove_file(name);
-        }
-        let dev = self.stat()?.dev;
-        let (mut dir, top) = self.enter(name, dev)?;
-        let mut levels = vec![top];
-        while let Some(level) = levels.last_mut() {
-            if level.next < level.names.len() {
-                let child = level.names.get(level.next).to_vec();
-                let hint = level.names.kind_hint(level.next);
-                level.next += 1;
-                let kind = match hint {
-                    Some(kind) => kind,
-                    None => stat_at(dir.fd(), &child)?.kind,
-                };
-                if kind != FileKind::Directory {
-                    dir.remove_file(&child)?;
-                    continue;
-                }
-                let (below, entered) = dir.enter(&child, dev)?;
-                level.held = Some(std::mem::replace(&mut dir, below));
-                if let Some(far) = levels.len().checked_sub(HANDLES_MAX) {
-                    levels[far].held = None;
-                }
-                levels.push(entered);
-                continue;
-            }
-            let done = levels.pop().map(|level| level.name).unwrap_or_default();
-            let Some(above) = levels.last_mut() else { break };
-            let parent = match above.held.take() {
-                Some(parent) => parent,
-                None => dir.open_parent(above.id)?,
-            };
-            parent.remove(&done, AtFlags::REMOVEDIR)?;
-            dir = parent;
-        }
-        self.remove(name, AtFlags::REMOVEDIR)
+    /// Removes an empty directory; flags that forbid it are cleared where that is allowed.
+    pub fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
+        self.remove(checked(name)?, AtFlags::REMOVEDIR)
     }
 
-    /// Opens a directory whose content is removed, and makes that possible. It must lie on the file system `dev`.
-    fn enter(&self, name: &[u8], dev: u64) -> io::Result<(Self, Level)> {
-        let stat = stat_at(self.fd(), name)?;
-        if stat.dev != dev || stat.mount_root {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a file system is mounted there"));
-        }
-        if is_locked(&stat) {
-            self.unlock_at(name)?;
-        }
-        let dir = self.open_dir(name)?;
-        let stat = dir.stat()?;
-        let names = dir.names()?;
-        let level = Level { name: name.to_vec(), id: (stat.dev, stat.ino), names, next: 0, held: None };
-        Ok((dir, level))
+    /// Whether [`TargetDir::unlock`] would have anything to do.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        Ok(is_locked(&self.stat()?))
+    }
+
+    /// Whether names could be made and removed in here, now or after [`TargetDir::unlock`]. Nothing is changed for the
+    /// question.
+    ///
+    /// # Errors
+    /// What would come of the attempt.
+    pub fn may_write(&self, unlock: bool) -> io::Result<()> {
+        may(accessat(self.fd(), c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS), || {
+            unlock && self.stat().is_ok_and(|stat| is_ours(&stat))
+        })
+    }
+
+    /// The same for the content of a file.
+    ///
+    /// # Errors
+    /// What would come of the attempt.
+    pub fn may_change(&self, name: &[u8]) -> io::Result<()> {
+        let name = checked(name)?;
+        may(accessat(self.fd(), name, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS), || {
+            stat_at(self.fd(), name).is_ok_and(|stat| is_ours(&stat))
+        })
+    }
+
+    /// Whether a directory in this one cannot be opened, but could be after [`TargetDir::unlock_at`].
+    pub fn is_closed(&self, name: &[u8]) -> bool {
+        let Ok(name) = checked(name) else { return false };
+        matches!(self.open_dir(name), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+            && stat_at(self.fd(), name).is_ok_and(|stat| is_ours(&stat))
     }
 
     /// Gives a file or directory a new name in this directory, in place of anything that has it.
@@ -322,14 +298,19 @@ impl From<Dir> for TargetDir {
     }
 }
 
-/// A directory on the way down to what is being removed.
-struct Level {
-    name: Vec<u8>,
-    id: (u64, u64),
-    names: Names,
-    next: usize,
-    /// Its handle while a directory below it is being emptied, unless that is too far below.
-    held: Option<TargetDir>,
+/// What would come of an attempt, from the answer to the question whether it is allowed.
+fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
+    match answer {
+        // The owner may give himself the right.
+        Err(Errno::ACCESS) if can_unlock() => Ok(()),
+        // Not every system can be asked.
+        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
+fn is_ours(stat: &Stat) -> bool {
+    privileged() || stat.uid == geteuid().as_raw()
 }
 
 /// An open file that is restored.

@@ -1,0 +1,477 @@
+//! What a restore never removes and never overwrites. Everything that a restore takes away goes through here.
+//!
+//! That the snapshot does not have something does not mean that it was not there: it may have been left out, or could
+//! not be read. Only what was certainly absent is removed.
+//!
+//! | what | is it removed? | may what is in it be overwritten? |
+//! |---|---|---|
+//! | the opened vault, by device and inode, through whatever mount or link | never | never, and nothing is added |
+//! | a folder that holds the `VAULT` file or all folders of a vault: another one | never | never; what is missing is added |
+//! | the state folder | never | never, and nothing is added |
+//! | the configuration | never | as the snapshot has it |
+//! | what lies on another mount than the folder above it | never | as the snapshot has it |
+//! | what the snapshot lists as skipped, and all in it | never | as the snapshot has it |
+//! | all in a root whose disk was probably not mounted | never | as the snapshot has it |
+//! | what `--exclude` of this restore names | never | never |
+//! | a folder that cannot be looked into | never | after its owner's rights were given back |
+//! | what the snapshot's rules left out, and all in it | with `--delete-excluded` | as the snapshot has it |
+//! | what today's rules leave out, and all in it | with `--delete-excluded` | as the snapshot has it |
+//! | what a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
+//! | anything else that the snapshot does not have | with `--delete` | |
+//!
+//! The folder in which the selection begins may be a mount itself. A thing that gives way to one of another kind is
+//! removed by the same rules, with all that is in it; if something in it stays, it stays as a whole, and that is a problem
+//! of this file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::engine::browse::{BrowseError, read_skipped};
+use crate::engine::exclude::{ExcludeOptions, Rules};
+use crate::engine::restore::RestoreOptions;
+use crate::engine::restore::run::{Halt, Run};
+use crate::engine::restore::task::Identity;
+use crate::engine::walk::IGNORE_FILE_MAX;
+use crate::fs::{Dir, Names, Stat, TargetDir};
+use crate::path::{from_os, to_path};
+use crate::store::Kind;
+use crate::tree::entry::flags;
+use crate::tree::{FileKind, RuleSet, Snapshot};
+use crate::vault::{SnapshotInfo, TreeReader};
+
+/// How every `VAULT` file begins.
+const VAULT_MARK: &[u8] = b"vault archive, format ";
+/// Its name.
+const VAULT_NAME: &[u8] = b"VAULT";
+/// Why something is kept that the snapshot does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// It is the vault itself.
+    Vault,
+    /// It is, or lies in, a folder of another vault.
+    OtherVault,
+    /// It is the state that the program keeps.
+    State,
+    /// It is the program's configuration.
+    Configuration,
+    /// It lies on another file system, or behind another mount.
+    Mount,
+    /// The snapshot could not read it.
+    Skipped,
+    /// Its disk was probably not mounted when the snapshot was taken.
+    Lost,
+    /// The options of this restore exclude it.
+    Excluded,
+    /// It cannot be looked into.
+    Closed,
+    /// The rules of the snapshot left it out.
+    LeftOut,
+    /// Today's rules leave it out.
+    LeftOutToday,
+    /// The snapshot does not say what was left out.
+    Unknown,
+}
+
+impl Kept {
+    /// A word for programs.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::OtherVault => "other-vault",
+            Self::State => "state",
+            Self::Configuration => "configuration",
+            Self::Mount => "mount",
+            Self::Skipped => "skipped",
+            Self::Lost => "lost-root",
+            Self::Excluded => "excluded",
+            Self::Closed => "closed",
+            Self::LeftOut => "left-out",
+            Self::LeftOutToday => "left-out-today",
+            Self::Unknown => "rules-unknown",
+        }
+    }
+
+    /// Whether `--delete-excluded` removes it all the same.
+    pub const fn is_of_rules(self) -> bool {
+        matches!(self, Self::LeftOut | Self::LeftOutToday | Self::Unknown)
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vault => "it is the vault itself",
+            Self::OtherVault => "it belongs to another vault",
+            Self::State => "it is the state that vault keeps",
+            Self::Configuration => "it is the configuration of vault",
+            Self::Mount => "it lies on another file system",
+            Self::Skipped => "the snapshot could not read it",
+            Self::Lost => "its disk was probably not mounted when the snapshot was taken",
+            Self::Excluded => "it is excluded from this restore",
+            Self::Closed => "it cannot be looked into",
+            Self::LeftOut => "the snapshot left it out",
+            Self::LeftOutToday => "the rules of today leave it out",
+            Self::Unknown => "the snapshot does not say what it left out",
+        })
+    }
+}
+
+/// What is known of one folder in which things may be removed.
+#[derive(Debug, Clone)]
+pub(super) struct Ward {
+    /// Nothing in it is removed, for this reason.
+    shield: Option<Kept>,
+    /// Nothing in it is overwritten.
+    frozen: bool,
+    /// What the snapshot left out here.
+    stored: Rules,
+    /// What would be left out today.
+    today: Rules,
+    /// How many bytes of a path belong to the root's name, with the slash; 0 above the roots.
+    root_len: usize,
+    /// Where it lies, once that is known.
+    mount: Option<(u64, u64)>,
+}
+
+impl Ward {
+    /// Why nothing in this folder is removed.
+    pub(super) const fn shield(&self) -> Option<Kept> {
+        self.shield
+    }
+
+    /// Whether nothing in this folder is overwritten.
+    pub(super) const fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    fn protect(&mut self, why: Option<Kept>) {
+        // A reason that holds whatever is asked for says more.
+        if self.shield.is_none_or(|shield| shield.is_of_rules() && why.is_some_and(|why| !why.is_of_rules())) {
+            self.shield = why;
+        }
+    }
+}
+
+/// Decides what stays.
+#[derive(Debug)]
+pub(super) struct Guard {
+    own: Vec<(Identity, Kept)>,
+    /// What the snapshot could not read; `None` if that is not known.
+    skipped: Option<BTreeSet<Vec<u8>>>,
+    /// What the snapshot left out; `None` if that is not known.
+    rules: Option<(RuleSet, ExcludeOptions)>,
+    today: ExcludeOptions,
+    /// Name and path of each root, and whether it was lost.
+    roots: Vec<(Vec<u8>, PathBuf, bool)>,
+    delete_excluded: bool,
+}
+
+impl Guard {
+    /// The guard of one restore.
+    pub(super) fn new(run: &Run<'_>, info: &SnapshotInfo, trees: &mut TreeReader<'_>) -> Result<Self, Halt> {
+        let body = &info.body;
+        let skipped = read_skipped_paths(run, body, trees)?;
+        let rules = match RuleSet::read(&body.rules, trees) {
+            Ok(rules) => rules,
+            Err(error) => {
+                let (what, damage) = run.read(error)?;
+                if run.options.delete {
+                    let what = format!("what the snapshot left out is not known, so nothing is deleted: {what}");
+                    run.problem(Vec::new(), what, damage);
+                }
+                None
+            }
+        };
+        let rules = rules.map(|rules| {
+            let options = ExcludeOptions::from_rules(&rules.options);
+            (rules, options)
+        });
+        let roots = body.roots.iter();
+        let roots = roots.map(|root| (root.name.clone(), to_path(&root.path).into_owned(), root.lost)).collect();
+        Ok(Self {
+            own: own_places(run),
+            skipped,
+            rules,
+            today: run.options.today.clone(),
+            roots,
+            delete_excluded: run.options.delete_excluded,
+        })
+    }
+
+    /// What is known of the folder with this path inside the snapshot, before anything is known of a folder there.
+    pub(super) fn ward(&self, path: &[u8]) -> Ward {
+        let mut ward = Ward {
+            shield: if self.skipped.is_none() { Some(Kept::Skipped) } else { None },
+            frozen: false,
+            stored: Rules::default(),
+            today: Rules::default(),
+            root_len: 0,
+            mount: None,
+        };
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        if !path.is_empty() {
+            for end in ends.chain([path.len()]) {
+                ward = self.below(&ward, &path[..end]);
+            }
+        }
+        ward
+    }
+
+    /// What is known of a folder by its path inside the snapshot, in a folder of which `above` is known.
+    pub(super) fn below(&self, above: &Ward, path: &[u8]) -> Ward {
+        let mut ward = above.clone();
+        let is_root = above.root_len == 0;
+        if is_root {
+            let why = self.enter_root(&mut ward, path);
+            ward.protect(why);
+            ward.root_len = path.len() + 1;
+        }
+        let below = path.get(ward.root_len..).unwrap_or_default();
+        ward.protect(self.named(path));
+        if let Some((rules, _)) = &self.rules {
+            let is_out = rules.emptied.contains(path) || rules.left_out.contains(path);
+            ward.protect(self.unless_told(is_out.then_some(Kept::LeftOut)));
+            if let Some(content) = rules.ignore_files.get(path) {
+                match ward.stored.with_file(content, below) {
+                    Ok(inner) => ward.stored = inner,
+                    // It was valid for the program that took the snapshot.
+                    Err(_) => ward.protect(self.unless_told(Some(Kept::Unknown))),
+                }
+            }
+        }
+        if !is_root {
+            ward.protect(self.unless_told(by_pattern(above, below, true)));
+        }
+        ward
+    }
+
+    /// Begins with the rules of a root. Returns why nothing in it is removed.
+    fn enter_root(&self, ward: &mut Ward, name: &[u8]) -> Option<Kept> {
+        let root = self.roots.iter().find(|(root, ..)| root == name);
+        let path = root.map_or(Path::new(""), |(_, path, _)| path.as_path());
+        if root.is_some_and(|(_, _, lost)| *lost) {
+            return Some(Kept::Lost);
+        }
+        // Rules of today that are not valid were refused before.
+        ward.today = Rules::new(&self.today.patterns, path).unwrap_or_default();
+        let Some((rules, options)) = &self.rules else { return self.unless_told(Some(Kept::Unknown)) };
+        match Rules::new(&options.patterns, path) {
+            Ok(rules) => ward.stored = rules,
+            Err(_) => return self.unless_told(Some(Kept::Unknown)),
+        }
+        self.unless_told(rules.listed.contains(name).then_some(Kept::LeftOut))
+    }
+
+    /// Adds what can only be seen in the folder itself. `is_start`: the selection begins with it, so it may be a mount.
+    pub(super) fn enter(&self, ward: &mut Ward, dir: &TargetDir, stat: &Stat, is_start: bool) {
+        let mount = (stat.dev, stat.mount);
+        if !is_start && ward.mount.is_some_and(|above| is_elsewhere(above, mount)) {
+            ward.protect(Some(Kept::Mount));
+        }
+        ward.mount = Some(mount);
+        if let Some(own) = self.own(stat) {
+            ward.protect(Some(own));
+            ward.frozen |= matches!(own, Kept::Vault | Kept::State);
+        }
+        if stat.flags & flags::NODUMP != 0 {
+            let stored = self.rules.as_ref().is_some_and(|(_, options)| options.nodump).then_some(Kept::LeftOut);
+            let today = self.today.nodump.then_some(Kept::LeftOutToday);
+            ward.protect(self.unless_told(stored.or(today)));
+        }
+        if is_vault(dir) {
+            ward.protect(Some(Kept::OtherVault));
+            ward.frozen = true;
+        }
+    }
+
+    /// Adds what the content of a folder says about what is left out of it. `below` is its path below the root.
+    pub(super) fn enter_rules(&self, ward: &mut Ward, dir: &TargetDir, path: &[u8], has: &dyn Fn(&[u8]) -> bool) {
+        let below = path.get(ward.root_len..).unwrap_or_default();
+        let marked = |options: &ExcludeOptions| {
+            options.caches && has(b"CACHEDIR.TAG") && dir.as_source().is_cachedir_tagged()
+                || options.if_present.iter().any(|name| has(name))
+        };
+        let stored = self.rules.as_ref().is_some_and(|(_, options)| marked(options));
+        ward.protect(self.unless_told(stored.then_some(Kept::LeftOut)));
+        ward.protect(self.unless_told(marked(&self.today).then_some(Kept::LeftOutToday)));
+        let Some(file) = self.today.ignore_file.as_ref().filter(|file| ward.root_len > 0 && has(file)) else { return };
+        match dir.as_source().read_small(file, IGNORE_FILE_MAX) {
+            Ok(Some(content)) => match ward.today.with_file(&content, below) {
+                Ok(inner) => ward.today = inner,
+                Err(_) => ward.protect(self.unless_told(Some(Kept::LeftOutToday))),
+            },
+            Ok(None) => {}
+            Err(_) => ward.protect(self.unless_told(Some(Kept::LeftOutToday))),
+        }
+    }
+
+    /// The same for a folder of which all names are known.
+    pub(super) fn enter_names(&self, ward: &mut Ward, dir: &TargetDir, path: &[u8], names: &Names) {
+        self.enter_rules(ward, dir, path, &|name| names.iter().any(|other| other == name));
+    }
+
+    /// Why something that the snapshot does not have is kept, if it is. It lies in the folder that `ward` is about.
+    pub(super) fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
+        let unknown = || if self.rules.is_none() { self.unless_told(Some(Kept::Unknown)) } else { None };
+        self.own(stat).or(ward.shield).or_else(|| self.keeps_itself(ward, path, stat)).or_else(unknown)
+    }
+
+    /// Why something cannot give way to a thing of another kind that the snapshot has in its place, if it cannot. What is in
+    /// a folder is asked about by [`Guard::keeps`].
+    pub(super) fn keeps_from_change(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
+        let shield = ward.shield.filter(|why| matches!(why, Kept::Vault | Kept::OtherVault | Kept::State));
+        self.own(stat).or(shield).or_else(|| self.keeps_itself(ward, path, stat))
+    }
+
+    fn keeps_itself(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
+        let mount = (stat.dev, stat.mount);
+        let is_folder = stat.kind == FileKind::Directory;
+        // Some file systems give files other numbers of devices than the folder they are in.
+        let elsewhere =
+            ward.mount.is_some_and(|above| is_elsewhere(if is_folder { above } else { (stat.dev, above.1) }, mount));
+        if stat.mount_root || elsewhere {
+            return Some(Kept::Mount);
+        }
+        self.named(path).or_else(|| self.unless_told(self.left_out(ward, path, stat)))
+    }
+
+    /// Why something is kept whose path the snapshot names.
+    fn named(&self, path: &[u8]) -> Option<Kept> {
+        if self.skipped.as_ref().is_none_or(|skipped| skipped.contains(path)) {
+            return Some(Kept::Skipped);
+        }
+        self.rules.as_ref().is_some_and(|(rules, _)| rules.own.contains(path)).then_some(Kept::State)
+    }
+
+    fn left_out(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
+        let below = path.get(ward.root_len..).unwrap_or_default();
+        let by_nature = |options: &ExcludeOptions| {
+            options.larger_than.is_some_and(|most| stat.kind == FileKind::File && stat.size > most)
+                || options.nodump && stat.flags & flags::NODUMP != 0
+        };
+        if let Some((rules, options)) = &self.rules
+            && (rules.left_out.contains(path) || rules.emptied.contains(path) || by_nature(options))
+        {
+            return Some(Kept::LeftOut);
+        }
+        let today = by_nature(&self.today).then_some(Kept::LeftOutToday);
+        by_pattern(ward, below, stat.kind == FileKind::Directory).or(today)
+    }
+
+    /// `--delete-excluded` takes the rules away.
+    fn unless_told(&self, why: Option<Kept>) -> Option<Kept> {
+        why.filter(|_| !self.delete_excluded)
+    }
+
+    /// Whether the snapshot lists this path as skipped.
+    pub(super) fn is_skipped(&self, path: &[u8]) -> bool {
+        self.skipped.as_ref().is_some_and(|skipped| skipped.contains(path))
+    }
+
+    /// What of the program's own something is.
+    pub(super) fn own(&self, stat: &Stat) -> Option<Kept> {
+        // Without a number nothing can be told apart.
+        let identity = Identity::of(stat);
+        let own = self.own.iter().find(|(own, _)| stat.ino != 0 && *own == identity);
+        own.map(|(_, kept)| *kept)
+    }
+
+    /// Which vault the folder is in, or is; looked for from the folder upwards.
+    pub(super) fn vault_around(&self, folder: &Path) -> Option<PathBuf> {
+        // A folder that is still to be made lies in the first one that is there.
+        let there = folder.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
+        let is_one = |path: &&Path| {
+            let Ok(dir) = TargetDir::open_root(path, false) else { return false };
+            is_vault(&dir) || dir.stat().is_ok_and(|stat| matches!(self.own(&stat), Some(Kept::Vault)))
+        };
+        there.ancestors().find(is_one).map(Path::to_owned)
+    }
+}
+
+/// Which patterns leave out something in the folder that `ward` is about. `below` is its path below the root.
+fn by_pattern(ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
+    if below.is_empty() {
+        return None;
+    }
+    let stored = ward.stored.exclude(below, is_folder).then_some(Kept::LeftOut);
+    stored.or_else(|| ward.today.exclude(below, is_folder).then_some(Kept::LeftOutToday))
+}
+
+/// Whether two mounts, by device and number, differ.
+const fn is_elsewhere(above: (u64, u64), here: (u64, u64)) -> bool {
+    above.0 != here.0 || above.1 != 0 && here.1 != 0 && above.1 != here.1
+}
+
+/// Whether a folder is that of a vault, or may be: its mark is there, but cannot be read, or is missing beside all the
+/// folders that a vault has.
+fn is_vault(dir: &TargetDir) -> bool {
+    let is = |name: &[u8], kind| matches!(dir.stat_at(name), Ok(Some(stat)) if stat.kind == kind);
+    if is(VAULT_NAME, FileKind::File) {
+        let mut start = vec![0; VAULT_MARK.len()];
+        let read = dir.as_source().open_file(VAULT_NAME).and_then(|file| file.read_full_at(&mut start, 0));
+        if read.is_err() || start == VAULT_MARK {
+            return true;
+        }
+    }
+    Kind::ALL.iter().all(|kind| is(kind.folder().as_bytes(), FileKind::Directory))
+}
+
+fn read_skipped_paths(
+    run: &Run<'_>,
+    body: &Snapshot,
+    trees: &mut TreeReader<'_>,
+) -> Result<Option<BTreeSet<Vec<u8>>>, Halt> {
+    let (what, damage) = match read_skipped(&body.skipped_list, trees) {
+        Ok(list) if list.len() as u64 >= body.skipped => {
+            let missing = list.into_iter().filter(|skipped| !skipped.stored);
+            return Ok(Some(missing.map(|skipped| skipped.path).collect()));
+        }
+        Ok(_) => ("the list is too long".to_owned(), false),
+        Err(BrowseError::Read { source, .. } | BrowseError::Partial { source, .. }) => run.read(source)?,
+        Err(error) => (error.to_string(), false),
+    };
+    if run.options.delete {
+        let what = format!("what the snapshot could not read is not known, so nothing is deleted: {what}");
+        run.problem(Vec::new(), what, damage);
+    }
+    Ok(None)
+}
+
+/// The places of the program itself: the vault with its folders, its state, and what the caller names; and the links that
+/// lead there.
+fn own_places(run: &Run<'_>) -> Vec<(Identity, Kept)> {
+    let mut own = Vec::new();
+    if let Some(folder) = run.vault.store().folder() {
+        add_place(&mut own, folder, Kept::Vault);
+        Kind::ALL.iter().for_each(|kind| add_place(&mut own, &folder.join(kind.folder()), Kept::Vault));
+    }
+    add_place(&mut own, run.vault.state(), Kept::State);
+    let RestoreOptions { state, configuration, .. } = run.options;
+    state.iter().for_each(|path| add_place(&mut own, path, Kept::State));
+    configuration.iter().for_each(|path| add_place(&mut own, path, Kept::Configuration));
+    own
+}
+
+fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) {
+    // Each link on the way, and what the path leads to in the end.
+    let mut paths: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
+    let real = std::fs::canonicalize(path).ok();
+    for path in paths.drain(..) {
+        let Some(stat) = stat_of(&path) else { continue };
+        if stat.kind == FileKind::Symlink {
+            own.push((Identity::of(&stat), kept));
+        }
+    }
+    if let Some(stat) = real.and_then(|real| stat_of(&real)) {
+        own.push((Identity::of(&stat), kept));
+    }
+}
+
+/// What lies at a path, itself even if it is a link.
+fn stat_of(path: &Path) -> Option<Stat> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Dir::open(parent).ok()?.stat_at(&from_os(name)).ok(),
+        _ => Dir::open(path).ok()?.stat().ok(),
+    }
+}

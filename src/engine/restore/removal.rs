@@ -1,0 +1,330 @@
+//! Removing a file, or a folder with all that is in it, as far as the guard allows.
+//!
+//! A dry run goes the same way and leaves out the last step of each removal.
+
+use std::io;
+
+use crate::engine::restore::guard::{Kept, Ward};
+use crate::engine::restore::links::as_it_was;
+use crate::engine::restore::run::{Halt, Mark, Run};
+use crate::engine::restore::select::Picked;
+use crate::fs::{Names, Stat, TargetDir};
+use crate::path::join;
+use crate::tree::FileKind;
+
+/// Above this depth the handles of the uppermost folders are closed.
+const HANDLES_MAX: usize = 64;
+
+/// What became of something that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// It is gone.
+    Yes,
+    /// It, or something in it, is still there; that has been told.
+    No,
+}
+
+/// What is done with what may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It is removed; in a dry run it is only said.
+    Remove,
+    /// Nothing: it is looked for something that stays.
+    Look,
+}
+
+/// A folder on the way down to what is being removed.
+struct Level {
+    name: Vec<u8>,
+    path_len: usize,
+    id: (u64, u64),
+    names: Names,
+    next: usize,
+    ward: Ward,
+    /// What the folder was like, if its owner was given back his rights to it.
+    unlocked: Option<Stat>,
+    /// Something in it stays.
+    stays: bool,
+    /// Whether something could be removed here, once that was asked for in a dry run.
+    writable: Option<Result<(), io::ErrorKind>>,
+    /// Its handle while a folder below it is being emptied, unless that is too far below.
+    held: Option<TargetDir>,
+}
+
+/// The path of something that stays, and why.
+type Stayed = (Vec<u8>, Kept);
+
+/// What came of one step of the way.
+enum Step {
+    Gone,
+    Stays,
+    Entered,
+}
+
+/// The way through a tree.
+struct Walk<'w, 'a> {
+    run: &'w Run<'a>,
+    way: Way,
+    path: Vec<u8>,
+    levels: Vec<Level>,
+    /// The first thing that stays, and why.
+    found: Option<Stayed>,
+}
+
+impl Run<'_> {
+    /// Removes something that the snapshot does not have. `ward` is about the folder that it lies in.
+    pub(super) fn remove(&self, dir: &TargetDir, name: &[u8], path: Vec<u8>, ward: &Ward) -> Result<Removed, Halt> {
+        let Some(stat) = self.look_at(dir, name, &path)? else { return Ok(Removed::No) };
+        if let Some(kept) = self.keeps(ward, &path, &stat) {
+            self.keep(path, kept);
+            return Ok(Removed::No);
+        }
+        self.clear(dir, name, path, ward, Way::Remove).map(|(removed, _)| removed)
+    }
+
+    /// Removes something that gives way to a thing of another kind. Returns why it stays, if it does: then nothing of it
+    /// was removed.
+    pub(super) fn give_way(
+        &self,
+        dir: &TargetDir,
+        name: &[u8],
+        path: Vec<u8>,
+        ward: &Ward,
+    ) -> Result<Option<String>, Halt> {
+        let Some(stat) = self.look_at(dir, name, &path)? else { return Ok(Some("it cannot be looked at".to_owned())) };
+        if let Some(kept) = self.guard().keeps_from_change(ward, &path, &stat) {
+            self.keep(path, kept);
+            return Ok(Some(format!("what lies there is left as it is: {kept}")));
+        }
+        let (looked, found) = self.clear(dir, name, path.clone(), ward, Way::Look)?;
+        if let Some((inner, kept)) = found {
+            let shown = crate::path::Shown(&inner).to_string();
+            self.keep(inner, kept);
+            return Ok(Some(format!("what lies there is left as it is, because of {shown}: {kept}")));
+        }
+        let removed = if looked == Removed::Yes { self.clear(dir, name, path, ward, Way::Remove)?.0 } else { looked };
+        Ok((removed == Removed::No).then(|| "what lies there could not be removed".to_owned()))
+    }
+
+    /// Why something that the snapshot does not have is kept.
+    fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
+        let picked = self.selection.pick(Picked::Yes, path, stat.kind == FileKind::Directory);
+        if picked == Picked::Yes { self.guard().keeps(ward, path, stat) } else { Some(Kept::Excluded) }
+    }
+
+    fn look_at(&self, dir: &TargetDir, name: &[u8], path: &[u8]) -> Result<Option<Stat>, Halt> {
+        match dir.stat_at(name) {
+            Ok(stat) => Ok(stat),
+            Err(error) => {
+                self.target_problem(path.to_vec(), NOT_DELETED, error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes through what is to be removed, whatever the guard says about its top.
+    fn clear(
+        &self,
+        dir: &TargetDir,
+        name: &[u8],
+        path: Vec<u8>,
+        ward: &Ward,
+        way: Way,
+    ) -> Result<(Removed, Option<Stayed>), Halt> {
+        let mut walk = Walk { run: self, way, path, levels: Vec::new(), found: None };
+        let Some(stat) = dir.stat_at(name).ok().flatten() else { return Ok((Removed::No, None)) };
+        let mut writable = None;
+        let mut current = None;
+        let step = walk.step(dir, name, &stat, ward, &mut writable, &mut current)?;
+        if let (Step::Entered, Some(current)) = (&step, current) {
+            let gone = walk.descend(current)?;
+            let removed =
+                if gone && walk.way == Way::Remove { walk.finish(dir, name, true, &mut writable)? } else { gone };
+            return Ok((if removed { Removed::Yes } else { Removed::No }, walk.found));
+        }
+        Ok((if matches!(step, Step::Gone) { Removed::Yes } else { Removed::No }, walk.found))
+    }
+}
+
+/// What could not be done.
+const NOT_DELETED: &str = "cannot delete what the snapshot does not have";
+
+impl Walk<'_, '_> {
+    /// Notes that something stays. Looking ends with it.
+    fn stays(&mut self, why: Kept) {
+        match self.way {
+            Way::Remove => self.run.keep(self.path.clone(), why),
+            Way::Look => self.found = Some((self.path.clone(), why)),
+        }
+    }
+
+    /// Removes a thing that is no folder, or enters a folder: `current` is its handle then. The path is that of the thing.
+    fn step(
+        &mut self,
+        dir: &TargetDir,
+        name: &[u8],
+        stat: &Stat,
+        above: &Ward,
+        writable: &mut Option<Result<(), io::ErrorKind>>,
+        current: &mut Option<TargetDir>,
+    ) -> Result<Step, Halt> {
+        if stat.kind != FileKind::Directory {
+            if self.way == Way::Look {
+                return Ok(Step::Gone);
+            }
+            let gone = self.finish(dir, name, false, writable)?;
+            if gone && self.run.options.dry_run {
+                self.run.forget_name(stat);
+            }
+            return Ok(if gone { Step::Gone } else { Step::Stays });
+        }
+        let opened = dir.open_dir(name).and_then(|below| {
+            let names = below.names()?;
+            Ok((below.stat()?, names, below))
+        });
+        let (stat, names, below) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.stays(Kept::Closed);
+                return Ok(Step::Stays);
+            }
+            Err(error) => {
+                self.run.target_problem(self.path.clone(), NOT_DELETED, error)?;
+                return Ok(Step::Stays);
+            }
+        };
+        let mut ward = self.run.guard().below(above, &self.path);
+        self.run.guard().enter(&mut ward, &below, &stat, false);
+        self.run.guard().enter_names(&mut ward, &below, &self.path, &names);
+        // In an empty folder there is nothing that may have been left out.
+        if let Some(why) = ward.shield().filter(|why| !(names.is_empty() && why.is_of_rules())) {
+            self.stays(why);
+            return Ok(Step::Stays);
+        }
+        let mut unlocked = None;
+        if self.way == Way::Remove
+            && !self.run.options.dry_run
+            && !names.is_empty()
+            && below.is_locked().unwrap_or(false)
+        {
+            // If this fails, so does what follows, and says so.
+            unlocked = below.unlock().is_ok().then(|| stat.clone());
+        }
+        self.levels.push(Level {
+            name: name.to_vec(),
+            path_len: self.path.len(),
+            id: (stat.dev, stat.ino),
+            names,
+            next: 0,
+            ward,
+            unlocked,
+            stays: false,
+            writable: None,
+            held: None,
+        });
+        *current = Some(below);
+        Ok(Step::Entered)
+    }
+
+    /// Goes through the folder that was entered, which has this handle. Returns whether it is empty now.
+    fn descend(&mut self, mut dir: TargetDir) -> Result<bool, Halt> {
+        loop {
+            self.run.check()?;
+            if self.way == Way::Look && self.found.is_some() {
+                return Ok(false);
+            }
+            let Some(mut level) = self.levels.pop() else { return Ok(true) };
+            self.path.truncate(level.path_len);
+            if level.next == level.names.len() {
+                if let Some(was) = level.unlocked.as_ref().filter(|_| level.stays) {
+                    let problems = dir.set_own_metadata(&as_it_was(was, &self.run.names));
+                    self.run.metadata(|| self.path.clone(), problems)?;
+                }
+                let Some(mut above) = self.levels.pop() else { return Ok(!level.stays) };
+                let parent = match above.held.take() {
+                    Some(parent) => Ok(parent),
+                    None => dir.open_parent(above.id),
+                };
+                dir = match parent {
+                    Ok(parent) => parent,
+                    Err(error) => {
+                        self.run.target_problem(self.path.clone(), NOT_DELETED, error)?;
+                        return Ok(false);
+                    }
+                };
+                let gone = !level.stays
+                    && (self.way == Way::Look || self.finish(&dir, &level.name, true, &mut above.writable)?);
+                above.stays |= !gone;
+                self.levels.push(above);
+                continue;
+            }
+            let name = level.names.get(level.next).to_vec();
+            level.next += 1;
+            self.path = join(&self.path, &name);
+            let step = match dir.stat_at(&name) {
+                Ok(None) => Step::Gone,
+                Ok(Some(stat)) => {
+                    if let Some(why) = self.run.keeps(&level.ward, &self.path, &stat) {
+                        self.stays(why);
+                        Step::Stays
+                    } else {
+                        let mut below = None;
+                        let ward = level.ward.clone();
+                        let at = self.levels.len();
+                        let step = self.step(&dir, &name, &stat, &ward, &mut level.writable, &mut below)?;
+                        if let Some(below) = below {
+                            level.held = Some(std::mem::replace(&mut dir, below));
+                            self.levels.insert(at, level);
+                            if let Some(far) = (self.levels.len() - 1).checked_sub(HANDLES_MAX) {
+                                self.levels[far].held = None;
+                            }
+                            continue;
+                        }
+                        step
+                    }
+                }
+                Err(error) => {
+                    self.run.target_problem(self.path.clone(), NOT_DELETED, error)?;
+                    Step::Stays
+                }
+            };
+            level.stays |= !matches!(step, Step::Gone);
+            self.levels.push(level);
+        }
+    }
+
+    /// The last step of a removal. Returns whether the thing is gone, or would be.
+    fn finish(
+        &self,
+        dir: &TargetDir,
+        name: &[u8],
+        is_folder: bool,
+        writable: &mut Option<Result<(), io::ErrorKind>>,
+    ) -> Result<bool, Halt> {
+        let done = if self.run.options.dry_run {
+            let asked = writable.get_or_insert_with(|| dir.may_write(true).map_err(|error| error.kind()));
+            asked.map_err(io::Error::from)
+        } else if is_folder {
+            dir.remove_dir(name)
+        } else {
+            dir.remove_file(name)
+        };
+        match done {
+            Ok(()) => {
+                self.run.deleted(self.path.clone(), is_folder);
+                Ok(true)
+            }
+            Err(error) => {
+                self.run.target_problem(self.path.clone(), NOT_DELETED, error)?;
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    fn deleted(&self, path: Vec<u8>, is_folder: bool) {
+        self.tally.deleted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.change(Mark::Deleted, path, is_folder, None);
+    }
+}
