@@ -1,7 +1,6 @@
 //! `vault prune`, `vault forget`, `vault pin` and `vault unpin`.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::io::IsTerminal;

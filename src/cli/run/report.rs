@@ -238,7 +238,7 @@ impl Report {
                 Exit::Damage => "damaged",
                 Exit::Panic => "failed",
                 Exit::Interrupted => "interrupted",
-                Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::WrongPassword | Exit::Panic => "failed",
+                Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::WrongPassword => "failed",
             },
             exit_code: exit as u8,
             results: self.outcomes.iter().map(OutcomeJson::new).collect(),
