@@ -277,7 +277,9 @@ def snapshots(records):
         return {old for direct, winner in winners.items() if winner == name for old in {direct} | replaced(direct)}
     gone = {name for record in records.values() if record["k"] == 3 for name in record["b"]} | set(winners)
     gone |= {name for name, olds in claims.items() if olds and all(winners[old] != name for old in olds)}
-    found = [(*max([taken[old] for old in replaced(name) if old in taken] or [taken[name]]), name, records[name]["b"])
+    def known(name):
+        return {old for old in replaced(name) if old in taken}
+    found = [(*max([taken[old] for old in known(name) if not known(old)] or [taken[name]]), name, records[name]["b"])
              for name in taken if name not in gone]
     return sorted(found, key=lambda snapshot: snapshot[:2])
 

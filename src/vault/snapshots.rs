@@ -107,9 +107,10 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         }
         let Some(own) = places.get(&link.name) else { continue };
         let others = replaced.by(&link.name);
-        // It takes the place of the last of those that it replaces.
-        let place =
-            others.iter().filter_map(|other| places.get(other)).max_by_key(|place| (place.date, place.position));
+        // It takes the place of the last of those that it replaces; of these, one that replaces others has none of its own.
+        let stands_in = |other: &ObjectName| replaced.by(other).iter().any(|other| places.contains_key(other));
+        let known = others.iter().filter(|other| !stands_in(other)).filter_map(|other| places.get(other));
+        let place = known.max_by_key(|place| (place.date, place.position));
         let place = place.unwrap_or(own);
         let pin = others.iter().chain([&link.name]).filter_map(|name| pins.get(name)).max();
         found.push((
