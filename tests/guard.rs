@@ -80,7 +80,7 @@ fn the_vault_and_the_state_below_their_source_stay() {
     fs::create_dir(&store).unwrap();
     fs::write(store.join("file"), "x").unwrap();
     fs::rename(&state, desk.path("state")).unwrap();
-    desk.take("2026-02-02");
+    desk.ok(&["snapshot", ".", "--source", "source"]);
     fs::remove_dir_all(&store).unwrap();
     fs::rename(desk.path("store"), &store).unwrap();
     let done = said(&desk.command(DELETE).env("VAULT_REPO", &store).output().unwrap());
@@ -223,7 +223,7 @@ fn a_snapshot_that_does_not_say_what_it_left_out_deletes_nothing_by_itself() {
     desk.write("other", "x");
     fs::write(desk.path("list"), format!("{}\n", desk.source().join("a").display())).unwrap();
     desk.ok(&["snapshot", "--files-from", "../list", "--source", "source"]);
-    desk.ok(DELETE);
+    desk.ok(&[DELETE, &["--source", "source"]].concat());
     assert!(desk.source().join("other").exists());
 }
 

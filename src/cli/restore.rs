@@ -131,11 +131,13 @@ fn rules_of_today(context: &Context, args: &RestoreArgs, source: &str) -> Result
     }
 }
 
-/// The file that configures the program, and its folder if that is there for nothing else.
+/// The file that configures the program, and its folder if that is there for nothing else; and the path by which the vault
+/// is found, on which links may lie.
 fn configuration(context: &Context) -> Vec<PathBuf> {
     let file = context.config_place().ok();
     let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
-    file.into_iter().chain(folder).collect()
+    let vault = context.chosen().ok().map(|chosen| chosen.place);
+    file.into_iter().chain(folder).chain(vault).collect()
 }
 
 /// Shows what would be deleted, and asks whether it shall be. Nothing is asked if nothing would be.
