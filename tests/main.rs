@@ -39,6 +39,8 @@ mod protocol;
 #[cfg(unix)]
 mod unknown;
 #[cfg(unix)]
+mod links;
+#[cfg(unix)]
 mod verdict;
 #[cfg(unix)]
 mod readme;

@@ -10,7 +10,7 @@ use vault::vault::findings::About;
 use vault::vault::findings::KnownFinding;
 use vault::vault::findings::exit_of;
 
-use super::ask;
+use super::confirm;
 use crate::cli::args::AcceptArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -123,8 +123,7 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
         }
         out.line("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
         out.flush()?;
-        let answer = ask("Accept the loss? [y/N] ").unwrap_or_default().to_ascii_lowercase();
-        if !matches!(answer.as_str(), "y" | "yes") {
+        if !confirm("Accept the loss? [y/N] ", false) {
             return Err(Failure::interrupted().hint("Nothing was changed."));
         }
     }

@@ -37,6 +37,7 @@ use crate::cli::config::Config;
 use crate::cli::config::VaultConfig;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::local;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
@@ -139,6 +140,14 @@ impl Context {
             let shown = quoted(&repo.display().to_string());
             return Err(Failure::usage(format!("{shown}: the shell did not replace the ~"))
                 .hint("Write $HOME instead, or ./~ for a folder of that name."));
+        }
+        if self
+            .config()
+            .ok()
+            .flatten()
+            .is_none_or(|config| repo.to_str().is_none_or(|name| config.vault(name).is_none()))
+        {
+            local::refuse_remote(repo, "a vault")?;
         }
         let place = roots::absolute(&current_folder()?, repo);
         // A single word may be a name; `./word` is always a folder.
@@ -354,9 +363,17 @@ impl Context {
         self.global.threads.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
+    /// As root, gives what was written into a user's state folder to that user.
+    pub fn give_back(&self) {
+        if let Ok(state) = self.state_folder() {
+            vault::fs::give_to_owner(&state);
+        }
+    }
+
     /// Where this user's state of all vaults lies.
     pub fn state_folder(&self) -> Result<PathBuf, Failure> {
         if let Some(state) = &self.global.state {
+            local::refuse_remote(state, "the state folder")?;
             return Ok(roots::absolute(&current_folder()?, state));
         }
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -118,6 +118,16 @@ impl From<StoreError> for Failure {
             StoreError::ReadOnly { .. } => {
                 failure.hint("Listing and restoring work; to add to it, make its folder writable.")
             }
+            StoreError::Denied { path, owner, .. } => {
+                let path = quoted(&path);
+                let whose = owner.map_or_else(String::new, |owner| format!(" It belongs to the user with the number {owner}."));
+                failure.hint(format!(
+                    "Run vault as the user that it belongs to, or give it to this one: sudo chown -R \"$(id -u)\" {path}{whose}"
+                ))
+            }
+            StoreError::TooLarge { .. } => failure.hint(
+                "Raise the limit (ulimit -f), or use a file system that takes larger files. Nothing that was stored is lost.",
+            ),
             StoreError::Exhausted { .. } => failure
                 .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
             StoreError::Gone { .. } => {

@@ -25,6 +25,7 @@ use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::json::Name;
 use crate::cli::json::ProblemJson;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -57,6 +58,7 @@ struct ExportJson<'a> {
 /// Runs `vault export`.
 pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    local::refuse_remote(&args.tar, "an archive")?;
     let compressed = is_compressed(&args.tar)?;
     let to_stdout = args.tar == Path::new("-");
     if to_stdout && io::stdout().is_terminal() {

@@ -38,6 +38,7 @@ use crate::cli::config;
 use crate::cli::config::command::write_new;
 use crate::cli::config::starter;
 use crate::cli::config::starter::Filled;
+use crate::cli::confirm;
 use crate::cli::context;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
@@ -48,6 +49,7 @@ use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::init;
 use crate::cli::interrupt;
+use crate::cli::local;
 use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
@@ -178,7 +180,7 @@ fn answer(question: &str) -> Result<String, Failure> {
 }
 
 fn yes(question: &str) -> bool {
-    ask(&format!("{question} [Y/n] ")).is_some_and(|answer| !answer.to_lowercase().starts_with('n'))
+    confirm(&format!("{question} [Y/n] "), true)
 }
 
 fn gave_up(what: &str) -> Failure {
@@ -203,9 +205,21 @@ nobody can read the vault, and nobody can help.",
     Ok(Answers { sources, place, password, recovery })
 }
 
+/// What a number stands for among what was offered; `None` if the text is no number. A number never means a folder of that name.
+fn numbered<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o T>, Failure> {
+    let Ok(number) = text.trim().parse::<u64>() else { return Ok(None) };
+    let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    match at.and_then(|at| offered.get(at)) {
+        Some(offer) => Ok(Some(offer)),
+        None if offered.is_empty() => Err(Failure::usage(format!("nothing has the number {number} here"))),
+        None => Err(Failure::usage(format!("the numbers go from 1 to {}", offered.len()))),
+    }
+}
+
 /// A path as a person types it.
 fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     let text = text.trim().trim_matches(['\'', '"']);
+    local::refuse_remote(Path::new(text), "this")?;
     let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
     let path = match (below_home, home) {
         (Some(rest), Some(home)) => home.join(rest),
@@ -237,8 +251,7 @@ fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
 fn chosen_sources(text: &str, offered: &[PathBuf], home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     let mut sources = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let offer = part.parse::<usize>().ok().and_then(|number| offered.get(number.checked_sub(1)?));
-        let path = match offer {
+        let path = match numbered(part, offered)? {
             Some(path) => path.clone(),
             None => typed_path(part, home)?,
         };
@@ -268,12 +281,11 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure>
         if text.is_empty() {
             continue;
         }
-        let offer = text.parse::<usize>().ok().and_then(|number| offered.get(number.checked_sub(1)?));
-        let place = match offer {
-            Some(place) => place.clone(),
-            None => Place::folder(typed_path(&text, home)?),
-        };
-        match usable(place) {
+        let chosen = numbered(&text, &offered).and_then(|offer| match offer {
+            Some(place) => Ok(place.clone()),
+            None => typed_path(&text, home).map(Place::folder),
+        });
+        match chosen.map_err(|failure| failure.what).and_then(usable) {
             Ok(place) => {
                 note(&format!("The vault will be {}", place.path.display()));
                 if places::same_disk(&place.path, sources) {
@@ -507,9 +519,13 @@ fn offer_schedule(context: &Context, chosen: &Chosen) -> Result<(), Failure> {
         return Ok(());
     }
     let (vault, _) = context.open_chosen(chosen, None, &context.screen)?;
-    keys::add_device(&vault, &context::user_at_host(), dates::now(), &context.screen)?;
-    drop(vault);
+    let device = keys::add_device(&vault, &context::user_at_host(), dates::now(), &context.screen)?;
     if let Err(failure) = schedule::install_every(context, Duration::from_secs(15 * 60)) {
+        // Without the schedule nothing needs the key of this machine.
+        let gone = keys::remove(&vault, device, keys::When::Now, dates::now(), &context.screen);
+        if let Err(error) = gone.map(drop).and_then(|()| keys::DeviceKey::discard(vault.state())) {
+            note(&format!("The key of this machine could not be taken back: {error}. See: vault key list"));
+        }
         note(&format!("{}.", failure.what));
         if let Some(hint) = failure.hint {
             note(&format!("  {hint}"));

@@ -28,6 +28,7 @@ use crate::cli::args::InitArgs;
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
 use crate::cli::ask;
+use crate::cli::confirm;
 use crate::cli::context;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
@@ -272,8 +273,7 @@ fn offered(password: &Password) -> bool {
     if !password.typed || !io::stdin().is_terminal() {
         return false;
     }
-    let answer = ask("Without the password nobody can read the vault.\nMake a recovery key to print, too? [Y/n] ");
-    answer.is_some_and(|answer| !answer.to_lowercase().starts_with('n'))
+    confirm("Without the password nobody can read the vault.\nMake a recovery key to print, too? [Y/n] ", true)
 }
 
 fn chunk_params(avg: u64) -> Result<ChunkParams, Failure> {

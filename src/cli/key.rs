@@ -18,7 +18,7 @@ use vault::vault::Vault;
 
 use crate::cli::args::KeyCommand;
 use crate::cli::args::NewPasswordArgs;
-use crate::cli::ask;
+use crate::cli::confirm;
 use crate::cli::context;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -314,8 +314,7 @@ fn is_confirmed(slot: &SlotInfo) -> bool {
         short(slot.id),
         Shown(slot.label.as_bytes())
     ));
-    let answer = ask("Remove it? [y/N] ");
-    answer.is_some_and(|answer| matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+    confirm("Remove it? [y/N] ", false)
 }
 
 fn removed(context: &Context, id: SlotId, label: &str, removal: &Removal) -> Result<Exit, Failure> {

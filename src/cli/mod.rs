@@ -28,6 +28,7 @@ mod context;
 mod init;
 mod snapshot;
 mod list;
+mod local;
 mod browse;
 mod find;
 mod diff;
@@ -73,6 +74,7 @@ static REPORTED: AtomicBool = AtomicBool::new(false);
 /// Runs the program.
 pub fn main() -> ExitCode {
     vault::fs::keep_to_itself();
+    vault::fs::survive_file_size_limit();
     vault::fs::share_heap();
     // Each folder on the way down to what is being read is open.
     vault::fs::raise_file_limit();
@@ -125,37 +127,43 @@ fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
     };
     interrupt::install();
     let context = Context::new(cli.global);
+    let done = perform(&context, command);
+    context.give_back();
+    done
+}
+
+fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Init(args) => init::run(&context, &args),
-        Command::Snapshot(args) => snapshot::run(&context, &args),
-        Command::List(args) => list::run(&context, &args),
-        Command::Ls(args) => browse::ls(&context, &args),
-        Command::Cat(args) => browse::cat(&context, &args),
-        Command::Find(args) => find::find(&context, &args),
-        Command::History(args) => find::history(&context, &args),
-        Command::Diff(args) => diff::run(&context, &args),
-        Command::Du(args) => du::run(&context, &args),
-        Command::Restore(args) => restore::run(&context, &args),
-        Command::Export(args) => export::run(&context, &args),
-        Command::Import(args) => import::run(&context, &args),
-        Command::Prune(args) => prune::run(&context, &args),
-        Command::Forget(args) => prune::forget(&context, &args),
-        Command::Pin(args) => prune::pin(&context, &args, true),
-        Command::Unpin(args) => prune::pin(&context, &args, false),
-        Command::Client(args) => client::run(&context, args.command),
-        Command::Accept(args) => accept::run(&context, &args),
-        Command::Check(args) => check::run(&context, &args),
-        Command::Repair(args) => repair::run(&context, &args),
-        Command::Doctor(args) => doctor::run(&context, &args),
-        Command::Stats(args) => stats::run(&context, &args),
-        Command::Key(args) => key::run(&context, args.command),
-        Command::Delivery(args) => delivery::run(&context, &args),
+        Command::Init(args) => init::run(context, &args),
+        Command::Snapshot(args) => snapshot::run(context, &args),
+        Command::List(args) => list::run(context, &args),
+        Command::Ls(args) => browse::ls(context, &args),
+        Command::Cat(args) => browse::cat(context, &args),
+        Command::Find(args) => find::find(context, &args),
+        Command::History(args) => find::history(context, &args),
+        Command::Diff(args) => diff::run(context, &args),
+        Command::Du(args) => du::run(context, &args),
+        Command::Restore(args) => restore::run(context, &args),
+        Command::Export(args) => export::run(context, &args),
+        Command::Import(args) => import::run(context, &args),
+        Command::Prune(args) => prune::run(context, &args),
+        Command::Forget(args) => prune::forget(context, &args),
+        Command::Pin(args) => prune::pin(context, &args, true),
+        Command::Unpin(args) => prune::pin(context, &args, false),
+        Command::Client(args) => client::run(context, args.command),
+        Command::Accept(args) => accept::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
+        Command::Repair(args) => repair::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
+        Command::Stats(args) => stats::run(context, &args),
+        Command::Key(args) => key::run(context, args.command),
+        Command::Delivery(args) => delivery::run(context, &args),
         Command::Completions(args) => shell::completions(&args),
-        Command::Man(args) => shell::man(&context, &args),
-        Command::Config(args) => config::command::run(&context, args.command.as_ref()),
-        Command::Run(args) => run::run(&context, &args),
-        Command::Schedule(args) => schedule::run(&context, &args.command),
-        Command::Version => version::run(&context),
+        Command::Man(args) => shell::man(context, &args),
+        Command::Config(args) => config::command::run(context, args.command.as_ref()),
+        Command::Run(args) => run::run(context, &args),
+        Command::Schedule(args) => schedule::run(context, &args.command),
+        Command::Version => version::run(context),
     }
 }
 
@@ -214,5 +222,19 @@ mod tests {
         assert_eq!(Exit::Panic as u8, 101);
         let bug = bug("panicked at src/x.rs:1:\nx");
         assert!(bug.what.contains("src/x.rs:1: x") && bug.exit == Exit::Panic, "{}", bug.what);
+    }
+}
+
+/// Asks a question that only yes and no answer: anything else is asked again. An empty answer means `default`; the end of the
+/// input, no.
+fn confirm(question: &str, default: bool) -> bool {
+    loop {
+        let Some(answer) = ask(question) else { return false };
+        match answer.to_lowercase().as_str() {
+            "" => return default,
+            "y" | "yes" => return true,
+            "n" | "no" => return false,
+            _ => note("Please answer y (yes) or n (no)."),
+        }
     }
 }

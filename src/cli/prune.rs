@@ -29,7 +29,7 @@ use crate::cli::args::ForgetArgs;
 use crate::cli::args::KeepArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
-use crate::cli::ask;
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -161,7 +161,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
         out.flush()?;
     }
     if !args.dry_run && !args.yes {
-        confirm(context, &rules, &snapshots, &decisions)?;
+        permit(context, &rules, &snapshots, &decisions)?;
     }
     let options = collect_options(context, &args.collect);
     let report = if args.dry_run {
@@ -192,12 +192,7 @@ fn is_asked(context: &Context) -> bool {
 
 /// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
 /// usually do.
-fn confirm(
-    context: &Context,
-    rules: &Rules,
-    snapshots: &[SnapshotInfo],
-    decisions: &[Decision],
-) -> Result<(), Failure> {
+fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decisions: &[Decision]) -> Result<(), Failure> {
     let dropped = decisions.iter().filter(|decision| !decision.keep()).count() as u64;
     if dropped == 0 {
         return Ok(());
@@ -205,9 +200,11 @@ fn confirm(
     if is_asked(context) {
         let count = units::counted(dropped, "snapshot", "snapshots");
         let _hidden = context.screen.hide();
-        return match ask(&format!("Drop {count} for good? [y/N] ")).as_deref() {
-            Some("y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),
-            _ => Err(Failure::interrupted().hint("Nothing was changed.")),
+        let question = format!("Drop {count} for good? [y/N] ");
+        return if confirm(&question, false) {
+            Ok(())
+        } else {
+            Err(Failure::interrupted().hint("Nothing was changed."))
         };
     }
     let why = if rules.last == Some(0) {
@@ -448,7 +445,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
             "{} is the last complete snapshot of its source. Forget it all the same? [y/N] ",
             select::named(last, &context.zone)
         );
-        if !matches!(ask(&question).as_deref(), Some("y" | "Y" | "yes" | "Yes" | "YES")) {
+        if !confirm(&question, false) {
             return Err(Failure::interrupted().hint("Nothing was changed."));
         }
     }

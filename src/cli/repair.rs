@@ -17,10 +17,10 @@ use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
 use crate::cli::args::RepairArgs;
-use crate::cli::ask;
 use crate::cli::check;
 use crate::cli::check::HurtJson;
 use crate::cli::check::ProblemJson;
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -102,7 +102,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
             out.line("Dry run: nothing was changed. To do it: vault repair")?;
         }
     } else {
-        if asks && !is_yes(ask("Do this? [y/N] ").as_deref()) {
+        if asks && !confirm("Do this? [y/N] ", false) {
             return Err(Failure::interrupted().hint("Nothing was changed."));
         }
         let done = repair::execute(&vault, plan, &options, &context.screen);
@@ -127,11 +127,6 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     let is_left = has_losses || !report.packs_left.is_empty() || args.dry_run && !is_empty;
     let exit = if is_left { Exit::Damage } else { Exit::Done };
     Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
-}
-
-/// Whether an answer is a clear yes.
-pub fn is_yes(answer: Option<&str>) -> bool {
-    answer.is_some_and(|answer| matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn record_json(lost: &LostRecord) -> RecordJson {

@@ -26,18 +26,18 @@ use vault::vault::Vault;
 
 use crate::cli::args::OverwriteArg;
 use crate::cli::args::RestoreArgs;
-use crate::cli::ask;
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::json::ChangeJson;
 use crate::cli::json::RestoreJson;
+use crate::cli::local;
 use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::progress::Screen;
-use crate::cli::repair::is_yes;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
@@ -59,6 +59,9 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     if asks && (context.global.json || !io::stdin().is_terminal()) {
         return Err(Failure::usage("nobody is there to be asked whether anything shall be deleted")
             .hint("Give --yes to delete, or --dry-run to see first what would be deleted."));
+    }
+    if let Some(to) = &args.to {
+        local::refuse_remote(to, "the target of a restore")?;
     }
     let target = match &args.to {
         Some(folder) => Target::Folder(roots::absolute(&current_folder()?, folder)),
@@ -172,7 +175,7 @@ fn may_delete(
     if report.kept_count > 0 {
         note(&format!("and keeps {} as before.", units::counted(report.kept_count, "thing", "things")));
     }
-    Ok(is_yes(ask("Do this? [y/N] ").as_deref()))
+    Ok(confirm("Do this? [y/N] ", false))
 }
 
 /// Progress without words: what a plan meets is met again, and told, when it is carried out.

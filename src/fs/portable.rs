@@ -603,6 +603,12 @@ pub const fn share_heap() {}
 /// Nothing of the kind is offered here.
 pub const fn keep_to_itself() {}
 
+/// There is no such limit.
+pub const fn survive_file_size_limit() {}
+
+/// There is no such user.
+pub const fn give_to_owner(_: &Path) {}
+
 /// There is no such signal here.
 pub fn leaving_hangups(take_over: impl FnOnce()) {
     take_over();

@@ -190,12 +190,26 @@ impl DirStore {
         let mut path = self.top.clone();
         for part in relative.split('/').filter(|part| !part.is_empty()) {
             path.push(part);
-            if !lock(&self.durable).contains(&path) {
+            if lock(&self.durable).contains(&path) {
+                publish::check_folder(&path)?;
+            } else {
                 self.publisher.make_folder(&path)?;
                 lock(&self.durable).insert(path.clone());
             }
         }
         Ok(path)
+    }
+
+    /// Refuses an object whose folder is reached through a link.
+    fn check_way(&self, key: &ObjectKey) -> io::Result<()> {
+        let object = key.to_string();
+        let mut path = self.top.clone();
+        for part in object.rsplit_once('/').map_or("", |(folder, _)| folder).split('/').filter(|part| !part.is_empty())
+        {
+            path.push(part);
+            publish::check_folder(&path)?;
+        }
+        Ok(())
     }
 
     fn put_file(&self, object: &str, bytes: &[u8]) -> io::Result<()> {
@@ -352,7 +366,7 @@ impl Store for DirStore {
     /// object is a pack or a record.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.forget(key);
-        match fs::remove_file(self.path_of(key)) {
+        match self.check_way(key).and_then(|()| fs::remove_file(self.path_of(key))) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.is_there() => Ok(()),
             done => done.map_err(|e| self.error(Action::Delete, key, e)),
         }
@@ -377,6 +391,7 @@ impl Store for DirStore {
         };
         let failed = |e| self.error(Action::Quarantine, key, e);
         let from = self.path_of(key);
+        self.check_way(key).map_err(failed)?;
         fs::symlink_metadata(&from).map_err(failed)?;
         let folder = self.ensure_folder(QUARANTINE).map_err(failed)?;
         let mut to = folder.join(&plain);
@@ -441,20 +456,43 @@ fn error_at(top: &Path, is_there: bool, action: Action, object: Subject, source:
         return StoreError::Exhausted { action: action.verb(), object, source };
     }
     match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge if action.writes() => {
-            StoreError::Full { object }
-        }
+        ErrorKind::FileTooLarge if action.writes() => StoreError::TooLarge { object },
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded if action.writes() => StoreError::Full { object },
         ErrorKind::AlreadyExists if action == Action::Write => StoreError::Exists { object },
         ErrorKind::PermissionDenied if action == Action::Open => {
             StoreError::Io { action: action.verb(), object, source }
         }
         _ if !is_there => StoreError::Gone { place: top.display().to_string() },
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied if action.writes() => {
-            StoreError::ReadOnly { object }
+        ErrorKind::ReadOnlyFilesystem if action.writes() => StoreError::ReadOnly { object },
+        ErrorKind::PermissionDenied => {
+            let path = match &object {
+                Subject::Object(key) => top.join(key.to_string()),
+                Subject::Folder(kind) => top.join(kind.folder()),
+                Subject::Place(_) => top.to_owned(),
+            };
+            let there = path.ancestors().find(|path| path.exists()).unwrap_or(top);
+            StoreError::Denied {
+                action: action.verb(),
+                object,
+                path: there.display().to_string(),
+                owner: owner_of(there),
+                source,
+            }
         }
         ErrorKind::NotFound if matches!(action, Action::Read | Action::Quarantine) => StoreError::Missing { object },
         _ => StoreError::Io { action: action.verb(), object, source },
     }
+}
+
+/// The number of the user that a file belongs to.
+#[cfg(unix)]
+fn owner_of(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().map(|found| std::os::unix::fs::MetadataExt::uid(&found))
+}
+
+#[cfg(not(unix))]
+fn owner_of(_: &Path) -> Option<u32> {
+    None
 }
 
 /// Whether a folder `vault` answers to the name of the vault's file, as on systems where case does not count. It is common

@@ -171,6 +171,26 @@ pub enum StoreError {
         /// Which one.
         object: Subject,
     },
+    /// This user may not do that.
+    #[error("cannot {action} object {object}: {path} does not allow it")]
+    Denied {
+        /// What was being done, as in [`StoreError::Io`].
+        action: &'static str,
+        /// Which one.
+        object: Subject,
+        /// The file or folder that refuses.
+        path: String,
+        /// The number of the user that it belongs to, where systems have such numbers.
+        owner: Option<u32>,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file would be larger than this process, or the file system, allows.
+    #[error("object {object} would be larger than a file may be here")]
+    TooLarge {
+        /// Which one.
+        object: Subject,
+    },
     /// The store as a whole is not there (a disk unplugged, a share gone).
     #[error("the store {place} is not there")]
     Gone {
@@ -218,6 +238,8 @@ impl StoreError {
             | Self::Short { object, .. }
             | Self::Full { object }
             | Self::ReadOnly { object }
+            | Self::TooLarge { object }
+            | Self::Denied { object, .. }
             | Self::Exhausted { object, .. }
             | Self::Io { object, .. } => match object {
                 Subject::Object(key) => Some(*key),

@@ -68,8 +68,27 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), VaultError> {
         use std::os::unix::fs::DirBuilderExt;
         builder.mode(0o700);
     }
-    builder.create(path).map_err(state_error("make the folder", path))
+    let there = path.ancestors().find(|folder| folder.exists());
+    builder.create(path).map_err(state_error("make the folder", path))?;
+    adopt(path, there);
+    Ok(())
 }
+
+/// As root, new folders belong to whoever owns the folder `there` that they were made in.
+#[cfg(unix)]
+fn adopt(path: &Path, there: Option<&Path>) {
+    use std::os::unix::fs::{MetadataExt, lchown};
+    let Some((there, owner)) = there.and_then(|there| Some((there, std::fs::metadata(there).ok()?))) else { return };
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        for folder in path.ancestors().take_while(|folder| *folder != there) {
+            // One that stays root's is as usable as before.
+            let _ = lchown(folder, Some(owner.uid()), Some(owner.gid()));
+        }
+    }
+}
+
+#[cfg(not(unix))]
+const fn adopt(_: &Path, _: Option<&Path>) {}
 
 /// Replaces a small file so that after a crash it is either the old one or the new one.
 /// Only `durable` makes it survive a power cut.

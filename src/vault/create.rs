@@ -36,6 +36,12 @@ impl Vault {
         self.may_write()?;
         let what = match self.store().get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
             Err(StoreError::Missing { .. }) => "missing",
+            Err(error) if error.is_of_whole() => return Err(error.into()),
+            Err(StoreError::Io { .. } | StoreError::Short { .. }) => {
+                // A pipe, a link, a folder, or far too much.
+                self.store().quarantine(&ObjectKey::Vault)?;
+                "no file that can be read"
+            }
             Err(error) => return Err(error.into()),
             Ok(bytes) => match VaultFile::parse(&bytes) {
                 Err(VaultFileError::Damaged(_) | VaultFileError::NotAVault) => {

@@ -29,6 +29,7 @@ use crate::cli::args::parse_duration;
 use crate::cli::args::parse_id_start;
 use crate::cli::args::parse_level;
 use crate::cli::args::parse_part;
+use crate::cli::local;
 use crate::cli::snapshot::IGNORE_FILE;
 use crate::cli::suggest::nearest;
 use crate::cli::units;
@@ -405,7 +406,14 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         if path.is_absolute() {
             return Some(crate::cli::roots::absolute(Path::new(""), &path));
         }
-        self.reader.wrong(at.clone(), format!("'{text}' is not a whole path: begin it with {WHOLE_PATH}"));
+        self.reader.wrong(
+            at.clone(),
+            if local::looks_remote(text) {
+                local::remote(text, "it").what
+            } else {
+                format!("'{text}' is not a whole path: begin it with {WHOLE_PATH}")
+            },
+        );
         None
     }
 

@@ -28,6 +28,7 @@ use crate::cli::config::VaultConfig;
 use crate::cli::config::WHOLE_PATH;
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
+use crate::cli::local;
 use crate::cli::roots;
 use crate::cli::snapshot::IGNORE_FILE;
 
@@ -154,7 +155,11 @@ impl Lines<'_> {
         if path.is_absolute() {
             return Some(roots::absolute(Path::new(""), &path));
         }
-        wrong.push(format!("the {what} '{text}' is not a whole path: begin it with {WHOLE_PATH}"));
+        if local::looks_remote(text) {
+            wrong.push(local::remote(text, &format!("the {what}")).what);
+        } else {
+            wrong.push(format!("the {what} '{text}' is not a whole path: begin it with {WHOLE_PATH}"));
+        }
         None
     }
 

@@ -14,10 +14,10 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
-pub use owners::OwnerNames;
+pub use owners::{OwnerNames, give_to_owner};
 pub use process::{
     end_group, keep_to_itself, leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap,
-    shell,
+    shell, survive_file_size_limit,
 };
 pub use source::{Dir, SourceFile};
 pub use target::{TargetDir, TargetFile};

@@ -93,6 +93,28 @@ fn is_plain(name: &[u8]) -> bool {
     !name.is_empty() && name.len() <= 256 && !name.contains(&0)
 }
 
+/// As root, gives what lies in a user's folder to that user: what root has made there would be closed to its owner.
+pub fn give_to_owner(top: &std::path::Path) {
+    use std::os::unix::fs::{MetadataExt, lchown};
+    let Ok(owner) = std::fs::symlink_metadata(top) else { return };
+    if !super::process::privileged() || owner.uid() == 0 || !owner.is_dir() {
+        return;
+    }
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if found.uid() == 0 {
+                // What cannot be given away is as it was before.
+                let _ = lchown(entry.path(), Some(owner.uid()), Some(owner.gid()));
+            }
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

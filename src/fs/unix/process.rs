@@ -50,6 +50,12 @@ pub fn keep_to_itself() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
+/// A file that grows beyond the limit of this process (`ulimit -f`) is an error of that write, not the end of the process.
+pub fn survive_file_size_limit() {
+    // SAFETY: ignoring a signal runs no code of ours, and nothing else here handles this one.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Lets other programs go first. On Linux the priority for the disk follows that for the processor.
 pub fn low_priority() {
     // A refusal changes nothing about the result of our work.

@@ -98,6 +98,7 @@ impl Publisher {
             self.anonymous_fails.store(true, Relaxed);
             return Ok(None);
         };
+        adopt_file(&file, folder)?;
         let written = write_past_cache(&mut file, bytes)?;
         file.write_all(&bytes[written..])?;
         Ok(Some(Written { file, folder: folder.to_owned(), name: name.to_owned() }))
@@ -183,6 +184,7 @@ impl Publisher {
     fn publish_temporary(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.make_folder(&self.temporary)?;
         let mut temporary = TemporaryFile::create(&self.temporary)?;
+        adopt_file(&temporary.file, path.parent().unwrap_or(Path::new(".")))?;
         temporary.file.write_all(bytes)?;
         make_read_only(&temporary.file);
         (self.sync.file)(&temporary.file)?;
@@ -297,14 +299,66 @@ pub(super) fn make_folders(path: &Path) -> io::Result<()> {
 
 fn make_folder(path: &Path, sync_folder: fn(&Path) -> io::Result<()>) -> io::Result<()> {
     match folder_builder().create(path) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists || !path.is_dir() => return Err(e),
-        _ => {}
+        Ok(()) => adopt(path, path.parent())?,
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => check_folder(path)?,
+        Err(e) => return Err(e),
     }
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
         Some(_) => sync_folder(Path::new(".")),
         None => Ok(()),
     }
+}
+
+/// Refuses a folder that is a symbolic link (or a junction): whoever can put one into a store could lead what is written, deleted or
+/// moved there to any place of this machine.
+pub(super) fn check_folder(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir() {
+        return Ok(());
+    }
+    let what = if found.is_symlink() { "it is a link, and vault writes through none" } else { "it is no folder" };
+    Err(io::Error::new(ErrorKind::NotADirectory, format!("{}: {what}", path.display())))
+}
+
+/// As root, what is new belongs to whoever owns the folder that it is made in, or that user could do nothing with it.
+#[cfg(unix)]
+fn adopt(path: &Path, folder: Option<&Path>) -> io::Result<()> {
+    match owner(folder) {
+        Some((user, group)) => std::os::unix::fs::lchown(path, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+/// The same for a file that may have no name yet.
+#[cfg(unix)]
+fn adopt_file(file: &File, folder: &Path) -> io::Result<()> {
+    match owner(Some(folder)) {
+        Some((user, group)) => std::os::unix::fs::fchown(file, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+/// User and group of a folder that is not root's, if this is root.
+#[cfg(unix)]
+fn owner(folder: Option<&Path>) -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let found = fs::metadata(folder).ok()?;
+    (found.uid() != 0).then(|| (found.uid(), found.gid()))
+}
+
+#[cfg(not(unix))]
+fn adopt(_: &Path, _: Option<&Path>) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn adopt_file(_: &File, _: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Makes a file's bytes and length durable.

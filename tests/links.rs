@@ -1,0 +1,159 @@
+//! A store whose folders are links, and what root leaves in a user's folders: nothing is written, deleted or moved through a link,
+//! and nothing is closed to the user whose folder it is. And files of the store that are none.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::binary::{Desk, said};
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// How many files lie below a folder.
+fn files_below(path: &Path) -> usize {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.file_type().unwrap().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
+}
+
+#[test]
+fn nothing_is_written_through_a_link_in_the_store() {
+    for folder in ["packs", "meta", "log", "fan-out"] {
+        let desk = Desk::new();
+        let elsewhere = desk.path("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        if folder == "fan-out" {
+            for kind in ["packs", "meta"] {
+                fs::create_dir_all(desk.path("store").join(kind)).unwrap();
+                for number in 0..256 {
+                    symlink(&elsewhere, desk.path("store").join(kind).join(format!("{number:02x}"))).unwrap();
+                }
+            }
+        } else {
+            let _ = fs::remove_dir_all(desk.path("store").join(folder));
+            symlink(&elsewhere, desk.path("store").join(folder)).unwrap();
+        }
+        desk.write("a", vec![1; 3000]);
+        let taken = desk.run(&["snapshot", "."]);
+        assert_eq!(taken.code, 1, "{folder}: {}{}", taken.out, taken.err);
+        assert!(taken.err.contains("link"), "{folder}: {}", taken.err);
+        assert_eq!(files_below(&elsewhere), 0, "{folder}: something was written through the link");
+    }
+}
+
+#[test]
+fn nothing_is_moved_or_deleted_through_a_link_in_the_store() {
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    let elsewhere = desk.path("elsewhere");
+    fs::rename(desk.path("store/packs"), &elsewhere).unwrap();
+    symlink(&elsewhere, desk.path("store/packs")).unwrap();
+    let before = files_below(&elsewhere);
+    desk.run(&["forget", "latest"]);
+    desk.run(&["prune"]);
+    desk.run(&["repair", "--yes"]);
+    assert_eq!(files_below(&elsewhere), before);
+    // What is moved aside does not go through a link either.
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    let elsewhere = desk.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, desk.path("store/quarantine")).unwrap();
+    fs::write(desk.path("store/VAULT"), "damaged").unwrap_or_else(|_| {
+        fs::remove_file(desk.path("store/VAULT")).unwrap();
+        fs::write(desk.path("store/VAULT"), "damaged").unwrap();
+    });
+    desk.run(&["repair", "--yes"]);
+    assert_eq!(files_below(&elsewhere), 0);
+}
+
+#[test]
+fn a_vault_file_that_is_no_file_counts_as_damaged() {
+    for harm in ["fifo", "link", "folder"] {
+        let desk = Desk::new();
+        desk.write("a", vec![1; 3000]);
+        desk.take("2026-01-01 12:00");
+        let path = desk.path("store/VAULT");
+        fs::remove_file(&path).unwrap();
+        match harm {
+            "fifo" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            "link" => symlink("/etc/passwd", &path).unwrap(),
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        desk.ok(&["ls", "2026-01-01"]);
+        desk.ok(&["restore", "2026-01-01", "--to", "../out"]);
+        let taken = desk.run(&["snapshot", "."]);
+        assert_eq!(taken.code, 0, "{harm}: {}{}", taken.out, taken.err);
+        if harm != "folder" {
+            assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{harm}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
+    let desk = Desk::new();
+    desk.write("a", (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+    // In blocks of 512 or 1024 bytes: the catalogue fits, a full pack does not.
+    let limited = said(&desk.limited("-f 4000", &["snapshot", "."]).output().unwrap());
+    assert_eq!(limited.code, 1, "{}{}", limited.out, limited.err);
+    assert!(limited.err.contains("larger than"), "{}", limited.err);
+    assert_eq!(desk.run(&["snapshot", "."]).code, 0);
+}
+
+#[test]
+fn addresses_of_other_machines_are_never_folders() {
+    let desk = Desk::new();
+    for repo in
+        ["sftp:user@nas:/backup", "s3:bucket", "rclone:remote:path", "user@host:path", "rest:http://host/", "b2:x"]
+    {
+        for args in [&["init"][..], &["snapshot", "--init", "."], &["list"]] {
+            let given = said(&desk.command(args).env("VAULT_REPO", repo).output().unwrap());
+            assert_eq!(given.code, 2, "{repo} {args:?}: {}{}", given.out, given.err);
+            assert!(given.err.contains("another machine"), "{repo}: {}", given.err);
+        }
+        assert_eq!(desk.run(&["restore", "latest", "--to", repo]).code, 2, "{repo}");
+        assert_eq!(desk.run(&["list", "--state", repo]).code, 2, "{repo}");
+    }
+    assert_eq!(fs::read_dir(desk.source()).unwrap().count(), 0, "a folder was made");
+}
+
+#[test]
+fn what_root_writes_belongs_to_the_user_whose_folder_it_is() {
+    if !is_root() {
+        eprintln!("skipped: only root can write as root");
+        return;
+    }
+    const USER: u32 = 65_534;
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    let give = |path: &Path| std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    fn all(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+        found.push(path.to_owned());
+        if path.is_dir() {
+            for entry in fs::read_dir(path).unwrap() {
+                all(&entry.unwrap().path(), found);
+            }
+        }
+    }
+    let below = |path: &Path| {
+        let mut found = Vec::new();
+        all(path, &mut found);
+        found
+    };
+    fs::create_dir(desk.path("home")).unwrap();
+    below(&desk.path("store")).iter().for_each(|path| give(path));
+    give(&desk.path("home"));
+    fs::set_permissions(desk.path("home"), fs::Permissions::from_mode(0o700)).unwrap();
+    let state = desk.path("home/.local/state/vault");
+    let taken = desk.command(&["snapshot", "."]).env("VAULT_STATE_DIR", &state).output().unwrap();
+    assert_eq!(said(&taken).code, 0, "{}", said(&taken).err);
+    for path in below(&desk.path("store")).into_iter().chain(below(&desk.path("home"))) {
+        let found = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (USER, USER), "{}", path.display());
+    }
+}
