@@ -163,8 +163,11 @@ fn retired_while_it_stores(rules: SweepRules) -> Counts {
     let sim = alike(rules);
     set_source(&sim, 0, &[1, 5]);
     sim.when_pack(0, another_takes_its_place);
-    // The first record is that of joining anew.
-    sim.when(0, 1, and_what_it_relied_on_is_deleted);
+    // The first record is that of joining anew, which retires the other copy.
+    sim.when(0, 1, |sim| {
+        sim.take(2);
+        sim.keep(2, 9, 0.0);
+    });
     sim.take(0);
     sim.finish()
 }
@@ -201,7 +204,8 @@ fn a_listing_shows_the_later_record_alone(rules: SweepRules) -> Counts {
             sim.report(id);
             *sim::lock(&put) = Some(id);
         });
-        sim.take(1);
+        let other = sim.open(1).unwrap();
+        drop(other.begin_writing(sim.clock(1), &crate::progress::Silent::default()).unwrap());
         let id = *sim::lock(&name);
         id.unwrap()
     });

@@ -126,7 +126,7 @@ pub struct Counts {
     /// Clients that were retired, by a person or by themselves.
     pub retired: u64,
     pub imports: u64,
-    /// Snapshots of retired clients that were not reported, and are not whole: their runs were cut off.
+    /// Snapshots that were not reported, and are not whole, of clients that cannot go on: their runs were cut off.
     pub unreported: u64,
     /// Packs whose index was damaged, and repairs.
     pub damaged: u64,
@@ -587,8 +587,12 @@ impl Sim {
         }
     }
 
-    /// Another machine gets the state of this one, as when a disk is copied.
+    /// Another machine gets the state of this one, as when a disk is copied. Where things arrive late, nothing tells one machine from
+    /// another that is its copy in all.
     fn copy_machine(self: &Arc<Self>, client: usize, busy: usize) {
+        if self.delivery == Delivery::Synced && self.machines == Machines::Alike {
+            return;
+        }
         let other = (client + 1 + self.roll(self.clients as u64 - 1) as usize) % self.clients;
         let idle = lock(&self.state).busy[other] == 0;
         if self.delivery == Delivery::Direct || idle {
@@ -795,10 +799,10 @@ impl Sim {
         }
         for info in vault.snapshots() {
             let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == info.body.description);
-            let is_retired = vault.chains().retired().contains(&info.client);
+            let may_go_on = vault.chains().may_go_on(&info.client);
             let mut state = lock(&self.state);
             state.counts.retained += 1;
-            if !is_whole && is_retired && !state.taken.contains(&info.id) {
+            if !is_whole && !may_go_on && !state.taken.contains(&info.id) {
                 state.counts.unreported += 1;
             } else if !is_whole {
                 state.counts.lost += 1;
