@@ -151,13 +151,18 @@ impl Acknowledgements {
             let (mut heard, mut open) = (BTreeMap::new(), BTreeMap::new());
             for link in records.range(..=self.counting(by)).flat_map(|(_, same)| same) {
                 let seen: BTreeMap<ClientId, u64> = link.record.seen.iter().copied().collect();
-                for (closer, number) in
-                    seen.iter().map(|(of, number)| (*of, *number)).chain([(*by, link.record.number - 1)])
-                {
+                let mut known: Vec<(ClientId, u64)> = seen.iter().map(|(of, number)| (*of, *number)).collect();
+                known.push((*by, link.record.number - 1));
+                known.extend(open.iter().map(|(of, last)| (*of, *last)).filter(|(of, _)| !seen.contains_key(of)));
+                // A client that is closed may have closed others.
+                while let Some((closer, number)) = known.pop() {
                     let before = heard.entry(closer).or_insert(0);
                     for (closed, last) in closings.between(&closer, *before, number) {
-                        let known = open.entry(closed).or_insert(0);
-                        *known = last.max(*known);
+                        let highest = open.entry(closed).or_insert(0);
+                        *highest = last.max(*highest);
+                        if !seen.contains_key(&closed) {
+                            known.push((closed, last));
+                        }
                     }
                     *before = number.max(*before);
                 }

@@ -540,8 +540,11 @@ impl Vault {
             } else {
                 HashSet::new()
             };
-            let is_there = |name: &ObjectName| self.log().packs.contains_key(name) && !unusable.contains(name);
-            if !packs.iter().all(is_there) {
+            let is_missing = {
+                let log = self.log();
+                packs.iter().any(|name| !log.packs.contains_key(name) || unusable.contains(name))
+            };
+            if is_missing {
                 drop(lock);
                 self.withdraw(earlier, time, session, progress)?;
                 return Ok(None);

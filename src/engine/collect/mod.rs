@@ -442,10 +442,10 @@ impl<'a> Pass<'a> {
         let vault = self.vault;
         let (free, _) = deletable(vault, session);
         let noted = vault.noted(session);
+        let me = vault.client();
         let log = vault.log();
         let claimed = log.chains.claimed();
         let acks = vault.acknowledgements(&log);
-        let me = vault.client();
         // What others claim while their run goes on belongs to work that is under way; so does what other work here claims.
         let goes_on = |client: &ClientId| Some(*client) != me || vault.has_other_work(session);
         let active: Vec<ClientId> = acks.active().filter(goes_on).collect();

@@ -15,7 +15,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::log::SweepRules;
+use crate::engine::prune::say;
+use crate::log::{RecordBody, SweepRules};
 use crate::store::{Delivery, Kind, ObjectKey};
 
 use sim::{Counts, Machines, Pools, Sim, content};
@@ -162,8 +163,11 @@ fn retired_while_it_stores(rules: SweepRules) -> Counts {
     let sim = alike(rules);
     set_source(&sim, 0, &[1, 5]);
     sim.when_pack(0, another_takes_its_place);
-    // The first record is that of joining anew.
-    sim.when(0, 1, and_what_it_relied_on_is_deleted);
+    // The first record is that of joining anew, which retires the other copy.
+    sim.when(0, 1, |sim| {
+        sim.take(2);
+        sim.keep(2, 9, 0.0);
+    });
     sim.take(0);
     sim.finish()
 }
@@ -173,6 +177,47 @@ fn what_is_condemned_counts_as_absent_for_a_client_that_takes_another_ones_place
     assert_eq!(retired_while_it_stores(sound()).lost, 0);
     let weak = SweepRules { bound: false, ..sound() };
     assert!(retired_while_it_stores(weak).lost > 0, "if work is not bound to its client data is lost");
+}
+
+/// A listing shows that a machine was retired, and not the record that it had put before, which its copy had not seen either.
+fn a_listing_shows_the_later_record_alone(rules: SweepRules) -> Counts {
+    let sim = alike(rules);
+    let silent = crate::progress::Silent::default();
+    sim.take(0);
+    let vault = sim.open(0).unwrap();
+    let relying = vault.snapshots().into_iter().find(|info| info.body.description == "1").unwrap();
+    say(&vault, RecordBody::Forget(vec![relying.id]), sim.clock(0), &silent).unwrap();
+    // Work that relies on the pack, and what it relies on.
+    let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
+    let needed = vault.pack_names().into_iter().collect();
+    set_source(&sim, 2, &[2]);
+    sim.take(2);
+    sim.keep(2, 1, 0.0);
+    assert!(sim.counts().deleted == 0, "it is waited for");
+    let put = Arc::new(std::sync::Mutex::new(None));
+    let name = put.clone();
+    sim.when_listing(2, 2, move |sim| {
+        sim.when(1, 0, move |sim| {
+            let (body, time) = (RecordBody::Snapshot(Box::new(relying.body)), sim.clock(0));
+            let id = vault.publish_relying(&body, &needed, time, &session, &crate::progress::Silent::default());
+            let id = id.unwrap().unwrap();
+            sim.report(id);
+            *sim::lock(&put) = Some(id);
+        });
+        let other = sim.open(1).unwrap();
+        drop(other.begin_writing(sim.clock(1), &crate::progress::Silent::default()).unwrap());
+        let id = *sim::lock(&name);
+        id.unwrap()
+    });
+    sim.keep(2, 9, 0.0);
+    sim.finish()
+}
+
+#[test]
+fn what_allows_a_deletion_is_known_before_the_last_look() {
+    assert_eq!(a_listing_shows_the_later_record_alone(sound()).lost, 0);
+    let weak = SweepRules { read_before: false, ..sound() };
+    assert!(a_listing_shows_the_later_record_alone(weak).lost > 0, "by one listing alone data is lost");
 }
 
 /// What a client keeps from now on.

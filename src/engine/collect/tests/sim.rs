@@ -55,6 +55,20 @@ impl std::fmt::Debug for Hook {
     }
 }
 
+/// Something that happens in the middle of a listing of the log, which does not show the record of the name that comes out.
+struct ListingHook {
+    client: usize,
+    /// So many listings come before.
+    after: usize,
+    then: Box<dyn FnOnce(&Arc<Sim>) -> ObjectName + Send>,
+}
+
+impl std::fmt::Debug for ListingHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "after {} listings of client {}", self.after, self.client)
+    }
+}
+
 /// Which machines there are, beside usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machines {
@@ -86,6 +100,8 @@ struct State {
     skew: Vec<i64>,
     /// What happens when a client puts something.
     hooks: Vec<Hook>,
+    /// What happens in the middle of a listing of the log.
+    listing: Option<ListingHook>,
     /// A machine that is no copy of the others.
     apart: Option<usize>,
     counts: Counts,
@@ -110,7 +126,7 @@ pub struct Counts {
     /// Clients that were retired, by a person or by themselves.
     pub retired: u64,
     pub imports: u64,
-    /// Snapshots of retired clients that were not reported, and are not whole: their runs were cut off.
+    /// Snapshots that were not reported, and are not whole, of clients that cannot go on: their runs were cut off.
     pub unreported: u64,
     /// Packs whose index was damaged, and repairs.
     pub damaged: u64,
@@ -246,6 +262,7 @@ impl Store for SimStore {
             Listed::Foreign(path) => path.clone(),
         };
         self.view.list(kind, &mut |listed| drop(first.insert(key(&listed), listed)))?;
+        let hidden = self.sim.list_hook(self.client, kind).map(|name| name.to_string());
         if self.sim.roll(3) == 0 {
             self.meet(&kind.folder())?;
         }
@@ -254,7 +271,10 @@ impl Store for SimStore {
         for name in both {
             match (first.get(name), second.get(name)) {
                 (Some(listed), Some(_)) => found(listed.clone()),
-                (Some(listed), None) | (None, Some(listed)) if self.sim.roll(2) == 0 => found(listed.clone()),
+                (None, Some(listed)) if hidden.is_some() && hidden.as_ref() != Some(name) => found(listed.clone()),
+                (Some(listed), None) | (None, Some(listed)) if hidden.is_none() && self.sim.roll(2) == 0 => {
+                    found(listed.clone());
+                }
                 _ => {}
             }
         }
@@ -343,6 +363,34 @@ impl Sim {
         if let Some(hook) = hook {
             self.pools.0[1].install(|| (hook.then)(self));
         }
+    }
+
+    fn list_hook(self: &Arc<Self>, client: usize, kind: Kind) -> Option<ObjectName> {
+        let hook = {
+            let mut state = lock(&self.state);
+            let hook = state.listing.as_mut().filter(|hook| hook.client == client && kind == Kind::Log)?;
+            if hook.after > 0 {
+                hook.after -= 1;
+                return None;
+            }
+            state.listing.take()?
+        };
+        Some(self.pools.0[1].install(|| (hook.then)(self)))
+    }
+
+    /// Lets something happen in the middle of a listing of the log, after so many others.
+    pub fn when_listing(
+        &self,
+        client: usize,
+        after: usize,
+        then: impl FnOnce(&Arc<Self>) -> ObjectName + Send + 'static,
+    ) {
+        lock(&self.state).listing = Some(ListingHook { client, after, then: Box::new(then) });
+    }
+
+    /// A snapshot was reported as taken.
+    pub fn report(&self, id: ObjectName) {
+        lock(&self.state).taken.insert(id);
     }
 
     /// Lets something happen just before a client puts a record, after so many others.
@@ -539,8 +587,12 @@ impl Sim {
         }
     }
 
-    /// Another machine gets the state of this one, as when a disk is copied.
+    /// Another machine gets the state of this one, as when a disk is copied. Where things arrive late, nothing tells one machine from
+    /// another that is its copy in all.
     fn copy_machine(self: &Arc<Self>, client: usize, busy: usize) {
+        if self.delivery == Delivery::Synced && self.machines == Machines::Alike {
+            return;
+        }
         let other = (client + 1 + self.roll(self.clients as u64 - 1) as usize) % self.clients;
         let idle = lock(&self.state).busy[other] == 0;
         if self.delivery == Delivery::Direct || idle {
@@ -747,10 +799,10 @@ impl Sim {
         }
         for info in vault.snapshots() {
             let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == info.body.description);
-            let is_retired = vault.chains().retired().contains(&info.client);
+            let may_go_on = vault.chains().may_go_on(&info.client);
             let mut state = lock(&self.state);
             state.counts.retained += 1;
-            if !is_whole && is_retired && !state.taken.contains(&info.id) {
+            if !is_whole && !may_go_on && !state.taken.contains(&info.id) {
                 state.counts.unreported += 1;
             } else if !is_whole {
                 state.counts.lost += 1;
