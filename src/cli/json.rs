@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `init` | `{vault, repo, delivery, recovery_key}` |
 //! | `snapshot` | `{snapshot, dry_run, unchanged, skipped}`: [`SnapshotJson`] or null if none was made; a list of [`SkippedJson`] |
-//! | `list` | `{vault, snapshots, damaged}`: a list of [`SnapshotJson`], oldest first; `{snapshot, count, paths}` |
+//! | `list` | `{vault, snapshots, damaged, findings}`: a list of [`SnapshotJson`], oldest first; `{snapshot, count, paths}`; findings as of `accept` |
 //! | `ls` | one [`EntryJson`] in each line |
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
 //! | `ls --digest` | the same with `digest`; the first line is the folder itself |
@@ -21,7 +21,8 @@
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
-//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
+//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, log, at_least, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
+//! | `accept` | `{findings}`, each `{id, about, what, since, snapshots, files, ends, code}`; with names also `accepted` |
 //! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
 //! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |
 //! | `stats` | `{packs, bytes_packs, bytes_meta, records, bytes_records, bytes_raw, bytes_unique, bytes_needed, bytes_dead, bytes_unclaimed, bytes_shared, chunks, unreadable, sources, snapshots, growth}` |
