@@ -25,7 +25,8 @@ use crate::support::{
     THREADS, World, campaign, check_all, copy_folder, now, open_as, open_vault, scratch, small_chunks, take,
 };
 
-const OPTIONS: RepairOptions<'static> = RepairOptions { read_data: true, clock: &now, threads: THREADS };
+const OPTIONS: RepairOptions<'static> =
+    RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS };
 
 fn repair(vault: &Vault) -> Result<RepairReport, RepairError> {
     let planned = plan(vault, &OPTIONS, &Silent::default())?;

@@ -279,3 +279,22 @@ fn no_check_is_well_where_repair_is_not() {
         }
     }
 }
+
+#[test]
+fn a_broken_pack_is_repaired_by_the_machine_that_put_it() {
+    let desk = desk();
+    let pack = objects(&desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    flip(&pack, 5000);
+    let as_other = |args: &[&str]| {
+        said(
+            &desk.command(args).env("VAULT_STATE_DIR", desk.path("other")).arg("--host").arg("other").output().unwrap(),
+        )
+    };
+    let other = |args: &[&str]| said(&desk.command(args).env("VAULT_STATE_DIR", desk.path("other")).output().unwrap());
+    assert_eq!(as_other(&["snapshot", ".", "--source", "other"]).code, 0);
+    let repaired = other(&["repair", "--yes"]);
+    assert_eq!(repaired.code, 4, "{}{}", repaired.out, repaired.err);
+    assert!(repaired.out.contains("--of-others") && pack.exists(), "{}", repaired.out);
+    other(&["repair", "--yes", "--of-others"]);
+    assert!(!pack.exists());
+}

@@ -113,13 +113,15 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
         }
         chosen.push(finding);
     }
+    if !context.global.json {
+        for finding in &chosen {
+            out.styled(Style::Warning, &line(finding, &context.zone))?;
+        }
+    }
     if !args.yes {
         if context.global.json || !io::stdin().is_terminal() {
             return Err(Failure::usage("nobody is there to be asked whether the loss is accepted")
                 .hint("Give --yes to accept it. vault accept alone lists what there is."));
-        }
-        for finding in &chosen {
-            out.styled(Style::Warning, &line(finding, &context.zone))?;
         }
         out.line("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
         out.flush()?;

@@ -156,19 +156,24 @@ impl From<VaultError> for Failure {
             VaultError::WrongSecret { others, .. } if !others.is_empty() => {
                 let ids: Vec<String> = others.iter().map(|id| format!("--vault {}", &id.to_string()[..8])).collect();
                 failure
+                    .exit(Exit::WrongPassword)
                     .hint(format!("The folder holds another vault too, on which it was not tried: {}", ids.join(", ")))
             }
             VaultError::WrongSecret { .. } => {
                 failure.exit(Exit::WrongPassword).hint("A recovery key is accepted in place of the password.")
             }
             VaultError::OtherVault { found, .. } => match found.as_slice() {
-                [found] => failure.hint(format!(
+                [found] => failure.exit(Exit::Unreachable).hint(format!(
                     "Is the right disk mounted? If this vault is meant from now on, say so once: --vault {}",
                     &found.to_string()[..8]
                 )),
-                _ => failure.hint("Is the right disk mounted? If one of these is meant, say so once: --vault ID"),
+                _ => failure
+                    .exit(Exit::Unreachable)
+                    .hint("Is the right disk mounted? If one of these is meant, say so once: --vault ID"),
             },
-            VaultError::NotThatVault { .. } => failure.hint("Is the right disk mounted? Is the id right?"),
+            VaultError::NotThatVault { .. } => {
+                failure.exit(Exit::Unreachable).hint("Is the right disk mounted? Is the id right?")
+            }
             VaultError::Ambiguous { .. } => failure.hint("Give more digits of the id."),
             VaultError::NoSuchSlot { .. } => failure.hint("Without --slot the password is tried on all of them."),
             VaultError::NoSlot { .. } => failure.exit(Exit::Damage).hint(

@@ -95,7 +95,7 @@ impl Output {
 
     /// Prints a value as JSON, with no end of the line.
     pub fn json_inline(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.out, value).map_err(|error| Failure::output(&error.into()))
+        self.attempt(|out| serde_json::to_writer(out, value).map_err(io::Error::from))
     }
 
     /// Writes out what is held back, before something is asked.

@@ -84,7 +84,12 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     }
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let options = RepairOptions { read_data: !args.quick, clock: &dates::now, threads: context.threads() };
+    let options = RepairOptions {
+        read_data: !args.quick,
+        of_others: args.of_others,
+        clock: &dates::now,
+        threads: context.threads(),
+    };
     let plan = repair::plan(&vault, &options, &context.screen);
     context.screen.clear();
     let plan = plan?;

@@ -214,39 +214,77 @@ pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
     (exit, last.into_iter().map(|(text, _)| text).collect())
 }
 
-/// What the log says about objects: found damaged and by nobody seen sound or accepted since. Cause decides, no clock: a word
-/// ends a finding if its writer had seen the record that found it.
-fn open_in(chains: &Chains) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
-    let mut found: Vec<(&Record, &FoundDamage)> = Vec::new();
-    let mut ends: BTreeMap<ObjectRef, Vec<&Record>> = BTreeMap::new();
-    for link in chains.links() {
-        let RecordBody::Findings(findings) = &link.record.body else { continue };
-        found.extend(findings.found.iter().map(|damage| (&link.record, damage)));
-        for object in findings.sound.iter().chain(&findings.accepted) {
-            ends.entry(*object).or_default().push(&link.record);
-        }
-    }
-    let mut open = BTreeMap::new();
-    for (record, damage) in found {
-        let has_seen = |end: &&&Record| {
-            (end.client == record.client && end.number >= record.number)
-                || end.seen.iter().any(|(client, number)| *client == record.client && *number >= record.number)
-        };
-        let is_ended = ends.get(&damage.object).is_some_and(|ends| ends.iter().any(|end| has_seen(&end)));
-        if !is_ended {
-            open.entry(damage.object).or_insert_with(|| (damage.clone(), record.time));
-        }
-    }
-    open
+/// Whether the writer of `later` knew of `earlier` when it wrote: cause, no clock.
+fn has_seen(later: &Record, earlier: &Record) -> bool {
+    (later.client == earlier.client && later.number >= earlier.number)
+        || later.seen.iter().any(|(client, number)| *client == earlier.client && *number >= earlier.number)
 }
 
-/// Objects and snapshots whose loss was accepted.
-fn accepted_in(chains: &Chains) -> BTreeSet<ObjectRef> {
-    let bodies = chains.links().filter_map(|link| match &link.record.body {
-        RecordBody::Findings(findings) => Some(&findings.accepted),
-        _ => None,
-    });
-    bodies.flatten().copied().collect()
+/// The records that say something about each object, by what they say.
+#[derive(Default)]
+struct Words<'c> {
+    found: BTreeMap<ObjectRef, Vec<(&'c Record, &'c FoundDamage)>>,
+    sound: BTreeMap<ObjectRef, Vec<&'c Record>>,
+    accepted: BTreeMap<ObjectRef, Vec<&'c Record>>,
+    /// Records that name a snapshot as having lost something.
+    lost: BTreeMap<ObjectName, Vec<&'c Record>>,
+}
+
+impl<'c> Words<'c> {
+    fn new(chains: &'c Chains) -> Self {
+        let mut words = Self::default();
+        for link in chains.links() {
+            let record = &link.record;
+            match &record.body {
+                RecordBody::Findings(findings) => {
+                    for damage in &findings.found {
+                        words.found.entry(damage.object).or_default().push((record, damage));
+                    }
+                    for object in &findings.sound {
+                        words.sound.entry(*object).or_default().push(record);
+                    }
+                    for object in &findings.accepted {
+                        words.accepted.entry(*object).or_default().push(record);
+                    }
+                }
+                RecordBody::Damage(damage) => {
+                    for snapshot in damage.snapshots.iter().filter(|snapshot| snapshot.count > 0) {
+                        words.lost.entry(snapshot.id).or_default().push(record);
+                    }
+                }
+                _ => {}
+            }
+        }
+        words
+    }
+
+    /// Objects that were found damaged, and that nobody who knew of it has seen sound or accepted since.
+    fn open(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
+        let mut open = BTreeMap::new();
+        for (object, found) in &self.found {
+            let ends = [&self.sound, &self.accepted].map(|words| words.get(object));
+            let is_open =
+                |record: &Record| !ends.iter().flatten().flat_map(|ends| ends.iter()).any(|end| has_seen(end, record));
+            if let Some((record, damage)) = found.iter().find(|(record, _)| is_open(record)) {
+                open.insert(*object, ((*damage).clone(), record.time));
+            }
+        }
+        open
+    }
+
+    /// Objects whose loss was accepted, and snapshots of which nothing more was lost since. Being seen sound ends it: what is
+    /// damaged after that is new.
+    fn accepted(&self) -> BTreeSet<ObjectRef> {
+        let holds = |object: &ObjectRef, accepted: &Record| {
+            let sound = self.sound.get(object).into_iter().flatten();
+            let lost = self.lost.get(&object.name).into_iter().flatten();
+            !sound.into_iter().any(|sound| has_seen(sound, accepted))
+                && lost.into_iter().all(|lost| has_seen(accepted, lost))
+        };
+        let accepted =
+            self.accepted.iter().filter(|(object, records)| records.iter().any(|record| holds(object, record)));
+        accepted.map(|(object, _)| *object).collect()
+    }
 }
 
 impl Vault {
@@ -281,7 +319,8 @@ impl Vault {
 
     fn object_findings(&self, memory: &Memory, findings: &mut Vec<KnownFinding>) {
         let log = self.log();
-        let accepted = accepted_in(&log.chains);
+        let words = Words::new(&log.chains);
+        let accepted = words.accepted();
         let mut seen = BTreeSet::new();
         let mut add = |key: ObjectKey, state: ObjectState, what: &str, since: Time, cost: (u64, u64)| {
             if seen.insert(key) {
@@ -300,7 +339,7 @@ impl Vault {
                 add(bad.key, bad.state, &bad.what, Time::default(), (0, 0));
             }
         }
-        let in_log = open_in(&log.chains).into_values();
+        let in_log = words.open().into_values();
         let noted = memory.found.iter().map(|damage| (damage.clone(), Time::default()));
         for (damage, since) in in_log.chain(noted) {
             let Some(key) = damage.object.key() else { continue };
@@ -355,7 +394,7 @@ impl Vault {
 
     fn file_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
         let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
-        let accepted = accepted_in(&self.log().chains);
+        let accepted = Words::new(&self.log().chains).accepted();
         for (snapshot, damage) in self.damage()? {
             if there.contains(&snapshot) && !accepted.contains(&ObjectRef::record(snapshot)) {
                 findings.push(KnownFinding {
@@ -405,7 +444,7 @@ impl Vault {
 
     /// Objects and snapshots whose loss was accepted.
     pub fn accepted_objects(&self) -> BTreeSet<ObjectRef> {
-        accepted_in(&self.log().chains)
+        Words::new(&self.log().chains).accepted()
     }
 
     /// Notes what a check or another reading command found: objects that are damaged, and others that were read wholly and are
@@ -416,16 +455,21 @@ impl Vault {
     pub fn note_findings(&self, found: Vec<FoundDamage>, sound: &[ObjectRef]) -> Result<(), VaultError> {
         let mut memory = Memory::load(self.state());
         let before = memory.clone();
-        let open = open_in(&self.log().chains);
+        let (open, accepted) = {
+            let log = self.log();
+            let words = Words::new(&log.chains);
+            (words.open(), words.accepted())
+        };
         for damage in found {
             memory.sound.retain(|object| *object != damage.object);
-            if !open.contains_key(&damage.object) && memory.found.iter().all(|known| known.object != damage.object) {
+            let is_known = open.contains_key(&damage.object) || accepted.contains(&damage.object);
+            if !is_known && memory.found.iter().all(|known| known.object != damage.object) {
                 memory.found.push(damage);
             }
         }
         for object in sound {
             memory.found.retain(|known| known.object != *object);
-            if open.contains_key(object) && !memory.sound.contains(object) {
+            if (open.contains_key(object) || accepted.contains(object)) && !memory.sound.contains(object) {
                 memory.sound.push(*object);
             }
         }
@@ -509,7 +553,7 @@ mod tests {
 
     #[test]
     fn a_finding_ends_with_a_word_of_someone_who_knew_of_it() {
-        let open = |links: Vec<Link>| open_in(&Chains::new(links)).len();
+        let open = |links: Vec<Link>| Words::new(&Chains::new(links)).open().len();
         assert_eq!(open(vec![link(1, 1, &[], found())]), 1);
         assert_eq!(open(vec![link(1, 1, &[], found()), link(1, 2, &[], sound())]), 0);
         assert_eq!(open(vec![link(1, 1, &[], sound()), link(1, 2, &[], found())]), 1);
@@ -519,6 +563,22 @@ mod tests {
         // New damage is a new finding.
         let again = vec![link(1, 1, &[], found()), link(1, 2, &[], sound()), link(1, 3, &[], found())];
         assert_eq!(open(again), 1);
+    }
+
+    #[test]
+    fn what_was_accepted_is_new_when_it_was_sound_in_between() {
+        let accepted = || Findings { accepted: vec![PACK], ..Findings::default() };
+        let words = |links: Vec<Link>| {
+            let chains = Chains::new(links);
+            let words = Words::new(&chains);
+            (words.open().len(), words.accepted().len())
+        };
+        let mut links = vec![link(1, 1, &[], found()), link(1, 2, &[], accepted())];
+        assert_eq!(words(links.clone()), (0, 1));
+        links.push(link(1, 3, &[], sound()));
+        assert_eq!(words(links.clone()), (0, 0));
+        links.push(link(1, 4, &[], found()));
+        assert_eq!(words(links), (1, 0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What an object of the store is, as far as this machine can tell: sound, on its way, damaged, unknown, or not this vault's.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::id::ObjectName;
 use crate::log::Chains;
 use crate::pack::TRAILER_LEN;
@@ -74,6 +76,29 @@ impl Vault {
             return Ok(ObjectState::Damaged);
         }
         Ok(if self.is_whole(key)? { ObjectState::Damaged } else { ObjectState::NotArrived })
+    }
+
+    /// Packs that only other clients claim which are not retired, with the name of the machine of one of them: they may have them
+    /// whole, and are the ones to repair them.
+    pub fn packs_of_others(&self) -> HashMap<ObjectName, String> {
+        let me = ClientState::load(self.state()).map(|state| state.client);
+        let log = self.log();
+        let retired = log.chains.retired();
+        let mut others: HashMap<ObjectName, String> = HashMap::new();
+        let mut free: HashSet<ObjectName> = HashSet::new();
+        for link in log.chains.links() {
+            let client = link.record.client;
+            for pack in &link.record.claims {
+                if Some(client) == me || retired.contains(&client) {
+                    free.insert(*pack);
+                } else if !others.contains_key(pack) {
+                    let host = log.chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
+                    others.insert(*pack, host);
+                }
+            }
+        }
+        others.retain(|pack, _| !free.contains(pack));
+        others
     }
 
     /// Whether this client put the object, so that it lay here whole before any sync saw it.

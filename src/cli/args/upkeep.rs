@@ -111,6 +111,10 @@ pub struct RepairArgs {
     /// Look only at indexes, records and keys, and do not read all data
     #[arg(long)]
     pub quick: bool,
+
+    /// Move aside broken packs that another machine has put, and would repair itself
+    #[arg(long)]
+    pub of_others: bool,
 }
 
 /// `vault stats`.

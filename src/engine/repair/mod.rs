@@ -49,6 +49,8 @@ const LEVEL: i32 = 3;
 pub struct RepairOptions<'a> {
     /// Read every byte of every pack. Otherwise only what is damaged in their frames is found.
     pub read_data: bool,
+    /// Move aside broken packs of other clients as well, which they would repair themselves.
+    pub of_others: bool,
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// How many threads work.
@@ -165,7 +167,7 @@ pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress)
         vault.refresh(progress)?;
         let mut plan = RepairPlan::default();
         small::diagnose(vault, &mut plan, progress)?;
-        let packs = Packs::diagnose(vault, options.read_data, &mut plan, progress)?;
+        let packs = Packs::diagnose(vault, options, &mut plan, progress)?;
         find_losses(vault, &packs, &mut plan, progress)?;
         let broken = plan.packs.iter().filter_map(|pack| {
             let object = ObjectRef::of(&pack.key())?;

@@ -10,7 +10,7 @@ use crate::catalogue::packs::NewPack;
 use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::repair::small::left;
-use crate::engine::repair::{RepairError, RepairPlan};
+use crate::engine::repair::{RepairError, RepairOptions, RepairPlan};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
@@ -78,11 +78,12 @@ impl Packs {
     /// Looks at all packs, makes the catalogue right, and plans what is done about those that are broken.
     pub(super) fn diagnose(
         vault: &Vault,
-        read_data: bool,
+        options: &RepairOptions<'_>,
         plan: &mut RepairPlan,
         progress: &dyn Progress,
     ) -> Result<Self, RepairError> {
-        let judged = judge(vault, read_data, plan, progress)?;
+        let read_data = options.read_data;
+        let judged = judge(vault, options, plan, progress)?;
         plan.left.extend(judged.left);
         if read_data {
             plan.verified = judged.sound;
@@ -163,10 +164,12 @@ impl Packs {
 /// Looks at every pack that the store lists; compares the catalogue with those that are sound.
 fn judge(
     vault: &Vault,
-    read_data: bool,
+    options: &RepairOptions<'_>,
     plan: &mut RepairPlan,
     progress: &dyn Progress,
 ) -> Result<Judged, RepairError> {
+    let read_data = options.read_data;
+    let others = if options.of_others { HashMap::new() } else { vault.packs_of_others() };
     let mut listed: Vec<ListedPack> = vault
         .log()
         .packs
@@ -205,7 +208,16 @@ fn judge(
             }
             None if is_sound => judged.sound.push(pack.name),
             None => match vault.state_of(&object_key(pack.kind, pack.name))? {
-                ObjectState::Damaged => judged.broken.push((*pack, inspection)),
+                ObjectState::Damaged => match others.get(&pack.name) {
+                    Some(host) => {
+                        let what = format!(
+                            "{}; the machine {host} put it: repair it there, or with --of-others",
+                            reason(&inspection)
+                        );
+                        judged.left.push(left(object_key(pack.kind, pack.name), what, ObjectState::Damaged));
+                    }
+                    None => judged.broken.push((*pack, inspection)),
+                },
                 ObjectState::OfAnotherVault => {}
                 state => judged.left.push(left(object_key(pack.kind, pack.name), reason(&inspection), state)),
             },
