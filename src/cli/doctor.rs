@@ -281,14 +281,12 @@ fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
     let dead = units::size(stats.bytes_dead);
     // A tenth is not worth a word, nor are small amounts: the last pack of each run is padded.
     if stats.bytes_dead > stats.bytes_packs / 10 && stats.bytes_dead > 64 << 20 {
-        let text = format!("{dead} of {} are needed by no snapshot.", units::size(stats.bytes_packs));
+        let text = format!("No snapshot needs {dead} of {}.", units::size(stats.bytes_packs));
         found.push(Finding::advice("space", text, "vault prune --keep 100 --dry-run   (with your own rules)"));
     } else {
-        let text = format!(
-            "{} hold {}; {dead} are needed by no snapshot.",
-            units::counted(stats.snapshots.len() as u64, "snapshot", "snapshots"),
-            units::size(stats.bytes_needed)
-        );
+        let many = units::counted(stats.snapshots.len() as u64, "snapshot needs", "snapshots need");
+        let beside = if stats.bytes_dead == 0 { String::new() } else { format!("; none needs {dead} more") };
+        let text = format!("{many} {}{beside}.", units::size(stats.bytes_needed));
         found.push(Finding::good("space", text));
     }
 }

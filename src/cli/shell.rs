@@ -1,9 +1,12 @@
 //! `vault completions` and `vault man`: from the same definitions as `--help`.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
+use clap::Command;
 use clap::CommandFactory;
+use clap_mangen::Man;
 use serde::Serialize;
 
 use crate::cli::args::Cli;
@@ -36,9 +39,7 @@ struct ManJson<'a> {
 pub fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
     let mut out = Output::new();
     let Some(folder) = &args.folder else {
-        let mut page = Vec::new();
-        let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
-        rendered.map_err(|error| Failure::caused("cannot make the page", &error))?;
+        let page = page(&whole(Cli::command())).map_err(|error| Failure::caused("cannot make the page", &error))?;
         out.bytes(&page)?;
         return out.finish().map(|()| Exit::Done);
     };
@@ -57,14 +58,131 @@ pub fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
-/// Writes all pages; returns how many there are then.
-fn pages_in(folder: &Path) -> std::io::Result<u64> {
+/// Writes all pages; returns how many there are.
+fn pages_in(folder: &Path) -> io::Result<u64> {
     fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)?;
-    let mut pages = 0;
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        pages += u64::from(name.starts_with("vault") && name.ends_with(".1"));
+    let mut command = whole(Cli::command()).disable_help_subcommand(true);
+    command.build();
+    write_page(&command, folder)
+}
+
+fn write_page(command: &Command, folder: &Path) -> io::Result<u64> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+    fs::write(folder.join(format!("{name}.1")), page(command)?)?;
+    let mut pages = 1;
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        pages += write_page(below, folder)?;
     }
     Ok(pages)
+}
+
+/// The command with all its options: a page shows those too that the short help leaves out.
+fn whole(command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = command.mut_args(|arg| arg.hide_short_help(false));
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, whole))
+}
+
+/// One page: what clap knows, then examples as they are typed, exit codes, files, and variables.
+fn page(command: &Command) -> io::Result<Vec<u8>> {
+    let text = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string).unwrap_or_default();
+    let plain = command.clone().after_help("").after_long_help("");
+    let man = Man::new(plain);
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let (examples, notes) = parted(&text);
+    section(&mut page, "EXAMPLES", &examples);
+    section(&mut page, "NOTES", &notes);
+    let codes = Exit::ALL.iter().fold(String::new(), |text, (exit, what)| format!("{text}{:<5}{what}\n", *exit as u8));
+    section(&mut page, "EXIT STATUS", &codes);
+    section(&mut page, "FILES", FILES);
+    section(&mut page, "ENVIRONMENT", ENVIRONMENT);
+    man.render_version_section(&mut page)?;
+    Ok(page)
+}
+
+const FILES: &str = "\
+~/.config/vault/vault.toml   the configuration (XDG_CONFIG_HOME)
+~/.local/state/vault         catalogues, device keys, what runs did (XDG_STATE_HOME)
+.vaultignore                 in any folder: what to leave out there, as in .gitignore
+";
+
+const ENVIRONMENT: &str = "\
+VAULT_REPO               the vault, as --repo
+VAULT_CONFIG             the configuration, as --config
+VAULT_STATE_DIR          the state folder, as --state
+VAULT_PASSWORD           the password
+VAULT_PASSWORD_FILE      a file whose first line is the password
+VAULT_PASSWORD_COMMAND   a command whose first line of output is the password
+NO_COLOR                 if set, no colours
+";
+
+/// The examples of a help text, and the rest of it.
+fn parted(text: &str) -> (String, String) {
+    let (mut examples, mut notes) = (String::new(), String::new());
+    for paragraph in text.split("\n\n").map(|paragraph| paragraph.trim_matches('\n')).filter(|text| !text.is_empty()) {
+        let (to, lines) = match paragraph.strip_prefix("Examples:\n").or(paragraph.strip_prefix("Example:\n")) {
+            Some(lines) => (&mut examples, lines),
+            None => (&mut notes, paragraph),
+        };
+        if !to.is_empty() {
+            to.push('\n');
+        }
+        to.push_str(lines);
+        to.push('\n');
+    }
+    (examples, notes)
+}
+
+/// A section whose lines stay as they are.
+fn section(page: &mut Vec<u8>, title: &str, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    page.extend_from_slice(format!(".SH {title}\n.nf\n").as_bytes());
+    for line in text.lines() {
+        let line = line.replace('\\', "\\\\").replace('-', "\\-");
+        // A line that begins with a dot or an apostrophe would be taken for a request.
+        let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+        page.extend_from_slice(format!("{guard}{line}\n").as_bytes());
+    }
+    page.extend_from_slice(b".fi\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_of_every_page_has_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let pages = pages_in(folder.path()).unwrap();
+        assert!(pages > 30, "{pages}");
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            for (at, _) in lines.iter().enumerate().filter(|(_, line)| **line == ".TP") {
+                let described = lines.get(at + 2).is_some_and(|line| !line.trim().is_empty() && !line.starts_with('.'));
+                assert!(described, "{}: {:?} has no text", path.display(), lines.get(at + 1));
+            }
+            for title in ["EXIT STATUS", "FILES", "ENVIRONMENT"] {
+                assert!(text.contains(&format!(".SH {title}")), "{}: {title}", path.display());
+            }
+            assert!(!text.contains(".SH EXTRA"), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn examples_are_told_from_the_rest() {
+        let (examples, notes) = parted("Examples:\n  vault a\n  vault b\n\nText.\nMore.\n\nLast.");
+        assert_eq!((examples.as_str(), notes.as_str()), ("  vault a\n  vault b\n", "Text.\nMore.\n\nLast.\n"));
+    }
 }

@@ -175,10 +175,14 @@ fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {
     }
 }
 
-/// How many times as large: `12.3`.
-fn ratio(large: u64, small: u64) -> String {
+/// How many times as large, in words: ` (12.3 times less)`. Nothing where it is about the same, or more.
+fn ratio(large: u64, small: u64, than: &str) -> String {
     let tenths = u128::from(large) * 10 / u128::from(small.max(1));
-    format!("{}.{}", tenths / 10, tenths % 10)
+    if small == 0 || tenths <= 10 {
+        String::new()
+    } else {
+        format!(" ({}.{} times less{than})", tenths / 10, tenths % 10)
+    }
 }
 
 fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) -> Result<(), Failure> {
@@ -195,14 +199,14 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
         units::counted(stats.snapshots.len() as u64, "snapshot", "snapshots")
     ))?;
     out.line(format_args!(
-        "Each part once   {} ({} times less)",
+        "Each part once   {}{}",
         size(stats.bytes_unique),
-        ratio(stats.bytes_raw, stats.bytes_unique)
+        ratio(stats.bytes_raw, stats.bytes_unique, "")
     ))?;
     out.line(format_args!(
-        "Compressed       {} ({} times less than that)",
+        "Compressed       {}{}",
         size(stats.bytes_needed),
-        ratio(stats.bytes_unique, stats.bytes_needed)
+        ratio(stats.bytes_unique, stats.bytes_needed, " than that")
     ))?;
     out.line(format_args!("Needed by none   {}", size(stats.bytes_dead)))?;
     if stats.bytes_unclaimed > 0 {

@@ -11,8 +11,8 @@ pub fn size(bytes: u64) -> String {
     }
     let mut tenths = u128::from(bytes) * 10;
     let mut unit = 0;
-    // 1023.95 KiB would be shown as 1024.0: rounding decides when the next unit begins.
-    while unit < UNITS.len() && tenths + 512 >= 10240 * 1024 {
+    // No figure has four digits before the point: 1000 MiB are shown as 1.0 GiB. Rounding decides when the next unit begins.
+    while unit < UNITS.len() && tenths + 512 >= 10_000 * 1024 {
         tenths /= 1024;
         unit += 1;
     }
@@ -133,6 +133,8 @@ mod tests {
             (1075, "1.0 KiB"),
             (1076, "1.1 KiB"),
             (1_048_524, "1023.9 KiB"),
+            (999 << 20, "999.0 MiB"),
+            (1000 << 20, "1.0 GiB"),
             (1_048_575, "1.0 MiB"),
             (1 << 20, "1.0 MiB"),
             (175_235_000_000, "163.2 GiB"),
