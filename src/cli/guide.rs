@@ -5,6 +5,7 @@
 
 mod places;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::io::IsTerminal;
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Parser;
 use places::Place;
 use vault::chunk::ChunkParams;
 use vault::engine::exclude::ExcludeOptions;
@@ -26,12 +28,15 @@ use vault::engine::snapshot::snapshot;
 use vault::fs::make_private_folder;
 use vault::id::VaultId;
 use vault::log::RecordBody;
+use vault::path::Shown;
 use vault::progress::Progress;
 use vault::seal::KdfParams;
 use vault::seal::RecoveryKey;
 use vault::seal::random_array;
+use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
+use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
 use crate::cli::ask;
 use crate::cli::config;
@@ -46,13 +51,13 @@ use crate::cli::context::current_folder;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::error::quoted;
 use crate::cli::init;
 use crate::cli::interrupt;
 use crate::cli::local;
 use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
+use crate::cli::perform;
 use crate::cli::roots;
 use crate::cli::run::run as run_what_is_due;
 use crate::cli::schedule;
@@ -118,7 +123,10 @@ of your choice. A few questions, and the first snapshot is taken. Ctrl-C ends
 this at any time; nothing is made before all questions are answered.
 ",
     );
-    let answers = questions(context)?;
+    let answers = match questions(context)? {
+        Start::New(answers) => *answers,
+        Start::There(sources, place) => return adopt(context, &sources, &place),
+    };
     // From here on Ctrl-C undoes what was made, until the configuration is written.
     context.screen.watch_interrupts_patiently();
     let chosen = Chosen { place: answers.place.path.clone(), config: None };
@@ -138,21 +146,31 @@ this at any time; nothing is made before all questions are answered.
     trial(context, &vault, &answers.sources)?;
     drop(vault);
     stop_if_asked(context)?;
-    let config = context.config_place()?;
-    let (vault_name, source_name) = (answers.place.name(), source_name(&answers.sources));
-    let paths: Vec<&Path> = answers.sources.iter().map(PathBuf::as_path).collect();
-    let text = starter::text(&Filled {
-        vault: Some((&vault_name, &chosen.place)),
-        removable: answers.place.removable,
-        source: Some((&source_name, &paths)),
-    });
-    write_new(&config, &text)?;
+    let config = write_config(context, &answers.sources, &answers.place)?;
     unfinished.finished = true;
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
     context.remember(&chosen.place, answers.password.again());
+    go_on(context, &chosen)
+}
+
+fn write_config(context: &Context, sources: &[PathBuf], place: &Place) -> Result<PathBuf, Failure> {
+    let config = context.config_place()?;
+    let (vault_name, source_name) = (place.name(), source_name(sources));
+    let paths: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+    let text = starter::text(&Filled {
+        vault: Some((&vault_name, &place.path)),
+        removable: place.removable,
+        source: Some((&source_name, &paths)),
+    });
+    write_new(&config, &text)?;
+    Ok(config)
+}
+
+/// What follows when the configuration is there.
+fn go_on(context: &Context, chosen: &Chosen) -> Result<Exit, Failure> {
     first_run(context)?;
-    offer_schedule(context, &chosen)?;
+    offer_schedule(context, chosen)?;
     note(
         "
 That is all. From now on:
@@ -162,6 +180,65 @@ That is all. From now on:
   vault config                     says what is kept, and where",
     );
     Ok(Exit::Done)
+}
+
+/// Snapshots of a vault that is there are offered, the newest first, so many.
+const OFFERED: usize = 20;
+
+/// A vault that is there already, as on a new computer: its files are restored, or this computer goes on with it.
+fn adopt(context: &Context, sources: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
+    let chosen = Chosen { place: place.path.clone(), config: None };
+    note("\nIts password, or its recovery key, opens it.");
+    let (vault, password) = context.open_chosen(&chosen, None, &context.screen)?;
+    context.screen.clear();
+    context.remember(&chosen.place, password.again());
+    let mut snapshots = vault.snapshots();
+    drop(vault);
+    snapshots.reverse();
+    note(&format!("It has {}.", units::counted(snapshots.len() as u64, "snapshot", "snapshots")));
+    for (number, info) in snapshots.iter().take(OFFERED).enumerate() {
+        let (time, source) = (dates::shown(info.body.time, &context.zone), Shown(info.body.source.as_bytes()));
+        note(&format!("  {}  {time}  {source} of {}", number + 1, Shown(info.body.host.as_bytes())));
+    }
+    if !snapshots.is_empty() && confirm("Bring files of one back now? [Y/n] ", true) {
+        return bring_back(&chosen, &snapshots, &password);
+    }
+    if !yes("Keep this computer's folders in this vault from now on?") {
+        note(&format!("Nothing was changed. To look into it: vault list --repo {}", chosen.shown()));
+        return Ok(Exit::Done);
+    }
+    let config = write_config(context, sources, place)?;
+    interrupt::end_at_once();
+    note(&format!("\nWrote the configuration: {}", config.display()));
+    go_on(context, &chosen)
+}
+
+/// Restores one of the offered snapshots as the command does.
+fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) -> Result<Exit, Failure> {
+    let offered = &snapshots[..snapshots.len().min(OFFERED)];
+    let mut snapshot = None;
+    for _ in 0..TRIES {
+        let text = answer("Which one? [1] ")?;
+        match numbered(if text.is_empty() { "1" } else { &text }, offered) {
+            Ok(Some(info)) => {
+                snapshot = Some(info);
+                break;
+            }
+            Ok(None) => note("Please give its number."),
+            Err(failure) => note(&format!("{}. Please again.", failure.what)),
+        }
+    }
+    let snapshot = snapshot.ok_or_else(|| gave_up("which snapshot"))?;
+    let default = current_folder()?.join("restored");
+    let text = answer(&format!("Into which folder? [{}] ", default.display()))?;
+    let folder = if text.is_empty() { default } else { typed_path(&text, config::home().as_deref())? };
+    let (id, folder) = (snapshot.id.to_string(), folder.into_os_string());
+    let words = [OsString::from("vault"), "restore".into(), id.into(), "--to".into(), folder, "--repo".into()];
+    let words = words.into_iter().chain([chosen.place.clone().into_os_string()]);
+    let cli = Cli::try_parse_from(words).map_err(|error| Failure::new(error.to_string()))?;
+    let context = Context::new(cli.global);
+    context.remember(&chosen.place, password.again());
+    cli.command.map_or(Ok(Exit::Done), |command| perform(&context, command))
 }
 
 fn stop_if_asked(context: &Context) -> Result<(), Failure> {
@@ -187,10 +264,21 @@ fn gave_up(what: &str) -> Failure {
     Failure::new(format!("{what} was not answered")).hint("Nothing was made. Begin again with: vault")
 }
 
-fn questions(context: &Context) -> Result<Answers, Failure> {
+/// Where the guide goes on when its questions are answered.
+enum Start {
+    /// With a new vault.
+    New(Box<Answers>),
+    /// With one that is there, and what is to be kept in it.
+    There(Vec<PathBuf>, Place),
+}
+
+fn questions(context: &Context) -> Result<Start, Failure> {
     let home = config::home();
     let sources = ask_sources(home.as_deref())?;
     let place = ask_place(home.as_deref(), &sources)?;
+    if Context::has_vault(&place.path)? {
+        return Ok(Start::There(sources, place));
+    }
     init::refuse_where_known(context, &place.path)?;
     note(
         "
@@ -202,7 +290,7 @@ nobody can read the vault, and nobody can help.",
     let recovery = RecoveryKey::generate()
         .map_err(|error| Failure::caused("cannot make a recovery key", &error).hint("Nothing was made."))?;
     ask_recovery(&recovery)?;
-    Ok(Answers { sources, place, password, recovery })
+    Ok(Start::New(Box::new(Answers { sources, place, password, recovery })))
 }
 
 /// What a number stands for among what was offered; `None` if the text is no number. A number never means a folder of that name.
@@ -286,6 +374,12 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure>
             None => typed_path(&text, home).map(Place::folder),
         });
         match chosen.map_err(|failure| failure.what).and_then(usable) {
+            Ok(place) if Context::has_vault(&place.path)? => {
+                note(&format!("There is a vault in {} already.", place.path.display()));
+                if yes("Use that one?") {
+                    return Ok(place);
+                }
+            }
             Ok(place) => {
                 note(&format!("The vault will be {}", place.path.display()));
                 if places::same_disk(&place.path, sources) {
@@ -308,8 +402,7 @@ fn usable(place: Place) -> Result<Place, String> {
         if place.path.is_dir() && !is_empty(&place.path) { place.path.join("vault") } else { place.path.clone() };
     for folder in [&place.path, &path] {
         if Context::has_vault(folder).map_err(|failure| failure.what)? {
-            let shown = quoted(&folder.display().to_string());
-            return Err(format!("there is a vault in {shown} already (to use it: vault list --repo {shown})"));
+            return Ok(Place { path: folder.clone(), ..place });
         }
     }
     if path.exists() && !is_empty(&path) {
