@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use vault::chunk::ChunkParams;
 use vault::id::VaultId;
 use vault::limits::SEGMENT_RAW_MAX;
+use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::seal::{Compressor, Decompressor, Keys, MasterKey, ObjectKind, ObjectSealer};
 use vault::varint;
@@ -18,7 +19,8 @@ static SEALER: LazyLock<ObjectSealer> = LazyLock::new(|| KEYS.create_object(Obje
 fn check(body: &[u8], decompressor: &mut Decompressor) -> bool {
     let mut sealed = Vec::new();
     SEALER.seal_segment(0, &[], body, &mut sealed).unwrap();
-    let opened = open_segment(&KEYS, SEALER.opener(), &"pack", 0, &sealed, None, decompressor);
+    let opened =
+        open_segment(&KEYS, SEALER.opener(), &object_key(SEALER.kind(), SEALER.name()), 0, &sealed, None, decompressor);
     opened.is_ok_and(|segment| {
         assert!(segment.raw.len() <= SEGMENT_RAW_MAX);
         assert_eq!(segment.chunks.iter().map(|(_, _, len)| *len as usize).sum::<usize>(), segment.raw.len());
