@@ -122,24 +122,27 @@ fn addresses_of_other_machines_are_never_folders() {
     assert_eq!(fs::read_dir(desk.source()).unwrap().count(), 0, "a folder was made");
 }
 
+/// Nobody, as most systems number them.
+const USER: u32 = 65_534;
+
+fn all(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+    found.push(path.to_owned());
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            all(&entry.unwrap().path(), found);
+        }
+    }
+}
+
 #[test]
 fn what_root_writes_belongs_to_the_user_whose_folder_it_is() {
     if !is_root() {
         eprintln!("skipped: only root can write as root");
         return;
     }
-    const USER: u32 = 65_534;
     let desk = Desk::new();
     desk.write("a", vec![1; 3000]);
     let give = |path: &Path| std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
-    fn all(path: &Path, found: &mut Vec<std::path::PathBuf>) {
-        found.push(path.to_owned());
-        if path.is_dir() {
-            for entry in fs::read_dir(path).unwrap() {
-                all(&entry.unwrap().path(), found);
-            }
-        }
-    }
     let below = |path: &Path| {
         let mut found = Vec::new();
         all(path, &mut found);

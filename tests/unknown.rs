@@ -126,7 +126,7 @@ impl Future {
         };
         let sealer = self.vault.keys().create_object(kind).unwrap();
         let mut bytes = sealer.header().to_vec();
-        sealer.seal(section, &[1; 70_000], &mut bytes).unwrap();
+        sealer.seal(section, &vec![1; 70_000], &mut bytes).unwrap();
         change(&mut bytes);
         bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
         self.put(folder, sealer.name(), &bytes)

@@ -211,20 +211,6 @@ fn ask(question: &str) -> Option<String> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_reported_as_a_bug_and_ends_with_its_own_code() {
-        let panicked = panic::catch_unwind(|| -> Result<Exit, Failure> { panic!("x") });
-        assert_eq!(end(panicked, false), Exit::Panic);
-        assert_eq!(Exit::Panic as u8, 101);
-        let bug = bug("panicked at src/x.rs:1:\nx");
-        assert!(bug.what.contains("src/x.rs:1: x") && bug.exit == Exit::Panic, "{}", bug.what);
-    }
-}
-
 /// Asks a question that only yes and no answer: anything else is asked again. An empty answer means `default`; the end of the
 /// input, no.
 fn confirm(question: &str, default: bool) -> bool {
@@ -236,5 +222,19 @@ fn confirm(question: &str, default: bool) -> bool {
             "n" | "no" => return false,
             _ => note("Please answer y (yes) or n (no)."),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_reported_as_a_bug_and_ends_with_its_own_code() {
+        let panicked = panic::catch_unwind(|| -> Result<Exit, Failure> { panic!("x") });
+        assert_eq!(end(panicked, false), Exit::Panic);
+        assert_eq!(Exit::Panic as u8, 101);
+        let bug = bug("panicked at src/x.rs:1:\nx");
+        assert!(bug.what.contains("src/x.rs:1: x") && bug.exit == Exit::Panic, "{}", bug.what);
     }
 }

@@ -180,6 +180,7 @@ impl Patterns {
     }
 
     /// Brings what was added into order. To be called when all are there.
+    #[must_use]
     pub fn ready(mut self) -> Self {
         self.exact.ready();
         self.folded.ready();
@@ -450,7 +451,7 @@ fn matches(tokens: &[Token], sets: &[Set], text: &[u8]) -> bool {
                 star = Some((token, at));
                 continue;
             }
-            (Some(Token::Deep), _) => return true,
+            (Some(Token::Deep), _) | (None, None) => return true,
             (Some(Token::Folders), _) => {
                 token += 1;
                 (star, deep) = (None, Some((token, at)));
@@ -461,7 +462,6 @@ fn matches(tokens: &[Token], sets: &[Set], text: &[u8]) -> bool {
             (Some(Token::Class(number)), Some(byte)) => {
                 sets[*number as usize][usize::from(byte >> 6)] & (1 << (byte & 63)) != 0
             }
-            (None, None) => return true,
             (Some(Token::Never), _) => return false,
             _ => false,
         };

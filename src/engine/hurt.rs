@@ -86,13 +86,21 @@ pub(crate) fn find(
 
 /// Damage is a finding; anything else ends the search. Nothing follows behind what a later version wrote, and nothing of it is
 /// lost.
-fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Option<Option<T>>, ReadError> {
+fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Next<T>, ReadError> {
     match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_damage() => Ok(None),
-        Err(error) if error.is_newer() => Ok(Some(None)),
+        Ok(Some(value)) => Ok(Next::Some(value)),
+        Ok(None) => Ok(Next::End),
+        Err(error) if error.is_damage() => Ok(Next::Lost),
+        Err(error) if error.is_newer() => Ok(Next::End),
         Err(error) => Err(error),
     }
+}
+
+/// What comes next of something that is read.
+enum Next<T> {
+    Some(T),
+    End,
+    Lost,
 }
 
 impl Search<'_> {
@@ -127,9 +135,9 @@ impl Search<'_> {
         loop {
             self.source.asked.clear();
             let entry = match damage(entries.next(&mut self.source))? {
-                Some(Some(entry)) => entry,
-                Some(None) => break,
-                None => {
+                Next::Some(entry) => entry,
+                Next::End => break,
+                Next::Lost => {
                     // Damage inside of a chunk that can be read has no id.
                     let ids = self.source.asked.last().copied().into_iter().collect();
                     self.note(hurt, path, ids);
@@ -186,13 +194,13 @@ impl Search<'_> {
         while lost.len() < IDS_KEPT {
             self.source.asked.clear();
             match damage(ids.next(&mut self.source))? {
-                Some(Some(id)) if !self.bad.contains(&id) => {}
-                Some(Some(id)) => {
+                Next::Some(id) if !self.bad.contains(&id) => {}
+                Next::Some(id) => {
                     is_whole = false;
                     lost.push(id);
                 }
-                Some(None) => break,
-                None => {
+                Next::End => break,
+                Next::Lost => {
                     is_whole = false;
                     lost.extend(self.source.asked.last());
                     break;

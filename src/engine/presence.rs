@@ -105,9 +105,9 @@ impl Presence {
 fn was_full(vault: &Vault, snapshots: &[SnapshotInfo], source: &str, path: &Path) -> bool {
     let path = crate::path::from_path(path);
     let host = &vault.identity().host;
-    let found = snapshots.iter().rev().filter(|info| info.body.source == source && info.body.host == *host);
+    let mut found = snapshots.iter().rev().filter(|info| info.body.source == source && info.body.host == *host);
     let root = |info: &SnapshotInfo| info.body.roots.iter().find(|root| root.path == path && !root.lost).cloned();
-    let Some((info, root)) = found.filter_map(|info| Some((info, root(info)?))).next() else { return false };
+    let Some((info, root)) = found.find_map(|info| Some((info, root(info)?))) else { return false };
     let Ok(mut trees) = vault.tree_reader() else { return false };
     entry_at(&info.body.tree, &root.name, &mut trees).is_ok_and(|entry| {
         entry.kind == FileKind::Directory && entry.content.is_some_and(|listing| listing.len > EMPTY_LISTING_LEN)

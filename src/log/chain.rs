@@ -204,7 +204,7 @@ impl Chains {
         let none = BTreeSet::new();
         let complete = |client: &ClientId, records: &BTreeMap<u64, Vec<Link>>| {
             let given_up = self.given_up.get(client).unwrap_or(&none);
-            (1..).take_while(|number| records.contains_key(number) || given_up.contains(number)).count() as u64
+            (1..=u64::MAX).take_while(|number| records.contains_key(number) || given_up.contains(number)).count() as u64
         };
         self.clients.iter().map(|(client, records)| (*client, complete(client, records))).collect()
     }
@@ -369,7 +369,7 @@ mod tests {
         let mut holder = link(2, 1, 21, 0, &[]);
         holder.record.body = RecordBody::Found(vec![found(&other)]);
         for links in [[own.clone(), holder.clone()], [holder.clone(), own.clone()]] {
-            assert_eq!(Chains::new(links).clients[&own.record.client][&1], [own.clone()]);
+            assert_eq!(Chains::new(links).clients[&own.record.client][&1], std::slice::from_ref(&own));
         }
         // Under another client or number it is the same object all the same.
         other.record.client = ClientId::new([9; 16]);

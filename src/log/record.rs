@@ -205,6 +205,7 @@ impl Format {
     pub const KNOWN: Self = Self { read: 0, write: 0, collect: 0, synced: true };
 
     /// The features of this vault that this version does not know.
+    #[must_use]
     pub const fn unknown(&self) -> Self {
         Self {
             read: self.read & !Self::KNOWN.read,

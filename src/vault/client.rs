@@ -324,12 +324,11 @@ impl Vault {
         let session = Session { bound: Mutex::new(self.open_session()?), packs: Mutex::default() };
         self.refresh(progress)?;
         self.may_write()?;
-        let client = match self.client() {
-            Some(client) => client,
-            None => {
-                let _lock = self.lock_client()?;
-                self.writing_client(Some(&session), time, progress)?.client
-            }
+        let client = if let Some(client) = self.client() {
+            client
+        } else {
+            let _lock = self.lock_client()?;
+            self.writing_client(Some(&session), time, progress)?.client
         };
         let mut bound = lock(&session.bound);
         bound.client = Some(client);

@@ -545,7 +545,7 @@ impl Model for Bounds {
                 state.taking[client] = Some(Session { seen, stage, counted, put: 0, marked: 0, given_up: 0 });
             }
             Step::BecomeKnown | Step::Put | Step::Publish | Step::LookBehind | Step::GoOn => {
-                self.take(&mut state, client, step)?
+                self.take(&mut state, client, step)?;
             }
             Step::LookAgain(_) => {
                 self.take(&mut state, client, step)?;

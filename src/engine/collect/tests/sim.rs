@@ -40,13 +40,16 @@ pub fn content(number: u64) -> Vec<u8> {
     bytes
 }
 
+/// What happens then.
+type Then<T> = Box<dyn FnOnce(&Arc<Sim>) -> T + Send>;
+
 /// Something that happens just before a client puts a record, or a pack.
 struct Hook {
     client: usize,
     is_log: bool,
     /// So many of these it puts before.
     after: usize,
-    then: Box<dyn FnOnce(&Arc<Sim>) + Send>,
+    then: Then<()>,
 }
 
 impl std::fmt::Debug for Hook {
@@ -60,7 +63,7 @@ struct ListingHook {
     client: usize,
     /// So many listings come before.
     after: usize,
-    then: Box<dyn FnOnce(&Arc<Sim>) -> ObjectName + Send>,
+    then: Then<ObjectName>,
 }
 
 impl std::fmt::Debug for ListingHook {
