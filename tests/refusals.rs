@@ -34,7 +34,7 @@ fn check(desk: &Desk, code: i32, args: &[&str], expected: &[&str]) {
 fn a_wrong_password_or_path_is_told_with_the_way_out() {
     let desk = desk();
     let wrong = said(&desk.command(&["list"]).env("VAULT_PASSWORD", "wrong").output().unwrap());
-    assert_eq!(wrong.code, 1);
+    assert_eq!(wrong.code, 12);
     assert!(
         wrong.err.contains("the password is wrong") && wrong.err.contains("A recovery key is accepted"),
         "{}",
@@ -46,12 +46,12 @@ fn a_wrong_password_or_path_is_told_with_the_way_out() {
     check(&desk, 1, &["restore", "2020-01-01", "--to", "x"], &["vault list"]);
     check(
         &desk,
-        1,
+        10,
         &["list", "--repo", "/not/there"],
         &["there is no folder /not/there", "vault init --repo /not/there"],
     );
     let source = desk.source();
-    check(&desk, 1, &["list", "--repo", source.to_str().unwrap()], &["there is no vault in", "vault init --repo"]);
+    check(&desk, 10, &["list", "--repo", source.to_str().unwrap()], &["there is no vault in", "vault init --repo"]);
     assert_eq!(desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
 }
 

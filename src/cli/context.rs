@@ -35,6 +35,7 @@ use crate::cli::args::GlobalArgs;
 use crate::cli::config;
 use crate::cli::config::Config;
 use crate::cli::config::VaultConfig;
+use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::local;
@@ -179,7 +180,7 @@ impl Context {
             Ok(store) => Ok(Arc::new(store)),
             Err(StoreError::Gone { .. }) => {
                 let shown = place.display().to_string();
-                Err(Failure::new(format!("there is no folder {shown}")).hint(format!(
+                Err(Failure::new(format!("there is no folder {shown}")).exit(Exit::Unreachable).hint(format!(
                     "Is the path right, and the disk connected? A new vault is made with: vault init --repo {}",
                     quoted(&shown)
                 )))

@@ -14,6 +14,7 @@ use vault::progress::Progress;
 use vault::tree::Entry;
 use vault::tree::FileKind;
 use vault::tree::Time;
+use vault::vault::ReadError;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -182,11 +183,14 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     let all = vault.snapshots();
     let snapshots = newest_first(&all, &args.filter)?;
     let typed = roots::bytes_of(&args.path);
-    let mut rows = rows(context, &vault, args, &snapshots, &typed)?;
+    let mut broken = Vec::new();
+    let mut rows = rows(context, &vault, args, &snapshots, &typed, &mut broken)?;
     if rows.is_empty() {
         // Perhaps it is meant from the current folder.
         let here = roots::absolute(&current_folder()?, &roots::path_of(&typed));
-        rows = self::rows(context, &vault, args, &snapshots, &roots::bytes_of(here.as_os_str()))?;
+        broken.clear();
+        let here = roots::bytes_of(here.as_os_str());
+        rows = self::rows(context, &vault, args, &snapshots, &here, &mut broken)?;
     }
     if rows.is_empty() {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
@@ -205,7 +209,10 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
         }
         print_row(context, row, &mut out)?;
     }
-    out.finish().map(|()| Exit::Done)
+    for error in &broken {
+        context.screen.warn(&format!("a snapshot was passed over: {}", chain(error)));
+    }
+    out.finish().map(|()| exit_of_unread(&broken))
 }
 
 /// The versions of a path in the snapshots of one source and host that cover it.
@@ -225,6 +232,7 @@ fn rows<'a>(
     args: &HistoryArgs,
     snapshots: &[&'a SnapshotInfo],
     typed: &[u8],
+    broken: &mut Vec<ReadError>,
 ) -> Result<Vec<Row<'a>>, Failure> {
     let mut covering: Vec<_> = snapshots.iter().copied().filter(|info| select::covers(info, typed)).collect();
     let mut is_own = true;
@@ -240,7 +248,7 @@ fn rows<'a>(
         }
     }
     for row in &mut rows {
-        let spells = follow(vault, context, &row.snapshots, typed)?;
+        let spells = follow(vault, context, &row.snapshots, typed, broken)?;
         // What was before it was there first says nothing.
         let first = spells.iter().rposition(|spell| spell.entry.is_some());
         row.spells = spells.into_iter().take(first.map_or(0, |first| first + 1)).collect();
@@ -291,9 +299,15 @@ fn print_row(context: &Context, row: &Row<'_>, out: &mut Output) -> Result<(), F
     lines.try_for_each(|line| out.line(line))
 }
 
-fn follow(vault: &Vault, context: &Context, snapshots: &[&SnapshotInfo], typed: &[u8]) -> Result<Vec<Spell>, Failure> {
+fn follow(
+    vault: &Vault,
+    context: &Context,
+    snapshots: &[&SnapshotInfo],
+    typed: &[u8],
+    broken: &mut Vec<ReadError>,
+) -> Result<Vec<Spell>, Failure> {
     let inside = |info: &SnapshotInfo| select::inside(&info.body.roots, typed);
-    Ok(history::history(vault, snapshots, &inside, &context.screen)?)
+    Ok(history::history(vault, snapshots, &inside, broken, &context.screen)?)
 }
 
 /// What changed since the version before, for programs and for people.

@@ -9,7 +9,7 @@ use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
 use crate::tree::{Entry, FileKind, Stream};
-use crate::vault::{SnapshotInfo, TreeReader, Vault};
+use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
 /// What was at the path in some snapshots that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +23,16 @@ pub struct Spell {
 /// Follows a path through snapshots, in their order. `path` says where it is in each of them. A file is the same as long as
 /// nothing about it changed that a restore would bring back; a folder, as long as all in it is the same, too.
 ///
+/// A snapshot in which a folder on the way is damaged, or was written by a later version, is passed over; why is added to
+/// `broken`.
+///
 /// # Errors
-/// If a folder on the way cannot be read, or the user stops it.
+/// If the store fails as a whole, or the user stops it.
 pub fn history(
     vault: &Vault,
     snapshots: &[&SnapshotInfo],
     path: &dyn Fn(&SnapshotInfo) -> Vec<u8>,
+    broken: &mut Vec<ReadError>,
     progress: &dyn Progress,
 ) -> Result<Vec<Spell>, BrowseError> {
     let trees = vault.tree_reader().map_err(|source| BrowseError::Read { path: "the snapshots".to_owned(), source })?;
@@ -38,7 +42,13 @@ pub fn history(
         if progress.stopped() {
             return Err(BrowseError::Interrupted);
         }
-        let entry = looker.look(&info.body.tree, &path(info))?;
+        let entry = match looker.look(&info.body.tree, &path(info)) {
+            Err(BrowseError::Read { source, .. }) if source.is_contained() => {
+                broken.push(source);
+                continue;
+            }
+            entry => entry?,
+        };
         match spells.last_mut() {
             Some(spell) if same(spell.entry.as_ref(), entry.as_ref()) => spell.snapshots.push(number),
             _ => spells.push(Spell { entry, snapshots: vec![number] }),

@@ -98,8 +98,8 @@ impl Chains {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "ids are made so that they sort by number")]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "ids are made so that they sort by number")]
     use super::*;
     use crate::id::{Digest, ObjectName};
     use crate::log::record::{Join, Record, RecordBody};

@@ -253,8 +253,8 @@ fn longest_rising(times: &[Time]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "names are made so that they sort by number")]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "names are made so that they sort by number")]
     use proptest::prelude::*;
 
     use super::*;

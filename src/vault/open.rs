@@ -12,11 +12,11 @@ use crate::id::{ClientId, Digest, ObjectName, SlotId, VaultId};
 use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::record::{OpenedRecord, SealedRecord};
 use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, SweepRules};
-use crate::pack::{PackError, PackReader};
+use crate::pack::{PackError, PackReader, TRAILER_LEN};
 use crate::progress::{Phase, Progress};
 use crate::seal::{
-    HEADER_LEN, Keyring, Keys, ObjectKind, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError,
-    unlock_with,
+    HEADER_LEN, Keyring, Keys, NONCE_LEN, ObjectKind, Secret, SlotError, SlotFile, TAG_LEN, UnlockError, VaultFile,
+    VaultFileError, unlock_with,
 };
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::catch;
@@ -343,6 +343,12 @@ fn stored_value(digest: Digest, plain: &[u8]) -> Vec<u8> {
     [&digest.as_bytes()[..], plain].concat()
 }
 
+/// The length of the object of a record, by its row in the catalogue.
+const fn object_len(value: &[u8]) -> u64 {
+    let plain = value.len().saturating_sub(Digest::LEN);
+    (HEADER_LEN + NONCE_LEN + plain + TAG_LEN + TRAILER_LEN) as u64
+}
+
 /// Rows of the catalogue as a record carries them.
 fn found(rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<FoundRecord> {
     let record = |(name, value): (ObjectName, Vec<u8>)| {
@@ -356,7 +362,8 @@ fn found(rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<FoundRecord> {
 /// What the store lists.
 struct Listing {
     packs: HashMap<ObjectName, (ObjectKind, u64)>,
-    records: HashSet<ObjectName>,
+    /// With their lengths.
+    records: HashMap<ObjectName, u64>,
     foreign: Vec<String>,
 }
 
@@ -374,11 +381,11 @@ impl Listing {
 }
 
 fn list(store: &dyn Store) -> Result<Listing, StoreError> {
-    let mut listing = Listing { packs: HashMap::new(), records: HashSet::new(), foreign: Vec::new() };
+    let mut listing = Listing { packs: HashMap::new(), records: HashMap::new(), foreign: Vec::new() };
     // Records first: a pack that a listed record speaks of was put before it, so it is listed too.
     store.list(Kind::Log, &mut |listed| match listed {
-        Listed::Object { name, .. } => {
-            listing.records.insert(name);
+        Listed::Object { name, len } => {
+            listing.records.insert(name, len);
         }
         Listed::Foreign(path) => listing.foreign.push(path),
     })?;
@@ -554,17 +561,25 @@ impl Vault {
     ) -> Result<Chains, VaultError> {
         let known = self.catalogue.reader()?.records()?;
         let gone: Vec<ObjectName> =
-            known.iter().map(|(name, _)| *name).filter(|name| !listing.records.contains(name)).collect();
+            known.iter().map(|(name, _)| *name).filter(|name| !listing.records.contains_key(name)).collect();
         let known: HashMap<ObjectName, Vec<u8>> =
-            known.into_iter().filter(|(name, _)| listing.records.contains(name)).collect();
+            known.into_iter().filter(|(name, _)| listing.records.contains_key(name)).collect();
         let mut new: Vec<ObjectName> =
-            listing.records.iter().filter(|name| !known.contains_key(*name)).copied().collect();
+            listing.records.keys().filter(|name| !known.contains_key(*name)).copied().collect();
         new.sort_unstable();
         let mut links = Vec::with_capacity(listing.records.len());
         let (mut fresh, mut condemns) = (Vec::new(), false);
         for (name, value) in known {
             match Self::stored_link(name, &value) {
-                Some(link) => links.push(link),
+                Some(link) => {
+                    let len = object_len(&value);
+                    if let Some(there) = listing.records.get(&name).filter(|there| **there != len) {
+                        // What it said is known, but its object is not what was put.
+                        let what = format!("it has {there} bytes instead of {len}");
+                        bad.push(BadObject { key: ObjectKey::Named(Kind::Log, name), state: state(false), what });
+                    }
+                    links.push(link);
+                }
                 // A row that does not decode was damaged on this machine; the object decides.
                 None => new.push(name),
             }

@@ -30,10 +30,10 @@ use crate::pack::PackError;
 use crate::pack::reader::object_key;
 use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
-use crate::store::{ObjectKey, StoreError};
+use crate::store::{ObjectKey, StoreError, Subject};
 use crate::tree::Time;
 use crate::vault::client::Session;
-use crate::vault::{SnapshotInfo, Vault, VaultError};
+use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 
 /// How many lost files of one snapshot are written down.
 const PATHS_KEPT: usize = 10_000;
@@ -200,6 +200,11 @@ fn find_losses(
     progress.counters().restart(snapshots.last().map_or(0, |last| last.body.files), 0);
     progress.phase(Phase::Plan);
     let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+    plan.left.extend(marks.newer.values().map(|what| Problem {
+        subject: Subject::Place("a folder of a snapshot".to_owned()),
+        state: ObjectState::Newer,
+        what: what.clone(),
+    }));
     let mut bad = packs.lost_chunks(&reader)?;
     bad.extend(&marks.lost);
     if !bad.is_empty() || !marks.is_whole() {
