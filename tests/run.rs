@@ -170,7 +170,7 @@ fn the_configuration_is_written_checked_and_explained() {
     // Elsewhere, by option and by variable.
     fs::rename(home.path(".config/vault/vault.toml"), home.path("other.toml")).unwrap();
     home.expect(0, &["--config", "other.toml", "config", "check"]);
-    home.expect(1, &["--config", "missing.toml", "list", "--repo", "disk"]);
+    home.expect(10, &["--config", "missing.toml", "list", "--repo", "disk"]);
     let output = home.command(&["config", "--json"]).env("VAULT_CONFIG", home.path("other.toml")).output().unwrap();
     assert!(result(output).1.contains("other.toml"));
 }
@@ -187,7 +187,7 @@ fn a_vault_is_called_by_its_name() {
     assert_eq!(home.json(0, &["list", "--repo", "usb"])["snapshots"].as_array().unwrap().len(), 1);
     assert_eq!(home.json(0, &["list"])["snapshots"].as_array().unwrap().len(), 0);
     // A path is a path.
-    home.expect(1, &["list", "--repo", "./usb"]);
+    home.expect(10, &["list", "--repo", "./usb"]);
     home.configure(TWO);
     let said = home.expect(2, &["list"]);
     assert!(said.contains("which vault?") && said.contains("disk, usb"), "{said}");
@@ -211,7 +211,7 @@ fn passwords_come_from_files_commands_and_keyrings() {
         let by_hand = home.command(&["list", "--repo", name]).env("VAULT_PASSWORD", password).output().unwrap();
         assert!(by_hand.status.success(), "{name}");
         let wrong = home.command(&["list", "--repo", name]).env("VAULT_PASSWORD", "wrong").output().unwrap();
-        assert_eq!(wrong.status.code(), Some(1), "what is given outright counts");
+        assert_eq!(wrong.status.code(), Some(12), "what is given outright counts");
     }
     if cfg!(target_os = "linux") {
         let (code, _, err) =
@@ -259,7 +259,8 @@ fn what_is_due_is_done_and_the_rest_is_passed_over() {
     assert!(home.expect(2, &["run", "dcos"]).contains("Did you mean docs?"));
     // Another vault in the same folder knows nothing of it.
     fs::remove_dir_all(home.path("usb/vault")).unwrap();
-    home.expect(0, &["init", "--repo", "usb"]);
+    home.expect(1, &["init", "--repo", "usb"]);
+    home.expect(0, &["init", "--repo", "usb", "--another"]);
     let json = home.json(0, &["run"]);
     assert_eq!(states(&json), ["docs>disk=not-due", "docs>usb=complete", "other>disk=not-due"]);
 }
@@ -345,7 +346,10 @@ fn old_snapshots_go_and_a_part_is_checked() {
     let (code, out, _) = home.vault(&["run", "--now"]);
     assert_eq!(code, 4, "{out}");
     assert!(out.contains("DAMAGE was found") && out.contains("vault check --repo disk"), "{out}");
-    home.expect(0, &["run", "--now", "--no-check"]);
+    // It is known from then on, whether anything is checked or due.
+    home.expect(4, &["run", "--now", "--no-check"]);
+    assert!(home.vault(&["run"]).2.contains("damaged"));
+    home.expect(4, &["run"]);
 }
 
 #[test]
@@ -539,7 +543,7 @@ fn this_machine_opens_a_vault_by_a_key_of_its_own() {
     assert!(home.expect(1, &["key", "add", "--device"]).contains("already"));
     // A password that is given outright is not passed over; it is what `passwd` changes.
     let wrong = home.command(&["list"]).env("VAULT_PASSWORD", "wrong").output().unwrap();
-    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(wrong.status.code(), Some(12));
     let change = home.command(&["key", "passwd"]).env("VAULT_NEW_PASSWORD", "another").output().unwrap();
     assert!(change.status.success());
     assert_eq!(bare(&["list"]).0, 0, "the key of the machine stays");
