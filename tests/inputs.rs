@@ -13,6 +13,7 @@ fn kept(desk: &Desk) -> Vec<String> {
     let lines = desk.ok(&["ls", "latest", "--recursive"]);
     let mut names: Vec<String> =
         lines.lines().filter_map(|line| Some(line.split_once("source/")?.1.trim_end_matches('/').to_owned())).collect();
+    names.retain(|name| !name.is_empty());
     names.sort();
     names
 }
@@ -340,6 +341,7 @@ fn access_lists_and_flags_go_into_archives_and_come_back() {
     let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(has(&format!("SCHILY.acl.access={list}\n")) && has("SCHILY.fflags=nodump\n"));
     records.push(("SCHILY.acl.ace", b"owner@:rw:allow"));
+    let archive = desk.path("2020-01-02.tar");
     let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
     add(&mut builder, "b", &records);
     builder.finish().unwrap();
