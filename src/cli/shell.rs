@@ -104,7 +104,9 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     section(&mut page, "EXIT STATUS", &codes);
     section(&mut page, "FILES", FILES);
     section(&mut page, "ENVIRONMENT", ENVIRONMENT);
-    man.render_version_section(&mut page)?;
+    if command.get_version().is_some() {
+        man.render_version_section(&mut page)?;
+    }
     Ok(page)
 }
 

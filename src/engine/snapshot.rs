@@ -505,7 +505,7 @@ impl Pass<'_> {
         entries.retain(|(_, bytes)| !bytes.is_empty());
         for Fed { entry, lacking } in fed.iter() {
             if *lacking {
-                walk.skip(&entry.name, "nothing came: the file is empty", false);
+                walk.doubt(&entry.name, "nothing came: the file is empty");
             }
             let mut bytes = Vec::new();
             crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;

@@ -217,8 +217,8 @@ Examples:
   vault prune --keep-within 30d --keep-tag important
 
 The rules count for each source and machine apart, and there for imports and
-snapshots with --time apart; a snapshot stays if any rule keeps it. On a terminal
-it shows what goes, and asks. Elsewhere it asks nothing, but needs --yes for
+snapshots with --time apart; a snapshot stays if any rule keeps it. On a
+terminal it shows what goes, and asks. Elsewhere it asks nothing, but needs --yes for
 --keep 0, and to drop more than half of the snapshots of a source.
 
 It never drops pinned snapshots (vault pin), nor the last complete snapshot of a

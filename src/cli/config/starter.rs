@@ -43,7 +43,7 @@ const VAULT_REST: &str = "\
 # check-every = \"7d\"            # \"never\" leaves it out
 # check-sample = \"2%\"           # how much of the data each check reads
 # check-max-time = \"10m\"
-# retire-after = \"60d\"          # wait no longer for machines that wrote nothing for so long (not in synced folders)
+# retire-after = \"60d\"          # retire machines that wrote nothing for so long
 ";
 
 const SOURCE_HEAD: &str = "

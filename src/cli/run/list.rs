@@ -277,7 +277,7 @@ mod tests {
                 "line 5: the same source and destination stand in an earlier line",
                 "line 6: there is no destination",
                 "line 7: the destination TOP is not empty, and is no vault",
-                "line 8: the exclude pattern \"[z-a]\" is not valid: error parsing glob '[z-a]': invalid range; 'z' > 'a'",
+                "line 8: the exclude pattern \"[z-a]\" is not valid: a range in it runs backwards",
                 "line 8: there are more than four fields; one with a comma in it must be in quotes",
             ]
         );

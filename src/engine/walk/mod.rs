@@ -300,6 +300,12 @@ impl<'a> Walk<'a> {
         lock(&self.skipped).push(skipped, self.depot);
     }
 
+    /// Notes something that was saved, but is probably not what was meant: that makes the snapshot partial.
+    pub(super) fn doubt(&self, path: &[u8], why: impl std::fmt::Display) {
+        self.found.unreadable.fetch_add(1, Relaxed);
+        self.skip(path, why, true);
+    }
+
     /// Begins with a root: opens it, and spawns the reading of what is in it.
     ///
     /// # Errors
@@ -464,7 +470,7 @@ impl<'a> Walk<'a> {
             // Patterns that cannot be used are never passed over in silence: much would be stored that was not meant.
             let unused = |why: String| {
                 let why = format!("the patterns in it are not used: {why}");
-                self.skip(&join(&place.path, file), why, true);
+                self.doubt(&join(&place.path, file), why);
             };
             match dir.read_small(file, IGNORE_FILE_MAX) {
                 Ok(Some(content)) => match rules.with_file(&content, below) {
