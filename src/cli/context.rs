@@ -123,6 +123,9 @@ impl Context {
 
     /// Which vault is meant: a folder, or a name in the configuration; else the configuration's default.
     pub fn chosen(&self) -> Result<Chosen, Failure> {
+        if let Some(state) = &self.global.state {
+            local::refuse_remote(state, "the state folder")?;
+        }
         let Some(repo) = self.global.repo.as_deref().filter(|repo| !repo.as_os_str().is_empty()) else {
             let config = self.config()?;
             if let Some(vault) = config.and_then(Config::default_vault) {
@@ -225,12 +228,13 @@ impl Context {
         };
         match store.len(&ObjectKey::Vault) {
             Ok(_) => Ok(true),
-            Err(StoreError::Missing { .. }) => {
+            Err(error) if error.is_of_whole() => Err(error.into()),
+            // It is missing, or no file: the key slots tell.
+            Err(_) => {
                 let mut found = false;
                 store.list(vault::store::Kind::Key, &mut |_| found = true)?;
                 Ok(found)
             }
-            Err(error) => Err(error.into()),
         }
     }
 

@@ -730,7 +730,7 @@ fn a_deep_tree_comes_back() {
     assert_eq!((report.files_unchanged, report.deleted), (700, 0));
     // The scratch folder is too deep for the ordinary way to delete it: everything in it is superfluous now.
     fs::rename(fixture.path("source"), fixture.path("target/source/a")).unwrap();
-    fs::create_dir(fixture.path("source")).unwrap();
+    fixture.write("stays", b"so that the source is not empty");
     let empty = fixture.snapshot();
     let report =
         fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&empty) });
