@@ -276,8 +276,11 @@ const HELD: &[(&str, i32)] = &[
 
 #[test]
 fn a_record_of_an_unknown_kind() {
-    for kind in [100, 127, 256, 300, u64::MAX] {
+    for kind in [100, 127] {
         check(&format!("kind {kind}"), |future| log_file(future, &message(1, kind, &[0xc0])), HELD);
+    }
+    for kind in [128, 256, 300, u64::MAX] {
+        check(&format!("kind {kind}"), |future| log_file(future, &message(1, kind, &[0xc0])), REPORTED);
     }
 }
 
@@ -302,7 +305,7 @@ fn unknown_keys_in_records() {
 fn features_in_the_log() {
     let format = |mask: &str| message(1, 10, &Map::default().with(mask, int(1 << 40)).bytes());
     check("collect", |future| log_file(future, &format("collect")), &[("prune --keep", 3)]);
-    let refused = ["snapshot .", "pin", "unpin", "forget", "prune --keep", "repair --yes"].map(|command| (command, 1));
+    let refused = ["snapshot .", "pin", "unpin", "forget", "prune --keep"].map(|command| (command, 1));
     check("write", |future| log_file(future, &format("write")), &refused);
     check("read", |future| log_file(future, &format("read")), &[("", 1)]);
 }
@@ -345,7 +348,7 @@ fn listings_and_entries_of_a_later_version() {
         ("critical key", entry(&[("!new", int(1))], 3)),
         ("user beyond 32 bits", entry(&[("u", int(1 << 40))], 3)),
     ] {
-        let expected = [REPORTED, &known, &[("find", 3), ("history source/a", 3)]].concat();
+        let expected = [REPORTED, &known, &[("find b", 3), ("history source/a", 3)]].concat();
         check(what, |future| vec![future.snapshot(&listing)], &expected);
     }
     check("key", |future| vec![future.snapshot(&entry(&[("new", int(1))], 3))], &[]);

@@ -217,6 +217,10 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         out.styled(Style::Warning, &format!("{}: {}: {}", problem.state.word(), problem.subject, problem.what))?;
     }
     tell_hurt(context, &report.hurt, snapshots, out)?;
+    for late in &report.late {
+        let count = units::counted(late.count, "file or folder has", "files and folders have");
+        out.styled(Style::Warning, &format!("snapshot {}: {count} not arrived yet", late.id.short()))?;
+    }
     if report.is_damaged() {
         out.styled(Style::Bold, "The vault is damaged.")?;
         if report.hurt.is_empty() {

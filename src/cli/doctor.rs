@@ -157,7 +157,7 @@ fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Resu
             _ => Finding::advice("store", text, command),
         });
     }
-    if stats.unreadable > 0 && exit_of(&known) != Exit::Damage {
+    if stats.unreadable > 0 && exit_of(&known) == Exit::Done {
         found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
     }
     for finding in vault.findings() {

@@ -102,6 +102,8 @@ pub struct CheckReport {
     pub chunks_lost: u64,
     /// Snapshots that are hurt by it.
     pub hurt: Vec<HurtSnapshot>,
+    /// Snapshots of other clients, in a store that delivers late, of which something has not arrived yet.
+    pub late: Vec<HurtSnapshot>,
     /// What the log says of itself: forks, broken chains, records that are missing.
     pub findings: Vec<String>,
     /// Everything that is known to be wrong, by this check or an earlier one.
@@ -133,6 +135,7 @@ impl CheckReport {
     pub fn has_remarks(&self) -> bool {
         !self.returned_slots.is_empty()
             || !self.other_vaults.is_empty()
+            || !self.late.is_empty()
             || exit_of(&self.known) == Exit::Skipped
             || self.problems.iter().any(|problem| problem.state.is_remark())
     }
@@ -213,6 +216,10 @@ impl<'a> Check<'a> {
         bad.extend(&marks.lost);
         if !bad.is_empty() || !marks.is_whole() {
             report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
+            (report.late, report.hurt) = vault.part_late(std::mem::take(&mut report.hurt), |hurt| hurt.id);
+            if report.hurt.is_empty() && !report.late.is_empty() {
+                report.chunks_lost = 0;
+            }
         }
         for (_, what) in marks.newer {
             self.problem(Subject::Place("a folder of a snapshot".to_owned()), what, ObjectState::Newer);

@@ -78,6 +78,18 @@ impl Vault {
         Ok(if self.is_whole(key)? { ObjectState::Damaged } else { ObjectState::NotArrived })
     }
 
+    /// Parts what lacks something into that of snapshots which may just not have arrived yet, and the rest: in a store that
+    /// delivers late, what another client has put may be on its way.
+    pub fn part_late<T>(&self, hurt: Vec<T>, id: impl Fn(&T) -> ObjectName) -> (Vec<T>, Vec<T>) {
+        if self.delivery() == Delivery::Direct {
+            return (Vec::new(), hurt);
+        }
+        let me = ClientState::load(self.state()).map(|state| state.client);
+        let own: HashSet<ObjectName> =
+            self.snapshots().into_iter().filter(|info| Some(info.client) == me).map(|info| info.id).collect();
+        hurt.into_iter().partition(|hurt| !own.contains(&id(hurt)))
+    }
+
     /// Packs that only other clients claim which are not retired, with the name of the machine of one of them: they may have them
     /// whole, and are the ones to repair them.
     pub fn packs_of_others(&self) -> HashMap<ObjectName, String> {

@@ -209,6 +209,15 @@ fn find_losses(
     bad.extend(&marks.lost);
     if !bad.is_empty() || !marks.is_whole() {
         plan.hurt = hurt::find(vault, &reader, &snapshots, &bad, PATHS_KEPT)?;
+        if plan.packs.is_empty() {
+            let (late, lost) = vault.part_late(std::mem::take(&mut plan.hurt), |hurt| hurt.id);
+            plan.hurt = lost;
+            plan.left.extend(late.iter().map(|hurt| Problem {
+                subject: Subject::Object(ObjectKey::Named(crate::store::Kind::Log, hurt.id)),
+                state: ObjectState::NotArrived,
+                what: format!("{} of its files and folders", hurt.count),
+            }));
+        }
     }
     plan.marks = marks_to_write(vault, &plan.hurt);
     Ok(())

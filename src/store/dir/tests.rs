@@ -222,13 +222,17 @@ fn errors_of_the_system_get_their_meaning() {
     let check = |action: Action, kind: ErrorKind, is_there: bool| {
         error_at(Path::new("/top"), is_there, action, "log/1".to_owned().into(), kind.into())
     };
-    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
+    assert!(matches!(check(Action::Write, ErrorKind::FileTooLarge, true), StoreError::TooLarge { .. }));
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
         assert!(matches!(check(Action::Write, kind, true), StoreError::Full { .. }));
     }
     for kind in [ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied] {
-        assert!(matches!(check(Action::Delete, kind, true), StoreError::ReadOnly { .. }));
-        assert!(matches!(check(Action::Read, kind, true), StoreError::Io { .. }));
         assert!(matches!(check(Action::Write, kind, false), StoreError::Gone { .. }));
+    }
+    assert!(matches!(check(Action::Delete, ErrorKind::ReadOnlyFilesystem, true), StoreError::ReadOnly { .. }));
+    assert!(matches!(check(Action::Read, ErrorKind::ReadOnlyFilesystem, true), StoreError::Io { .. }));
+    for action in [Action::Delete, Action::Read, Action::Write] {
+        assert!(matches!(check(action, ErrorKind::PermissionDenied, true), StoreError::Denied { .. }));
     }
     assert!(matches!(check(Action::Read, ErrorKind::NotFound, true), StoreError::Missing { .. }));
     assert!(matches!(check(Action::Read, ErrorKind::NotFound, false), StoreError::Gone { .. }));
