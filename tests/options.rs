@@ -172,7 +172,7 @@ fn sources_and_machines_narrow_what_is_meant() {
     assert_eq!(forgotten(&["prune", "--keep", "1", "--dry-run", "--host", "h1"]), 1);
     assert_eq!(forgotten(&["prune", "--keep", "1", "--source", "beta"]), 0);
     assert_eq!(forgotten(&["prune", "--keep", "1", "--source", "alpha"]), 1);
-    assert_eq!(ids(&["list"]), [two.clone(), third.to_owned()]);
+    assert_eq!(ids(&["list"]), [third.to_owned(), two.clone()]);
     assert_eq!(ids(&["forget", "latest", "--source", "beta"]), [two]);
     assert_eq!(ids(&["forget", "latest", "--host", "h1"]), [third]);
     assert_eq!(ids(&["list"]), Vec::<String>::new());

@@ -52,7 +52,13 @@ impl Vault {
             },
         };
         let file = VaultFile { id: self.id(), features: features(self.keyring(), &self.format()) };
-        self.store().put(&ObjectKey::Vault, file.encode().as_bytes())?;
+        match self.store().put(&ObjectKey::Vault, file.encode().as_bytes()) {
+            Err(StoreError::Exists { .. }) => {
+                progress.warn("something else has the name VAULT in the vault's folder: please move it away");
+                return Ok(());
+            }
+            put => put?,
+        }
         progress.warn(&format!("the VAULT file was {what}; it has been made again"));
         Ok(())
     }

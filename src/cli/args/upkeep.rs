@@ -218,8 +218,8 @@ Examples:
 
 The rules count for each source and machine apart, and there for imports and
 snapshots with --time apart; a snapshot stays if any rule keeps it. On a
-terminal it shows what goes, and asks. Elsewhere it asks nothing, but needs --yes for
---keep 0, and to drop more than half of the snapshots of a source.
+terminal it shows what goes, and asks. Elsewhere it asks nothing, but needs
+--yes for --keep 0, and to drop more than half of the snapshots of a source.
 
 It never drops pinned snapshots (vault pin), nor the last complete snapshot of a
 source (only --keep 0 lets it go), nor one whose date is not certain because a
