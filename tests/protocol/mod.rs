@@ -394,6 +394,9 @@ impl Bounds {
                 session.stage = Stage::Publish;
             }
             (Step::Publish, Stage::Publish) => {
+                if self.replaces && !self.may_write(state, client) {
+                    return None;
+                }
                 state.publish(client, Body::Snapshot, Some(&session), self.weakness);
                 let number = state.records[client].iter().flatten().count() as u8;
                 if self.replaces && self.weakness != Weakness::NoLookBehind {
@@ -539,6 +542,9 @@ impl Model for Bounds {
             }
             Step::Begin(which) => {
                 state.arrive(client, which);
+                if state.knowledge(client, self.weakness).is_retired(client) {
+                    return None;
+                }
                 let counted = state.views[client].packs & !self.unusable(&state, client);
                 let seen = state.knowledge(client, self.weakness).all_complete();
                 let stage = if self.weakness == Weakness::LateSessions { Stage::Unknown } else { Stage::Take };

@@ -782,7 +782,8 @@ impl Sim {
     pub fn finish(self: &Arc<Self>) -> Counts {
         self.pools.0[0].install(|| self.look());
         let counts = self.counts();
-        if counts.lost > 0 && std::env::var_os("VAULT_TRACE").is_some() {
+        let shown = std::env::var("VAULT_TRACE").unwrap_or_default();
+        if shown == "all" || counts.lost > 0 && !shown.is_empty() {
             lock(&self.state).trace.iter().for_each(|line| println!("{line}"));
         }
         counts
