@@ -55,7 +55,7 @@ fn campaign(delivery: Delivery, machines: Machines, rules: SweepRules, count: u6
                 break;
             }
         }
-        if done % 250 == 0 && is_sound {
+        if done % 100 == 0 && is_sound {
             println!("{done} schedules of {delivery:?}, {machines:?}: {all:?}");
         }
     }
