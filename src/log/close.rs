@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::ClientId;
 use crate::log::chain::{Chains, Link};
-use crate::log::record::Closed;
+use crate::log::record::{Closed, Record};
 
 /// So many clients are closed by one record.
 const CLOSED_MAX: usize = 1 << 10;
@@ -28,6 +28,49 @@ impl Closings {
     /// Whether nothing is closed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// What the writer of a record had seen when it wrote, by cause alone: what the record names, and what was closed by what it had
+/// seen, which later records need not name.
+#[derive(Debug, Clone, Default)]
+pub struct Sight(Closings);
+
+impl Sight {
+    /// As these records say.
+    pub fn new(chains: &Chains) -> Self {
+        Self(chains.closings())
+    }
+
+    /// For each other client, the number of its last record that the writer of `record` had seen.
+    pub fn of(&self, record: &Record) -> BTreeMap<ClientId, u64> {
+        let named: BTreeMap<ClientId, u64> = record.seen.iter().copied().collect();
+        let mut seen = named.clone();
+        let mut todo: Vec<(ClientId, u64)> = record.seen.clone();
+        todo.push((record.client, record.number));
+        while let Some((closer, upto)) = todo.pop() {
+            for (closed, last) in self.0.between(&closer, 0, upto) {
+                // One that is named was seen as far as that says, and no farther.
+                let known = seen.get(&closed).copied().unwrap_or(0);
+                if closed != record.client && !named.contains_key(&closed) && known < last {
+                    seen.insert(closed, last);
+                    // A client that is closed may have closed others.
+                    todo.push((closed, last));
+                }
+            }
+        }
+        seen
+    }
+
+    /// Whether the writer of `later` had seen record `number` of a client: an earlier one of its own, or one of another client.
+    pub fn has_seen(&self, later: &Record, client: &ClientId, number: u64) -> bool {
+        if later.client == *client {
+            return later.number > number;
+        }
+        match later.seen.iter().find(|(other, _)| other == client) {
+            Some((_, seen)) => *seen >= number,
+            None => !self.0.is_empty() && self.of(later).get(client).is_some_and(|seen| *seen >= number),
+        }
     }
 }
 
@@ -196,6 +239,32 @@ mod tests {
         assert!(!Acknowledgements::new(&without).obstacles().is_empty());
         assert!(!without.findings(&BTreeMap::new()).is_empty());
         assert!(Acknowledgements::new(&chains).obstacles().is_empty());
+    }
+
+    #[test]
+    fn what_was_closed_by_what_a_writer_had_seen_it_had_seen_too() {
+        let mut chains = Chains::default();
+        write(&mut chains, 0, join());
+        write(&mut chains, 1, join());
+        write(&mut chains, 1, RecordBody::Retire(vec![id(1)]));
+        // Client 2 has seen nothing of the others, client 3 all.
+        let nothing = Chains::default();
+        let (seen, closed) = nothing.shorten(&id(2), 1, BTreeMap::new());
+        let mut blind = chains.last(&id(0)).unwrap().clone();
+        (blind.record.client, blind.record.seen, blind.record.closed) = (id(2), seen, closed);
+        write(&mut chains, 0, RecordBody::Forget(Vec::new()));
+        write(&mut chains, 3, join());
+        write(&mut chains, 3, RecordBody::Forget(Vec::new()));
+        let sight = Sight::new(&chains);
+        let last = &chains.last(&id(3)).unwrap().record;
+        assert!(last.seen.iter().all(|(client, _)| *client != id(1)), "{:?}", last.seen);
+        assert!(sight.has_seen(last, &id(1), 2) && !sight.has_seen(last, &id(1), 3));
+        assert!(sight.has_seen(last, &id(3), 1) && !sight.has_seen(last, &id(3), 2));
+        assert!(!sight.has_seen(&blind.record, &id(1), 1));
+        // One that is named was seen no farther than that says.
+        let mut less = last.clone();
+        less.seen = vec![(id(0), 2), (id(1), 1)];
+        assert!(sight.has_seen(&less, &id(1), 1) && !sight.has_seen(&less, &id(1), 2));
     }
 
     fn join_of() -> Join {

@@ -12,6 +12,7 @@ pub mod sweep;
 pub mod slots;
 
 pub use chain::{Chains, Finding, Link};
+pub use close::Sight;
 pub use order::{Dated, Order};
 pub use record::{
     Closed, Damage, Findings, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, SlotId};
+use crate::log::Sight;
 use crate::log::chain::{Chains, Link};
 use crate::log::record::{RecordBody, SlotChange, ValidSlot};
 
@@ -39,11 +40,9 @@ pub struct SlotSet {
     exists: bool,
 }
 
-/// Whether the writer of `link` had seen this record.
-fn has_seen(link: &Link, (client, number): Place) -> bool {
-    let record = &link.record;
-    record.client == client && record.number > number
-        || record.seen.iter().any(|(other, seen)| *other == client && *seen >= number)
+/// Whether the writer of `later` had seen `earlier`, which is another record.
+fn has_seen(sight: &Sight, later: &Link, earlier: &Link) -> bool {
+    sight.has_seen(&later.record, &earlier.record.client, earlier.record.number)
 }
 
 const fn place(link: &Link) -> Place {
@@ -52,13 +51,13 @@ const fn place(link: &Link) -> Place {
 
 /// Removals such that whoever had seen another one comes behind it; of those that knew nothing of each other, the higher
 /// name comes first.
-fn in_order(mut removals: Vec<&Link>) -> Vec<&Link> {
+fn in_order<'l>(sight: &Sight, mut removals: Vec<&'l Link>) -> Vec<&'l Link> {
     removals.sort_by_key(|link| std::cmp::Reverse(link.name));
-    let follows = |later: &Link, earlier: &Link| later.name != earlier.name && has_seen(later, place(earlier));
+    let follows = |later: &Link, earlier: &Link| later.name != earlier.name && has_seen(sight, later, earlier);
     // How many that are not in the order yet each one comes behind.
     let mut waits: Vec<usize> =
         removals.iter().map(|link| removals.iter().filter(|other| follows(link, other)).count()).collect();
-    let mut ordered: Vec<&Link> = Vec::with_capacity(removals.len());
+    let mut ordered = Vec::with_capacity(removals.len());
     while !removals.is_empty() {
         // Records that claim to have seen each other were forged by someone who has the key: any order will do.
         let at = waits.iter().position(|count| *count == 0).unwrap_or(0);
@@ -98,9 +97,10 @@ impl SlotSet {
         let by_name: BTreeMap<ObjectName, &SlotChange> =
             changes.iter().map(|(link, change)| (link.name, *change)).collect();
         let removing = changes.iter().filter(|(_, change)| !change.remove.is_empty()).map(|(link, _)| *link);
-        for link in in_order(removing.collect()) {
+        let sight = Sight::new(chains);
+        for link in in_order(&sight, removing.collect()) {
             for id in by_name.get(&link.name).into_iter().flat_map(|change| &change.remove) {
-                set.remove(&mut additions, link, *id);
+                set.remove(&sight, &mut additions, link, *id);
             }
         }
         let owned = |of: Vec<(&Link, ValidSlot)>| of.into_iter().map(|(link, slot)| (place(link), slot)).collect();
@@ -110,9 +110,9 @@ impl SlotSet {
 
     /// Takes a slot away, unless that would leave none that a person can use. What was added by someone who knew of the
     /// removal does not count: otherwise one that was void would take effect when a slot is added later.
-    fn remove(&mut self, additions: &mut Additions<'_>, link: &Link, id: SlotId) {
+    fn remove(&mut self, sight: &Sight, additions: &mut Additions<'_>, link: &Link, id: SlotId) {
         let Some(of) = additions.get_mut(&id) else { return };
-        let (seen, left): (Vec<_>, Vec<_>) = of.iter().partition(|(addition, _)| has_seen(link, place(addition)));
+        let (seen, left): (Vec<_>, Vec<_>) = of.iter().partition(|(addition, _)| has_seen(sight, link, addition));
         if seen.is_empty() {
             return;
         }
@@ -122,7 +122,7 @@ impl SlotSet {
         }
         self.doubtful.insert(id);
         let is_for_a_person = of.iter().any(|(_, slot)| !slot.device);
-        let counts = |(addition, slot): &(&Link, ValidSlot)| !slot.device && !has_seen(addition, place(link));
+        let counts = |(addition, slot): &(&Link, ValidSlot)| !slot.device && !has_seen(sight, addition, link);
         let another = additions.iter().any(|(other, of)| *other != id && of.iter().any(counts));
         if another || !is_for_a_person {
             additions.remove(&id);
@@ -168,7 +168,7 @@ impl SlotSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::record::Record;
+    use crate::log::record::{Closed, Record};
     use crate::tree::Time;
 
     fn slot(id: u8) -> ValidSlot {
@@ -230,6 +230,16 @@ mod tests {
         check(&[both.clone(), link(2, 2, 20, &[(1, 2)], &[], &[1])], &[2]);
         // Another machine had recorded the same slot, unseen by the one that removed it.
         check(&[both, link(2, 2, 20, &[(1, 2)], &[], &[1]), link(3, 2, 30, &[], &[1], &[])], &[1, 2]);
+    }
+
+    #[test]
+    fn a_removal_beats_the_additions_of_a_closed_client_that_it_need_not_name() {
+        let added = link(1, 1, 10, &[], &[1, 2], &[]);
+        let mut closing = link(2, 1, 20, &[(1, 1)], &[], &[]);
+        closing.record.closed.push(Closed(ClientId::new([1; 16]), 1, Digest::new([0; 32])));
+        check(&[added.clone(), closing.clone(), link(2, 2, 21, &[], &[], &[1])], &[2]);
+        check(&[added.clone(), closing.clone(), link(3, 1, 30, &[(2, 1)], &[], &[1])], &[2]);
+        check(&[added, closing, link(3, 1, 30, &[], &[], &[1])], &[1, 2]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 use crate::id::{ClientId, ObjectName};
 use crate::log::record::{FoundDamage, ObjectRef};
-use crate::log::{Chains, Findings, Record, RecordBody};
+use crate::log::{Chains, Findings, Record, RecordBody, Sight};
 use crate::msgpack;
 use crate::progress::Progress;
 use crate::store::{Delivery, ObjectKey};
@@ -214,12 +214,6 @@ pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
     (exit, last.into_iter().map(|(text, _)| text).collect())
 }
 
-/// Whether the writer of `later` knew of `earlier` when it wrote: cause, no clock.
-fn has_seen(later: &Record, earlier: &Record) -> bool {
-    (later.client == earlier.client && later.number >= earlier.number)
-        || later.seen.iter().any(|(client, number)| *client == earlier.client && *number >= earlier.number)
-}
-
 /// The records that say something about each object, by what they say.
 #[derive(Default)]
 struct Words<'c> {
@@ -228,11 +222,12 @@ struct Words<'c> {
     accepted: BTreeMap<ObjectRef, Vec<&'c Record>>,
     /// Records that name a snapshot as having lost something.
     lost: BTreeMap<ObjectName, Vec<&'c Record>>,
+    sight: Sight,
 }
 
 impl<'c> Words<'c> {
     fn new(chains: &'c Chains) -> Self {
-        let mut words = Self::default();
+        let mut words = Self { sight: Sight::new(chains), ..Self::default() };
         for link in chains.links() {
             let record = &link.record;
             match &record.body {
@@ -258,13 +253,20 @@ impl<'c> Words<'c> {
         words
     }
 
+    /// Whether the writer of `later` knew of `earlier` when it wrote, or both are one record.
+    fn has_seen(&self, later: &Record, earlier: &Record) -> bool {
+        (later.client, later.number) == (earlier.client, earlier.number)
+            || self.sight.has_seen(later, &earlier.client, earlier.number)
+    }
+
     /// Objects that were found damaged, and that nobody who knew of it has seen sound or accepted since.
     fn open(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
         let mut open = BTreeMap::new();
         for (object, found) in &self.found {
             let ends = [&self.sound, &self.accepted].map(|words| words.get(object));
-            let is_open =
-                |record: &Record| !ends.iter().flatten().flat_map(|ends| ends.iter()).any(|end| has_seen(end, record));
+            let is_open = |record: &Record| {
+                !ends.iter().flatten().flat_map(|ends| ends.iter()).any(|end| self.has_seen(end, record))
+            };
             if let Some((record, damage)) = found.iter().find(|(record, _)| is_open(record)) {
                 open.insert(*object, ((*damage).clone(), record.time));
             }
@@ -278,8 +280,8 @@ impl<'c> Words<'c> {
         let holds = |object: &ObjectRef, accepted: &Record| {
             let sound = self.sound.get(object).into_iter().flatten();
             let lost = self.lost.get(&object.name).into_iter().flatten();
-            !sound.into_iter().any(|sound| has_seen(sound, accepted))
-                && lost.into_iter().all(|lost| has_seen(accepted, lost))
+            !sound.into_iter().any(|sound| self.has_seen(sound, accepted))
+                && lost.into_iter().all(|lost| self.has_seen(accepted, lost))
         };
         let accepted =
             self.accepted.iter().filter(|(object, records)| records.iter().any(|record| holds(object, record)));
@@ -293,11 +295,17 @@ impl Vault {
     /// # Errors
     /// If the catalogue fails.
     pub fn known_findings(&self, now: Time) -> Result<Vec<KnownFinding>, VaultError> {
-        let mut memory = Memory::load(self.state());
+        let known = Memory::load(self.state());
+        let mut memory = known.clone();
+        let (open, accepted) = {
+            let log = self.log();
+            let words = Words::new(&log.chains);
+            (words.open(), words.accepted())
+        };
         let mut findings = Vec::new();
-        self.object_findings(&memory, &mut findings);
+        self.object_findings(&memory, open, &accepted, &mut findings);
         self.record_findings(&mut findings)?;
-        self.file_findings(&mut findings)?;
+        self.file_findings(&accepted, &mut findings)?;
         self.source_findings(&mut findings);
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
@@ -310,17 +318,21 @@ impl Vault {
         let ids: BTreeSet<String> = findings.iter().map(|finding| finding.id.to_string()).collect();
         memory.since.retain(|id, _| ids.contains(id));
         memory.last = findings.iter().map(|finding| (finding.text(), finding.exit() == Exit::Damage)).collect();
-        if memory != Memory::load(self.state()) {
+        if memory != known {
             // Where no state can be written, nothing is remembered, and what is found now is said all the same.
             let _ = memory.save(self.state());
         }
         Ok(findings)
     }
 
-    fn object_findings(&self, memory: &Memory, findings: &mut Vec<KnownFinding>) {
+    fn object_findings(
+        &self,
+        memory: &Memory,
+        open: BTreeMap<ObjectRef, (FoundDamage, Time)>,
+        accepted: &BTreeSet<ObjectRef>,
+        findings: &mut Vec<KnownFinding>,
+    ) {
         let log = self.log();
-        let words = Words::new(&log.chains);
-        let accepted = words.accepted();
         let mut seen = BTreeSet::new();
         let mut add = |key: ObjectKey, state: ObjectState, what: &str, since: Time, cost: (u64, u64)| {
             if seen.insert(key) {
@@ -339,7 +351,7 @@ impl Vault {
                 add(bad.key, bad.state, &bad.what, Time::default(), (0, 0));
             }
         }
-        let in_log = words.open().into_values();
+        let in_log = open.into_values();
         let noted = memory.found.iter().map(|damage| (damage.clone(), Time::default()));
         for (damage, since) in in_log.chain(noted) {
             let Some(key) = damage.object.key() else { continue };
@@ -392,9 +404,12 @@ impl Vault {
         Ok(())
     }
 
-    fn file_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
+    fn file_findings(
+        &self,
+        accepted: &BTreeSet<ObjectRef>,
+        findings: &mut Vec<KnownFinding>,
+    ) -> Result<(), VaultError> {
         let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
-        let accepted = Words::new(&self.log().chains).accepted();
         for (snapshot, damage) in self.damage()? {
             if there.contains(&snapshot) && !accepted.contains(&ObjectRef::record(snapshot)) {
                 findings.push(KnownFinding {
@@ -439,7 +454,7 @@ impl Vault {
             (1..=last).all(|number| log.chains.clients.get(client).is_some_and(|all| all.contains_key(&number)))
         };
         has_all(&link.record.client, link.record.number)
-            && link.record.seen.iter().all(|(client, number)| has_all(client, *number))
+            && Sight::new(&log.chains).of(&link.record).iter().all(|(client, number)| has_all(client, *number))
     }
 
     /// Objects and snapshots whose loss was accepted.
@@ -563,6 +578,16 @@ mod tests {
         // New damage is a new finding.
         let again = vec![link(1, 1, &[], found()), link(1, 2, &[], sound()), link(1, 3, &[], found())];
         assert_eq!(open(again), 1);
+    }
+
+    #[test]
+    fn a_word_of_someone_who_need_not_name_the_finder_any_more_ends_a_finding() {
+        let mut closing = link(2, 1, &[(1, 1)], Findings::default());
+        closing.record.closed.push(crate::log::Closed(ClientId::new([1; 16]), 1, Digest::new([0; 32])));
+        let open = |links: Vec<Link>| Words::new(&Chains::new(links)).open().len();
+        assert_eq!(open(vec![link(1, 1, &[], found()), closing.clone(), link(2, 2, &[], sound())]), 0);
+        assert_eq!(open(vec![link(1, 1, &[], found()), closing.clone(), link(3, 1, &[(2, 1)], sound())]), 0);
+        assert_eq!(open(vec![link(1, 1, &[], found()), closing, link(3, 1, &[], sound())]), 1);
     }
 
     #[test]

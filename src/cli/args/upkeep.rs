@@ -69,7 +69,7 @@ pub struct CheckArgs {
 #[command(after_help = "\
 Examples:
   vault accept               what is known to be wrong, and what would end it
-  vault accept 1a2b3c4d      give up what this finding says is lost, after a question
+  vault accept 1a2b3c4d      give up what this finding says is lost, asking first
 
 What is known to be wrong stays known until it is seen to be right again, is
 repaired, or is accepted here. Accepting changes nothing in what is stored: it says
