@@ -1,6 +1,8 @@
-//! Every command in README.md is run as it stands there, in a home of its own: the blocks, and the examples of the table, in
-//! their order. Only paths outside of the home, dates and ids are replaced by ones that are there.
+//! The documents say what is so: every command in README.md and docs/ is run as it stands there, in a home of its own; the table of
+//! commands is compared with the program; links lead somewhere. Only paths outside of the home, dates and ids are replaced by ones
+//! that are there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -16,7 +18,12 @@ const NOT_RUN: &[&str] = &[
     "vault run --report report.json --then shutdown",
     "vault schedule install",
     "vault schedule status",
+    "vault schedule remove",
 ];
+/// Lines of the README that fit on the first screen of a terminal or browser.
+const FIRST_SCREEN: usize = 24;
+const README_LINES_MAX: usize = 400;
+
 struct Home {
     folder: TempDir,
 }
@@ -35,6 +42,7 @@ impl Home {
             "Dropbox",
             "copies/2024-05-31",
             "copies/2024-06-30",
+            "old/Documents",
             ".local/share/bash-completion/completions",
             ".local/share/man/man1",
             ".config/vault",
@@ -50,6 +58,7 @@ impl Home {
             "etc/hosts",
             "copies/2024-05-31/a",
             "copies/2024-06-30/b",
+            "old/Documents/letter.txt",
         ] {
             fs::write(home.path(file), file).unwrap();
         }
@@ -92,7 +101,9 @@ impl Home {
     #[track_caller]
     fn run(&self, script: &str) -> String {
         let cwd = if script.starts_with("find ") { self.path("Documents") } else { self.path("cwd") };
-        fs::remove_dir_all(self.path("back")).unwrap_or_default();
+        for folder in ["back", "restored", "restored-first"] {
+            fs::remove_dir_all(self.path(folder)).unwrap_or_default();
+        }
         fs::remove_dir_all(self.path("cwd")).unwrap();
         fs::create_dir(self.path("cwd")).unwrap();
         if script.contains("--tar home-") {
@@ -144,6 +155,35 @@ impl Home {
         }
         text
     }
+
+    /// Runs an example, or looks its options up if it must not be run.
+    fn try_example(&self, example: &str) {
+        if NOT_RUN.contains(&example) {
+            let command = example.split(' ').nth(1).unwrap();
+            let help = self.run(&format!("vault help {command}"));
+            for word in example.split(' ').skip(2).filter(|word| word.starts_with("--")) {
+                assert!(help.contains(word), "{example}: {word} is unknown");
+            }
+        } else {
+            self.run(&self.fill_in(example));
+        }
+    }
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(top().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The documents that speak to users, by their paths.
+fn pages() -> BTreeMap<String, String> {
+    let docs = fs::read_dir(top().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let docs = docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    let others = ["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(str::to_owned);
+    docs.chain(others).map(|name| (name.clone(), page(&name))).collect()
 }
 
 /// What stands between backquotes.
@@ -151,20 +191,24 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The examples of the table of commands.
-fn examples(readme: &str) -> Vec<String> {
-    let lines = readme.lines().skip_while(|line| *line != "| command | for example |").skip(2);
+/// The rows of the table of commands: what it says, and the example.
+fn rows(table: &str) -> Vec<(String, String)> {
+    let lines = table.lines().skip_while(|line| *line != "| command | example |").skip(2);
     let rows = lines.take_while(|line| line.starts_with('|')).map(|line| line.replace("\\|", "\u{1}"));
-    let cells = rows.map(|row| row.split('|').nth(2).unwrap().replace('\u{1}', "|"));
-    cells.flat_map(|cell| quoted(&cell).map(str::to_owned).collect::<Vec<_>>()).collect()
+    rows.map(|row| {
+        let mut cells = row.split('|').skip(1).map(|cell| cell.replace('\u{1}', "|"));
+        let (says, example) = (cells.next().unwrap(), cells.next().unwrap());
+        (says, quoted(&example).next().unwrap().to_owned())
+    })
+    .collect()
 }
 
-/// The lines of the blocks without a language.
-fn block_lines(readme: &str) -> Vec<String> {
+/// The lines of the blocks of a language, without remarks.
+fn block_lines(text: &str, wanted: &str) -> Vec<String> {
     let (mut inside, mut lines) = (None, Vec::new());
-    for line in readme.lines() {
+    for line in text.lines() {
         match (line.strip_prefix("```"), inside) {
-            (Some(language), None) => inside = Some(language.is_empty()),
+            (Some(language), None) => inside = Some(language == wanted),
             (Some(_), Some(_)) => inside = None,
             (None, Some(true)) => lines.push(line.split(" #").next().unwrap().trim().to_owned()),
             _ => {}
@@ -176,44 +220,191 @@ fn block_lines(readme: &str) -> Vec<String> {
 
 #[test]
 fn every_command_of_the_readme_works() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme = page("README.md");
     let home = Home::new();
-    let blocks = block_lines(&readme);
-    assert!(
-        blocks.contains(&".ci/demo".to_owned()) && blocks.contains(&"cargo test --locked".to_owned()),
-        "{blocks:?}"
-    );
-    let demo = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/demo")).unwrap();
+    let blocks = block_lines(&readme, "");
+    let demo = fs::metadata(top().join(".ci/demo")).unwrap();
     assert!(demo.permissions().mode() & 0o111 != 0);
-    // One after the other in one shell, as a person would.
-    let is_run = |line: &&String| line.starts_with("export ") || line.starts_with("vault ");
-    let by_hand: Vec<&String> = blocks.iter().filter(is_run).collect();
-    assert!(by_hand.len() >= 4, "{blocks:?}");
-    let script: Vec<String> = by_hand.iter().map(|line| home.fill_in(line)).collect();
-    home.run(&format!("set -e\n{}", script.join("\n")));
-    assert_eq!(fs::read(home.path("back/Documents/letter.txt")).unwrap(), b"Documents/letter.txt");
+    let config = page("docs/configuration.md");
+    let config = config.split("```toml\n").nth(1).and_then(|rest| rest.split("\n[notify]").next()).unwrap();
+    let by_hand: Vec<&String> = blocks.iter().filter(|line| line.starts_with("vault ")).collect();
+    assert!(by_hand.len() >= 12, "{blocks:?}");
+    for line in &by_hand {
+        if *line == "vault run" {
+            // What a person has written into the configuration by now.
+            fs::write(home.path(".config/vault/vault.toml"), home.fill_in(config)).unwrap();
+        }
+        home.try_example(line);
+        if *line == "vault restore latest --to ~/back" {
+            assert_eq!(fs::read(home.path("back/Documents/letter.txt")).unwrap(), b"Documents/letter.txt");
+            assert_eq!(fs::read(home.path("back/Pictures/one.jpg")).unwrap(), b"Pictures/one.jpg");
+        }
+    }
+}
 
-    let config = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("\n[notify]").next()).unwrap();
-    fs::write(home.path(".config/vault/vault.toml"), home.fill_in(config)).unwrap();
-    let examples = examples(&readme);
-    assert!(examples.len() > 40, "{examples:?}");
+#[test]
+fn every_example_of_the_commands_works() {
+    let home = Home::new();
+    home.run("vault snapshot --init ~/Documents ~/Pictures");
+    let config = page("docs/configuration.md");
+    let config = config.split("```toml\n").nth(1).and_then(|rest| rest.split("\n[notify]").next()).unwrap();
+    let rows = rows(&page("docs/commands.md"));
+    assert!(rows.len() > 40, "{rows:?}");
     let mut is_fresh = false;
-    for example in &examples {
-        if NOT_RUN.contains(&example.as_str()) {
-            let command = example.split(' ').nth(1).unwrap();
-            let help = home.run(&format!("vault help {command}"));
-            for word in example.split(' ').skip(2).filter(|word| word.starts_with("--")) {
-                assert!(help.contains(word), "{example}: {word} is unknown");
-            }
-            continue;
+    for (_, example) in &rows {
+        if example == "vault config" {
+            fs::write(home.path(".config/vault/vault.toml"), home.fill_in(config)).unwrap();
         }
         if !is_fresh {
             home.run("vault snapshot ~/Documents ~/Pictures");
         }
-        home.run(&home.fill_in(example));
+        home.try_example(example);
         let changes =
             ["vault snapshot", "find ", "vault import", "vault prune", "vault forget", "vault run", "vault client"];
         is_fresh = !changes.iter().any(|start| example.starts_with(start));
     }
-    println!("examples of the README that were run: {}", examples.len() - NOT_RUN.len() + by_hand.len());
+    println!("examples of the table of commands that were run: {}", rows.len() - NOT_RUN.len());
+}
+
+#[test]
+fn every_block_of_the_documents_works() {
+    let mut count = 0;
+    for (name, text) in pages().iter().filter(|(name, _)| name.starts_with("docs/")) {
+        let lines: Vec<String> =
+            block_lines(text, "sh").into_iter().filter(|line| line.starts_with("vault ")).collect();
+        if lines.is_empty() {
+            continue;
+        }
+        let home = Home::new();
+        home.run("vault snapshot --init ~/Documents");
+        home.run("vault snapshot ~/Documents ~/Pictures");
+        if name == "docs/emergency.md" {
+            // The computer is gone, and with it all that it remembered.
+            fs::remove_dir_all(home.path(".local/state")).unwrap();
+        }
+        for line in lines {
+            home.try_example(&line);
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count}");
+    println!("lines of docs/ that were run: {count}");
+}
+
+/// The commands that the program has, with those below them: `key add`.
+fn commands_of_the_program(home: &Home) -> BTreeSet<String> {
+    let below = |command: &str| {
+        let help = home.run(&format!("vault help {command}"));
+        let list = help.split("\nCommands:\n").nth(1).map(str::to_owned).unwrap_or_default();
+        let lines = list.lines().take_while(|line| !line.trim().is_empty() && line.starts_with("  "));
+        let names = lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+        names.filter(|name| *name != "help").map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut all = BTreeSet::new();
+    for command in below("") {
+        let nested = below(&command);
+        if nested.is_empty() || command == "config" {
+            all.insert(command.clone());
+        }
+        all.extend(nested.iter().map(|inner| format!("{command} {inner}")));
+    }
+    all
+}
+
+#[test]
+fn the_table_has_every_command() {
+    let home = Home::new();
+    let program = commands_of_the_program(&home);
+    assert!(program.len() > 30 && program.contains("key add"), "{program:?}");
+    let rows = rows(&page("docs/commands.md"));
+    let named: Vec<String> = rows
+        .iter()
+        .filter(|(says, _)| says.trim().starts_with('`'))
+        .map(|(says, _)| quoted(says).next().unwrap().to_owned())
+        .collect();
+    let table: BTreeSet<String> = named.iter().cloned().collect();
+    assert_eq!(table.len(), named.len(), "a command has two rows: {named:?}");
+    assert_eq!(table, program);
+    // Each row shows its own command, and a row that goes on shows the one before it.
+    let mut current = String::new();
+    for (says, example) in &rows {
+        if says.trim().starts_with('`') {
+            current = quoted(says).next().unwrap().to_owned();
+        }
+        assert!(example.contains(&format!("vault {current}")), "{current}: {example}");
+    }
+}
+
+#[test]
+fn commands_that_are_named_exist() {
+    let home = Home::new();
+    let program = commands_of_the_program(&home);
+    let first: BTreeSet<&str> = program.iter().filter_map(|command| command.split(' ').next()).collect();
+    let mut helps: BTreeMap<String, String> = BTreeMap::new();
+    let mut count = 0;
+    for (name, text) in pages() {
+        let blocks = ["", "sh"].into_iter().flat_map(|language| block_lines(&text, language));
+        let outside: String = text.split("```").step_by(2).collect();
+        let inline: Vec<String> =
+            quoted(&outside.replace("\\|", "|")).map(|code| code.replace('\n', " ")).collect();
+        for code in blocks.chain(inline).filter(|code| code.starts_with("vault ")) {
+            let words: Vec<&str> = code.split_whitespace().skip(1).collect();
+            let Some(command) = words.iter().find(|word| first.contains(*word) || **word == "help") else {
+                panic!("{name}: {code}: there is no such command");
+            };
+            assert_eq!(words[0], *command, "{name}: {code}");
+            let nested = words.get(1).map(|inner| format!("{command} {inner}"));
+            let path = nested.filter(|path| program.contains(path)).unwrap_or_else(|| (*command).to_owned());
+            let help = helps.entry(path.clone()).or_insert_with(|| home.run(&format!("vault help {path}")));
+            for option in words.iter().filter(|word| word.starts_with("--") && word.len() > 2) {
+                assert!(help.contains(option), "{name}: {code}: {option} is unknown");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count}");
+}
+
+/// A heading as links name it.
+fn slug(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let pages = pages();
+    for (name, text) in &pages {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let there = top().join(name).parent().unwrap().join(file);
+            let there = if file.is_empty() { top().join(name) } else { there };
+            assert!(there.exists(), "{name}: {target}");
+            if !anchor.is_empty() {
+                let text = fs::read_to_string(&there).unwrap();
+                let found = text.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == anchor);
+                assert!(found, "{name}: {target}: there is no such heading");
+            }
+        }
+    }
+    let readme = &pages["README.md"];
+    for name in pages.keys().filter(|name| *name != "README.md") {
+        assert!(readme.contains(&format!("]({name})")), "README.md does not lead to {name}");
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_its_two_commands_are_seen_at_once() {
+    let readme = page("README.md");
+    assert!(readme.lines().count() < README_LINES_MAX);
+    let screen: Vec<&str> = readme.lines().take(FIRST_SCREEN).collect();
+    let test = "cargo test --locked";
+    assert!(screen.contains(&".ci/demo") && screen.contains(&test), "{screen:?}");
+    // The gate runs the command that the README gives.
+    let gate = page(".ci/run");
+    let last = gate.lines().rfind(|line| !line.trim().is_empty()).unwrap();
+    assert_eq!(last, format!("run {test}"));
 }
