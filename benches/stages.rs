@@ -14,7 +14,7 @@ use vault::id::{ChunkId, VaultId};
 use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::progress::Silent;
-use vault::seal::{Compressor, Decompressor, KdfParams, Keys, MasterKey, ObjectKind, Secret};
+use vault::seal::{Compressor, Decompressor, KdfParams, Keys, MasterKey, ObjectKind, Secret, WriterKey};
 use vault::store::mem::MemStore;
 use vault::store::{Delivery, Store};
 use vault::tree::{Entry, FileKind, Stream, Time, decode_entry, encode_entry};
@@ -62,7 +62,8 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
 }
 
 fn keys() -> Keys {
-    Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default())
+    let master = MasterKey::from_bytes(&[1; 32]);
+    Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
 }
 
 fn cuts<'a>(keys: &Keys, mut data: &'a [u8]) -> Vec<&'a [u8]> {

@@ -25,7 +25,7 @@ use vault::id::VaultId;
 use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::pack::{FinishedPack, PackWriter, SegmentBuilder};
-use vault::seal::{Compressor, Decompressor, HEADER_LEN, Keys, MasterKey, ObjectKind};
+use vault::seal::{Compressor, Decompressor, HEADER_LEN, Keys, MasterKey, ObjectKind, WriterKey};
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
@@ -194,7 +194,8 @@ fn main() {
     let contents: Vec<(PathBuf, Vec<u8>)> =
         list.iter().map(|path| (path.clone(), fs::read(path).expect("a file"))).collect();
     let bytes: usize = contents.iter().map(|(_, bytes)| bytes.len()).sum();
-    let keys = Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default());
+    let master = MasterKey::from_bytes(&[1; 32]);
+    let keys = Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default());
 
     println!(
         "{} files, {:.1} MB, {} threads, median of {runs}; every run is a whole process with key derivation",

@@ -108,17 +108,18 @@ def parse_slot(slot):
     return method, (passes, memory, lanes)
 
 def open_slot(slot, secret):
-    """§4.2: the master key, or None if the secret is not that of the slot."""
+    """§4.2: the master key and the writer's key, or None if the secret is not that of the slot."""
     method, costs = parse_slot(slot)
     stretched = derive("vault 2026 slot secret", slot[56:88] + secret) if method == 2 else \
         hash_secret_raw(secret, slot[56:88], *costs, 32, Type.ID, 19)
     if not hmac.compare_digest(keyed(derive("vault 2026 slot commitment", stretched), slot[:88]), slot[88:120]):
         return None
     ring = unseal(derive("vault 2026 slot kek", stretched), slot[120:144], slot[:120], slot[144:416], "the keyring")
-    version, master, *_, delivery, features = struct.unpack("<B32sIIIQBQ", ring[:62])
-    known(version == 1 and delivery in (0, 1) and features == 0, "keyring version, delivery or feature")
-    need(not any(ring[62:]), "the padding of the keyring is not zero")
-    return master
+    version, master, writer, *_, delivery, features = struct.unpack("<B32s32sIIIQBQ", ring[:94])
+    need(version > 1, "it was made by a pre-release of vault")
+    known(version == 2 and delivery in (0, 1) and features == 0, "keyring version, delivery or feature")
+    need(not any(ring[94:]), "the padding of the keyring is not zero")
+    return master, writer
 
 def password(text):
     """§4.2: the bytes of a password that are stretched."""
@@ -129,7 +130,7 @@ def password(text):
         return secret
 
 def unlock(store, text):
-    """§4.6: the vault id and the master key."""
+    """§4.6: the vault id, the master key and the writer's key."""
     vault = vault_file(os.path.join(store, "VAULT"))
     slots, trouble = {}, []
     for name, path in listed(os.path.join(store, "keys"), False):
@@ -144,16 +145,18 @@ def unlock(store, text):
     for method, secret in (2, recovery_key(text)), (1, password(text)):
         for slot in [slot for slot in in_order if slots[slot][0] == method and secret]:
             try:
-                if master := open_slot(slot, secret):
-                    return slot[24:40], master
+                if keys := open_slot(slot, secret):
+                    return slot[24:40], *keys
             except Damaged as error:
                 trouble.append(str(error))
     raise Damaged("; ".join(trouble) or "the password is wrong, or there is no vault")
 
 class Object:
     """§4.3: a sealed object."""
-    def __init__(self, vault, wrap_key, kind, name, path):
+    def __init__(self, vault, keys, kind, name, path):
         self.vault, self.kind, self.name = vault, kind, name
+        wrap_key, index_key = keys
+        self.index_key = keyed(index_key, vault + bytes([kind]) + name)
         self.data = Path(path).read_bytes()
         header = self.data[:120]
         need(len(self.data) >= 120 + 40 + 32 and header[:8] == b"vaultobj", "it is no object of a vault")
@@ -168,7 +171,7 @@ class Object:
         need(blake3(self.data[:-32]).digest() == self.data[-32:], "the trailer does not fit")
     def section(self, tag, number, nonce, sealed):
         aad = self.vault + bytes([self.kind]) + self.name + bytes([tag]) + struct.pack("<I", number)
-        key = derive("vault 2026 section " + SECTIONS[tag], self.key)
+        key = derive("vault 2026 section " + SECTIONS[tag], self.index_key if tag in (3, 4) else self.key)
         return unseal(key, nonce, aad, sealed, f"{SECTIONS[tag]} {number}")
     def sealed(self, tag, start, end):
         return self.section(tag, 0, self.data[start:start + 24], self.data[start + 24:end])
@@ -286,9 +289,9 @@ def snapshots(records):
 class Vault:
     """§9.1: everything, found from the store alone."""
     def __init__(self, store, password):
-        self.id, master = unlock(store, password)
-        self.wrap_key = derive("vault 2026 object wrap", master)
-        self.id_key = derive("vault 2026 chunk id", master)
+        self.id, master, writer = unlock(store, password)
+        self.keys = derive("vault 2026 object wrap", master), derive("vault 2026 index", writer)
+        self.id_key = derive("vault 2026 chunk id", writer)
         self.bad, self.where, self.packs, records = [], {}, {}, {}
         for name, path in listed(os.path.join(store, "log"), False):
             with self.guard(3, name):
@@ -300,7 +303,7 @@ class Vault:
         for kind in (1, 2):
             for name, path in listed(os.path.join(store, FOLDERS[kind]), True):
                 with self.guard(kind, name):
-                    segments = Object(self.id, self.wrap_key, kind, name, path).footer()
+                    segments = Object(self.id, self.keys, kind, name, path).footer()
                     self.packs[name] = kind, path, segments
                     for number, (_, _, chunks) in enumerate(segments):
                         for index, (id, _) in enumerate(chunks):
@@ -314,7 +317,7 @@ class Vault:
             self.bad.append(f"{FOLDERS[kind]}/{name.hex()}: {error}")
     def record(self, name, path):
         """§8.1: a record with its body."""
-        object = Object(self.id, self.wrap_key, 3, name, path)
+        object = Object(self.id, self.keys, 3, name, path)
         return self.message(object.sealed(5, 120, len(object.data) - 32))
     def message(self, plain):
         length = int.from_bytes(plain[:4], "little")
@@ -327,7 +330,7 @@ class Vault:
     def segment(self, name, number):
         kind, path, segments = self.packs[name]
         offset, length, expected = segments[number]
-        chunks = Object(self.id, self.wrap_key, kind, name, path).segment(number, offset, length)
+        chunks = Object(self.id, self.keys, kind, name, path).segment(number, offset, length)
         found = [(keyed(self.id_key, chunk, 16), len(chunk)) for chunk in chunks]
         need(found == expected, f"segment {number}: a chunk is not what its id says")
         return chunks

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use vault::id::{ClientId, ObjectName};
 use vault::log::{Record, RecordBody};
 use vault::progress::Silent;
-use vault::seal::{KdfParams, ObjectKind, Purpose, Secret, Section, SlotFile};
+use vault::seal::{IndexSection, KdfParams, ObjectKind, Purpose, Secret, SlotFile};
 use vault::store::dir::DirStore;
 use vault::tree::Stream;
 use vault::vault::open::{Slots, open};
 use vault::vault::{OpenOptions, Vault};
 
 use crate::support::binary::Desk;
-use crate::support::{RAW, identity};
+use crate::support::{PASSWORD, RAW, identity};
 
 /// A vault with two snapshots, and what is crafted into it.
 struct Future {
@@ -96,7 +97,7 @@ impl Future {
         plain.resize(plain.len().next_multiple_of(1024), 0);
         let sealer = self.vault.keys().create_object(ObjectKind::Record).unwrap();
         let mut bytes = sealer.header().to_vec();
-        sealer.seal(Section::Record, &plain, &mut bytes).unwrap();
+        sealer.seal_record(&plain, &mut bytes).unwrap();
         bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
         self.put("log", sealer.name(), &bytes)
     }
@@ -109,24 +110,25 @@ impl Future {
         let end = bytes.len() as u64;
         bytes.resize(64 << 10, 0);
         let at = bytes.len() as u64;
-        sealer.seal(Section::Footer, footer, &mut bytes).unwrap();
+        let index = self.vault.keys().index_seal(ObjectKind::Pack, sealer.name());
+        index.seal(IndexSection::Footer, footer, &mut bytes).unwrap();
         let len = u32::try_from(bytes.len() as u64 - at).unwrap();
         let locator = [&at.to_le_bytes()[..], &len.to_le_bytes(), &end.to_le_bytes(), &1_u32.to_le_bytes()].concat();
-        sealer.seal(Section::Locator, &locator, &mut bytes).unwrap();
+        index.seal(IndexSection::Locator, &locator, &mut bytes).unwrap();
         bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
         self.put("packs", sealer.name(), &bytes)
     }
 
     /// Puts an object whose bytes `change` has changed; its trailer fits again.
     fn changed(&self, folder: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
-        let (kind, section) = match folder {
-            "log" => (ObjectKind::Record, Section::Record),
-            "packs" => (ObjectKind::Pack, Section::Footer),
-            _ => (ObjectKind::Meta, Section::Footer),
+        let kind = match folder {
+            "log" => ObjectKind::Record,
+            "packs" => ObjectKind::Pack,
+            _ => ObjectKind::Meta,
         };
         let sealer = self.vault.keys().create_object(kind).unwrap();
         let mut bytes = sealer.header().to_vec();
-        sealer.seal(section, &vec![1; 70_000], &mut bytes).unwrap();
+        sealer.seal_record(&vec![1; 70_000], &mut bytes).unwrap();
         change(&mut bytes);
         bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
         self.put(folder, sealer.name(), &bytes)
@@ -174,6 +176,42 @@ fn slot_with(future: &Future, features: u64, change: impl FnOnce(&mut Vec<u8>)) 
     let checksum = *blake3::hash(&bytes[..end]).as_bytes();
     bytes[end..].copy_from_slice(&checksum);
     bytes
+}
+
+/// The password's slot with its keyring changed, sealed again as SPEC §4.2 says; only its info does not open any more.
+fn with_keyring(slot: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let u32_at = |at: usize| u32::from_le_bytes(slot[at..at + 4].try_into().unwrap());
+    let costs = argon2::Params::new(u32_at(12), u32_at(16), u32::from(slot[11]), Some(32)).unwrap();
+    let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, costs);
+    let mut stretched = [0; 32];
+    argon2.hash_password_into(PASSWORD.as_bytes(), &slot[56..88], &mut stretched).unwrap();
+    let cipher = XChaCha20Poly1305::new(&blake3::derive_key("vault 2026 slot kek", &stretched).into());
+    let nonce: [u8; 24] = slot[120..144].try_into().unwrap();
+    let tag: [u8; 16] = slot[400..416].try_into().unwrap();
+    let mut bytes = slot.to_vec();
+    let mut ring = slot[144..400].to_vec();
+    cipher.decrypt_inout_detached(&nonce.into(), &slot[..120], ring.as_mut_slice().into(), &tag.into()).unwrap();
+    change(&mut ring);
+    let tag = cipher.encrypt_inout_detached(&nonce.into(), &slot[..120], ring.as_mut_slice().into()).unwrap();
+    bytes[144..400].copy_from_slice(&ring);
+    bytes[400..416].copy_from_slice(&tag);
+    let checksum = blake3::hash(&bytes[..560]);
+    bytes[560..].copy_from_slice(checksum.as_bytes());
+    bytes
+}
+
+/// Puts slots with a changed keyring in the place of those that the password opens.
+fn keyrings(future: &Future, change: fn(&mut [u8])) -> Vec<PathBuf> {
+    let folder = future.desk.path("store/keys");
+    let slots = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let passwords: Vec<PathBuf> = slots.filter(|path| fs::read(path).unwrap()[10] == 1).collect();
+    assert_eq!(passwords.len(), 2);
+    for path in &passwords {
+        let bytes = with_keyring(&fs::read(path).unwrap(), change);
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    passwords
 }
 
 /// Every command, in an order in which each still finds something to do.
@@ -369,6 +407,27 @@ fn key_slots_of_a_later_version() {
         (0..2).map(|copy| future.put("keys", ObjectName::new([0xe0 + copy; 16]), &bytes)).collect()
     };
     check("features in a keyring", put, &[]);
+}
+
+#[test]
+fn vaults_of_other_keyrings() {
+    let newer = |future: &Future| keyrings(future, |ring| ring[0] = 3);
+    check("a keyring of a later version", newer, &[("", 1)]);
+    let delivery = |future: &Future| keyrings(future, |ring| ring[85] = 7);
+    check("another way of delivery", delivery, &[("", 1)]);
+    let features = |future: &Future| keyrings(future, |ring| ring[93] = 1);
+    check("features in every keyring", features, &[("", 1)]);
+    // Master key, chunk sizes, time, delivery and features followed one another then.
+    let before = |ring: &mut [u8]| {
+        ring.copy_within(65..94, 33);
+        ring[62..94].fill(0);
+        ring[0] = 1;
+    };
+    check("a keyring of a pre-release", |future| keyrings(future, before), &[("", 1)]);
+    let future = Future::new();
+    keyrings(&future, before);
+    let said = future.desk.run(&["list"]);
+    assert!(said.err.contains("made by a pre-release") && !said.err.contains("newer"), "{}", said.err);
 }
 
 #[test]

@@ -5,10 +5,11 @@ use libfuzzer_sys::fuzz_target;
 use vault::chunk::ChunkParams;
 use vault::id::{ObjectName, VaultId};
 use vault::log::Record;
-use vault::seal::{Keys, MasterKey, ObjectKind};
+use vault::seal::{Keys, MasterKey, ObjectKind, WriterKey};
 
 fuzz_target!(|bytes: &[u8]| {
-    let keys = Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default());
+    let master = MasterKey::from_bytes(&[1; 32]);
+    let keys = Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default());
     let name = ObjectName::new([3; 16]);
     for kind in [ObjectKind::Pack, ObjectKind::Meta, ObjectKind::Record] {
         assert!(keys.open_object(kind, name, bytes).is_err(), "nobody without the key can make a header");

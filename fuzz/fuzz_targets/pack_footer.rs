@@ -7,19 +7,22 @@ use libfuzzer_sys::fuzz_target;
 use vault::chunk::ChunkParams;
 use vault::id::VaultId;
 use vault::pack::{Footer, PackReader};
-use vault::seal::{Keys, MasterKey, ObjectKind, ObjectSealer, Section};
+use vault::seal::{IndexSection, Keys, MasterKey, ObjectKind, ObjectSealer, WriterKey};
 use vault::store::mem::MemStore;
 use vault::store::{Kind, ObjectKey};
 
-static KEYS: LazyLock<Keys> =
-    LazyLock::new(|| Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default()));
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let master = MasterKey::from_bytes(&[1; 32]);
+    Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
+});
 static SEALER: LazyLock<ObjectSealer> = LazyLock::new(|| KEYS.create_object(ObjectKind::Pack).unwrap());
 
 fn check(locator: &[u8], footer: &[u8], between: usize) {
     let mut bytes = SEALER.header().to_vec();
     bytes.resize(bytes.len() + between, 0);
-    SEALER.seal(Section::Footer, footer, &mut bytes).unwrap();
-    SEALER.seal(Section::Locator, locator, &mut bytes).unwrap();
+    let index = KEYS.index_seal(ObjectKind::Pack, SEALER.name());
+    index.seal(IndexSection::Footer, footer, &mut bytes).unwrap();
+    index.seal(IndexSection::Locator, locator, &mut bytes).unwrap();
     let checksum = blake3::hash(&bytes);
     bytes.extend_from_slice(checksum.as_bytes());
     let (store, len) = (MemStore::new(), bytes.len() as u64);

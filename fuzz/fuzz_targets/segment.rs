@@ -9,11 +9,13 @@ use vault::id::VaultId;
 use vault::limits::SEGMENT_RAW_MAX;
 use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
-use vault::seal::{Compressor, Decompressor, Keys, MasterKey, ObjectKind, ObjectSealer};
+use vault::seal::{Compressor, Decompressor, Keys, MasterKey, ObjectKind, ObjectSealer, WriterKey};
 use vault::varint;
 
-static KEYS: LazyLock<Keys> =
-    LazyLock::new(|| Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default()));
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let master = MasterKey::from_bytes(&[1; 32]);
+    Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
+});
 static SEALER: LazyLock<ObjectSealer> = LazyLock::new(|| KEYS.create_object(ObjectKind::Pack).unwrap());
 
 fn check(body: &[u8], decompressor: &mut Decompressor) -> bool {

@@ -104,6 +104,8 @@ fn plain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 const CHECK: &str = "All else in the vault can still be listed and restored.";
+const PRE_RELEASE: &str =
+    "It is not damaged. Get the files back with the pre-release that made it, and snapshot them into a new vault.";
 const NEWER: &str = "It is not damaged. Use the newest version of vault to read it.";
 const LOOK: &str = "See what is in it with: vault ls SNAPSHOT";
 
@@ -180,6 +182,7 @@ impl From<VaultError> for Failure {
                 "Without a key slot nobody can open the vault. Copies of the folder 'keys' from another place help.",
             ),
             VaultError::Newer { .. } | VaultError::NewerToWrite { .. } => failure.hint(NEWER),
+            VaultError::PreRelease { .. } => failure.hint(PRE_RELEASE),
             VaultError::Store(error)
             | VaultError::Record(RecordError::Store(error))
             | VaultError::Pack(PackError::Store(error)) => error.into(),

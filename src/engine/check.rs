@@ -405,12 +405,14 @@ impl<'a> Check<'a> {
         self.options.max_time.is_some_and(|max| now.secs.saturating_sub(self.begun.secs) >= max.as_secs().cast_signed())
     }
 
-    /// Reads a pack's footer, and compares it with the catalogue.
+    /// Reads a pack's header and footer, and compares the footer with the catalogue.
     fn check_footer(&self, info: &PackInfo) -> Result<(), CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
-        match self.pack_reader.footer(info.kind, info.name, info.len) {
+        // The footer opens without the header, but nothing else does.
+        let header = self.pack_reader.opener(info.kind, info.name);
+        match header.and_then(|_| self.pack_reader.footer(info.kind, info.name, info.len)) {
             Ok(footer) => drop(self.compare(info, &footer)),
             Err(error) => self.pack_problem(info, error)?,
         }

@@ -7,7 +7,7 @@ use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId};
 use crate::limits::RECORD_LEN_MAX;
 use crate::msgpack;
 use crate::pack::TRAILER_LEN;
-use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, Section, TAG_LEN};
+use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN};
 use crate::store::{Kind, ObjectKey, Store, StoreError};
 use crate::tree::{Snapshot, Time};
 
@@ -585,7 +585,7 @@ impl Record {
         let plain = self.encode()?;
         let sealer = keys.create_object(ObjectKind::Record).map_err(failed)?;
         let mut bytes = sealer.header().to_vec();
-        sealer.seal(Section::Record, &plain, &mut bytes).map_err(failed)?;
+        sealer.seal_record(&plain, &mut bytes).map_err(failed)?;
         let trailer = blake3::hash(&bytes);
         bytes.extend_from_slice(trailer.as_bytes());
         Ok(SealedRecord { name: sealer.name(), bytes, plain })
@@ -607,7 +607,7 @@ impl Record {
         }
         let (head, trailer) = bytes.split_at(bytes.len() - TRAILER_LEN);
         let opener = keys.open_object(ObjectKind::Record, name, &head[..HEADER_LEN]).map_err(failed)?;
-        let plain = opener.open(Section::Record, &head[HEADER_LEN..]).map_err(failed)?;
+        let plain = opener.open_record(&head[HEADER_LEN..]).map_err(failed)?;
         if blake3::hash(head) != *trailer {
             return Err(damaged("its checksum is wrong"));
         }

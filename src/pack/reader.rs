@@ -7,7 +7,7 @@ use crate::limits::{FOOTER_LEN_MAX, PACK_LEN_MAX};
 use crate::pack::footer::Footer;
 use crate::pack::segment::{Segment, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
-use crate::seal::{Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectOpener, Section, TAG_LEN};
+use crate::seal::{Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectOpener, TAG_LEN};
 use crate::store::{ObjectKey, Store};
 use crate::varint::Reader;
 
@@ -36,8 +36,9 @@ pub struct PackReader<'a> {
 /// How many packs' keys are remembered.
 const RECENT: usize = 64;
 
-/// How much of a pack's end is read at once in the hope that the footer is in it, in bytes.
-const TAIL: u64 = 128 << 10;
+/// How much of a pack's end is read at once in the hope that the footer is in it, in bytes. The footer of a full pack of chunks
+/// of the default size has less than 5 KiB, or three times that if they could be compressed well.
+const TAIL: u64 = 16 << 10;
 
 /// The key of an object of this kind and name.
 pub fn object_key(kind: ObjectKind, name: ObjectName) -> ObjectKey {
@@ -71,10 +72,11 @@ impl<'a> PackReader<'a> {
         Ok(opener)
     }
 
-    /// Reads the footer of a pack of `len` bytes.
+    /// Reads the footer of a pack of `len` bytes: from its end alone, in one request, or two if the footer is long. The header is
+    /// read only to say why a footer does not open.
     ///
     /// # Errors
-    /// If any part on the way to it is missing, damaged, or from a newer version.
+    /// If locator or footer are missing, damaged, or from a newer version.
     pub fn footer(&self, kind: ObjectKind, name: ObjectName, len: u64) -> Result<Footer, PackError> {
         let key = object_key(kind, name);
         let damaged = |what: &str| PackError::Damaged { object: key, what: what.to_owned() };
@@ -82,13 +84,19 @@ impl<'a> PackReader<'a> {
         if !(frame..=PACK_LEN_MAX).contains(&len) {
             return Err(damaged(&format!("{len} bytes is no length of a pack")));
         }
-        let opener = self.opener(kind, name)?;
         let tail_offset = len.saturating_sub(TAIL).max(HEADER_LEN as u64);
         let tail = self.store.get_range(&key, tail_offset, (len - tail_offset) as usize)?;
         let (rest, _) = tail.split_at(tail.len() - TRAILER_LEN);
         let (rest, locator) = rest.split_at(rest.len() - LOCATOR_LEN);
-        let open = |section, sealed: &[u8]| opener.open(section, sealed).map_err(|error| PackError::open(key, &error));
-        let locator = open(Section::Locator, locator)?;
+        let seal = self.keys.index_seal(kind, name);
+        let open = |section, sealed: &[u8]| {
+            seal.open(section, sealed).or_else(|error| {
+                // A newer object, or that of another vault, tells so in its header.
+                self.opener(kind, name)?;
+                Err(PackError::open(key, &error))
+            })
+        };
+        let locator = open(IndexSection::Locator, locator)?;
         let mut fields = Reader::new(&locator);
         let mut read = || -> Result<_, crate::varint::DecodeError> {
             let offset = u64::from_le_bytes(fields.array()?);
@@ -106,9 +114,9 @@ impl<'a> PackReader<'a> {
             return Err(damaged("its locator is out of bounds: it is cut short or was made longer"));
         }
         let footer = if offset >= tail_offset {
-            open(Section::Footer, &rest[(offset - tail_offset) as usize..])?
+            open(IndexSection::Footer, &rest[(offset - tail_offset) as usize..])?
         } else {
-            open(Section::Footer, &self.store.get_range(&key, offset, footer_len as usize)?)?
+            open(IndexSection::Footer, &self.store.get_range(&key, offset, footer_len as usize)?)?
         };
         let footer = Footer::decode(&footer).map_err(|error| PackError::malformed(key, error))?;
         let sum: u64 = footer.segments.iter().map(|segment| u64::from(segment.sealed_len)).sum();
@@ -143,5 +151,109 @@ impl<'a> PackReader<'a> {
     /// The keys it is opened with.
     pub const fn keys(&self) -> &'a Keys {
         self.keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::ChunkParams;
+    use crate::id::VaultId;
+    use crate::limits::CHUNK_AVG_DEFAULT;
+    use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
+    use crate::seal::{Compressor, MasterKey, WriterKey};
+    use crate::store::faulty::FaultyStore;
+    use crate::store::mem::MemStore;
+
+    fn keys_of(master: u8, writer: &WriterKey) -> Keys {
+        let master = MasterKey::from_bytes(&[master; 32]);
+        Keys::new(&master, writer, VaultId::new([2; 16]), ChunkParams::default())
+    }
+
+    fn keys() -> Keys {
+        keys_of(1, &WriterKey::from_bytes(&[5; 32]))
+    }
+
+    /// A pack of so many chunks of noise of this length.
+    fn pack(keys: &Keys, count: u32, len: usize) -> FinishedPack {
+        let finished = Mutex::new(None);
+        let writer = PackWriter::new(keys, ObjectKind::Pack, false, |pack| {
+            *finished.lock().unwrap() = Some(pack);
+            true
+        });
+        let (mut compressor, mut decompressor) = (Compressor::new(1).unwrap(), Decompressor::new().unwrap());
+        let mut noise = blake3::Hasher::new().update(b"noise").finalize_xof();
+        let mut builder = SegmentBuilder::default();
+        for _ in 0..count {
+            let mut chunk = vec![0; len];
+            noise.fill(&mut chunk);
+            builder.push(keys, |buffer| buffer.extend_from_slice(&chunk), |_| true);
+            if builder.is_full() {
+                writer.put(builder.compress(&mut compressor), &mut decompressor).unwrap();
+            }
+        }
+        if !builder.is_empty() {
+            writer.put(builder.compress(&mut compressor), &mut decompressor).unwrap();
+        }
+        writer.finish().unwrap();
+        drop(writer);
+        finished.into_inner().unwrap().unwrap()
+    }
+
+    fn stored(pack: &FinishedPack) -> FaultyStore<MemStore> {
+        let store = MemStore::new();
+        store.put(&object_key(pack.kind, pack.name), &pack.bytes).unwrap();
+        FaultyStore::new(store)
+    }
+
+    #[test]
+    fn a_footer_is_read_with_one_small_request() {
+        let keys = keys();
+        // As many chunks of the average length as a full pack holds; a few; and so many that their footer is long.
+        let full = (15 << 20) / CHUNK_AVG_DEFAULT;
+        for (count, len, requests) in [(full, CHUNK_AVG_DEFAULT as usize, 1), (3, 100, 1), (2000, 300, 2)] {
+            let pack = pack(&keys, count, len);
+            let store = stored(&pack);
+            let footer = PackReader::new(&store, &keys).footer(pack.kind, pack.name, pack.bytes.len() as u64).unwrap();
+            assert_eq!(footer, pack.footer);
+            let counts = store.counts();
+            assert_eq!(counts.gets, requests, "{count} chunks");
+            let longest = TAIL + pack.footer.encode().len() as u64;
+            assert!(counts.bytes_read <= if requests == 1 { TAIL } else { longest }, "{} bytes", counts.bytes_read);
+        }
+    }
+
+    #[test]
+    fn a_footer_opens_with_the_writers_key_and_without_the_header() {
+        let (keys, pack) = (keys(), pack(&keys(), 3, 100));
+        let (store, len) = (stored(&pack), pack.bytes.len() as u64);
+        let key = object_key(pack.kind, pack.name);
+        store.inner().mutate(&key, |bytes| bytes[..HEADER_LEN].fill(0));
+        let writer = keys_of(9, &WriterKey::from_bytes(&[5; 32]));
+        for keys in [&keys, &writer] {
+            let reader = PackReader::new(&store, keys);
+            assert_eq!(reader.footer(pack.kind, pack.name, len).unwrap(), pack.footer);
+            assert!(reader.opener(pack.kind, pack.name).is_err());
+        }
+        let other = keys_of(1, &WriterKey::from_bytes(&[6; 32]));
+        let error = PackReader::new(&store, &other).footer(pack.kind, pack.name, len).unwrap_err();
+        assert!(error.is_damage(), "{error}");
+    }
+
+    #[test]
+    fn a_tail_that_does_not_open_is_judged_by_the_header() {
+        let (keys, pack) = (keys(), pack(&keys(), 3, 100));
+        let (store, len) = (stored(&pack), pack.bytes.len() as u64);
+        let key = object_key(pack.kind, pack.name);
+        let footer = || PackReader::new(&store, &keys).footer(pack.kind, pack.name, len);
+        store.inner().mutate(&key, |bytes| bytes[len as usize - 50] ^= 1);
+        let error = footer().unwrap_err();
+        assert!(error.is_damage() && error.reason().contains("locator"), "{error}");
+        for (at, newer) in [(8, true), (11, true), (14, true), (50, false)] {
+            store.inner().mutate(&key, |bytes| bytes[at] ^= 64);
+            let error = footer().unwrap_err();
+            assert_eq!((error.is_newer(), error.is_damage()), (newer, !newer), "byte {at}: {error}");
+            store.inner().mutate(&key, |bytes| bytes[at] ^= 64);
+        }
     }
 }

@@ -87,12 +87,13 @@ mod tests {
     use crate::chunk::ChunkParams;
     use crate::id::VaultId;
     use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
-    use crate::seal::{Compressor, Keys, MasterKey};
+    use crate::seal::{Compressor, Keys, MasterKey, WriterKey};
     use crate::store::mem::MemStore;
     use crate::store::{ObjectKey, Store};
 
     fn keys() -> Keys {
-        Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default())
+        let master = MasterKey::from_bytes(&[1; 32]);
+        Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
     }
 
     /// A pack of six segments.

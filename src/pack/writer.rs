@@ -15,7 +15,7 @@ use crate::pack::footer::{Footer, SegmentEntry};
 use crate::pack::segment::{SealedBody, SegmentBuilder, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{
-    Compressor, Decompressor, HEADER_LEN, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, Section, TAG_LEN,
+    Compressor, Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, TAG_LEN,
 };
 use crate::store::ObjectKey;
 use crate::sync::lock;
@@ -319,7 +319,8 @@ impl<'a> PackWriter<'a> {
     fn finish_pack(&self, pack: &OpenPack) -> Result<(), PackError> {
         let mut state = std::mem::take(&mut *lock(&pack.state));
         let mut tail = Vec::new();
-        pack.sealer.seal(Section::Footer, &state.footer.encode(), &mut tail).map_err(seal_error)?;
+        let index = self.keys.index_seal(self.kind, pack.sealer.name());
+        index.seal(IndexSection::Footer, &state.footer.encode(), &mut tail).map_err(seal_error)?;
         let footer_len = tail.len();
         let need = state.end + footer_len + LOCATOR_LEN + TRAILER_LEN;
         let total = if state.full { self.pack_len.max(need) } else { padded_len(need, self.pack_len)? };
@@ -330,7 +331,7 @@ impl<'a> PackWriter<'a> {
         locator.extend_from_slice(&(footer_len as u32).to_le_bytes());
         locator.extend_from_slice(&(state.end as u64).to_le_bytes());
         locator.extend_from_slice(&(state.footer.segments.len() as u32).to_le_bytes());
-        pack.sealer.seal(Section::Locator, &locator, &mut tail).map_err(seal_error)?;
+        index.seal(IndexSection::Locator, &locator, &mut tail).map_err(seal_error)?;
         let mut bytes = state.buffer;
         bytes.len = total;
         bytes[state.end..footer_offset].copy_from_slice(&padding);
@@ -380,15 +381,20 @@ mod tests {
     use crate::id::VaultId;
     use crate::pack::PackReader;
     use crate::pack::reader::object_key;
-    use crate::seal::MasterKey;
+    use crate::seal::{MasterKey, WriterKey};
     use crate::store::Store;
     use crate::store::mem::MemStore;
+
+    fn keys() -> Keys {
+        let master = MasterKey::from_bytes(&[1; 32]);
+        Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
+    }
 
     /// Packs are of one size, so what does not fit is room lost: of photographs, whose segments do not get shorter, an
     /// eighth would be if segments were not cut to what is left.
     #[test]
     fn what_does_not_get_shorter_fills_its_packs() {
-        let keys = Keys::new(&MasterKey::from_bytes(&[1; 32]), VaultId::new([2; 16]), ChunkParams::default());
+        let keys = keys();
         let (store, finished) = (MemStore::new(), Mutex::new(Vec::new()));
         let writer = PackWriter::new(&keys, ObjectKind::Pack, false, |pack| {
             store.put(&object_key(pack.kind, pack.name), &pack.bytes).unwrap();

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::vault_file::FEATURES_KNOWN;
-use super::{MasterKey, SlotError};
+use super::{MasterKey, SlotError, WriterKey};
 use crate::chunk::ChunkParams;
 use crate::id::VaultId;
 use crate::store::Delivery;
@@ -12,7 +12,9 @@ use crate::store::Delivery;
 pub const LABEL_LEN_MAX: usize = 64;
 pub(super) const KEYRING_LEN: usize = 256;
 pub(super) const INFO_LEN: usize = 104;
-const KEYRING_VERSION: u8 = 1;
+const KEYRING_VERSION: u8 = 2;
+/// The version that keyrings had before the format was settled; they held no writer's key.
+const KEYRING_VERSION_PRE_RELEASE: u8 = 1;
 
 /// What a slot is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Keyring {
     pub vault: VaultId,
     /// The master key.
     pub master: MasterKey,
+    /// The writer's key: derived from the master key, or that of another vault that this one cuts alike.
+    pub writer: WriterKey,
     /// How streams are cut in this vault.
     pub params: ChunkParams,
     /// When the vault was made, in seconds since 1970.
@@ -60,6 +64,7 @@ impl Keyring {
         for field in [
             &[KEYRING_VERSION][..],
             self.master.as_bytes(),
+            self.writer.as_bytes(),
             &self.params.min().to_le_bytes(),
             &self.params.avg().to_le_bytes(),
             &self.params.max().to_le_bytes(),
@@ -79,10 +84,14 @@ impl Keyring {
 
     pub(super) fn decode(vault: VaultId, plain: &[u8; KEYRING_LEN]) -> Result<Self, SlotError> {
         let mut reader = Reader(plain);
-        if reader.u8()? != KEYRING_VERSION {
-            return Err(SlotError::Newer { what: "keyring version" });
+        match reader.u8()? {
+            KEYRING_VERSION => {}
+            0 => return Err(SlotError::Damaged("there is no such version of a keyring")),
+            KEYRING_VERSION_PRE_RELEASE => return Err(SlotError::PreRelease),
+            _ => return Err(SlotError::Newer { what: "keyring version" }),
         }
         let master = MasterKey::from_bytes(reader.array_ref()?);
+        let writer = WriterKey::from_bytes(reader.array_ref()?);
         let params = ChunkParams::new(reader.u32()?, reader.u32()?, reader.u32()?)
             .map_err(|_| SlotError::Damaged("its chunk sizes are not valid"))?;
         let created = reader.u64()?;
@@ -96,7 +105,7 @@ impl Keyring {
             return Err(SlotError::Newer { what: "feature" });
         }
         reader.zeros()?;
-        Ok(Self { vault, master, params, created, delivery, features })
+        Ok(Self { vault, master, writer, params, created, delivery, features })
     }
 }
 

@@ -1,11 +1,11 @@
-//! What is derived from the master key for one vault (SPEC §4.4).
+//! What is derived from the master key and the writer's key for one vault (SPEC §4.4).
 
 use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::MasterKey;
 use super::aead::Cipher;
+use super::{MasterKey, WriterKey};
 use super::{NONCE_LEN, SealError, random};
 use crate::chunk::{ChunkParams, Cutter, GEAR_LEN, Gear};
 use crate::id::{ChunkId, VaultId};
@@ -21,27 +21,30 @@ pub struct Keys {
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Subkeys {
     chunk_id: [u8; 32],
+    index: [u8; 32],
     local: [u8; 32],
     nonce: NonceKey,
 }
 
 impl Keys {
     /// Derives the keys.
-    pub fn new(master: &MasterKey, vault: VaultId, params: ChunkParams) -> Self {
-        let derive = |context| blake3::derive_key(context, master.as_bytes());
+    pub fn new(master: &MasterKey, writer: &WriterKey, vault: VaultId, params: ChunkParams) -> Self {
+        let derive = |context| blake3::derive_key(context, writer.as_bytes());
+        let wrap = Zeroizing::new(blake3::derive_key("vault 2026 object wrap", master.as_bytes()));
         let mut gear = Zeroizing::new([0; GEAR_LEN]);
         blake3::Hasher::new_derive_key("vault 2026 gear table")
-            .update(master.as_bytes())
+            .update(writer.as_bytes())
             .finalize_xof()
             .fill(gear.as_mut_slice());
         Self {
             vault,
             cutter: Cutter::new(params, Gear::from_bytes(&gear)),
-            wrap: Cipher::new(&Zeroizing::new(derive("vault 2026 object wrap"))),
+            wrap: Cipher::new(&wrap),
             subkeys: Box::new(Subkeys {
                 chunk_id: derive("vault 2026 chunk id"),
+                index: derive("vault 2026 index"),
                 local: derive("vault 2026 local"),
-                nonce: NonceKey::new(master),
+                nonce: NonceKey::new(writer),
             }),
         }
     }
@@ -78,6 +81,10 @@ impl Keys {
         &self.wrap
     }
 
+    pub(super) fn index(&self) -> &[u8; 32] {
+        &self.subkeys.index
+    }
+
     pub(super) fn nonce(&self) -> &NonceKey {
         &self.subkeys.nonce
     }
@@ -95,8 +102,8 @@ impl fmt::Debug for Keys {
 pub(super) struct NonceKey([u8; 32]);
 
 impl NonceKey {
-    pub(super) fn new(master: &MasterKey) -> Self {
-        Self(blake3::derive_key("vault 2026 nonce", master.as_bytes()))
+    pub(super) fn new(writer: &WriterKey) -> Self {
+        Self(blake3::derive_key("vault 2026 nonce", writer.as_bytes()))
     }
 
     /// The nonce for this content under this associated data.
@@ -130,28 +137,39 @@ mod tests {
     use super::*;
 
     fn keys(master: u8) -> Keys {
-        Keys::new(&MasterKey::from_bytes(&[master; 32]), VaultId::new([2; 16]), ChunkParams::default())
+        let master = MasterKey::from_bytes(&[master; 32]);
+        Keys::new(&master, &WriterKey::derive(&master), VaultId::new([2; 16]), ChunkParams::default())
     }
 
     /// In SPEC: a change here makes every vault unreadable.
     #[test]
     fn derivation_is_pinned() {
         let keys = keys(1);
-        assert_eq!(keys.chunk_id(b"").to_string(), "8ba0b7bfea75848061959e9d34c461e7");
-        assert_eq!(keys.chunk_id(b"vault").to_string(), "2d71147b30caf81d9e9ea712b84b0f87");
+        assert_eq!(keys.chunk_id(b"").to_string(), "e36392907b6d6c4d14429de0f262afff");
+        assert_eq!(keys.chunk_id(b"vault").to_string(), "6e8f7056e4f46708127153cfa5e74c52");
         assert_eq!(
             blake3::Hash::from(keys.derive_local("test")).to_string(),
-            "52a6db23bb0611b6807935b7ca5b99a871d778cdcf03095b4620295a327fbbf0"
+            "eee23c9fe14f0733e7c4e5881f086a7ff1f7892063e8595cb33817c8ed78df13"
         );
         let data: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
         let first = keys.cutter().cut(&data);
-        assert_eq!((first, keys.cutter().cut(&data[first..])), (73_430, 82_882));
+        assert_eq!((first, keys.cutter().cut(&data[first..])), (116_504, 48_374));
     }
 
     #[test]
     fn another_master_key_gives_other_ids() {
         assert_ne!(keys(1).chunk_id(b"vault"), keys(3).chunk_id(b"vault"));
         assert_ne!(keys(1).derive_local("a"), keys(1).derive_local("b"));
+    }
+
+    #[test]
+    fn vaults_that_share_the_writers_key_cut_alike_and_have_the_same_ids() {
+        let writer = WriterKey::derive(&MasterKey::from_bytes(&[1; 32]));
+        let one = keys(1);
+        let other = Keys::new(&MasterKey::from_bytes(&[3; 32]), &writer, VaultId::new([9; 16]), ChunkParams::default());
+        assert_eq!(one.chunk_id(b"vault"), other.chunk_id(b"vault"));
+        let data: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        assert_eq!(one.cutter().cut(&data), other.cutter().cut(&data));
     }
 
     #[test]

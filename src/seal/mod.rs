@@ -1,11 +1,13 @@
 //! Keys, compression, encryption (SPEC §4): the only layer that names a cipher, and the only source of randomness.
 //!
-//! One random master key stands behind everything. [`SlotFile`]s wrap it for a password or a recovery key; [`Keys`]
-//! holds what is derived from it for one vault; each object has a random key of its own, wrapped in its header.
+//! One random master key stands behind everything that is read, and one writer's key behind how it is cut, named and found.
+//! [`SlotFile`]s wrap both for a password or a recovery key; [`Keys`] holds what is derived from them for one vault; each
+//! object has a random key of its own, wrapped in its header. What tells which chunks lie where is sealed by [`IndexSeal`]s.
 
 mod aead;
 mod compress;
 mod keys;
+mod index;
 mod object;
 mod secret;
 mod recovery;
@@ -15,12 +17,13 @@ mod vault_file;
 
 use std::fmt;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::id::ObjectName;
+use crate::id::{ObjectName, VaultId};
 use crate::store::Kind;
 
 pub use compress::{Compressor, Decompressor, Method};
+pub use index::{IndexSeal, IndexSection};
 pub use keyring::{Keyring, LABEL_LEN_MAX, Purpose, SlotInfo};
 pub use keys::Keys;
 pub use object::{ObjectOpener, ObjectSealer};
@@ -84,6 +87,9 @@ pub enum SlotError {
         /// What is unknown.
         what: &'static str,
     },
+    /// The keyring has the form that it had before the format was settled.
+    #[error("the key slot was made by a pre-release of vault")]
+    PreRelease,
     /// Costs of a password that are out of bounds, or a secret or label that no slot can have.
     #[error("the key slot is not acceptable: {0}")]
     Params(&'static str),
@@ -115,8 +121,25 @@ pub fn random_name() -> Result<ObjectName, SealError> {
     random_array().map(ObjectName::new)
 }
 
-/// The key that all others come from. Lies on the heap, so that moving it leaves no copy behind; wiped when dropped.
-pub struct MasterKey(Box<[u8; Self::LEN]>);
+/// 32 bytes on the heap, so that moving them leaves no copy behind; wiped when dropped, and not shown.
+struct KeyBytes(Box<[u8; 32]>);
+
+impl KeyBytes {
+    fn copy_of(bytes: &[u8; 32]) -> Self {
+        let mut key = Self(Box::new([0; 32]));
+        key.0.copy_from_slice(bytes);
+        key
+    }
+}
+
+impl Drop for KeyBytes {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// The key that opens everything: the keys of all objects are wrapped under one that comes from it.
+pub struct MasterKey(KeyBytes);
 
 impl MasterKey {
     /// Length in bytes.
@@ -124,32 +147,59 @@ impl MasterKey {
 
     /// A random key.
     pub fn generate() -> Result<Self, SealError> {
-        let mut key = Self(Box::new([0; Self::LEN]));
-        random(&mut key.0[..])?;
+        let mut key = Self(KeyBytes(Box::new([0; Self::LEN])));
+        random(&mut key.0.0[..])?;
         Ok(key)
     }
 
     /// The key made of these bytes.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
-        let mut key = Self(Box::new([0; Self::LEN]));
-        key.0.copy_from_slice(bytes);
-        key
+        Self(KeyBytes::copy_of(bytes))
     }
 
     fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl Drop for MasterKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
+        &self.0.0
     }
 }
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(..)")
+    }
+}
+
+/// The key of whoever writes: how streams are cut, what chunks are called and where they lie come from it, but nothing that
+/// opens content. Vaults that share it cut alike and have the same chunk ids.
+pub struct WriterKey(KeyBytes);
+
+impl WriterKey {
+    /// Length in bytes.
+    pub const LEN: usize = 32;
+
+    /// The key of a vault that shares it with no other one.
+    pub fn derive(master: &MasterKey) -> Self {
+        Self::from_bytes(&Zeroizing::new(blake3::derive_key("vault 2026 writer", master.as_bytes())))
+    }
+
+    /// The key made of these bytes.
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        Self(KeyBytes::copy_of(bytes))
+    }
+
+    fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0.0
+    }
+}
+
+impl Clone for WriterKey {
+    fn clone(&self) -> Self {
+        Self::from_bytes(self.as_bytes())
+    }
+}
+
+impl fmt::Debug for WriterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriterKey(..)")
     }
 }
 
@@ -201,14 +251,16 @@ pub enum Section {
 }
 
 impl Section {
-    /// Every kind of section, in the order of their tags.
-    const CONTEXTS: [&'static str; 5] = [
-        "vault 2026 section segment head",
-        "vault 2026 section segment body",
-        "vault 2026 section footer",
-        "vault 2026 section locator",
-        "vault 2026 section record",
-    ];
+    /// What its key is derived for.
+    const fn context(self) -> &'static str {
+        match self {
+            Self::SegmentHead(_) => "vault 2026 section segment head",
+            Self::SegmentBody(_) => "vault 2026 section segment body",
+            Self::Footer => "vault 2026 section footer",
+            Self::Locator => "vault 2026 section locator",
+            Self::Record => "vault 2026 section record",
+        }
+    }
 
     const fn tag(self) -> u8 {
         match self {
@@ -227,6 +279,22 @@ impl Section {
         }
     }
 }
+
+const AAD_LEN: usize = VaultId::LEN + 1 + ObjectName::LEN + 1 + 4;
+
+/// Binds a section to its place: this vault, this object, this part of it.
+fn section_aad(vault: VaultId, kind: ObjectKind, name: ObjectName, section: Section) -> [u8; AAD_LEN] {
+    let mut aad = [0; AAD_LEN];
+    aad[..16].copy_from_slice(vault.as_bytes());
+    aad[16] = kind as u8;
+    aad[17..33].copy_from_slice(name.as_bytes());
+    aad[33] = section.tag();
+    aad[34..].copy_from_slice(&section.number().to_le_bytes());
+    aad
+}
+
+const TOO_LONG: SealError = SealError::Malformed("a section is too long to be sealed");
+const TOO_SHORT: SealError = SealError::Malformed("a section is cut short");
 
 impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -261,6 +329,7 @@ mod tests {
     #[test]
     fn keys_are_not_shown() {
         assert_eq!(format!("{:?}", MasterKey::from_bytes(&[7; 32])), "MasterKey(..)");
+        assert_eq!(format!("{:?}", WriterKey::from_bytes(&[7; 32])), "WriterKey(..)");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::aead::Cipher;
 use super::keys::{Keys, NonceKey, fresh};
 use super::{
-    HEADER_LEN, NONCE_LEN, ObjectKind, SEAL_OVERHEAD, SEGMENT_HEAD_LEN, SealError, Section, TAG_LEN, random,
-    random_name,
+    AAD_LEN, HEADER_LEN, NONCE_LEN, ObjectKind, SEAL_OVERHEAD, SEGMENT_HEAD_LEN, SealError, Section, TAG_LEN, TOO_LONG,
+    TOO_SHORT, random, random_name, section_aad,
 };
 use crate::id::{ChunkId, ObjectName, VaultId};
 use crate::limits::{SEGMENT_CHUNKS_MAX, SEGMENT_RAW_MAX};
@@ -31,8 +31,6 @@ const _: () = assert!(WRAP_KEY_END + TAG_LEN == HEADER_LEN);
 
 /// Longest sealed body of a segment: method, raw length, number and lengths of chunks, payload, tag.
 const SEGMENT_BODY_MAX: usize = 1 + 10 + 10 + 4 * SEGMENT_CHUNKS_MAX + SEGMENT_RAW_MAX + TAG_LEN;
-
-const AAD_LEN: usize = VaultId::LEN + 1 + ObjectName::LEN + 1 + 4;
 
 type Header = [u8; HEADER_LEN];
 
@@ -138,9 +136,6 @@ impl Keys {
     }
 }
 
-const TOO_LONG: SealError = SealError::Malformed("a section is too long to be sealed");
-const TOO_SHORT: SealError = SealError::Malformed("a section is cut short");
-
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], SealError> {
     bytes.try_into().map_err(|_| TOO_SHORT)
 }
@@ -178,19 +173,19 @@ impl ObjectSealer {
         &self.opener
     }
 
-    /// Appends a sealed section to `out`: nonce, ciphertext, tag. For segments there is [`Self::seal_segment`].
-    pub fn seal(&self, section: Section, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
-        self.seal_with(&fresh()?, section, plain, out)
+    /// Appends the sealed content of a record to `out`: nonce, ciphertext, tag.
+    pub fn seal_record(&self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        self.seal_record_with(&fresh()?, plain, out)
     }
 
-    fn seal_with(&self, random: &[u8; 32], section: Section, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
-        let aad = self.opener.aad(section);
+    fn seal_record_with(&self, random: &[u8; 32], plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        let aad = self.opener.aad(Section::Record);
         let nonce = self.nonce.nonce(random, &aad, [plain]);
         out.reserve(plain.len() + SEAL_OVERHEAD);
         out.extend_from_slice(&nonce);
         let start = out.len();
         out.extend_from_slice(plain);
-        let tag = self.opener.cipher(section).seal(&nonce, &aad, &mut out[start..]).ok_or(TOO_LONG)?;
+        let tag = self.opener.ciphers.record.seal(&nonce, &aad, &mut out[start..]).ok_or(TOO_LONG)?;
         out.extend_from_slice(&tag);
         Ok(())
     }
@@ -245,10 +240,8 @@ impl ObjectSealer {
         nonce_field.copy_from_slice(&nonce);
         len_field.copy_from_slice(&sealed_len);
         let head_aad = self.opener.aad(Section::SegmentHead(number));
-        let head_cipher = self.opener.cipher(Section::SegmentHead(number));
-        tag_field.copy_from_slice(&head_cipher.seal(&nonce, &head_aad, len_field).ok_or(TOO_LONG)?);
-        let body_cipher = self.opener.cipher(Section::SegmentBody(number));
-        let tag = body_cipher.seal(&nonce, &body_aad, body).ok_or(TOO_LONG)?;
+        tag_field.copy_from_slice(&self.opener.ciphers.head.seal(&nonce, &head_aad, len_field).ok_or(TOO_LONG)?);
+        let tag = self.opener.ciphers.body.seal(&nonce, &body_aad, body).ok_or(TOO_LONG)?;
         buffer.extend_from_slice(&tag);
         Ok(())
     }
@@ -272,14 +265,25 @@ pub struct ObjectOpener {
     vault: VaultId,
     kind: ObjectKind,
     name: ObjectName,
-    /// One for each kind of section, in the order of their tags.
-    ciphers: Box<[Cipher; 5]>,
+    ciphers: Box<Ciphers>,
+}
+
+/// The keys of an object's own sections.
+struct Ciphers {
+    head: Cipher,
+    body: Cipher,
+    record: Cipher,
 }
 
 impl ObjectOpener {
     fn new(vault: VaultId, kind: ObjectKind, name: ObjectName, key: &[u8; KEY_LEN]) -> Self {
-        let cipher = |context| Cipher::new(&Zeroizing::new(blake3::derive_key(context, key)));
-        Self { vault, kind, name, ciphers: Box::new(Section::CONTEXTS.map(cipher)) }
+        let cipher = |section: Section| Cipher::new(&Zeroizing::new(blake3::derive_key(section.context(), key)));
+        let ciphers = Box::new(Ciphers {
+            head: cipher(Section::SegmentHead(0)),
+            body: cipher(Section::SegmentBody(0)),
+            record: cipher(Section::Record),
+        });
+        Self { vault, kind, name, ciphers }
     }
 
     /// The name of the object.
@@ -292,32 +296,22 @@ impl ObjectOpener {
         self.kind
     }
 
-    fn cipher(&self, section: Section) -> &Cipher {
-        &self.ciphers[usize::from(section.tag() - 1)]
-    }
-
-    /// Binds a section to its place: this vault, this object, this part of it.
     fn aad(&self, section: Section) -> [u8; AAD_LEN] {
-        let mut aad = [0; AAD_LEN];
-        aad[..16].copy_from_slice(self.vault.as_bytes());
-        aad[16] = self.kind as u8;
-        aad[17..33].copy_from_slice(self.name.as_bytes());
-        aad[33] = section.tag();
-        aad[34..].copy_from_slice(&section.number().to_le_bytes());
-        aad
+        section_aad(self.vault, self.kind, self.name, section)
     }
 
-    /// Opens a section: `sealed` is exactly nonce, ciphertext, tag.
-    pub fn open(&self, section: Section, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+    /// Opens the content of a record: `sealed` is exactly nonce, ciphertext, tag.
+    pub fn open_record(&self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(TOO_SHORT)?;
         let mut plain = Vec::new();
-        self.open_into(section, nonce, rest, &mut plain)?;
+        self.open_into(&self.ciphers.record, Section::Record, nonce, rest, &mut plain)?;
         Ok(plain)
     }
 
     /// Appends what is in `sealed` (ciphertext and tag) to `out`; if it fails, `out` is as it was.
     fn open_into(
         &self,
+        cipher: &Cipher,
         section: Section,
         nonce: &[u8; NONCE_LEN],
         sealed: &[u8],
@@ -326,7 +320,7 @@ impl ObjectOpener {
         let (text, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(TOO_SHORT)?;
         let start = out.len();
         out.extend_from_slice(text);
-        if self.cipher(section).open(nonce, &self.aad(section), &mut out[start..], tag).is_none() {
+        if cipher.open(nonce, &self.aad(section), &mut out[start..], tag).is_none() {
             out.truncate(start);
             return Err(SealError::Damaged(section));
         }
@@ -342,7 +336,7 @@ impl ObjectOpener {
         if body.len() != stated as usize {
             return Err(SealError::Malformed("a segment is not of the length that its head says"));
         }
-        self.open_into(Section::SegmentBody(number), nonce, body, out)
+        self.open_into(&self.ciphers.body, Section::SegmentBody(number), nonce, body, out)
     }
 
     /// Length of the sealed body of a segment, which follows the first [`SEGMENT_HEAD_LEN`] bytes. With it the segments
@@ -353,7 +347,7 @@ impl ObjectOpener {
         let (text, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(TOO_SHORT)?;
         let mut len = array::<4>(text)?;
         let section = Section::SegmentHead(number);
-        self.cipher(section).open(nonce, &self.aad(section), &mut len, tag).ok_or(SealError::Damaged(section))?;
+        self.ciphers.head.open(nonce, &self.aad(section), &mut len, tag).ok_or(SealError::Damaged(section))?;
         let len = u32::from_le_bytes(len);
         if (TAG_LEN..=SEGMENT_BODY_MAX).contains(&(len as usize)) {
             Ok(len)
@@ -375,13 +369,14 @@ mod tests {
 
     use super::*;
     use crate::chunk::ChunkParams;
-    use crate::seal::MasterKey;
     use crate::seal::tests::hex;
+    use crate::seal::{MasterKey, WriterKey};
 
     const BODY: &[u8] = b"the body of a segment";
 
     fn keys_of(master: u8, vault: u8) -> Keys {
-        Keys::new(&MasterKey::from_bytes(&[master; 32]), VaultId::new([vault; 16]), ChunkParams::default())
+        let master = MasterKey::from_bytes(&[master; 32]);
+        Keys::new(&master, &WriterKey::derive(&master), VaultId::new([vault; 16]), ChunkParams::default())
     }
 
     fn keys() -> Keys {
@@ -403,36 +398,29 @@ mod tests {
         let ids = [ChunkId::new([7; 16]), ChunkId::new([8; 16])];
         pack.seal_segment_with(&[6; 32], 9, &ids, &mut segment, 0).unwrap();
         assert_eq!(hex(&segment), VECTOR_SEGMENT_9);
-        let mut footer = Vec::new();
-        pack.seal_with(&[6; 32], Section::Footer, b"footer", &mut footer).unwrap();
-        assert_eq!(hex(&footer), VECTOR_FOOTER);
-        let mut locator = Vec::new();
-        pack.seal_with(&[6; 32], Section::Locator, b"locator", &mut locator).unwrap();
-        assert_eq!(hex(&locator), VECTOR_LOCATOR);
         assert_eq!(hex(&pack.padding(32)), VECTOR_PADDING);
 
         let record = sealer(ObjectKind::Record);
         assert_eq!(hex(record.header()), VECTOR_RECORD_HEADER);
         let mut content = Vec::new();
-        record.seal_with(&[6; 32], Section::Record, b"record", &mut content).unwrap();
+        record.seal_record_with(&[6; 32], b"record", &mut content).unwrap();
         assert_eq!(hex(&content), VECTOR_RECORD);
     }
 
-    const VECTOR_PACK_HEADER: &str = "7661756c746f626a01000101480000007c27e069561dad1f5976759fbe3e647b81091715fdc4e84bb1f34ca704d7508d\
-         f135ca668b763d5d72c7ee0504a8ba6d18970c8ad3b5b341857f6e074e461ec980f35b26f6c5d576af343ad707b1ff9a\
-         9d4a3d45b3b32f9f7e2983c656e5df265b4c7617b0dcbdeb";
-    const VECTOR_SEGMENT_9: &str = "62ba850799f21e15c9177b746c847055c34fc381690ee59d9c521a2b54d162a9e701db5ba530e5d9a5fa0bbb4c279179\
-         9740a19b7c5dc8e8e0c24840b07340f676d1bfe70d549fdc302e35db1d04d5cbf6";
-    const VECTOR_FOOTER: &str =
-        "c6d432bf967bcdae56392e776304199c9c7479f3fc16e5375b02aa4401ad52d6d7fe1d87ede3482b16f0014bf22c";
-    const VECTOR_LOCATOR: &str =
-        "acfe69c21247984ac62642deea24eb06425e4d58e352fdf0d63f592cc4d380a6e1561bd8b6b6f16578fc476411934a";
+    const VECTOR_PACK_HEADER: &str = "\
+         7661756c746f626a010001014800000026c82c3f229a0a6c7b75bbd929cb4c6c97d8c88c14044d6601bda80fc771c300\
+         fd38e7e33677b0041d1584c865e2b8c13f6e188e6d83b12a88ce3b79f324a5459632c6a98928bb2e03759ac864451af7\
+         43d61d689f9214dde2e11865226fb80abb78cdc58d1cd80b";
+    const VECTOR_SEGMENT_9: &str = "\
+         7609642ff9df3da0df8ad13bee33d23af138e5e231d105b49a9f5d8e9018823b97396eee882cdb75d791f5f3cdc94b24\
+         43f5bcbb78793fa4dbb0711562acdb8a23db4442c78654c79ab7f2ef45d09b0736";
     const VECTOR_PADDING: &str = "74b292ec0debb72132d3d2646c447ed7cefb8eeb4678f0d3296b475a1a01162b";
-    const VECTOR_RECORD_HEADER: &str = "7661756c746f626a0100030148000000d556eb1ede50d117f23d224d4f9c2a94a2e3054c97254a0aaeedd212a92e6cec\
-         33e28406f460972fe8528de20fb67a3ee94381eb4b8ad059c3ef5cdee74c3b3ed656ef76a01c579b4de0da50f5a9150d\
-         d586ee2b081200c61d90617d2aff7f9466f86f7c821d5258";
+    const VECTOR_RECORD_HEADER: &str = "\
+         7661756c746f626a010003014800000072b25cd5681dd31255db475b48d3163052800c42f6ba4390857f08118195c044\
+         50307c1970e74feae12c84f9bd94111aa610f0e8b102c7b8e380518ef9bf27213fbeac483d584868afccbb9a58d502b1\
+         186339817d3eb2d40764fca97b48c05651427686e957be79";
     const VECTOR_RECORD: &str =
-        "29a2f068abe496836ebf3bc08b7c088401f4a0d9cb3270c3d7020fbd1dcee7cbd4b2ab35d749e066e31c137f09c7";
+        "85b71b70a31e764dbc252e3e403da4a5ffb3594a91220377ee1e3d41c11c9e2673263009ccff9db47ae20fff9d2c";
 
     fn sealed_segment(sealer: &ObjectSealer, number: u32) -> Vec<u8> {
         let mut out = b"before".to_vec();
@@ -446,14 +434,12 @@ mod tests {
         for kind in [ObjectKind::Pack, ObjectKind::Meta, ObjectKind::Record] {
             let sealer = keys.create_object(kind).unwrap();
             let opener = keys.open_object(kind, sealer.name(), &[&sealer.header()[..], b"more"].concat()).unwrap();
-            for section in [Section::Footer, Section::Locator, Section::Record] {
-                for plain in [&b""[..], b"plain", &[9; 10_000]] {
-                    let mut sealed = Vec::new();
-                    sealer.seal(section, plain, &mut sealed).unwrap();
-                    assert_eq!(sealed.len(), plain.len() + SEAL_OVERHEAD);
-                    assert_eq!(opener.open(section, &sealed).unwrap(), plain);
-                    assert_eq!(sealer.opener().open(section, &sealed).unwrap(), plain);
-                }
+            for plain in [&b""[..], b"plain", &[9; 10_000]] {
+                let mut sealed = Vec::new();
+                sealer.seal_record(plain, &mut sealed).unwrap();
+                assert_eq!(sealed.len(), plain.len() + SEAL_OVERHEAD);
+                assert_eq!(opener.open_record(&sealed).unwrap(), plain);
+                assert_eq!(sealer.opener().open_record(&sealed).unwrap(), plain);
             }
             let segment = sealed_segment(&sealer, 3);
             assert_eq!(segment.len(), SEGMENT_HEAD_LEN + BODY.len() + TAG_LEN);
@@ -472,28 +458,23 @@ mod tests {
         let keys = keys();
         let sealer = keys.create_object(ObjectKind::Pack).unwrap();
         let opener = sealer.opener();
-        let mut footer = Vec::new();
-        sealer.seal(Section::Footer, b"footer", &mut footer).unwrap();
-        for section in [Section::Locator, Section::Record, Section::SegmentBody(0), Section::SegmentHead(0)] {
-            assert!(matches!(opener.open(section, &footer), Err(SealError::Damaged(_))));
-        }
         let segment = sealed_segment(&sealer, 3);
         for number in [0, 2, 4, u32::MAX] {
             assert!(matches!(opener.open_segment(number, &segment, &mut Vec::new()), Err(SealError::Damaged(_))));
         }
+        assert!(matches!(opener.open_record(&segment), Err(SealError::Damaged(Section::Record))));
         let other = keys.create_object(ObjectKind::Pack).unwrap();
-        assert!(matches!(other.opener().open(Section::Footer, &footer), Err(SealError::Damaged(_))));
+        assert!(matches!(other.opener().open_segment(3, &segment, &mut Vec::new()), Err(SealError::Damaged(_))));
 
         // The same object key under another kind, name or vault: only the associated data differs.
         let same = |vault, kind, name| {
             ObjectOpener::new(VaultId::new([vault; 16]), kind, ObjectName::new([name; 16]), &[4; 32])
         };
-        let mut footer = Vec::new();
-        let fixed = super::tests::sealer(ObjectKind::Pack);
-        fixed.seal(Section::Footer, b"footer", &mut footer).unwrap();
-        assert!(same(2, ObjectKind::Pack, 3).open(Section::Footer, &footer).is_ok());
-        for opener in [same(9, ObjectKind::Pack, 3), same(2, ObjectKind::Meta, 3), same(2, ObjectKind::Pack, 9)] {
-            assert!(matches!(opener.open(Section::Footer, &footer), Err(SealError::Damaged(Section::Footer))));
+        let mut record = Vec::new();
+        super::tests::sealer(ObjectKind::Record).seal_record(b"record", &mut record).unwrap();
+        assert!(same(2, ObjectKind::Record, 3).open_record(&record).is_ok());
+        for opener in [same(9, ObjectKind::Record, 3), same(2, ObjectKind::Meta, 3), same(2, ObjectKind::Record, 9)] {
+            assert!(matches!(opener.open_record(&record), Err(SealError::Damaged(Section::Record))));
         }
     }
 
@@ -556,9 +537,9 @@ mod tests {
         let sealer = sealer(ObjectKind::Pack);
         let mut nonces = std::collections::HashSet::new();
         let mut is_new = |sealed: Vec<u8>| nonces.insert(sealed[..NONCE_LEN].to_vec());
-        let section = |section, plain: &[u8]| {
+        let record = |plain: &[u8]| {
             let mut out = Vec::new();
-            sealer.seal_with(&[6; 32], section, plain, &mut out).unwrap();
+            sealer.seal_record_with(&[6; 32], plain, &mut out).unwrap();
             out
         };
         let segment = |number, ids: &[u8], body: &[u8]| {
@@ -567,10 +548,9 @@ mod tests {
             sealer.seal_segment_with(&[6; 32], number, &ids, &mut out, 0).unwrap();
             out
         };
-        assert!(is_new(section(Section::Footer, b"one")));
-        assert!(!is_new(section(Section::Footer, b"one")));
-        assert!(is_new(section(Section::Footer, b"two")));
-        assert!(is_new(section(Section::Locator, b"one")));
+        assert!(is_new(record(b"one")));
+        assert!(!is_new(record(b"one")));
+        assert!(is_new(record(b"two")));
         assert!(is_new(segment(0, &[1, 2], b"body")));
         assert!(!is_new(segment(0, &[1, 2], b"body")));
         assert!(is_new(segment(1, &[1, 2], b"body")));
@@ -598,7 +578,7 @@ mod tests {
             bytes.resize(bytes.len().max(HEADER_LEN), 0);
             prop_assert!(keys.open_object(ObjectKind::Pack, ObjectName::new([3; 16]), &bytes).is_err());
             let sealer = sealer(ObjectKind::Pack);
-            prop_assert!(sealer.opener().open(Section::Footer, &bytes).is_err());
+            prop_assert!(sealer.opener().open_record(&bytes).is_err());
             prop_assert!(sealer.opener().open_segment(0, &bytes, &mut Vec::new()).is_err());
         }
 

@@ -1,4 +1,4 @@
-//! A key slot: the master key, wrapped by a password or a random secret (SPEC §4.2).
+//! A key slot: the keys of a vault, wrapped by a password or a random secret (SPEC §4.2).
 //!
 //! 592 bytes; numbers are little-endian:
 //!
@@ -23,8 +23,8 @@
 //!
 //! S is Argon2id(password, salt) of 32 bytes, or `derive_key("vault 2026 slot secret", salt ‖ secret)`.
 //!
-//! Keyring: version u8 = 1, master key 32, chunk sizes 3 × u32 (smallest, average, largest), created u64 (seconds since
-//! 1970), delivery u8 (0 direct, 1 synced), features u64, zeros.
+//! Keyring: version u8 = 2, master key 32, writer's key 32, chunk sizes 3 × u32 (smallest, average, largest), created u64
+//! (seconds since 1970), delivery u8 (0 direct, 1 synced), features u64, zeros.
 //! Info: purpose u8 (1 password, 2 recovery key, 3 device key), created u64, length of the label u8, label, zeros.
 //!
 //! The first and the last field keep their place in every version, so that a newer slot is told from a damaged one; the
@@ -147,7 +147,7 @@ impl SlotFile {
         let commitment = commitment(&stretched, &bytes[..COMMITMENT_AT]);
         bytes[COMMITMENT_AT..KEYRING_NONCE_AT].copy_from_slice(commitment.as_bytes());
 
-        let nonces = NonceKey::new(&keyring.master);
+        let nonces = NonceKey::new(&keyring.writer);
         let too_long = SlotError::Params("too long to be sealed");
         let plain = keyring.encode();
         let nonce = nonces.nonce(&randomness.keyring, &bytes[..KEYRING_NONCE_AT], [&plain[..]]);
@@ -350,6 +350,7 @@ mod tests {
 
     use super::*;
     use crate::chunk::ChunkParams;
+    use crate::seal::WriterKey;
     use crate::seal::secret::MEMORY_MIN;
     use crate::seal::tests::hex;
     use crate::store::Delivery;
@@ -360,6 +361,7 @@ mod tests {
         Keyring {
             vault: VaultId::new([2; 16]),
             master: MasterKey::from_bytes(&[1; 32]),
+            writer: WriterKey::derive(&MasterKey::from_bytes(&[1; 32])),
             params: ChunkParams::default(),
             created: 1_700_000_000,
             delivery: Delivery::Synced,
@@ -387,6 +389,7 @@ mod tests {
     fn check_keyring(opened: &Keyring) {
         let keyring = keyring();
         assert_eq!(opened.master.as_bytes(), keyring.master.as_bytes());
+        assert_eq!(opened.writer.as_bytes(), keyring.writer.as_bytes());
         assert_eq!((opened.vault, opened.params), (keyring.vault, keyring.params));
         assert_eq!((opened.created, opened.delivery, opened.features), (keyring.created, keyring.delivery, 0));
     }
@@ -409,31 +412,31 @@ mod tests {
     const VECTOR_PASSWORD: &str = "\
          7661756c746b657901000101004c00000100000000000000020202020202020202020202020202020303030303030303\
          03030303030303030404040404040404040404040404040404040404040404040404040404040404dbfd6c0da0974e82\
-         6eac574b3bd6fa8d8e16f92e29354703fa643941e724b8d66b10d86f9d147cde6f8a56a743006a54c79a4f7d47d08fd4\
-         b8a12c92ea51123abd691079923324cc250c5659ab200568c8816a638c5002eed1c88a5024ed7ca78fa8fb5bd9db012d\
-         75eff14dd94ad99ee7af411e1d1a8acbeda27f2b9b3ae2acd4c56b6b00ece044b4ca7e8549e590bb2e9666a9ced33044\
-         04e3c8773e73285109ed9d2fc60007061437aac9db635f8ad4cbf48eeddfc6f45bdba3a4ec2997c89eb137a43d32645a\
-         30866a40847f200a42bb4f04c0aa29e6512c6d2249a0e08114d37bf35d2b9c3adc552a9eb69517887e2c748916eef590\
-         5ba9fb9c08c7ed4b6ad992736e3b7317e08af90a9ce9e80b9a7b6d7df20d01f11a8ed36e9ec71a70a9065739c77e77ed\
-         718ae5b9071df37bc7d2eff19b9488b6e42bba4f860b6ae3b6f5f78cfcb6b85eb08a755e0e1ec5eb4c339aecbb32198e\
-         36946298de67bd5b69971e5d8c6d7b055541e454f7aeeb7a225a4a66661b6bc15028811a73219cde973246d596b883f7\
-         307886fadc6b52f0b65f3e83ef346517cb2d9d3944ba77871dd5366adea382034337b7c42e9cd7842a315f4ef9c3cfa7\
-         af7b2096e31d396064a2382f35fe9e75954399c36d9a80d8799af80d5e763593b139bf633ba0f112c9da27fecc37a7a7\
-         4e71f2649fc88e9fc2473ccb346cb091";
+         6eac574b3bd6fa8d8e16f92e29354703fa643941e724b8d60e40c091d7da2518fcebcf97bf2539a3efd847b1d2b96a75\
+         aae2f65f55b45025e5b600431924b19db57e3b3a78834c3e7ff05cec4905c9dda1dcaed99c390fdee0676ded094ea6e8\
+         25ed86787bf6ed7517158b5c8423546ba58411f0978345833a6115f13b617b909e8cc5e4885c5924de504a49e67e148d\
+         3f89c3335cc97b981f1e38ffa5b4e9526d7e79cb75fa2bcea920e1309f0649cd2a695c5c881471f58fc200b1f7086fb1\
+         100b5f9c8fab06cdf63821a7400d44dee569baac7e4dfe086241c58212effbc00fde5006ece9ba948757a90135257cfb\
+         67660725ac31e02921da3b9db79e86eeaf150bdfc1385d91a3d0a94148d690605dd04dd4e2c680dc9779be6f651cc0ee\
+         a38df77621a2090ca7a4868c63b73f2b29ff82f6ea34117c56abf45fc8347b7148d005cf09912dfd1ab903b1c2aaea4f\
+         286e44db3ed620283935e23ca2648c91d8c3bdcdb904c00d43c4a0a91773e185bd97a5c66a8062c915a1dc7f98c00192\
+         1e412d3da6063e0a35c9075aaa2b3f0d55e6dafff38c8511c3cecebbea22ab19c2bf8472ffcdfd4c136059a27f1f42eb\
+         96140b48105fe5ab18c67e97bda5fbc93bf7b9fe2532a675dbd65a07c2b6a0c4059aa6153cc56608173a53ca66d35f1d\
+         95489d943f65f546f0deac2b40e72877";
     const VECTOR_RAW: &str = "\
          7661756c746b657901000200000000000000000000000000020202020202020202020202020202020303030303030303\
          030303030303030304040404040404040404040404040404040404040404040404040404040404044cafde5153a9f3e3\
-         fcaf5bc8ec8c7f7e89ae8576c77921d2a8fe7c1f70ac41a350c47632eb86ab317b92253cfe78d1c4f0f3c28816926bfd\
-         413428bef428134301d6dfdb34c0ddce7ae95fcc8aeeb44a93a34a7a97b5e2107ff8d234bcd0dc6e37013f01e071b3d7\
-         4a18168bc1416e6611bf5352c5c4d362c9abf6107029dff6e8fef2d643caa1ee218be1af03f9136e27d10af901f806cd\
-         d2b6cbc5afafaa7be3df32dff291a7c625d49db0eaa02318e801562e72a139f82b7a103662e72d002ca16bb994b63b52\
-         3f698332f58207f760b1117ca9df97c46eca006e44495f7bfea1e8ed12d55cf3bb07abadee2ce9d02c8cbd2875519e59\
-         14ae11363bd9c1b28de5a88b5bb1e19c64797b79e6f03719c6f6861b0dcca6d3c5bcb065c383ac94414767178cc15e99\
-         9829d51cc1014404f3e5f38f19521f392c931cb255f7dcd092636c6a9569c341bc9e8294264886642f70fe68c4532788\
-         386e082ec0cbf323554765a2f41b18853a64aecd0808ac442946c74a87ca360624145cf2c64ef89968590351c4b54393\
-         288de852dc9674d80780b0cd533c916f044aeea57dc2a33e95106568ddf2d3207b528c65fcdec9213b9766ecf0348034\
-         b05ca636af89172ca26c4e81baddc8dc5b30ef58d8d09e528ab176b6b3ffc7c29ab70954c80fe79ce98704fce0f8e5a1\
-         6a546d6c3b2adc48034f9804f5d94ef9";
+         fcaf5bc8ec8c7f7e89ae8576c77921d2a8fe7c1f70ac41a34004abdec2c22fe6ca1b167a24c4efca62591e58f9728bd3\
+         ef91fac3d43790be1d1b3d4722c2bebb347e913eb6fe6d25bea4315f8712b52ca9d4fbe13ec1c001d528c76e54d53649\
+         bde900bc99f8faa45ec1f5529de1a91e6205f62feebc85e2fd6f33fdc2f71c830955e7e924472d985255f57e60e86942\
+         3eed5ff23bbfc9801160e8c4b54a8239a669fcdc1328329d1193fb70a877a37dbf7c3bd2bd866cab20c828f7c4a9eb17\
+         630b526ca93cb0751b1a31bee8016ee1a6cd9a5ad9b7a5227d077863433706e904106ad385876510bfc2f4d6e6f6a3cb\
+         2803b38eba52e945faabeffde52421088e29879dbdf190bc5745ca86af1ab897bed79511f31ce0972be4b95f344243e7\
+         29f800e12a8d4d49b4c9dd57dd6107b05ffcc66ae54bcaba0072480097e3d5729872e19859e2308d59666407bc7fa30e\
+         78855ef0b87d9e1f2ce5e0edf9f097be56de4bcbc1def54953ebe2817058741a701d8afbca84bd57f7bec5a769d2dfc4\
+         f938fb8218a305480d2af7bac6683684576249e6bf51680003bd6893d0978a09b52740d7d41cc12663d9d2aadf294449\
+         4de5ef5f340f585e8f8c4d848d5477742fa6e2fcdc1996fcfd2c0dafd4f38fb0b1b027c74041ddbdd15a9f2684b7c3c4\
+         576d66b181c936965a46151ef0541a25";
 
     #[test]
     fn a_slot_opens_with_its_secret_only() {
@@ -554,12 +557,13 @@ mod tests {
             plain[at] = byte;
             Keyring::decode(VaultId::new([2; 16]), &plain).err()
         };
-        assert!(decode(0, 1).is_none());
-        for at in [0, 53, 54, 61] {
-            assert!(matches!(decode(at, 2), Some(SlotError::Newer { .. })), "{at}");
+        assert!(decode(0, 2).is_none());
+        assert!(matches!(decode(0, 1), Some(SlotError::PreRelease)));
+        for at in [0, 85, 86, 93] {
+            assert!(matches!(decode(at, 3), Some(SlotError::Newer { .. })), "{at}");
         }
-        for at in [33, 37, 41, 62, 255] {
-            assert!(matches!(decode(at, 3), Some(SlotError::Damaged(_))), "{at}");
+        for (at, byte) in [(0, 0), (65, 3), (69, 3), (73, 3), (94, 3), (255, 3)] {
+            assert!(matches!(decode(at, byte), Some(SlotError::Damaged(_))), "{at}");
         }
     }
 
@@ -642,8 +646,8 @@ mod tests {
             let _ = SlotFile::parse(&forged(&raw_slot(), 8, &fields[..16]));
             let mut plain = [0; KEYRING_LEN];
             plain[..32].copy_from_slice(&fields);
-            plain[0] = 1;
-            plain[32..64].copy_from_slice(&fields);
+            plain[0] = 2;
+            plain[64..96].copy_from_slice(&fields);
             let _ = Keyring::decode(VaultId::new([0; 16]), &plain);
             let mut plain = [0; INFO_LEN];
             plain[..32].copy_from_slice(&fields);

@@ -5,7 +5,9 @@ use crate::id::{ObjectName, SlotId, VaultId};
 use crate::limits::VAULT_FILE_LEN_MAX;
 use crate::log::Format;
 use crate::progress::Progress;
-use crate::seal::{KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, random};
+use crate::seal::{
+    KdfParams, Keyring, MasterKey, Purpose, Secret, SlotFile, VaultFile, VaultFileError, WriterKey, random,
+};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -99,6 +101,27 @@ pub struct Created {
 /// # Errors
 /// [`VaultError::Exists`] if there is a vault already, or any part of one. If the store fails, nothing stays that opens.
 pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, VaultError> {
+    let master = MasterKey::generate()?;
+    let writer = WriterKey::derive(&master);
+    create_with(store, options, options.params, master, writer)
+}
+
+/// Makes a vault as [`create`] does, with a master key of its own and the writer's key and chunk sizes of another vault: both
+/// cut alike and give equal chunks equal ids. The chunk sizes in `options` do not count.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_like(store: &dyn Store, options: &CreateOptions, other: &Keyring) -> Result<Created, VaultError> {
+    create_with(store, options, other.params, MasterKey::generate()?, other.writer.clone())
+}
+
+fn create_with(
+    store: &dyn Store,
+    options: &CreateOptions,
+    params: ChunkParams,
+    master: MasterKey,
+    writer: WriterKey,
+) -> Result<Created, VaultError> {
     let exists = || VaultError::Exists { place: store.place() };
     match store.len(&ObjectKey::Vault) {
         Ok(_) => return Err(exists()),
@@ -115,14 +138,8 @@ pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, Vau
     let mut id = [0; 16];
     random(&mut id)?;
     let id = VaultId::new(id);
-    let keyring = Keyring {
-        vault: id,
-        master: MasterKey::generate()?,
-        params: options.params,
-        created: options.now,
-        delivery: options.delivery,
-        features: 0,
-    };
+    let keyring =
+        Keyring { vault: id, master, writer, params, created: options.now, delivery: options.delivery, features: 0 };
     let slot = |secret: &Secret, purpose: Purpose, label: &str| {
         SlotFile::create(&keyring, secret, purpose, label, options.now, options.kdf)
     };
@@ -175,6 +192,33 @@ mod tests {
                 assert!(left.copies.is_empty() && left.bad.is_empty(), "write {write} {leaves:?}");
             }
         }
+    }
+
+    /// They share what cuts and names chunks, and nothing that opens anything.
+    #[test]
+    fn a_vault_like_another_cuts_alike() {
+        let keyring = |store: &MemStore| {
+            let slots = Slots::read(store).unwrap();
+            slots.copies.iter().find_map(|(_, slot)| slot.unlock(&Secret::raw(&[8; 32])).ok()).unwrap()
+        };
+        let (first, second, third) = (MemStore::new(), MemStore::new(), MemStore::new());
+        let sizes = ChunkParams::new(256, 512, 2048).unwrap();
+        create(&first, &CreateOptions { params: sizes, ..options() }).unwrap();
+        let first = keyring(&first);
+        create_like(&second, &options(), &first).unwrap();
+        create(&third, &options()).unwrap();
+        let keys =
+            |keyring: &Keyring| crate::seal::Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
+        let [one, two, three] = [&first, &keyring(&second), &keyring(&third)].map(keys);
+        assert_eq!((one.params(), one.chunk_id(b"x")), (two.params(), two.chunk_id(b"x")));
+        assert_ne!(one.chunk_id(b"x"), three.chunk_id(b"x"));
+        assert_ne!(one.vault(), two.vault());
+        let sealed = one.create_object(crate::seal::ObjectKind::Pack).unwrap();
+        let under = |keyring: &Keyring| {
+            let keys = crate::seal::Keys::new(&keyring.master, &keyring.writer, one.vault(), keyring.params);
+            keys.open_object(crate::seal::ObjectKind::Pack, sealed.name(), sealed.header())
+        };
+        assert!(under(&first).is_ok() && under(&keyring(&second)).is_err());
     }
 
     #[test]

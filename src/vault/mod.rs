@@ -109,6 +109,12 @@ pub enum VaultError {
         /// What is unknown.
         what: String,
     },
+    /// The vault was made before the format was settled.
+    #[error("the vault in {place} was made by a pre-release of vault, whose format was not settled yet")]
+    PreRelease {
+        /// Where.
+        place: String,
+    },
     /// The vault has features that whoever writes to it must know, and this version does not know them.
     #[error("the vault in {place} can be read but not written: it uses features of a newer vault ({features:016x})")]
     NewerToWrite {

@@ -264,6 +264,10 @@ fn unlock(
             let mistyped = matches!(error, UnlockError::Mistyped);
             Err(VaultError::WrongSecret { place: place(), mistyped, others })
         }
+        Err(UnlockError::Slot(SlotError::PreRelease)) => Err(VaultError::PreRelease { place: place() }),
+        Err(UnlockError::Slot(SlotError::Newer { what })) => {
+            Err(VaultError::Newer { place: place(), what: format!("unknown {what}") })
+        }
         Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
     }
 }
@@ -296,7 +300,7 @@ pub fn open_wanted(
     let mut bad = Vec::new();
     let Unlocked { keyring, slot, slots, others } =
         unlock(store.as_ref(), secret, &options.state, wanted, &mut bad, progress)?;
-    let keys = Keys::new(&keyring.master, keyring.vault, keyring.params);
+    let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
     let state = options.state.join(keyring.vault.to_string());
     crate::vault::client::make_private_folder(&state)?;
     // That the next opening is quick is worth a try, and no error.
