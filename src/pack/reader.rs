@@ -218,7 +218,7 @@ mod tests {
             assert_eq!(footer, pack.footer);
             let counts = store.counts();
             assert_eq!(counts.gets, requests, "{count} chunks");
-            let longest = TAIL + pack.footer.encode().len() as u64;
+            let longest = TAIL + (pack.footer.encode().len() + NONCE_LEN + TAG_LEN) as u64;
             assert!(counts.bytes_read <= if requests == 1 { TAIL } else { longest }, "{} bytes", counts.bytes_read);
         }
     }
