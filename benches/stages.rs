@@ -15,7 +15,7 @@ use vault::pack::reader::object_key;
 use vault::pack::segment::open_segment;
 use vault::progress::Silent;
 use vault::seal::{Compressor, Decompressor, KdfParams, Keys, MasterKey, ObjectKind, Secret, WriterKey};
-use vault::store::mem::MemStore;
+use vault::store::testing::mem::MemStore;
 use vault::store::{Delivery, Store};
 use vault::tree::{Entry, FileKind, Stream, Time, decode_entry, encode_entry};
 use vault::vault::create::create;

@@ -1,7 +1,7 @@
 //! Locks that outlive a panic, and work that is shared among threads which wait for nothing else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks. A thread that panicked while it had the lock does not matter: the panic itself is what is reported, and what is
@@ -52,6 +52,34 @@ pub fn share<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + 
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+/// As [`share`], for work that can fail: when a piece has, no further one is begun.
+///
+/// # Errors
+/// The failure of the first piece, in their order, that has failed.
+pub fn try_share<T: Send, E: Send>(
+    count: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let failed = AtomicBool::new(false);
+    let done = share(count, threads, |piece| {
+        (!failed.load(Relaxed)).then(|| work(piece).inspect_err(|_| failed.store(true, Relaxed)))
+    });
+    done.into_iter().flatten().collect()
+}
+
+/// Does two things, together if told so.
+pub fn both<A: Send, B>(together: bool, first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    if !together {
+        return (first(), second());
+    }
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| resume_unwind(panic)), second)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +88,22 @@ mod tests {
     fn a_panic_that_is_caught_is_known_as_such() {
         assert_eq!(catch(|| (is_caught(), 1)), Some((true, 1)));
         assert_eq!(catch(|| -> u8 { panic!("damage") }), None);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_is_begun() {
+        for threads in [1, 4] {
+            assert_eq!(try_share(5, threads, Ok::<_, ()>), Ok(vec![0, 1, 2, 3, 4]));
+            let begun = AtomicUsize::new(0);
+            let done = try_share(1000, threads, |piece| {
+                begun.fetch_add(1, Relaxed);
+                if piece == 7 { Err(piece) } else { Ok(()) }
+            });
+            assert_eq!(done, Err(7));
+            assert!(threads > 1 || begun.into_inner() == 8);
+        }
+        assert_eq!(both(false, || 1, || 2), (1, 2));
+        assert_eq!(both(true, || 1, || 2), (1, 2));
     }
 
     #[test]

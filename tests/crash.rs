@@ -10,8 +10,8 @@ use std::sync::Arc;
 use vault::engine::snapshot::SnapshotError;
 use vault::log::RecordError;
 use vault::pack::PackError;
-use vault::store::faulty::{Fault, FaultyStore, Leaves};
-use vault::store::mem::{MemState, MemStore};
+use vault::store::testing::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::testing::mem::{MemState, MemStore};
 use vault::store::{ObjectKey, Store, StoreError};
 use vault::vault::{ReadError, Vault, VaultError};
 

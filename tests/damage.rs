@@ -12,13 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::Bytes;
 use rayon::prelude::*;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::pack::{LOCATOR_LEN, PackReader, TRAILER_LEN};
 use vault::progress::Silent;
 use vault::seal::{HEADER_LEN, ObjectKind, Secret};
-use vault::store::mem::{MemState, MemStore};
+use vault::store::testing::mem::{MemState, MemStore};
 use vault::store::{Kind, ObjectKey, Store};
 use vault::tree::Snapshot;
 use vault::vault::{Vault, VaultError};
@@ -31,7 +32,7 @@ use crate::support::{PASSWORD, RAW, World, campaign, copy_folder, now, open_as, 
 struct Fixture {
     world: World,
     clean: MemState,
-    objects: Vec<(ObjectKey, Arc<[u8]>)>,
+    objects: Vec<(ObjectKey, Bytes)>,
     bodies: BTreeMap<ObjectName, Snapshot>,
     /// Where the padding of packs begins and ends.
     padding: BTreeMap<ObjectKey, (usize, usize)>,
@@ -289,7 +290,7 @@ enum Move {
     Wiped(ObjectKey, bool),
 }
 
-fn moves(objects: &[(ObjectKey, Arc<[u8]>)]) -> Vec<Move> {
+fn moves(objects: &[(ObjectKey, Bytes)]) -> Vec<Move> {
     let mut out = Vec::new();
     let kind = |key: &ObjectKey| match key {
         ObjectKey::Vault => None,

@@ -26,7 +26,7 @@ use vault::engine::snapshot::{SnapshotOptions, snapshot};
 use vault::id::ObjectName;
 use vault::log::{Acknowledgements, RecordBody};
 use vault::progress::Silent;
-use vault::store::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::testing::faulty::{Fault, FaultyStore, Leaves};
 use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::{SnapshotInfo, Vault};
 

@@ -8,6 +8,8 @@ mod support;
 #[cfg(unix)]
 mod archives;
 mod browse;
+mod budgets;
+mod line;
 mod damage;
 mod crash;
 #[cfg(unix)]

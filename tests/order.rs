@@ -12,7 +12,7 @@ use vault::engine::snapshot::snapshot;
 use vault::id::ObjectName;
 use vault::progress::Silent;
 use vault::store::Store;
-use vault::store::mem::MemStore;
+use vault::store::testing::mem::MemStore;
 use vault::tree::Time;
 use vault::vault::Vault;
 

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use bytes::Bytes;
 use vault::engine::archive::export::export;
 use vault::engine::archive::import::{ImportOptions, import};
 use vault::engine::collect::CollectOptions;
 use vault::engine::{prune, retention};
 use vault::progress::Silent;
-use vault::store::mem::MemStore;
-use vault::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use vault::store::testing::mem::MemStore;
+use vault::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{THREADS, World, now, open_vault, small_chunks, take};
@@ -31,14 +32,19 @@ impl Brittle {
 }
 
 impl Store for Brittle {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.touch(key);
         self.store.put(key, bytes)
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         self.touch(key);
         self.store.get_range(key, offset, len)
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        self.touch(key);
+        self.store.get(key, max)
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -59,6 +65,10 @@ impl Store for Brittle {
 
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.store.quarantine(key)
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.store.limits()
     }
 
     fn place(&self) -> String {

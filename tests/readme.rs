@@ -345,8 +345,7 @@ fn commands_that_are_named_exist() {
     for (name, text) in pages() {
         let blocks = ["", "sh"].into_iter().flat_map(|language| block_lines(&text, language));
         let outside: String = text.split("```").step_by(2).collect();
-        let inline: Vec<String> =
-            quoted(&outside.replace("\\|", "|")).map(|code| code.replace('\n', " ")).collect();
+        let inline: Vec<String> = quoted(&outside.replace("\\|", "|")).map(|code| code.replace('\n', " ")).collect();
         for code in blocks.chain(inline).filter(|code| code.starts_with("vault ")) {
             let words: Vec<&str> = code.split_whitespace().skip(1).collect();
             let Some(command) = words.iter().find(|word| first.contains(*word) || **word == "help") else {

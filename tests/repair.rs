@@ -14,8 +14,8 @@ use vault::engine::check::{CheckOptions, CheckReport, check};
 use vault::engine::repair::{RepairError, RepairOptions, RepairPlan, RepairReport, execute, plan};
 use vault::id::ObjectName;
 use vault::progress::Silent;
-use vault::store::faulty::{Fault, FaultyStore, Leaves};
-use vault::store::mem::{MemState, MemStore};
+use vault::store::testing::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::testing::mem::{MemState, MemStore};
 use vault::store::{Kind, ObjectKey, Store};
 use vault::vault::Vault;
 

@@ -88,7 +88,7 @@ fn is_tests(path: &str) -> bool {
     path.starts_with("tests/")
         || path.contains("/tests/")
         || path.ends_with("/tests.rs")
-        || path == "src/store/conformance.rs"
+        || path == "src/store/testing/conformance.rs"
 }
 
 /// How many lines come before the tests.

@@ -12,7 +12,8 @@ use vault::progress::Silent;
 use vault::seal::{IndexSection, KdfParams, ObjectKind, Purpose, Secret, SlotFile};
 use vault::store::dir::DirStore;
 use vault::tree::Stream;
-use vault::vault::open::{Slots, open};
+use vault::vault::locked::Slots;
+use vault::vault::open::open;
 use vault::vault::{OpenOptions, Vault};
 
 use crate::support::binary::Desk;

@@ -8,7 +8,7 @@ use vault::chunk::ChunkParams;
 use vault::id::VaultId;
 use vault::pack::{Footer, PackReader};
 use vault::seal::{IndexSection, Keys, MasterKey, ObjectKind, ObjectSealer, WriterKey};
-use vault::store::mem::MemStore;
+use vault::store::testing::mem::MemStore;
 use vault::store::{Kind, ObjectKey};
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {

@@ -24,12 +24,12 @@ use vault::store::StoreError;
 use vault::store::dir::DirStore;
 use vault::store::paced::paced;
 use vault::vault::Identity;
+use vault::vault::LockedVault;
 use vault::vault::ObjectState;
 use vault::vault::OpenOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
 use vault::vault::Wanted;
-use vault::vault::open::claimed_id;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::config;
@@ -208,7 +208,7 @@ impl Context {
     /// What the id of the vault in a folder is, as far as that can be read.
     pub fn id_in(&self, folder: &Path) -> Option<VaultId> {
         let store = DirStore::open(folder).ok()?;
-        claimed_id(&store, &self.wanted(&store.place(), None))
+        LockedVault::read(&store).ok()?.claimed_id(&self.wanted(&store.place(), None))
     }
 
     /// Remembers that this vault lies in this place.
@@ -257,10 +257,10 @@ impl Context {
     /// Opens the vault, and not by the key of this machine.
     pub fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
         let chosen = self.chosen()?;
-        let store = self.existing_store(&chosen)?;
+        let (store, locked) = self.existing_store(&chosen)?;
         let password = password::existing(self.password_sources(&chosen), &chosen.shown())?;
         let wanted = self.wanted(&store.place(), chosen.config.as_ref());
-        let vault = self.try_open(store, &password, &wanted, None, &self.screen)?;
+        let vault = self.try_open(store, &locked, &password, &wanted, None, &self.screen)?;
         Ok((vault, password))
     }
 
@@ -272,9 +272,10 @@ impl Context {
     }
 
     /// The store of a vault, which must be there.
-    fn existing_store(&self, chosen: &Chosen) -> Result<Arc<dyn Store>, Failure> {
+    fn existing_store(&self, chosen: &Chosen) -> Result<(Arc<dyn Store>, LockedVault), Failure> {
         let store = Self::store(&chosen.place)?;
-        if !Self::has_vault(&chosen.place)? {
+        let locked = LockedVault::read(store.as_ref())?;
+        if locked.is_empty() {
             // Said before anyone types a password.
             let failure = Failure::from(VaultError::NoVault { place: store.place() });
             return Err(match self.known_in(&chosen.place) {
@@ -282,7 +283,7 @@ impl Context {
                 None => failure,
             });
         }
-        Ok(store)
+        Ok((store, locked))
     }
 
     /// Opens this vault, as a machine of this name, and reports to `progress`.
@@ -292,7 +293,7 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<(Vault, Password), Failure> {
-        let store = self.existing_store(chosen)?;
+        let (store, locked) = self.existing_store(chosen)?;
         let wanted = self.wanted(&store.place(), chosen.config.as_ref());
         let sources = self.password_sources(chosen);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&chosen.place).map(Password::again);
@@ -302,11 +303,11 @@ impl Context {
         };
         if given.is_none()
             && wanted.slot.is_none()
-            && let Some(id) = claimed_id(store.as_ref(), &wanted)
+            && let Some(id) = locked.claimed_id(&wanted)
             && let Some(key) = DeviceKey::load(&self.state_folder()?.join(id.to_string()))
         {
             let password = Password::device(&key);
-            match self.try_open(store.clone(), &password, &wanted, host, progress) {
+            match self.try_open(store.clone(), &locked, &password, &wanted, host, progress) {
                 Ok(vault) => return Ok((vault, password)),
                 Err(VaultError::WrongSecret { .. }) => progress
                     .warn("the key of this machine opens the vault no more; make another with: vault key add --device"),
@@ -318,19 +319,21 @@ impl Context {
             password::existing(sources, &chosen.shown())
         };
         let password = given.map_or_else(ask, Ok)?;
-        let vault = self.try_open(store, &password, &wanted, host, progress)?;
+        let vault = self.try_open(store, &locked, &password, &wanted, host, progress)?;
         Ok((vault, password))
     }
 
     /// Opens the vault in this store with this password, as a machine of this name.
     pub fn open_with(&self, store: Arc<dyn Store>, password: &Password, host: Option<&str>) -> Result<Vault, Failure> {
         let wanted = self.wanted(&store.place(), None);
-        self.try_open(store, password, &wanted, host, &self.screen).map_err(Failure::from)
+        let locked = LockedVault::read(store.as_ref())?;
+        self.try_open(store, &locked, password, &wanted, host, &self.screen).map_err(Failure::from)
     }
 
     fn try_open(
         &self,
         store: Arc<dyn Store>,
+        locked: &LockedVault,
         password: &Password,
         wanted: &Wanted,
         host: Option<&str>,
@@ -344,7 +347,7 @@ impl Context {
         let options = OpenOptions { state, identity: identity(host) };
         let store = self.paced(store);
         let place = store.place();
-        let vault = vault::vault::open::open_wanted(store, &password.secret(), options, wanted, progress);
+        let vault = vault::vault::open::open_locked(store, locked, &password.secret(), options, wanted, progress);
         self.screen.clear();
         let vault = vault?;
         self.met(&place, vault.id(), wanted.vault.is_some(), vault.others());

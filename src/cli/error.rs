@@ -113,7 +113,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let failure = Self::new(chain(&error));
         match error {
-            StoreError::Missing { .. } | StoreError::Short { .. } => failure.exit(Exit::Damage).hint(CHECK),
+            StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::Long { .. } => {
+                failure.exit(Exit::Damage).hint(CHECK)
+            }
             StoreError::Full { .. } => {
                 failure.hint("Nothing that was stored is lost. Make room and run the same command again: it continues.")
             }
@@ -132,6 +134,10 @@ impl From<StoreError> for Failure {
             ),
             StoreError::Exhausted { .. } => failure
                 .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
+            StoreError::Stopped => Self::interrupted(),
+            StoreError::Unreachable { .. } | StoreError::Throttled { .. } => failure
+                .exit(Exit::Unreachable)
+                .hint("Nothing that was stored is lost, and nothing follows for what could not be read. Try again later."),
             StoreError::Gone { .. } => {
                 failure.exit(Exit::Unreachable).hint("Is the disk or the share connected? Is the path right?")
             }

@@ -23,10 +23,10 @@ use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
 use crate::seal::SealError;
 use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
-use crate::sync::lock;
+use crate::sync::{lock, try_share};
 use crate::tree::Time;
 use crate::vault::findings::{About, KnownFinding, exit_of};
-use crate::vault::open::Slots;
+use crate::vault::locked::Slots;
 use crate::vault::{ObjectState, Vault, VaultError};
 
 /// What is checked.
@@ -321,10 +321,11 @@ impl<'a> Check<'a> {
                 names.push(name);
             }
         })?;
-        names.par_iter().try_for_each(|name| {
+        try_share(names.len(), self.vault.store().limits().reads, |number| {
             if self.progress.stopped() {
                 return Err(VaultError::Interrupted);
             }
+            let name = &names[number];
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
                 Ok(_) | Err(RecordError::Store(StoreError::Missing { .. })) => {}
                 Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),

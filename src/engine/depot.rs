@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use bytes::Bytes;
+
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::stat::FolderRows;
 use crate::catalogue::{CatalogueError, Filter, Reader};
@@ -14,7 +16,7 @@ use crate::id::{ChunkId, ObjectName};
 use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
-use crate::store::{ObjectKey, Pending};
+use crate::store::{ObjectKey, StoreError, Upload, Uploads};
 use crate::sync::lock;
 use crate::tree::{ChunkSink, Time};
 use crate::vault::client::Session;
@@ -439,15 +441,18 @@ impl Publisher<'_> {
         let (shared, session, clock) = (self.shared.clone(), self.session, self.clock);
         let (_, nothing) = sync_channel(0);
         let received = std::mem::replace(&mut self.received, nothing);
-        let (written, arriving) = sync_channel(PENDING_MAX);
+        let uploads = Uploads::new(shared.vault.store());
+        let uploads = &uploads;
         std::thread::scope(|scope| {
-            // One thread takes the bytes, so that the depot never waits for the disk; this one makes them durable.
+            let (written, arriving) = sync_channel(PENDING_MAX.max(uploads.most()));
+            // One thread begins the puts, so that the depot never waits for the store; this one sees them end, in their order.
             let taking = scope.spawn(move || {
                 for message in received {
                     if shared.failed.load(Relaxed) {
                         continue; // what comes now is thrown away, so that nobody waits to hand it over
                     }
-                    match begin(&shared, session, clock, message) {
+                    let put = |key: &ObjectKey, bytes| uploads.begin(scope, key, bytes);
+                    match begin(&shared, session, clock, message, put) {
                         Ok(begun) => drop(written.send(begun)),
                         Err(error) => shared.fail(error),
                     }
@@ -480,8 +485,8 @@ impl Publisher<'_> {
     /// Makes a pack durable, or takes rows; enters them when there are many.
     fn finish(&mut self, begun: Begun<'_>, progress: &dyn Progress) -> Result<(), VaultError> {
         match begun {
-            Begun::Pack(pending, pack) => {
-                pending.finish()?;
+            Begun::Pack(upload, pack) => {
+                upload.finish()?;
                 self.shared.counters.bytes_stored.fetch_add(pack.len, Relaxed);
                 progress.counters().bytes_stored.fetch_add(pack.len, Relaxed);
                 self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
@@ -542,16 +547,17 @@ fn ids(pack: &NewPack) -> impl Iterator<Item = &ChunkId> {
 
 /// What the store has begun to take.
 enum Begun<'s> {
-    Pack(Pending<'s>, NewPack),
+    Pack(Upload<'s>, NewPack),
     Rows(Gathered),
 }
 
 /// Gives a pack's bytes to the store.
 fn begin<'s>(
-    shared: &Shared<'s>,
+    shared: &Shared<'_>,
     session: Option<&Session>,
     clock: &dyn Fn() -> Time,
     message: Message,
+    put: impl FnOnce(&ObjectKey, Bytes) -> Result<Upload<'s>, StoreError>,
 ) -> Result<Begun<'s>, VaultError> {
     let pack = match message {
         Message::Pack(pack) => pack,
@@ -562,7 +568,7 @@ fn begin<'s>(
         session.note_pack(&pack.name)?;
     }
     let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
-    let pending = shared.vault.store().begin_put(&key, &pack.bytes)?;
     let len = pack.bytes.len() as u64;
-    Ok(Begun::Pack(pending, NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer }))
+    let upload = put(&key, pack.bytes)?;
+    Ok(Begun::Pack(upload, NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer }))
 }

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::id::ObjectName;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
@@ -78,7 +80,7 @@ struct State {
 struct Piece {
     segments: std::ops::Range<usize>,
     offset: u64,
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Bytes>,
 }
 
 /// What all threads share.

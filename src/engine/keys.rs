@@ -19,7 +19,7 @@ use crate::seal::{KdfParams, Purpose, SealError, Secret, SlotError, SlotFile, ra
 use crate::store::{Delivery, Kind, ObjectKey, Store, StoreError};
 use crate::tree::Time;
 use crate::vault::create::{put_slot, take_back};
-use crate::vault::open::Slots;
+use crate::vault::locked::Slots;
 use crate::vault::{Vault, VaultError};
 
 /// What is known of a slot.

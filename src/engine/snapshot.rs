@@ -170,7 +170,7 @@ pub fn snapshot(
     }
     vault.findings().iter().for_each(|finding| progress.warn(&finding.to_string()));
     if !options.dry_run {
-        vault.mend_vault_file(progress)?;
+        vault.mend_vault_file_if_found_bad(progress)?;
     }
     let inputs = std::mem::take(&mut options.inputs);
     let (mut paths, mut readers) = (Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! One record of a client's log (SPEC §8.1).
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -588,7 +589,7 @@ impl Record {
         sealer.seal_record(&plain, &mut bytes).map_err(failed)?;
         let trailer = blake3::hash(&bytes);
         bytes.extend_from_slice(trailer.as_bytes());
-        Ok(SealedRecord { name: sealer.name(), bytes, plain })
+        Ok(SealedRecord { name: sealer.name(), bytes: bytes.into(), plain })
     }
 
     /// Opens the bytes of a record's object.
@@ -634,7 +635,7 @@ pub struct SealedRecord {
     /// The object's name.
     pub name: ObjectName,
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// What is sealed in it.
     pub plain: Vec<u8>,
 }

@@ -162,8 +162,8 @@ mod tests {
     use crate::limits::CHUNK_AVG_DEFAULT;
     use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
     use crate::seal::{Compressor, MasterKey, WriterKey};
-    use crate::store::faulty::FaultyStore;
-    use crate::store::mem::MemStore;
+    use crate::store::testing::faulty::FaultyStore;
+    use crate::store::testing::mem::MemStore;
 
     fn keys_of(master: u8, writer: &WriterKey) -> Keys {
         let master = MasterKey::from_bytes(&[master; 32]);
@@ -202,7 +202,7 @@ mod tests {
 
     fn stored(pack: &FinishedPack) -> FaultyStore<MemStore> {
         let store = MemStore::new();
-        store.put(&object_key(pack.kind, pack.name), &pack.bytes).unwrap();
+        store.put(&object_key(pack.kind, pack.name), pack.bytes.clone()).unwrap();
         FaultyStore::new(store)
     }
 

@@ -88,7 +88,7 @@ mod tests {
     use crate::id::VaultId;
     use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
     use crate::seal::{Compressor, Keys, MasterKey, WriterKey};
-    use crate::store::mem::MemStore;
+    use crate::store::testing::mem::MemStore;
     use crate::store::{ObjectKey, Store};
 
     fn keys() -> Keys {
@@ -130,10 +130,10 @@ mod tests {
         }
         let mut bytes = pack.bytes.to_vec();
         damage(&mut bytes, &starts);
-        let store = MemStore::new();
-        store.put(&ObjectKey::Named(crate::store::Kind::Pack, pack.name), &bytes).unwrap();
+        let (store, len) = (MemStore::new(), bytes.len() as u64);
+        store.put(&ObjectKey::Named(crate::store::Kind::Pack, pack.name), bytes.into()).unwrap();
         let reader = PackReader::new(&store, &keys);
-        let footer = reader.scan(pack.kind, pack.name, bytes.len() as u64, &mut Decompressor::new().unwrap()).unwrap();
+        let footer = reader.scan(pack.kind, pack.name, len, &mut Decompressor::new().unwrap()).unwrap();
         let mut at = HEADER_LEN;
         for (number, entry) in footer.segments.iter().enumerate() {
             if found.contains(&number) {

@@ -7,6 +7,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use memmap2::MmapMut;
 
 use crate::id::{ChunkId, ObjectName};
@@ -37,7 +38,7 @@ pub struct FinishedPack {
     /// Its name.
     pub name: ObjectName,
     /// All its bytes.
-    pub bytes: PackBytes,
+    pub bytes: Bytes,
     /// What is in it.
     pub footer: Footer,
 }
@@ -67,6 +68,12 @@ impl Deref for PackBytes {
 
     fn deref(&self) -> &[u8] {
         self.pages.as_ref().map_or(&[], |pages| &pages[..self.len])
+    }
+}
+
+impl AsRef<[u8]> for PackBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 
@@ -339,6 +346,7 @@ impl<'a> PackWriter<'a> {
         sealed[footer_offset..].copy_from_slice(&tail);
         trailer.copy_from_slice(blake3::hash(sealed).as_bytes());
         let footer = std::mem::take(&mut state.footer);
+        let bytes = Bytes::from_owner(bytes);
         let finished = FinishedPack { kind: self.kind, name: pack.sealer.name(), bytes, footer };
         if (self.finished)(finished) {
             Ok(())
@@ -383,7 +391,7 @@ mod tests {
     use crate::pack::reader::object_key;
     use crate::seal::{MasterKey, WriterKey};
     use crate::store::Store;
-    use crate::store::mem::MemStore;
+    use crate::store::testing::mem::MemStore;
 
     fn keys() -> Keys {
         let master = MasterKey::from_bytes(&[1; 32]);
@@ -397,7 +405,7 @@ mod tests {
         let keys = keys();
         let (store, finished) = (MemStore::new(), Mutex::new(Vec::new()));
         let writer = PackWriter::new(&keys, ObjectKind::Pack, false, |pack| {
-            store.put(&object_key(pack.kind, pack.name), &pack.bytes).unwrap();
+            store.put(&object_key(pack.kind, pack.name), pack.bytes.clone()).unwrap();
             lock(&finished).push((pack.name, pack.bytes.len(), pack.footer));
             true
         });

@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use bytes::Bytes;
+
 use crate::id::ObjectName;
 use crate::path::Shown;
 use crate::path::plain;
@@ -27,9 +29,11 @@ use crate::store::ObjectKey;
 use crate::store::Pending;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::StoreLimits;
 use crate::store::Subject;
 use crate::store::dir::publish::Publisher;
 use crate::store::dir::publish::Written;
+use crate::store::error::is_of_line;
 use crate::sync::lock;
 
 /// Objects that were read last stay open, since a pack is read many times from many threads.
@@ -264,6 +268,20 @@ impl DirStore {
         Ok((file, found.len()))
     }
 
+    fn read(&self, key: &ObjectKey, file: &File, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        let mut bytes = vec![0; len];
+        read_exact_at(file, &mut bytes, offset).map_err(|e| match e.kind() {
+            // It was cut short since it was opened.
+            ErrorKind::UnexpectedEof => StoreError::Short {
+                object: key.into(),
+                need: offset.saturating_add(len as u64),
+                have: file.metadata().map_or(0, |found| found.len()),
+            },
+            _ => self.error(Action::Read, key, e),
+        })?;
+        Ok(bytes.into())
+    }
+
     fn forget(&self, key: &ObjectKey) {
         lock(&self.open_files).retain(|(kept, _)| kept != key);
     }
@@ -311,18 +329,18 @@ impl DirStore {
 }
 
 impl Store for DirStore {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         if !self.is_there() {
             // Otherwise the mount point of an unplugged disk would be filled.
             return Err(StoreError::Gone { place: self.place() });
         }
         let object = key.to_string();
-        self.put_file(&object, bytes).map_err(|e| self.error(Action::Write, key, e))
+        self.put_file(&object, &bytes).map_err(|e| self.error(Action::Write, key, e))
     }
 
-    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
+    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: Bytes) -> Result<Pending<'s>, StoreError> {
         let object = key.to_string();
-        let begun = if self.is_there() { self.begin_file(&object, bytes) } else { Ok(None) };
+        let begun = if self.is_there() { self.begin_file(&object, &bytes) } else { Ok(None) };
         match begun.map_err(|e| self.error(Action::Write, key, e))? {
             Some(written) => {
                 let key = *key;
@@ -332,16 +350,21 @@ impl Store for DirStore {
         }
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let failed = |e| self.error(Action::Read, key, e);
-        let (file, have) = self.open_object(key).map_err(failed)?;
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        let (file, have) = self.open_object(key).map_err(|e| self.error(Action::Read, key, e))?;
         let need = offset.saturating_add(len as u64);
         if have < need {
             return Err(StoreError::Short { object: key.into(), need, have });
         }
-        let mut bytes = vec![0; len];
-        read_exact_at(&file, &mut bytes, offset).map_err(failed)?;
-        Ok(bytes)
+        self.read(key, &file, offset, len)
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        let (file, have) = self.open_object(key).map_err(|e| self.error(Action::Read, key, e))?;
+        if have > max {
+            return Err(StoreError::Long { object: key.into(), max, have });
+        }
+        self.read(key, &file, 0, have as usize)
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -404,6 +427,11 @@ impl Store for DirStore {
         Ok(())
     }
 
+    /// Reads of a disk gain from a few that wait at once. Puts are written one after the other, each in two halves.
+    fn limits(&self) -> StoreLimits {
+        StoreLimits { reads: 8, writes: 1, bytes: 128 << 20 }
+    }
+
     fn place(&self) -> String {
         self.top.display().to_string()
     }
@@ -463,6 +491,10 @@ fn error_at(top: &Path, is_there: bool, action: Action, object: Subject, source:
             StoreError::Io { action: action.verb(), object, source }
         }
         _ if !is_there => StoreError::Gone { place: top.display().to_string() },
+        // A folder of another machine.
+        _ if is_of_line(&source) => {
+            StoreError::Unreachable { action: action.verb(), object, place: top.display().to_string(), source }
+        }
         ErrorKind::ReadOnlyFilesystem if action.writes() => StoreError::ReadOnly { object },
         ErrorKind::PermissionDenied => {
             let path = match &object {

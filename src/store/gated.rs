@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError};
+use bytes::Bytes;
+
+use crate::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLimits};
 
 /// Whether an object of this length may be put; it may wait.
 type Gate = dyn Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync;
@@ -31,17 +33,17 @@ impl GatedStore {
 }
 
 impl Store for GatedStore {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         (self.gate)(key, bytes.len())?;
         self.inner.put(key, bytes)
     }
 
-    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
+    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: Bytes) -> Result<Pending<'s>, StoreError> {
         (self.gate)(key, bytes.len())?;
         self.inner.begin_put(key, bytes)
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         self.inner.get_range(key, offset, len)
     }
 
@@ -53,8 +55,16 @@ impl Store for GatedStore {
         self.inner.list(kind, found)
     }
 
+    fn list_all(&self, kinds: &[Kind], found: &mut dyn FnMut(Kind, Listed)) -> Result<(), StoreError> {
+        self.inner.list_all(kinds, found)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+
+    fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
+        self.inner.delete_many(keys, deleted)
     }
 
     fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -65,6 +75,14 @@ impl Store for GatedStore {
         self.inner.quarantine(key)
     }
 
+    fn limits(&self) -> StoreLimits {
+        self.inner.limits()
+    }
+
+    fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, StoreError> {
+        self.inner.holds(key, bytes)
+    }
+
     fn place(&self) -> String {
         self.inner.place()
     }
@@ -73,7 +91,7 @@ impl Store for GatedStore {
         self.inner.folder()
     }
 
-    fn get(&self, key: &ObjectKey, max: u64) -> Result<Vec<u8>, StoreError> {
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
         self.inner.get(key, max)
     }
 }

@@ -3,18 +3,25 @@
 //! Everything that vault keeps passes through the one narrow trait [`Store`]. It is blocking, and every method may be
 //! called from many threads at once, so that a remote store can have many requests under way.
 
-#[cfg(test)]
-pub mod conformance;
 pub mod dir;
-pub mod faulty;
+mod error;
 pub mod gated;
-pub mod mem;
 pub mod paced;
-pub mod synced;
+pub mod remote;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod upload;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use bytes::Bytes;
 
 use crate::id::ObjectName;
+use crate::sync::share;
+
+pub use crate::store::error::StoreError;
+pub use crate::store::upload::{Upload, Uploads};
 
 /// What an object is, which is also the folder it lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,127 +141,6 @@ impl From<String> for Subject {
     }
 }
 
-/// Why a store could not do what was asked. Never to be mistaken for trouble with a source file.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no such object.
-    #[error("object {object} is missing from the store")]
-    Missing {
-        /// Which one.
-        object: Subject,
-    },
-    /// An object of that name is there already; nothing was changed.
-    #[error("object {object} exists already")]
-    Exists {
-        /// Which one.
-        object: Subject,
-    },
-    /// The object ends before the range that was asked for.
-    #[error("object {object} is cut short: {need} bytes are needed, {have} are there")]
-    Short {
-        /// Which one.
-        object: Subject,
-        /// Bytes that it must have at least.
-        need: u64,
-        /// Bytes that it has.
-        have: u64,
-    },
-    /// No space is left.
-    #[error("no space is left in the store (writing {object})")]
-    Full {
-        /// Which one.
-        object: Subject,
-    },
-    /// The store may not be written.
-    #[error("the store is read-only (writing {object})")]
-    ReadOnly {
-        /// Which one.
-        object: Subject,
-    },
-    /// This user may not do that.
-    #[error("cannot {action} object {object}: {path} does not allow it")]
-    Denied {
-        /// What was being done, as in [`StoreError::Io`].
-        action: &'static str,
-        /// Which one.
-        object: Subject,
-        /// The file or folder that refuses.
-        path: String,
-        /// The number of the user that it belongs to, where systems have such numbers.
-        owner: Option<u32>,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file would be larger than this process, or the file system, allows.
-    #[error("object {object} would be larger than a file may be here")]
-    TooLarge {
-        /// Which one.
-        object: Subject,
-    },
-    /// The store as a whole is not there (a disk unplugged, a share gone).
-    #[error("the store {place} is not there")]
-    Gone {
-        /// Where it should be.
-        place: String,
-    },
-    /// This machine has no more open files or memory to give, which says nothing about the object.
-    #[error("cannot {action} object {object}, for lack of open files or memory")]
-    Exhausted {
-        /// What was being done, as in [`StoreError::Io`].
-        action: &'static str,
-        /// Which one.
-        object: Subject,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Anything else.
-    #[error("cannot {action} object {object}")]
-    Io {
-        /// What was being done: `read`, `write`, `list`, `delete`.
-        action: &'static str,
-        /// Which one.
-        object: Subject,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl StoreError {
-    /// What is wrong, without the name of the object, for where that stands beside it.
-    pub fn reason(&self) -> String {
-        match self {
-            Self::Missing { .. } => "it is missing".to_owned(),
-            Self::Short { need, have, .. } => format!("it is cut short: {need} bytes are needed, {have} are there"),
-            Self::Io { action, source, .. } => format!("cannot {action} it: {source}"),
-            _ => self.to_string(),
-        }
-    }
-
-    /// The object that it is about, if it is about one.
-    pub const fn key(&self) -> Option<ObjectKey> {
-        match self {
-            Self::Missing { object }
-            | Self::Exists { object }
-            | Self::Short { object, .. }
-            | Self::Full { object }
-            | Self::ReadOnly { object }
-            | Self::TooLarge { object }
-            | Self::Denied { object, .. }
-            | Self::Exhausted { object, .. }
-            | Self::Io { object, .. } => match object {
-                Subject::Object(key) => Some(*key),
-                Subject::Folder(_) | Subject::Place(_) => None,
-            },
-            Self::Gone { .. } => None,
-        }
-    }
-
-    /// Whether it says nothing about one object: any other would have met it too.
-    pub const fn is_of_whole(&self) -> bool {
-        matches!(self, Self::Gone { .. } | Self::Exhausted { .. })
-    }
-}
-
 /// A put that was begun. Unless it is finished, the object does not appear.
 pub struct Pending<'s>(Option<Box<FinishPut<'s>>>);
 
@@ -281,21 +167,43 @@ impl<'s> Pending<'s> {
     }
 }
 
+/// How much a store does at a time. Who waits for many requests has as many under way, however many cores there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Reads and lists under way, at least 1.
+    pub reads: usize,
+    /// Puts and deletions under way, at least 1.
+    pub writes: usize,
+    /// Bytes of all puts under way together. An object that is longer is put alone.
+    pub bytes: u64,
+}
+
+impl StoreLimits {
+    /// One request at a time.
+    pub const ONE: Self = Self { reads: 1, writes: 1, bytes: 0 };
+}
+
 /// A place that keeps immutable objects.
+///
+/// Each method is as few requests as the place allows; what is asked for often is one request, and the tests count them.
+/// An error that tells of the line or of the store as a whole ([`StoreError::is_of_whole`]) says nothing about the object.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Puts a new object. When this returns `Ok`, the object is durable, whole, and visible under its name; when it
     /// returns an error, no part of it is visible (it may still become visible whole, if the outcome is unknown).
     ///
+    /// A store that tries again after its answer was lost uses the same name again. Finding the name taken then proves
+    /// nothing: the object is there only if its bytes are these ([`Store::holds`]).
+    ///
     /// # Errors
-    /// [`StoreError::Exists`] if there is an object of that name: objects are never replaced.
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError>;
+    /// [`StoreError::Exists`] if there is another object of that name: objects are never replaced.
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError>;
 
     /// The first half of [`Store::put`], where it can be split: takes the bytes, so that the next object can be made while
     /// this one becomes durable. Nothing is visible before the second half.
     ///
     /// # Errors
     /// As [`Store::put`].
-    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: &[u8]) -> Result<Pending<'s>, StoreError> {
+    fn begin_put<'s>(&'s self, key: &ObjectKey, bytes: Bytes) -> Result<Pending<'s>, StoreError> {
         self.put(key, bytes).map(|()| Pending::done())
     }
 
@@ -303,9 +211,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Short`] if the object ends before `offset + len`.
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError>;
 
-    /// The length of an object, in bytes.
+    /// Reads a whole object of at most `max` bytes, in one request.
+    ///
+    /// # Errors
+    /// As [`Store::get_range`]; an object longer than `max` is [`StoreError::Long`].
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError>;
+
+    /// The length of an object, in bytes. Lists tell it too: ask only for what was not listed.
     ///
     /// # Errors
     /// [`StoreError::Missing`] if there is none.
@@ -315,8 +229,42 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// for one page after the other. An error means that the list is not whole, and must not be taken for one.
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError>;
 
+    /// Calls `found` for everything in the folders of these kinds. Whatever was put before an object that is listed, and
+    /// of a kind that comes later in `kinds`, is listed too: so records come before the packs that they speak of.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    fn list_all(&self, kinds: &[Kind], found: &mut dyn FnMut(Kind, Listed)) -> Result<(), StoreError> {
+        kinds.iter().try_for_each(|kind| self.list(*kind, &mut |listed| found(*kind, listed)))
+    }
+
     /// Deletes an object. Deleting one that is not there succeeds. After a power cut it may be there again.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Deletes objects as [`Store::delete`] does, many at a time where the place allows. Each one that is gone is told.
+    ///
+    /// # Errors
+    /// The first failure. What was not told may or may not be gone.
+    fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
+        let failed = AtomicBool::new(false);
+        let done = share(keys.len(), self.limits().writes, |number| {
+            if failed.load(Relaxed) {
+                return None;
+            }
+            let done = self.delete(&keys[number]);
+            failed.fetch_or(done.is_err(), Relaxed);
+            Some(done)
+        });
+        let mut failure = Ok(());
+        for (key, done) in keys.iter().zip(done) {
+            match done {
+                Some(Ok(())) => deleted(key),
+                Some(Err(error)) if failure.is_ok() => failure = Err(error),
+                Some(Err(_)) | None => {}
+            }
+        }
+        failure
+    }
 
     /// Deletes an object for good: when this returns `Ok`, no power cut brings it back. Also if it was not there: an
     /// earlier try may have deleted it without making that durable. What opens the vault (a key slot) is deleted only
@@ -326,6 +274,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Moves an object out of the way, to where no command looks for objects but a person can find it. Nothing is lost.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
+    /// How many requests may be under way.
+    fn limits(&self) -> StoreLimits;
+
     /// Where the store lies, for messages.
     fn place(&self) -> String;
 
@@ -334,19 +285,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Reads a whole object of at most `max` bytes.
+    /// Whether an object is there and has exactly these bytes. Where the place tells a digest of what it holds, an
+    /// implementation may compare that.
     ///
     /// # Errors
-    /// As [`Store::get_range`]; an object longer than `max` is [`StoreError::Io`].
-    fn get(&self, key: &ObjectKey, max: u64) -> Result<Vec<u8>, StoreError> {
-        let len = self.len(key)?;
-        if len > max {
-            return Err(StoreError::Io {
-                action: "read",
-                object: key.into(),
-                source: std::io::Error::other(format!("it has {len} bytes, more than the {max} that are allowed")),
-            });
+    /// If the object cannot be read for a reason other than being missing or of another length.
+    fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, StoreError> {
+        match self.get(key, bytes.len() as u64) {
+            Ok(found) => Ok(found == bytes),
+            Err(StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::Long { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        self.get_range(key, 0, len as usize)
     }
 }

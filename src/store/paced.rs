@@ -41,10 +41,12 @@ pub fn paced(
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::store::Kind;
-    use crate::store::conformance::{check_store, key};
-    use crate::store::mem::MemStore;
+    use crate::store::testing::conformance::{check_store, key};
+    use crate::store::testing::mem::MemStore;
 
     /// A store of 1000 bytes per second, whose clock only moves while somebody waits.
     fn slow() -> (GatedStore, Arc<AtomicU64>) {
@@ -70,13 +72,13 @@ mod tests {
     fn each_object_waits_for_those_before_it() {
         let (store, millis) = slow();
         for (number, len, expected) in [(1, 500, 0), (2, 2000, 500), (3, 0, 2500), (4, 1, 2500), (5, 1, 2501)] {
-            store.begin_put(&key(Kind::Pack, number), &vec![0; len]).unwrap().finish().unwrap();
+            store.begin_put(&key(Kind::Pack, number), Bytes::copy_from_slice(&vec![0; len])).unwrap().finish().unwrap();
             assert_eq!(millis.load(Relaxed), expected, "object {number}");
         }
         // Time in which nothing was written is not made up for.
         millis.store(10_000, Relaxed);
-        store.put(&key(Kind::Log, 6), &[0; 100]).unwrap();
-        store.put(&key(Kind::Log, 7), &[0; 100]).unwrap();
+        store.put(&key(Kind::Log, 6), Bytes::copy_from_slice(&[0; 100])).unwrap();
+        store.put(&key(Kind::Log, 7), Bytes::copy_from_slice(&[0; 100])).unwrap();
         assert_eq!(millis.load(Relaxed), 10_100);
         store.get_range(&key(Kind::Pack, 2), 0, 2000).unwrap();
         assert_eq!(millis.load(Relaxed), 10_100, "reading is free");

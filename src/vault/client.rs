@@ -20,7 +20,6 @@ use crate::seal::{Purpose, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
-use crate::vault::open::Slots;
 use crate::vault::{Vault, VaultError};
 
 /// Who works with a vault on this machine.
@@ -322,7 +321,7 @@ impl Vault {
     pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
         // Before the look: otherwise another process could acknowledge in between what this work has not seen.
         let session = Session { bound: Mutex::new(self.open_session()?), packs: Mutex::default() };
-        self.refresh(progress)?;
+        self.refresh_if_changed(progress)?;
         self.may_write()?;
         let client = if let Some(client) = self.client() {
             client
@@ -508,7 +507,7 @@ impl Vault {
     /// Publishes a record of this client, which joins first if it has to, that relies on these packs (SPEC §8.5). This is the one place
     /// where it is decided whether what was found when the work began still holds:
     ///
-    /// - The store is looked at once more before. If a pack is gone, nothing is published.
+    /// - If the work has put packs, the store is listed once more before. If a pack is gone, nothing is published.
     /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
     ///   set back), others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
     ///   that are condemned by now count as absent.
@@ -531,7 +530,7 @@ impl Vault {
         let mut earlier = Vec::new();
         for _ in 0..ATTEMPTS {
             let lock = self.lock_client()?;
-            let mut state = self.writing_client(Some(session), time, progress)?;
+            let mut state = self.relying_client(packs, session, time, progress)?;
             let is_other = session.client() != Some(state.client) && self.rules.bound;
             let unusable = if is_other {
                 self.rebind(session, state.client, progress)?;
@@ -610,7 +609,17 @@ impl Vault {
         progress: &dyn Progress,
     ) -> Result<ClientState, VaultError> {
         // Another process of this client may have written since.
-        self.refresh(progress)?;
+        self.refresh_if_changed(progress)?;
+        self.known_client(own, time, progress)
+    }
+
+    /// As [`Self::writing_client`], by what was seen last.
+    fn known_client(
+        &self,
+        own: Option<&Session>,
+        time: Time,
+        progress: &dyn Progress,
+    ) -> Result<ClientState, VaultError> {
         self.may_write()?;
         let loaded = ClientState::load(self.state());
         if let Some(state) = loaded.clone().and_then(|state| self.fitting(state)) {
@@ -621,14 +630,38 @@ impl Vault {
         Ok(state)
     }
 
+    /// As [`Self::writing_client`], for a record that relies on these packs. What this work has put must be listed, with all else, by a
+    /// store that is asked for it. If it has put nothing, the look behind the record shows whether the client could go on, and no other
+    /// is needed.
+    fn relying_client(
+        &self,
+        packs: &HashSet<ObjectName>,
+        session: &Session,
+        time: Time,
+        progress: &dyn Progress,
+    ) -> Result<ClientState, VaultError> {
+        let is_all_listed = {
+            let log = self.log();
+            packs.iter().all(|name| log.packs.contains_key(name))
+        };
+        if !is_all_listed {
+            self.refresh(progress)?;
+            return self.known_client(Some(session), time, progress);
+        }
+        let is_looked_behind = self.delivery() == Delivery::Direct && self.rules.looked_behind && self.rules.bound;
+        if is_looked_behind && let Some(state) = ClientState::load(self.state()).and_then(|state| self.fitting(state)) {
+            return Ok(state);
+        }
+        self.writing_client(Some(session), time, progress)
+    }
+
     /// Says which key slots are valid, if no record does yet: those that were put when the vault was made, before anyone
     /// could write a record. From then on a slot is valid by the record of the command that made it.
     fn record_first_slots(&self, state: &mut ClientState, time: Time, writer: Writer<'_>) -> Result<(), VaultError> {
         if self.slot_set().exists() {
             return Ok(());
         }
-        let slots = Slots::read(self.store())?.distinct();
-        let add: Vec<ValidSlot> = slots.iter().filter_map(|slot| self.valid_slot(slot)).collect();
+        let add: Vec<ValidSlot> = self.slots.iter().filter_map(|slot| self.valid_slot(slot)).collect();
         if !add.is_empty() {
             self.put_record(state, RecordBody::Slots(SlotChange { add, remove: Vec::new() }), time, writer)?;
         }
@@ -726,12 +759,13 @@ impl Vault {
         let (name, digest) = (sealed.name, Digest::new(*blake3::hash(&sealed.bytes).as_bytes()));
         state.pending = Some(digest);
         state.save(self.state(), false)?;
-        self.store().put(&ObjectKey::Named(Kind::Log, name), &sealed.bytes)?;
+        self.store().put(&ObjectKey::Named(Kind::Log, name), sealed.bytes.clone())?;
         state.number += 1;
         state.digest = digest;
         state.pending = None;
         let mut log = self.log();
         let condemns = matches!(record.body, RecordBody::Condemn(_));
+        log.records.insert(name, sealed.bytes.len() as u64);
         log.chains.push(Link { name, digest, record });
         for (client, number) in log.chains.seen() {
             let known = state.remembered.entry(client).or_default();

@@ -1,5 +1,7 @@
 //! Making a vault (SPEC §3, §4).
 
+use bytes::Bytes;
+
 use crate::chunk::ChunkParams;
 use crate::id::{ObjectName, SlotId, VaultId};
 use crate::limits::VAULT_FILE_LEN_MAX;
@@ -30,6 +32,14 @@ pub struct CreateOptions {
 }
 
 impl Vault {
+    /// As [`Self::mend_vault_file`], if anything was wrong with it when the vault was opened.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn mend_vault_file_if_found_bad(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        if self.is_file_sound { self.may_write() } else { self.mend_vault_file(progress) }
+    }
+
     /// Puts the VAULT file again if it is missing or was damaged: everything in it is known. A damaged one is moved aside.
     ///
     /// # Errors
@@ -39,7 +49,7 @@ impl Vault {
         let what = match self.store().get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
             Err(StoreError::Missing { .. }) => "missing",
             Err(error) if error.is_of_whole() => return Err(error.into()),
-            Err(StoreError::Io { .. } | StoreError::Short { .. }) => {
+            Err(StoreError::Io { .. } | StoreError::Short { .. } | StoreError::Long { .. }) => {
                 // A pipe, a link, a folder, or far too much.
                 self.store().quarantine(&ObjectKey::Vault)?;
                 "no file that can be read"
@@ -54,7 +64,7 @@ impl Vault {
             },
         };
         let file = VaultFile { id: self.id(), features: features(self.keyring(), &self.format()) };
-        match self.store().put(&ObjectKey::Vault, file.encode().as_bytes()) {
+        match self.store().put(&ObjectKey::Vault, file.encode().into()) {
             Err(StoreError::Exists { .. }) => {
                 progress.warn("something else has the name VAULT in the vault's folder: please move it away");
                 return Ok(());
@@ -74,7 +84,8 @@ const fn features(keyring: &Keyring, format: &Format) -> u64 {
 /// Puts both copies of a key slot; returns their names. If that fails, neither stays, as far as the store lets it.
 pub(crate) fn put_slot(store: &dyn Store, slot: &SlotFile) -> Result<[ObjectName; 2], VaultError> {
     let names = [crate::seal::random_name()?, crate::seal::random_name()?];
-    let put = |name: &ObjectName| store.put(&ObjectKey::Named(Kind::Key, *name), slot.as_bytes());
+    let put =
+        |name: &ObjectName| store.put(&ObjectKey::Named(Kind::Key, *name), Bytes::copy_from_slice(slot.as_bytes()));
     names.iter().try_for_each(put).inspect_err(|_| take_back(store, &names))?;
     Ok(names)
 }
@@ -128,12 +139,10 @@ fn create_with(
         Err(StoreError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    for kind in Kind::ALL {
-        let mut found = false;
-        store.list(kind, &mut |listed| found |= matches!(listed, Listed::Object { .. }))?;
-        if found {
-            return Err(exists());
-        }
+    let mut found = false;
+    store.list_all(&Kind::ALL, &mut |_, listed| found |= matches!(listed, Listed::Object { .. }))?;
+    if found {
+        return Err(exists());
     }
     let mut id = [0; 16];
     random(&mut id)?;
@@ -153,7 +162,7 @@ fn create_with(
             put.extend(put_slot(store, slot)?);
         }
         let file = VaultFile { id, features: features(&keyring, &Format::default()) };
-        Ok(store.put(&ObjectKey::Vault, file.encode().as_bytes())?)
+        Ok(store.put(&ObjectKey::Vault, file.encode().into())?)
     })();
     // A vault that was reported not to be made must not open.
     result.inspect_err(|_: &VaultError| take_back(store, &put))?;
@@ -165,9 +174,10 @@ mod tests {
     use super::*;
     use crate::log::{Link, Record, RecordBody};
     use crate::progress::Silent;
-    use crate::store::faulty::{Fault, FaultyStore, Leaves};
-    use crate::store::mem::MemStore;
-    use crate::vault::open::{Slots, open};
+    use crate::store::testing::faulty::{Fault, FaultyStore, Leaves};
+    use crate::store::testing::mem::MemStore;
+    use crate::vault::locked::Slots;
+    use crate::vault::open::open;
     use crate::vault::{Identity, OpenOptions};
 
     fn options() -> CreateOptions {
@@ -252,7 +262,7 @@ mod tests {
         store.remove(&ObjectKey::Vault);
         vault.mend_vault_file(&Silent::default()).unwrap();
         let bytes = store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX).unwrap();
-        let text = String::from_utf8(bytes).unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
         assert!(text.contains("features 0000000000000028\n"), "{text}");
     }
 }

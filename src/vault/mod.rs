@@ -5,6 +5,7 @@
 //! order and their dates.
 
 pub mod create;
+pub mod locked;
 pub mod open;
 pub mod client;
 pub mod read;
@@ -18,7 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use client::Identity;
 pub use create::CreateOptions;
-pub use open::{OpenOptions, Wanted};
+pub use locked::{LockedVault, Wanted};
+pub use open::OpenOptions;
 pub use read::{ReadError, TreeReader};
 pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;
@@ -196,6 +198,8 @@ pub struct Vault {
     identity: Identity,
     /// The slot that opened it.
     opened_by: SlotId,
+    /// Whether the VAULT file was sound when it was opened.
+    is_file_sound: bool,
     /// Its slots, as they were when it was opened: each once, forged ones too.
     slots: Vec<SlotFile>,
     /// Other vaults that have key slots in the same store.
@@ -213,6 +217,8 @@ pub struct Vault {
 pub(crate) struct LogState {
     pub(crate) chains: Chains,
     pub(crate) findings: Vec<Finding>,
+    /// The records that the store listed last, and those put since, with the lengths of their objects.
+    pub(crate) records: HashMap<ObjectName, u64>,
     /// The packs that the store listed last, with their lengths.
     pub(crate) packs: HashMap<ObjectName, (ObjectKind, u64)>,
     pub(crate) bad: Vec<BadObject>,

@@ -1,26 +1,21 @@
 //! Opening a vault: the password, then the catalogue brought up to date with what the store lists (SPEC §3, §9.1).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-
-use rayon::prelude::*;
 
 use crate::catalogue::packs::{NewPack, bump_epoch};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{ClientId, Digest, ObjectName, SlotId, VaultId};
-use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
+use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::record::{OpenedRecord, SealedRecord};
 use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, SweepRules};
 use crate::pack::{PackError, PackReader, TRAILER_LEN};
 use crate::progress::{Phase, Progress};
-use crate::seal::{
-    HEADER_LEN, Keyring, Keys, NONCE_LEN, ObjectKind, Secret, SlotError, SlotFile, TAG_LEN, UnlockError, VaultFile,
-    VaultFileError, unlock_with,
-};
-use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
-use crate::sync::catch;
+use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, Secret, TAG_LEN};
+use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
+use crate::sync::{catch, try_share};
 use crate::vault::client::{ClientState, Identity, RecordLimits, replace_file};
+use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, state, unlock};
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// How a vault is opened.
@@ -31,246 +26,11 @@ pub struct OpenOptions {
     pub identity: Identity,
 }
 
-/// Which vault is meant, and which key slot, as far as anybody said or remembers.
-#[derive(Debug, Clone, Default)]
-pub struct Wanted {
-    /// The vault whose id begins with these digits, and no other.
-    pub vault: Option<String>,
-    /// The vaults that this machine has met in this place, the one that is meant first. Another one is not opened.
-    pub known: Vec<VaultId>,
-    /// The slot whose id begins with these digits, and no other.
-    pub slot: Option<String>,
-}
-
 /// Footers are read in groups of this many packs.
 const GROUP: usize = 32;
 /// So many chunks at least are entered in one transaction, if there are as many: a good part of those that are there is written
 /// again with them.
 const CHUNKS_TOGETHER: usize = 1 << 20;
-
-/// A longer file in `keys/` is no key slot of any version.
-const SLOT_FILE_LEN_MAX: u64 = 64 << 10;
-/// From this much work on (memory in KiB times passes, of all slots that are tried), a person is told why it takes so long.
-const WORK_TO_TELL: u64 = 8 << 20;
-
-/// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
-pub struct Slots {
-    /// Each readable copy.
-    pub copies: Vec<(ObjectName, SlotFile)>,
-    /// Unreadable copies.
-    pub bad: Vec<BadObject>,
-}
-
-impl Slots {
-    /// Reads all key slots: however many there are, none hides another one.
-    ///
-    /// # Errors
-    /// If the store fails as a whole.
-    pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut names = Vec::new();
-        store.list(Kind::Key, &mut |listed| {
-            if let Listed::Object { name, .. } = listed {
-                names.push(name);
-            }
-        })?;
-        names.sort_unstable();
-        let mut slots = Self { copies: Vec::new(), bad: Vec::new() };
-        for name in names {
-            let key = ObjectKey::Named(Kind::Key, name);
-            let parsed = match store.get(&key, SLOT_FILE_LEN_MAX) {
-                Ok(bytes) => SlotFile::parse(&bytes)
-                    .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),
-                Err(error) if error.is_of_whole() => return Err(error),
-                // It was removed since it was listed.
-                Err(StoreError::Missing { .. }) => continue,
-                Err(error) => Err((error.reason(), false)),
-            };
-            match parsed {
-                Ok(slot) => slots.copies.push((name, slot)),
-                Err((what, newer)) => slots.bad.push(BadObject { key, state: state(newer), what }),
-            }
-        }
-        Ok(slots)
-    }
-
-    /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
-    pub fn distinct(&self) -> Vec<SlotFile> {
-        let mut seen = HashSet::new();
-        let distinct = self.copies.iter().filter(|(_, slot)| seen.insert(*slot.as_bytes()));
-        distinct.map(|(_, slot)| slot.clone()).collect()
-    }
-
-    /// The vaults that the slots say they belong to.
-    pub fn vaults(&self) -> BTreeSet<VaultId> {
-        self.copies.iter().map(|(_, slot)| slot.vault()).collect()
-    }
-}
-
-/// What an object is that cannot be read, as long as nothing more is known of it.
-const fn state(newer: bool) -> ObjectState {
-    if newer { ObjectState::Newer } else { ObjectState::Damaged }
-}
-
-/// Reads the VAULT file. `None` if it is missing or damaged: its content can be had from any key slot.
-fn vault_file(store: &dyn Store, bad: &mut Vec<BadObject>) -> Result<Option<VaultId>, VaultError> {
-    let mut damaged = |what: String| {
-        bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
-        Ok(None)
-    };
-    match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
-        Ok(bytes) => match VaultFile::parse(&bytes) {
-            Ok(file) => Ok(Some(file.id)),
-            Err(VaultFileError::Newer { what }) => {
-                Err(VaultError::Newer { place: store.place(), what: what.to_owned() })
-            }
-            Err(error) => damaged(error.to_string()),
-        },
-        Err(error) if error.is_of_whole() => Err(error.into()),
-        Err(error) => damaged(error.reason()),
-    }
-}
-
-/// The vault that is meant where the slots are of `vaults` and the VAULT file says `claimed`. `None` if nothing tells.
-fn choose(
-    vaults: &BTreeSet<VaultId>,
-    claimed: Option<VaultId>,
-    wanted: &Wanted,
-    place: &dyn Fn() -> String,
-) -> Result<Option<VaultId>, VaultError> {
-    let found = || vaults.iter().copied().collect();
-    if let Some(start) = &wanted.vault {
-        let mut fitting = vaults.iter().filter(|id| id.to_string().starts_with(start.as_str()));
-        return match (fitting.next(), fitting.next()) {
-            (Some(id), None) => Ok(Some(*id)),
-            (None, _) => Err(VaultError::NotThatVault { place: place(), wanted: start.clone(), found: found() }),
-            (Some(_), Some(_)) => Err(VaultError::Ambiguous { place: place(), start: start.clone(), found: found() }),
-        };
-    }
-    if let Some(first) = wanted.known.first() {
-        let there = wanted.known.iter().find(|id| vaults.contains(id));
-        return match there {
-            Some(id) => Ok(Some(*id)),
-            // Slots that cannot be read say nothing about another vault.
-            None if vaults.is_empty() => Ok(None),
-            None => Err(VaultError::OtherVault { place: place(), known: *first, found: found() }),
-        };
-    }
-    Ok(claimed.filter(|id| vaults.contains(id)))
-}
-
-/// The id of the vault that would be opened, as far as the store says it and this machine remembers it. Nothing is proven
-/// by it; it only tells where this machine may have a key.
-pub fn claimed_id(store: &dyn Store, wanted: &Wanted) -> Option<VaultId> {
-    let file = store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX).ok().and_then(|bytes| VaultFile::parse(&bytes).ok());
-    let claimed = file.map(|file| file.id);
-    let vaults = Slots::read(store).ok()?.vaults();
-    let chosen = choose(&vaults, claimed, wanted, &|| store.place()).ok()?;
-    chosen.or_else(|| vaults.first().copied()).or(claimed)
-}
-
-/// Where it is remembered which slot opened a vault last.
-fn opened_path(state: &Path, vault: VaultId) -> PathBuf {
-    state.join(vault.to_string()).join("opened")
-}
-
-/// The slot that opened this vault last on this machine.
-fn opened_last(state: &Path, vault: VaultId) -> Option<SlotId> {
-    std::fs::read_to_string(opened_path(state, vault)).ok()?.trim().parse().ok()
-}
-
-/// What a secret has opened.
-struct Unlocked {
-    keyring: Keyring,
-    slot: SlotFile,
-    /// This vault's slots, each once.
-    slots: Vec<SlotFile>,
-    /// Other vaults that have slots here.
-    others: BTreeSet<VaultId>,
-}
-
-/// Finds the slot that `secret` opens.
-fn unlock(
-    store: &dyn Store,
-    secret: &Secret,
-    state: &Path,
-    wanted: &Wanted,
-    bad: &mut Vec<BadObject>,
-    progress: &dyn Progress,
-) -> Result<Unlocked, VaultError> {
-    let place = || store.place();
-    let claimed = vault_file(store, bad)?;
-    let slots = Slots::read(store)?;
-    let vaults = slots.vaults();
-    if vaults.is_empty() {
-        if claimed.is_none() && slots.bad.is_empty() {
-            return Err(VaultError::NoVault { place: place() });
-        }
-        if let Some(newer) = slots.bad.iter().find(|slot| slot.state == ObjectState::Newer) {
-            return Err(VaultError::Newer { place: place(), what: newer.what.clone() });
-        }
-        let what = slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.key, slot.what));
-        return Err(VaultError::NoSlot { place: place(), what });
-    }
-    let chosen = choose(&vaults, claimed, wanted, &place)?;
-    let mut candidates = slots.distinct();
-    if let Some(id) = chosen {
-        // A slot of another vault, put here by mistake or malice, opens nothing.
-        candidates.retain(|slot| slot.vault() == id);
-    }
-    if let Some(start) = &wanted.slot {
-        candidates.retain(|slot| slot.id().to_string().starts_with(start.as_str()));
-        if candidates.is_empty() {
-            return Err(VaultError::NoSuchSlot { place: place(), slot: start.clone() });
-        }
-    }
-    // Slots that were planted come last where this machine has a memory, and cost as little as they can.
-    let last: HashSet<SlotId> = vaults.iter().filter_map(|id| opened_last(state, *id)).collect();
-    candidates.sort_by_key(|slot| (!last.contains(&slot.id()), slot.work(), slot.id()));
-    let count = candidates.iter().filter(|slot| slot.takes_password()).count();
-    let works: Vec<u64> = candidates.iter().filter(|slot| slot.takes_password()).map(SlotFile::work).collect();
-    let mut told = false;
-    let mut goes_on = |tried: usize| {
-        let work: u64 = works.iter().take(tried + 1).sum();
-        if !told && tried > 0 && (tried >= KEY_SLOTS_MAX || work > WORK_TO_TELL) {
-            told = true;
-            progress.warn(&format!(
-                "{count} key slots take a password, and the password is tried on one after the other: {tried} so far. If \
-                 its slot is known, --slot ID tries only that one"
-            ));
-        }
-        !progress.stopped()
-    };
-    match unlock_with(&candidates, secret, &mut goes_on) {
-        Ok((index, keyring)) => {
-            let id = keyring.vault;
-            if claimed.is_some_and(|claimed| !vaults.contains(&claimed)) {
-                let what = "it names another vault than every key slot".to_owned();
-                bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
-            }
-            let others: BTreeSet<VaultId> = vaults.into_iter().filter(|other| *other != id).collect();
-            if others.is_empty() {
-                // Whose a slot is that cannot be read, nothing tells.
-                bad.extend(slots.bad.iter().cloned());
-            } else {
-                bad.extend(slots.bad.iter().filter(|bad| bad.state == ObjectState::Newer).cloned());
-            }
-            let slot = candidates.swap_remove(index);
-            let slots = slots.distinct().into_iter().filter(|slot| slot.vault() == id).collect();
-            Ok(Unlocked { keyring, slot, slots, others })
-        }
-        Err(UnlockError::Stopped) => Err(VaultError::Interrupted),
-        Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {
-            let others = vaults.into_iter().filter(|id| chosen.is_some_and(|chosen| chosen != *id)).collect();
-            let mistyped = matches!(error, UnlockError::Mistyped);
-            Err(VaultError::WrongSecret { place: place(), mistyped, others })
-        }
-        Err(UnlockError::Slot(SlotError::PreRelease)) => Err(VaultError::PreRelease { place: place() }),
-        Err(UnlockError::Slot(SlotError::Newer { what })) => {
-            Err(VaultError::Newer { place: place(), what: format!("unknown {what}") })
-        }
-        Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
-    }
-}
 
 /// Unlocks a vault and brings its catalogue up to date.
 ///
@@ -297,9 +57,25 @@ pub fn open_wanted(
     wanted: &Wanted,
     progress: &dyn Progress,
 ) -> Result<Vault, VaultError> {
+    let locked = LockedVault::read(store.as_ref())?;
+    open_locked(store, &locked, secret, options, wanted, progress)
+}
+
+/// As [`open_wanted`], where it was read already what the store tells everyone.
+///
+/// # Errors
+/// As [`open_wanted`].
+pub fn open_locked(
+    store: Arc<dyn Store>,
+    locked: &LockedVault,
+    secret: &Secret,
+    options: OpenOptions,
+    wanted: &Wanted,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
     let mut bad = Vec::new();
     let Unlocked { keyring, slot, slots, others } =
-        unlock(store.as_ref(), secret, &options.state, wanted, &mut bad, progress)?;
+        unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
     let state = options.state.join(keyring.vault.to_string());
     crate::vault::client::make_private_folder(&state)?;
@@ -317,6 +93,7 @@ pub fn open_wanted(
         state,
         identity: options.identity,
         opened_by: slot.id(),
+        is_file_sound: locked.is_file_sound(),
         slots,
         others,
         log: Mutex::new(LogState::default()),
@@ -387,20 +164,13 @@ impl Listing {
 fn list(store: &dyn Store) -> Result<Listing, StoreError> {
     let mut listing = Listing { packs: HashMap::new(), records: HashMap::new(), foreign: Vec::new() };
     // Records first: a pack that a listed record speaks of was put before it, so it is listed too.
-    store.list(Kind::Log, &mut |listed| match listed {
-        Listed::Object { name, len } => {
-            listing.records.insert(name, len);
-        }
-        Listed::Foreign(path) => listing.foreign.push(path),
+    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |kind, listed| match (kind, listed) {
+        (_, Listed::Foreign(path)) => listing.foreign.push(path),
+        (Kind::Log, Listed::Object { name, len }) => drop(listing.records.insert(name, len)),
+        (Kind::Pack, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Pack, len))),
+        (Kind::Meta, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Meta, len))),
+        (Kind::Key, Listed::Object { .. }) => {}
     })?;
-    for (kind, object_kind) in [(Kind::Pack, ObjectKind::Pack), (Kind::Meta, ObjectKind::Meta)] {
-        store.list(kind, &mut |listed| match listed {
-            Listed::Object { name, len } => {
-                listing.packs.insert(name, (object_kind, len));
-            }
-            Listed::Foreign(path) => listing.foreign.push(path),
-        })?;
-    }
     Ok(listing)
 }
 
@@ -412,6 +182,7 @@ impl Vault {
     /// If the store or the catalogue fails as a whole. A single object that cannot be read is only noted.
     pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let mut listing = list(self.store())?;
+        let records = listing.records.clone();
         let mut elsewhere = self.log().elsewhere.clone();
         listing.take_out(&elsewhere);
         let mut bad = Vec::new();
@@ -425,7 +196,8 @@ impl Vault {
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
         let findings = chains.findings(&self.remember_seen(&chains));
-        *self.log() = LogState { chains, findings, packs: listing.packs, bad, foreign: listing.foreign, elsewhere };
+        let (packs, foreign) = (listing.packs, listing.foreign);
+        *self.log() = LogState { chains, findings, records, packs, bad, foreign, elsewhere };
         Ok(())
     }
 
@@ -537,24 +309,47 @@ impl Vault {
     /// # Errors
     /// As [`Self::refresh`].
     pub(crate) fn look_at_log(&self) -> Result<(), VaultError> {
-        let mut names = Vec::new();
-        self.store.list(Kind::Log, &mut |listed| {
-            if let Listed::Object { name, .. } = listed {
-                names.push(name);
-            }
-        })?;
+        let mut names: Vec<ObjectName> = self.list_records()?.into_keys().collect();
         {
             let log = self.log();
             names.retain(|name| !log.chains.has(name));
         }
-        for name in names {
-            match Record::read(self.store(), &self.keys, name) {
-                Ok(OpenedRecord { record, digest, .. }) => self.log().chains.push(Link { name, digest, record }),
-                Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
-                Err(_) => {}
+        names.sort_unstable();
+        let read = try_share(names.len(), self.store.limits().reads, |number| {
+            match Record::read(self.store(), &self.keys, names[number]) {
+                Err(RecordError::Store(error)) if error.is_of_whole() => Err(error),
+                read => Ok(read),
+            }
+        })?;
+        let mut log = self.log();
+        for (name, read) in names.into_iter().zip(read) {
+            if let Ok(OpenedRecord { record, digest, .. }) = read {
+                log.chains.push(Link { name, digest, record });
             }
         }
         Ok(())
+    }
+
+    fn list_records(&self) -> Result<HashMap<ObjectName, u64>, StoreError> {
+        let mut records = HashMap::new();
+        self.store.list(Kind::Log, &mut |listed| {
+            if let Listed::Object { name, len } = listed {
+                records.insert(name, len);
+            }
+        })?;
+        Ok(records)
+    }
+
+    /// Looks at the store again as [`Self::refresh`] does, but only at the log if that is as it was. Where all see the same at
+    /// once, what was listed before still holds then: a pack goes only after a record has condemned it.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub(crate) fn refresh_if_changed(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        if self.delivery() == Delivery::Direct && self.list_records()? == self.log().records {
+            return Ok(());
+        }
+        self.refresh(progress)
     }
 
     fn refresh_records(
@@ -588,15 +383,22 @@ impl Vault {
                 None => new.push(name),
             }
         }
-        let read: Vec<_> = new.par_iter().map(|name| (*name, Record::read(self.store(), &self.keys, *name))).collect();
-        for (name, result) in read {
+        let read = try_share(new.len(), self.store.limits().reads, |number| {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+            match Record::read(self.store(), &self.keys, new[number]) {
+                Err(RecordError::Store(error)) if error.is_of_whole() => Err(error.into()),
+                read => Ok(read),
+            }
+        })?;
+        for (name, result) in new.into_iter().zip(read) {
             match result {
                 Ok(OpenedRecord { record, digest, plain }) => {
                     fresh.push((name, stored_value(digest, &plain)));
                     condemns |= matches!(record.body, RecordBody::Condemn(_));
                     links.push(Link { name, digest, record });
                 }
-                Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
                     bad.push(BadObject {
@@ -605,9 +407,6 @@ impl Vault {
                         what: error.reason(),
                     });
                 }
-            }
-            if progress.stopped() {
-                return Err(VaultError::Interrupted);
             }
         }
         if !(gone.is_empty() && fresh.is_empty()) {
@@ -713,21 +512,21 @@ impl Vault {
         let (mut packs, mut chunks) = (Vec::new(), 0);
         let mut groups = new.chunks(GROUP).peekable();
         while let Some(group) = groups.next() {
-            let read: Vec<_> = group
-                .par_iter()
-                .map(|(name, (kind, len))| {
-                    let footer = reader.footer(*kind, **name, *len);
-                    progress.counters().add(1, *len);
-                    (**name, *kind, *len, footer)
-                })
-                .collect();
+            let read = try_share(group.len(), self.store.limits().reads, |number| {
+                let (name, (kind, len)) = group[number];
+                let footer = match reader.footer(*kind, *name, *len) {
+                    Err(PackError::Store(error)) if error.is_of_whole() => return Err(error),
+                    footer => footer,
+                };
+                progress.counters().add(1, *len);
+                Ok((*name, *kind, *len, footer))
+            })?;
             for (name, kind, len, footer) in read {
                 match footer {
                     Ok(footer) => {
                         chunks += footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
                         packs.push(NewPack { kind, name, len, footer });
                     }
-                    Err(PackError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                     // It may have been swept since it was listed.
                     Err(PackError::Store(StoreError::Missing { .. })) => {}
                     Err(error) => {

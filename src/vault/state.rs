@@ -138,7 +138,9 @@ impl Vault {
         let bytes = match self.store().get(key, LOOKED_AT_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.is_of_whole() => return Err(error.into()),
-            Err(StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::Io { .. }) => return Ok(false),
+            Err(
+                StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::Long { .. } | StoreError::Io { .. },
+            ) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let Some(split) = bytes.len().checked_sub(TRAILER_LEN) else { return Ok(false) };

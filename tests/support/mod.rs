@@ -28,7 +28,7 @@ use vault::id::ObjectName;
 use vault::id::VaultId;
 use vault::progress::Silent;
 use vault::seal::{KdfParams, Secret};
-use vault::store::mem::MemStore;
+use vault::store::testing::mem::MemStore;
 use vault::store::{Delivery, Store};
 use vault::tree::Time;
 use vault::vault::create::create;

@@ -148,6 +148,8 @@ pub struct CollectReport {
 
 /// How often marking is begun again because snapshots came in between; what is then left waits for the next time.
 const PASSES: usize = 4;
+/// So many packs are deleted by one request at most, where a store can do that.
+const DELETED_TOGETHER: usize = 1000;
 /// Room that a prune needs beside the packs that it writes, for records, in bytes.
 const ROOM_BESIDE: u64 = 256 << 10;
 /// Packs that are given up together.
@@ -700,13 +702,17 @@ impl<'a> Pass<'a> {
             .filter_map(|name| there.get(name).map(|(kind, len)| (*name, *kind, *len)))
             .collect();
         for part in packs.chunks(self.vault.limits.names) {
-            for (name, kind, len) in part {
+            for together in part.chunks(DELETED_TOGETHER) {
                 if self.progress.stopped() {
                     return Err(VaultError::Interrupted.into());
                 }
-                self.vault.store().delete(&object_key(*kind, *name))?;
-                report.packs_deleted += 1;
-                report.bytes_deleted += len;
+                let lens: HashMap<ObjectKey, u64> =
+                    together.iter().map(|(name, kind, len)| (object_key(*kind, *name), *len)).collect();
+                let keys: Vec<ObjectKey> = together.iter().map(|(name, kind, _)| object_key(*kind, *name)).collect();
+                self.vault.store().delete_many(&keys, &mut |key| {
+                    report.packs_deleted += 1;
+                    report.bytes_deleted += lens.get(key).copied().unwrap_or(0);
+                })?;
             }
             let gone: Vec<ObjectName> = part.iter().map(|(name, ..)| *name).collect();
             let txn = self.vault.catalogue().write()?;

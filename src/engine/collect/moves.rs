@@ -1,7 +1,7 @@
 //! Copies what is needed out of packs that are given up. Segments that are needed wholly are sealed again as they are; from
 //! others, the needed chunks are taken and compressed anew.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +16,7 @@ use crate::pack::segment::open_segment;
 use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, SealedBody, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
-use crate::store::ObjectKey;
+use crate::store::{ObjectKey, Upload, Uploads};
 use crate::sync::lock;
 use crate::vault::client::Session;
 use crate::vault::{Vault, VaultError};
@@ -156,15 +156,30 @@ fn publish(
     received: Receiver<FinishedPack>,
     progress: &dyn Progress,
 ) -> Result<Vec<NewPack>, VaultError> {
-    let mut new = Vec::new();
-    while let Ok(pack) = received.recv() {
-        let len = pack.bytes.len() as u64;
-        session.note_pack(&pack.name)?;
-        vault.store().put(&ObjectKey::Named(pack.kind.store_kind(), pack.name), &pack.bytes)?;
-        progress.counters().bytes_stored.fetch_add(len, Relaxed);
-        new.push(NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer });
-    }
-    Ok(new)
+    let uploads = Uploads::new(vault.store());
+    std::thread::scope(|scope| {
+        let (mut begun, mut new) = (VecDeque::new(), Vec::new());
+        let finish = |(upload, pack): (Upload<'_>, NewPack)| -> Result<NewPack, VaultError> {
+            upload.finish()?;
+            progress.counters().bytes_stored.fetch_add(pack.len, Relaxed);
+            Ok(pack)
+        };
+        while let Ok(pack) = received.recv() {
+            let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
+            let entry = NewPack { kind: pack.kind, name: pack.name, len: pack.bytes.len() as u64, footer: pack.footer };
+            session.note_pack(&pack.name)?;
+            begun.push_back((uploads.begin(scope, &key, pack.bytes)?, entry));
+            while begun.len() > uploads.most()
+                && let Some(first) = begun.pop_front()
+            {
+                new.push(finish(first)?);
+            }
+        }
+        for rest in begun {
+            new.push(finish(rest)?);
+        }
+        Ok(new)
+    })
 }
 
 impl Mover<'_> {

@@ -16,6 +16,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::catalogue::CatalogueError;
 use crate::engine::check::Problem;
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
@@ -368,7 +370,9 @@ impl Repair<'_> {
         }
         for copy in &plan.slot_copies {
             let name = crate::seal::random_name()?;
-            self.vault.store().put(&ObjectKey::Named(crate::store::Kind::Key, name), copy.slot.as_bytes())?;
+            self.vault
+                .store()
+                .put(&ObjectKey::Named(crate::store::Kind::Key, name), Bytes::copy_from_slice(copy.slot.as_bytes()))?;
             self.report.slot_copies += 1;
         }
         Ok(())

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::engine::check::Problem;
 use crate::engine::keys::is_done_with;
 use crate::engine::mark::mark;
@@ -15,7 +13,8 @@ use crate::log::{FoundRecord, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
-use crate::vault::open::Slots;
+use crate::sync::try_share;
+use crate::vault::locked::Slots;
 use crate::vault::{ObjectState, Vault, VaultError};
 
 /// A key slot of which one copy is left.
@@ -63,12 +62,12 @@ pub(super) const fn left(key: ObjectKey, what: String, state: ObjectState) -> Pr
 /// What is wrong with the VAULT file, if anything is.
 fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
     let store = vault.store();
-    match store.len(&ObjectKey::Vault) {
+    let bytes = match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
         Err(StoreError::Missing { .. }) => return Ok(Some("it is missing".to_owned())),
-        Ok(len) if len > VAULT_FILE_LEN_MAX => return Ok(Some("it is too long".to_owned())),
-        len => len?,
+        Err(StoreError::Long { .. }) => return Ok(Some("it is too long".to_owned())),
+        bytes => bytes?,
     };
-    Ok(match VaultFile::parse(&store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX)?) {
+    Ok(match VaultFile::parse(&bytes) {
         // Where several vaults share the folder, there is one such file, and it may be that of any of them.
         Ok(file) if vault.others().contains(&file.id) => None,
         Ok(file) if file.id != vault.id() => Some("it is that of another vault".to_owned()),
@@ -136,11 +135,11 @@ fn is_damaged(
     len_max: u64,
     judge: impl FnOnce(&[u8]) -> Option<String>,
 ) -> Result<Option<String>, StoreError> {
-    let len = store.len(key)?;
-    if len > len_max {
-        return Ok(Some(format!("it has {len} bytes, more than the {len_max} that are allowed")));
+    match store.get(key, len_max) {
+        Ok(bytes) => Ok(judge(&bytes)),
+        Err(error @ StoreError::Long { .. }) => Ok(Some(error.reason())),
+        Err(error) => Err(error),
     }
-    Ok(judge(&store.get(key, len_max)?))
 }
 
 /// Reads all records again. Those that are damaged or gone are put into the log again if this machine remembers them.
@@ -152,31 +151,29 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
         }
     })?;
     names.sort_unstable();
-    let judged = names
-        .par_iter()
-        .map(|name| {
-            if progress.stopped() {
-                return Err(VaultError::Interrupted.into());
+    let judged = try_share(names.len(), vault.store().limits().reads, |number| -> Result<_, RepairError> {
+        if progress.stopped() {
+            return Err(VaultError::Interrupted.into());
+        }
+        let name = &names[number];
+        let key = ObjectKey::Named(Kind::Log, *name);
+        let mut newer = None;
+        let judge = |bytes: &[u8]| match Record::open(vault.keys(), *name, bytes) {
+            Ok(_) => None,
+            Err(RecordError::Newer { what, .. }) => {
+                newer = Some(what);
+                None
             }
-            let key = ObjectKey::Named(Kind::Log, *name);
-            let mut newer = None;
-            let judge = |bytes: &[u8]| match Record::open(vault.keys(), *name, bytes) {
-                Ok(_) => None,
-                Err(RecordError::Newer { what, .. }) => {
-                    newer = Some(what);
-                    None
-                }
-                Err(error) => Some(error.reason()),
-            };
-            let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
-                Ok(what) => what,
-                Err(StoreError::Missing { .. }) => None,
-                Err(error) if error.is_of_whole() => return Err(error.into()),
-                Err(error) => return Ok((key, None, Some(left(key, error.reason(), ObjectState::Damaged)))),
-            };
-            Ok((key, what, newer.map(|what| left(key, what, ObjectState::Newer))))
-        })
-        .collect::<Result<Vec<_>, RepairError>>()?;
+            Err(error) => Some(error.reason()),
+        };
+        let what = match is_damaged(vault.store(), &key, RECORD_LEN_MAX as u64, judge) {
+            Ok(what) => what,
+            Err(StoreError::Missing { .. }) => None,
+            Err(error) if error.is_of_whole() => return Err(error.into()),
+            Err(error) => return Ok((key, None, Some(left(key, error.reason(), ObjectState::Damaged)))),
+        };
+        Ok((key, what, newer.map(|what| left(key, what, ObjectState::Newer))))
+    })?;
     let chains = vault.chains();
     let bodies = chains.links().map(|link| &link.record.body);
     let in_log: HashSet<ObjectName> = bodies

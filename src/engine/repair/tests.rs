@@ -9,7 +9,7 @@ use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::pack::PackReader;
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
-use crate::store::mem::MemStore;
+use crate::store::testing::mem::MemStore;
 use crate::store::{Delivery, Store};
 use crate::vault::create::create;
 use crate::vault::open::open;

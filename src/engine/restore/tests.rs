@@ -17,7 +17,7 @@ use crate::engine::exclude::ExcludeOptions;
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
-use crate::store::mem::MemStore;
+use crate::store::testing::mem::MemStore;
 use crate::store::{Delivery, Kind, ObjectKey, Store};
 use crate::tree::{FileKind, Time};
 use crate::vault::{CreateOptions, Identity, OpenOptions, SnapshotInfo};
@@ -605,7 +605,7 @@ fn another_copy_of_a_chunk_takes_the_place_of_a_damaged_one() {
     second.snapshot();
     for (key, bytes) in other.objects() {
         if matches!(key, ObjectKey::Named(Kind::Pack, _)) {
-            fixture.store.put(&key, &bytes).unwrap();
+            fixture.store.put(&key, bytes.clone().into()).unwrap();
         }
     }
     for damaged in packs(&fixture.store, Kind::Pack) {

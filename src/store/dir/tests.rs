@@ -8,11 +8,11 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::conformance::check_foreign;
-use crate::store::conformance::check_store;
-use crate::store::conformance::key;
-use crate::store::conformance::list;
 use crate::store::dir::publish::Way;
+use crate::store::testing::conformance::check_foreign;
+use crate::store::testing::conformance::check_store;
+use crate::store::testing::conformance::key;
+use crate::store::testing::conformance::list;
 
 const WAYS: [Way; 4] = [Way::Anonymous, Way::Rename, Way::HardLink, Way::Look];
 
@@ -37,12 +37,16 @@ impl Scratch {
 }
 
 impl Store for Scratch {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.store.put(key, bytes)
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         self.store.get_range(key, offset, len)
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        self.store.get(key, max)
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -63,6 +67,10 @@ impl Store for Scratch {
 
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.store.quarantine(key)
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.store.limits()
     }
 
     fn place(&self) -> String {
@@ -107,8 +115,8 @@ fn conforms_with_linked_files() {
 #[test]
 fn the_poorest_way_replaces_nothing() {
     let scratch = Scratch::new(Way::Look);
-    scratch.put(&ObjectKey::Vault, b"first").unwrap();
-    assert!(matches!(scratch.put(&ObjectKey::Vault, b"second"), Err(StoreError::Exists { .. })));
+    scratch.put(&ObjectKey::Vault, Bytes::from_static(b"first")).unwrap();
+    assert!(matches!(scratch.put(&ObjectKey::Vault, Bytes::from_static(b"second")), Err(StoreError::Exists { .. })));
     assert_eq!(files(&scratch.top()), ["VAULT"]);
 }
 
@@ -121,7 +129,7 @@ fn large_objects_are_stored_whole() {
         pages.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7 + i / 4096) as u8);
         for (aligned, bytes) in [(0, &pages[..]), (1, &pages[1..])] {
             let key = ObjectKey::Named(Kind::Pack, ObjectName::new([number as u8 * 2 + aligned; 16]));
-            store.put(&key, bytes).unwrap();
+            store.put(&key, Bytes::copy_from_slice(bytes)).unwrap();
             assert_eq!(store.get_range(&key, 0, bytes.len()).unwrap(), bytes);
             assert_eq!(store.len(&key).unwrap(), bytes.len() as u64);
         }
@@ -173,7 +181,7 @@ fn only_regular_files_are_objects() {
         let key = key(Kind::Log, number);
         assert!(matches!(scratch.get_range(&key, 0, 1), Err(StoreError::Io { .. })), "{number}");
         assert!(matches!(scratch.len(&key), Err(StoreError::Io { .. })), "{number}");
-        assert!(matches!(scratch.put(&key, b"x"), Err(StoreError::Exists { .. })), "{number}");
+        assert!(matches!(scratch.put(&key, Bytes::from_static(b"x")), Err(StoreError::Exists { .. })), "{number}");
     }
     assert_eq!(fs::read(log.join("real")).unwrap(), b"1234");
     // Where case does not count, it is the folder `vault` that answers.
@@ -187,7 +195,7 @@ fn objects_are_read_only_files_in_private_folders() {
     for way in WAYS {
         let scratch = Scratch::new(way);
         let key = key(Kind::Pack, 0xAB);
-        scratch.put(&key, b"bytes").unwrap();
+        scratch.put(&key, Bytes::from_static(b"bytes")).unwrap();
         let path = scratch.store.path_of(&key);
         assert!(path.ends_with(key.to_string()));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -204,13 +212,13 @@ fn what_cannot_be_made_durable_does_not_appear() {
     for way in WAYS {
         for fails_file in [true, false] {
             let mut scratch = Scratch::new(way);
-            scratch.put(&key(Kind::Log, 1), b"before").unwrap();
+            scratch.put(&key(Kind::Log, 1), Bytes::from_static(b"before")).unwrap();
             if fails_file {
                 scratch.store.publisher.sync.file = |_| Err(io::Error::other("no"));
             } else {
                 scratch.store.publisher.sync.folder = |_| Err(io::Error::other("no"));
             }
-            let error = scratch.put(&key(Kind::Log, 2), b"bytes").unwrap_err();
+            let error = scratch.put(&key(Kind::Log, 2), Bytes::from_static(b"bytes")).unwrap_err();
             assert!(matches!(error, StoreError::Io { action: "write", .. }), "{way:?}: {error:?}");
             assert_eq!(files(&scratch.top()), [key(Kind::Log, 1).to_string()], "{way:?}");
         }
@@ -257,11 +265,11 @@ fn errors_of_the_system_get_their_meaning() {
 fn a_store_that_vanishes_is_gone() {
     let scratch = Scratch::new(Way::Anonymous);
     let object = key(Kind::Pack, 1);
-    scratch.put(&object, b"bytes").unwrap();
+    scratch.put(&object, Bytes::from_static(b"bytes")).unwrap();
     fs::rename(scratch.top(), scratch.folder.path().join("elsewhere")).unwrap();
     let errors = [
-        scratch.put(&object, b"bytes").unwrap_err(),
-        scratch.put(&ObjectKey::Vault, b"bytes").unwrap_err(),
+        scratch.put(&object, Bytes::from_static(b"bytes")).unwrap_err(),
+        scratch.put(&ObjectKey::Vault, Bytes::from_static(b"bytes")).unwrap_err(),
         scratch.get_range(&key(Kind::Pack, 2), 0, 1).map(drop).unwrap_err(),
         scratch.len(&object).map(drop).unwrap_err(),
         scratch.list(Kind::Pack, &mut |_| {}).unwrap_err(),
@@ -282,15 +290,15 @@ fn a_store_that_vanishes_is_gone() {
 fn folders_that_vanish_are_made_again() {
     let scratch = Scratch::new(Way::Anonymous);
     let object = key(Kind::Pack, 1);
-    scratch.put(&object, b"bytes").unwrap();
+    scratch.put(&object, Bytes::from_static(b"bytes")).unwrap();
     fs::remove_dir_all(scratch.top().join("packs")).unwrap();
     assert_eq!(list(&scratch, Kind::Pack), (vec![], vec![]));
     assert!(
         matches!(scratch.get_range(&object, 0, 1), Err(StoreError::Missing { .. })),
         "it is not read from a kept file"
     );
-    scratch.put(&object, b"again").unwrap();
-    assert_eq!(scratch.get(&object, 9).unwrap(), b"again");
+    scratch.put(&object, Bytes::from_static(b"again")).unwrap();
+    assert_eq!(scratch.get(&object, 9).unwrap(), b"again"[..]);
 }
 
 #[test]
@@ -307,10 +315,10 @@ fn leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
         fs::write(tmp.join("notes.txt"), b"foreign").unwrap();
         let dead = format!("tmp/{}.part", "a".repeat(32));
         assert_eq!(scratch.store.foreign_at_top().unwrap(), [&dead, "tmp/notes.txt"]);
-        scratch.put(&ObjectKey::Vault, b"vault").unwrap();
+        scratch.put(&ObjectKey::Vault, Bytes::from_static(b"vault")).unwrap();
         assert!(!path("a").exists() && path("b").exists() && tmp.join("notes.txt").exists(), "{way:?}");
         drop(living);
-        DirStore::open(&scratch.top()).unwrap().put(&key(Kind::Log, 1), b"log").unwrap();
+        DirStore::open(&scratch.top()).unwrap().put(&key(Kind::Log, 1), Bytes::from_static(b"log")).unwrap();
         assert!(!path("b").exists());
         assert_eq!(scratch.store.foreign_at_top().unwrap(), ["tmp/notes.txt"]);
     }
@@ -322,7 +330,7 @@ fn quarantine_keeps_every_copy() {
         let scratch = Scratch::new(way);
         let key = key(Kind::Pack, 5);
         for bytes in [b"one", b"two"] {
-            scratch.put(&key, bytes).unwrap();
+            scratch.put(&key, Bytes::copy_from_slice(bytes)).unwrap();
             scratch.quarantine(&key).unwrap();
         }
         let ObjectKey::Named(_, name) = key else { unreachable!() };
@@ -340,7 +348,7 @@ fn create_takes_only_what_is_empty_or_its_own() {
     fs::create_dir_all(folder.path().join("disk/lost+found")).unwrap();
     create("disk").unwrap();
     create("disk").unwrap();
-    create("disk").unwrap().put(&ObjectKey::Vault, b"vault").unwrap();
+    create("disk").unwrap().put(&ObjectKey::Vault, Bytes::from_static(b"vault")).unwrap();
     fs::write(folder.path().join("disk/notes"), b"notes").unwrap();
     assert_eq!(create("disk").unwrap().foreign_at_top().unwrap(), ["notes"], "a vault with a foreign file is a vault");
 
@@ -376,8 +384,8 @@ fn a_link_to_the_store_may_change_while_it_is_open() {
     assert_eq!(store.folder(), scratch.store.folder());
     fs::remove_file(&link).unwrap();
     fs::create_dir(&link).unwrap();
-    store.put(&ObjectKey::Vault, b"vault").unwrap();
-    assert_eq!(scratch.get(&ObjectKey::Vault, 9).unwrap(), b"vault");
+    store.put(&ObjectKey::Vault, Bytes::from_static(b"vault")).unwrap();
+    assert_eq!(scratch.get(&ObjectKey::Vault, 9).unwrap(), b"vault"[..]);
     assert_eq!(files(&link), Vec::<String>::new());
 }
 
@@ -395,7 +403,7 @@ fn a_store_says_whether_it_can_be_written() {
 fn a_durable_deletion_says_when_the_folder_could_not_be_synced() {
     let mut scratch = Scratch::new(Way::Anonymous);
     let key = key(Kind::Key, 1);
-    scratch.put(&key, b"bytes").unwrap();
+    scratch.put(&key, Bytes::from_static(b"bytes")).unwrap();
     let sound = scratch.store.publisher.sync.folder;
     scratch.store.publisher.sync.folder = |_| Err(io::Error::other("no"));
     scratch.delete(&key).unwrap();
@@ -410,4 +418,24 @@ fn a_durable_deletion_says_when_the_folder_could_not_be_synced() {
     scratch.store.publisher.sync.folder = sound;
     fs::remove_dir(scratch.top().join("keys")).unwrap();
     scratch.delete_durably(&key).unwrap();
+}
+
+#[test]
+fn trouble_of_the_line_to_a_file_server_is_no_fault_of_an_object() {
+    let failed = |kind: ErrorKind| {
+        let object = Subject::Object(ObjectKey::Vault);
+        error_at(Path::new("/mnt/nas"), true, Action::Read, object, io::Error::new(kind, "the system's words"))
+    };
+    for kind in [
+        ErrorKind::TimedOut,
+        ErrorKind::ConnectionReset,
+        ErrorKind::HostUnreachable,
+        ErrorKind::NotConnected,
+        ErrorKind::StaleNetworkFileHandle,
+    ] {
+        let error = failed(kind);
+        assert!(matches!(error, StoreError::Unreachable { .. }) && error.is_of_whole(), "{error:?}");
+    }
+    assert!(matches!(failed(ErrorKind::Other), StoreError::Io { .. }));
+    assert!(matches!(failed(ErrorKind::NotFound), StoreError::Missing { .. }));
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tempfile::TempDir;
 
@@ -21,8 +22,8 @@ use crate::id::{ClientId, ObjectName};
 use crate::log::{RecordBody, SweepRules};
 use crate::progress::Silent;
 use crate::seal::{KdfParams, Secret};
-use crate::store::synced::{SyncedView, SyncedWorld};
-use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
+use crate::store::testing::synced::{SyncedView, SyncedWorld};
+use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
 use crate::vault::client::ClientState;
@@ -237,7 +238,7 @@ impl SimStore {
 }
 
 impl Store for SimStore {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.meet(key)?;
         self.sim.hook(self.client, matches!(key, ObjectKey::Named(Kind::Log, _)));
         self.view.put(key, bytes)?;
@@ -245,11 +246,18 @@ impl Store for SimStore {
         self.meet(key)
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         if self.sim.roll(4) == 0 {
             self.meet(key)?;
         }
         self.view.get_range(key, offset, len)
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        if self.sim.roll(4) == 0 {
+            self.meet(key)?;
+        }
+        self.view.get(key, max)
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -298,6 +306,11 @@ impl Store for SimStore {
         self.meet(key)?;
         self.sim.trace(self.client, &format!("moves {key} aside"));
         self.view.quarantine(key)
+    }
+
+    /// One request at a time, so that what happens follows from the dice alone.
+    fn limits(&self) -> StoreLimits {
+        StoreLimits::ONE
     }
 
     fn place(&self) -> String {

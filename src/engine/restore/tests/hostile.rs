@@ -19,7 +19,7 @@ impl Fixture {
         let id = builder.push(self.vault.keys(), |buffer| buffer.extend_from_slice(bytes), |_| true);
         let store = self.store.clone();
         let put = move |pack: crate::pack::FinishedPack| {
-            store.put(&ObjectKey::Named(Kind::Meta, pack.name), &pack.bytes).is_ok()
+            store.put(&ObjectKey::Named(Kind::Meta, pack.name), pack.bytes).is_ok()
         };
         let writer = PackWriter::new(self.vault.keys(), ObjectKind::Meta, true, put);
         let mut decompressor = Decompressor::new().unwrap();
@@ -42,6 +42,8 @@ impl Fixture {
         body.links = self.stream(links);
         let record = RecordBody::Snapshot(Box::new(body));
         let time = Time { secs: 3, nanos: 0 };
+        // Whoever put the packs has left no word of it in the log.
+        self.vault.refresh(&Silent::default()).unwrap();
         let id = self.vault.publish(record, time, None, |_| true, &Silent::default()).unwrap().unwrap();
         self.vault.snapshot(&id).unwrap()
     }

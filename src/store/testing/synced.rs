@@ -7,18 +7,21 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use bytes::Bytes;
+
 use crate::id::ObjectName;
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
 use crate::store::Store;
 use crate::store::StoreError;
-use crate::store::mem::MemStore;
+use crate::store::StoreLimits;
+use crate::store::testing::mem::MemStore;
 
 /// What travels.
 #[derive(Debug, Clone)]
 enum Change {
-    Put(ObjectKey, Arc<[u8]>),
+    Put(ObjectKey, Bytes),
     Delete(ObjectKey),
 }
 
@@ -163,7 +166,7 @@ impl World {
         let view = &self.views[to];
         match change {
             Change::Put(key, _) if self.deleted[to].contains(&key) => {}
-            Change::Put(key, bytes) => match (view.replace(key, Arc::clone(&bytes)), key) {
+            Change::Put(key, bytes) => match (view.replace(key, bytes.clone()), key) {
                 // Both machines made it: each keeps its own, and gets the other's under another name.
                 (Some(own), ObjectKey::Named(kind, name)) if own != bytes => {
                     view.add_foreign(kind, &conflicted(kind, name));
@@ -201,15 +204,19 @@ fn conflicted(kind: Kind, name: ObjectName) -> String {
 }
 
 impl Store for SyncedView {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         let mut world = self.world.world();
-        self.objects.put(key, bytes)?;
-        world.send(self.number, &Change::Put(*key, bytes.into()));
+        self.objects.put(key, bytes.clone())?;
+        world.send(self.number, &Change::Put(*key, Bytes::copy_from_slice(&bytes)));
         Ok(())
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         self.objects.get_range(key, offset, len)
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        self.objects.get(key, max)
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -240,6 +247,10 @@ impl Store for SyncedView {
         Ok(())
     }
 
+    fn limits(&self) -> StoreLimits {
+        self.objects.limits()
+    }
+
     fn place(&self) -> String {
         format!("view {} of a synced folder in memory", self.number)
     }
@@ -248,8 +259,8 @@ impl Store for SyncedView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::check_foreign;
-    use crate::store::conformance::check_store;
+    use crate::store::testing::conformance::check_foreign;
+    use crate::store::testing::conformance::check_store;
 
     fn key(number: u8) -> ObjectKey {
         ObjectKey::Named(Kind::Log, ObjectName::new([number; 16]))
@@ -280,7 +291,7 @@ mod tests {
     #[test]
     fn changes_arrive_when_delivered_in_any_order() {
         let (world, a, b) = two();
-        (1..=3).for_each(|n| a.put(&key(n), &[n]).unwrap());
+        (1..=3).for_each(|n| a.put(&key(n), Bytes::copy_from_slice(&[n])).unwrap());
         assert_eq!((names(&a), names(&b)), (vec![1, 2, 3], vec![]));
         assert!(world.deliver(2), "the newest first");
         assert_eq!(names(&b), [3]);
@@ -293,7 +304,7 @@ mod tests {
     #[test]
     fn a_deletion_that_overtakes_its_put_wins() {
         let (world, a, b) = two();
-        a.put(&key(1), b"1").unwrap();
+        a.put(&key(1), Bytes::from_static(b"1")).unwrap();
         a.delete(&key(1)).unwrap();
         a.delete(&key(1)).unwrap();
         assert_eq!(world.travelling(), 2, "deleting nothing changes nothing");
@@ -305,7 +316,7 @@ mod tests {
     #[test]
     fn what_arrives_twice_does_not_bring_back_what_was_deleted() {
         let (world, a, b) = two();
-        a.put(&key(1), b"1").unwrap();
+        a.put(&key(1), Bytes::from_static(b"1")).unwrap();
         assert!(world.deliver_twice_where(0, |_, _| true));
         assert_eq!((names(&b), world.travelling()), (vec![1], 1));
         a.delete(&key(1)).unwrap();
@@ -318,13 +329,13 @@ mod tests {
     #[test]
     fn two_writers_of_one_name_keep_their_own() {
         let (world, a, b) = two();
-        a.put(&key(1), b"a").unwrap();
-        b.put(&key(1), b"b").unwrap();
-        a.put(&key(2), b"same").unwrap();
-        b.put(&key(2), b"same").unwrap();
+        a.put(&key(1), Bytes::from_static(b"a")).unwrap();
+        b.put(&key(1), Bytes::from_static(b"b")).unwrap();
+        a.put(&key(2), Bytes::from_static(b"same")).unwrap();
+        b.put(&key(2), Bytes::from_static(b"same")).unwrap();
         world.deliver_all();
-        assert_eq!(a.get(&key(1), 9).unwrap(), b"a");
-        assert_eq!(b.get(&key(1), 9).unwrap(), b"b");
+        assert_eq!(a.get(&key(1), 9).unwrap(), b"a"[..]);
+        assert_eq!(b.get(&key(1), 9).unwrap(), b"b"[..]);
         assert_eq!(names(&a), [1, 2, 255]);
         assert!(world.duplicate(0, 0));
         assert!(!SyncedWorld::new(1).duplicate(0, 0));
@@ -333,9 +344,9 @@ mod tests {
     #[test]
     fn a_new_machine_gets_what_was_on_its_way() {
         let (world, a, b) = two();
-        a.put(&key(1), b"1").unwrap();
+        a.put(&key(1), Bytes::from_static(b"1")).unwrap();
         world.deliver_all();
-        a.put(&key(2), b"2").unwrap();
+        a.put(&key(2), Bytes::from_static(b"2")).unwrap();
         let c = world.join(b.number()).unwrap();
         assert_eq!(names(&c), [1]);
         world.deliver_all();

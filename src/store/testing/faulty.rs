@@ -7,11 +7,14 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use bytes::Bytes;
+
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::StoreLimits;
 
 /// What a write that fails leaves in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub enum Fault {
     },
     /// One operation of any sort fails and does nothing, the next ones work.
     FailAtOperation(u64),
+    /// The line is cut at this operation: it and every later one find nobody there.
+    CutLineAt(u64),
     /// No put that would make more than this many bytes of all puts together succeeds.
     FullAfter(u64),
     /// Lists do not show this object; it can be read all the same.
@@ -84,7 +89,7 @@ struct State {
     counts: Counts,
     is_cut: bool,
     /// What was deleted, but not durably, while [`Fault::UndoDeletes`] holds.
-    undoable: Vec<(ObjectKey, Vec<u8>)>,
+    undoable: Vec<(ObjectKey, Bytes)>,
 }
 
 /// A store that fails as told.
@@ -136,7 +141,7 @@ impl<S: Store> FaultyStore<S> {
     /// If the store inside fails.
     pub fn cut_power(&self) -> Result<(), StoreError> {
         let undoable = std::mem::take(&mut self.state().undoable);
-        undoable.iter().try_for_each(|(key, bytes)| self.inner.put(key, bytes))
+        undoable.into_iter().try_for_each(|(key, bytes)| self.inner.put(&key, bytes))
     }
 
     /// How often it was used so far.
@@ -165,6 +170,14 @@ impl<S: Store> FaultyStore<S> {
         state.counts.operations += 1;
         if state.is_cut {
             return Err(failed(action, object, "the power is cut"));
+        }
+        if state.faults.iter().any(|fault| matches!(fault, Fault::CutLineAt(from) if *from <= number)) {
+            return Err(StoreError::Unreachable {
+                action,
+                object: object.to_string().into(),
+                place: "far".to_owned(),
+                source: io::ErrorKind::TimedOut.into(),
+            });
         }
         if state.faults.contains(&Fault::FailAtOperation(number)) {
             return Err(failed(action, object, "this operation was to fail"));
@@ -218,39 +231,54 @@ impl<S: Store> FaultyStore<S> {
     }
 }
 
-impl<S: Store> Store for FaultyStore<S> {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
-        let done = match self.judge_write("write", key, bytes.len() as u64) {
-            Verdict::Works => self.inner.put(key, bytes),
-            Verdict::Fails(Leaves::Nothing, e) => Err(e),
-            Verdict::Fails(Leaves::Half, e) => self.inner.put(key, &bytes[..bytes.len() / 2]).and(Err(e)),
-            Verdict::Fails(Leaves::Whole, e) => self.inner.put(key, bytes).and(Err(e)),
-        };
-        if done.is_ok() {
-            self.state().counts.bytes_put += bytes.len() as u64;
-        }
-        done
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+impl<S: Store> FaultyStore<S> {
+    /// Reads bytes, and falsifies them if told so.
+    fn read(&self, key: &ObjectKey, read: impl FnOnce() -> Result<Bytes, StoreError>) -> Result<Bytes, StoreError> {
         let number = {
             let mut state = self.operate("read", key)?;
             state.counts.gets += 1;
             state.counts.gets - 1
         };
-        let mut bytes = self.inner.get_range(key, offset, len)?;
+        let bytes = read()?;
         let mut state = self.state();
         state.counts.bytes_read += bytes.len() as u64;
-        for fault in &state.faults {
-            if let Fault::FlipInGet { get, bit } = fault
-                && *get == number
-                && !bytes.is_empty()
-            {
-                let bit = (*bit % (bytes.len() as u64 * 8)) as usize;
+        let flipped = state.faults.iter().find_map(|fault| match fault {
+            Fault::FlipInGet { get, bit } if *get == number && !bytes.is_empty() => Some(*bit),
+            _ => None,
+        });
+        Ok(match flipped {
+            Some(bit) => {
+                let mut bytes = bytes.to_vec();
+                let bit = (bit % (bytes.len() as u64 * 8)) as usize;
                 bytes[bit / 8] ^= 1 << (bit % 8);
+                bytes.into()
             }
+            None => bytes,
+        })
+    }
+}
+
+impl<S: Store> Store for FaultyStore<S> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        let len = bytes.len();
+        let done = match self.judge_write("write", key, len as u64) {
+            Verdict::Works => self.inner.put(key, bytes),
+            Verdict::Fails(Leaves::Nothing, e) => Err(e),
+            Verdict::Fails(Leaves::Half, e) => self.inner.put(key, bytes.slice(..len / 2)).and(Err(e)),
+            Verdict::Fails(Leaves::Whole, e) => self.inner.put(key, bytes).and(Err(e)),
+        };
+        if done.is_ok() {
+            self.state().counts.bytes_put += len as u64;
         }
-        Ok(bytes)
+        done
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.read(key, || self.inner.get_range(key, offset, len))
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        self.read(key, || self.inner.get(key, max))
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -307,6 +335,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.write("quarantine", key, || self.inner.quarantine(key))
     }
 
+    fn limits(&self) -> StoreLimits {
+        self.inner.limits()
+    }
+
     fn place(&self) -> String {
         self.inner.place()
     }
@@ -324,9 +356,9 @@ fn failed(action: &'static str, object: &dyn ToString, why: &'static str) -> Sto
 mod tests {
     use super::*;
     use crate::id::ObjectName;
-    use crate::store::conformance::check_foreign;
-    use crate::store::conformance::check_store;
-    use crate::store::mem::MemStore;
+    use crate::store::testing::conformance::check_foreign;
+    use crate::store::testing::conformance::check_store;
+    use crate::store::testing::mem::MemStore;
 
     fn key(number: u8) -> ObjectKey {
         ObjectKey::Named(Kind::Pack, ObjectName::new([number; 16]))
@@ -335,7 +367,7 @@ mod tests {
     /// Puts objects 0 to 3 of ten bytes each; returns which puts succeeded and the lengths of what is then there.
     fn check(fault: Fault, succeeded: &[u8], left: &[(u8, u64)]) {
         let store = FaultyStore::new(MemStore::new()).with(fault);
-        let done: Vec<u8> = (0..4).filter(|&n| store.put(&key(n), &[n; 10]).is_ok()).collect();
+        let done: Vec<u8> = (0..4).filter(|&n| store.put(&key(n), Bytes::copy_from_slice(&[n; 10])).is_ok()).collect();
         assert_eq!(done, succeeded, "{store:?}");
         let found: Vec<_> = store.inner().objects().iter().map(|(k, bytes)| (*k, bytes.len() as u64)).collect();
         let expected: Vec<_> = left.iter().map(|(n, len)| (key(*n), *len)).collect();
@@ -368,27 +400,27 @@ mod tests {
     #[test]
     fn after_a_cut_nothing_works_until_it_is_healed() {
         let store = FaultyStore::dying(MemStore::new(), 1);
-        store.put(&key(0), b"bytes").unwrap();
+        store.put(&key(0), Bytes::from_static(b"bytes")).unwrap();
         assert!(store.delete(&key(0)).is_err());
         assert!(store.get_range(&key(0), 0, 5).is_err());
         assert!(store.len(&key(0)).is_err());
         assert!(store.list(Kind::Pack, &mut |_| {}).is_err());
         store.heal();
-        assert_eq!(store.get(&key(0), 5).unwrap(), b"bytes");
+        assert_eq!(store.get(&key(0), 5).unwrap(), b"bytes"[..]);
     }
 
     #[test]
     fn a_power_cut_brings_back_what_was_not_deleted_durably() {
         let store = FaultyStore::new(MemStore::new()).with(Fault::UndoDeletes);
         for number in 0..3 {
-            store.put(&key(number), &[number; 5]).unwrap();
+            store.put(&key(number), Bytes::copy_from_slice(&[number; 5])).unwrap();
         }
         store.delete(&key(0)).unwrap();
         store.delete_durably(&key(1)).unwrap();
         store.delete(&key(2)).unwrap();
         store.delete_durably(&key(2)).unwrap();
         store.cut_power().unwrap();
-        assert_eq!(store.get(&key(0), 5).unwrap(), [0; 5]);
+        assert_eq!(store.get(&key(0), 5).unwrap(), [0; 5][..]);
         assert!(store.len(&key(1)).is_err() && store.len(&key(2)).is_err());
     }
 
@@ -399,14 +431,14 @@ mod tests {
             .with(Fault::Hide(key(1)))
             .with(Fault::CutListsAfter(2));
         for number in 0..3 {
-            store.put(&key(number), &[0; 2]).unwrap();
+            store.put(&key(number), Bytes::copy_from_slice(&[0; 2])).unwrap();
         }
         let read: Vec<_> = (0..3).map(|_| store.get_range(&key(0), 0, 2).unwrap()).collect();
-        assert_eq!(read, [[0, 0], [0, 2], [0, 0]]);
+        assert_eq!(read, [&[0, 0][..], &[0, 2], &[0, 0]]);
         let mut names = Vec::new();
         store.list(Kind::Pack, &mut |entry| names.push(entry)).unwrap();
         assert_eq!(names, [0, 2].map(|n| Listed::Object { name: ObjectName::new([n; 16]), len: 2 }));
-        store.put(&key(3), &[]).unwrap();
+        store.put(&key(3), Bytes::new()).unwrap();
         assert!(store.list(Kind::Pack, &mut |_| {}).is_err(), "a list that is not whole is an error");
     }
 }

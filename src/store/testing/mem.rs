@@ -8,17 +8,20 @@ use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
 
+use bytes::Bytes;
+
 use crate::store::Kind;
 use crate::store::Listed;
 use crate::store::ObjectKey;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::StoreLimits;
 
 /// Everything that a [`MemStore`] holds. Copies share the bytes of the objects, so that a copy is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemState {
-    objects: BTreeMap<ObjectKey, Arc<[u8]>>,
-    quarantined: Vec<(ObjectKey, Arc<[u8]>)>,
+    objects: BTreeMap<ObjectKey, Bytes>,
+    quarantined: Vec<(ObjectKey, Bytes)>,
     foreign: BTreeSet<(Kind, String)>,
 }
 
@@ -56,12 +59,12 @@ impl MemStore {
     }
 
     /// Every object, in the order of the keys.
-    pub fn objects(&self) -> Vec<(ObjectKey, Arc<[u8]>)> {
-        self.read().objects.iter().map(|(key, bytes)| (*key, Arc::clone(bytes))).collect()
+    pub fn objects(&self) -> Vec<(ObjectKey, Bytes)> {
+        self.read().objects.iter().map(|(key, bytes)| (*key, bytes.clone())).collect()
     }
 
     /// What was moved out of the way, oldest first.
-    pub fn quarantined(&self) -> Vec<(ObjectKey, Arc<[u8]>)> {
+    pub fn quarantined(&self) -> Vec<(ObjectKey, Bytes)> {
         self.read().quarantined.clone()
     }
 
@@ -81,12 +84,12 @@ impl MemStore {
     }
 
     /// Puts these bytes under a name, whatever was there; returns what it was.
-    pub fn replace(&self, key: ObjectKey, bytes: impl Into<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+    pub fn replace(&self, key: ObjectKey, bytes: impl Into<Bytes>) -> Option<Bytes> {
         self.write().objects.insert(key, bytes.into())
     }
 
     /// Takes an object away; returns what it was.
-    pub fn remove(&self, key: &ObjectKey) -> Option<Arc<[u8]>> {
+    pub fn remove(&self, key: &ObjectKey) -> Option<Bytes> {
         self.write().objects.remove(key)
     }
 
@@ -104,29 +107,36 @@ impl MemStore {
     }
 
     /// The bytes of an object, shared.
-    fn object(&self, key: &ObjectKey) -> Result<Arc<[u8]>, StoreError> {
+    fn object(&self, key: &ObjectKey) -> Result<Bytes, StoreError> {
         self.read().objects.get(key).cloned().ok_or_else(|| StoreError::Missing { object: key.into() })
     }
 }
 
 impl Store for MemStore {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         let mut state = self.write();
         if state.objects.contains_key(key) {
             return Err(StoreError::Exists { object: key.into() });
         }
-        state.objects.insert(*key, bytes.into());
+        // A copy: what was handed over may be a small part of many pages.
+        state.objects.insert(*key, Bytes::copy_from_slice(&bytes));
         Ok(())
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         let bytes = self.object(key)?;
         let have = bytes.len() as u64;
         let need = offset.saturating_add(len as u64);
         if have < need {
             return Err(StoreError::Short { object: key.into(), need, have });
         }
-        Ok(bytes[offset as usize..need as usize].to_vec())
+        Ok(bytes.slice(offset as usize..need as usize))
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        let bytes = self.object(key)?;
+        let have = bytes.len() as u64;
+        if have > max { Err(StoreError::Long { object: key.into(), max, have }) } else { Ok(bytes) }
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -170,6 +180,10 @@ impl Store for MemStore {
         Ok(())
     }
 
+    fn limits(&self) -> StoreLimits {
+        StoreLimits { reads: 2, writes: 1, bytes: 64 << 20 }
+    }
+
     fn place(&self) -> String {
         "in memory".to_owned()
     }
@@ -178,8 +192,8 @@ impl Store for MemStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::check_foreign;
-    use crate::store::conformance::check_store;
+    use crate::store::testing::conformance::check_foreign;
+    use crate::store::testing::conformance::check_store;
 
     #[test]
     fn conforms() {
@@ -190,14 +204,14 @@ mod tests {
     #[test]
     fn a_clone_shares_and_a_deep_copy_does_not() {
         let store = MemStore::new();
-        store.clone().put(&ObjectKey::Vault, b"one").unwrap();
+        store.clone().put(&ObjectKey::Vault, Bytes::from_static(b"one")).unwrap();
         let copy = store.deep_copy();
         let before = store.snapshot();
         assert!(store.mutate(&ObjectKey::Vault, |bytes| bytes[0] ^= 1));
-        assert_eq!(copy.get(&ObjectKey::Vault, 9).unwrap(), b"one");
-        assert_eq!(store.get(&ObjectKey::Vault, 9).unwrap(), b"nne");
+        assert_eq!(copy.get(&ObjectKey::Vault, 9).unwrap(), b"one"[..]);
+        assert_eq!(store.get(&ObjectKey::Vault, 9).unwrap(), b"nne"[..]);
         store.restore(before);
-        assert_eq!(store.get(&ObjectKey::Vault, 9).unwrap(), b"one");
+        assert_eq!(store.get(&ObjectKey::Vault, 9).unwrap(), b"one"[..]);
         assert_eq!(store.total_len(), 3);
     }
 }

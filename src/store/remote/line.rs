@@ -1,0 +1,257 @@
+//! The line to a far store: how many requests may be under way, when they last got on, and when to give up.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::store::{StoreError, Subject};
+use crate::sync::lock;
+
+/// Clock, patience of a person, and chance, which the library takes from outside.
+pub trait Surroundings: Send + Sync {
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+
+    /// Waits that long, or less if the work is to stop.
+    fn wait(&self, time: Duration);
+
+    /// Whether the work is to stop.
+    fn stopped(&self) -> bool;
+
+    /// Any number, each as likely as the others.
+    fn random(&self) -> u64;
+
+    /// Says, once for each long wait, that a request waits and for what.
+    fn tell(&self, what: &str);
+}
+
+/// How long and how often it is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// The wait before the second try is up to this long; it doubles with each further one.
+    pub wait_first: Duration,
+    /// It never is longer than this, unless the store asks for more.
+    pub wait_max: Duration,
+    /// A request is given up when none of the store's requests has got on for this long.
+    pub patience: Duration,
+    /// A request of which nothing is heard for this long has failed; see [`Watch`].
+    pub timeout: Duration,
+    /// What was sent may take as long to arrive as a line of this many bytes a second needs (at least one).
+    pub rate_min: u64,
+    /// A person is told of a request that has waited this long.
+    pub tell_after: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            wait_first: Duration::from_millis(500),
+            wait_max: Duration::from_secs(30),
+            patience: Duration::from_secs(15 * 60),
+            timeout: Duration::from_secs(60),
+            rate_min: 32 << 10,
+            tell_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// So many successes in a row allow one more request under way.
+const SUCCESSES: usize = 20;
+/// How long a thread sleeps before it looks again whether the work is to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is known of the line.
+#[derive(Debug)]
+struct State {
+    /// Requests that may be under way.
+    allowed: usize,
+    under_way: usize,
+    successes: usize,
+    /// How often `allowed` was halved. Of many requests that were refused together, only the first halves it.
+    halvings: u64,
+    /// No request begins before this moment.
+    not_before: Duration,
+    /// When any request last got on.
+    heard: Duration,
+}
+
+/// The line to one store, shared by all its requests.
+pub struct Line {
+    surroundings: Arc<dyn Surroundings>,
+    policy: Policy,
+    place: String,
+    /// Requests that may be under way when all is well.
+    most: usize,
+    state: Mutex<State>,
+    left: Condvar,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("place", &self.place).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(super) struct UnderWay<'l> {
+    line: &'l Line,
+    halvings: u64,
+}
+
+impl Line {
+    /// A line to `place` on which `most` requests may be under way.
+    pub fn new(place: impl Into<String>, most: usize, policy: Policy, surroundings: Arc<dyn Surroundings>) -> Self {
+        let most = most.max(1);
+        let heard = surroundings.now();
+        let state = State { allowed: most, under_way: 0, successes: 0, halvings: 0, not_before: Duration::ZERO, heard };
+        Self { surroundings, policy, place: place.into(), most, state: Mutex::new(state), left: Condvar::new() }
+    }
+
+    /// Where the store lies, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(super) const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(super) fn surroundings(&self) -> &dyn Surroundings {
+        self.surroundings.as_ref()
+    }
+
+    /// How many requests may be under way now.
+    pub fn allowed(&self) -> usize {
+        lock(&self.state).allowed
+    }
+
+    /// Waits until one more request may be under way.
+    pub(super) fn enter(&self) -> Result<UnderWay<'_>, StoreError> {
+        let mut state = lock(&self.state);
+        loop {
+            if self.surroundings.stopped() {
+                return Err(StoreError::Stopped);
+            }
+            let early = state.not_before.saturating_sub(self.surroundings.now());
+            if !early.is_zero() {
+                drop(state);
+                self.surroundings.wait(early.min(LOOK));
+                state = lock(&self.state);
+            } else if state.under_way < state.allowed {
+                state.under_way += 1;
+                return Ok(UnderWay { line: self, halvings: state.halvings });
+            } else {
+                state = self.left.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// How long none of the store's requests has got on.
+    pub(super) fn silence(&self) -> Duration {
+        let heard = lock(&self.state).heard;
+        self.surroundings.now().saturating_sub(heard)
+    }
+
+    fn hear(&self) {
+        let now = self.surroundings.now();
+        let mut state = lock(&self.state);
+        state.heard = state.heard.max(now);
+    }
+
+    /// Follows one try of a request: see [`Watch`].
+    pub fn watch(&self, action: &'static str, object: impl Into<Subject>) -> Watch<'_> {
+        Watch { line: self, action, object: object.into(), heard: self.surroundings.now(), owed: Duration::ZERO }
+    }
+
+    /// An error of the line.
+    pub fn unreachable(&self, action: &'static str, object: impl Into<Subject>, source: std::io::Error) -> StoreError {
+        StoreError::Unreachable { action, object: object.into(), place: self.place.clone(), source }
+    }
+}
+
+impl UnderWay<'_> {
+    /// The store has answered, well or not: the line is sound.
+    pub(super) fn answered(&self) {
+        self.line.hear();
+        let mut state = lock(&self.line.state);
+        state.successes += 1;
+        if state.successes >= SUCCESSES && state.allowed < self.line.most {
+            state.successes = 0;
+            state.allowed += 1;
+            self.line.left.notify_one();
+        }
+    }
+
+    /// The store has refused the request because there are too many: half as many from now on, and none before `after` has passed.
+    pub(super) fn refused(&self, after: Duration) {
+        let now = self.line.surroundings.now();
+        let mut state = lock(&self.line.state);
+        state.successes = 0;
+        state.not_before = state.not_before.max(now.saturating_add(after));
+        if state.halvings == self.halvings {
+            state.halvings += 1;
+            state.allowed = (state.allowed / 2).max(1);
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(&self.line.state).under_way -= 1;
+        self.line.left.notify_one();
+    }
+}
+
+/// Follows one try of a request, so that it ends when nothing happens any more or the work is to stop, and not because it takes
+/// long. The client tells what it sends and receives, and asks at least ten times a second while it waits.
+#[derive(Debug)]
+pub struct Watch<'l> {
+    line: &'l Line,
+    action: &'static str,
+    object: Subject,
+    heard: Duration,
+    /// Time that what was sent and not answered may still take.
+    owed: Duration,
+}
+
+impl Watch<'_> {
+    /// So many bytes were handed to the system, which may have them long before the store has.
+    pub fn sent(&mut self, bytes: u64) {
+        let millis = bytes.saturating_mul(1000) / self.line.policy.rate_min.max(1);
+        self.grant(Duration::from_millis(millis));
+    }
+
+    /// The store needs this long for what was asked: a deletion of many objects, say.
+    pub fn grant(&mut self, time: Duration) {
+        self.owed = self.left().saturating_sub(self.line.policy.timeout).saturating_add(time);
+        self.heard = self.line.surroundings.now();
+    }
+
+    /// Something came from the store: what was sent is there.
+    pub fn received(&mut self) {
+        self.heard = self.line.surroundings.now();
+        self.owed = Duration::ZERO;
+        self.line.hear();
+    }
+
+    /// How long the store may still be silent.
+    pub fn left(&self) -> Duration {
+        let silent = self.line.surroundings.now().saturating_sub(self.heard);
+        self.line.policy.timeout.saturating_add(self.owed).saturating_sub(silent)
+    }
+
+    /// Whether to go on waiting.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`], or [`StoreError::Unreachable`] if it took too long.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.line.surroundings.stopped() {
+            return Err(StoreError::Stopped);
+        }
+        if self.left().is_zero() {
+            let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing has happened for too long");
+            return Err(self.line.unreachable(self.action, self.object.clone(), source));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! What a store tells everyone of the vault in it, and the secret that opens it (SPEC §3, §4).
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use crate::id::{ObjectName, SlotId, VaultId};
+use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
+use crate::progress::Progress;
+use crate::seal::{Keyring, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError, unlock_with};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::sync::{both, try_share};
+use crate::vault::{BadObject, ObjectState, VaultError};
+
+/// Which vault is meant, and which key slot, as far as anybody said or remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The vault whose id begins with these digits, and no other.
+    pub vault: Option<String>,
+    /// The vaults that this machine has met in this place, the one that is meant first. Another one is not opened.
+    pub known: Vec<VaultId>,
+    /// The slot whose id begins with these digits, and no other.
+    pub slot: Option<String>,
+}
+
+/// A longer file in `keys/` is no key slot of any version.
+const SLOT_FILE_LEN_MAX: u64 = 64 << 10;
+/// From this much work on (memory in KiB times passes, of all slots that are tried), a person is told why it takes so long.
+const WORK_TO_TELL: u64 = 8 << 20;
+
+/// The key slots of a store: the readable ones with the objects they lie in, and what is wrong with the others.
+pub struct Slots {
+    /// Each readable copy.
+    pub copies: Vec<(ObjectName, SlotFile)>,
+    /// Unreadable copies.
+    pub bad: Vec<BadObject>,
+}
+
+impl Slots {
+    /// Reads all key slots: however many there are, none hides another one.
+    ///
+    /// # Errors
+    /// If the store fails as a whole.
+    pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut names = Vec::new();
+        store.list(Kind::Key, &mut |listed| {
+            if let Listed::Object { name, .. } = listed {
+                names.push(name);
+            }
+        })?;
+        names.sort_unstable();
+        let parsed = try_share(names.len(), store.limits().reads, |number| {
+            Ok(match store.get(&ObjectKey::Named(Kind::Key, names[number]), SLOT_FILE_LEN_MAX) {
+                Ok(bytes) => Some(
+                    SlotFile::parse(&bytes)
+                        .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),
+                ),
+                Err(error) if error.is_of_whole() => return Err(error),
+                // It was removed since it was listed.
+                Err(StoreError::Missing { .. }) => None,
+                Err(error) => Some(Err((error.reason(), false))),
+            })
+        })?;
+        let mut slots = Self { copies: Vec::new(), bad: Vec::new() };
+        for (name, parsed) in names.into_iter().zip(parsed) {
+            match parsed {
+                Some(Ok(slot)) => slots.copies.push((name, slot)),
+                Some(Err((what, newer))) => {
+                    let key = ObjectKey::Named(Kind::Key, name);
+                    slots.bad.push(BadObject { key, state: state(newer), what });
+                }
+                None => {}
+            }
+        }
+        Ok(slots)
+    }
+
+    /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
+    pub fn distinct(&self) -> Vec<SlotFile> {
+        let mut seen = HashSet::new();
+        let distinct = self.copies.iter().filter(|(_, slot)| seen.insert(*slot.as_bytes()));
+        distinct.map(|(_, slot)| slot.clone()).collect()
+    }
+
+    /// The vaults that the slots say they belong to.
+    pub fn vaults(&self) -> BTreeSet<VaultId> {
+        self.copies.iter().map(|(_, slot)| slot.vault()).collect()
+    }
+}
+
+/// What the VAULT file says.
+struct FileLook {
+    /// The vault that it names. `None` if it is missing or damaged: its content can be had from any key slot.
+    claimed: Option<VaultId>,
+    is_there: bool,
+    bad: Option<BadObject>,
+}
+
+/// Reads the VAULT file.
+fn vault_file(store: &dyn Store) -> Result<FileLook, VaultError> {
+    let damaged = |is_there, what| {
+        let bad = Some(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
+        Ok(FileLook { claimed: None, is_there, bad })
+    };
+    match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
+        Ok(bytes) => match VaultFile::parse(&bytes) {
+            Ok(file) => Ok(FileLook { claimed: Some(file.id), is_there: true, bad: None }),
+            Err(VaultFileError::Newer { what }) => {
+                Err(VaultError::Newer { place: store.place(), what: what.to_owned() })
+            }
+            Err(error) => damaged(true, error.to_string()),
+        },
+        Err(error) if error.is_of_whole() => Err(error.into()),
+        Err(error) => damaged(!matches!(error, StoreError::Missing { .. }), error.reason()),
+    }
+}
+
+/// A vault that nobody has opened yet: what its store tells everyone. It is read once, for however many secrets are tried.
+pub struct LockedVault {
+    file: FileLook,
+    slots: Slots,
+}
+
+impl LockedVault {
+    /// Reads the VAULT file and all key slots.
+    ///
+    /// # Errors
+    /// [`VaultError::Newer`] if a later version wrote the vault, or if the store fails as a whole.
+    pub fn read(store: &dyn Store) -> Result<Self, VaultError> {
+        let (file, slots) = both(store.limits().reads > 1, || vault_file(store), || Slots::read(store));
+        Ok(Self { file: file?, slots: slots? })
+    }
+
+    /// Whether the VAULT file is there, and whole.
+    pub(super) const fn is_file_sound(&self) -> bool {
+        self.file.bad.is_none()
+    }
+
+    /// Whether there is nothing of any vault.
+    pub fn is_empty(&self) -> bool {
+        !self.file.is_there && self.slots.copies.is_empty() && self.slots.bad.is_empty()
+    }
+
+    /// The id of the vault that would be opened, as far as the store says it and this machine remembers it. Nothing is proven
+    /// by it; it only tells where this machine may have a key.
+    pub fn claimed_id(&self, wanted: &Wanted) -> Option<VaultId> {
+        let vaults = self.slots.vaults();
+        let chosen = choose(&vaults, self.file.claimed, wanted, &String::new).ok()?;
+        chosen.or_else(|| vaults.first().copied()).or(self.file.claimed)
+    }
+}
+
+/// The vault that is meant where the slots are of `vaults` and the VAULT file says `claimed`. `None` if nothing tells.
+fn choose(
+    vaults: &BTreeSet<VaultId>,
+    claimed: Option<VaultId>,
+    wanted: &Wanted,
+    place: &dyn Fn() -> String,
+) -> Result<Option<VaultId>, VaultError> {
+    let found = || vaults.iter().copied().collect();
+    if let Some(start) = &wanted.vault {
+        let mut fitting = vaults.iter().filter(|id| id.to_string().starts_with(start.as_str()));
+        return match (fitting.next(), fitting.next()) {
+            (Some(id), None) => Ok(Some(*id)),
+            (None, _) => Err(VaultError::NotThatVault { place: place(), wanted: start.clone(), found: found() }),
+            (Some(_), Some(_)) => Err(VaultError::Ambiguous { place: place(), start: start.clone(), found: found() }),
+        };
+    }
+    if let Some(first) = wanted.known.first() {
+        let there = wanted.known.iter().find(|id| vaults.contains(id));
+        return match there {
+            Some(id) => Ok(Some(*id)),
+            // Slots that cannot be read say nothing about another vault.
+            None if vaults.is_empty() => Ok(None),
+            None => Err(VaultError::OtherVault { place: place(), known: *first, found: found() }),
+        };
+    }
+    Ok(claimed.filter(|id| vaults.contains(id)))
+}
+
+/// Where it is remembered which slot opened a vault last.
+pub(super) fn opened_path(state: &Path, vault: VaultId) -> PathBuf {
+    state.join(vault.to_string()).join("opened")
+}
+
+/// The slot that opened this vault last on this machine.
+fn opened_last(state: &Path, vault: VaultId) -> Option<SlotId> {
+    std::fs::read_to_string(opened_path(state, vault)).ok()?.trim().parse().ok()
+}
+
+/// What a secret has opened.
+pub(super) struct Unlocked {
+    pub(super) keyring: Keyring,
+    pub(super) slot: SlotFile,
+    /// This vault's slots, each once.
+    pub(super) slots: Vec<SlotFile>,
+    /// Other vaults that have slots here.
+    pub(super) others: BTreeSet<VaultId>,
+}
+
+/// Finds the slot that `secret` opens.
+pub(super) fn unlock(
+    locked: &LockedVault,
+    place: &dyn Fn() -> String,
+    secret: &Secret,
+    state: &Path,
+    wanted: &Wanted,
+    bad: &mut Vec<BadObject>,
+    progress: &dyn Progress,
+) -> Result<Unlocked, VaultError> {
+    let LockedVault { file: FileLook { claimed, bad: bad_file, .. }, slots } = locked;
+    let claimed = *claimed;
+    bad.extend(bad_file.iter().cloned());
+    let vaults = slots.vaults();
+    if vaults.is_empty() {
+        if claimed.is_none() && slots.bad.is_empty() {
+            return Err(VaultError::NoVault { place: place() });
+        }
+        if let Some(newer) = slots.bad.iter().find(|slot| slot.state == ObjectState::Newer) {
+            return Err(VaultError::Newer { place: place(), what: newer.what.clone() });
+        }
+        let what = slots.bad.first().map_or("there are none".to_owned(), |slot| format!("{}: {}", slot.key, slot.what));
+        return Err(VaultError::NoSlot { place: place(), what });
+    }
+    let chosen = choose(&vaults, claimed, wanted, place)?;
+    let mut candidates = slots.distinct();
+    if let Some(id) = chosen {
+        // A slot of another vault, put here by mistake or malice, opens nothing.
+        candidates.retain(|slot| slot.vault() == id);
+    }
+    if let Some(start) = &wanted.slot {
+        candidates.retain(|slot| slot.id().to_string().starts_with(start.as_str()));
+        if candidates.is_empty() {
+            return Err(VaultError::NoSuchSlot { place: place(), slot: start.clone() });
+        }
+    }
+    // Slots that were planted come last where this machine has a memory, and cost as little as they can.
+    let last: HashSet<SlotId> = vaults.iter().filter_map(|id| opened_last(state, *id)).collect();
+    candidates.sort_by_key(|slot| (!last.contains(&slot.id()), slot.work(), slot.id()));
+    let count = candidates.iter().filter(|slot| slot.takes_password()).count();
+    let works: Vec<u64> = candidates.iter().filter(|slot| slot.takes_password()).map(SlotFile::work).collect();
+    let mut told = false;
+    let mut goes_on = |tried: usize| {
+        let work: u64 = works.iter().take(tried + 1).sum();
+        if !told && tried > 0 && (tried >= KEY_SLOTS_MAX || work > WORK_TO_TELL) {
+            told = true;
+            progress.warn(&format!(
+                "{count} key slots take a password, and the password is tried on one after the other: {tried} so far. If \
+                 its slot is known, --slot ID tries only that one"
+            ));
+        }
+        !progress.stopped()
+    };
+    match unlock_with(&candidates, secret, &mut goes_on) {
+        Ok((index, keyring)) => {
+            let id = keyring.vault;
+            if claimed.is_some_and(|claimed| !vaults.contains(&claimed)) {
+                let what = "it names another vault than every key slot".to_owned();
+                bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
+            }
+            let others: BTreeSet<VaultId> = vaults.into_iter().filter(|other| *other != id).collect();
+            if others.is_empty() {
+                // Whose a slot is that cannot be read, nothing tells.
+                bad.extend(slots.bad.iter().cloned());
+            } else {
+                bad.extend(slots.bad.iter().filter(|bad| bad.state == ObjectState::Newer).cloned());
+            }
+            let slot = candidates.swap_remove(index);
+            let slots = slots.distinct().into_iter().filter(|slot| slot.vault() == id).collect();
+            Ok(Unlocked { keyring, slot, slots, others })
+        }
+        Err(UnlockError::Stopped) => Err(VaultError::Interrupted),
+        Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {
+            let others = vaults.into_iter().filter(|id| chosen.is_some_and(|chosen| chosen != *id)).collect();
+            let mistyped = matches!(error, UnlockError::Mistyped);
+            Err(VaultError::WrongSecret { place: place(), mistyped, others })
+        }
+        Err(UnlockError::Slot(SlotError::PreRelease)) => Err(VaultError::PreRelease { place: place() }),
+        Err(UnlockError::Slot(SlotError::Newer { what })) => {
+            Err(VaultError::Newer { place: place(), what: format!("unknown {what}") })
+        }
+        Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
+    }
+}
+
+/// What an object is that cannot be read, as long as nothing more is known of it.
+pub(super) const fn state(newer: bool) -> ObjectState {
+    if newer { ObjectState::Newer } else { ObjectState::Damaged }
+}

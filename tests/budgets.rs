@@ -1,0 +1,231 @@
+//! What each command costs at a far store, in requests and in round trips, as a budget: a store counts, and no clock is needed.
+//!
+//! A command opens the vault first. That is a row of its own, and not part of the others.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vault::engine::check::{CheckOptions, check};
+use vault::engine::collect::CollectOptions;
+use vault::engine::diff::{diff, entry_at};
+use vault::engine::find::find;
+use vault::engine::glob::Pattern;
+use vault::engine::keys::When;
+use vault::engine::repair::{self, RepairOptions};
+use vault::engine::restore::{RestoreOptions, Target, restore};
+use vault::engine::retention::{self, Rules};
+use vault::engine::stats::stats;
+use vault::engine::{browse, keys, prune};
+use vault::log::RecordBody;
+use vault::progress::Silent;
+use vault::seal::{KdfParams, Purpose, Secret};
+use vault::store::testing::counting::{CountingStore, Requests};
+use vault::store::testing::mem::MemStore;
+use vault::store::testing::sleeping::SleepingStore;
+use vault::store::{Store, StoreLimits};
+use vault::vault::Vault;
+
+use crate::support::source::write;
+use crate::support::{PASSWORD, THREADS, create_vault, now, open_vault, scratch, small_chunks, take};
+
+/// A command, what it may cost, and what that is made of.
+struct Budget {
+    command: &'static str,
+    /// Requests at most.
+    requests: usize,
+    /// Round trips at most: requests each of which begins when the one before has ended.
+    rounds: usize,
+    /// What the requests are.
+    of: &'static str,
+}
+
+const fn budget(command: &'static str, requests: usize, rounds: usize, of: &'static str) -> Budget {
+    Budget { command, requests, rounds, of }
+}
+
+/// Snapshots that the vault has before most is counted. Each has put a pack, a meta pack and a record.
+const SNAPSHOTS: usize = 60;
+
+/// What everything costs at a vault of some 200 objects, which one page of a list holds.
+const BUDGETS: &[Budget] = &[budget("init", 7, 7, "")];
+
+/// A far store that counts, where each request takes its time once the vault is filled.
+struct Far {
+    counting: Arc<CountingStore<MemStore>>,
+    sleeping: Arc<SleepingStore>,
+    costs: BTreeMap<&'static str, (Requests, usize)>,
+}
+
+impl Far {
+    fn new() -> Self {
+        let counting = Arc::new(CountingStore::new(MemStore::new()));
+        let limits = StoreLimits { reads: 8, writes: 8, bytes: 64 << 20 };
+        let inner: Arc<dyn Store> = counting.clone();
+        let sleeping = SleepingStore::new(inner, limits, || std::thread::sleep(Duration::from_millis(5)));
+        Self { counting, sleeping: Arc::new(sleeping), costs: BTreeMap::new() }
+    }
+
+    /// The store as a command sees it.
+    fn store(&self) -> Arc<dyn Store> {
+        self.sleeping.clone()
+    }
+
+    /// Does something, and notes what it cost.
+    fn cost<T>(&mut self, command: &'static str, work: impl FnOnce() -> T) -> T {
+        self.counting.take();
+        self.sleeping.take();
+        let done = work();
+        let (rounds, _) = self.sleeping.take();
+        assert!(self.costs.insert(command, (self.counting.take(), rounds)).is_none(), "{command} twice");
+        done
+    }
+
+    /// Everything that does not keep to the table, or is not in it.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (command, (requests, rounds)) in &self.costs {
+            match BUDGETS.iter().find(|budget| budget.command == *command) {
+                Some(budget) if requests.total() <= budget.requests && *rounds <= budget.rounds => {}
+                Some(Budget { requests: most, rounds: most_rounds, of, .. }) => faults.push(format!(
+                    "{command}: {} requests of {most}, {rounds} round trips of {most_rounds}: {requests} (budget: {of})",
+                    requests.total()
+                )),
+                None => {
+                    faults.push(format!("budget(\"{command}\", {}, {rounds}, \"{requests}\"),", requests.total()));
+                }
+            }
+        }
+        let done = |budget: &&Budget| !self.costs.contains_key(budget.command);
+        faults.extend(BUDGETS.iter().filter(done).map(|budget| format!("{}: never done", budget.command)));
+        faults
+    }
+}
+
+/// Two folders of twenty files each.
+fn plant(source: &Path) {
+    for number in 0..40_u64 {
+        let folder = source.join(format!("folder {}", number % 2));
+        fs::create_dir_all(&folder).unwrap();
+        write(&folder.join(format!("file {number}")), number, 5000);
+    }
+}
+
+fn pruned(vault: &Vault, keep: u64, max_unused: f64) -> u64 {
+    let rules = Rules { last: Some(keep), ..Rules::default() };
+    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+    let options = CollectOptions { max_unused, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    prune::prune(vault, &decisions, &options, &Silent::default()).unwrap().packs_deleted
+}
+
+#[test]
+fn each_command_keeps_to_its_budget_of_requests() {
+    let mut far = Far::new();
+    let store = far.store();
+    let quick: Arc<dyn Store> = far.counting.clone();
+    let folder = scratch();
+    let (source, state) = (folder.path().join("source"), folder.path().join("state"));
+    plant(&source);
+    let silent = Silent::default();
+    let kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 };
+
+    far.cost("init", || create_vault(store.as_ref(), small_chunks()).unwrap());
+    let vault = far.cost("open, the first time", || open_vault(&store, &state).unwrap());
+    far.cost("snapshot, first", || take(&vault, &source).unwrap());
+    drop(vault);
+    let vault = open_vault(&quick, &state).unwrap();
+    for number in 1..SNAPSHOTS as u64 {
+        write(&source.join("folder 0/changing"), 1000 + number, 3000);
+        take(&vault, &source).unwrap();
+    }
+    drop(vault);
+
+    let fresh = folder.path().join("fresh");
+    drop(far.cost("open, catalogue lost", || open_vault(&store, &fresh).unwrap()));
+    let open = || open_vault(&store, &state).unwrap();
+    let vault = far.cost("open", open);
+    far.cost("snapshot, unchanged", || take(&vault, &source).unwrap());
+    let vault = open();
+    write(&source.join("folder 1/new"), 5, 3000);
+    far.cost("snapshot, changed", || take(&vault, &source).unwrap());
+    let vault = open();
+    let snapshots = far.cost("list", || vault.snapshots());
+    let (first, last) = (&snapshots[0], snapshots.last().unwrap());
+    far.cost("ls", || {
+        let mut count = 0;
+        browse::list(&vault, last, b"top", true, &mut |_, _| {
+            count += 1;
+            true
+        })
+        .unwrap();
+        assert_eq!(count, 44);
+    });
+    far.cost("cat", || {
+        let mut out = Vec::new();
+        browse::cat(&vault, last, b"top/folder 1/new", &mut out, &silent).unwrap();
+        assert_eq!(out.len(), 3000);
+    });
+    far.cost("diff", || {
+        let (mut old_trees, mut new_trees) = (vault.tree_reader().unwrap(), vault.tree_reader().unwrap());
+        let old = entry_at(&first.body.tree, b"", &mut old_trees).unwrap();
+        let new = entry_at(&last.body.tree, b"", &mut new_trees).unwrap();
+        let mut count = 0;
+        let mut found = |_| {
+            count += 1;
+            true
+        };
+        diff(b"", (old, &mut old_trees), (new, &mut new_trees), &[], &silent, &mut found).unwrap();
+        assert!(count > 0);
+    });
+    let all: Vec<_> = snapshots.iter().collect();
+    let search = |vault: &Vault| {
+        let mut count = 0;
+        let mut found = |_| {
+            count += 1;
+            true
+        };
+        find(vault, &all, true, &Pattern::new(b"new", false), THREADS, &silent, &mut found).unwrap();
+        assert_eq!(count, 1);
+    };
+    far.cost("find, first", || search(&vault));
+    far.cost("find", || search(&vault));
+    let restored = |name: &str, path: Option<&[u8]>| {
+        let mut options = RestoreOptions::new(last.id, Target::Folder(folder.path().join(name)));
+        options.path = path.map(<[u8]>::to_vec);
+        restore(&vault, &options, &silent).unwrap().files
+    };
+    assert_eq!(far.cost("restore, one file", || restored("one", Some(b"top/folder 1/new"))), 1);
+    assert!(far.cost("restore, all", || restored("all", None)) > 40);
+    let checked = |read_data| {
+        let options = CheckOptions { read_data, sample: None, max_time: None, clock: &now, threads: THREADS };
+        assert!(!check(&vault, &options, &silent).unwrap().is_damaged());
+    };
+    far.cost("check", || checked(false));
+    far.cost("check, all data", || checked(true));
+    far.cost("stats", || drop(stats(&vault, None, THREADS, &silent).unwrap()));
+    far.cost("repair, nothing to do", || {
+        let options = RepairOptions { read_data: false, of_others: false, clock: &now, threads: THREADS };
+        let plan = repair::plan(&vault, &options, &silent).unwrap();
+        assert!(plan.is_empty());
+    });
+    far.cost("key list", || assert_eq!(keys::list(&vault).unwrap().len(), 2));
+    let added = far.cost("key add", || {
+        keys::add(&vault, &Secret::password("another one"), Purpose::Password, "new", kdf, now(), &silent).unwrap()
+    });
+    far.cost("key remove", || keys::remove(&vault, added, When::Known, now(), &silent).unwrap());
+    far.cost("key passwd", || {
+        let (old, new) = (Secret::password(PASSWORD), Secret::password("a new one"));
+        keys::change(&vault, &old, &new, kdf, When::Known, now(), &silent).unwrap();
+    });
+    let vault = open();
+    far.cost("forget", || prune::say(&vault, RecordBody::Forget(vec![first.id]), now(), &silent).unwrap());
+    let vault = open();
+    assert_eq!(far.cost("prune, nothing to do", || pruned(&vault, 1000, f64::INFINITY)), 0);
+    let vault = open();
+    assert!(far.cost("prune, most of it", || pruned(&vault, 2, 0.05)) > SNAPSHOTS as u64);
+
+    let faults = far.faults();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
