@@ -61,6 +61,8 @@ pub const HOLES_INLINE: usize = 1 << 10;
 /// Deepest folder that is read or restored.
 pub const PATH_DEPTH_MAX: usize = 1 << 14;
 
+/// A longer file in `keys/` is no key slot of any version.
+pub const KEY_SLOT_LEN_MAX: u64 = 64 << 10;
 /// Most key slots in a vault.
 pub const KEY_SLOTS_MAX: usize = 16;
 

@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
 mod reader;
+#[cfg(unix)]
+mod reader_vaults;
 mod tidy;
 mod portable;
 mod support;

@@ -4,14 +4,16 @@
     reader.py VAULT list                        the snapshots, oldest first
     reader.py VAULT extract SNAPSHOT PATH OUT   one file or one folder of a snapshot ('' for all of it), content only
     reader.py VAULT digest SNAPSHOT PATH        the digest of a file or folder
+    reader.py VAULT entries SNAPSHOT            every entry of a snapshot, one line of JSON each
     reader.py VAULT verify                      every object and every chunk
+    reader.py SPEC.md vectors                   every test vector of that document (its §12)
 
 SNAPSHOT is an id, its start, or 'latest'. VAULT_PASSWORD holds the password (or recovery key).
 Needs: pip install blake3 zstandard argon2-cffi PyNaCl msgpack
 """
-import hmac, os, re, struct, sys, time, unicodedata
+import hmac, json, os, re, struct, sys, time, unicodedata
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 import msgpack, zstandard
 from argon2.low_level import Type, hash_secret_raw
@@ -20,6 +22,8 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as aead_ope
 from nacl.exceptions import CryptoError
 
 FOLDERS = {1: "packs", 2: "meta", 3: "log"}
+COMMANDS = "list", "extract", "digest", "entries", "verify", "vectors"
+MASKS, POWERS = {}, str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 SECTIONS = {1: "segment head", 2: "segment body", 3: "footer", 4: "locator", 5: "record"}
 
 class Damaged(Exception):
@@ -33,6 +37,14 @@ def derive(context, material):
     return blake3(material, derive_key_context=context).digest()
 def keyed(key, data, length=32):
     return blake3(data, key=key).digest(length=length)
+
+def unpack(data):
+    """§2: one msgpack value; a key that is there twice or that is critical and unknown is refused."""
+    return msgpack.unpackb(data, object_pairs_hook=checked)
+def checked(pairs):
+    need(all(isinstance(key, str) for key, _ in pairs) and len(dict(pairs)) == len(pairs), "a map has a forbidden key")
+    known(not any(key.startswith("!") for key, _ in pairs), "critical key")
+    return dict(pairs)
 
 def unseal(key, nonce, aad, sealed, what):
     need(len(sealed) >= 16, f"{what} is cut short")
@@ -75,9 +87,8 @@ def listed(folder, fans_out):
         elif fans_out and re.fullmatch("[0-9a-f]{2}", name) and os.path.isdir(path):
             yield from ((inner, at) for inner, at in listed(path, False) if inner.hex().startswith(name))
 
-def vault_file(path):
-    """§4.1: the vault id; None if the file is missing or damaged."""
-    text = Path(path).read_bytes() if os.path.isfile(path) else b""
+def vault_file(text):
+    """§4.1: the vault id; None if the file is damaged."""
     head, _, last = text.rpartition(b"blake3 ")
     if not text.startswith(b"vault archive, format ") or last != blake3(head).hexdigest().encode() + b"\n":
         return None
@@ -108,18 +119,18 @@ def parse_slot(slot):
     return method, (passes, memory, lanes)
 
 def open_slot(slot, secret):
-    """§4.2: the master key and the writer's key, or None if the secret is not that of the slot."""
+    """§4.2: the keyring, or None if the secret is not that of the slot."""
     method, costs = parse_slot(slot)
     stretched = derive("vault 2026 slot secret", slot[56:88] + secret) if method == 2 else \
         hash_secret_raw(secret, slot[56:88], *costs, 32, Type.ID, 19)
     if not hmac.compare_digest(keyed(derive("vault 2026 slot commitment", stretched), slot[:88]), slot[88:120]):
         return None
     ring = unseal(derive("vault 2026 slot kek", stretched), slot[120:144], slot[:120], slot[144:416], "the keyring")
-    version, master, writer, *_, delivery, features = struct.unpack("<B32s32sIIIQBQ", ring[:94])
+    version, master, writer, *sizes, made, delivery, features = struct.unpack("<B32s32sIIIQBQ", ring[:94])
     need(version > 1, "it was made by a pre-release of vault")
     known(version == 2 and delivery in (0, 1) and features == 0, "keyring version, delivery or feature")
     need(not any(ring[94:]), "the padding of the keyring is not zero")
-    return master, writer
+    return {"master": master, "writer": writer, "sizes": sizes, "made": made, "delivery": delivery}
 
 def password(text):
     """§4.2: the bytes of a password that are stretched."""
@@ -131,7 +142,8 @@ def password(text):
 
 def unlock(store, text):
     """§4.6: the vault id, the master key and the writer's key."""
-    vault = vault_file(os.path.join(store, "VAULT"))
+    path = os.path.join(store, "VAULT")
+    vault = vault_file(Path(path).read_bytes() if os.path.isfile(path) else b"")
     slots, trouble = {}, []
     for name, path in listed(os.path.join(store, "keys"), False):
         slot = Path(path).read_bytes()
@@ -145,50 +157,78 @@ def unlock(store, text):
     for method, secret in (2, recovery_key(text)), (1, password(text)):
         for slot in [slot for slot in in_order if slots[slot][0] == method and secret]:
             try:
-                if keys := open_slot(slot, secret):
-                    return slot[24:40], *keys
+                if ring := open_slot(slot, secret):
+                    return slot[24:40], ring["master"], ring["writer"]
             except Damaged as error:
                 trouble.append(str(error))
     raise Damaged("; ".join(trouble) or "the password is wrong, or there is no vault")
 
+def slot_info(slot, master):
+    """§4.2: purpose, when it was made, and label."""
+    info = unseal(derive("vault 2026 slot info", master), slot[416:440], slot[:416], slot[440:560], "the info")
+    purpose, made, length = struct.unpack("<BQB", info[:10])
+    known(purpose in (1, 2, 3), "purpose of a key slot")
+    need(length <= 64 and not any(info[10 + length:]), "the info is malformed")
+    return purpose, made, info[10:10 + length].decode()
+
+class Keys:
+    """§4.4: what opens the objects of a vault."""
+    def __init__(self, vault, master, writer):
+        self.vault = vault
+        self.wrap, self.index = derive("vault 2026 object wrap", master), derive("vault 2026 index", writer)
+        self.chunk_id, self.nonce = derive("vault 2026 chunk id", writer), derive("vault 2026 nonce", writer)
+        self.local = derive("vault 2026 local", writer)
+        self.gear = struct.unpack("<256Q", blake3(writer, derive_key_context="vault 2026 gear table").digest(2048))
+
 class Object:
     """§4.3: a sealed object."""
-    def __init__(self, vault, keys, kind, name, path):
-        self.vault, self.kind, self.name = vault, kind, name
-        wrap_key, index_key = keys
-        self.index_key = keyed(index_key, vault + bytes([kind]) + name)
-        self.data = Path(path).read_bytes()
-        header = self.data[:120]
-        need(len(self.data) >= 120 + 40 + 32 and header[:8] == b"vaultobj", "it is no object of a vault")
+    def __init__(self, keys, kind, name, data):
+        self.keys, self.kind, self.name, self.data = keys, kind, name, data
+    @classmethod
+    def read(cls, keys, kind, name, path):
+        object = cls(keys, kind, name, Path(path).read_bytes())
+        need(len(object.data) >= 120 + 40 + 32, "it is cut short")
+        return object
+    def trailer(self):
+        need(blake3(self.data[:-32]).digest() == self.data[-32:], "the trailer does not fit")
+    @property
+    def wrap_aad(self):
+        return b"vaultobj wrap" + self.keys.vault + self.name + self.data[:16]
+    @cached_property
+    def key(self):
+        """The key that the header holds."""
+        header, bound = self.data[:120], self.keys.vault + self.name
+        need(header[:8] == b"vaultobj", "it is no object of a vault")
         version, found, wrap, length, flags = struct.unpack("<HBBHH", header[8:16])
         known(version == 1 and flags == 0 and wrap == 1, "version, flags or way to wrap a key")
-        need(length == 72 and found == kind, "its header is malformed")
-        aad = b"vaultobj wrap" + vault + name + header[:16]
-        self.key = unseal(wrap_key, header[48:72], aad, header[72:120], "the header")
-        bound = header[:16] + vault + name + header[48:120]
-        commitment = keyed(derive("vault 2026 object commitment", self.key), bound)
+        need(length == 72 and found == self.kind, "its header is malformed")
+        key = unseal(self.keys.wrap, header[48:72], self.wrap_aad, header[72:120], "the header")
+        commitment = keyed(derive("vault 2026 object commitment", key), header[:16] + bound + header[48:])
         need(hmac.compare_digest(commitment, header[16:48]), "the header does not match its key")
-        need(blake3(self.data[:-32]).digest() == self.data[-32:], "the trailer does not fit")
+        return key
+    @cached_property
+    def index_key(self):
+        return keyed(self.keys.index, self.keys.vault + bytes([self.kind]) + self.name)
+    def aad(self, tag, number):
+        return self.keys.vault + bytes([self.kind]) + self.name + bytes([tag]) + struct.pack("<I", number)
     def section(self, tag, number, nonce, sealed):
-        aad = self.vault + bytes([self.kind]) + self.name + bytes([tag]) + struct.pack("<I", number)
         key = derive("vault 2026 section " + SECTIONS[tag], self.index_key if tag in (3, 4) else self.key)
-        return unseal(key, nonce, aad, sealed, f"{SECTIONS[tag]} {number}")
+        return unseal(key, nonce, self.aad(tag, number), sealed, f"{SECTIONS[tag]} {number}")
     def sealed(self, tag, start, end):
         return self.section(tag, 0, self.data[start:start + 24], self.data[start + 24:end])
     def footer(self):
-        """§5.3, §5.4: for each segment its offset, its length, and its chunks (id, length)."""
-        end = len(self.data) - 96
-        offset, length, segments_end, count = struct.unpack("<QIQI", self.sealed(4, end, end + 64))
-        need(offset + length == end and 40 <= length <= 192 << 20 and segments_end <= offset, "the locator is wrong")
-        plain, segments, at = Bytes(self.sealed(3, offset, end)), [], 120
-        known(plain.take(1) == b"\1", "version of a footer")
-        for _ in range(plain.varint(1 << 20)):
-            sealed_length = plain.varint()
-            known(plain.take(1) in (b"\0", b"\1"), "method of a segment")
-            lengths = plain.lengths(plain.varint(8 << 20))
-            segments.append((at, sealed_length, [(plain.take(16), length) for length in lengths]))
-            at += sealed_length
-        need(not plain.rest() and len(segments) == count and at == segments_end, "footer and locator do not agree")
+        """§5.4: for each segment its offset, its length, and its chunks (id, length)."""
+        try:
+            end = len(self.data) - 96
+            offset, length, segments_end, count = struct.unpack("<QIQI", self.sealed(4, end, end + 64))
+            need(offset + length == end and 40 <= length <= 192 << 20 and segments_end <= offset, "the locator is wrong")
+            plain = self.sealed(3, offset, end)
+        except Damaged:
+            self.key  # tells whether it is newer, or of another vault
+            raise
+        segments = footer(plain)
+        need(len(segments) == count and sum(segment[1] for segment in segments) + 120 == segments_end,
+             "footer and locator do not agree")
         return segments
     def segment(self, number, offset, length):
         """§5.2: the chunks of a segment."""
@@ -207,6 +247,28 @@ class Object:
         need(len(raw) == raw_length, "the payload has another length")
         chunks = Bytes(raw)
         return [chunks.take(length) for length in lengths]
+
+def footer(data):
+    """§5.3: the plaintext of a footer."""
+    plain, segments, at = Bytes(data), [], 120
+    known(plain.take(1) == b"\1", "version of a footer")
+    for _ in range(plain.varint(1 << 20)):
+        sealed_length = plain.varint()
+        known(plain.take(1) in (b"\0", b"\1"), "method of a segment")
+        lengths = plain.lengths(plain.varint(8 << 20))
+        segments.append((at, sealed_length, [(plain.take(16), length) for length in lengths]))
+        at += sealed_length
+    need(not plain.rest(), "bytes follow a footer")
+    return segments
+
+def message(plain):
+    """§8.1: the message of a record."""
+    length = int.from_bytes(plain[:4], "little")
+    need(4 + length <= len(plain) and not any(plain[4 + length:]), "bad padding")
+    record = unpack(plain[4:4 + length])
+    known(record["v"] == 1, "version of a record")
+    need(record["n"] > 0, "its number is zero")
+    return {**record, "b": unpack(record["b"])} if 1 <= record["k"] <= 13 else record
 
 def by_cause(records):
     """§8.3: all names in the order of cause."""
@@ -289,21 +351,21 @@ def snapshots(records):
 class Vault:
     """§9.1: everything, found from the store alone."""
     def __init__(self, store, password):
-        self.id, master, writer = unlock(store, password)
-        self.keys = derive("vault 2026 object wrap", master), derive("vault 2026 index", writer)
-        self.id_key = derive("vault 2026 chunk id", writer)
+        self.keys = Keys(*unlock(store, password))
         self.bad, self.where, self.packs, records = [], {}, {}, {}
         for name, path in listed(os.path.join(store, "log"), False):
             with self.guard(3, name):
                 records[name] = self.record(name, path)
         for found in [found for record in records.values() if record["k"] == 8 for found in record["b"]]:
             if found["n"] not in records:
-                records[found["n"]] = self.message(found["r"])
+                records[found["n"]] = message(found["r"])
         self.snapshots = snapshots(records)
         for kind in (1, 2):
             for name, path in listed(os.path.join(store, FOLDERS[kind]), True):
                 with self.guard(kind, name):
-                    segments = Object(self.id, self.keys, kind, name, path).footer()
+                    object = Object.read(self.keys, kind, name, path)
+                    segments = object.footer()
+                    object.trailer()
                     self.packs[name] = kind, path, segments
                     for number, (_, _, chunks) in enumerate(segments):
                         for index, (id, _) in enumerate(chunks):
@@ -317,21 +379,16 @@ class Vault:
             self.bad.append(f"{FOLDERS[kind]}/{name.hex()}: {error}")
     def record(self, name, path):
         """§8.1: a record with its body."""
-        object = Object(self.id, self.keys, 3, name, path)
-        return self.message(object.sealed(5, 120, len(object.data) - 32))
-    def message(self, plain):
-        length = int.from_bytes(plain[:4], "little")
-        need(4 + length <= len(plain) and len(plain) % 1024 == 0 and not any(plain[4 + length:]), "bad padding")
-        record = msgpack.unpackb(plain[4:4 + length])
-        known(record["v"] == 1, "version of a record")
-        need(record["n"] > 0, "its number is zero")
-        return {**record, "b": msgpack.unpackb(record["b"])} if 1 <= record["k"] <= 9 else record
+        object = Object.read(self.keys, 3, name, path)
+        plain = object.sealed(5, 120, len(object.data) - 32)
+        object.trailer()
+        return message(plain)
     @lru_cache(maxsize=64)
     def segment(self, name, number):
         kind, path, segments = self.packs[name]
         offset, length, expected = segments[number]
-        chunks = Object(self.id, self.keys, kind, name, path).segment(number, offset, length)
-        found = [(keyed(self.id_key, chunk, 16), len(chunk)) for chunk in chunks]
+        chunks = Object.read(self.keys, kind, name, path).segment(number, offset, length)
+        found = [(keyed(self.keys.chunk_id, chunk, 16), len(chunk)) for chunk in chunks]
         need(found == expected, f"segment {number}: a chunk is not what its id says")
         return chunks
     def chunk(self, id):
@@ -360,7 +417,7 @@ class Vault:
         """§7.1, §7.2: the entries of a folder."""
         data, before = b"".join(self.stream(stream)), b""
         known(data[:1] in (b"", b"\1"), "version of a listing")
-        unpacker = msgpack.Unpacker(max_buffer_size=0)
+        unpacker = msgpack.Unpacker(max_buffer_size=0, object_pairs_hook=checked)
         unpacker.feed(data[1:])
         for entry in unpacker:
             name = entry["n"]
@@ -370,6 +427,12 @@ class Vault:
             before = name
             yield entry
         need(unpacker.tell() == len(data[1:]), "a listing ends in the middle of an entry")
+    def entries(self, entry, path=b""):
+        """Every entry below a folder, with its path."""
+        for inner in self.listing(entry["c"]):
+            yield path + inner["n"], inner
+            if inner.get("k", 0) == 1:
+                yield from self.entries(inner, path + inner["n"] + b"/")
     def find(self, snapshot, path):
         entry = {"k": 1, "c": snapshot["tree"]}
         for part in [part for part in os.fsencode(path).split(b"/") if part]:
@@ -421,18 +484,125 @@ class Vault:
         need(next(chunks, None) is None, "the content is longer than the file")
         file.truncate(size)
 
+def cut(data, gear, least, average, most):
+    """§5.1: the lengths of the chunks of a stream."""
+    bits, start, lengths = average.bit_length() - 1, 0, []
+    while start < len(data):
+        length = end = min(len(data) - start, most)
+        border, value = min(average, end) // 2 * 2, 0
+        for at in range(least, end // 2 * 2):
+            value = (value << 1) + gear[data[start + at]] & 0xFFFFFFFFFFFFFFFF
+            if not value & MASKS[bits + 2 if at < border else bits - 2]:
+                length = at
+                break
+        lengths.append(length)
+        start += length
+    return lengths
+
+def vectors(path):
+    """§12: computes or opens every vector that SPEC.md prints."""
+    spec = Path(path).read_text(encoding="utf-8")
+    for row in re.findall(r"^\| \d+ \| `[0-9a-f]{16}` \|.*$", spec, re.M):
+        MASKS.update({int(bits): int(mask, 16) for bits, mask in re.findall(r"(\d+) \| `([0-9a-f]{16})`", row)})
+    sections = {found[1]: found[2] for found in re.finditer(r"^### (12\.\d) [^\n]*\n(.*?)(?=^### |\Z)", spec, re.M | re.S)}
+    blocks = {at: re.findall(r"^```\n(.*?)^```$", text, re.M | re.S) for at, text in sections.items()}
+    values = {at: dict(re.findall(r"^\| ([^|]+?) \| `([^`]+)` \|$", text, re.M)) for at, text in sections.items()}
+    count, used = 0, set()
+    def same(found, expected, what):
+        nonlocal count
+        need(found == expected, f"vector {what}: {found!r} is not {expected!r}")
+        count += 1
+    def block(at, number):
+        used.add((at, number))
+        return bytes.fromhex("".join(blocks[at][number].split()))
+    vault, name, master = b"\2" * 16, b"\3" * 16, b"\1" * 32
+    writer, object_key, later = derive("vault 2026 writer", master), b"\4" * 32, b"\6" * 32
+    keys = Keys(vault, master, writer)
+
+    table = values["12.1"]
+    same(writer.hex(), table.pop("W"), "W")
+    same(keyed(keys.chunk_id, b"", 16).hex(), table.pop("chunk id of no bytes"), "chunk id of no bytes")
+    same(keyed(keys.chunk_id, b"vault", 16).hex(), table.pop("chunk id of `vault`"), "chunk id")
+    same(keyed(keys.local, b"test").hex(), table.pop("local key for the purpose `test`"), "local key")
+    need(not table, f"unknown vectors: {table}")
+    first = re.search(r"begins with chunks of (\d+) and (\d+) bytes", sections["12.1"])
+    numbers = struct.pack("<100000I", *range(100000))
+    same(cut(numbers, keys.gear, 16384, 65536, 262144)[:2], [int(length) for length in first.groups()], "first cuts")
+    gear = struct.unpack("<256Q", blake3(b"", derive_key_context="vault test gear").digest(2048))
+    lengths = {(16384, 65536, 262144): 1 << 20, (256, 512, 2048): 10001, (1 << 20, 1 << 21, 1 << 22): 24 << 20}
+    rows = re.findall(r"^\| ([^|]+) \| first [^|]+ bytes \| ([\d, ]+) \|$", sections["12.1"], re.M)
+    same(len(rows), len(lengths), "number of cut vectors")
+    for (sizes, length), (shown, cuts) in zip(lengths.items(), rows):
+        same([1 << int(size[1:].translate(POWERS)) if "2" == size[0] and size[1:2] in "⁰¹²³⁴⁵⁶⁷⁸⁹" and size[1:] else int(size)
+              for size in shown.split(", ")], list(sizes), "sizes")
+        data = blake3(b"", derive_key_context="vault test data").digest(length)
+        same(cut(data, gear, *sizes), [int(length) for length in cuts.split(", ")], f"cuts for {shown}")
+
+    same(vault_file(blocks["12.2"][0].encode()), vault, "VAULT")
+    used.add(("12.2", 0))
+    ring = {"master": master, "writer": writer, "sizes": [16384, 65536, 262144], "made": 1700000000, "delivery": 1}
+    for number, (secret, purpose) in enumerate([(b"correct horse", 1), (b"0123456789abcdef", 2)]):
+        slot = block("12.3", number)
+        same((slot[24:40], slot[40:56], slot[56:88]), (vault, name, b"\4" * 32), "ids of a slot")
+        same(open_slot(slot, secret), ring, "keyring")
+        same(open_slot(slot, secret + b"!"), None, "wrong secret")
+        same(slot_info(slot, master), (purpose, 1800000000, "laptop"), "info")
+    recovery = {"16 × 00": bytes(16), "16 × ff": b"\xff" * 16, "`0123456789abcdef` as text": b"0123456789abcdef"}
+    for what, text in re.findall(r"^\| ([^|]+?) \| `([0-9A-Z-]+)` \|$", sections["12.4"], re.M):
+        same(recovery_key(text), recovery.pop(what), f"recovery key {what}")
+    need(not recovery, "recovery keys are missing")
+
+    pack, record = Object(keys, 1, name, block("12.5", 0)), Object(keys, 3, name, block("12.5", 5))
+    for object in pack, record:
+        same(object.key, object_key, "header")
+        same(keyed(keys.nonce, b"\5" * 32 + object.wrap_aad + object_key, 24), object.data[48:72], "wrap nonce")
+    segment, body = block("12.5", 1), b"the body of a segment"
+    length = struct.pack("<I", len(body) + 16)
+    same(pack.section(1, 9, segment[:24], segment[24:44]), length, "head of a segment")
+    same(pack.section(2, 9, segment[:24], segment[44:]), body, "body of a segment")
+    content = length + b"\7" * 16 + b"\x08" * 16
+    same(keyed(keys.nonce, later + pack.aad(2, 9) + content, 24), segment[:24], "nonce of a segment")
+    for number, object, tag, plain in (2, pack, 3, b"footer"), (3, pack, 4, b"locator"), (6, record, 5, b"record"):
+        sealed = block("12.5", number)
+        same(object.section(tag, 0, sealed[:24], sealed[24:]), plain, SECTIONS[tag])
+        same(keyed(keys.nonce, later + object.aad(tag, 0) + plain, 24), sealed[:24], "nonce")
+    same(keyed(derive("vault 2026 padding", object_key), b"", 32), block("12.5", 4), "padding")
+
+    one, two, three = (bytes([byte]) * 16 for byte in (1, 2, 3))
+    same(footer(block("12.6", 0)), [(120, 700, [(one, 100), (two, 200)]), (820, 99, [(three, 1)])], "footer in clear")
+    entry = {"n": b"\xff name", "p": 0o4755, "u": 1000, "g": 1001, "U": b"me", "G": b"us", "m": [-1, 999999999], "b": [5, 6],
+             "s": 1 << 40, "c": [40, 0, b"\7" * 16], "h": {"i": b"\x28\1"},
+             "x": [[b"user.a", b"\0\xff"], [b"user.b", b""]], "f": 4, "e": True}
+    same(unpack(block("12.6", 1)), entry, "entry")
+    same(msgpack.packb(entry), block("12.6", 1), "bytes of an entry")
+    told = {"v": 1, "c": one, "n": 2, "p": b"\3" * 32, "s": [[b"\4" * 16, 5]], "t": [1800000000, 6], "a": b"\x08" * 16, "k": 4,
+            "b": [{"m": True, "n": b"\7" * 16}]}
+    plain = block("12.6", 2)
+    same(message(plain.ljust(1024, b"\0")), told, "record")
+    same(msgpack.packb({**told, "b": msgpack.packb(told["b"])}), plain[4:], "bytes of a record")
+    left = {(at, number) for at, found in blocks.items() for number in range(len(found))} - used
+    need(not left, f"vectors that nobody looked at: {sorted(left)}")
+    print(count, "vectors")
+
 def main(store, command, *args):
+    if command == "vectors":
+        return vectors(store)
     vault = Vault(store, os.environ["VAULT_PASSWORD"])
     if command == "list":
         for date, _, name, body in vault.snapshots:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(date[0]))
             print(name.hex(), when, body["source"], body["files"], body["verdict"], sep="\t")
-    elif command in ("extract", "digest"):
-        snapshot, path, *out = args
+    elif command in ("extract", "digest", "entries"):
+        snapshot, path, *out = *args, *[""][:2 - len(args)]
         found = [body for *_, name, body in vault.snapshots if name.hex().startswith(snapshot) or snapshot == "latest"]
         need(len(found) == 1 or snapshot == "latest" and found, f"{len(found)} snapshots are meant by {snapshot}")
         entry = vault.find(found[-1], path)
-        print(vault.digest(entry).hex() if command == "digest" else f"{vault.extract(entry, os.fsencode(*out))} files")
+        if command == "entries":
+            for at, inner in vault.entries(entry):
+                print(json.dumps({**{key: value for key, value in inner.items() if key not in "nch"}, "path": at},
+                                 default=bytes.hex))
+        else:
+            print(vault.digest(entry).hex() if command == "digest" else f"{vault.extract(entry, os.fsencode(*out))} files")
     elif command == "verify":
         for name, (kind, _, segments) in vault.packs.items():
             for number in range(len(segments)):
@@ -445,6 +615,6 @@ def main(store, command, *args):
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:]) if sys.argv[2:3] in (["list"], ["extract"], ["digest"], ["verify"]) else sys.exit(__doc__)
+        main(*sys.argv[1:]) if sys.argv[2:3] in ([command] for command in COMMANDS) else sys.exit(__doc__)
     except (Damaged, OSError) as error:
         sys.exit(f"error: {error}")

@@ -431,6 +431,184 @@ fn vaults_of_other_keyrings() {
     assert!(said.err.contains("made by a pre-release") && !said.err.contains("newer"), "{}", said.err);
 }
 
+/// The header of an object of a write-only client (SPEC §4.7), whose object key is 32 × 7. What stands for the public keys'
+/// part in it is noise: this program has the other half of no such key.
+fn header_of_writer(future: &Future, kind: ObjectKind, name: ObjectName) -> Vec<u8> {
+    let mut header = b"vaultobj".to_vec();
+    header.extend_from_slice(&1_u16.to_le_bytes());
+    header.extend_from_slice(&[kind as u8, 2]);
+    header.extend_from_slice(&1192_u16.to_le_bytes());
+    header.extend_from_slice(&[0; 2 + 32]);
+    let mut wrapped = [0; 1192];
+    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut wrapped);
+    header.extend_from_slice(&wrapped);
+    let commitment_key = blake3::derive_key("vault 2026 object commitment", &[7; 32]);
+    let mut committed = blake3::Hasher::new_keyed(&commitment_key);
+    committed.update(&header[..16]).update(future.vault.id().as_bytes());
+    committed.update(name.as_bytes()).update(&header[48..]);
+    header[16..48].copy_from_slice(committed.finalize().as_bytes());
+    header
+}
+
+/// Puts a record of wrap 2 with this message.
+fn record_of_writer(future: &Future, message: &Map) -> PathBuf {
+    let message = message.bytes();
+    let name = ObjectName::new(blake3::hash(&message).as_bytes()[..16].try_into().unwrap());
+    let mut plain = u32::try_from(message.len()).unwrap().to_le_bytes().to_vec();
+    plain.extend_from_slice(&message);
+    plain.resize(plain.len().next_multiple_of(1024), 0);
+    let aad = [&future.vault.id().as_bytes()[..], &[3], name.as_bytes(), &[5], &[0; 4]].concat();
+    let cipher = XChaCha20Poly1305::new(&blake3::derive_key("vault 2026 section record", &[7; 32]).into());
+    let nonce = [9; 24];
+    let tag = cipher.encrypt_inout_detached(&nonce.into(), &aad, plain.as_mut_slice().into()).unwrap();
+    let mut bytes = header_of_writer(future, ObjectKind::Record, name);
+    for part in [&nonce[..], &plain, &tag] {
+        bytes.extend_from_slice(part);
+    }
+    bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+    future.put("log", name, &bytes)
+}
+
+/// Puts a pack of wrap 2 that says in its footer that it holds this chunk.
+fn pack_of_writer(future: &Future, folder: &str, chunk: &[u8]) -> PathBuf {
+    let kind = if folder == "meta" { ObjectKind::Meta } else { ObjectKind::Pack };
+    let keys = future.vault.keys();
+    let name = ObjectName::new(*blake3::hash(folder.as_bytes()).as_bytes().first_chunk().unwrap());
+    let mut bytes = header_of_writer(future, kind, name);
+    let sealed = 44 + 4 + chunk.len() + 16;
+    bytes.extend(std::iter::repeat_n(3, sealed));
+    let end = bytes.len() as u64;
+    let mut footer = vec![2, 1];
+    let lengths = [sealed, 0, chunk.len(), 1, chunk.len()];
+    lengths.iter().for_each(|len| vault::varint::put(&mut footer, *len as u64));
+    footer.extend_from_slice(keys.chunk_id(chunk).as_bytes());
+    bytes.resize(64 << 10, 0);
+    let at = bytes.len() as u64;
+    let index = keys.index_seal(kind, name);
+    index.seal(IndexSection::Footer, &footer, &mut bytes).unwrap();
+    let len = u32::try_from(bytes.len() as u64 - at).unwrap();
+    let locator = [&at.to_le_bytes()[..], &len.to_le_bytes(), &end.to_le_bytes(), &1_u32.to_le_bytes()].concat();
+    index.seal(IndexSection::Locator, &locator, &mut bytes).unwrap();
+    bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+    future.put(folder, name, &bytes)
+}
+
+/// The slot of a write-only client; its keyring and its info are noise.
+fn slot_of_writer(future: &Future) -> Vec<PathBuf> {
+    let mut slot = b"vaultkey".to_vec();
+    slot.extend_from_slice(&2_u16.to_le_bytes());
+    slot.resize(24, 0);
+    slot[10] = 2;
+    slot.extend_from_slice(future.vault.id().as_bytes());
+    slot.extend_from_slice(&[0xe5; 16]);
+    slot.resize(1712, 0x5e);
+    slot.extend_from_slice(blake3::hash(&slot).as_bytes());
+    assert_eq!(slot.len(), 1744);
+    (0..2).map(|copy| future.put("keys", ObjectName::new([0xe0 + copy; 16]), &slot)).collect()
+}
+
+/// The body of the join of a write-only client.
+fn join_of_writer() -> Vec<u8> {
+    let text = |text: &str| [&[0xa0 | u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+    let body = Map::default().with("host", text("server")).with("user", text("root"));
+    body.with("place", bin(&[0xf1; 16])).with("own", vec![0xc3]).bytes()
+}
+
+/// Ids of one kind in a list, as the body of a record.
+fn ids(ids: &[&[u8]]) -> Vec<u8> {
+    let count = 0x90 | u8::try_from(ids.len()).unwrap();
+    ids.iter().fold(vec![count], |list, id| [list, bin(id)].concat())
+}
+
+/// The names of the objects in a folder.
+fn names(future: &Future, folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for xx in fs::read_dir(future.desk.path("store").join(folder)).unwrap() {
+        for entry in fs::read_dir(xx.unwrap().path()).unwrap() {
+            found.push(entry.unwrap().file_name().into_string().unwrap());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_a_write_only_client_puts() {
+    check("its packs", |future| ["packs", "meta"].map(|folder| pack_of_writer(future, folder, b"x")).into(), REPORTED);
+    check("its key slot", slot_of_writer, REPORTED);
+
+    // Whatever its records say: nothing is forgotten, condemned, retired or deleted by them, and nobody deletes anything.
+    let records = |future: &Future| {
+        let snapshots = future.vault.snapshots();
+        let log = fs::read_dir(future.desk.path("store/log")).unwrap().next().unwrap().unwrap().file_name();
+        let opened = Record::read(future.vault.store(), future.vault.keys(), log.to_str().unwrap().parse().unwrap());
+        let client = *opened.unwrap().record.client.as_bytes();
+        let pack = names(future, "packs").remove(0).parse::<ObjectName>().unwrap();
+        let condemned = Map::default().with("m", vec![0xc2]).with("n", bin(pack.as_bytes())).bytes();
+        [
+            (1, join_of_writer()),
+            (3, vec![0x90]),
+            (3, ids(&snapshots.iter().map(|info| &info.id.as_bytes()[..]).collect::<Vec<_>>())),
+            (4, [vec![0x91], condemned].concat()),
+            (6, ids(&[&client])),
+            (128, vec![0xc0]),
+        ]
+        .iter()
+        .map(|(kind, body)| record_of_writer(future, &message(1, *kind, body)))
+        .collect()
+    };
+    check("its records", records, HELD);
+    let future = Future::new();
+    records(&future);
+    let before = (names(&future, "packs"), names(&future, "meta"));
+    future.vault.refresh(&Silent::default()).unwrap();
+    assert_eq!(future.vault.snapshots().len(), 2);
+    future.desk.run(&["prune", "--keep", "1"]);
+    assert_eq!((names(&future, "packs"), names(&future, "meta")), before);
+}
+
+#[test]
+fn nobody_relies_on_the_packs_of_a_write_only_client() {
+    let future = Future::new();
+    let content = b"a file that a pack claims to hold";
+    let path = pack_of_writer(&future, "packs", content);
+    future.desk.write("claimed", content);
+    future.desk.take("2026-01-03 12:00");
+    fs::remove_file(path).unwrap();
+    future.desk.ok(&["restore", "latest", "--to", "../out"]);
+    assert_eq!(fs::read(future.desk.path("out/source/claimed")).unwrap(), content);
+}
+
+/// A join that says `own` in the wrap of this version: its client is one that may be at work, and is waited for.
+#[test]
+fn a_client_that_relies_on_nothing_but_its_own_packs_is_waited_for() {
+    let prune = |own: bool| {
+        let future = Future::new();
+        future.desk.write("large", blake3::hash(b"large").as_bytes().repeat(9000));
+        future.desk.write("noise", {
+            let mut noise = vec![0; 300_000];
+            blake3::Hasher::new().finalize_xof().fill(&mut noise);
+            noise
+        });
+        future.desk.take("2026-01-03 12:00");
+        fs::remove_file(future.desk.source().join("noise")).unwrap();
+        future.desk.take("2026-01-04 12:00");
+        if own {
+            future.record(&message(1, 1, &join_of_writer()));
+        }
+        let before = names(&future, "packs");
+        for _ in 0..2 {
+            let said = future.desk.run(&["prune", "--keep", "1", "--yes"]);
+            assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        }
+        let after = names(&future, "packs");
+        assert_eq!(future.desk.run(&["check", "--read-data"]).code, 0);
+        before.iter().filter(|name| !after.contains(name)).count()
+    };
+    assert!(prune(false) > 0);
+    assert_eq!(prune(true), 0);
+}
+
 #[test]
 fn unknown_folders_of_the_store() {
     let put = |future: &Future| {

@@ -411,10 +411,8 @@ impl<'a> Check<'a> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
-        // The footer opens without the header, but nothing else does.
-        let header = self.pack_reader.opener(info.kind, info.name);
-        match header.and_then(|_| self.pack_reader.footer(info.kind, info.name, info.len)) {
-            Ok(footer) => drop(self.compare(info, &footer)),
+        match self.pack_reader.frame(info.kind, info.name, info.len) {
+            Ok((_, footer)) => drop(self.compare(info, &footer)),
             Err(error) => self.pack_problem(info, error)?,
         }
         Ok(())

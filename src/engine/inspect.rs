@@ -151,10 +151,8 @@ impl Inspector<'_> {
     fn next_job(&self) -> Result<Option<Arc<Job>>, VaultError> {
         while (self.goes_on)() {
             let Some(pack) = self.packs.get(self.next.fetch_add(1, Relaxed)) else { break };
-            let footer = self.reader.footer(pack.kind, pack.name, pack.len);
-            let opened = footer.and_then(|footer| Ok((footer, self.reader.opener(pack.kind, pack.name)?)));
-            match opened {
-                Ok((footer, opener)) => {
+            match self.reader.frame(pack.kind, pack.name, pack.len) {
+                Ok((opener, footer)) => {
                     let state = State {
                         offset: 0,
                         number: 0,

@@ -126,6 +126,20 @@ impl<'a> PackReader<'a> {
         Ok(footer)
     }
 
+    /// Reads header and footer of a pack of `len` bytes: what must be sound for anything in it to be read.
+    ///
+    /// # Errors
+    /// As [`Self::opener`] and [`Self::footer`].
+    pub fn frame(
+        &self,
+        kind: ObjectKind,
+        name: ObjectName,
+        len: u64,
+    ) -> Result<(Arc<ObjectOpener>, Footer), PackError> {
+        let opener = self.opener(kind, name)?;
+        Ok((opener, self.footer(kind, name, len)?))
+    }
+
     /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, they must be
     /// those.
     ///
@@ -233,7 +247,7 @@ mod tests {
         for keys in [&keys, &writer] {
             let reader = PackReader::new(&store, keys);
             assert_eq!(reader.footer(pack.kind, pack.name, len).unwrap(), pack.footer);
-            assert!(reader.opener(pack.kind, pack.name).is_err());
+            assert!(reader.frame(pack.kind, pack.name, len).is_err());
         }
         let other = keys_of(1, &WriterKey::from_bytes(&[6; 32]));
         let error = PackReader::new(&store, &other).footer(pack.kind, pack.name, len).unwrap_err();

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::id::{ObjectName, SlotId, VaultId};
-use crate::limits::{KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
+use crate::limits::{KEY_SLOT_LEN_MAX, KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::progress::Progress;
 use crate::seal::{Keyring, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError, unlock_with};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
@@ -22,8 +22,6 @@ pub struct Wanted {
     pub slot: Option<String>,
 }
 
-/// A longer file in `keys/` is no key slot of any version.
-const SLOT_FILE_LEN_MAX: u64 = 64 << 10;
 /// From this much work on (memory in KiB times passes, of all slots that are tried), a person is told why it takes so long.
 const WORK_TO_TELL: u64 = 8 << 20;
 
@@ -49,7 +47,7 @@ impl Slots {
         })?;
         names.sort_unstable();
         let parsed = try_share(names.len(), store.limits().reads, |number| {
-            Ok(match store.get(&ObjectKey::Named(Kind::Key, names[number]), SLOT_FILE_LEN_MAX) {
+            Ok(match store.get(&ObjectKey::Named(Kind::Key, names[number]), KEY_SLOT_LEN_MAX) {
                 Ok(bytes) => Some(
                     SlotFile::parse(&bytes)
                         .map_err(|error| (error.to_string(), matches!(error, SlotError::Newer { .. }))),

@@ -8,7 +8,7 @@ use crate::engine::keys::is_done_with;
 use crate::engine::mark::mark;
 use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ClientId, ObjectName, SlotId};
-use crate::limits::{RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
+use crate::limits::{KEY_SLOT_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::{FoundRecord, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
@@ -102,7 +102,7 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
         if vault.is_of_another(&key)? {
             continue;
         }
-        match is_damaged(store, &key, SLOT_LEN as u64, |bytes| match SlotFile::parse(bytes) {
+        match is_damaged(store, &key, KEY_SLOT_LEN_MAX, |bytes| match SlotFile::parse(bytes) {
             Ok(_) | Err(SlotError::Newer { .. }) => None,
             Err(error) => Some(error.to_string()),
         }) {
