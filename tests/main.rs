@@ -43,6 +43,8 @@ mod protocol;
 #[cfg(unix)]
 mod unknown;
 #[cfg(unix)]
+mod like;
+#[cfg(unix)]
 mod links;
 #[cfg(unix)]
 mod verdict;

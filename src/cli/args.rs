@@ -311,11 +311,21 @@ Examples:
 On a terminal it asks for the password and offers a recovery key; otherwise it
 asks nothing. A folder that holds a vault already is left as it is. Where this
 machine knows a vault that is not there now, none is made: its disk may not be
-mounted. With --another one is made all the same.")]
+mounted. With --another one is made all the same.
+
+With --like REPO digests of both vaults can be compared, and copies between them
+need not be cut anew. Keys and passwords are separate, but who opens one of them
+can test whether the other holds a file that they have. The password of REPO is
+VAULT_LIKE_PASSWORD (or _FILE, _COMMAND), or else found as that of any vault.")]
 pub struct InitArgs {
     /// How it is made.
     #[command(flatten)]
     pub new: NewVaultArgs,
+
+    /// Cut files as this other vault does: equal content has equal ids in both
+    #[arg(long, hide_short_help = true, value_name = "REPO", conflicts_with = "chunk_avg")]
+    #[arg(help_heading = "Options for the new vault")]
+    pub like: Option<PathBuf>,
 }
 
 /// Which snapshots a name such as `latest` means.

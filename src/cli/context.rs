@@ -123,10 +123,15 @@ impl Context {
 
     /// Which vault is meant: a folder, or a name in the configuration; else the configuration's default.
     pub fn chosen(&self) -> Result<Chosen, Failure> {
+        self.chosen_by(self.global.repo.as_deref())
+    }
+
+    /// Which vault is meant by this folder or name.
+    pub fn chosen_by(&self, repo: Option<&Path>) -> Result<Chosen, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
         }
-        let Some(repo) = self.global.repo.as_deref().filter(|repo| !repo.as_os_str().is_empty()) else {
+        let Some(repo) = repo.filter(|repo| !repo.as_os_str().is_empty()) else {
             let config = self.config()?;
             if let Some(vault) = config.and_then(Config::default_vault) {
                 return Ok(Chosen { place: vault.path.clone(), config: Some(vault.clone()) });

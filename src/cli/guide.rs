@@ -137,6 +137,7 @@ this at any time; nothing is made before all questions are answered.
         kdf: KdfParams::Standard,
         params: ChunkParams::default(),
         delivery: init::guess_delivery(&chosen.place, &|path| path.exists()),
+        like: None,
     };
     let (made, store) = init::make(context, &chosen.place, &answers.password, Some(&answers.recovery), how)?;
     unfinished.made = Some((context.state_folder()?, store.place(), made.id));

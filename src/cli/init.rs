@@ -40,6 +40,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::password;
 use crate::cli::password::Password;
+use crate::cli::password::Sources;
 
 /// A vault that was just made.
 pub struct Created {
@@ -80,7 +81,8 @@ impl From<&Created> for CreatedJson {
 
 /// Runs `vault init`.
 pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
-    let created = create(context, &args.new)?;
+    let other = args.like.as_deref().map(|repo| open_other(context, repo)).transpose()?;
+    let created = create_as(context, &context.chosen()?, &args.new, other.as_ref())?;
     let mut out = Output::new();
     if context.global.json {
         let told = out.json(&CreatedJson::from(&created)).and_then(|()| out.flush());
@@ -94,6 +96,17 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
+/// Opens the vault that the new one is to cut like.
+fn open_other(context: &Context, repo: &Path) -> Result<Vault, Failure> {
+    let chosen = context.chosen_by(Some(repo))?;
+    let sources =
+        Sources { file: None, command: None, option: "like-password", variable: "VAULT_LIKE_PASSWORD", config: None };
+    if let Some(password) = password::given(sources)? {
+        context.remember(&chosen.place, password);
+    }
+    Ok(context.open_chosen(&chosen, None, &context.screen)?.0)
+}
+
 /// Makes a vault. A person at a terminal is asked for what is not given.
 pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure> {
     create_at(context, &context.chosen()?, new)
@@ -101,6 +114,10 @@ pub fn create(context: &Context, new: &NewVaultArgs) -> Result<Created, Failure>
 
 /// Makes a vault in this place.
 pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Result<Created, Failure> {
+    create_as(context, chosen, new, None)
+}
+
+fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Option<&Vault>) -> Result<Created, Failure> {
     let place = chosen.place.clone();
     let shown = chosen.shown();
     let params = chunk_params(new.chunk_avg)?;
@@ -119,7 +136,7 @@ pub fn create_at(context: &Context, chosen: &Chosen, new: &NewVaultArgs) -> Resu
     let wants_recovery_key = new.recovery_key || offered(&password);
     let recovery_key = if wants_recovery_key { Some(generate()?) } else { None };
     let label = new.label.clone().unwrap_or_else(context::user_at_host);
-    let how = How { label, kdf: kdf_params(new.kdf), params, delivery };
+    let how = How { label, kdf: kdf_params(new.kdf), params, delivery, like };
     let (made, store) = make(context, &place, &password, recovery_key.as_ref(), how)?;
     Ok(Created { id: made.id, slots: made.slots, place: shown, delivery, recovery_key, password, store })
 }
@@ -135,7 +152,7 @@ pub fn refuse_where_known(context: &Context, place: &Path) -> Result<(), Failure
 }
 
 /// How a vault is made.
-pub struct How {
+pub struct How<'a> {
     /// A name for the password's slot.
     pub label: String,
     /// How hard the password is to guess.
@@ -144,6 +161,8 @@ pub struct How {
     pub params: ChunkParams,
     /// How the vault reaches other machines.
     pub delivery: Delivery,
+    /// The vault that it cuts like, with its sizes of chunks.
+    pub like: Option<&'a Vault>,
 }
 
 /// Makes a vault in a folder, once all is known.
@@ -152,7 +171,7 @@ pub fn make(
     place: &Path,
     password: &Password,
     recovery_key: Option<&RecoveryKey>,
-    how: How,
+    how: How<'_>,
 ) -> Result<(create::Created, Arc<dyn Store>), Failure> {
     let store: Arc<dyn Store> = Arc::new(DirStore::create(place)?);
     let options = CreateOptions {
@@ -164,7 +183,10 @@ pub fn make(
         now: dates::now_secs(),
         recovery: recovery_key.map(RecoveryKey::secret),
     };
-    let made = create::create(store.as_ref(), &options)?;
+    let made = match how.like {
+        Some(other) => create::create_like(store.as_ref(), &options, other.keyring()),
+        None => create::create(store.as_ref(), &options),
+    }?;
     context.met(&store.place(), made.id, true, &BTreeSet::new());
     Ok((made, store))
 }
