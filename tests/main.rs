@@ -36,6 +36,10 @@ mod collect;
 mod repair;
 #[cfg(unix)]
 mod kills;
+#[cfg(target_os = "linux")]
+mod power;
+#[cfg(target_os = "linux")]
+mod calls;
 #[cfg(unix)]
 mod processes;
 mod panics;
@@ -48,6 +52,8 @@ mod like;
 mod links;
 #[cfg(unix)]
 mod verdict;
+#[cfg(unix)]
+mod deliveries;
 #[cfg(unix)]
 mod readme;
 #[cfg(unix)]

@@ -1,0 +1,426 @@
+//! Two machines, each with a copy of a store that a sync carries to the other one: late, in any order, and for a while only the first
+//! half of a file under its final name. Also what one of them moves aside, deletes and repairs is carried.
+//!
+//! A few lives by default; `VAULT_CAMPAIGN=n` makes it 20 times n of each kind, from `VAULT_SEED` on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::binary::{Said, said};
+use crate::support::source::{Rng, bytes};
+use crate::support::{PASSWORD, campaign, scratch};
+
+/// What is on its way to a machine: the path, and its content if it is not a deletion.
+#[derive(Debug)]
+struct Parcel {
+    to: usize,
+    path: PathBuf,
+    content: Option<Vec<u8>>,
+    /// How much of it has arrived.
+    is_half: bool,
+}
+
+/// Two machines, and a sync between them.
+struct Pair {
+    folder: tempfile::TempDir,
+    /// What the sync last saw of each copy: path, length and time of each file.
+    seen: [BTreeMap<PathBuf, (u64, std::time::SystemTime)>; 2],
+    underway: Vec<Parcel>,
+    rng: Rng,
+    /// Snapshots that were reported: of which machine, and what the file in it holds.
+    taken: Vec<(usize, String, Vec<u8>)>,
+    /// What happened.
+    trace: Vec<String>,
+}
+
+fn walk(folder: &Path, below: &Path, found: &mut BTreeMap<PathBuf, (u64, std::time::SystemTime)>) {
+    for entry in fs::read_dir(folder.join(below)).into_iter().flatten().flatten() {
+        let path = below.join(entry.file_name());
+        let meta = entry.metadata().unwrap();
+        if meta.is_dir() {
+            walk(folder, &path, found);
+        } else {
+            found.insert(path, (meta.len(), meta.modified().unwrap()));
+        }
+    }
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        let folder = scratch();
+        for machine in 0..2 {
+            for place in ["store", "source"] {
+                fs::create_dir_all(folder.path().join(format!("{machine}/{place}"))).unwrap();
+            }
+        }
+        Self {
+            folder,
+            seen: Default::default(),
+            underway: Vec::new(),
+            rng: Rng(seed),
+            taken: Vec::new(),
+            trace: vec![format!("seed {seed}")],
+        }
+    }
+
+    fn path(&self, machine: usize, below: &str) -> PathBuf {
+        self.folder.path().join(machine.to_string()).join(below)
+    }
+
+    fn with(&mut self, machine: usize, password: &str, args: &[&str]) -> Said {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vault"));
+        command
+            .args(args)
+            .env("VAULT_PASSWORD", password)
+            .env("VAULT_STATE_DIR", self.path(machine, "state"))
+            .env("VAULT_REPO", self.path(machine, "store"))
+            .env("HOME", self.path(machine, ""))
+            .env_remove("VAULT_CONFIG")
+            .current_dir(self.path(machine, "source"))
+            .stdin(std::process::Stdio::null());
+        let said = said(&command.output().unwrap());
+        self.trace.push(format!("machine {machine}: {args:?}: {}", said.code));
+        said
+    }
+
+    fn run(&mut self, machine: usize, args: &[&str]) -> Said {
+        self.with(machine, PASSWORD, args)
+    }
+
+    #[track_caller]
+    fn ends(&mut self, machine: usize, args: &[&str], codes: &[i32]) -> Said {
+        let said = self.run(machine, args);
+        assert!(codes.contains(&said.code), "{}\n{}{}", self.trace.join("\n"), said.out, said.err);
+        said
+    }
+
+    /// A snapshot of a file that is new.
+    fn take(&mut self, machine: usize, options: &[&str]) {
+        let content = bytes(self.rng.next(), 3000 + self.rng.below(60_000) as usize);
+        fs::write(self.path(machine, "source/file"), &content).unwrap();
+        let source = format!("source {machine}");
+        let args = [&["snapshot", ".", "--json", "--source", source.as_str()], options].concat();
+        let said = self.ends(machine, &args, &[0]);
+        let id = said.out.lines().find_map(|line| {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            value["snapshot"]["id"].as_str().map(str::to_owned)
+        });
+        self.taken.push((machine, id.unwrap(), content));
+    }
+
+    /// The sync looks at both copies: what is new or gone in one of them gets on its way to the other.
+    fn look(&mut self) {
+        for from in 0..2 {
+            let to = 1 - from;
+            let mut there = BTreeMap::new();
+            walk(&self.path(from, "store"), Path::new(""), &mut there);
+            for (path, state) in &there {
+                // Names with a dot are files that are not finished.
+                let is_unfinished = path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
+                if self.seen[from].get(path) == Some(state) || is_unfinished {
+                    continue;
+                }
+                let content = fs::read(self.path(from, "store").join(path)).unwrap();
+                self.underway.push(Parcel { to, path: path.clone(), content: Some(content), is_half: false });
+            }
+            for path in self.seen[from].keys().filter(|path| !there.contains_key(*path)) {
+                // What is not there and was still on its way here did not go from here.
+                self.underway.push(Parcel { to, path: path.clone(), content: None, is_half: false });
+            }
+            self.seen[from] = there;
+        }
+    }
+
+    /// Something arrives, perhaps only the first half of it.
+    fn deliver(&mut self) {
+        self.look();
+        if self.underway.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.underway.len() as u64) as usize;
+        let halves = self.rng.below(3) == 0;
+        self.bring(at, halves);
+    }
+
+    fn bring(&mut self, at: usize, halves: bool) {
+        let Parcel { to, path, content, is_half } = &mut self.underway[at];
+        let (to, at_disk) = (*to, self.folder.path().join(to.to_string()).join("store").join(&*path));
+        let here = fs::read(&at_disk).ok();
+        let mut is_done = true;
+        match content {
+            None => drop(fs::remove_file(&at_disk)),
+            Some(content) if here.as_ref() == Some(content) => {}
+            // Both have one of that name: the sync puts the other one beside it.
+            Some(content) if here.is_some() && !*is_half => {
+                let conflict = at_disk.with_extension("sync-conflict");
+                fs::write(conflict, content).unwrap();
+            }
+            Some(content) => {
+                fs::create_dir_all(at_disk.parent().unwrap()).unwrap();
+                let _ = fs::remove_file(&at_disk);
+                is_done = *is_half || !halves;
+                let len = if is_done { content.len() } else { content.len() / 2 };
+                fs::write(&at_disk, &content[..len]).unwrap();
+                *is_half = true;
+            }
+        }
+        let path = path.clone();
+        self.trace.push(format!("to {to}: {} {}", path.display(), if is_done { "" } else { "(half)" }));
+        // What the sync did itself it does not carry back.
+        match fs::metadata(&at_disk) {
+            Ok(meta) => drop(self.seen[to].insert(path, (meta.len(), meta.modified().unwrap()))),
+            Err(_) => drop(self.seen[to].remove(&path)),
+        }
+        if is_done {
+            self.underway.remove(at);
+        }
+    }
+
+    fn deliver_some(&mut self, most: u64) {
+        for _ in 0..self.rng.below(most + 1) {
+            self.deliver();
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        for _ in 0..4 {
+            self.look();
+            while !self.underway.is_empty() {
+                self.bring(0, false);
+            }
+        }
+    }
+
+    fn quarantined(&self, machine: usize) -> BTreeSet<PathBuf> {
+        let mut found = BTreeMap::new();
+        walk(&self.path(machine, "store"), Path::new("quarantine"), &mut found);
+        found.into_keys().collect()
+    }
+
+    /// Every snapshot that a machine reported reads back, from a copy, with further options for its vault.
+    #[track_caller]
+    fn reads_back(&mut self, from: usize, of: usize, password: &str, options: &[&str]) {
+        for (machine, id, content) in self.taken.clone() {
+            if machine == of {
+                let said = self.with(from, password, &[&["cat", &format!("{id}:source/file")], options].concat());
+                let got = said.out.into_bytes();
+                let expected = String::from_utf8_lossy(&content).into_owned().into_bytes();
+                assert!(got == expected, "{}\nsnapshot {id} is lost: {}", self.trace.join("\n"), said.err);
+            }
+        }
+    }
+
+    fn vault_id(&mut self, machine: usize) -> String {
+        let said = self.run(machine, &["list", "--json"]);
+        let list: serde_json::Value = serde_json::from_str(said.out.lines().next().unwrap()).unwrap();
+        list["vault"].as_str().unwrap().to_owned()
+    }
+}
+
+fn lives(few: u64) -> std::ops::Range<u64> {
+    let first = std::env::var("VAULT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    first..first + if campaign() > 0 { 20 * campaign() } else { few }
+}
+
+/// Both make a vault in the same folder before anything has arrived.
+fn two_inits(seed: u64) {
+    let mut pair = Pair::new(seed);
+    for machine in 0..2 {
+        pair.take(machine, &["--init", "--delivery", "synced"]);
+    }
+    let ids = [pair.vault_id(0), pair.vault_id(1)];
+    assert_ne!(ids[0], ids[1]);
+    let vault = |machine: usize| ["--vault".to_owned(), ids[machine].clone()];
+    for _ in 0..12 {
+        pair.deliver_some(6);
+        let machine = pair.rng.below(2) as usize;
+        let own = vault(machine);
+        let own = [own[0].as_str(), own[1].as_str()];
+        match pair.rng.below(6) {
+            0 | 1 => pair.take(machine, &own),
+            2 => drop(pair.ends(machine, &[&["check"], &own[..]].concat(), &[0, 3])),
+            3 => drop(pair.ends(machine, &[&["repair", "--yes"], &own[..]].concat(), &[0, 3])),
+            4 => drop(pair.ends(machine, &[&["prune", "--keep", "9"], &own[..]].concat(), &[0, 3])),
+            _ => drop(pair.ends(machine, &["list"], &[0, 3])),
+        }
+        for machine in 0..2 {
+            assert!(pair.quarantined(machine).is_empty(), "{}", pair.trace.join("\n"));
+        }
+    }
+    pair.deliver_all();
+    for machine in 0..2 {
+        let known = pair.ends(machine, &["check", "--read-data"], &[3]);
+        assert!(known.out.contains(&ids[1 - machine]), "{}{}", known.out, known.err);
+        for of in 0..2 {
+            pair.reads_back(machine, of, PASSWORD, &["--vault", &ids[of]]);
+            pair.ends(machine, &["check", "--read-data", "--vault", &ids[of]], &[3]);
+        }
+        assert!(pair.quarantined(machine).is_empty());
+    }
+}
+
+#[test]
+fn two_vaults_that_meet_in_a_synced_folder_stay_whole() {
+    lives(2).for_each(two_inits);
+}
+
+/// A vault that both know.
+fn shared(seed: u64) -> Pair {
+    let mut pair = Pair::new(seed);
+    pair.ends(0, &["init", "--delivery", "synced"], &[0]);
+    pair.deliver_all();
+    for machine in [0, 1, 0, 1] {
+        pair.take(machine, &[]);
+        pair.deliver_all();
+    }
+    pair
+}
+
+/// Halves under final names, while both work.
+fn halves(seed: u64) {
+    let mut pair = shared(seed);
+    for _ in 0..16 {
+        pair.deliver_some(8);
+        let machine = pair.rng.below(2) as usize;
+        match pair.rng.below(7) {
+            0..3 => pair.take(machine, &[]),
+            3 => drop(pair.ends(machine, &["check"], &[0, 3])),
+            4 => drop(pair.ends(machine, &["repair", "--yes"], &[0, 3])),
+            5 => drop(pair.ends(machine, &["prune", "--keep", "99", "--max-unused", "0%"], &[0, 3])),
+            _ => drop(pair.ends(machine, &["list"], &[0, 3])),
+        }
+    }
+    pair.deliver_all();
+    for machine in 0..2 {
+        pair.ends(machine, &["check", "--read-data"], &[0]);
+        assert!(pair.quarantined(machine).is_empty(), "{}", pair.trace.join("\n"));
+        for of in 0..2 {
+            pair.reads_back(machine, of, PASSWORD, &[]);
+        }
+    }
+}
+
+#[test]
+fn what_half_arrives_while_both_work_is_neither_damaged_nor_moved() {
+    lives(2).for_each(halves);
+}
+
+/// Each adds a password and removes one that the other one may be removing too.
+fn slots(seed: u64) {
+    let mut pair = shared(seed);
+    let passwords = [PASSWORD, "first", "second"];
+    for (machine, command) in [(0, "echo first"), (1, "echo second")] {
+        pair.ends(machine, &["key", "add", "--new-password-command", command], &[0]);
+        pair.deliver_all();
+    }
+    let list = pair.ends(0, &["key", "list", "--json"], &[0]);
+    let list: serde_json::Value = serde_json::from_str(list.out.lines().next().unwrap()).unwrap();
+    let ids: Vec<String> =
+        list["slots"].as_array().unwrap().iter().map(|slot| slot["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 3);
+    // Each machine removes two of the three, in an order of its own, while the other's word is under way.
+    for _ in 0..4 {
+        let machine = pair.rng.below(2) as usize;
+        let id = ids[pair.rng.below(3) as usize].clone();
+        let opening = passwords.iter().find(|password| pair.with(machine, password, &["list"]).code == 0);
+        let opening = *opening.unwrap_or_else(|| panic!("{}\nnothing opens", pair.trace.join("\n")));
+        let removed = pair.with(machine, opening, &["key", "remove", &id, "--yes"]);
+        assert!(matches!(removed.code, 0 | 1 | 3), "{}\n{}{}", pair.trace.join("\n"), removed.out, removed.err);
+        pair.deliver_some(5);
+    }
+    pair.deliver_all();
+    for machine in [0, 1, 0, 1] {
+        let opening = passwords.iter().find(|password| pair.with(machine, password, &["list"]).code == 0);
+        let opening = *opening.unwrap_or_else(|| panic!("{}\nnothing opens", pair.trace.join("\n")));
+        let taken = pair.with(machine, opening, &["snapshot", ".", "--source", "later"]);
+        assert_eq!(taken.code, 0, "{}\n{}", pair.trace.join("\n"), taken.err);
+        pair.deliver_all();
+    }
+    let opens = |pair: &mut Pair, machine: usize| -> Vec<bool> {
+        passwords.iter().map(|password| pair.with(machine, password, &["list"]).code == 0).collect()
+    };
+    let (here, there) = (opens(&mut pair, 0), opens(&mut pair, 1));
+    assert!(here.contains(&true), "{}\nnothing opens", pair.trace.join("\n"));
+    assert_eq!(here, there, "{}", pair.trace.join("\n"));
+    let opening = passwords[here.iter().position(|opens| *opens).unwrap()];
+    for machine in 0..2 {
+        for of in 0..2 {
+            pair.reads_back(machine, of, opening, &[]);
+        }
+    }
+}
+
+#[test]
+fn of_slots_that_both_machines_remove_one_opens_on_both() {
+    lives(1).for_each(slots);
+}
+
+/// A pack rots in one copy. What the repair there does is carried to the other one.
+fn repair_is_carried(seed: u64) {
+    let mut pair = shared(seed);
+    let whole = |pair: &Pair, machine: usize| {
+        let mut found = BTreeMap::new();
+        walk(&pair.path(machine, "store"), Path::new("packs"), &mut found);
+        found.into_keys().collect::<Vec<_>>()
+    };
+    let packs = whole(&pair, 0);
+    let machine = pair.rng.below(2) as usize;
+    let path = packs[pair.rng.below(packs.len() as u64) as usize].clone();
+    let at = pair.path(machine, "store").join(&path);
+    let mut content = fs::read(&at).unwrap();
+    let sound = content.clone();
+    content[sound.len() / 3] ^= 4;
+    fs::remove_file(&at).unwrap();
+    fs::write(&at, &content).unwrap();
+    // The sync takes rot for nothing: no program wrote.
+    let meta = fs::metadata(&at).unwrap();
+    pair.seen[machine].insert(path.clone(), (meta.len(), meta.modified().unwrap()));
+    pair.ends(machine, &["check", "--read-data"], &[4]);
+    let repaired = pair.ends(machine, &["repair", "--yes"], &[0, 3, 4]);
+    let moved = !at.exists();
+    pair.deliver_some(4);
+    for other in 0..2 {
+        pair.run(other, &["check"]);
+        pair.run(other, &["prune", "--keep", "99"]);
+    }
+    pair.deliver_all();
+    if !moved {
+        // It belongs to the other machine, whose copy is whole: it stays, and nothing is lost there.
+        assert_eq!(fs::read(pair.path(1 - machine, "store").join(&path)).unwrap(), sound, "{}", repaired.out);
+        for of in 0..2 {
+            pair.reads_back(1 - machine, of, PASSWORD, &[]);
+        }
+        return;
+    }
+    // Whoever put it moved it aside, and whatever is lost by that is known to both from now on.
+    let lost = |pair: &mut Pair, from: usize| -> Vec<String> {
+        let mut lost = Vec::new();
+        for (_, id, content) in pair.taken.clone() {
+            let said = pair.run(from, &["cat", &format!("{id}:source/file")]);
+            if said.code != 0 || said.out != String::from_utf8_lossy(&content) {
+                lost.push(id);
+            }
+        }
+        lost
+    };
+    let (here, there) = (lost(&mut pair, machine), lost(&mut pair, 1 - machine));
+    assert_eq!(here, there, "{}", pair.trace.join("\n"));
+    for machine in 0..2 {
+        let check = pair.run(machine, &["check"]);
+        assert_eq!(check.code == 4, !here.is_empty(), "{}\n{}{}", pair.trace.join("\n"), check.out, check.err);
+        for other in 0..2 {
+            pair.take(other, &[]);
+        }
+        pair.deliver_all();
+        pair.run(machine, &["check", "--read-data"]);
+    }
+    // Nothing but that pack was moved.
+    let aside = pair.quarantined(machine);
+    assert!(aside.len() <= 2, "{aside:?}");
+}
+
+#[test]
+fn a_repair_that_is_carried_costs_the_other_copy_nothing_that_is_not_said() {
+    lives(3).for_each(repair_is_carried);
+}
