@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -23,9 +24,7 @@ use crate::support::binary::{Said, said};
 use crate::support::disk::{Disk, Recording, mount, system};
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{Rng, Size, bytes, plant};
-use crate::support::{
-    PASSWORD, RAW, campaign, check_all, copies, create_vault, now, open_as, scratch, small_chunks,
-};
+use crate::support::{PASSWORD, RAW, campaign, check_all, create_vault, now, open_as, scratch, small_chunks};
 
 /// A file system, how large it must be at least, and what is asked for when it is made and mounted.
 struct Kind {
@@ -139,20 +138,19 @@ fn live(desk: &Desk, disk: &Disk) -> (Vec<Step>, BTreeMap<ObjectName, Model>) {
         None
     });
     step(Step { what: "forget and prune", forgets: first, ..Step::default() }, &mut || {
-        for args in [&["forget", &first.unwrap().to_string(), "--yes"][..], &["prune", "--max-unused", "0%"]] {
+        for args in
+            [&["forget", &first.unwrap().to_string(), "--yes"][..], &["prune", "--keep", "9", "--max-unused", "0%"]]
+        {
             let done = desk.run(args);
             assert_eq!(done.code, 0, "{args:?}: {}{}", done.out, done.err);
         }
         None
     });
-    step(
-        Step { what: "key passwd", opens: Some("third"), closes: Some("second"), ..Step::default() },
-        &mut || {
-            let (old, new) = (Secret::password("second"), Secret::password("third"));
-            keys::change(&library(), &old, &new, cheap(), When::Known, now(), &Silent::default()).unwrap();
-            None
-        },
-    );
+    step(Step { what: "key passwd", opens: Some("third"), closes: Some("second"), ..Step::default() }, &mut || {
+        let (old, new) = (Secret::password("second"), Secret::password("third"));
+        keys::change(&library(), &old, &new, cheap(), When::Known, now(), &Silent::default()).unwrap();
+        None
+    });
     fs::remove_dir_all(source.join("folder 2")).unwrap();
     let third = step(Step { what: "third snapshot", ..Step::default() }, &mut || take());
     models.insert(third.unwrap(), of_disk(&source, b"source"));
@@ -248,7 +246,6 @@ fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName,
     check_all(&vault, &kept.map(|(id, model)| (*id, model.clone())).collect());
     let newest = vault.snapshots().into_iter().last().unwrap();
     assert_same(&of_disk(&source, b"source"), &of_snapshot(&vault, &newest.body).nodes, what);
-    assert_eq!(copies(&vault), 0, "{what}: chunks were stored twice");
 }
 
 /// Cuts the power on one kind of file system: at the end of each step with nothing kept that was not flushed, and at random moments.
@@ -267,21 +264,21 @@ fn cut(kind: &Kind, ends: usize, random: u64) {
     };
     assert!(recording.flushes() > 20, "the flushes of {} arrive", kind.name);
     let mut rng = Rng(campaign());
-    let mut cuts: Vec<(usize, Option<Rng>)> = (0..steps.len())
-        .rev()
-        .take(ends)
-        .map(|step| (recording.mark(2 * step + 1), None))
-        .collect();
+    let mut cuts: Vec<(usize, Option<Rng>)> =
+        (0..steps.len()).rev().take(ends).map(|step| (recording.mark(2 * step + 1), None)).collect();
     for _ in 0..random {
         let at = rng.below(recording.log.len() as u64 + 1) as usize;
         cuts.push((at, Some(Rng(rng.next()))));
     }
+    let mut wrong = Vec::new();
     for (number, (at, dice)) in cuts.iter().enumerate() {
         let is_mark = |event: &&crate::support::disk::Event| matches!(event, crate::support::disk::Event::Mark(_));
         let marks = recording.log[..*at].iter().filter(is_mark).count();
         let what = format!("{}, cut {number} after {at} of {} events, {marks} marks", kind.name, recording.log.len());
         recording.save(*at, dice.clone(), &desk.path("image"));
-        judge(kind, &desk, &steps, &models, marks, &what);
+        // Each is judged, whatever is wrong with others.
+        let judged = catch_unwind(AssertUnwindSafe(|| judge(kind, &desk, &steps, &models, marks, &what)));
+        wrong.extend(judged.err().map(|_| what));
     }
     println!(
         "{}: {} cuts in {} writes and {} flushes",
@@ -290,6 +287,7 @@ fn cut(kind: &Kind, ends: usize, random: u64) {
         recording.log.len() - recording.flushes() - 2 * steps.len(),
         recording.flushes()
     );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// How many steps' ends and how many random moments are tried.

@@ -378,7 +378,10 @@ fn no_order_of_commands_loses_what_a_repair_brings_back_and_none_calls_a_loss_we
                 }
             }
             let left = readable(&desk);
-            assert!(best.iter().all(|file| left.contains(file)), "{what}: {seen:?}: {left:?} is left, and was {best:?}");
+            assert!(
+                best.iter().all(|file| left.contains(file)),
+                "{what}: {seen:?}: {left:?} is left, and was {best:?}"
+            );
             let last = desk.run(check);
             assert!(left == all || last.code == 4, "{what}: {seen:?}: lost, and called {}: {}", last.code, last.out);
             tried += 1;
