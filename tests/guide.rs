@@ -274,3 +274,51 @@ fn wrong_answers_are_asked_again() {
     assert!(config.contains("[vaults.cloud]") && config.contains("[sources.home]"), "{config}");
     assert!(terminal.text().contains("home → cloud: complete, 4 files"), "{}", terminal.text());
 }
+
+/// A new computer, and the vault of the old one.
+#[test]
+fn a_vault_that_is_there_is_restored_from_or_gone_on_with() {
+    if !can_drive() {
+        return;
+    }
+    let home = home();
+    let (disk, old) = (home.text("disk"), home.text("old-computer"));
+    for args in [&["init", "--repo", &disk][..], &["snapshot", &home.text("Documents"), "--repo", &disk]] {
+        let done = home.command(args).env("VAULT_PASSWORD", PASSWORD).env("VAULT_STATE_DIR", &old).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let open = || {
+        let mut terminal = start(&home);
+        terminal.wait("separated by commas");
+        terminal.wait(": ");
+        terminal.enter("");
+        terminal.wait("another folder");
+        terminal.wait(": ");
+        terminal.enter("~/disk");
+        terminal.wait("There is a vault in");
+        terminal.wait("Use that one? [Y/n] ");
+        terminal.enter("");
+        terminal.wait("opens it.");
+        terminal.wait(": ");
+        terminal.enter(PASSWORD);
+        terminal.wait("It has 1 snapshot.");
+        terminal.wait("Bring files of one back now? [Y/n] ");
+        terminal
+    };
+    let mut terminal = open();
+    terminal.enter("");
+    terminal.wait("Which one? [1] ");
+    terminal.enter("");
+    terminal.wait("Into which folder?");
+    terminal.wait("] ");
+    terminal.enter("~/back");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
+    let mut terminal = open();
+    terminal.enter("n");
+    terminal.wait("from now on? [Y/n] ");
+    terminal.enter("n");
+    terminal.wait("Nothing was changed.");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    assert!(!home.path(".config/vault/vault.toml").exists());
+}

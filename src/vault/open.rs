@@ -233,18 +233,21 @@ impl Vault {
         if bad.is_empty() {
             return Ok(());
         }
-        let ours = if self.others.is_empty() { None } else { Some(self.named(chains)?) };
         let delivery = self.delivery_by(chains);
+        let may_have_others = !self.others.is_empty() || delivery == Delivery::Synced;
+        let ours = if may_have_others { Some(self.named(chains)?) } else { None };
         let mut left = Vec::new();
         for mut object in std::mem::take(bad) {
             if object.state != ObjectState::Newer {
-                if let Some(ours) = &ours
-                    && self.may_be_of_another(&object.key, ours)?
-                {
+                let is_strange = match &ours {
+                    Some(ours) => self.may_be_of_another(&object.key, ours)?,
+                    None => false,
+                };
+                if is_strange && !self.others.is_empty() {
                     elsewhere.insert(object.key);
                     continue;
                 }
-                object.state = self.state_by(&object.key, delivery, self.is_own(&object.key, chains))?;
+                object.state = self.state_by(&object.key, delivery, self.is_own(&object.key, chains), is_strange)?;
             }
             left.push(object);
         }
@@ -263,6 +266,16 @@ impl Vault {
             named.extend(&link.record.claims);
         }
         Ok(named)
+    }
+
+    /// Whether nothing that this vault or this machine remembers names an object whose header does not open with this vault's key.
+    /// Where things arrive late this is so of another vault's objects before its key slots are here.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub(crate) fn is_strange(&self, key: &ObjectKey) -> Result<bool, VaultError> {
+        let chains = self.log().chains.clone();
+        self.may_be_of_another(key, &self.named(&chains)?)
     }
 
     /// Whether an object that cannot be opened may be one of another vault that has key slots here: its header does not open
@@ -294,13 +307,10 @@ impl Vault {
         if self.others.is_empty() {
             return Ok(false);
         }
-        let log = self.log();
-        if log.elsewhere.contains(key) {
+        if self.log().elsewhere.contains(key) {
             return Ok(true);
         }
-        let chains = log.chains.clone();
-        drop(log);
-        self.may_be_of_another(key, &self.named(&chains)?)
+        self.is_strange(key)
     }
 
     /// Looks at the log alone: reads the records that have come since the last look. Costs one listing if there are none.

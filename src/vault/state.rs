@@ -67,15 +67,24 @@ impl Vault {
         }
         let delivery = self.delivery();
         let own = self.is_own(key, &self.log().chains);
-        self.state_by(key, delivery, own)
+        let is_strange = delivery == Delivery::Synced && !own && self.is_strange(key)?;
+        self.state_by(key, delivery, own, is_strange)
     }
 
-    /// The same, where it is known how the store delivers and whether the object is this client's own.
-    pub(crate) fn state_by(&self, key: &ObjectKey, delivery: Delivery, own: bool) -> Result<ObjectState, VaultError> {
+    /// The same, where it is known how the store delivers, whether the object is this client's own, and whether nothing names it and
+    /// it does not open: then the key slots of its vault may not have arrived, or whatever names it.
+    pub(crate) fn state_by(
+        &self,
+        key: &ObjectKey,
+        delivery: Delivery,
+        own: bool,
+        is_strange: bool,
+    ) -> Result<ObjectState, VaultError> {
         if delivery == Delivery::Direct || own {
             return Ok(ObjectState::Damaged);
         }
-        Ok(if self.is_whole(key)? { ObjectState::Damaged } else { ObjectState::NotArrived })
+        let is_key = matches!(key, ObjectKey::Named(Kind::Key, _));
+        Ok(if (!is_strange || is_key) && self.is_whole(key)? { ObjectState::Damaged } else { ObjectState::NotArrived })
     }
 
     /// Parts what lacks something into that of snapshots which may just not have arrived yet, and the rest: in a store that
