@@ -275,7 +275,7 @@ impl<'a> Check<'a> {
     fn unreadable(&self, key: ObjectKey, what: String, newer: bool) -> Result<(), VaultError> {
         let state = if newer { ObjectState::Newer } else { self.vault.state_of(&key)? };
         if state != ObjectState::OfAnotherVault {
-            self.problem(Subject::Object(key), what, state);
+            self.problem(Subject::Object(key), state.told(what), state);
         }
         Ok(())
     }

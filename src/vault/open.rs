@@ -248,6 +248,7 @@ impl Vault {
                     continue;
                 }
                 object.state = self.state_by(&object.key, delivery, self.is_own(&object.key, chains), is_strange)?;
+                object.what = object.state.told(object.what);
             }
             left.push(object);
         }

@@ -39,6 +39,11 @@ impl ObjectState {
         matches!(self, Self::NotArrived | Self::Newer)
     }
 
+    /// What is said of an object in this state that could not be read for a reason: of one that is on its way the reason says nothing.
+    pub fn told(self, reason: String) -> String {
+        if self == Self::NotArrived { "it is not here as it was put".to_owned() } else { reason }
+    }
+
     /// One word for it, as shown and in JSON.
     pub const fn word(self) -> &'static str {
         match self {
@@ -169,6 +174,8 @@ mod tests {
             assert!(!state.is_loss(), "{state:?}");
         }
         assert!(Missing.is_loss() && Damaged.is_loss());
+        assert!(!NotArrived.told("it is damaged".to_owned()).contains("damage"));
+        assert_eq!(Damaged.told("it is damaged".to_owned()), "it is damaged");
         assert!(NotArrived.is_remark() && Newer.is_remark() && !Sound.is_remark() && !Foreign.is_remark());
     }
 }
