@@ -69,6 +69,14 @@ pub trait Progress: Send + Sync {
     /// A detail for those who asked for more (`-v`).
     fn detail(&self, message: &str);
 
+    /// Whether someone reads details, so that one of each file is worth making.
+    fn wants_details(&self) -> bool {
+        false
+    }
+
+    /// A file that takes long is being read (`Some`), or is done (`None`).
+    fn long_file(&self, _path: Option<&[u8]>) {}
+
     /// The counters that the work updates.
     fn counters(&self) -> &Counters;
 

@@ -21,6 +21,8 @@ impl Terminal {
         self.wait("another folder");
         self.wait(": ");
         self.enter("~/disk");
+        self.wait("Make it? [Y/n] ");
+        self.enter("");
         self.wait("New password for the vault");
         self.wait(": ");
     }
@@ -37,7 +39,8 @@ impl Terminal {
         let groups: Vec<String> = key.split('-').map(str::to_owned).collect();
         for round in 0..2 {
             let question = self.wait("? ");
-            let number: usize = question.split("number ").nth(1).unwrap().trim_end_matches("? ").parse().unwrap();
+            let number = question.rsplit("what is its ").next().unwrap();
+            let number: usize = number.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
             if round == 0 {
                 self.enter("WRONG");
                 self.wait("That is not it.");
@@ -78,10 +81,10 @@ fn plain(text: &str, home: &Home) -> String {
             out.push_str("    KEY\n");
         } else if line.starts_with("  ") && line.ends_with("free)") {
             // Which disks there are is up to the machine.
-        } else if let Some((question, typed)) = line.split_once("what is its group number ") {
+        } else if let Some((question, typed)) = line.split_once("what is its ") {
             let typed =
                 typed.split_once("? ").map_or("", |(_, typed)| if typed == "WRONG" { "WRONG" } else { "GROUP" });
-            let _ = writeln!(out, "{question}what is its group number N? {typed}");
+            let _ = writeln!(out, "{question}what is its Nth of 6 groups? {typed}");
         } else if let Some((before, _)) = line.split_once(" stored, ") {
             let _ = writeln!(out, "{}, SIZE stored, TIME", before.rsplit_once(", ").unwrap().0);
         } else if let Some((before, _)) = line.split_once(", in ").filter(|(_, rest)| rest.ends_with(" s.")) {
@@ -120,11 +123,11 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     terminal.begin();
     terminal.secrets();
     terminal.wait("byte for byte the same");
-    terminal.wait("Keep everything now? [Y/n] ");
+    terminal.wait("Back up everything now? [Y/n] ");
     terminal.enter("");
     terminal.wait("Install that? [Y/n] ");
     terminal.enter("n");
-    terminal.wait("vault config");
+    terminal.wait("brings the last one back");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     check_golden("first-minutes.txt", &plain(&terminal.text(), &home));
 
@@ -140,10 +143,13 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     run(&["restore", "latest", "--to", &home.text("back")]);
     assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
     assert!(run(&["run"]).starts_with("Nothing is due."));
-    // With a configuration there is nothing to guide to.
+    // With a configuration there is nothing to guide to: how things stand is shown, without a password.
     let mut terminal = start(&home);
-    terminal.wait("All commands: vault --help");
+    terminal.wait("do what is due");
     assert_eq!(terminal.end(), 0);
+    let shown = terminal.text();
+    assert!(shown.lines().next().unwrap().starts_with("Source"), "{shown}");
+    assert!(shown.contains("home") && shown.contains("complete") && shown.contains("in 1 d"), "{shown}");
 }
 
 #[test]
@@ -156,7 +162,7 @@ fn a_schedule_is_offered_and_needs_no_password() {
     let mut terminal = start(&home);
     terminal.begin();
     terminal.secrets();
-    terminal.wait("Keep everything now? [Y/n] ");
+    terminal.wait("Back up everything now? [Y/n] ");
     terminal.enter("n");
     terminal.wait("Install that? [Y/n] ");
     terminal.enter("y");
@@ -187,24 +193,25 @@ fn ctrl_c_at_any_question_leaves_nothing() {
     if !can_drive() {
         return;
     }
-    for stage in 0..6 {
+    for stage in 0..7 {
         let home = home();
         let mut terminal = start(&home);
         let waits = [
             "separated by commas",
             "another folder",
+            "Make it?",
             "New password",
             "The same again",
-            "group number",
+            "of 6 groups",
             "That is not it.",
         ];
         for (at, wait) in waits.iter().enumerate().take(stage + 1) {
             terminal.wait(wait);
-            terminal.wait(if at < 4 { ": " } else { "? " });
+            terminal.wait([": ", ": ", "[Y/n] ", ": ", ": ", "? ", "? "][at]);
             if at == stage {
                 break;
             }
-            terminal.enter(["", "~/disk", PASSWORD, PASSWORD, "WRONG"][at]);
+            terminal.enter(["", "~/disk", "", PASSWORD, PASSWORD, "WRONG"][at]);
         }
         terminal.type_in("\x03");
         assert_eq!(terminal.end(), 130, "{}", terminal.text());
@@ -249,14 +256,33 @@ fn wrong_answers_are_asked_again() {
     terminal.enter("~/gone");
     terminal.wait("Please again.");
     terminal.wait(": ");
-    terminal.enter("1, ~/a");
+    terminal.enter("?");
+    terminal.wait("need no backup");
+    terminal.wait(": ");
+    terminal.enter("1");
+    terminal.wait("Together 10 B.");
+    terminal.wait("another folder");
+    terminal.wait(": ");
+    terminal.enter("back");
+    terminal.wait("separated by commas");
+    terminal.wait(": ");
+    terminal.enter("1-2, ~/a");
+    terminal.wait("another folder");
+    terminal.wait(": ");
+    terminal.enter("9");
+    terminal.wait("number");
+    terminal.wait(": ");
+    terminal.enter("~/typo");
+    terminal.wait("Make it? [Y/n] ");
+    terminal.enter("n");
     terminal.wait("another folder");
     terminal.wait(": ");
     terminal.enter("~/no/where");
     terminal.wait("there is no folder");
     terminal.wait(": ");
     terminal.enter("~/Dropbox");
-    terminal.wait("The vault will be");
+    // Empty as it is, it is for other things too.
+    terminal.wait("Dropbox/vault");
     terminal.wait("New password");
     terminal.wait(": ");
     terminal.enter(PASSWORD);
@@ -265,7 +291,7 @@ fn wrong_answers_are_asked_again() {
     terminal.wait("the two passwords differ. Please again.");
     terminal.wait(": ");
     terminal.secrets();
-    terminal.wait("Keep everything now?");
+    terminal.wait("Back up everything now?");
     terminal.enter("");
     terminal.wait("Install that?");
     terminal.enter("n");

@@ -126,7 +126,14 @@ fn sources_and_machines_narrow_what_is_meant() {
         found.iter().map(|found| found.as_str().or(found["id"].as_str()).unwrap().to_owned()).collect()
     };
     assert_eq!(ids(&["list"]), [one.clone(), two.clone()]);
-    for list in [["list", "--source", "alpha"], ["list", "--host", "h1"], ["list", "--tag", "first"]] {
+    assert_eq!(ids(&["list", "--last", "1"]), std::slice::from_ref(&two));
+    assert_eq!(ids(&["list", "--last", "5"]), [one.clone(), two.clone()]);
+    for list in [
+        ["list", "--source", "alpha"],
+        ["list", "--host", "h1"],
+        ["list", "--tag", "first"],
+        ["list", "--path", "a/one"],
+    ] {
         assert_eq!(ids(&list), std::slice::from_ref(&one));
     }
     assert_eq!(desk.json(&["list"])[0]["snapshots"][1]["description"], "the second");
@@ -463,7 +470,7 @@ fn how_space_is_given_back_can_be_bounded() {
     desk.take("2026-01-02");
     let moved = |args: &[&str]| desk.json(args)[0]["bytes_moved"].as_u64().unwrap();
     assert_eq!(moved(&["prune", "--keep", "1", "--dry-run", "--max-unused", "90%"]), 0);
-    assert_eq!(moved(&["prune", "--keep", "1", "--dry-run", "--max-repack", "0"]), 0);
+    assert_eq!(moved(&["prune", "--keep", "1", "--dry-run", "--max-repack-size", "0"]), 0);
     assert!(moved(&["prune", "--keep", "1", "--dry-run", "--max-unused", "0%"]) >= 400_000);
     assert!(moved(&["prune", "--keep", "1", "--max-unused", "0%", "--no-verify"]) >= 400_000);
     desk.ok(&["check", "--read-data"]);

@@ -181,7 +181,9 @@ fn page(name: &str) -> String {
 /// The documents that speak to users, by their paths.
 fn pages() -> BTreeMap<String, String> {
     let docs = fs::read_dir(top().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let docs = docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    let docs = docs
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"))
+        .map(|name| format!("docs/{name}"));
     let others = ["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(str::to_owned);
     docs.chain(others).map(|name| (name.clone(), page(&name))).collect()
 }

@@ -138,7 +138,9 @@ fn states(report: &Value) -> Vec<String> {
 #[test]
 fn the_configuration_is_written_checked_and_explained() {
     let home = Home::new();
-    let said = home.expect(0, &["config"]);
+    assert!(home.expect(1, &["config"]).contains("vault config init"));
+    assert!(!home.path(".config/vault/vault.toml").exists(), "it only shows");
+    let said = home.expect(0, &["config", "init"]);
     assert!(said.contains(".config/vault/vault.toml"), "{said}");
     let starter = home.read(".config/vault/vault.toml");
     assert!(home.expect(0, &["config", "check"]).contains("No mistakes: 0 vaults, 0 sources."));
@@ -191,6 +193,71 @@ fn a_vault_is_called_by_its_name() {
     home.configure(TWO);
     let said = home.expect(2, &["list"]);
     assert!(said.contains("which vault?") && said.contains("disk, usb"), "{said}");
+}
+
+#[test]
+fn commands_know_what_is_configured() {
+    let home = Home::new();
+    home.configure(&format!(
+        "{}\n[vaults.away]\npath = \"HOME/no/disk/vault\"\nremovable = true\n",
+        TWO.replace("every = \"1d\"", "every = \"1d\"\nkeep = { last = 1 }")
+    ));
+    let said = home.expect(3, &["init"]);
+    assert!(home.path("disk/vault/VAULT").exists() && home.path("usb/vault/VAULT").exists(), "{said}");
+    assert!(said.contains("away is not connected now") && !home.path("no").exists(), "{said}");
+    assert!(home.read("disk/vault/RESTORE.txt").contains("vault restore latest"));
+    // Nothing is known of the sources yet; then all of them were taken, and nothing is due.
+    let row = |out: &str, source: &str, vault: &str| {
+        let found = out.lines().find(|line| line.starts_with(source) && line.contains(vault)).map(str::to_owned);
+        found.unwrap_or_else(|| panic!("{source} {vault}: {out}"))
+    };
+    let out = home.expect(0, &[]);
+    assert!(row(&out, "docs", "usb").contains("never") && row(&out, "docs", "usb").ends_with("now"), "{out}");
+    assert!(out.contains("\naway is ") && out.contains("(not connected)"), "{out}");
+    home.expect(3, &["run"]);
+    let out = home.expect(0, &[]);
+    assert!(
+        row(&out, "docs", "disk").contains("complete  6 B") && row(&out, "docs", "disk").contains("in 1 d"),
+        "{out}"
+    );
+    assert!(row(&out, "docs", "away").contains("away"), "{out}");
+    // Just the paths of a source are that source, in a list too; anything else is not.
+    let source = |paths: &[&str]| {
+        let args = [&["backup", "--repo", "disk"], paths].concat();
+        home.json(0, &args)["snapshot"]["source"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(source(&[&home.text("a")]), "docs");
+    assert_eq!(source(&["b", "./a"]), format!("{}, {}", home.text("b"), home.text("a")));
+    fs::write(home.path("l.csv"), format!("src;dst\n{};disk\n", home.text("a"))).unwrap();
+    assert_eq!(home.json(0, &["run", "--list", "l.csv"])["results"][0]["source"], "docs");
+    // The rules of the configuration drop what they keep not, and touch no other source.
+    let count = || home.json(0, &["list", "--repo", "disk", "--source", "docs"])["snapshots"].as_array().unwrap().len();
+    assert_eq!(count(), 3);
+    let plan = home.json(0, &["prune", "--repo", "disk", "--dry-run"]);
+    assert_eq!(plan["snapshots"].as_array().unwrap().len(), 3, "{plan}");
+    home.expect(0, &["prune", "--repo", "disk", "--yes"]);
+    assert_eq!(count(), 1);
+    home.configure(TWO);
+    assert!(home.expect(2, &["prune", "--repo", "disk"]).contains("a keep in the configuration"));
+}
+
+#[test]
+fn new_and_changed_files_are_listed_if_details_are_wanted() {
+    let home = Home::new();
+    let vault = home.text("disk");
+    let lines = |args: &[&str]| {
+        let (code, _, err) = home.vault(&[args, &["-v", "--repo", &vault]].concat());
+        assert_eq!(code, 0, "{err}");
+        let mut lines: Vec<String> =
+            err.lines().filter(|line| line.as_bytes().get(1) == Some(&b' ')).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(lines(&["snapshot", "--init", "a"]), ["+ a/deep/two.txt", "+ a/one.txt"]);
+    fs::write(home.path("a/one.txt"), "changed").unwrap();
+    fs::write(home.path("a/new.txt"), "new").unwrap();
+    assert_eq!(lines(&["snapshot", "a"]), ["+ a/new.txt", "M a/one.txt"]);
+    assert_eq!(lines(&["restore", "latest:a/new.txt", "--to", "back"]), ["+ new.txt"]);
 }
 
 #[test]

@@ -49,16 +49,17 @@ use crate::cli::units;
 
 /// What `vault` says when it is called without a command.
 pub const FIRST_HELP: &str = "\
-vault keeps dated states of your folders: deduplicated, compressed, encrypted.
+vault makes encrypted, deduplicated backups of your folders.
 
-Keep today's state (--init makes the vault, the first time):
+Back up a folder (--init makes the vault, the first time):
   vault snapshot --init --repo /mnt/disk/vault ~/Documents
-See what is kept:
+See which backups (snapshots) there are:
   vault list --repo /mnt/disk/vault
-Bring it back, here as ~/back/Documents:
+Restore the last one, here to ~/back/Documents:
   vault restore --repo /mnt/disk/vault latest --to ~/back
 
 Set VAULT_REPO, and --repo can be left out.
+To have it done by itself: vault config init
 All commands: vault --help. One in detail: vault help snapshot
 ";
 
@@ -67,6 +68,7 @@ A snapshot is named by its id or the start of it, or as:
   latest                the last one; latest~1 is the one before it
   2026-11-20            the last one of that day
   2026-11-20T18:30      the last one taken by then
+  yesterday, 3d         the last one of yesterday, or as it was 3 days ago
 and a path inside it by SNAPSHOT:PATH, as in latest:Documents/letter.odt
 
 The password comes from the first of: --password-file, --password-command,
@@ -78,8 +80,10 @@ Exit codes:
     0  done
     1  failed
     2  wrong command line, configuration or list
-    3  done, but something was skipped
-    4  damage found
+    3  done, but something was skipped, or asks for attention
+    4  data is lost or damaged
+   10  the place cannot be reached, or no vault is there
+   12  the password is wrong
   101  a bug in vault
   130  interrupted";
 
@@ -88,7 +92,7 @@ Exit codes:
 #[command(
     name = "vault",
     version,
-    about = "Keeps dated states of folders: deduplicated, compressed, encrypted",
+    about = "Encrypted, deduplicated backups of folders, as dated snapshots",
     after_help = AFTER_HELP,
     max_term_width = 100,
     disable_help_flag = true
@@ -182,7 +186,8 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Make a new vault
     Init(InitArgs),
-    /// Keep the state of some folders
+    /// Back up folders: take a snapshot of them as they are now
+    #[command(visible_alias = "backup")]
     Snapshot(Box<SnapshotArgs>),
     /// Show the snapshots
     #[command(visible_alias = "snapshots")]
@@ -215,7 +220,7 @@ pub enum Command {
     Unpin(PinArgs),
     /// List what is known to be wrong, or accept that it is lost
     Accept(AcceptArgs),
-    /// See whether all is well
+    /// Find what is missing or damaged
     Check(CheckArgs),
     /// Mend what is damaged, as far as it can be mended
     Repair(RepairArgs),
@@ -233,7 +238,7 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Write the manual pages
     Man(ManArgs),
-    /// The configuration: which vaults and sources there are
+    /// Show, write or check the configuration: which vaults and sources there are
     Config(ConfigArgs),
     /// Do all that is due: snapshots, pruning, checks
     Run(Box<RunArgs>),
@@ -308,6 +313,7 @@ Examples:
   vault init --repo ~/Dropbox/vault --recovery-key
   VAULT_PASSWORD_FILE=/etc/vault.key vault init --repo /srv/vault --kdf strong
 
+Without --repo it makes all vaults of the configuration that are not there yet.
 On a terminal it asks for the password and offers a recovery key; otherwise it
 asks nothing. A folder that holds a vault already is left as it is. Where this
 machine knows a vault that is not there now, none is made: its disk may not be
@@ -347,6 +353,8 @@ pub struct FilterArgs {
 Examples:
   vault list
   vault list --source Documents --tag monthly
+  vault list --last 5
+  vault list --path ~/Documents/letter.odt      which were taken of its folder
   vault list --json
 
 Stored is what a snapshot added to the vault. A snapshot is partial if something
@@ -359,6 +367,14 @@ pub struct ListArgs {
     /// Only snapshots with this tag (given again: with any of them)
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
+
+    /// Only snapshots of a folder that this path lies in
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<OsString>,
+
+    /// Only the last N of them
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
 }
 
 /// `vault ls`.

@@ -139,7 +139,7 @@ impl Context {
             let names: Vec<String> =
                 config.map(|config| &config.vaults).into_iter().flatten().map(|vault| quoted(&vault.name)).collect();
             let hint = if names.is_empty() {
-                "Give --repo PATH, or set VAULT_REPO, or name one in the configuration: vault config".to_owned()
+                "Give --repo PATH, or set VAULT_REPO, or name one in the configuration: vault config init".to_owned()
             } else {
                 format!("Give --repo NAME with one of: {} (or set default-vault)", names.join(", "))
             };

@@ -5,6 +5,8 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use vault::tree::Time;
 
+use crate::cli::args::parse_duration;
+
 /// The time now.
 pub fn now() -> Time {
     from_timestamp(Timestamp::now())
@@ -138,15 +140,41 @@ pub fn prefix_len(text: &[u8]) -> Option<usize> {
     Some(end)
 }
 
+/// Reads a date as people say it: `today`, `yesterday`, `3d`, `3d ago`, `2 weeks ago`. `None` if it is none.
+///
+/// What is some time ago is one moment: whoever looks for a snapshot wants the last one by then.
+pub fn parse_spoken(text: &str, now: Time, zone: &TimeZone) -> Option<Span> {
+    let days_ago = match text {
+        "today" => Some(0),
+        "yesterday" => Some(1),
+        _ => None,
+    };
+    if let Some(days) = days_ago {
+        let today = to_timestamp(now)?.to_zoned(zone.clone()).date();
+        let date = (0..days).try_fold(today, |date, _| date.yesterday()).ok()?;
+        return parse(&date.to_string(), zone).ok();
+    }
+    let (length, is_ago) = text.strip_suffix(" ago").map_or((text, false), |length| (length, true));
+    let ago = length
+        .split_once(' ')
+        .filter(|_| is_ago)
+        .and_then(|(number, unit)| {
+            let unit = unit.strip_suffix('s').unwrap_or(unit);
+            let units = [("minute", "m"), ("hour", "h"), ("day", "d"), ("week", "w"), ("year", "y")];
+            let (_, short) = units.into_iter().find(|(name, _)| *name == unit)?;
+            parse_duration(&format!("{number}{short}")).ok()
+        })
+        .or_else(|| parse_duration(length).ok())?;
+    let from = Time { secs: now.secs.checked_sub_unsigned(ago.as_secs())?, nanos: now.nanos };
+    Some(Span { from, until: Time { secs: from.secs + 1, ..from }, day: false })
+}
+
 /// Reads a date, or a date and time, in the local zone if it names none.
 pub fn parse(text: &str, zone: &TimeZone) -> Result<Span, String> {
-    let bad = |why: String| {
-        let why = if why.is_empty() { why } else { format!(" ({why})") };
-        format!("'{text}' is not a date{why}; write it like 2026-11-20, 2026-11-20T18:30 or 2026-11-20T18:30:00Z")
-    };
-    let wrong = |error: jiff::Error| bad(error.to_string());
+    let bad = || format!("'{text}' is not a date; write it like 2026-11-20, 2026-11-20T18:30 or 2026-11-20T18:30:00Z");
+    let wrong = |_: jiff::Error| format!("'{text}' is not a date: no calendar or clock has it");
     if prefix_len(text.as_bytes()) != Some(text.len()) {
-        return Err(bad(String::new()));
+        return Err(bad());
     }
     if text.len() == 10 {
         let date: civil::Date = text.parse().map_err(wrong)?;
@@ -218,6 +246,24 @@ mod tests {
             let found = in_name(name, &TimeZone::UTC)
                 .map(|(time, range)| (exact(time).replace(".000000000", ""), &name[range]));
             assert_eq!(found, expected.map(|(time, part)| (time.to_owned(), part)), "{name}");
+        }
+    }
+
+    #[test]
+    fn dates_are_said_as_people_say_them() {
+        let now = Time { secs: 1_795_195_800, nanos: 5 }; // 2026-11-20 18:30 in Berlin
+        let check = |text: &str, from: i64, day: bool| {
+            let span = parse_spoken(text, now, &berlin()).unwrap();
+            assert_eq!((span.from.secs, span.day), (from, day), "{text}");
+        };
+        check("today", 1_795_129_200, true);
+        check("yesterday", 1_795_129_200 - 86_400, true);
+        check("3d", now.secs - 3 * 86_400, false);
+        check("12h ago", now.secs - 12 * 3600, false);
+        check("2 weeks ago", now.secs - 14 * 86_400, false);
+        check("1 day ago", now.secs - 86_400, false);
+        for bad in ["", "tomorrow", "3", "3 days", "d", "3x ago", "2 months ago", "-1d"] {
+            assert_eq!(parse_spoken(bad, now, &berlin()), None, "{bad}");
         }
     }
 

@@ -378,7 +378,7 @@ impl From<CollectError> for Failure {
                 | VaultError::Pack(PackError::Store(StoreError::Full { .. })),
             ) => Self::new(chain(&error)).hint(
                 "Nothing that is needed is lost. Free a little space (some 100 KB for a record, 64 MB to copy) and run it again; \
-                 vault prune --max-repack 0 copies nothing.",
+                 vault prune --max-repack-size 0 copies nothing.",
             ),
             CollectError::NoRoom { .. } => Self::new(chain(&error)).hint(
                 "Nothing that is needed is lost, and what could be deleted without copying is. Free that much and run it \

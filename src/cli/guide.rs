@@ -118,9 +118,10 @@ impl Drop for Unfinished {
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     note(
         "\
-Welcome to vault. It keeps dated states of your folders, encrypted, in a place
-of your choice. A few questions, and the first snapshot is taken. Ctrl-C ends
-this at any time; nothing is made before all questions are answered.
+Welcome to vault. It makes encrypted backups of your folders, in a place of your
+choice. A few questions, and the first one is made. At each question ? explains,
+back goes to the question before, and q or Ctrl-C ends it. Nothing is made before
+all questions are answered.
 ",
     );
     let answers = match questions(context)? {
@@ -175,10 +176,10 @@ fn go_on(context: &Context, chosen: &Chosen) -> Result<Exit, Failure> {
     note(
         "
 That is all. From now on:
+  vault                            shows what is backed up, and when
   vault run                        does what is due
-  vault list                       shows the snapshots
-  vault restore latest --to DIR    brings the last one back
-  vault config                     says what is kept, and where",
+  vault list                       shows the backups (snapshots)
+  vault restore latest --to DIR    brings the last one back",
     );
     Ok(Exit::Done)
 }
@@ -204,7 +205,7 @@ fn adopt(context: &Context, sources: &[PathBuf], place: &Place) -> Result<Exit, 
     if !snapshots.is_empty() && confirm("Bring files of one back now? [Y/n] ", true) {
         return bring_back(&chosen, &snapshots, &password);
     }
-    if !yes("Keep this computer's folders in this vault from now on?") {
+    if !yes("Back up this computer's folders to this vault from now on?") {
         note(&format!("Nothing was changed. To look into it: vault list --repo {}", chosen.shown()));
         return Ok(Exit::Done);
     }
@@ -251,11 +252,42 @@ fn stop_if_asked(context: &Context) -> Result<(), Failure> {
 
 /// An answer; the end of the input ends everything.
 fn answer(question: &str) -> Result<String, Failure> {
-    ask(question).ok_or_else(|| {
-        note("");
-        Failure::interrupted().hint("Nothing was made.")
-    })
+    match ask(question) {
+        Some(text) if text == "q" || text == "quit" => Err(Failure::interrupted().hint("Nothing was made.")),
+        Some(text) => Ok(text),
+        None => {
+            note("");
+            Err(Failure::interrupted().hint("Nothing was made."))
+        }
+    }
 }
+
+/// What was answered to a question that comes after another one.
+enum Step<T> {
+    /// This.
+    Answer(T),
+    /// The question before is to be asked again.
+    Back,
+}
+
+/// Explains a question where that was asked for.
+fn explained(text: &str, explanation: &str) -> bool {
+    let asked = text == "?" || text == "help";
+    if asked {
+        note(explanation);
+    }
+    asked
+}
+
+const ABOUT_SOURCES: &str = "\
+Name the folders that hold what you made yourself: documents, pictures, projects.
+Numbers choose what is offered (1,3 or 1-3); any other folder is named by its
+path. Programs and the system need no backup: they can be installed again.";
+const ABOUT_PLACE: &str = "\
+The vault is a folder of its own that holds all backups, encrypted. On another disk
+it survives the loss of this one. In a synced folder it also gets to another
+place. If there is a vault already, name it, and its files can be brought back.
+A file server is named by the folder where it is mounted.";
 
 fn yes(question: &str) -> bool {
     confirm(&format!("{question} [Y/n] "), true)
@@ -275,8 +307,13 @@ enum Start {
 
 fn questions(context: &Context) -> Result<Start, Failure> {
     let home = config::home();
-    let sources = ask_sources(home.as_deref())?;
-    let place = ask_place(home.as_deref(), &sources)?;
+    let (sources, place) = loop {
+        let sources = ask_sources(home.as_deref())?;
+        match ask_place(home.as_deref(), &sources)? {
+            Step::Answer(place) => break (sources, place),
+            Step::Back => note(""),
+        }
+    };
     if Context::has_vault(&place.path)? {
         return Ok(Start::There(sources, place));
     }
@@ -305,6 +342,20 @@ fn numbered<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o T>, Failur
     }
 }
 
+/// The numbers from one to another, as in `2-4`; `None` if the text is none of that.
+fn range<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o [T]>, Failure> {
+    let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = text.split_once('-').map(|(from, to)| (from.trim(), to.trim()));
+    let Some((from, to)) = parts.filter(|(from, to)| is_number(from) && is_number(to)) else { return Ok(None) };
+    numbered(from, offered)?;
+    numbered(to, offered)?;
+    let (from, to): (usize, usize) = (from.parse().unwrap_or(1), to.parse().unwrap_or(0));
+    match offered.get(from.saturating_sub(1)..to) {
+        Some(some) if !some.is_empty() => Ok(Some(some)),
+        _ => Err(Failure::usage(format!("{from}-{to} runs backwards"))),
+    }
+}
+
 /// A path as a person types it.
 fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     let text = text.trim().trim_matches(['\'', '"']);
@@ -319,45 +370,94 @@ fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
 
 fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     let offered = home.map(places::sources).unwrap_or_default();
-    note("What is to be kept?");
+    note("What is to be backed up?");
     for (number, path) in offered.iter().enumerate() {
-        note(&format!("  {}  {}", number + 1, path.display()));
+        note(&format!("  {}  {}  {}", number + 1, path.display(), sized(places::measure(path, MEASURE_EACH))));
     }
     let all: Vec<String> = (1..=offered.len()).map(|number| number.to_string()).collect();
     let default = if all.is_empty() { String::new() } else { format!(" [{}]", all.join(",")) };
     for _ in 0..TRIES {
         let text = answer(&format!("Numbers, or other folders, separated by commas{default}: "))?;
+        if explained(&text, ABOUT_SOURCES) {
+            continue;
+        }
+        if text == "back" {
+            note("This is the first question.");
+            continue;
+        }
         let text = if text.is_empty() { all.join(",") } else { text };
         match chosen_sources(&text, &offered, home) {
             Ok(sources) if sources.is_empty() => note("Name one folder at least."),
-            Ok(sources) => return Ok(sources),
+            Ok(sources) if sources.iter().any(|path| path.parent().is_none()) => {
+                if confirm(
+                    "That is everything on this computer, with the system and all programs. Really? [y/N] ",
+                    false,
+                ) {
+                    return Ok(sources);
+                }
+            }
+            Ok(sources) => {
+                tell_size(&sources);
+                return Ok(sources);
+            }
             Err(failure) => note(&format!("{}. Please again.", failure.what)),
         }
     }
-    Err(gave_up("what is to be kept"))
+    Err(gave_up("what is to be backed up"))
+}
+
+/// How long each folder is measured; the size of a larger one is given as at least so much.
+const MEASURE_EACH: Duration = Duration::from_millis(700);
+/// How long all that was chosen is measured.
+const MEASURE_ALL: Duration = Duration::from_secs(3);
+/// Bytes in a second that a usual computer stores in a first snapshot on a usual disk, at least.
+const USUAL_SPEED: u64 = 60 << 20;
+
+/// A size that was measured, and whether that is all.
+fn sized((bytes, is_all): (u64, bool)) -> String {
+    let more = if is_all { "" } else { "more than " };
+    format!("({more}{})", units::size(bytes))
+}
+
+/// How much was chosen, and how long that may take.
+fn tell_size(sources: &[PathBuf]) {
+    let measured: Vec<(u64, bool)> = sources.iter().map(|path| places::measure(path, MEASURE_ALL)).collect();
+    let bytes: u64 = measured.iter().map(|(bytes, _)| bytes).sum();
+    let is_all = measured.iter().all(|(_, is_all)| *is_all);
+    let minutes = (bytes / USUAL_SPEED).div_ceil(60).max(1);
+    let more = if is_all { "" } else { "more than " };
+    let time = if minutes == 1 && is_all {
+        "about a minute or less".to_owned()
+    } else {
+        format!("{more}about {}", units::about(Duration::from_secs(minutes * 60)))
+    };
+    note(&format!("Together {more}{}. On a usual disk the first backup takes {time}.", units::size(bytes)));
 }
 
 fn chosen_sources(text: &str, offered: &[PathBuf], home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     let mut sources = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let path = match numbered(part, offered)? {
-            Some(path) => path.clone(),
-            None => typed_path(part, home)?,
+        let some = match (range(part, offered)?, numbered(part, offered)?) {
+            (Some(some), _) => some.to_vec(),
+            (None, Some(path)) => vec![path.clone()],
+            (None, None) => vec![typed_path(part, home)?],
         };
-        if !path.exists() {
-            return Err(Failure::new(format!("there is no {}", path.display())));
-        }
-        if !sources.contains(&path) {
-            sources.push(path);
+        for path in some {
+            if !path.exists() {
+                return Err(Failure::new(format!("there is no {}", path.display())));
+            }
+            if !sources.contains(&path) {
+                sources.push(path);
+            }
         }
     }
     Ok(sources)
 }
 
-fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure> {
+fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Failure> {
     let offered = places::destinations(home);
     note(
-        "\nWhere are the snapshots to go? Best is another disk; good is a folder that a\nprogram carries to other machines.",
+        "\nWhere are the backups to go? Best is another disk; good is a folder that a\nprogram carries to other machines.",
     );
     for (number, place) in offered.iter().enumerate() {
         note(&format!("  {}  {}", number + 1, place.described()));
@@ -366,6 +466,12 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure>
         if offered.is_empty() { ("A folder: ", "") } else { ("A number, or another folder [1]: ", "1") };
     for _ in 0..TRIES {
         let text = answer(question)?;
+        if explained(&text, ABOUT_PLACE) {
+            continue;
+        }
+        if text == "back" {
+            return Ok(Step::Back);
+        }
         let text = if text.is_empty() { default.to_owned() } else { text };
         if text.is_empty() {
             continue;
@@ -378,29 +484,40 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Place, Failure>
             Ok(place) if Context::has_vault(&place.path)? => {
                 note(&format!("There is a vault in {} already.", place.path.display()));
                 if yes("Use that one?") {
-                    return Ok(place);
+                    return Ok(Step::Answer(place));
                 }
             }
             Ok(place) => {
                 note(&format!("The vault will be {}", place.path.display()));
+                // What was typed may be a mistake; what was offered is there.
+                let is_new = !place.path.exists()
+                    && !place.path.parent().is_some_and(|above| offered.iter().any(|offer| offer.path == above));
+                if is_new && !yes("There is no such folder yet. Make it?") {
+                    continue;
+                }
                 if places::same_disk(&place.path, sources) {
                     note(
                         "It lies on the same disk as what is kept: that helps if a file is lost, not if\nthe disk is.",
                     );
                 }
-                return Ok(place);
+                return Ok(Step::Answer(place));
             }
             Err(what) => note(&format!("{what}. Please again.")),
         }
     }
-    Err(gave_up("where the snapshots go"))
+    Err(gave_up("where the backups go"))
 }
 
-/// The folder of the vault itself: the one that was named if it is empty or new, else one in it.
+/// The folder of the vault itself: the one that was named if it is new, or empty and of no other use; else one in it. In a synced
+/// folder, and on a disk, whatever is added later must not come to lie among the files of the vault.
 fn usable(place: Place) -> Result<Place, String> {
     let is_empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    let path =
-        if place.path.is_dir() && !is_empty(&place.path) { place.path.join("vault") } else { place.path.clone() };
+    let is_top = places::is_top(&place.path);
+    let path = if place.path.is_dir() && (is_top || !is_empty(&place.path)) {
+        place.path.join("vault")
+    } else {
+        place.path.clone()
+    };
     for folder in [&place.path, &path] {
         if Context::has_vault(folder).map_err(|failure| failure.what)? {
             return Ok(Place { path: folder.clone(), ..place });
@@ -446,7 +563,11 @@ this machine; it is shown only now.
     for group in [first.min(second), first.max(second)] {
         let mut right = false;
         for _ in 0..TRIES {
-            let typed = answer(&format!("To see that it is written down: what is its group number {}? ", group + 1))?;
+            let question = format!("To see that it is written down: what is its {} of 6 groups? ", ordinal(group + 1));
+            let typed = answer(&question)?;
+            if explained(&typed, "It has six groups of five characters, with a - between them. Type that one.") {
+                continue;
+            }
             right = same_group(&typed, groups[group]);
             if right {
                 break;
@@ -459,6 +580,17 @@ this machine; it is shown only now.
     }
     note("Right.");
     Ok(())
+}
+
+/// `1st`, `2nd`, ... for small numbers.
+fn ordinal(number: usize) -> String {
+    let end = match number {
+        1 => "st",
+        2 => "nd",
+        3 => "rd",
+        _ => "th",
+    };
+    format!("{number}{end}")
 }
 
 /// Whether a group of the recovery key was typed back, in upper or lower case, O for 0, I and L for 1.
@@ -589,7 +721,7 @@ fn trial_files(sources: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 fn first_run(context: &Context) -> Result<(), Failure> {
-    if !yes("\nKeep everything now?") {
+    if !yes("\nBack up everything now?") {
         note("Later, then, with: vault run");
         return Ok(());
     }
@@ -654,6 +786,9 @@ mod tests {
         };
         check("1,2", Some(&["a", "b"]));
         check(" 2 , ~/c d,2", Some(&["b", "c d"]));
+        check("1-2", Some(&["a", "b"]));
+        check("2-1", None);
+        check("1-3", None);
         check("3", None);
         check("~/gone", None);
         check("", Some(&[]));

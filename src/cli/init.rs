@@ -1,8 +1,10 @@
 //! `vault init`, and the first snapshot's `--init`.
 
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 use std::io;
 use std::io::IsTerminal;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use vault::engine::keys;
 use vault::engine::keys::When;
 use vault::id::SlotId;
 use vault::id::VaultId;
+use vault::progress::Progress;
 use vault::seal::KdfParams;
 use vault::seal::Purpose;
 use vault::seal::RecoveryKey;
@@ -41,6 +44,10 @@ use crate::cli::output::Style;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
+
+/// The text beside VAULT for who has to bring files back.
+const RESTORE_FILE: &str = "RESTORE.txt";
+const RESTORE_TEXT: &str = include_str!("restore.txt");
 
 /// A vault that was just made.
 pub struct Created {
@@ -82,18 +89,61 @@ impl From<&Created> for CreatedJson {
 /// Runs `vault init`.
 pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let other = args.like.as_deref().map(|repo| open_other(context, repo)).transpose()?;
-    let created = create_as(context, &context.chosen()?, &args.new, other.as_ref())?;
     let mut out = Output::new();
+    let is_named = context.global.repo.as_deref().is_some_and(|repo| !repo.as_os_str().is_empty());
+    // A place that is named needs no configuration, not even a sound one.
+    let config = if is_named { None } else { context.config()? };
+    let vaults = config.map(|config| &config.vaults[..]).unwrap_or_default();
+    if vaults.is_empty() {
+        return init_one(context, args, &context.chosen()?, other.as_ref(), &mut out);
+    }
+    let (mut made, mut exit) = (0, Exit::Done);
+    for vault in vaults {
+        let chosen = Chosen { place: vault.path.clone(), config: Some(vault.clone()) };
+        if Context::has_vault(&chosen.place)? {
+            continue;
+        }
+        if vault.removable && !chosen.place.exists() && !chosen.place.parent().is_some_and(Path::is_dir) {
+            context.screen.warn(&format!(
+                "{} is not connected now: no vault was made in {}",
+                vault.name,
+                chosen.shown()
+            ));
+            exit = Exit::Skipped;
+            continue;
+        }
+        init_one(context, args, &chosen, other.as_ref(), &mut out)?;
+        made += 1;
+    }
+    if made == 0 && exit == Exit::Done && !context.global.json && !context.global.quiet {
+        out.line("All vaults of the configuration are there.")?;
+    }
+    out.finish().map(|()| exit)
+}
+
+/// Makes one vault, and says so.
+fn init_one(
+    context: &Context,
+    args: &InitArgs,
+    chosen: &Chosen,
+    other: Option<&Vault>,
+    out: &mut Output,
+) -> Result<Exit, Failure> {
+    let created = create_as(context, chosen, &args.new, other)?;
     if context.global.json {
         let told = out.json(&CreatedJson::from(&created)).and_then(|()| out.flush());
         told.map_err(|failure| created.take_back_recovery_key(failure))?;
     } else {
-        tell(context, &created, &mut out)?;
+        tell(context, &created, out)?;
         if !context.global.quiet {
-            out.line(format_args!("Next: vault snapshot --repo {} PATH", quoted(&created.place)))?;
+            let next = match &chosen.config {
+                Some(_) => "Next: vault run".to_owned(),
+                None => format!("Next: vault snapshot --repo {} PATH", quoted(&created.place)),
+            };
+            out.line(next)?;
         }
     }
-    out.finish().map(|()| Exit::Done)
+    out.flush().map(|()| Exit::Done)
 }
 
 /// Opens the vault that the new one is to cut like.
@@ -187,8 +237,16 @@ pub fn make(
         Some(other) => create::create_like(store.as_ref(), &options, other.keyring()),
         None => create::create(store.as_ref(), &options),
     }?;
+    explain_restore(place);
     context.met(&store.place(), made.id, true, &BTreeSet::new());
     Ok((made, store))
+}
+
+/// Puts a text beside VAULT that says how the files are brought back. It is no part of the vault: one that cannot be written, or is
+/// there already, changes nothing.
+fn explain_restore(place: &Path) {
+    let file = OpenOptions::new().write(true).create_new(true).open(place.join(RESTORE_FILE));
+    let _ = file.and_then(|mut file| file.write_all(RESTORE_TEXT.as_bytes()));
 }
 
 /// Says what was made. The recovery key is printed even if hardly anything else is: it is shown only once. One that cannot be

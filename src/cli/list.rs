@@ -23,6 +23,7 @@ use crate::cli::json::Name;
 use crate::cli::json::SnapshotJson;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::roots::bytes_of;
 use crate::cli::select;
 use crate::cli::table;
 use crate::cli::table::Column;
@@ -66,7 +67,10 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     snapshots.retain(|info| {
         select::matches(info, &args.filter)
             && (args.tag.is_empty() || args.tag.iter().any(|tag| info.body.tags.contains(tag)))
+            && args.path.as_ref().is_none_or(|path| select::covers(info, &bytes_of(path)))
     });
+    let surplus = args.last.map_or(0, |last| snapshots.len().saturating_sub(last));
+    snapshots.drain(..surplus);
     let mut damage = vault.damage()?;
     damage.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
     let mut out = Output::new();
@@ -85,9 +89,10 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     } else if snapshots.is_empty() {
         if !context.global.quiet {
             out.line(if all == 0 {
-                "There is no snapshot in this vault yet. Take one with: vault snapshot PATH"
+                "There is no snapshot in this vault yet. Take one with: vault snapshot PATH".to_owned()
             } else {
-                "No snapshot is like that. See all with: vault list"
+                let meant = select::meant(&vault.snapshots(), &args.filter);
+                format!("No snapshot is like that. {}", meant.as_deref().unwrap_or("See all with: vault list"))
             })?;
         }
     } else {

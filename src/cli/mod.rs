@@ -1,7 +1,7 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
-//! [`args`] what can be typed · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
+//! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
+//! [`ahead`], [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
@@ -12,8 +12,10 @@ mod error;
 mod units;
 mod dates;
 mod suggest;
+mod words;
 mod table;
 mod roots;
+mod ahead;
 mod accept;
 mod args;
 mod output;
@@ -86,7 +88,7 @@ pub fn main() -> ExitCode {
             report(&bug(&info.to_string()), json);
         }
     }));
-    let exit = end(panic::catch_unwind(AssertUnwindSafe(|| run(&args, json))), json);
+    let exit = end(panic::catch_unwind(AssertUnwindSafe(|| run(&args))), json);
     ExitCode::from(exit as u8)
 }
 
@@ -110,16 +112,19 @@ fn bug(info: &str) -> Failure {
         .hint("Please report it with this line. Snapshots that were taken before are not affected.")
 }
 
-fn run(args: &[OsString], json: bool) -> Result<Exit, Failure> {
+fn run(args: &[OsString]) -> Result<Exit, Failure> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, json),
+        Err(error) => return usage(&error, args),
     };
     let Some(command) = cli.command else {
         interrupt::install();
         let context = Context::new(cli.global);
         if guide::is_wanted(&context) {
             return guide::run(&context);
+        }
+        if context.config()?.is_some_and(|config| !config.sources.is_empty()) {
+            return run::overview::show(&context);
         }
         let mut out = output::Output::new();
         out.bytes(args::FIRST_HELP.as_bytes())?;
@@ -168,18 +173,13 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
 }
 
 /// Prints help where it was asked for, or what is wrong with the command line.
-fn usage(error: &clap::Error, json: bool) -> Result<Exit, Failure> {
-    let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if json && !help {
-        let text = error.render().to_string();
-        let what = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-        return Err(Failure::usage(what));
-    }
-    match error.print() {
-        Err(error) => Err(Failure::output(&error)),
-        Ok(()) if help => Ok(Exit::Done),
-        Ok(()) => Ok(Exit::Usage),
-    }
+fn usage(error: &clap::Error, args: &[OsString]) -> Result<Exit, Failure> {
+    let exit = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Exit::Usage,
+        _ => return Err(words::explain(error, args)),
+    };
+    error.print().map_err(|error| Failure::output(&error)).map(|()| exit)
 }
 
 fn report(failure: &Failure, json: bool) {

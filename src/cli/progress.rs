@@ -37,6 +37,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Speed and time left are taken from this much of the past.
 const WINDOW: Duration = Duration::from_secs(8);
+/// A name that has fewer columns than this says nothing.
+const LONG_WIDTH_MIN: usize = 12;
 /// Columns of the bar itself.
 const BAR_WIDTH: u64 = 10;
 
@@ -84,6 +86,8 @@ struct Work {
     counters: Arc<Counters>,
     /// What is being done; `None` while nothing is.
     phase: Option<Phase>,
+    /// Files that are being read and take long.
+    long: Vec<String>,
     /// Where it begins its measurements anew.
     pace: Pace,
     since: Option<Instant>,
@@ -92,12 +96,22 @@ struct Work {
 
 impl Work {
     fn new(name: String, counters: Arc<Counters>) -> Self {
-        Self { name, counters, phase: None, pace: Pace::default(), since: None, bar: None }
+        Self { name, counters, phase: None, long: Vec::new(), pace: Pace::default(), since: None, bar: None }
     }
 
     fn begin(&mut self, phase: Phase) {
         self.phase = Some(phase);
+        self.long.clear();
         self.pace = Pace::default();
+    }
+
+    /// A file that takes long is begun, or the one that was begun first is done.
+    fn long_file(&mut self, path: Option<&[u8]>) {
+        match path {
+            Some(path) => self.long.push(vault::path::Shown(path).to_string()),
+            None if self.long.is_empty() => {}
+            None => drop(self.long.remove(0)),
+        }
     }
 
     /// Takes its bar away.
@@ -118,7 +132,15 @@ impl Work {
         self.pace.add(now, numbers);
         if now - *self.since.get_or_insert(now) >= PATIENCE {
             let bar = self.bar.get_or_insert_with(|| bars.add(new_bar()));
-            bar.set_message(line(&self.name, phase, numbers, &self.pace, width));
+            let mut message = line(&self.name, phase, numbers, &self.pace, width);
+            if let Some(path) = self.long.last() {
+                // What is left of the line, if that is worth it.
+                let left = width.saturating_sub(table::width(&message) + 2);
+                if left >= LONG_WIDTH_MIN {
+                    message = format!("{message}  {}", table::cut(path, left, true));
+                }
+            }
+            bar.set_message(message);
             bar.tick();
         }
     }
@@ -154,6 +176,16 @@ impl Progress for Lane {
 
     fn detail(&self, message: &str) {
         self.shared.detail(&format!("{}: {message}", self.name));
+    }
+
+    fn wants_details(&self) -> bool {
+        self.shared.wants_details()
+    }
+
+    fn long_file(&self, path: Option<&[u8]>) {
+        let mut state = self.shared.state();
+        let own = state.works.iter_mut().find(|work| Arc::ptr_eq(&work.counters, &self.counters));
+        own.into_iter().for_each(|work| work.long_file(path));
     }
 
     fn counters(&self) -> &Counters {
@@ -194,8 +226,12 @@ impl Shared {
         }
     }
 
+    fn wants_details(&self) -> bool {
+        self.manner.verbose && !self.manner.json
+    }
+
     fn detail(&self, message: &str) {
-        if self.manner.verbose && !self.manner.json {
+        if self.wants_details() {
             self.say(message);
         }
     }
@@ -259,6 +295,11 @@ impl Screen {
         });
     }
 
+    /// Whether bars are drawn.
+    pub fn draws(&self) -> bool {
+        self.shared.manner.bar
+    }
+
     /// Takes the bar of the command away: the work is over, or something is to be asked. Those of lanes stay.
     pub fn clear(&self) {
         if let Some(work) = self.shared.state().works.first_mut() {
@@ -310,6 +351,14 @@ impl Progress for Screen {
 
     fn detail(&self, message: &str) {
         self.shared.detail(message);
+    }
+
+    fn wants_details(&self) -> bool {
+        self.shared.wants_details()
+    }
+
+    fn long_file(&self, path: Option<&[u8]>) {
+        self.shared.state().works.first_mut().into_iter().for_each(|work| work.long_file(path));
     }
 
     fn counters(&self) -> &Counters {

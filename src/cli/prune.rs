@@ -134,7 +134,7 @@ pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
 pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
     CollectOptions {
         max_unused: args.max_unused,
-        max_moved: args.max_repack,
+        max_moved: args.max_repack_size,
         level: LEVEL,
         verify: !args.no_verify,
         clock: &dates::now,
@@ -145,16 +145,33 @@ pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<
 /// Runs `vault prune`.
 pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     let rules = rules(&args.keep);
-    if rules.is_empty() {
+    let configured = if rules.is_empty() { configured_rules(context)? } else { Vec::new() };
+    if rules.is_empty() && configured.is_empty() {
         return Err(Failure::usage("which snapshots are to be kept?").hint(
-            "Give at least one rule, such as --keep 5, or --keep-daily 7 --keep-monthly 12. See: vault help prune",
+            "Give at least one rule, such as --keep 5, or --keep-daily 7 --keep-monthly 12, or a keep in the configuration. \
+             See: vault help prune",
         ));
     }
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let snapshots: Vec<SnapshotInfo> =
+    let mut snapshots: Vec<SnapshotInfo> =
         vault.snapshots().into_iter().filter(|info| select::matches(info, &args.filter)).collect();
-    let decisions = retention::plan(&snapshots, &rules, &|time, length| period(&context.zone, time, length));
+    let period = |time, length| period(&context.zone, time, length);
+    let decisions = if rules.is_empty() {
+        // As vault run does it: the rules of a source count for its snapshots of this machine alone.
+        let host = &vault.identity().host;
+        let all = std::mem::take(&mut snapshots);
+        let mut decisions = Vec::new();
+        for (source, rules) in &configured {
+            let is_of = |info: &&SnapshotInfo| info.body.source == *source && info.body.host == *host;
+            let own: Vec<SnapshotInfo> = all.iter().filter(is_of).cloned().collect();
+            decisions.extend(retention::plan(&own, rules, &period));
+            snapshots.extend(own);
+        }
+        decisions
+    } else {
+        retention::plan(&snapshots, &rules, &period)
+    };
     let mut out = Output::new();
     if !context.global.json && !context.global.quiet {
         tell_plan(context, &snapshots, &decisions, &mut out)?;
@@ -183,6 +200,14 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(Exit::Done),
     }
+}
+
+/// The rules that the configuration has for the vault that is meant, by source.
+fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> {
+    let Some(vault) = context.chosen()?.config else { return Ok(Vec::new()) };
+    let sources = context.config()?.into_iter().flat_map(|config| &config.sources);
+    let kept = sources.filter(|source| source.vaults.contains(&vault.name));
+    Ok(kept.filter_map(|source| Some((source.name.clone(), rules(source.keep.as_ref()?)))).collect())
 }
 
 /// Whether somebody can be asked.

@@ -2,12 +2,13 @@
 //!
 //! [`plan`] what is due · [`list`] sources from a CSV file · [`status`] what earlier runs did · [`work`] doing it, and [`care`]
 //! for the vaults ·
-//! [`hooks`] commands before and after · [`report`] what happened · [`notice`] who is told · [`then`] what follows.
+//! [`hooks`] commands before and after · [`report`] what happened · [`overview`] how things stand · [`notice`] who is told · [`then`] what follows.
 
 mod care;
 mod hooks;
 mod list;
 mod notice;
+pub mod overview;
 mod plan;
 mod report;
 pub mod status;
@@ -87,7 +88,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         }
         (None, None) => {
             return Err(Failure::usage(format!("there is no configuration {}", context.config_place()?.display()))
-                .hint("Write one to begin with: vault config. Or give a list: vault run --list FILE"));
+                .hint("Write one to begin with: vault config init. Or give a list: vault run --list FILE"));
         }
     };
     let folder = folder(context)?;

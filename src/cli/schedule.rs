@@ -204,7 +204,7 @@ pub fn install_every(context: &Context, every: Duration) -> Result<Exit, Failure
 fn install(context: &Context, job: &Job) -> Result<Exit, Failure> {
     let Some(config) = context.config()? else {
         return Err(Failure::new("there is no configuration that says what to do")
-            .hint("Write one to begin with: vault config"));
+            .hint("Write one to begin with: vault config init"));
     };
     let scheduler = own();
     let folder = scheduler.folder(context)?;

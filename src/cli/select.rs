@@ -20,6 +20,7 @@ use crate::cli::dates::Span;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::roots::bytes_of;
+use crate::cli::suggest::nearest;
 
 /// Fewest digits of an id that are taken for one.
 pub const ID_DIGITS_MIN: usize = 4;
@@ -130,7 +131,16 @@ impl Wanted {
             }
             Which::Id(_) => None,
         };
-        let info = found.ok_or_else(|| self.not_found(snapshots, filter))?;
+        let info = found.ok_or_else(|| {
+            let failure = self.not_found(snapshots, filter);
+            match &self.which {
+                Which::Date(span) => match neighbours(&chosen, *span, zone) {
+                    Some(nearest) => failure.hint(nearest),
+                    None => failure,
+                },
+                _ => failure,
+            }
+        })?;
         let note = is_foreign.then(|| {
             let (own, host) = (Shown(own.host.as_bytes()), Shown(info.body.host.as_bytes()));
             format!("there is no snapshot of this machine, {own}: {} is one of {host} (--host chooses)", self.text)
@@ -152,14 +162,46 @@ impl Wanted {
                 Failure::new(format!("there is no {}{of}: the snapshots do not go back so far", self.text))
             }
             Which::Date(span) if span.day => Failure::new(format!("there is no snapshot{of} of {}", self.text)),
+            Which::Date(_) if self.text.ends_with("ago") || self.text.len() < 6 => Failure::new(format!(
+                "there is no snapshot{of} that is older than {}",
+                self.text.trim_end_matches(" ago")
+            )),
             Which::Date(_) => Failure::new(format!("there is no snapshot{of} from before {}", self.text)),
         };
-        failure.hint(if snapshots.is_empty() {
-            "Take one with: vault snapshot PATH"
-        } else {
-            "See which there are with: vault list"
-        })
+        match meant(snapshots, filter) {
+            _ if snapshots.is_empty() => failure.hint("Take one with: vault snapshot PATH"),
+            Some(meant) => failure.hint(meant),
+            None => failure.hint("See which there are with: vault list"),
+        }
     }
+}
+
+/// The snapshots right before and after a time, in words; `None` if there are none.
+fn neighbours(snapshots: &[&SnapshotInfo], span: Span, zone: &TimeZone) -> Option<String> {
+    let before = snapshots.iter().rfind(|info| info.date < span.from);
+    let after = snapshots.iter().find(|info| info.date >= span.until);
+    let said = [("before", before), ("after", after)];
+    let said =
+        said.into_iter().filter_map(|(word, info)| Some(format!("the next one {word} it is {}", named(info?, zone))));
+    let said: Vec<String> = said.collect();
+    let text = said.join("; ");
+    (!text.is_empty()).then(|| format!("T{}. See all with: vault list", &text[1..]))
+}
+
+/// What may have been meant by a source or host that no snapshot has; `None` if all that was asked for is there.
+pub fn meant(snapshots: &[SnapshotInfo], filter: &FilterArgs) -> Option<String> {
+    let all: Vec<&SnapshotInfo> = snapshots.iter().collect();
+    let asked = [("--source", &filter.source, sources(&all)), ("--host", &filter.host, hosts(&all))];
+    asked.into_iter().find_map(|(option, word, names)| {
+        let word = word.as_ref().filter(|word| !names.is_empty() && !names.contains(word.as_str()))?;
+        // The last part of a path is a name that people use for it.
+        let same_end = |name: &&str| name.rsplit(['/', '\\']).next() == Some(word.as_str());
+        let near = names.iter().copied().find(same_end).or_else(|| nearest(word, names.iter().copied()));
+        Some(match near {
+            Some(near) => format!("Did you mean {option} {}?", quoted(near)),
+            None => format!("There is: {}", options(option, names)),
+        })
+    })
 }
 
 /// What is done with a snapshot.
@@ -244,13 +286,21 @@ fn which(name: &str, zone: &TimeZone) -> Result<Which, String> {
     if dates::prefix_len(name.as_bytes()).is_some() {
         return dates::parse(name, zone).map(Which::Date);
     }
-    if !name.is_empty() && name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    let is_hex = !name.is_empty() && name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if (!is_hex || name.len() < ID_DIGITS_MIN)
+        && let Some(span) = dates::parse_spoken(name, dates::now(), zone)
+    {
+        return Ok(Which::Date(span));
+    }
+    if is_hex {
         if name.len() < ID_DIGITS_MIN {
             return Err(format!("'{name}' is too short for an id: give {ID_DIGITS_MIN} digits or more"));
         }
         return Ok(Which::Id(name.to_ascii_lowercase()));
     }
-    Err(format!("'{name}' names no snapshot: write latest, latest~1, an id from vault list, or a date (2026-11-20)"))
+    Err(format!(
+        "'{name}' names no snapshot: write latest, latest~1, an id from vault list, or a date (2026-11-20, yesterday, 3d)"
+    ))
 }
 
 fn ambiguous(prefix: &str, fitting: &[&SnapshotInfo], zone: &TimeZone) -> Failure {
@@ -452,6 +502,16 @@ pub mod tests {
         assert!(says("newest").contains("names no snapshot"));
         assert!(says("latest~x").contains("latest~1"));
         assert!(says("2026-02-30").contains("not a date"));
+        assert!(says("9y ago").contains("older than 9y") || find("9y ago", &FilterArgs::default()).is_ok());
+        let hint = |text: &str, source: Option<&str>| {
+            let filter = FilterArgs { source: source.map(str::to_owned), host: None };
+            find(text, &filter).unwrap_err().hint.unwrap()
+        };
+        let nearest = hint("2026-11-22", None);
+        assert!(nearest.starts_with("The next one before it is 4b000000 of 2026-11-21 00:00 (docs on"), "{nearest}");
+        assert!(hint("2026-11-18", None).starts_with("The next one after it is 1f2e0000"));
+        assert_eq!(hint("latest", Some("dosc")), "Did you mean --source docs?");
+        assert_eq!(hint("latest", Some("x")), "There is: --source docs, or --source pics");
         let many = vec![info([0x1f, 0x2e], 0, "docs", "h"), info([0x1f, 0x2e], 1, "docs", "h")];
         let wanted = Wanted::parse(OsStr::new("1f2e"), &TimeZone::UTC).unwrap();
         let found = wanted.choose(&many, &FilterArgs::default(), &own("h"), Aim::Read, &TimeZone::UTC);

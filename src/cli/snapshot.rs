@@ -1,5 +1,6 @@
 //! `vault snapshot`.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -24,6 +25,7 @@ use vault::path::check_name;
 use vault::progress::Progress;
 use vault::tree::Verdict;
 
+use crate::cli::ahead::count_beside;
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::child::shell;
@@ -38,6 +40,7 @@ use crate::cli::json::Name;
 use crate::cli::json::SkippedJson;
 use crate::cli::json::SnapshotJson;
 use crate::cli::key;
+use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -71,7 +74,11 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         context.open_chosen(&chosen, args.host.as_deref(), &context.screen)?.0
     };
     context.screen.watch_interrupts();
-    let source = args.source.clone().unwrap_or_else(|| sources.default_name.clone());
+    let source = source_name(context, args, &sources)?;
+    // A list of files says itself how many there are, and what comes from elsewhere cannot be counted.
+    let is_plain = sources.group.is_none() && sources.stdin.is_none() && sources.special.is_empty();
+    let roots: Vec<PathBuf> =
+        if is_plain { sources.roots.iter().map(|root| root.path.clone()).collect() } else { Vec::new() };
     let options = SnapshotOptions {
         source,
         inputs: sources.into_inputs(args)?,
@@ -90,7 +97,10 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         read_special: args.read_special,
         threads: context.threads(),
     };
-    let report = vault::engine::snapshot::snapshot(&vault, options, &context.screen);
+    let exclude = options.exclude.clone();
+    let report = count_beside(context.screen.counters(), context.screen.draws(), &roots, &exclude, || {
+        vault::engine::snapshot::snapshot(&vault, options, &context.screen)
+    });
     context.screen.clear();
     let report = report?;
     if args.retire_after_run
@@ -129,6 +139,26 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         (Err(failure), _) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(exit),
     }
+}
+
+/// The name of the source: what was asked for; else that of the source in the configuration that has just these paths; else
+/// the paths.
+fn source_name(context: &Context, args: &SnapshotArgs, sources: &Sources) -> Result<String, Failure> {
+    if let Some(name) = &args.source {
+        return Ok(name.clone());
+    }
+    let is_plain = sources.group.is_none() && sources.stdin.is_none() && sources.special.is_empty();
+    let paths: BTreeSet<&Path> = sources.roots.iter().map(|root| root.path.as_path()).collect();
+    let config = context.config()?.filter(|_| is_plain);
+    let same = config
+        .into_iter()
+        .flat_map(|config| &config.sources)
+        .find(|source| source.paths.iter().map(PathBuf::as_path).collect::<BTreeSet<_>>() == paths);
+    let Some(same) = same else { return Ok(sources.default_name.clone()) };
+    if !context.global.quiet && !context.global.json {
+        note(&format!("This is the source {} of the configuration.", Shown(same.name.as_bytes())));
+    }
+    Ok(same.name.clone())
 }
 
 #[derive(Serialize)]

@@ -15,7 +15,8 @@ use crate::cli::schedule;
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
-  vault config              where it is, and what it says; writes one if none is
+  vault config init         writes one to begin with
+  vault config              where it is, and what it says
   vault config check        explains every mistake, with line and column
   vault --config ~/work.toml config check
 
@@ -53,8 +54,9 @@ source that fails keeps nothing else from being done; the exit code says so.
 What is not due is passed over in milliseconds, so it may be started often.
 
 A list has lines of source,destination[,keep,exclude]: a folder, a vault (its
-folder or its name; made if it is not there), how many snapshots stay, and
-patterns separated by semicolons. Every line is checked before anything runs.
+folder or its name; made if it is not there), how many snapshots stay (5, or
+daily=7 weekly=4), and patterns separated by semicolons. Semicolons or tabs may
+stand between fields. Every line is checked before anything runs.
 
 Hooks of a source run by the shell: before (if it fails, the source is not
 taken, unless if-before-fails = \"go-on\"), after (always), on-failure. They find

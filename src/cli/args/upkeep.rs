@@ -155,7 +155,7 @@ pub struct DoctorArgs {
 
 /// The rules of retention.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What to keep (at least one is needed)")]
+#[command(next_help_heading = "What to keep [default: the rules of the configuration]")]
 pub struct KeepArgs {
     /// The last N snapshots; 0 says outright that a rule may leave none
     #[arg(long, value_name = "N")]
@@ -198,9 +198,9 @@ pub struct CollectArgs {
     #[arg(long, value_name = "PERCENT", value_parser = parse_part, default_value = "5%")]
     pub max_unused: f64,
 
-    /// Copy no more than this; what is over waits for the next time
+    /// Copy no more data than this; the rest waits for the next time. 0 copies nothing, for a disk that is full
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
-    pub max_repack: Option<u64>,
+    pub max_repack_size: Option<u64>,
 
     /// Do not verify what is copied before it is stored
     #[arg(long, hide_short_help = true)]
@@ -215,6 +215,7 @@ Examples:
   vault prune --keep 5               the last five of each source stay
   vault prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12
   vault prune --keep-within 30d --keep-tag important
+  vault prune                        by the keep rules of the configuration
 
 The rules count for each source and machine apart, and there for imports and
 snapshots with --time apart; a snapshot stays if any rule keeps it. On a
@@ -224,7 +225,12 @@ terminal it shows what goes, and asks. Elsewhere it asks nothing, but needs
 It never drops pinned snapshots (vault pin), nor the last complete snapshot of a
 source (only --keep 0 lets it go), nor one whose date is not certain because a
 clock was wrong: that stays in addition. It never deletes data that a snapshot
-needs. What it dropped does not come back. Snapshots can be taken meanwhile.")]
+needs. What it dropped does not come back. Snapshots can be taken meanwhile.
+
+On a full disk it deletes first what needs no copying, then copies pack by pack,
+so that each makes room for the next. It writes a record of some 100 KB before;
+if not even that fits, it says so and changes nothing: free so much elsewhere on
+the disk, but never by deleting files of the vault.")]
 pub struct PruneArgs {
     /// What to keep.
     #[command(flatten)]

@@ -4,10 +4,14 @@ use std::fs;
 use std::io;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use vault::path::Shown;
 
+use super::Config;
+use super::SourceConfig;
+use super::VaultConfig;
 use super::parse;
 use super::starter;
 use super::starter::Filled;
@@ -16,6 +20,7 @@ use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
@@ -24,6 +29,46 @@ use crate::cli::units;
 struct ConfigJson<'a> {
     config: &'a str,
     written: bool,
+    vaults: Vec<VaultJson<'a>>,
+    sources: Vec<SourceJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct VaultJson<'a> {
+    name: &'a str,
+    path: Name<'a>,
+    removable: bool,
+}
+
+#[derive(Serialize)]
+struct SourceJson<'a> {
+    name: &'a str,
+    paths: Vec<Name<'a>>,
+    vaults: &'a [String],
+    every_s: u64,
+}
+
+impl<'a> ConfigJson<'a> {
+    fn new(shown: &'a str, written: bool, config: Option<&'a Config>) -> Self {
+        let name = |path: &'a PathBuf| Name(path.as_os_str().as_encoded_bytes());
+        let vault = |vault: &'a VaultConfig| VaultJson {
+            name: &vault.name,
+            path: name(&vault.path),
+            removable: vault.removable,
+        };
+        let source = |source: &'a SourceConfig| SourceJson {
+            name: &source.name,
+            paths: source.paths.iter().map(name).collect(),
+            vaults: &source.vaults,
+            every_s: source.every.as_secs(),
+        };
+        Self {
+            config: shown,
+            written,
+            vaults: config.map(|config| config.vaults.iter().map(vault).collect()).unwrap_or_default(),
+            sources: config.map(|config| config.sources.iter().map(source).collect()).unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -45,8 +90,9 @@ pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, F
     let path = context.config_place()?;
     match command {
         Some(ConfigCommand::Check) => check(context, &path),
+        Some(ConfigCommand::Init) => init(context, &path),
         None if path.exists() => show(context, &path),
-        Some(ConfigCommand::Init) | None => init(context, &path),
+        None => Err(none(&path)),
     }
 }
 
@@ -87,7 +133,7 @@ fn init(context: &Context, path: &Path) -> Result<Exit, Failure> {
     write_new(path, &starter::text(&Filled::default()))?;
     let mut out = Output::new();
     if context.global.json {
-        out.json(&ConfigJson { config: &shown, written: true })?;
+        out.json(&ConfigJson::new(&shown, true, None))?;
     } else if !context.global.quiet {
         out.line(format_args!("Wrote a configuration to begin with: {}", quoted(&shown)))?;
         out.line("Say in it what is to be kept, and where, with any editor. Then:")?;
@@ -100,12 +146,12 @@ fn init(context: &Context, path: &Path) -> Result<Exit, Failure> {
 fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
     let shown = path.display().to_string();
     let mut out = Output::new();
+    let Some(config) = super::load(path)? else { return Err(none(path)) };
     if context.global.json {
-        out.json(&ConfigJson { config: &shown, written: false })?;
+        out.json(&ConfigJson::new(&shown, false, Some(&config)))?;
         return out.finish().map(|()| Exit::Done);
     }
     out.line(format_args!("The configuration is {}", quoted(&shown)))?;
-    let Some(config) = super::load(path)? else { return out.finish().map(|()| Exit::Done) };
     for vault in &config.vaults {
         let default = config.default_vault().is_some_and(|default| default.name == vault.name);
         let default = if default { " (default)" } else { "" };
@@ -126,11 +172,15 @@ fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
     out.finish().map(|()| Exit::Done)
 }
 
+fn none(path: &Path) -> Failure {
+    Failure::new(format!("there is no configuration {}", quoted(&path.display().to_string())))
+        .hint("Write one to begin with: vault config init")
+}
+
 fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
     let shown = path.display().to_string();
     let Some(text) = super::read(path)? else {
-        return Err(Failure::new(format!("there is no configuration {}", quoted(&shown)))
-            .hint("Write one to begin with: vault config init"));
+        return Err(none(path));
     };
     let (config, mistakes) = parse::parse(&text, super::home().as_deref());
     let warnings = if mistakes.is_empty() { warnings(&config) } else { Vec::new() };

@@ -134,7 +134,7 @@ impl Crew<'_> {
         if decisions.is_empty() && vault.condemned().is_empty() {
             return Ok(());
         }
-        let args = CollectArgs { max_unused: MAX_UNUSED, max_repack: None, no_verify: false };
+        let args = CollectArgs { max_unused: MAX_UNUSED, max_repack_size: None, no_verify: false };
         let options = prune_command::collect_options(self.context, &args);
         let report = prune::prune(vault, &decisions, &options, lane)?;
         care.forgotten = decisions.len() as u64;

@@ -21,6 +21,7 @@ use super::plan::Job;
 use super::plan::Plan;
 use super::plan::Target;
 use crate::cli::args::KeepArgs;
+use crate::cli::args::parse_duration;
 use crate::cli::config::Config;
 use crate::cli::config::Hooks;
 use crate::cli::config::SourceConfig;
@@ -61,13 +62,19 @@ pub fn read(path: &Path, config: Option<&Config>, home: Option<&Path>) -> Result
 
 fn parse(bytes: &[u8], config: Option<&Config>, home: Option<&Path>) -> (Plan, Vec<String>) {
     let mut lines = Lines { plan: Plan::default(), mistakes: Vec::new(), seen: HashSet::new(), config, home };
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).comment(Some(b'#')).from_reader(bytes);
+    let delimiter = delimiter(bytes);
+    let mut reader = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .has_headers(false)
+        .flexible(true)
+        .trim(Trim::All)
+        .comment(Some(b'#'))
+        .from_reader(bytes);
     let mut first = true;
     for record in reader.records() {
         match record {
             Ok(record) => {
-                let is_title = std::mem::take(&mut first) && record.get(0) == Some("source");
+                let is_title = std::mem::take(&mut first) && record.get(0).is_some_and(is_title);
                 let line = record.position().map_or(0, csv::Position::line);
                 if !is_title && !record.iter().all(str::is_empty) {
                     lines.add(line, &record);
@@ -77,7 +84,7 @@ fn parse(bytes: &[u8], config: Option<&Config>, home: Option<&Path>) -> (Plan, V
                 let line = error.position().map_or(0, csv::Position::line);
                 let what = match error.kind() {
                     csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
-                    _ => error.to_string(),
+                    _ => "it cannot be read as fields; one with a quote in it must be in quotes".to_owned(),
                 };
                 lines.mistakes.push(format!("line {line}: {what}"));
             }
@@ -87,6 +94,52 @@ fn parse(bytes: &[u8], config: Option<&Config>, home: Option<&Path>) -> (Plan, V
         lines.mistakes.push("there is no line with a source and a destination in it".to_owned());
     }
     (lines.plan, lines.mistakes)
+}
+
+/// What stands between fields: whichever of comma, semicolon and tab comes first outside of quotes.
+fn delimiter(bytes: &[u8]) -> u8 {
+    let mut lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let line = lines.find(|line| !line.is_empty() && !line.starts_with(b"#")).unwrap_or_default();
+    let mut quoted = false;
+    let found = line.iter().copied().find(|byte| {
+        quoted ^= *byte == b'"';
+        !quoted && b",;\t".contains(byte)
+    });
+    found.unwrap_or(b',')
+}
+
+/// Whether the first field of the first line is a title.
+fn is_title(field: &str) -> bool {
+    ["source", "src", "path", "folder", "from"].iter().any(|title| field.eq_ignore_ascii_case(title))
+}
+
+/// Reads which snapshots stay: a number of them, or rules such as `daily=7 weekly=4`.
+fn keep(text: &str) -> Result<KeepArgs, String> {
+    if let Ok(count) = text.parse() {
+        return Ok(KeepArgs { keep: Some(count), ..KeepArgs::default() });
+    }
+    let bad = |rule: &str| {
+        format!(
+            "'{rule}' says not what to keep: write a number of snapshots, or rules like daily=7 weekly=4 within=30d"
+        )
+    };
+    let mut keep = KeepArgs::default();
+    for rule in text.split_whitespace() {
+        let (name, value) = rule.split_once('=').ok_or_else(|| bad(rule))?;
+        let count = || value.parse().map(Some).map_err(|_| bad(rule));
+        match name {
+            "last" => keep.keep = count()?,
+            "hourly" => keep.keep_hourly = count()?,
+            "daily" => keep.keep_daily = count()?,
+            "weekly" => keep.keep_weekly = count()?,
+            "monthly" => keep.keep_monthly = count()?,
+            "yearly" => keep.keep_yearly = count()?,
+            "within" => keep.keep_within = Some(parse_duration(value)?),
+            "tag" => keep.keep_tag.push(value.to_owned()),
+            _ => return Err(bad(rule)),
+        }
+    }
+    Ok(keep)
 }
 
 struct Lines<'a> {
@@ -106,13 +159,7 @@ impl Lines<'_> {
         let vault = self.destination(field(1), &mut wrong);
         let keep = match field(2) {
             "" => None,
-            text => {
-                let keep = text.parse().ok();
-                if keep.is_none() {
-                    wrong.push(format!("'{text}' is not the number of snapshots to keep"));
-                }
-                keep.map(|keep| KeepArgs { keep: Some(keep), ..KeepArgs::default() })
-            }
+            text => keep(text).map_err(|what| wrong.push(what)).ok(),
         };
         let patterns: Vec<String> =
             field(3).split(';').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
@@ -136,8 +183,13 @@ impl Lines<'_> {
             vaults.push(vault);
             vaults.len() - 1
         });
+        let vault = &vaults[at].name;
+        // A source of the configuration has one name, whoever takes it.
+        let sources = self.config.into_iter().flat_map(|config| &config.sources);
+        let same = sources.into_iter().find(|other| other.paths == [source.clone()]);
+        let name = same.map_or_else(|| source.display().to_string(), |same| same.name.clone());
         self.plan.jobs.push(Job {
-            source: source_config(source, patterns, keep, &vaults[at].name),
+            source: source_config(name, source, patterns, keep, vault),
             targets: vec![Target { vault: at, due: Due::Now, overdue: false, held: None }],
         });
     }
@@ -214,9 +266,15 @@ impl Lines<'_> {
     }
 }
 
-fn source_config(path: PathBuf, patterns: Vec<String>, keep: Option<KeepArgs>, vault: &str) -> SourceConfig {
+fn source_config(
+    name: String,
+    path: PathBuf,
+    patterns: Vec<String>,
+    keep: Option<KeepArgs>,
+    vault: &str,
+) -> SourceConfig {
     SourceConfig {
-        name: path.display().to_string(),
+        name,
         paths: vec![path],
         vaults: vec![vault.to_owned()],
         every: Duration::ZERO,
@@ -257,6 +315,30 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_apart_as_spreadsheets_write_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().to_str().unwrap();
+        for name in ["a", "b,c"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        for gap in [",", ";", "\t"] {
+            let text = format!(
+                "Source{gap}destination{gap}keep\n{top}/a{gap}{top}/v{gap}daily=7 weekly=4 within=30d\n\
+                 \"{top}/b,c\"{gap}{top}/v{gap}5{gap}\"*.tmp;*.o\"\n"
+            );
+            let (plan, mistakes) = parse(text.as_bytes(), None, None);
+            assert_eq!(mistakes, Vec::<String>::new(), "{gap:?}");
+            let keep = plan.jobs[0].source.keep.as_ref().unwrap();
+            assert_eq!((keep.keep, keep.keep_daily, keep.keep_weekly), (None, Some(7), Some(4)));
+            assert_eq!(keep.keep_within, Some(Duration::from_secs(30 * 86_400)));
+            assert_eq!(plan.jobs[1].source.exclude.patterns, ["*.tmp", "*.o"]);
+        }
+        for bad in ["daily", "daily=x", "sometimes=3", "5 daily=7"] {
+            assert!(keep(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn all_bad_lines_are_told_together() {
         let folder = tempfile::tempdir().unwrap();
         let top = folder.path().to_str().unwrap();
@@ -273,7 +355,7 @@ mod tests {
                 "line 1: there is no source TOP/gone",
                 "line 2: the destination TOP/no/vault cannot be made: there is no folder TOP/no; is the disk connected?",
                 "line 3: the source 'relative' is not a whole path: begin it with / or ~/",
-                "line 3: 'many' is not the number of snapshots to keep",
+                "line 3: 'many' says not what to keep: write a number of snapshots, or rules like daily=7 weekly=4 within=30d",
                 "line 5: the same source and destination stand in an earlier line",
                 "line 6: there is no destination",
                 "line 7: the destination TOP is not empty, and is no vault",

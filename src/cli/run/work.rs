@@ -35,6 +35,7 @@ use super::report::Outcome;
 use super::report::Report;
 use super::report::State;
 use super::report::Trouble;
+use crate::cli::ahead::count_beside;
 use crate::cli::config::VaultConfig;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
@@ -433,7 +434,11 @@ impl<'a> Crew<'a> {
             read_special: false,
             threads: self.context.threads(),
         };
-        Ok(vault::engine::snapshot::snapshot(vault, options, lane).map_err(Failure::from)?)
+        let exclude = options.exclude.clone();
+        let report = count_beside(lane.counters(), self.context.screen.draws(), &paths, &exclude, || {
+            vault::engine::snapshot::snapshot(vault, options, lane)
+        });
+        Ok(report.map_err(Failure::from)?)
     }
 }
 

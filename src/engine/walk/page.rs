@@ -28,6 +28,8 @@ use crate::vault::{ReadError, TreeReader};
 
 /// Small files are read in batches of about this many bytes, so that other threads can take some.
 const BATCH_LEN: u64 = 4 << 20;
+/// A file of this length takes long enough to be named while it is read.
+const LONG_LEN: u64 = 64 << 20;
 /// A thread that reads files has up to this number open, so that the system reads the next ones while it works.
 const AHEAD_MAX: usize = 16;
 /// Bytes that the system is asked to read in advance for each thread.
@@ -119,6 +121,10 @@ impl<'a> Walk<'a> {
             let mut slot = Slot { stat: self.stat_entry(name, &stat), reused: false };
             let counter = if was_there { &self.found.files_changed } else { &self.found.files_new };
             counter.fetch_add(1, Relaxed);
+            if self.progress.wants_details() {
+                let mark = if was_there { "M" } else { "+" };
+                self.progress.detail(&format!("{mark} {}", Shown(&path())));
+            }
             if stat.kind == FileKind::File {
                 files.push((slot_index, stat));
             } else if self.reads(stat.kind) {
@@ -367,14 +373,17 @@ impl<'a> Walk<'a> {
             let spread = (stat.size >= SHARED_LEN).then_some(scope);
             let page = page.clone();
             let file = file.unwrap_or_else(|| folder.dir.open_file(&name));
-            self.read_file(
-                spread,
-                file,
-                &name,
-                &stat,
-                folder.local,
-                Box::new(move |read| self.finish_file(&page, slot, read)),
-            );
+            let is_long = stat.size >= LONG_LEN;
+            if is_long {
+                self.progress.long_file(Some(&join(&folder.path, &name)));
+            }
+            let done = move |read| {
+                if is_long {
+                    self.progress.long_file(None);
+                }
+                self.finish_file(&page, slot, read);
+            };
+            self.read_file(spread, file, &name, &stat, folder.local, Box::new(done));
         }
     }
 

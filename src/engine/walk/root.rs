@@ -10,6 +10,7 @@ use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::Walk;
 use crate::engine::walk::page::SHARED_LEN;
 use crate::fs::{Dir, Stat};
+use crate::path::Shown;
 use crate::sync::lock;
 use crate::tree::{Entry, FileKind};
 
@@ -36,7 +37,8 @@ impl<'a> Walk<'a> {
         self.found.files.fetch_add(1, Relaxed);
         self.found.bytes.fetch_add(stat.size, Relaxed);
         let remembered = self.remembered_root(&root);
-        let counter = if remembered.is_some() { &self.found.files_changed } else { &self.found.files_new };
+        let remembered_before = remembered.is_some();
+        let counter = if remembered_before { &self.found.files_changed } else { &self.found.files_new };
         let same = remembered
             .filter(|(entry, trusted)| self.is_unchanged(entry, &stat) && (*trusted || self.is_stored(&entry.entry)));
         if let Some((entry, trusted)) = same {
@@ -48,6 +50,10 @@ impl<'a> Walk<'a> {
             return;
         }
         counter.fetch_add(1, Relaxed);
+        if self.progress.wants_details() {
+            let mark = if remembered_before { "M" } else { "+" };
+            self.progress.detail(&format!("{mark} {}", Shown(&root.name)));
+        }
         if stat.kind == FileKind::File {
             let (file, local) = (parent.open_file(file_name), parent.is_local());
             let (name, spread) = (root.name.clone(), (stat.size >= SHARED_LEN).then_some(scope));
