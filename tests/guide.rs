@@ -281,7 +281,7 @@ fn wrong_answers_are_asked_again() {
     terminal.wait("there is no folder");
     terminal.wait(": ");
     terminal.enter("~/Dropbox");
-    // Empty as it is, it is for other things too.
+    // Empty as it is, it is for other things as well.
     terminal.wait("Dropbox/vault");
     terminal.wait("New password");
     terminal.wait(": ");
@@ -298,7 +298,7 @@ fn wrong_answers_are_asked_again() {
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     let config = home.read(".config/vault/vault.toml");
     assert!(config.contains("[vaults.cloud]") && config.contains("[sources.home]"), "{config}");
-    assert!(terminal.text().contains("home → cloud: complete, 4 files"), "{}", terminal.text());
+    assert!(terminal.text().contains("home → cloud: complete, 5 files"), "{}", terminal.text());
 }
 
 /// A new computer, and the vault of the old one.

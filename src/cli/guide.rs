@@ -118,10 +118,10 @@ impl Drop for Unfinished {
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     note(
         "\
-Welcome to vault. It makes encrypted backups of your folders, in a place of your
-choice. A few questions, and the first one is made. At each question ? explains,
-back goes to the question before, and q or Ctrl-C ends it. Nothing is made before
-all questions are answered.
+Welcome to vault. It makes encrypted backups of your folders, in a place of
+your choice. A few questions, and the first one is made. At each question ?
+explains, back goes to the question before, and q or Ctrl-C ends it. Nothing is
+made before all questions are answered.
 ",
     );
     let answers = match questions(context)? {
@@ -280,14 +280,15 @@ fn explained(text: &str, explanation: &str) -> bool {
 }
 
 const ABOUT_SOURCES: &str = "\
-Name the folders that hold what you made yourself: documents, pictures, projects.
-Numbers choose what is offered (1,3 or 1-3); any other folder is named by its
-path. Programs and the system need no backup: they can be installed again.";
+Name the folders that hold what you made yourself: documents, pictures,
+projects. Numbers choose what is offered (1,3 or 1-3); any other folder is named
+by its path. Programs and the system need no backup, as they can be installed
+again.";
 const ABOUT_PLACE: &str = "\
-The vault is a folder of its own that holds all backups, encrypted. On another disk
-it survives the loss of this one. In a synced folder it also gets to another
-place. If there is a vault already, name it, and its files can be brought back.
-A file server is named by the folder where it is mounted.";
+The vault is a folder of its own that holds all backups, encrypted. On another
+disk it survives the loss of this one. In a synced folder it also gets to
+another place. If there is a vault already, name it, and its files can be brought
+back. A file server is named by the folder where it is mounted.";
 
 fn yes(question: &str) -> bool {
     confirm(&format!("{question} [Y/n] "), true)

@@ -219,7 +219,7 @@ mod tests {
         check("vault ls --threads 0", "--threads <N>: '0' is not between 1 and 256", "See: vault help ls");
         check("vault init --kdf hard", "'hard' is no value of --kdf <KDF>", "Write one of: standard, strong");
         check("vault prune --keep", "--keep <N> needs a value", "See: vault help prune");
-        check("vault key", "vault key needs one of: add, list, remove, passwd", "See: vault help key");
+        check("vault key -q", "vault key needs one of: add, list, remove, passwd", "See: vault help key");
     }
 
     #[test]

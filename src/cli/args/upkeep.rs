@@ -68,12 +68,12 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  vault accept               what is known to be wrong, and what would end it
-  vault accept 1a2b3c4d      give up what this finding says is lost, asking first
+  vault accept             what is known to be wrong, and what would end it
+  vault accept 1a2b3c4d    give up what this finding says is lost, asking first
 
 What is known to be wrong stays known until it is seen to be right again, is
-repaired, or is accepted here. Accepting changes nothing in what is stored: it says
-that you know of the loss. New damage is a new finding.")]
+repaired, or is accepted here. Accepting changes nothing in what is stored: it
+says that you know of the loss. New damage is a new finding.")]
 pub struct AcceptArgs {
     /// Findings, as vault accept, list, check and doctor name them
     #[arg(value_name = "FINDING")]
