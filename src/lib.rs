@@ -13,6 +13,7 @@ pub mod exit;
 pub mod msgpack;
 pub mod sync;
 pub mod memory;
+pub mod ownfile;
 pub mod progress;
 pub mod store;
 pub mod chunk;

@@ -750,3 +750,18 @@ fn what_is_protected_is_still_there_whatever_the_options_and_a_dry_run_says_what
 fn inside(change: &Change) -> PathBuf {
     PathBuf::from(String::from_utf8(change.path.clone()).unwrap()).components().skip(1).collect()
 }
+
+#[test]
+fn nothing_is_restored_into_the_state_folder() {
+    let desk = Desk::new();
+    desk.write("a", "content");
+    desk.take("2026-01-01");
+    for to in ["../state", "../state/new/folder"] {
+        for more in [&[][..], &["--overwrite", "always"], &["--dry-run"]] {
+            let given = desk.run(&[&["restore", "latest", "--to", to], more].concat());
+            assert_eq!(given.code, 1, "{to} {more:?}: {}{}", given.out, given.err);
+            assert!(given.err.contains("the state that vault keeps"), "{}", given.err);
+        }
+    }
+    assert!(!desk.path("state/new").exists());
+}

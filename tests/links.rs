@@ -4,7 +4,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::binary::{Desk, said};
 
@@ -95,6 +96,69 @@ fn a_vault_file_that_is_no_file_counts_as_damaged() {
 }
 
 #[test]
+fn a_repair_makes_a_vault_file_again_that_is_no_file() {
+    for harm in ["fifo", "link", "folder"] {
+        let desk = Desk::new();
+        desk.write("a", "content");
+        desk.take("2026-01-01");
+        let path = desk.path("store/VAULT");
+        fs::remove_file(&path).unwrap();
+        match harm {
+            "fifo" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            "link" => symlink("/etc/passwd", &path).unwrap(),
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        let dry = desk.run(&["repair", "--dry-run"]);
+        assert!(dry.out.contains("make again"), "{harm}: {}{}", dry.out, dry.err);
+        desk.run(&["repair", "--yes"]);
+        if harm != "folder" {
+            assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{harm}");
+            desk.ok(&["check"]);
+        }
+    }
+}
+
+/// The small files of the state folder are as missing where something else has their names, and nobody waits for ever.
+#[test]
+fn a_state_folder_of_pipes_makes_nobody_wait() {
+    let desk = Desk::new();
+    desk.write("a", "content");
+    desk.take("2026-01-01");
+    let mut files = Vec::new();
+    all(&desk.path("state"), &mut files);
+    files.retain(|path| path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with("catalogue"));
+    assert!(files.len() > 3, "{files:?}");
+    for path in files {
+        if !path.is_file() {
+            continue;
+        }
+        let kept = desk.path("kept");
+        fs::rename(&path, &kept).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for (args, codes) in [(&["list"][..], &[0][..]), (&["snapshot", "."], &[0, 1])] {
+            let mut child = desk.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut ended = None;
+            for _ in 0..600 {
+                ended = child.try_wait().unwrap();
+                if ended.is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            let _ = child.kill();
+            child.wait().unwrap();
+            let code = ended.and_then(|status| status.code());
+            assert!(code.is_some_and(|code| codes.contains(&code)), "{} {args:?}: {code:?}", path.display());
+        }
+        if path.is_file() {
+            continue;
+        }
+        let _ = fs::remove_file(&path);
+        fs::rename(&kept, &path).unwrap();
+    }
+}
+
+#[test]
 fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
     let desk = Desk::new();
     desk.write("a", (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
@@ -118,6 +182,15 @@ fn addresses_of_other_machines_are_never_folders() {
         }
         assert_eq!(desk.run(&["restore", "latest", "--to", repo]).code, 2, "{repo}");
         assert_eq!(desk.run(&["list", "--state", repo]).code, 2, "{repo}");
+    }
+    for home in ["~", "~/x", "~user/x"] {
+        let given = said(&desk.command(&["snapshot", "--init", "."]).env("VAULT_REPO", home).output().unwrap());
+        assert_eq!(given.code, 2, "{home}: {}{}", given.out, given.err);
+        for args in [&["restore", "latest", "--to", home][..], &["list", "--state", home]] {
+            let given = desk.run(args);
+            assert_eq!(given.code, 2, "{args:?}: {}{}", given.out, given.err);
+            assert!(given.err.contains("did not replace"), "{}", given.err);
+        }
     }
     assert_eq!(fs::read_dir(desk.source()).unwrap().count(), 0, "a folder was made");
 }

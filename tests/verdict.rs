@@ -431,3 +431,23 @@ fn what_arrives_of_another_vault_before_its_key_slots_is_not_damaged() {
     let checked = ends(&desk, &["check"], 3);
     assert!(checked.contains(other.json(&["list"])[0]["vault"].as_str().unwrap()), "{checked}");
 }
+
+/// What a check found to be missing is known from then on, until it is stored again.
+#[test]
+fn what_a_check_found_missing_stays_known() {
+    let desk = desk();
+    let pack = objects(&desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    fs::remove_file(pack).unwrap();
+    for _ in 0..2 {
+        ends(&desk, &["check"], 4);
+        for args in [&["list"][..], &["doctor"], &["stats"], &["accept"]] {
+            ends(&desk, args, 4);
+        }
+    }
+    let said = ends(&desk, &["list"], 4);
+    assert!(said.contains("has lost"), "{said}");
+    // The next snapshot stores again what it still finds.
+    ends(&desk, &["snapshot", ".", "--source", "source", "--read-all"], 0);
+    let (check, list) = (desk.run(&["check"]), desk.run(&["list"]));
+    assert_eq!(check.code, list.code, "{}{}", check.out, list.out);
+}

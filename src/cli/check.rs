@@ -185,9 +185,13 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
                 out.line(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))?;
             }
             None if report.never_verified > 0 => out.line(format_args!(
-                "{} of {} were never read and verified on this machine: vault check --read-data",
-                units::counted(report.never_verified, "pack", "packs"),
-                units::count(report.packs)
+                "{} of {} never read and verified on this machine: vault check --read-data",
+                units::count(report.never_verified),
+                match (report.packs, report.never_verified) {
+                    (1, _) => "1 pack was".to_owned(),
+                    (packs, 1) => format!("{} packs was", units::count(packs)),
+                    (packs, _) => format!("{} packs were", units::count(packs)),
+                }
             ))?,
             None => {}
         }
@@ -223,7 +227,11 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     }
     if report.is_damaged() {
         out.styled(Style::Bold, "The vault is damaged.")?;
-        if report.hurt.is_empty() {
+        let costs = report.known.iter().any(|finding| finding.snapshots + finding.files > 0);
+        if report.hurt.is_empty() && costs {
+            // What was found earlier stands above, with what it costs.
+            out.line("  What was found earlier is still so; which files it hurts: vault check --read-data")?;
+        } else if report.hurt.is_empty() {
             out.line("  No file of a snapshot is known to be hurt.")?;
         } else {
             out.line("  All other files can be restored.")?;

@@ -145,11 +145,6 @@ impl Context {
             };
             return Err(Failure::usage("which vault?").hint(hint));
         };
-        if repo.starts_with("~") {
-            let shown = quoted(&repo.display().to_string());
-            return Err(Failure::usage(format!("{shown}: the shell did not replace the ~"))
-                .hint("Write $HOME instead, or ./~ for a folder of that name."));
-        }
         if self
             .config()
             .ok()

@@ -259,7 +259,9 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
             Finding::advice("data", text, "vault check --read-data")
         }
         Some(_) if never * 5 > stats.packs => {
-            let text = format!("{} of {} packs were never read and verified here.", units::count(never), stats.packs);
+            let were = if never == 1 { "was" } else { "were" };
+            let (never, packs) = (units::count(never), units::count(stats.packs));
+            let text = format!("{never} of {packs} packs {were} never read and verified here.");
             Finding::advice("data", text, sample)
         }
         Some(oldest) if now.secs - oldest > VERIFY_WITHIN => {
@@ -277,6 +279,9 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
     Ok(())
 }
 
+/// Fewer bytes that no snapshot needs are not worth a word.
+const DEAD_TOLD_FROM: u64 = 64 << 10;
+
 fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
     let dead = units::size(stats.bytes_dead);
     // A tenth is not worth a word, nor are small amounts: the last pack of each run is padded.
@@ -285,7 +290,8 @@ fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
         found.push(Finding::advice("space", text, "vault prune --keep 100 --dry-run   (with your own rules)"));
     } else {
         let many = units::counted(stats.snapshots.len() as u64, "snapshot needs", "snapshots need");
-        let beside = if stats.bytes_dead == 0 { String::new() } else { format!("; none needs {dead} more") };
+        let beside =
+            if stats.bytes_dead < DEAD_TOLD_FROM { String::new() } else { format!("; none needs {dead} more") };
         let text = format!("{many} {}{beside}.", units::size(stats.bytes_needed));
         found.push(Finding::good("space", text));
     }

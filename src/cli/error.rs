@@ -279,7 +279,7 @@ impl From<RestoreError> for Failure {
             RestoreError::NotEmpty { .. } => failure.hint(
                 "Choose another folder, or say what happens to what is there: --overwrite always|if-changed|keep-newer-copy|never",
             ),
-            RestoreError::InVault { .. } => failure.hint("Choose another folder: --to DIR"),
+            RestoreError::InOwn { .. } => failure.hint("Choose another folder: --to DIR"),
             RestoreError::WholeSystem { .. } => failure.exit(Exit::Usage).hint(
                 "Say with --include what is to be restored, or restore it without --delete. Nothing was changed.",
             ),

@@ -360,11 +360,13 @@ fn range<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o [T]>, Failure
 /// A path as a person types it.
 fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     let text = text.trim().trim_matches(['\'', '"']);
-    local::refuse_remote(Path::new(text), "this")?;
     let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
     let path = match (below_home, home) {
         (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(text),
+        _ => {
+            local::refuse_remote(Path::new(text), "this")?;
+            PathBuf::from(text)
+        }
     };
     Ok(roots::absolute(&current_folder()?, &path))
 }

@@ -21,11 +21,17 @@ pub fn looks_remote(text: &str) -> bool {
     !first.starts_with(['.', '~']) && first.contains(':')
 }
 
-/// Refuses what looks like an address of another machine, wherever a path of this one is expected. `what` says what it is to be.
+/// Refuses what looks like an address of another machine, or like a home folder that the shell has not put in, wherever a path
+/// of this one is expected. `what` says what it is to be.
 ///
 /// # Errors
 /// A mistake of usage, with the way out.
 pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
+    if cfg!(unix) && path.as_os_str().as_encoded_bytes().starts_with(b"~") {
+        let text = path.display().to_string();
+        return Err(Failure::usage(format!("{}: the shell did not replace the ~", quoted(&text)))
+            .hint(format!("Write $HOME instead. If it really has this name: {}", quoted(&format!("./{text}")))));
+    }
     match path.to_str().filter(|text| looks_remote(text)) {
         None => Ok(()),
         Some(text) => Err(remote(text, what)),
@@ -39,11 +45,12 @@ pub fn remote(text: &str, what: &str) -> Failure {
         return Failure::usage(format!("{shown} is no path: {what} is written without file://"))
             .hint(format!("Write it as: {}", quoted(path)));
     }
-    Failure::usage(format!("{shown} looks like an address of another machine, and {what} must be a folder of this one"))
-        .hint(format!(
+    Failure::usage(format!("{shown} looks like an address of another machine, and {what} must lie on this one")).hint(
+        format!(
             "Mount it first, or let a sync client carry the folder away. If a folder really has this name: {}",
             quoted(&format!("./{text}"))
-        ))
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -79,6 +86,9 @@ mod tests {
             "\\\\host\\share",
         ] {
             assert!(looks_remote(text), "{text}");
+            assert!(refuse_remote(Path::new(text), "it").is_err(), "{text}");
+        }
+        for text in ["~", "~/x", "~user/x"] {
             assert!(refuse_remote(Path::new(text), "it").is_err(), "{text}");
         }
         for text in ["/a:b/c", "./s3:x", "../s3:x", "~/s3:x", "backup", "a/b:c", "a b", "", ".", "//host/share", "a\\b"]

@@ -355,17 +355,19 @@ fn tell(
     }
     if report.packs_waiting > 0 {
         out.line(format_args!(
-            "{} of {} will be deleted by a later prune:",
+            "{} of {} will be deleted by a later prune{}",
             units::counted(report.packs_waiting, "pack", "packs"),
-            units::size(report.bytes_waiting)
+            units::size(report.bytes_waiting),
+            if report.obstacles.is_empty() { "." } else { ":" }
         ))?;
         tell_obstacles(vault, report, out)?;
     }
     if report.packs_unclaimed > 0 {
         out.line(format_args!(
-            "{} of {} belong to work that goes on, or to a machine that lost its state: see vault doctor",
+            "{} of {} {} to work that goes on, or to a machine that lost its state: see vault doctor",
             units::counted(report.packs_unclaimed, "pack", "packs"),
-            units::size(report.bytes_unclaimed)
+            units::size(report.bytes_unclaimed),
+            if report.packs_unclaimed == 1 { "belongs" } else { "belong" }
         ))?;
     }
     Ok(())

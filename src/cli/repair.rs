@@ -252,7 +252,9 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
     if plan.is_empty() && !context.global.quiet {
         let line = if plan.has_losses() {
             "Nothing more can be repaired here."
-        } else if plan.left.is_empty() {
+        } else if !plan.lost_records.is_empty() {
+            "What is lost cannot be brought back from here: another machine may remember it, or it is accepted with vault accept."
+        } else if plan.left.is_empty() && vault.findings().is_empty() {
             "Nothing is damaged."
         } else {
             "There is nothing to repair."
@@ -269,6 +271,9 @@ fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
     }
     let stored =
         if report.bytes_stored > 0 { format!(", {} written", units::size(report.bytes_stored)) } else { String::new() };
+    if report.moved_aside == 0 {
+        return out.styled(Style::Bold, &format!("Repaired: nothing had to be moved aside{stored}."));
+    }
     let aside = units::counted(report.moved_aside, "object", "objects");
     out.styled(Style::Bold, &format!("Repaired: {aside} moved to quarantine/{stored}."))?;
     out.line("What is there can be deleted by hand when all is well: vault check --read-data")

@@ -52,6 +52,15 @@ const PROBLEMS_SHOWN: usize = 20;
 /// How many deletions are shown before they are asked about.
 const DELETED_SHOWN: usize = 20;
 
+/// A folder as it stands at the end of a sentence: `.` alone would be lost there.
+fn shown_folder(folder: &Path) -> String {
+    if folder.file_name().is_some() {
+        folder.display().to_string()
+    } else {
+        format!("the folder '{}'", folder.display())
+    }
+}
+
 /// Runs `vault restore`.
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
@@ -201,7 +210,7 @@ impl Progress for Hushed<'_> {
 
 /// Where it is restored to.
 fn place(args: &RestoreArgs) -> String {
-    args.to.as_ref().map_or_else(|| "where it came from".to_owned(), |folder| folder.display().to_string())
+    args.to.as_ref().map_or_else(|| "where it came from".to_owned(), |folder| shown_folder(folder))
 }
 
 const fn mark(change: &Change) -> &'static str {

@@ -25,9 +25,12 @@ use crate::seal::SealError;
 use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::{lock, try_share};
 use crate::tree::Time;
-use crate::vault::findings::{About, KnownFinding, exit_of};
+use crate::vault::findings::{About, KnownFinding, Lacking, exit_of};
 use crate::vault::locked::Slots;
 use crate::vault::{ObjectState, Vault, VaultError};
+
+/// How many lost chunks of each snapshot are remembered.
+const CHUNKS_NOTED: usize = 1000;
 
 /// What is checked.
 pub struct CheckOptions<'a> {
@@ -245,7 +248,13 @@ impl<'a> Check<'a> {
         let good = lock(&self.good);
         let sound = self.packs.values().filter(|info| good.contains(&info.name));
         let sound: Vec<ObjectRef> = sound.filter_map(|info| ObjectRef::of(&object_key(info.kind, info.name))).collect();
-        if let Err(error) = self.vault.note_findings(found.collect(), &sound) {
+        let lacking = report.hurt.iter().map(|hurt| Lacking {
+            snapshot: hurt.id,
+            count: hurt.count,
+            chunks: hurt.files.iter().flat_map(|file| &file.ids).take(CHUNKS_NOTED).copied().collect(),
+        });
+        let lacking = self.vault.note_lacking(lacking.collect());
+        if let Err(error) = lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)) {
             self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
         }
         report.known = self.vault.known_findings((self.options.clock)())?;

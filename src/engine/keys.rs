@@ -125,7 +125,7 @@ impl DeviceKey {
 
     /// The key in this machine's folder for a vault; `None` if there is none, or it is damaged.
     pub fn load(state: &Path) -> Option<Self> {
-        let text = Zeroizing::new(std::fs::read_to_string(Self::path(state)).ok()?);
+        let text = Zeroizing::new(crate::ownfile::read_text(&Self::path(state)).ok()?);
         let mut lines = text.lines();
         if lines.next() != Some(DEVICE_KEY_MAGIC) {
             return None;
@@ -523,7 +523,7 @@ impl Notes {
     }
 
     fn load(vault: &Vault) -> Self {
-        let text = std::fs::read_to_string(Self::path(vault)).unwrap_or_default();
+        let text = crate::ownfile::read_text(&Self::path(vault)).unwrap_or_default();
         let line = |line: &str| {
             let mut words = line.split(' ');
             let id = words.next()?.parse().ok()?;

@@ -33,7 +33,7 @@ fn file_of(state: &Path, place: &str) -> PathBuf {
 /// The vaults that this machine has met in this place, the one that is meant first; none if there is no memory of it.
 /// `state` is the folder in which this user keeps the state of all vaults.
 pub fn known(state: &Path, place: &str) -> Vec<VaultId> {
-    let text = std::fs::read_to_string(file_of(state, place)).unwrap_or_default();
+    let text = crate::ownfile::read_text(&file_of(state, place)).unwrap_or_default();
     let mut lines = text.lines();
     if lines.next() != Some(MAGIC) || lines.next() != Some(place) {
         return Vec::new();

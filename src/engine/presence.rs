@@ -48,7 +48,7 @@ impl Presence {
     /// Reads what is remembered.
     pub(crate) fn load(vault: &Vault) -> Self {
         let file = vault.state().join("roots");
-        let known = std::fs::read(&file).ok().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
+        let known = crate::ownfile::read(&file).ok().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
         Self { file, known: known.unwrap_or_default(), seen: BTreeMap::new() }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::record::Join;
 use crate::log::{Link, Record, RecordBody, SlotChange, ValidSlot};
+use crate::ownfile;
 use crate::progress::Progress;
 use crate::seal::{Purpose, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey};
@@ -94,6 +95,10 @@ const fn adopt(_: &Path, _: Option<&Path>) {}
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), VaultError> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
+        if std::fs::symlink_metadata(&temporary).is_ok_and(|found| !found.is_file()) {
+            // A pipe would make us wait, and through a link another file would be overwritten.
+            std::fs::remove_file(&temporary)?;
+        }
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         if durable {
@@ -117,7 +122,7 @@ impl ClientState {
 
     /// What is remembered in this folder; `None` if nothing is, or it is damaged.
     pub(crate) fn load(folder: &Path) -> Option<Self> {
-        let bytes = std::fs::read(Self::path(folder)).ok()?;
+        let bytes = ownfile::read(&Self::path(folder)).ok()?;
         let (sum, body) = bytes.split_at_checked(32)?;
         (blake3::hash(body) == *sum).then(|| rmp_serde::from_slice(body).ok()).flatten()
     }
@@ -234,7 +239,7 @@ impl Session {
     }
 
     fn noted(path: &Path) -> Vec<ObjectName> {
-        let bytes = std::fs::read(Self::packs_path(path)).unwrap_or_default();
+        let bytes = ownfile::read(&Self::packs_path(path)).unwrap_or_default();
         bytes.as_chunks::<{ ObjectName::LEN }>().0.iter().map(|name| ObjectName::new(*name)).collect()
     }
 }
@@ -378,8 +383,7 @@ impl Vault {
     fn lock_client(&self) -> Result<File, VaultError> {
         make_private_folder(self.state())?;
         let path = self.state().join("client.lock");
-        let lock =
-            File::options().create(true).truncate(false).write(true).open(&path).map_err(state_error("open", &path))?;
+        let lock = ownfile::open_lock(&path).map_err(state_error("open", &path))?;
         lock.lock().map_err(state_error("lock", &path))?;
         Ok(lock)
     }
@@ -397,7 +401,7 @@ impl Vault {
             if own.as_ref() == Some(&session) {
                 continue;
             }
-            let is_alive = File::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
+            let is_alive = ownfile::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
             let names = Session::noted(&session);
             if is_alive {
                 noted.under_way.extend(names);
@@ -416,7 +420,7 @@ impl Vault {
         entries
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_none() && own.as_ref() != Some(path))
-            .any(|path| File::open(&path).is_ok_and(|file| file.try_lock_shared().is_err()))
+            .any(|path| ownfile::open(&path).is_ok_and(|file| file.try_lock_shared().is_err()))
     }
 
     /// What a record may acknowledge: no more than what every session under way, other than `own`, had seen.
@@ -429,7 +433,7 @@ impl Vault {
             if own.as_ref() == Some(&path) || path.extension().is_some() {
                 continue;
             }
-            let Ok(mut file) = File::open(&path) else { continue };
+            let Ok(mut file) = ownfile::open(&path) else { continue };
             if file.try_lock_shared().is_ok() {
                 // Nobody holds it: its process is gone.
                 let _ = std::fs::remove_file(&path);

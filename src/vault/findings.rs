@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-use crate::id::{ClientId, ObjectName};
+use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::record::{FoundDamage, ObjectRef};
 use crate::log::{Chains, Findings, Record, RecordBody, Sight};
 use crate::msgpack;
@@ -180,9 +180,23 @@ struct Memory {
     /// Objects that were seen sound, which is not in the log yet.
     #[serde(default)]
     sound: Vec<ObjectRef>,
+    /// Snapshots that the last check found to lack files, of which no record says so.
+    #[serde(default)]
+    lacking: Vec<Lacking>,
     /// What the findings were when they were looked at last: each a sentence, and whether something is lost.
     #[serde(default)]
     last: Vec<(String, bool)>,
+}
+
+/// What a snapshot lacks because chunks of it are in no pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacking {
+    /// The snapshot.
+    pub snapshot: ObjectName,
+    /// How many files, or folders with all that is in them.
+    pub count: u64,
+    /// Some of the chunks. Once all of these are stored again, it is whole as far as is known.
+    pub chunks: Vec<ChunkId>,
 }
 
 /// The file in a vault's state folder.
@@ -190,7 +204,7 @@ const FILE: &str = "findings";
 
 impl Memory {
     fn load(folder: &Path) -> Self {
-        let bytes = std::fs::read(folder.join(FILE)).unwrap_or_default();
+        let bytes = crate::ownfile::read(&folder.join(FILE)).unwrap_or_default();
         msgpack::decode(&bytes).unwrap_or_default()
     }
 
@@ -305,7 +319,7 @@ impl Vault {
         let mut findings = Vec::new();
         self.object_findings(&memory, open, &accepted, &mut findings);
         self.record_findings(&mut findings)?;
-        self.file_findings(&accepted, &mut findings)?;
+        self.file_findings(&memory, &accepted, &mut findings)?;
         self.source_findings(&mut findings);
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
@@ -406,18 +420,33 @@ impl Vault {
 
     fn file_findings(
         &self,
+        memory: &Memory,
         accepted: &BTreeSet<ObjectRef>,
         findings: &mut Vec<KnownFinding>,
     ) -> Result<(), VaultError> {
         let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
-        for (snapshot, damage) in self.damage()? {
+        let mut lost: BTreeMap<ObjectName, u64> =
+            self.damage()?.into_iter().map(|(snapshot, damage)| (snapshot, damage.count)).collect();
+        if !memory.lacking.is_empty() {
+            let reader = self.catalogue().reader()?;
+            for lacking in &memory.lacking {
+                let mut is_whole = !lacking.chunks.is_empty();
+                for chunk in &lacking.chunks {
+                    is_whole &= reader.locate(chunk)?.is_some();
+                }
+                if !is_whole {
+                    lost.entry(lacking.snapshot).or_insert(lacking.count);
+                }
+            }
+        }
+        for (snapshot, count) in lost {
             if there.contains(&snapshot) && !accepted.contains(&ObjectRef::record(snapshot)) {
                 findings.push(KnownFinding {
                     id: FindingId::of("files", [snapshot.as_bytes().to_vec()]),
-                    about: About::Files { snapshot, count: damage.count },
+                    about: About::Files { snapshot, count },
                     since: Time::default(),
                     snapshots: 1,
-                    files: damage.count,
+                    files: count,
                 });
             }
         }
@@ -489,6 +518,19 @@ impl Vault {
             }
         }
         if memory == before { Ok(()) } else { memory.save(self.state()) }
+    }
+
+    /// Notes which snapshots lack files, as a look at all of them found; what was noted before counts no longer.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub fn note_lacking(&self, lacking: Vec<Lacking>) -> Result<(), VaultError> {
+        let mut memory = Memory::load(self.state());
+        if memory.lacking == lacking {
+            return Ok(());
+        }
+        memory.lacking = lacking;
+        memory.save(self.state())
     }
 
     /// Writes what this machine noted about objects into the log, if there is anything.

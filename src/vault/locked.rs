@@ -182,7 +182,7 @@ pub(super) fn opened_path(state: &Path, vault: VaultId) -> PathBuf {
 
 /// The slot that opened this vault last on this machine.
 fn opened_last(state: &Path, vault: VaultId) -> Option<SlotId> {
-    std::fs::read_to_string(opened_path(state, vault)).ok()?.trim().parse().ok()
+    crate::ownfile::read_text(&opened_path(state, vault)).ok()?.trim().parse().ok()
 }
 
 /// What a secret has opened.

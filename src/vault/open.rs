@@ -205,7 +205,7 @@ impl Vault {
     /// remembered for the next time.
     fn remember_seen(&self, chains: &Chains) -> BTreeMap<ClientId, u64> {
         let path = self.state.join("seen");
-        let bytes = std::fs::read(&path).unwrap_or_default();
+        let bytes = crate::ownfile::read(&path).unwrap_or_default();
         let before: BTreeMap<ClientId, u64> = crate::msgpack::decode(&bytes).unwrap_or_default();
         let mut seen = before.clone();
         let client = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();

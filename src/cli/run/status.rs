@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
@@ -80,7 +79,7 @@ pub struct Pair {
 impl Status {
     /// What is remembered in this folder.
     pub fn load(folder: &Path) -> Self {
-        let bytes = std::fs::read(path(folder)).unwrap_or_default();
+        let bytes = vault::ownfile::read(&path(folder)).unwrap_or_default();
         let status: Self = serde_json::from_slice(&bytes).unwrap_or_default();
         if status.version == VERSION { status } else { Self { version: VERSION, ..Self::default() } }
     }
@@ -128,7 +127,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
             .hint("Another folder for it can be given with --state DIR, or VAULT_STATE_DIR.")
     };
     make_private_folder(folder).map_err(|error| failed(&error))?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"));
+    let file = vault::ownfile::open_lock(&folder.join("lock"));
     let file = file.map_err(|error| failed(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

@@ -65,7 +65,10 @@ fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
     let bytes = match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
         Err(StoreError::Missing { .. }) => return Ok(Some("it is missing".to_owned())),
         Err(StoreError::Long { .. }) => return Ok(Some("it is too long".to_owned())),
-        bytes => bytes?,
+        Err(error) if error.is_of_whole() => return Err(error),
+        // A pipe, a link or a folder in its place.
+        Err(error) => return Ok(Some(error.reason())),
+        Ok(bytes) => bytes,
     };
     Ok(match VaultFile::parse(&bytes) {
         // Where several vaults share the folder, there is one such file, and it may be that of any of them.

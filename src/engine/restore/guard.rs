@@ -19,7 +19,7 @@
 //! | what a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
 //! | anything else that the snapshot does not have | with `--delete` | |
 //!
-//! The folder in which the selection begins may be a mount itself. A thing that gives way to one of another kind is
+//! Nothing at all is restored into a vault or into the state folder. The folder in which the selection begins may be a mount itself. A thing that gives way to one of another kind is
 //! removed by the same rules, with all that is in it; if something in it stays, it stays as a whole, and that is a problem
 //! of this file.
 
@@ -377,15 +377,17 @@ impl Guard {
         own.map(|(_, kept)| *kept)
     }
 
-    /// Which vault the folder is in, or is; looked for from the folder upwards.
-    pub(super) fn vault_around(&self, folder: &Path) -> Option<PathBuf> {
+    /// Which vault or state folder the folder is in, or is, and what it is; looked for from the folder upwards.
+    pub(super) fn own_around(&self, folder: &Path) -> Option<(PathBuf, Kept)> {
         // A folder that is still to be made lies in the first one that is there.
         let there = folder.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
-        let is_one = |path: &&Path| {
-            let Ok(dir) = TargetDir::open_root(path, false) else { return false };
-            is_vault(&dir) || dir.stat().is_ok_and(|stat| matches!(self.own(&stat), Some(Kept::Vault)))
-        };
-        there.ancestors().find(is_one).map(Path::to_owned)
+        there.ancestors().find_map(|path| {
+            let dir = TargetDir::open_root(path, false).ok()?;
+            let own = dir.stat().ok().and_then(|stat| self.own(&stat));
+            let own = own.filter(|own| matches!(own, Kept::Vault | Kept::State));
+            let own = own.or_else(|| is_vault(&dir).then_some(Kept::OtherVault))?;
+            Some((path.to_owned(), own))
+        })
     }
 }
 

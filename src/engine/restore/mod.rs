@@ -245,11 +245,17 @@ pub enum RestoreError {
         /// What is wrong with it.
         what: String,
     },
-    /// The target is a folder of a vault, or lies in one.
-    #[error("{path} is a vault, and nothing is restored into a vault")]
-    InVault {
-        /// The folder of the vault.
+    /// The target is a folder of a vault or the state folder, or lies in one.
+    #[error("{path} {}", if *.is_state {
+        "holds the state that vault keeps, and nothing is restored into it"
+    } else {
+        "is a vault, and nothing is restored into a vault"
+    })]
+    InOwn {
+        /// The folder of the vault, or of the state.
         path: String,
+        /// Whether it is that of the state.
+        is_state: bool,
     },
     /// Everything on the machine that the snapshot does not have would be deleted.
     #[error("deleting in the root of the file system, {path}, needs --include")]

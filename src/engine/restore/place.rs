@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::engine::browse;
 use crate::engine::restore::folder::Folder;
+use crate::engine::restore::guard::Kept;
 use crate::engine::restore::run::{Halt, Run, fatal};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::task::{Attributes, Identity};
@@ -134,8 +135,8 @@ impl Places {
     /// Refuses places into which nothing may be restored, whatever is there.
     pub(super) fn refuse(&self, run: &Run<'_>) -> Result<(), RestoreError> {
         for place in &self.0 {
-            if let Some(vault) = run.guard().vault_around(&place.base) {
-                return Err(RestoreError::InVault { path: vault.display().to_string() });
+            if let Some((folder, own)) = run.guard().own_around(&place.base) {
+                return Err(RestoreError::InOwn { path: folder.display().to_string(), is_state: own == Kept::State });
             }
             let is_all = matches!(place.what, What::Content(_)) && run.options.include.is_empty();
             if run.options.delete && is_all && is_root(&place.base) {
