@@ -125,14 +125,6 @@ impl<'a> Run<'a> {
 
     /// Notes a change, in this place or the next one.
     pub(super) fn change(&self, mark: Mark, path: Vec<u8>, is_folder: bool, place: Option<u64>) {
-        if self.tell.is_none() && self.progress.wants_details() {
-            let mark = match mark {
-                Mark::Added => "+",
-                Mark::Changed => "M",
-                Mark::Deleted => "-",
-            };
-            self.progress.detail(&format!("{mark} {}", Shown(&path)));
-        }
         if self.tell.is_some() {
             let place = place.unwrap_or_else(|| self.next_place());
             lock(&self.changes).push((place, Change { mark, path, is_folder }));
