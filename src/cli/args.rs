@@ -532,7 +532,7 @@ pub struct RestoreArgs {
 #[command(after_help = "\
 Examples:
   vault delivery            how it is now
-  vault delivery synced     the folder is carried by Dropbox, Syncthing and the like
+  vault delivery synced     it is carried by Dropbox, Syncthing and the like
 
 In a synced folder what one machine stores reaches the others some time later,
 in any order. So space is given back only when all machines have seen that it
