@@ -500,7 +500,10 @@ def cut(data, gear, least, average, most):
     return lengths
 
 def vectors(path):
-    """§12: computes or opens every vector that SPEC.md prints."""
+    """§12: computes or opens every vector that SPEC.md prints. Only this needs kyber-py."""
+    from kyber_py.ml_kem import ML_KEM_768
+    from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as aead_seal
+    from nacl.bindings import crypto_scalarmult as multiply, crypto_scalarmult_base as multiply_base
     spec = Path(path).read_text(encoding="utf-8")
     for row in re.findall(r"^\| \d+ \| `[0-9a-f]{16}` \|.*$", spec, re.M):
         MASKS.update({int(bits): int(mask, 16) for bits, mask in re.findall(r"(\d+) \| `([0-9a-f]{16})`", row)})
@@ -580,6 +583,27 @@ def vectors(path):
     plain = block("12.6", 2)
     same(message(plain.ljust(1024, b"\0")), told, "record")
     same(msgpack.packb({**told, "b": msgpack.packb(told["b"])}), plain[4:], "bytes of a record")
+
+    table = values["12.7"]
+    seed = blake3(master, derive_key_context="vault 2026 reader ml-kem-768").digest(64)
+    secret, (encapsulation, decapsulation) = derive("vault 2026 reader x25519", master), ML_KEM_768._keygen_internal(seed[:32], seed[32:])
+    public, ephemeral = multiply_base(secret), multiply_base(b"\7" * 32)
+    shared, (told, ciphertext) = multiply(secret, ephemeral), ML_KEM_768._encaps_internal(encapsulation, b"\x08" * 32)
+    same(multiply(b"\7" * 32, public), shared, "both ways of X25519")
+    same(ML_KEM_768.decaps(decapsulation, ciphertext), told, "decapsulation")
+    parts = shared, told, writer, ephemeral, ciphertext, public, encapsulation
+    wrap_key, fixed = derive("vault 2026 wrap 2", b"".join(parts)), b"vaultobj" + struct.pack("<HBBHH", 1, 1, 2, 1192, 0)
+    pack = Object(keys, 1, name, fixed)
+    nonce = keyed(keys.nonce, b"\5" * 32 + pack.wrap_aad + object_key, 24)
+    wrapped = ephemeral + ciphertext + nonce + aead_seal(object_key, pack.wrap_aad, nonce, wrap_key)
+    bound = fixed + vault + name + wrapped
+    header = fixed + keyed(derive("vault 2026 object commitment", object_key), bound) + wrapped
+    same(len(header), 1240, "length of a header of wrap 2")
+    for what, value in {"PX": public, "hash of PM": blake3(encapsulation).digest(), "E": ephemeral, "x": shared, "m": told,
+                        "hash of C": blake3(ciphertext).digest(), "wrap key": wrap_key,
+                        "hash of the header": blake3(header).digest()}.items():
+        same(value.hex(), table.pop(what), what)
+    need(not table, f"unknown vectors: {table}")
     left = {(at, number) for at, found in blocks.items() for number in range(len(found))} - used
     need(not left, f"vectors that nobody looked at: {sorted(left)}")
     print(count, "vectors")
