@@ -261,9 +261,9 @@ fn two_inits(seed: u64) {
     for machine in 0..2 {
         let known = pair.ends(machine, &["check", "--read-data"], &[3]);
         assert!(known.out.contains(&ids[1 - machine]), "{}{}", known.out, known.err);
-        for of in 0..2 {
-            pair.reads_back(machine, of, PASSWORD, &["--vault", &ids[of]]);
-            pair.ends(machine, &["check", "--read-data", "--vault", &ids[of]], &[3]);
+        for (of, id) in ids.iter().enumerate() {
+            pair.reads_back(machine, of, PASSWORD, &["--vault", id]);
+            pair.ends(machine, &["check", "--read-data", "--vault", id], &[3]);
         }
         assert!(pair.quarantined(machine).is_empty());
     }

@@ -157,8 +157,11 @@ fn live(desk: &Desk, disk: &Disk) -> (Vec<Step>, BTreeMap<ObjectName, Model>) {
     (steps, models)
 }
 
+/// What the disk saw of a life, its steps, and what each snapshot must read back as.
+type Life = (Recording, Vec<Step>, BTreeMap<ObjectName, Model>);
+
 /// Makes a file system and records a life on it.
-fn record(kind: &Kind, desk: &Desk) -> Result<(Recording, Vec<Step>, BTreeMap<ObjectName, Model>), String> {
+fn record(kind: &Kind, desk: &Desk) -> Result<Life, String> {
     let (image, at) = (desk.path("image"), desk.path("disk"));
     File::create(&image).unwrap().set_len(kind.mib << 20).unwrap();
     system(&format!("mkfs.{}", kind.name), &[kind.made, &[image.to_str().unwrap()]].concat())?;
