@@ -361,12 +361,11 @@ fn range<'o, T>(text: &str, offered: &'o [T]) -> Result<Option<&'o [T]>, Failure
 fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     let text = text.trim().trim_matches(['\'', '"']);
     let below_home = text.strip_prefix("~/").or((text == "~").then_some(""));
-    let path = match (below_home, home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => {
-            local::refuse_remote(Path::new(text), "this")?;
-            PathBuf::from(text)
-        }
+    let path = if let (Some(rest), Some(home)) = (below_home, home) {
+        home.join(rest)
+    } else {
+        local::refuse_remote(Path::new(text), "this")?;
+        PathBuf::from(text)
     };
     Ok(roots::absolute(&current_folder()?, &path))
 }

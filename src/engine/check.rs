@@ -316,7 +316,11 @@ impl<'a> Check<'a> {
         for (id, names) in copies {
             if let [only] = names.as_slice() {
                 let subject = Subject::Object(ObjectKey::Named(Kind::Key, *only));
-                self.problem(subject, format!("it is the only copy left of key slot {id}"), ObjectState::Damaged);
+                self.problem(
+                    subject,
+                    format!("it is the only copy left of key slot {id}; vault repair makes the second one"),
+                    ObjectState::OnlyCopy,
+                );
             }
         }
         Ok(())

@@ -24,6 +24,8 @@ pub enum ObjectState {
     Foreign,
     /// It was there, and is gone.
     Missing,
+    /// It is sound, but the second copy that there should be is gone.
+    OnlyCopy,
     /// It is not what was put.
     Damaged,
 }
@@ -36,7 +38,7 @@ impl ObjectState {
 
     /// Whether a person should know of it although nothing is lost.
     pub const fn is_remark(self) -> bool {
-        matches!(self, Self::NotArrived | Self::Newer)
+        matches!(self, Self::NotArrived | Self::Newer | Self::OnlyCopy)
     }
 
     /// What is said of an object in this state that could not be read for a reason: of one that is on its way the reason says nothing.
@@ -53,6 +55,7 @@ impl ObjectState {
             Self::OfAnotherVault => "of another vault",
             Self::Foreign => "foreign",
             Self::Missing => "missing",
+            Self::OnlyCopy => "only copy",
             Self::Damaged => "damaged",
         }
     }
@@ -169,8 +172,8 @@ mod tests {
 
     #[test]
     fn only_damage_and_loss_are_losses() {
-        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, Sound};
-        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign] {
+        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, OnlyCopy, Sound};
+        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign, OnlyCopy] {
             assert!(!state.is_loss(), "{state:?}");
         }
         assert!(Missing.is_loss() && Damaged.is_loss());

@@ -605,7 +605,7 @@ fn another_copy_of_a_chunk_takes_the_place_of_a_damaged_one() {
     second.snapshot();
     for (key, bytes) in other.objects() {
         if matches!(key, ObjectKey::Named(Kind::Pack, _)) {
-            fixture.store.put(&key, bytes.clone().into()).unwrap();
+            fixture.store.put(&key, bytes.clone()).unwrap();
         }
     }
     for damaged in packs(&fixture.store, Kind::Pack) {
