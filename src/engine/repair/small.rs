@@ -55,8 +55,8 @@ pub(super) fn diagnose(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Prog
 }
 
 /// Something that a repair can do nothing about.
-pub(super) const fn left(key: ObjectKey, what: String, state: ObjectState) -> Problem {
-    Problem { subject: Subject::Object(key), state, what }
+pub(super) fn left(key: ObjectKey, what: String, state: ObjectState) -> Problem {
+    Problem { subject: Subject::Object(key), state, what: state.told(what) }
 }
 
 /// What is wrong with the VAULT file, if anything is.
