@@ -72,6 +72,17 @@ impl<'a> PackReader<'a> {
         Ok(opener)
     }
 
+    /// The keys of a pack whose footer has been opened. The footer speaks for the whole pack, so a header that seems newer
+    /// than it is damaged.
+    fn known_opener(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
+        self.opener(kind, name).map_err(|error| match error {
+            PackError::Newer { object, .. } => {
+                PackError::Damaged { object, what: "its header is not that of its footer".to_owned() }
+            }
+            error => error,
+        })
+    }
+
     /// Reads the footer of a pack of `len` bytes: from its end alone, in one request, or two if the footer is long. The header is
     /// read only to say why a footer does not open.
     ///
@@ -136,8 +147,8 @@ impl<'a> PackReader<'a> {
         name: ObjectName,
         len: u64,
     ) -> Result<(Arc<ObjectOpener>, Footer), PackError> {
-        let opener = self.opener(kind, name)?;
-        Ok((opener, self.footer(kind, name, len)?))
+        let footer = self.footer(kind, name, len)?;
+        Ok((self.known_opener(kind, name)?, footer))
     }
 
     /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, they must be
@@ -152,7 +163,7 @@ impl<'a> PackReader<'a> {
         decompressor: &mut Decompressor,
     ) -> Result<Segment, PackError> {
         let key = object_key(place.kind, place.pack);
-        let opener = self.opener(place.kind, place.pack)?;
+        let opener = self.known_opener(place.kind, place.pack)?;
         let sealed = self.store.get_range(&key, place.offset, place.len as usize)?;
         open_segment(self.keys, &opener, &key, place.number, &sealed, expected, decompressor)
     }

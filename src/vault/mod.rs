@@ -330,6 +330,14 @@ impl Vault {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes packs that this client has just deleted out of what the last look at the store has shown.
+    pub(crate) fn forget_packs(&self, gone: &[ObjectName]) {
+        let mut log = self.log();
+        for name in gone {
+            log.packs.remove(name);
+        }
+    }
+
     /// All clients' records, as of the last look at the store.
     pub fn chains(&self) -> Chains {
         self.log().chains.clone()

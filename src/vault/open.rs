@@ -80,7 +80,7 @@ pub fn open_locked(
     let state = options.state.join(keyring.vault.to_string());
     crate::vault::client::make_private_folder(&state)?;
     // That the next opening is quick is worth a try, and no error.
-    let _ = std::fs::write(opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()));
+    let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);
     let key = keys.derive_local("catalogue");
     let path = state.join("catalogue.redb");
     let (catalogue, fresh) = Catalogue::open(&path, key)?;

@@ -200,6 +200,8 @@ pub fn collect(
         let (mut report, mut batch) = (CollectReport::default(), BATCH);
         for _ in 0..PASSES {
             vault.begin_again(session, (options.clock)(), progress)?;
+            // The log tells nothing of packs that were put and are needed by no record.
+            vault.refresh(progress)?;
             let mut pass = Pass::new(vault, Some(session), &BTreeSet::new(), options, progress)?;
             match pass.run(session, batch, &mut report) {
                 Ok(true) => break,
@@ -718,6 +720,7 @@ impl<'a> Pass<'a> {
             let txn = self.vault.catalogue().write()?;
             self.vault.catalogue().remove_packs(&txn, &gone)?;
             txn.commit().map_err(CatalogueError::from)?;
+            self.vault.forget_packs(&gone);
             let body = RecordBody::Sweep(part.iter().map(|(name, kind, _)| pack_ref(*name, *kind)).collect());
             self.vault.publish(body, (self.options.clock)(), Some(session), |_| true, self.progress)?;
         }
