@@ -72,17 +72,6 @@ impl<'a> PackReader<'a> {
         Ok(opener)
     }
 
-    /// The keys of a pack whose footer has been opened. The footer speaks for the whole pack, so a header that seems newer
-    /// than it is damaged.
-    fn known_opener(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
-        self.opener(kind, name).map_err(|error| match error {
-            PackError::Newer { object, .. } => {
-                PackError::Damaged { object, what: "its header is not that of its footer".to_owned() }
-            }
-            error => error,
-        })
-    }
-
     /// Reads the footer of a pack of `len` bytes: from its end alone, in one request, or two if the footer is long. The header is
     /// read only to say why a footer does not open.
     ///
@@ -148,7 +137,21 @@ impl<'a> PackReader<'a> {
         len: u64,
     ) -> Result<(Arc<ObjectOpener>, Footer), PackError> {
         let footer = self.footer(kind, name, len)?;
-        Ok((self.known_opener(kind, name)?, footer))
+        Ok((self.opener_by_footer(kind, name)?, footer))
+    }
+
+    /// As [`Self::opener`], for a pack whose footer was read: that says that the pack is of this version, so a header that claims
+    /// something newer is damaged.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub fn opener_by_footer(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
+        self.opener(kind, name).map_err(|error| match error {
+            PackError::Newer { object, .. } => {
+                PackError::Damaged { object, what: "its header is not what its footer says".to_owned() }
+            }
+            error => error,
+        })
     }
 
     /// Reads, opens and decompresses one segment, and verifies the id of each chunk in it. With `expected`, they must be
@@ -163,7 +166,7 @@ impl<'a> PackReader<'a> {
         decompressor: &mut Decompressor,
     ) -> Result<Segment, PackError> {
         let key = object_key(place.kind, place.pack);
-        let opener = self.known_opener(place.kind, place.pack)?;
+        let opener = self.opener_by_footer(place.kind, place.pack)?;
         let sealed = self.store.get_range(&key, place.offset, place.len as usize)?;
         open_segment(self.keys, &opener, &key, place.number, &sealed, expected, decompressor)
     }
@@ -253,6 +256,15 @@ mod tests {
         let (keys, pack) = (keys(), pack(&keys(), 3, 100));
         let (store, len) = (stored(&pack), pack.bytes.len() as u64);
         let key = object_key(pack.kind, pack.name);
+        store.inner().mutate(&key, |bytes| bytes[..HEADER_LEN].fill(0));
+        for (at, byte) in [(8, 2), (11, 2), (14, 1)] {
+            // The footer says that the pack is of this version.
+            store.inner().mutate(&key, |bytes| bytes[..HEADER_LEN].copy_from_slice(&pack.bytes[..HEADER_LEN]));
+            store.inner().mutate(&key, |bytes| bytes[at] = byte);
+            let reader = PackReader::new(&store, &keys);
+            assert!(reader.opener(pack.kind, pack.name).unwrap_err().is_newer());
+            assert!(reader.frame(pack.kind, pack.name, len).unwrap_err().is_damage());
+        }
         store.inner().mutate(&key, |bytes| bytes[..HEADER_LEN].fill(0));
         let writer = keys_of(9, &WriterKey::from_bytes(&[5; 32]));
         for keys in [&keys, &writer] {

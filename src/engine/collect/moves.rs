@@ -267,7 +267,7 @@ impl Mover<'_> {
         let place = pack.info.place(number).ok_or_else(|| damaged("its footer has more segments than before"))?;
         let sealed = self.vault.store().get_range(&key, place.offset, entry.sealed_len as usize)?;
         self.progress.counters().add(0, u64::from(entry.sealed_len));
-        let opener = self.reader.opener(kind, pack.info.name)?;
+        let opener = self.reader.opener_by_footer(kind, pack.info.name)?;
         let (worker, lane) = (&mut *self.worker(), self.lane(kind));
         if self.stays_whole(pack, number) {
             let mut buffer = Vec::with_capacity(sealed.len() + SEGMENT_HEAD_LEN);
