@@ -201,7 +201,7 @@ pub fn collect(
         for _ in 0..PASSES {
             vault.begin_again(session, (options.clock)(), progress)?;
             // The log tells nothing of packs that were put and are needed by no record.
-            vault.refresh(progress)?;
+            vault.refresh_alone(progress)?;
             let mut pass = Pass::new(vault, Some(session), &BTreeSet::new(), options, progress)?;
             match pass.run(session, batch, &mut report) {
                 Ok(true) => break,
