@@ -354,16 +354,6 @@ impl Vault {
         self.rebind(session, client, progress)
     }
 
-    /// Looks at the store again while no other process of this client writes a record, so that none is remembered that was put after
-    /// the list was read.
-    ///
-    /// # Errors
-    /// As [`Self::refresh`].
-    pub(crate) fn refresh_alone(&self, progress: &dyn Progress) -> Result<(), VaultError> {
-        let _lock = self.lock_client()?;
-        self.refresh(progress)
-    }
-
     /// Whether the client that work began with can go on, as far as the log was read.
     pub(crate) fn is_bound(&self, session: &Session) -> bool {
         session.client().is_some() && session.client() == self.client()

@@ -200,8 +200,6 @@ pub fn collect(
         let (mut report, mut batch) = (CollectReport::default(), BATCH);
         for _ in 0..PASSES {
             vault.begin_again(session, (options.clock)(), progress)?;
-            // The log tells nothing of packs that were put and are needed by no record.
-            vault.refresh_alone(progress)?;
             let mut pass = Pass::new(vault, Some(session), &BTreeSet::new(), options, progress)?;
             match pass.run(session, batch, &mut report) {
                 Ok(true) => break,
