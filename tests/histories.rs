@@ -353,7 +353,8 @@ impl History {
     }
 
     fn take(&mut self, vault: &Vault, change: impl FnOnce(&mut SnapshotOptions<'_>)) {
-        let mut options = options(&self.world.source(), &now);
+        // Whoever empties the source here means it.
+        let mut options = SnapshotOptions { allow_empty: true, ..options(&self.world.source(), &now) };
         change(&mut options);
         let report = snapshot(vault, options, &Silent::default()).unwrap();
         assert_eq!(report.skipped, []);
@@ -524,8 +525,8 @@ impl History {
         (!ids.is_empty()).then(|| ids[usize::from(which) % ids.len()])
     }
 
-    /// What a simple reading of the rules keeps: the last of each source, those with a tag, what is pinned; and the last one
-    /// if that is nothing, unless it was said outright that nothing is to be kept.
+    /// What a simple reading of the rules keeps: the last of each source, those with a tag, what is pinned; and always the last one,
+    /// which is complete here, unless it was said outright that nothing is to be kept.
     fn kept(&self, vault: &Vault, last: Option<u8>, tag: Option<u8>) -> BTreeSet<ObjectName> {
         let snapshots = vault.snapshots();
         let mut kept = BTreeSet::new();
@@ -539,7 +540,7 @@ impl History {
             let newest = group.iter().take(last.unwrap_or(0).into()).map(|info| info.id);
             let mut ids: BTreeSet<ObjectName> = newest.collect();
             ids.extend(group.iter().filter(|info| wanted(info)).map(|info| info.id));
-            if ids.is_empty() && last != Some(0) {
+            if last != Some(0) {
                 ids.extend(group.first().map(|info| info.id));
             }
             kept.extend(ids);

@@ -174,8 +174,10 @@ pub fn of_snapshot(vault: &Vault, snapshot: &Snapshot) -> ReadBack {
         Ok(bytes) => name_groups(&mut out.nodes, link_groups(&bytes)),
         Err(error) => out.errors.push((b"(links)".to_vec(), error)),
     }
-    if let Err(error) = read_stream(&snapshot.skipped_list, 64 << 20, &mut reader) {
-        out.errors.push((b"(skipped)".to_vec(), error));
+    for (list, name) in [(&snapshot.skipped_list, &b"(skipped)"[..]), (&snapshot.rules, b"(rules)")] {
+        if let Err(error) = read_stream(list, 64 << 20, &mut reader) {
+            out.errors.push((name.to_vec(), error));
+        }
     }
     out.chunks = reader.asked;
     out
