@@ -1,6 +1,5 @@
-//! How much a first snapshot will find, counted beside it, so that its bar has an end.
-//!
-//! Later snapshots need no counting: they expect what the one before found.
+//! How much there is, before it is read: measured for a person or for the order of sources, and counted beside a first snapshot, so
+//! that its bar has an end. Later snapshots need no counting: they expect what the one before found.
 
 use std::fs;
 use std::fs::Metadata;
@@ -9,26 +8,54 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::exclude::Rules;
+use vault::engine::walk::IGNORE_FILE_MAX;
+use vault::fs::Dir;
 use vault::progress::Counters;
+use vault::vault::Vault;
 
 use crate::cli::roots::bytes_of;
 
-/// What marks a folder of caches begins so.
-const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+/// The bytes of the files below these paths, and whether that is all: after `time` it is as much as was found by then. Nothing is
+/// opened but folders.
+pub fn measure(paths: &[PathBuf], time: Duration) -> (u64, bool) {
+    let begun = Instant::now();
+    let mut todo = paths.to_vec();
+    let mut bytes = 0_u64;
+    while let Some(path) = todo.pop() {
+        if begun.elapsed() > time {
+            return (bytes, false);
+        }
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_dir() {
+            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if found.is_file() {
+            bytes = bytes.saturating_add(found.len());
+        }
+    }
+    (bytes, true)
+}
+
+/// Whether this machine has no snapshot of a source yet: then nothing says how much there is.
+pub fn is_first(vault: &Vault, source: &str) -> bool {
+    let host = &vault.identity().host;
+    !vault.snapshots().iter().any(|info| info.body.source == source && info.body.host == *host)
+}
 
 /// Does `work`. Beside it, counts what is below `roots`, and gives that to the counters as the goal if they have none by then.
-/// Where nothing is drawn (`draws`), nothing is counted.
+/// Without `wanted`, nothing is counted.
 pub fn count_beside<R>(
     counters: &Counters,
-    draws: bool,
+    wanted: bool,
     roots: &[PathBuf],
     exclude: &ExcludeOptions,
     work: impl FnOnce() -> R,
 ) -> R {
-    if !draws || roots.is_empty() {
+    if !wanted || roots.is_empty() {
         return work();
     }
     let over = AtomicBool::new(false);
@@ -41,10 +68,18 @@ pub fn count_beside<R>(
                 counters.bytes_goal.store(count.bytes, Relaxed);
             }
         });
-        let done = work();
-        over.store(true, Relaxed);
-        done
+        let _ends = Ends(&over);
+        work()
     })
+}
+
+/// Says that the work is over, in whatever way it ends.
+struct Ends<'o>(&'o AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 struct Count<'c> {
@@ -82,11 +117,15 @@ impl Count<'_> {
     }
 
     fn folder(&mut self, mut folder: Folder, root: &Metadata, folders: &mut Vec<Folder>) {
-        if self.is_marked(&folder.path) {
+        let Ok(dir) = Dir::open(&folder.path) else { return };
+        // The content of a folder may be left out because of something that lies in it.
+        if (self.exclude.caches && dir.is_cachedir_tagged())
+            || self.exclude.if_present.iter().any(|name| dir.contains(name))
+        {
             return;
         }
         if let Some(name) = &self.exclude.ignore_file
-            && let Ok(content) = fs::read(folder.path.join(crate::cli::roots::path_of(name)))
+            && let Ok(Some(content)) = dir.read_small(name, IGNORE_FILE_MAX)
             && let Ok(rules) = folder.rules.with_file(&content, &folder.below)
         {
             folder.rules = rules;
@@ -113,13 +152,6 @@ impl Count<'_> {
             self.bytes += len;
         }
     }
-
-    /// Whether the content of a folder is left out because of something that lies in it.
-    fn is_marked(&self, path: &Path) -> bool {
-        let is_cache = || fs::read(path.join("CACHEDIR.TAG")).is_ok_and(|content| content.starts_with(CACHE_TAG));
-        let has = |name: &Vec<u8>| path.join(crate::cli::roots::path_of(name)).symlink_metadata().is_ok();
-        (self.exclude.caches && is_cache()) || self.exclude.if_present.iter().any(has)
-    }
 }
 
 #[cfg(unix)]
@@ -136,6 +168,17 @@ fn is_elsewhere(_: &Metadata, _: &Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("a/b/c"), vec![0; 1000]).unwrap();
+        fs::write(folder.path().join("d"), vec![0; 24]).unwrap();
+        assert_eq!(measure(&[folder.path().to_owned()], Duration::from_secs(60)), (1024, true));
+        assert_eq!(measure(&[folder.path().join("d")], Duration::from_secs(60)), (24, true));
+        assert!(!measure(&[folder.path().to_owned()], Duration::ZERO).1);
+    }
 
     #[test]
     fn what_is_left_out_is_not_counted() {
@@ -155,7 +198,7 @@ mod tests {
         ] {
             fs::write(at(name), vec![0; len]).unwrap();
         }
-        fs::write(at("cache/CACHEDIR.TAG"), CACHE_TAG).unwrap();
+        fs::write(at("cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55").unwrap();
         fs::write(at("no/.nobackup"), "").unwrap();
         fs::write(at("rules/.vaultignore"), "*.o\n").unwrap();
         let exclude = ExcludeOptions {
@@ -166,16 +209,16 @@ mod tests {
             larger_than: Some(4000),
             ..ExcludeOptions::default()
         };
-        let counted = |draws: bool, goal: u64| {
+        let counted = |wanted: bool, goal: u64| {
             let counters = Counters::default();
             counters.bytes_goal.store(goal, Relaxed);
-            count_beside(&counters, draws, &[folder.path().to_owned()], &exclude, || {
+            count_beside(&counters, wanted, &[folder.path().to_owned()], &exclude, || {
                 // The work goes on until the goal is there, as that of a large snapshot does.
                 for _ in 0..1000 {
-                    if !draws || counters.files_goal.load(Relaxed) > 0 || goal > 0 {
+                    if !wanted || counters.files_goal.load(Relaxed) > 0 || goal > 0 {
                         break;
                     }
-                    thread::sleep(std::time::Duration::from_millis(10));
+                    thread::sleep(Duration::from_millis(10));
                 }
             });
             (counters.files_goal.load(Relaxed), counters.bytes_goal.load(Relaxed))
@@ -183,5 +226,28 @@ mod tests {
         assert_eq!(counted(true, 0), (3, 1024 + 4), "two files, and the file of patterns");
         assert_eq!(counted(false, 0), (0, 0));
         assert_eq!(counted(true, 7), (0, 7), "what is expected already stays");
+    }
+
+    /// A pipe in the place of a file of patterns or of a tag makes nobody wait.
+    #[cfg(unix)]
+    #[test]
+    fn pipes_are_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".vaultignore", "CACHEDIR.TAG"] {
+            let made = std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap();
+            assert!(made.success());
+        }
+        let exclude =
+            ExcludeOptions { ignore_file: Some(b".vaultignore".to_vec()), caches: true, ..ExcludeOptions::default() };
+        let counters = Counters::default();
+        count_beside(&counters, true, &[folder.path().to_owned()], &exclude, || {
+            for _ in 0..1000 {
+                if counters.files_goal.load(Relaxed) > 0 {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        assert_eq!(counters.files_goal.load(Relaxed), 2);
     }
 }

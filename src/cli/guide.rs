@@ -36,6 +36,7 @@ use vault::seal::random_array;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
+use crate::cli::ahead::measure;
 use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
 use crate::cli::ask;
@@ -374,7 +375,12 @@ fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     let offered = home.map(places::sources).unwrap_or_default();
     note("What is to be backed up?");
     for (number, path) in offered.iter().enumerate() {
-        note(&format!("  {}  {}  {}", number + 1, path.display(), sized(places::measure(path, MEASURE_EACH))));
+        note(&format!(
+            "  {}  {}  {}",
+            number + 1,
+            path.display(),
+            sized(measure(std::slice::from_ref(path), MEASURE_EACH))
+        ));
     }
     let all: Vec<String> = (1..=offered.len()).map(|number| number.to_string()).collect();
     let default = if all.is_empty() { String::new() } else { format!(" [{}]", all.join(",")) };
@@ -423,9 +429,7 @@ fn sized((bytes, is_all): (u64, bool)) -> String {
 
 /// How much was chosen, and how long that may take.
 fn tell_size(sources: &[PathBuf]) {
-    let measured: Vec<(u64, bool)> = sources.iter().map(|path| places::measure(path, MEASURE_ALL)).collect();
-    let bytes: u64 = measured.iter().map(|(bytes, _)| bytes).sum();
-    let is_all = measured.iter().all(|(_, is_all)| *is_all);
+    let (bytes, is_all) = measure(sources, MEASURE_ALL);
     let minutes = (bytes / USUAL_SPEED).div_ceil(60).max(1);
     let more = if is_all { "" } else { "more than " };
     let time = if minutes == 1 && is_all {

@@ -16,7 +16,6 @@ mod then;
 mod work;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +37,7 @@ use vault::vault::findings::last_known;
 use work::Crew;
 use work::Wishes;
 
+use crate::cli::ahead::measure;
 use crate::cli::args::DeliveryArg;
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
@@ -301,26 +301,10 @@ fn idle(plan: &Plan, now: Time) -> Report {
 fn size(job: &Job, vaults: &[VaultConfig], status: &Status) -> u64 {
     let places = job.targets.iter().map(|target| &vaults[target.vault].path);
     let known = places.filter_map(|place| status.pair(&job.source.name, place)).filter(|pair| pair.taken.is_some());
-    known.map(|pair| pair.bytes).max().unwrap_or_else(|| measure(&job.source.paths))
-}
-
-/// The bytes of the files below these paths, as far as a short time reaches.
-fn measure(paths: &[PathBuf]) -> u64 {
-    let begun = Instant::now();
-    let mut todo = paths.to_vec();
-    let mut bytes = 0_u64;
-    while let Some(path) = todo.pop() {
-        if begun.elapsed() > MEASURE_MAX {
-            return u64::MAX;
-        }
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
-        if found.is_dir() {
-            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        } else if found.is_file() {
-            bytes = bytes.saturating_add(found.len());
-        }
-    }
-    bytes
+    known.map(|pair| pair.bytes).max().unwrap_or_else(|| match measure(&job.source.paths, MEASURE_MAX) {
+        (bytes, true) => bytes,
+        (_, false) => u64::MAX,
+    })
 }
 
 /// Makes the vaults of a list that are not there yet.

@@ -26,6 +26,7 @@ use vault::progress::Progress;
 use vault::tree::Verdict;
 
 use crate::cli::ahead::count_beside;
+use crate::cli::ahead::is_first;
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::child::shell;
@@ -98,7 +99,8 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         threads: context.threads(),
     };
     let exclude = options.exclude.clone();
-    let report = count_beside(context.screen.counters(), context.screen.draws(), &roots, &exclude, || {
+    let counts = context.screen.draws() && is_first(&vault, &options.source);
+    let report = count_beside(context.screen.counters(), counts, &roots, &exclude, || {
         vault::engine::snapshot::snapshot(&vault, options, &context.screen)
     });
     context.screen.clear();

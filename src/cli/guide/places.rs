@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
-use std::time::Instant;
 
 use vault::fs::Dir;
 use vault::store::Delivery;
@@ -164,29 +162,6 @@ pub fn is_top(path: &Path) -> bool {
     is_mount || SYNCED.iter().any(|name| path.ends_with(name))
 }
 
-/// The bytes of the files in a folder, and whether that is all that could be measured in this time.
-pub fn measure(path: &Path, time: Duration) -> (u64, bool) {
-    let begun = Instant::now();
-    let (mut folders, mut bytes) = (vec![path.to_owned()], 0);
-    while let Some(folder) = folders.pop() {
-        if begun.elapsed() > time {
-            return (bytes, false);
-        }
-        let Ok(entries) = fs::read_dir(&folder) else {
-            bytes += fs::symlink_metadata(&folder).map_or(0, |found| found.len());
-            continue;
-        };
-        for entry in entries.flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                Ok(kind) if kind.is_file() => bytes += entry.metadata().map_or(0, |found| found.len()),
-                _ => {}
-            }
-        }
-    }
-    (bytes, true)
-}
-
 /// Whether a vault in this place would lie on the same file system as something that it keeps.
 pub fn same_disk(place: &Path, sources: &[PathBuf]) -> bool {
     let device = |path: &Path| {
@@ -222,17 +197,6 @@ mod tests {
                     /dev/sdc1 /run/media/me/old ext4 ro 0 0\ntmpfs /mnt/memory tmpfs rw 0 0\nnas:/x /mnt/nas nfs4 rw 0 0\n";
         assert_eq!(mounted(text), [Path::new("/media/me/my disk"), Path::new("/mnt/nas")]);
         assert_eq!(unescaped("a\\134b\\9"), "a\\b\\9");
-    }
-
-    #[test]
-    fn folders_are_measured() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        fs::write(folder.path().join("a/b/c"), vec![0; 1000]).unwrap();
-        fs::write(folder.path().join("d"), vec![0; 24]).unwrap();
-        assert_eq!(measure(folder.path(), Duration::from_secs(60)), (1024, true));
-        assert_eq!(measure(&folder.path().join("d"), Duration::from_secs(60)), (24, true));
-        assert!(!measure(folder.path(), Duration::ZERO).1);
     }
 
     #[test]

@@ -36,6 +36,7 @@ use super::report::Report;
 use super::report::State;
 use super::report::Trouble;
 use crate::cli::ahead::count_beside;
+use crate::cli::ahead::is_first;
 use crate::cli::config::VaultConfig;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
@@ -435,7 +436,8 @@ impl<'a> Crew<'a> {
             threads: self.context.threads(),
         };
         let exclude = options.exclude.clone();
-        let report = count_beside(lane.counters(), self.context.screen.draws(), &paths, &exclude, || {
+        let counts = self.context.screen.draws() && is_first(vault, &options.source);
+        let report = count_beside(lane.counters(), counts, &paths, &exclude, || {
             vault::engine::snapshot::snapshot(vault, options, lane)
         });
         Ok(report.map_err(Failure::from)?)

@@ -38,7 +38,7 @@ use crate::vault::TreeReader;
 /// Folders with more names than this are read in pages.
 const PAGE_MAX: usize = 4096;
 /// Longest file of patterns, in bytes.
-pub(crate) const IGNORE_FILE_MAX: usize = 64 << 20;
+pub const IGNORE_FILE_MAX: usize = 64 << 20;
 /// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
