@@ -185,13 +185,8 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
                 out.line(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))?;
             }
             None if report.never_verified > 0 => out.line(format_args!(
-                "{} of {} never read and verified on this machine: vault check --read-data",
-                units::count(report.never_verified),
-                match (report.packs, report.never_verified) {
-                    (1, _) => "1 pack was".to_owned(),
-                    (packs, 1) => format!("{} packs was", units::count(packs)),
-                    (packs, _) => format!("{} packs were", units::count(packs)),
-                }
+                "{} never read and verified on this machine: vault check --read-data",
+                units::packs_were(report.never_verified, report.packs)
             ))?,
             None => {}
         }

@@ -259,9 +259,7 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
             Finding::advice("data", text, "vault check --read-data")
         }
         Some(_) if never * 5 > stats.packs => {
-            let were = if never == 1 { "was" } else { "were" };
-            let (never, packs) = (units::count(never), units::count(stats.packs));
-            let text = format!("{never} of {packs} packs {were} never read and verified here.");
+            let text = format!("{} never read and verified here.", units::packs_were(never, stats.packs));
             Finding::advice("data", text, sample)
         }
         Some(oldest) if now.secs - oldest > VERIFY_WITHIN => {

@@ -61,6 +61,16 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A part of all packs, with its verb: `3 of 7 packs were`.
+pub fn packs_were(part: u64, packs: u64) -> String {
+    let rest = match (packs, part) {
+        (1, _) => "1 pack was".to_owned(),
+        (packs, 1) => format!("{} packs was", count(packs)),
+        (packs, _) => format!("{} packs were", count(packs)),
+    };
+    format!("{} of {rest}", count(part))
+}
+
 /// A count with its thousands apart: `214,332`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -189,6 +199,9 @@ mod tests {
 
     #[test]
     fn counts_and_times() {
+        assert_eq!(packs_were(1, 1), "1 of 1 pack was");
+        assert_eq!(packs_were(1, 1200), "1 of 1,200 packs was");
+        assert_eq!(packs_were(2, 3), "2 of 3 packs were");
         assert_eq!([0, 999, 1000, 214_332, 1_000_000].map(count), ["0", "999", "1,000", "214,332", "1,000,000"]);
         assert_eq!(counted(1, "file", "files"), "1 file");
         let shown = |millis| took(Duration::from_millis(millis));
