@@ -397,6 +397,15 @@ fn links_lead_somewhere() {
     }
 }
 
+/// The versions that the text beside VAULT promises to read it include this one.
+#[test]
+fn this_version_is_one_of_those_that_the_restore_text_names() {
+    let text = page("src/cli/restore.txt");
+    let named = text.split("version ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>();
+    assert!(numbers(named) <= numbers(env!("CARGO_PKG_VERSION")), "{named}");
+}
+
 #[test]
 fn the_readme_is_short_and_its_two_commands_are_seen_at_once() {
     let readme = page("README.md");
