@@ -22,7 +22,7 @@ use vault::engine::stats::stats;
 use vault::engine::{browse, keys, prune};
 use vault::log::RecordBody;
 use vault::progress::Silent;
-use vault::seal::{KdfParams, Purpose, Secret};
+use vault::seal::{Purpose, Secret};
 use vault::store::testing::counting::{CountingStore, Requests};
 use vault::store::testing::mem::MemStore;
 use vault::store::testing::sleeping::SleepingStore;
@@ -30,7 +30,7 @@ use vault::store::{Store, StoreLimits};
 use vault::vault::Vault;
 
 use crate::support::source::write;
-use crate::support::{PASSWORD, THREADS, create_vault, now, open_vault, scratch, small_chunks, take};
+use crate::support::{PASSWORD, THREADS, cheap, create_vault, now, open_vault, scratch, small_chunks, take};
 
 /// A row of the table: a command, and what it may cost.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ fn each_command_keeps_to_its_budget_of_requests() {
     let (source, state) = (folder.path().join("source"), folder.path().join("state"));
     plant(&source);
     let silent = Silent::default();
-    let kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 };
+    let kdf = cheap();
 
     far.cost("init", || create_vault(store.as_ref(), small_chunks()).unwrap());
     let vault = far.cost("open, the first time", || open_vault(&store, &state).unwrap());

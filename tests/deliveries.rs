@@ -206,6 +206,14 @@ impl Pair {
         found.into_keys().collect()
     }
 
+    /// What both machines reported reads back from a copy.
+    #[track_caller]
+    fn reads_all_back(&mut self, from: usize, password: &str) {
+        for of in 0..2 {
+            self.reads_back(from, of, password, &[]);
+        }
+    }
+
     /// Every snapshot that a machine reported reads back, from a copy, with further options for its vault.
     #[track_caller]
     fn reads_back(&mut self, from: usize, of: usize, password: &str, options: &[&str]) {
@@ -304,9 +312,7 @@ fn halves(seed: u64) {
     for machine in 0..2 {
         pair.ends(machine, &["check", "--read-data"], &[0]);
         assert!(pair.quarantined(machine).is_empty(), "{}", pair.trace.join("\n"));
-        for of in 0..2 {
-            pair.reads_back(machine, of, PASSWORD, &[]);
-        }
+        pair.reads_all_back(machine, PASSWORD);
     }
 }
 
@@ -361,9 +367,7 @@ fn slots(seed: u64) {
     assert_eq!(here, there, "{}", pair.trace.join("\n"));
     let opening = passwords[here.iter().position(|opens| *opens).unwrap()];
     for machine in 0..2 {
-        for of in 0..2 {
-            pair.reads_back(machine, of, opening, &[]);
-        }
+        pair.reads_all_back(machine, opening);
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::PASSWORD;
 use crate::support::binary::{Desk, said};
+use crate::support::os::fifo;
 
 /// The names in the newest snapshot, below the source.
 fn kept(desk: &Desk) -> Vec<String> {
@@ -240,7 +241,7 @@ fn files_are_read_to_their_ends_whatever_length_the_system_says() {
 fn pipes_and_devices_are_named_or_read() {
     let desk = Desk::new();
     let pipe = desk.path("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fifo(&pipe);
     let path = pipe.to_str().unwrap();
     let said_of_pipe = desk.run(&["snapshot", path]);
     assert_eq!(said_of_pipe.code, 1);

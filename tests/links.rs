@@ -4,10 +4,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::binary::{Desk, said};
+use crate::support::os::fifo;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -72,6 +73,16 @@ fn nothing_is_moved_or_deleted_through_a_link_in_the_store() {
     assert_eq!(files_below(&elsewhere), 0);
 }
 
+/// Puts a pipe, a link or a folder in the place of a file.
+fn put_in_place_of(path: &Path, harm: &str) {
+    fs::remove_file(path).unwrap();
+    match harm {
+        "fifo" => fifo(path),
+        "link" => symlink("/etc/passwd", path).unwrap(),
+        _ => fs::create_dir(path).unwrap(),
+    }
+}
+
 #[test]
 fn a_vault_file_that_is_no_file_counts_as_damaged() {
     for harm in ["fifo", "link", "folder"] {
@@ -79,12 +90,7 @@ fn a_vault_file_that_is_no_file_counts_as_damaged() {
         desk.write("a", vec![1; 3000]);
         desk.take("2026-01-01 12:00");
         let path = desk.path("store/VAULT");
-        fs::remove_file(&path).unwrap();
-        match harm {
-            "fifo" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
-            "link" => symlink("/etc/passwd", &path).unwrap(),
-            _ => fs::create_dir(&path).unwrap(),
-        }
+        put_in_place_of(&path, harm);
         desk.ok(&["ls", "2026-01-01"]);
         desk.ok(&["restore", "2026-01-01", "--to", "../out"]);
         let taken = desk.run(&["snapshot", "."]);
@@ -102,12 +108,7 @@ fn a_repair_makes_a_vault_file_again_that_is_no_file() {
         desk.write("a", "content");
         desk.take("2026-01-01");
         let path = desk.path("store/VAULT");
-        fs::remove_file(&path).unwrap();
-        match harm {
-            "fifo" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
-            "link" => symlink("/etc/passwd", &path).unwrap(),
-            _ => fs::create_dir(&path).unwrap(),
-        }
+        put_in_place_of(&path, harm);
         let dry = desk.run(&["repair", "--dry-run"]);
         assert!(dry.out.contains("make again"), "{harm}: {}{}", dry.out, dry.err);
         desk.run(&["repair", "--yes"]);
@@ -134,7 +135,7 @@ fn a_state_folder_of_pipes_makes_nobody_wait() {
         }
         let kept = desk.path("kept");
         fs::rename(&path, &kept).unwrap();
-        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        fifo(&path);
         for (args, codes) in [(&["list"][..], &[0][..]), (&["snapshot", "."], &[0, 1])] {
             let mut child = desk.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let mut ended = None;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use vault::engine::keys::{self, When};
 use vault::id::ObjectName;
 use vault::progress::Silent;
-use vault::seal::{KdfParams, Purpose, Secret};
+use vault::seal::{Purpose, Secret};
 use vault::store::Store;
 use vault::store::dir::DirStore;
 use vault::vault::VaultError;
@@ -24,7 +24,7 @@ use crate::support::binary::{Said, said};
 use crate::support::disk::{Disk, Recording, mount, system};
 use crate::support::model::{Model, assert_same, of_disk, of_snapshot};
 use crate::support::source::{Rng, Size, bytes, plant};
-use crate::support::{PASSWORD, RAW, campaign, check_all, create_vault, now, open_as, scratch, small_chunks};
+use crate::support::{PASSWORD, RAW, campaign, cheap, check_all, create_vault, now, open_as, scratch, small_chunks};
 
 /// A file system, how large it must be at least, and what is asked for when it is made and mounted.
 struct Kind {
@@ -83,10 +83,6 @@ impl Desk {
         let opens = |password: &&&str| opens(&store, password);
         [PASSWORD, "second", "third"].iter().find(opens).expect("one of the passwords opens")
     }
-}
-
-fn cheap() -> KdfParams {
-    KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 }
 }
 
 fn opens(store: &Arc<dyn Store>, password: &str) -> bool {

@@ -9,7 +9,7 @@ use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use vault::id::{ClientId, ObjectName};
 use vault::log::{Record, RecordBody};
 use vault::progress::Silent;
-use vault::seal::{IndexSection, KdfParams, ObjectKind, Purpose, Secret, SlotFile};
+use vault::seal::{IndexSection, ObjectKind, Purpose, Secret, SlotFile};
 use vault::store::dir::DirStore;
 use vault::tree::Stream;
 use vault::vault::locked::Slots;
@@ -17,7 +17,7 @@ use vault::vault::open::open;
 use vault::vault::{OpenOptions, Vault};
 
 use crate::support::binary::Desk;
-use crate::support::{PASSWORD, RAW, identity};
+use crate::support::{PASSWORD, RAW, cheap, identity};
 
 /// A vault with two snapshots, and what is crafted into it.
 struct Future {
@@ -168,7 +168,7 @@ fn slot_with(future: &Future, features: u64, change: impl FnOnce(&mut Vec<u8>)) 
     let slots = Slots::read(future.vault.store()).unwrap();
     let mut keyring = slots.copies.iter().find_map(|(_, slot)| slot.unlock(&Secret::raw(&RAW)).ok()).unwrap();
     keyring.features = features;
-    let kdf = KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 };
+    let kdf = cheap();
     let slot =
         SlotFile::create(&keyring, &Secret::password("later"), Purpose::Password, "later", 1_700_000_000, kdf).unwrap();
     let mut bytes = slot.as_bytes().to_vec();

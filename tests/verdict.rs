@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support::binary::{Desk, said};
+use crate::support::os::fifo;
 use crate::support::source::{Rng, bytes};
 use crate::support::{campaign, copy_folder};
 
@@ -247,10 +248,7 @@ fn no_check_is_well_where_repair_is_not() {
             fs::remove_file(&path).unwrap();
             match harm {
                 "short" => fs::write(&path, &bytes[..bytes.len() / 2]).unwrap(),
-                "fifo" => {
-                    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
-                    assert!(made.success());
-                }
+                "fifo" => fifo(&path),
                 _ => {}
             }
             let check = whole.run(&["check"]);
@@ -290,7 +288,7 @@ fn harm(path: &Path, how: &str, aside: &Path) {
     match how {
         "gone" => {}
         "short" => fs::write(path, &whole[..whole.len() / 2]).unwrap(),
-        "fifo" => assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "fifo" => fifo(path),
         "folder" => fs::create_dir(path).unwrap(),
         "link" => {
             fs::write(aside, &whole).unwrap();

@@ -90,12 +90,17 @@ pub fn small_chunks() -> ChunkParams {
     ChunkParams::new(256, 1024, 4096).unwrap()
 }
 
+/// The least work that a password may cost.
+pub fn cheap() -> KdfParams {
+    KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 }
+}
+
 /// Makes a vault with two key slots.
 pub fn create_vault(store: &dyn Store, params: ChunkParams) -> Result<VaultId, VaultError> {
     let options = CreateOptions {
         secret: Secret::password(PASSWORD),
         label: "first".to_owned(),
-        kdf: KdfParams::Explicit { memory_kib: 19 << 10, passes: 1, lanes: 1 },
+        kdf: cheap(),
         params,
         delivery: Delivery::Direct,
         now: 1_700_000_000,
