@@ -1,5 +1,5 @@
-//! What is said of a command line that is not understood: in the style of all other failures, with answers to the words of
-//! other backup programs.
+//! Messages for command lines that are not understood: in the style of all other failures, with answers to the words of other
+//! backup programs.
 
 use std::error::Error;
 use std::ffi::OsString;

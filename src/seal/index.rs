@@ -1,5 +1,5 @@
-//! What tells which chunks lie where: sealed under a key from the writer's key and the name of the object, so that it opens
-//! without the object's header, and by whoever may only write (SPEC §4.3).
+//! Seals and opens the sections that tell which chunks lie where (footer and locator of a pack). Their key comes from the writer's
+//! key and the name of the object, so they open without the object's header, and for a client that may only write (SPEC §4.3).
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Puts under way: as many at a time as the store takes, within its bound of bytes.
+//! Puts several objects at a time: as many as the store takes, within its bound of bytes.
 
 use std::panic::resume_unwind;
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What a store tells everyone of the vault in it, and the secret that opens it (SPEC §3, §4).
+//! A vault that nobody has opened yet: reads its VAULT file and its key slots, and finds the slot that a secret opens (SPEC §3, §4).
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
