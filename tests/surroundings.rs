@@ -46,7 +46,7 @@ fn there_is_a_page_for_each_command() {
         assert!(page.contains(".SH NAME") && page.contains(".SH OPTIONS"), "{name}");
     }
     let snapshot = fs::read_to_string(folder.join("vault-snapshot.1")).unwrap();
-    assert!(snapshot.contains("skip\\-if\\-unchanged") && snapshot.contains("Examples"), "{snapshot}");
+    assert!(snapshot.contains("skip\\-if\\-unchanged") && snapshot.contains(".SH EXAMPLES"), "{snapshot}");
 }
 
 #[test]
