@@ -94,6 +94,37 @@ fn the_vault_and_the_state_below_their_source_stay() {
 }
 
 #[test]
+fn a_root_that_leads_elsewhere_today_loses_nothing() {
+    let desk = Desk::new();
+    desk.write("a", "a");
+    desk.take("2026-01-01");
+    let (away, source) = (desk.path("away"), desk.source());
+    fs::rename(&source, &away).unwrap();
+    symlink(&away, &source).unwrap();
+    fs::write(away.join("of another place"), "x").unwrap();
+    fs::write(away.join("a"), "changed").unwrap();
+    let delete =
+        |more: &[&str]| said(&desk.command(&[DELETE, more].concat()).current_dir(desk.path("")).output().unwrap());
+    let done = delete(&[]);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert!(away.join("of another place").exists() && done.out.contains("a link leads here"), "{}", done.out);
+    assert_eq!(fs::read(away.join("a")).unwrap(), b"a");
+    // A source that is named by a link is kept as the folder behind it, and is deleted in as long as the link leads there.
+    desk.ok(&["snapshot", source.to_str().unwrap(), "--source", "link"]);
+    fs::write(away.join("new"), "x").unwrap();
+    let done = delete(&["--source", "link"]);
+    assert!(done.code == 0 && !away.join("new").exists(), "{}{}", done.out, done.err);
+    let other = desk.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("mine"), "x").unwrap();
+    fs::remove_file(&source).unwrap();
+    symlink(&other, &source).unwrap();
+    let done = delete(&["--source", "link"]);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert!(other.join("mine").exists() && other.join("a").exists());
+}
+
+#[test]
 fn folders_of_other_vaults_stay_as_they_are() {
     let desk = Desk::new();
     desk.write("a", "a");

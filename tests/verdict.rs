@@ -430,6 +430,36 @@ fn what_arrives_of_another_vault_before_its_key_slots_is_not_damaged() {
     assert!(checked.contains(other.json(&["list"])[0]["vault"].as_str().unwrap()), "{checked}");
 }
 
+/// The VAULT file of one vault, the key slots of the other: the objects of the first are not damaged, and nothing is moved.
+#[test]
+fn what_the_vault_file_alone_speaks_of_is_not_damaged() {
+    let (desk, other) = (desk(), desk());
+    for folder in ["packs", "meta", "log", "VAULT"] {
+        let (from, to) = (other.path("store").join(folder), desk.path("store").join(folder));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
+    }
+    let before = objects(&desk, "");
+    let id = other.json(&["list"])[0]["vault"].as_str().unwrap().to_owned();
+    for args in [&["check"][..], &["doctor"], &["check", "--read-data"]] {
+        let text = ends(&desk, args, 3);
+        assert!(text.contains(&id[..8]) && !text.contains("The vault is damaged"), "{args:?}: {text}");
+    }
+    desk.ok(&["list"]);
+    desk.run(&["repair", "--yes"]);
+    assert_eq!(objects(&desk, ""), before, "nothing was moved");
+    // Alone, such a file is a mistake, and repair makes the right one.
+    fs::remove_dir_all(desk.path("store")).unwrap();
+    let desk = self::desk();
+    fs::copy(other.path("store/VAULT"), desk.path("store/VAULT")).unwrap();
+    ends(&desk, &["check"], 4);
+    desk.run(&["repair", "--yes"]);
+    ends(&desk, &["check"], 0);
+}
+
 /// What a check found to be missing is known from then on, until it is stored again.
 #[test]
 fn what_a_check_found_missing_stays_known() {

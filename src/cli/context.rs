@@ -350,7 +350,7 @@ impl Context {
         let vault = vault::vault::open::open_locked(store, locked, &password.secret(), options, wanted, progress);
         self.screen.clear();
         let vault = vault?;
-        self.met(&place, vault.id(), wanted.vault.is_some(), vault.others());
+        self.met(&place, vault.id(), wanted.vault.is_some(), &vault.others());
         tell_of_keys(&vault, progress);
         for bad in vault.bad_objects() {
             let hint = match bad.state {
@@ -403,8 +403,8 @@ impl Context {
 /// Says what is odd about who can open a vault.
 fn tell_of_keys(vault: &Vault, progress: &dyn Progress) {
     let short = |id: &dyn ToString| id.to_string()[..8].to_owned();
-    if !vault.others().is_empty() {
-        let others: Vec<String> = vault.others().iter().map(|id| short(id)).collect();
+    let others: Vec<String> = vault.others().iter().map(|id| short(id)).collect();
+    if !others.is_empty() {
         progress.warn(&format!(
             "the folder holds {} vaults; this is {}. To open another one: --vault {}",
             others.len() + 1,

@@ -446,7 +446,7 @@ pub mod tests {
             let mut some = some();
             for (info, name) in some.iter_mut().zip(["docs", "docs", "pics", "docs", "docs"]) {
                 let (name, path) = (name.as_bytes().to_vec(), [b"/home/me/", name.as_bytes()].concat());
-                info.body.roots = vec![Root { name, path, lost: false }];
+                info.body.roots = vec![Root::new(name, path)];
             }
             let found = wanted.choose(&some, &filter, &own("laptop"), aim, &TimeZone::UTC);
             found
@@ -532,7 +532,7 @@ pub mod tests {
 
     #[test]
     fn paths_are_taken_as_in_the_snapshot_or_as_on_the_disk() {
-        let root = |name: &str, path: &str| Root { name: name.into(), path: path.into(), lost: false };
+        let root = |name: &str, path: &str| Root::new(name.into(), path.into());
         let roots = [
             root("docs", "/home/me/docs"),
             root("old", "/home/me/docs/old"),

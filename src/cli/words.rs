@@ -166,14 +166,28 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
 /// The command that was called, by its names with a blank before each, and its definition.
 fn called<'c>(top: &'c clap::Command, args: &[OsString]) -> (String, &'c clap::Command) {
     let (mut name, mut command) = (String::new(), top);
+    let mut is_value = false;
     for word in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        if std::mem::take(&mut is_value) {
+            continue;
+        }
         if let Some(inner) = command.find_subcommand(word) {
             name += " ";
             name += inner.get_name();
             command = inner;
         }
+        is_value = [top, command].iter().any(|command| takes_value(command, word));
     }
     (name, command)
+}
+
+/// Whether a word is an option of this command whose value is the next word.
+fn takes_value(command: &clap::Command, word: &str) -> bool {
+    let is_meant = |arg: &&clap::Arg| match word.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => word.strip_prefix('-').is_some_and(|short| arg.get_short().is_some_and(|name| short.ends_with(name))),
+    };
+    command.get_arguments().find(is_meant).is_some_and(|arg| arg.get_action().takes_values())
 }
 
 /// What the parser of numbers says, in words that say what to write.
@@ -219,6 +233,8 @@ mod tests {
         check("vault ls --threads 0", "--threads <N>: '0' is not between 1 and 256", "See: vault help ls");
         check("vault init --kdf hard", "'hard' is no value of --kdf <KDF>", "Write one of: standard, strong");
         check("vault prune --keep", "--keep <N> needs a value", "See: vault help prune");
+        check("vault --repo list snapshot --bogus", "vault snapshot has no option --bogus", "See: vault help snapshot");
+        check("vault -r key ls -q --bogus", "vault ls has no option --bogus", "See: vault help ls");
         check("vault key -q", "vault key needs one of: add, list, remove, passwd", "See: vault help key");
     }
 

@@ -204,7 +204,7 @@ impl<'a> Check<'a> {
         report.bytes = self.packs.values().map(|info| info.len).sum();
         report.findings = vault.findings().iter().map(ToString::to_string).collect();
         report.foreign = vault.foreign();
-        report.other_vaults.clone_from(vault.others());
+        report.other_vaults = vault.others();
         let snapshots = vault.snapshots();
         let goal: u64 = snapshots.last().map_or(0, |last| last.body.files);
         progress.counters().restart(goal, 0);

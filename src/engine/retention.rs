@@ -307,7 +307,7 @@ mod tests {
     }
 
     fn lost(mut info: SnapshotInfo) -> SnapshotInfo {
-        info.body.roots = vec![Root { name: b"s".to_vec(), path: b"/s".to_vec(), lost: true }];
+        info.body.roots = vec![Root { lost: true, ..Root::new(b"s".to_vec(), b"/s".to_vec()) }];
         info
     }
 

@@ -14,7 +14,7 @@ use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::presence::{Presence, is_future};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
 use crate::engine::walk::{Found, LeftOut, SkippedList, Walk, Wanted};
-use crate::fs::{Dir, OwnerNames};
+use crate::fs::{Dir, OwnerNames, real_path};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
@@ -471,6 +471,10 @@ impl Pass<'_> {
         let root = |(at, SourcePath { name, path, .. }): (usize, &SourcePath)| Root {
             name: name.clone(),
             path: crate::path::from_path(path),
+            real: real_path(path)
+                .ok()
+                .filter(|real| real != path)
+                .map_or_else(Vec::new, |real| crate::path::from_path(&real)),
             lost: self.lost.get(at).is_some_and(Option::is_some),
         };
         let mut roots: Vec<Root> = self.paths.iter().enumerate().map(root).collect();
@@ -510,7 +514,7 @@ impl Pass<'_> {
             let mut bytes = Vec::new();
             crate::tree::encode_entry(entry, &mut bytes).map_err(|error| SnapshotError::Inputs(error.to_string()))?;
             entries.push((entry.name.clone(), bytes.into()));
-            roots.push(Root { name: entry.name.clone(), path: Vec::new(), lost: false });
+            roots.push(Root::new(entry.name.clone(), Vec::new()));
             walk.found.files.fetch_add(1, Relaxed);
             walk.found.files_new.fetch_add(1, Relaxed);
             walk.found.bytes.fetch_add(entry.size, Relaxed);

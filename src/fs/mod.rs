@@ -17,8 +17,9 @@ mod windows;
 
 use std::borrow::Cow;
 use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::path::check_name;
+use crate::path::{check_name, plain};
 use crate::tree::{FileKind, Owner, Time};
 
 pub use names::Names;
@@ -33,6 +34,14 @@ pub use unix::{
     Dir, OwnerNames, SourceFile, TargetDir, TargetFile, Window, end_group, give_to_owner, keep_to_itself,
     leaving_hangups, low_priority, own_group, privileged, raise_file_limit, share_heap, shell, survive_file_size_limit,
 };
+
+/// Where a path leads to, without links, `.` and `..` on the way, as people write it.
+///
+/// # Errors
+/// If nothing is there, or the way cannot be gone.
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    std::fs::canonicalize(path).map(plain)
+}
 
 /// What a file system says about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,9 +15,24 @@ pub struct Root {
     /// The absolute path it was read from; empty for a stream that was read from a command or from standard input.
     #[serde(rename = "p", with = "serde_bytes")]
     pub path: Vec<u8>,
+    /// Where that path led to, if links on the way made it another place; empty otherwise.
+    #[serde(rename = "r", with = "serde_bytes", default, skip_serializing_if = "Vec::is_empty")]
+    pub real: Vec<u8>,
     /// It held files before, and now it is empty, or lies on another device: its disk is probably not mounted.
     #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+}
+
+impl Root {
+    /// A root that is there, and whose path has no links.
+    pub const fn new(name: Vec<u8>, path: Vec<u8>) -> Self {
+        Self { name, path, real: Vec::new(), lost: false }
+    }
+
+    /// Where the root lay, without links on the way.
+    pub fn place(&self) -> &[u8] {
+        if self.real.is_empty() { &self.path } else { &self.real }
+    }
 }
 
 /// Whether everything that should be in the snapshot is.

@@ -193,6 +193,8 @@ pub(super) struct Unlocked {
     pub(super) slots: Vec<SlotFile>,
     /// Other vaults that have slots here.
     pub(super) others: BTreeSet<VaultId>,
+    /// The vault that the VAULT file names, if that is another one and has no slots here.
+    pub(super) named: Option<VaultId>,
 }
 
 /// Finds the slot that `secret` opens.
@@ -251,12 +253,14 @@ pub(super) fn unlock(
     match unlock_with(&candidates, secret, &mut goes_on) {
         Ok((index, keyring)) => {
             let id = keyring.vault;
-            if claimed.is_some_and(|claimed| !vaults.contains(&claimed)) {
+            let named = claimed.filter(|claimed| !vaults.contains(claimed));
+            if named.is_some() {
+                // Unless that vault's objects are here: then the file may be right, and its slots have gone.
                 let what = "it names another vault than every key slot".to_owned();
                 bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
             }
             let others: BTreeSet<VaultId> = vaults.into_iter().filter(|other| *other != id).collect();
-            if others.is_empty() {
+            if others.is_empty() && named.is_none() {
                 // Whose a slot is that cannot be read, nothing tells.
                 bad.extend(slots.bad.iter().cloned());
             } else {
@@ -264,7 +268,7 @@ pub(super) fn unlock(
             }
             let slot = candidates.swap_remove(index);
             let slots = slots.distinct().into_iter().filter(|slot| slot.vault() == id).collect();
-            Ok(Unlocked { keyring, slot, slots, others })
+            Ok(Unlocked { keyring, slot, slots, others, named })
         }
         Err(UnlockError::Stopped) => Err(VaultError::Interrupted),
         Err(error @ (UnlockError::Wrong | UnlockError::Mistyped)) => {

@@ -204,6 +204,8 @@ pub struct Vault {
     slots: Vec<SlotFile>,
     /// Other vaults that have key slots in the same store.
     others: BTreeSet<VaultId>,
+    /// Another vault that the VAULT file names, without key slots here.
+    named: Option<VaultId>,
     log: Mutex<LogState>,
     /// Which rules hold: all, but in simulations.
     pub(crate) rules: SweepRules,
@@ -268,9 +270,17 @@ impl Vault {
         self.opened_by
     }
 
-    /// Other vaults that have key slots in the same store: nothing of theirs is read, judged or moved.
-    pub const fn others(&self) -> &BTreeSet<VaultId> {
-        &self.others
+    /// Other vaults in the same store: nothing of theirs is read, judged or moved. They have key slots there, or the VAULT file
+    /// names them and there are objects that this vault's key does not open.
+    pub fn others(&self) -> BTreeSet<VaultId> {
+        let mut others = self.others.clone();
+        others.extend(self.named.filter(|_| !self.log().elsewhere.is_empty()));
+        others
+    }
+
+    /// Whether something tells of another vault in the same store, so that what cannot be opened may be its.
+    fn may_share(&self) -> bool {
+        !self.others.is_empty() || self.named.is_some()
     }
 
     /// How many objects may be those of other vaults in the same store.

@@ -74,7 +74,7 @@ pub fn open_locked(
     progress: &dyn Progress,
 ) -> Result<Vault, VaultError> {
     let mut bad = Vec::new();
-    let Unlocked { keyring, slot, slots, others } =
+    let Unlocked { keyring, slot, slots, others, named } =
         unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
     let state = options.state.join(keyring.vault.to_string());
@@ -96,6 +96,7 @@ pub fn open_locked(
         is_file_sound: locked.is_file_sound(),
         slots,
         others,
+        named,
         log: Mutex::new(LogState::default()),
         rules: SweepRules::default(),
         limits: RecordLimits::default(),
@@ -114,6 +115,9 @@ pub fn open_locked(
         vault.refresh(progress)?;
     } else {
         synced?;
+    }
+    if vault.named.is_some_and(|named| vault.others().contains(&named)) {
+        bad.retain(|object| object.key != ObjectKey::Vault);
     }
     vault.log().bad.extend(bad);
     Ok(vault)
@@ -234,7 +238,7 @@ impl Vault {
             return Ok(());
         }
         let delivery = self.delivery_by(chains);
-        let may_have_others = !self.others.is_empty() || delivery == Delivery::Synced;
+        let may_have_others = self.may_share() || delivery == Delivery::Synced;
         let ours = if may_have_others { Some(self.named(chains)?) } else { None };
         let mut left = Vec::new();
         for mut object in std::mem::take(bad) {
@@ -243,7 +247,7 @@ impl Vault {
                     Some(ours) => self.may_be_of_another(&object.key, ours)?,
                     None => false,
                 };
-                if is_strange && !self.others.is_empty() {
+                if is_strange && self.may_share() {
                     elsewhere.insert(object.key);
                     continue;
                 }
@@ -305,7 +309,7 @@ impl Vault {
     /// # Errors
     /// If the store or the catalogue fails as a whole.
     pub fn is_of_another(&self, key: &ObjectKey) -> Result<bool, VaultError> {
-        if self.others.is_empty() {
+        if !self.may_share() {
             return Ok(false);
         }
         if self.log().elsewhere.contains(key) {

@@ -483,7 +483,7 @@ impl Run<'_> {
         }
         let mut top = Vec::new();
         for (name, number) in std::mem::take(&mut tree.nodes[0].below) {
-            taken.roots.push(Root { name: name.clone(), path: Vec::new(), lost: false });
+            taken.roots.push(Root::new(name.clone(), Vec::new()));
             top.push((name, std::mem::take(&mut encoded[number])));
         }
         taken.tree = store_top(depot, &top)?;

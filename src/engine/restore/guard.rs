@@ -12,6 +12,7 @@
 //! | what lies on another mount than the folder above it | never | as the snapshot has it |
 //! | what the snapshot lists as skipped, and all in it | never | as the snapshot has it |
 //! | all in a root whose disk was probably not mounted | never | as the snapshot has it |
+//! | all in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
 //! | what `--exclude` of this restore names | never | never |
 //! | a folder that cannot be looked into | never | after its owner's rights were given back |
 //! | what the snapshot's rules left out, and all in it | with `--delete-excluded` | as the snapshot has it |
@@ -25,19 +26,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::browse::{BrowseError, read_skipped};
 use crate::engine::exclude::{ExcludeOptions, Rules};
-use crate::engine::restore::RestoreOptions;
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::task::Identity;
+use crate::engine::restore::{RestoreOptions, Target};
 use crate::engine::walk::IGNORE_FILE_MAX;
-use crate::fs::{Dir, Names, Stat, TargetDir};
+use crate::fs::{Dir, Names, Stat, TargetDir, real_path};
 use crate::path::{from_os, to_path};
 use crate::store::Kind;
 use crate::tree::entry::flags;
-use crate::tree::{FileKind, RuleSet, Snapshot};
+use crate::tree::{FileKind, Root, RuleSet, Snapshot};
 use crate::vault::{SnapshotInfo, TreeReader};
 
 /// How every `VAULT` file begins.
@@ -61,6 +63,8 @@ pub enum Kept {
     Skipped,
     /// Its disk was probably not mounted when the snapshot was taken.
     Lost,
+    /// A link leads from the path of its root to another place than that of the snapshot.
+    Elsewhere,
     /// The options of this restore exclude it.
     Excluded,
     /// It cannot be looked into.
@@ -84,6 +88,7 @@ impl Kept {
             Self::Mount => "mount",
             Self::Skipped => "skipped",
             Self::Lost => "lost-root",
+            Self::Elsewhere => "elsewhere",
             Self::Excluded => "excluded",
             Self::Closed => "closed",
             Self::LeftOut => "left-out",
@@ -108,6 +113,7 @@ impl fmt::Display for Kept {
             Self::Mount => "it lies on another file system",
             Self::Skipped => "the snapshot could not read it",
             Self::Lost => "its disk was probably not mounted when the snapshot was taken",
+            Self::Elsewhere => "a link leads here, and did not when the snapshot was taken",
             Self::Excluded => "it is excluded from this restore",
             Self::Closed => "it cannot be looked into",
             Self::LeftOut => "the snapshot left it out",
@@ -162,8 +168,8 @@ pub(super) struct Guard {
     /// What the snapshot left out; `None` if that is not known.
     rules: Option<(RuleSet, ExcludeOptions)>,
     today: ExcludeOptions,
-    /// Name and path of each root, and whether it was lost.
-    roots: Vec<(Vec<u8>, PathBuf, bool)>,
+    /// Name and path of each root, and why nothing in it is removed.
+    roots: Vec<(Vec<u8>, PathBuf, Option<Kept>)>,
     delete_excluded: bool,
 }
 
@@ -188,7 +194,13 @@ impl Guard {
             (rules, options)
         });
         let roots = body.roots.iter();
-        let roots = roots.map(|root| (root.name.clone(), to_path(&root.path).into_owned(), root.lost)).collect();
+        let is_in_place = matches!(run.options.target, Target::InPlace);
+        let roots = roots.map(|root| {
+            let why =
+                if root.lost { Some(Kept::Lost) } else { (is_in_place && has_moved(root)).then_some(Kept::Elsewhere) };
+            (root.name.clone(), to_path(&root.path).into_owned(), why)
+        });
+        let roots = roots.collect();
         Ok(Self {
             own: own_places(run),
             skipped,
@@ -250,8 +262,8 @@ impl Guard {
     fn enter_root(&self, ward: &mut Ward, name: &[u8]) -> Option<Kept> {
         let root = self.roots.iter().find(|(root, ..)| root == name);
         let path = root.map_or(Path::new(""), |(_, path, _)| path.as_path());
-        if root.is_some_and(|(_, _, lost)| *lost) {
-            return Some(Kept::Lost);
+        if let Some((.., Some(why))) = root {
+            return Some(*why);
         }
         // Rules of today that are not valid were refused before.
         ward.today = Rules::new(&self.today.patterns, path).unwrap_or_default();
@@ -388,6 +400,14 @@ impl Guard {
             let own = own.or_else(|| is_vault(&dir).then_some(Kept::OtherVault))?;
             Some((path.to_owned(), own))
         })
+    }
+}
+
+/// Whether the path of a root leads to another place than when the snapshot was taken.
+fn has_moved(root: &Root) -> bool {
+    match real_path(&to_path(&root.path)) {
+        Ok(real) => real != *to_path(root.place()),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 
