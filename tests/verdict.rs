@@ -408,6 +408,35 @@ fn a_broken_pack_is_repaired_by_the_machine_that_put_it() {
     assert!(!pack.exists());
 }
 
+/// Whatever reads it first, what is found damaged is known from then on.
+#[test]
+fn damage_that_any_command_met_is_known_until_it_is_seen_sound() {
+    for args in [
+        &["cat", "latest:source/b"][..],
+        &["restore", "latest", "--to", "../out"],
+        &["export", "latest", "--tar", "../out.tar"],
+    ] {
+        let desk = desk();
+        let pack = objects(&desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+        let middle = fs::metadata(&pack).unwrap().len() as usize / 2;
+        flip(&pack, middle);
+        ends(&desk, args, 4);
+        for known in [&["check"][..], &["list"], &["doctor"], &["stats"]] {
+            ends(&desk, known, 4);
+        }
+        // A check says what it costs, and the next snapshot tells the other machines.
+        ends(&desk, &["check", "--read-data"], 4);
+        ends(&desk, &["accept"], 4);
+        desk.write("c", "c");
+        desk.run(&["snapshot", ".", "--source", "source"]);
+        let other = said(&desk.command(&["list"]).env("VAULT_STATE_DIR", desk.path("other")).output().unwrap());
+        assert_eq!(other.code, 4, "{args:?}: {}{}", other.out, other.err);
+        flip(&pack, middle);
+        ends(&desk, &["check", "--read-data"], 0);
+        ends(&desk, &["list"], 0);
+    }
+}
+
 /// Objects of another vault arrive in a synced folder before anything that says that there is one.
 #[test]
 fn what_arrives_of_another_vault_before_its_key_slots_is_not_damaged() {

@@ -113,7 +113,7 @@ pub fn inspect(
         packs,
         next: AtomicUsize::new(0),
         open: Mutex::default(),
-        reader: PackReader::new(vault.store(), vault.keys()),
+        reader: vault.pack_reader(),
         goes_on,
         done,
         progress,

@@ -140,7 +140,7 @@ impl<'a> Segments<'a> {
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault, reader: Arc<Reader>) -> Result<Self, CatalogueError> {
         let infos = reader.packs()?.into_iter().collect();
-        let packs = PackReader::new(vault.store(), vault.keys());
+        let packs = vault.pack_reader();
         Ok(Self { packs, reader, infos, kept: Mutex::default() })
     }
 

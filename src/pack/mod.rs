@@ -10,7 +10,7 @@ pub mod reader;
 pub mod scan;
 
 pub use footer::{Footer, SegmentEntry};
-pub use reader::{PackReader, SegmentPlace};
+pub use reader::{PackReader, SegmentPlace, Witness};
 pub use segment::{SealedBody, SegmentBuilder};
 pub use writer::{FinishedPack, PackWriter};
 

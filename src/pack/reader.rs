@@ -8,7 +8,7 @@ use crate::pack::footer::Footer;
 use crate::pack::segment::{Segment, open_segment};
 use crate::pack::{LOCATOR_LEN, PackError, TRAILER_LEN};
 use crate::seal::{Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectOpener, TAG_LEN};
-use crate::store::{ObjectKey, Store};
+use crate::store::{ObjectKey, Store, StoreError};
 use crate::varint::Reader;
 
 /// Where a segment lies.
@@ -26,11 +26,18 @@ pub struct SegmentPlace {
     pub len: u32,
 }
 
+/// Is told of each pack that was found damaged, at the moment when it is.
+pub trait Witness: Sync {
+    /// A pack is not what was put.
+    fn saw_damage(&self, pack: &ObjectKey, what: &str);
+}
+
 /// Opens packs of one store. Remembers the keys of the packs that were opened last.
 pub struct PackReader<'a> {
     store: &'a dyn Store,
     keys: &'a Keys,
     recent: Mutex<Vec<(ObjectName, Arc<ObjectOpener>)>>,
+    witness: Option<&'a dyn Witness>,
 }
 
 /// How many packs' keys are remembered.
@@ -48,7 +55,14 @@ pub fn object_key(kind: ObjectKind, name: ObjectName) -> ObjectKey {
 impl<'a> PackReader<'a> {
     /// A reader of the packs in `store`.
     pub const fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
-        Self { store, keys, recent: Mutex::new(Vec::new()) }
+        Self { store, keys, recent: Mutex::new(Vec::new()), witness: None }
+    }
+
+    /// The same, and tells `witness` of each pack whose segments turn out to be damaged.
+    #[must_use]
+    pub fn watched(mut self, witness: &'a dyn Witness) -> Self {
+        self.witness = Some(witness);
+        self
     }
 
     /// Reads and authenticates a pack's header.
@@ -166,9 +180,18 @@ impl<'a> PackReader<'a> {
         decompressor: &mut Decompressor,
     ) -> Result<Segment, PackError> {
         let key = object_key(place.kind, place.pack);
-        let opener = self.opener_by_footer(place.kind, place.pack)?;
-        let sealed = self.store.get_range(&key, place.offset, place.len as usize)?;
-        open_segment(self.keys, &opener, &key, place.number, &sealed, expected, decompressor)
+        let mut read = || {
+            let opener = self.opener_by_footer(place.kind, place.pack)?;
+            let sealed = self.store.get_range(&key, place.offset, place.len as usize)?;
+            open_segment(self.keys, &opener, &key, place.number, &sealed, expected, decompressor)
+        };
+        read().inspect_err(|error| {
+            if let (Some(witness), PackError::Damaged { .. } | PackError::Store(StoreError::Short { .. })) =
+                (self.witness, error)
+            {
+                witness.saw_damage(&key, &error.reason());
+            }
+        })
     }
 
     /// The store that is read.

@@ -14,8 +14,10 @@ use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::record::{FoundDamage, ObjectRef};
 use crate::log::{Chains, Findings, Record, RecordBody, Sight};
 use crate::msgpack;
+use crate::pack::Witness;
 use crate::progress::Progress;
 use crate::store::{Delivery, ObjectKey};
+use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::client::replace_file;
 use crate::vault::{ObjectState, Vault, VaultError};
@@ -281,8 +283,11 @@ impl<'c> Words<'c> {
             let is_open = |record: &Record| {
                 !ends.iter().flatten().flat_map(|ends| ends.iter()).any(|end| self.has_seen(end, record))
             };
-            if let Some((record, damage)) = found.iter().find(|(record, _)| is_open(record)) {
-                open.insert(*object, ((*damage).clone(), record.time));
+            let mut words = found.iter().filter(|(record, _)| is_open(record));
+            if let Some((first, damage)) = words.next() {
+                // Who met it while reading does not know what it costs; a check does.
+                let most = words.fold(*damage, |most, (_, other)| if other.files > most.files { other } else { most });
+                open.insert(*object, (most.clone(), first.time));
             }
         }
         open
@@ -506,9 +511,14 @@ impl Vault {
         };
         for damage in found {
             memory.sound.retain(|object| *object != damage.object);
-            let is_known = open.contains_key(&damage.object) || accepted.contains(&damage.object);
-            if !is_known && memory.found.iter().all(|known| known.object != damage.object) {
-                memory.found.push(damage);
+            let is_known = open.get(&damage.object).is_some_and(|(known, _)| known.files > 0 || damage.files == 0)
+                || accepted.contains(&damage.object);
+            match memory.found.iter_mut().find(|known| known.object == damage.object) {
+                // What it costs is known only once all was looked at.
+                Some(known) if damage.files > 0 => *known = damage,
+                Some(_) => {}
+                None if is_known => {}
+                None => memory.found.push(damage),
             }
         }
         for object in sound {
@@ -518,6 +528,21 @@ impl Vault {
             }
         }
         if memory == before { Ok(()) } else { memory.save(self.state()) }
+    }
+
+    /// Notes a pack that turned out to be damaged when it was read, with the first of them that one opening meets.
+    fn note_seen(&self, pack: &ObjectKey, what: &str) -> Result<(), VaultError> {
+        let Some(object) = ObjectRef::of(pack) else { return Ok(()) };
+        // Held to the end: what another thread notes meanwhile would be lost.
+        let mut seen = lock(&self.damage_seen);
+        if seen.len() >= SEEN_NOTED || !seen.insert(object) {
+            return Ok(());
+        }
+        if self.state_of(pack)? != ObjectState::Damaged {
+            return Ok(());
+        }
+        let damage = FoundDamage { object, what: what.to_owned(), snapshots: 0, files: 0 };
+        self.note_findings(vec![damage], &[])
     }
 
     /// Notes which snapshots lack files, as a look at all of them found; what was noted before counts no longer.
@@ -572,6 +597,16 @@ impl Vault {
         Ok(())
     }
 }
+
+impl Witness for Vault {
+    fn saw_damage(&self, pack: &ObjectKey, what: &str) {
+        // Who reads reports the damage itself. Where it cannot be remembered either, nothing more can be done here.
+        let _ = self.note_seen(pack, what);
+    }
+}
+
+/// Of the packs that one opening finds damaged by reading, so many are noted: a check finds the others.
+const SEEN_NOTED: usize = 1000;
 
 /// Of missing records so many are named.
 const NUMBERS_KEPT: usize = 10_000;

@@ -27,6 +27,7 @@ pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, Digest, ObjectName, SlotId, VaultId};
+use crate::log::record::ObjectRef;
 use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing, SweepRules};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
@@ -206,6 +207,8 @@ pub struct Vault {
     others: BTreeSet<VaultId>,
     /// Another vault that the VAULT file names, without key slots here.
     named: Option<VaultId>,
+    /// Packs that were found damaged by reading since it was opened.
+    damage_seen: Mutex<BTreeSet<ObjectRef>>,
     log: Mutex<LogState>,
     /// Which rules hold: all, but in simulations.
     pub(crate) rules: SweepRules,

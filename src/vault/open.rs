@@ -97,6 +97,7 @@ pub fn open_locked(
         slots,
         others,
         named,
+        damage_seen: Mutex::default(),
         log: Mutex::new(LogState::default()),
         rules: SweepRules::default(),
         limits: RecordLimits::default(),

@@ -77,13 +77,18 @@ pub struct TreeReader<'a> {
 }
 
 impl Vault {
+    /// A reader of packs. What it finds damaged is known from then on (see [`Self::note_findings`]).
+    pub(crate) fn pack_reader(&self) -> PackReader<'_> {
+        PackReader::new(self.store(), self.keys()).watched(self)
+    }
+
     /// A reader of what the catalogue knows at this moment.
     ///
     /// # Errors
     /// If the catalogue fails.
     pub fn tree_reader(&self) -> Result<TreeReader<'_>, ReadError> {
         Ok(TreeReader {
-            packs: PackReader::new(self.store(), self.keys()),
+            packs: self.pack_reader(),
             reader: Arc::new(self.catalogue().reader()?),
             infos: HashMap::new(),
             segments: Vec::new(),

@@ -552,7 +552,7 @@ impl<'a> Pass<'a> {
     /// Reads the footers of these packs, and finds which of their chunks are needed from there: those that a snapshot needs
     /// and that lie in no other pack that stays. Packs whose footers cannot be read are left out.
     fn needed(&self, packs: &[u32]) -> Result<Vec<Needed>, CollectError> {
-        let reader = PackReader::new(self.vault.store(), self.vault.keys());
+        let reader = self.vault.pack_reader();
         let footers = packs
             .par_iter()
             .filter_map(|number| self.infos.get(number).map(|info| (*number, info)))

@@ -123,7 +123,7 @@ pub(crate) fn move_needed(
     let threads = rayon::current_num_threads().max(1);
     let mover = Mover {
         vault,
-        reader: PackReader::new(vault.store(), vault.keys()),
+        reader: vault.pack_reader(),
         carried,
         workers: (0..threads).map(|_| worker()).collect::<Result<_, _>>()?,
         data: lane(ObjectKind::Pack),

@@ -76,7 +76,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             run,
             links,
             reader,
-            packs: PackReader::new(run.vault.store(), run.vault.keys()),
+            packs: run.vault.pack_reader(),
             workers: (0..run.options.threads.max(1)).map(|_| worker()).collect::<Result<_, ReadError>>()?,
             open: AtomicUsize::new(0),
             unfinished: Mutex::default(),
