@@ -93,6 +93,39 @@ fn the_vault_and_the_state_below_their_source_stay() {
     assert!(link.exists());
 }
 
+/// A disk that is mounted below a source, and then is not: its files are not taken for deleted ones.
+#[test]
+fn a_disk_below_a_source_that_is_not_mounted_is_not_taken_for_empty() {
+    let desk = Desk::new();
+    desk.write("a", "a");
+    let disk = desk.source().join("home/disk");
+    fs::create_dir_all(&disk).unwrap();
+    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "tmpfs"], &disk) else { return };
+    fs::write(disk.join("photo"), "x").unwrap();
+    desk.ok(&["snapshot", "."]);
+    drop(mounted);
+    for _ in 0..2 {
+        let taken = desk.run(&["snapshot", "."]);
+        assert!(taken.code == 3 && taken.err.contains("home/disk: it was a mount point"), "{}{}", taken.out, taken.err);
+    }
+    // The last complete snapshot stays, and what lies there later is not deleted because the partial one does not have it.
+    desk.ok(&["prune", "--keep", "1", "--yes"]);
+    desk.ok(&["cat", "latest:source/home/disk/photo"]);
+    let listed: serde_json::Value = serde_json::from_str(&desk.run(&["list", "--json"]).out).unwrap();
+    let all = listed["snapshots"].as_array().unwrap();
+    let partial: Vec<_> = all.iter().filter(|one| one["verdict"] == "partial").collect();
+    assert!(all.len() == 2 && partial.len() == 1, "{listed}");
+    fs::write(disk.join("new"), "x").unwrap();
+    let id = partial[0]["id"].as_str().unwrap();
+    desk.run(&["restore", id, "--in-place", "--delete", "--yes"]);
+    assert!(disk.join("new").exists());
+    fs::remove_file(disk.join("new")).unwrap();
+    // With another file system left out, or the change accepted, nothing is odd.
+    desk.ok(&["snapshot", ".", "--one-file-system", "--source", "other"]);
+    desk.ok(&["snapshot", ".", "--allow-empty"]);
+    desk.ok(&["snapshot", "."]);
+}
+
 #[test]
 fn a_root_that_leads_elsewhere_today_loses_nothing() {
     let desk = Desk::new();

@@ -1,12 +1,17 @@
 //! Whether a source is there: a disk that is not mounted leaves an empty folder behind, and that is not taken for its files.
 //!
 //! Two things give it away: a folder that held something in the last snapshot and now is empty; and a folder that was a
-//! mount point and now lies on the file system of the folder above it. What was a mount point is remembered on this machine.
+//! mount point and now lies on the file system of the folder above it. What was a mount point is remembered on this machine,
+//! of the roots and of the folders below them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::stat::FolderKey;
 use crate::engine::diff::entry_at;
+use crate::engine::walk::{MountPoints, NOT_MOUNTED};
 use crate::fs::{Dir, replace_private_file};
 use crate::tree::{FileKind, Time};
 use crate::vault::{SnapshotInfo, Vault, VaultError};
@@ -14,11 +19,21 @@ use crate::vault::{SnapshotInfo, Vault, VaultError};
 /// A listing that has nothing but its version.
 const EMPTY_LISTING_LEN: u64 = 1;
 
+/// What is remembered of all sources.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    /// Whether each root was a mount point when it was last there; by a hash of its source and its path.
+    #[serde(default)]
+    roots: BTreeMap<String, bool>,
+    /// The mount points below the roots of each source, by its name.
+    #[serde(default)]
+    below: BTreeMap<String, BTreeSet<FolderKey>>,
+}
+
 /// What is known of the roots of a source.
 pub(crate) struct Presence {
     file: PathBuf,
-    /// Whether each root was a mount point when it was last there; by a hash of its source and its path.
-    known: BTreeMap<String, bool>,
+    known: Known,
     /// What is seen now, to be remembered when the snapshot is taken.
     seen: BTreeMap<String, bool>,
 }
@@ -36,7 +51,7 @@ fn is_mount_point(path: &Path) -> Option<bool> {
     let real = std::fs::canonicalize(path).ok()?;
     let stat = Dir::open(&real).and_then(|dir| dir.stat()).ok()?;
     let above = Dir::open(real.parent()?).and_then(|dir| dir.stat()).ok()?;
-    (stat.kind == FileKind::Directory).then_some(stat.dev != above.dev)
+    (stat.kind == FileKind::Directory).then_some(stat.mount_root || stat.dev != above.dev)
 }
 
 /// Whether a folder has nothing in it. One that cannot be read is not empty.
@@ -63,14 +78,11 @@ impl Presence {
     ) -> Option<&'static str> {
         let key = key(source, path);
         let is_mount = is_mount_point(path);
-        let was_mount = self.known.get(&key).copied().unwrap_or(false);
+        let was_mount = self.known.roots.get(&key).copied().unwrap_or(false);
         let why = if accepted {
             None
         } else if is_mount == Some(false) && was_mount {
-            Some(
-                "it was a mount point, and now it is a folder like any other: is its disk mounted? If this is how it is to \
-                 be: vault snapshot --allow-empty",
-            )
+            Some(NOT_MOUNTED)
         } else if is_empty(path) && was_full(vault, snapshots, source, path) {
             Some(
                 "it was not empty in the last snapshot, and now it is: is its disk mounted? If it is to be empty: vault \
@@ -85,13 +97,22 @@ impl Presence {
         why
     }
 
-    /// Remembers what was seen.
+    /// The mount points that are remembered below the roots of a source. `accepted`: they are taken as they are.
+    pub(crate) fn below(&self, source: &str, accepted: bool) -> MountPoints {
+        MountPoints::new(self.known.below.get(source).cloned().unwrap_or_default(), accepted)
+    }
+
+    /// Remembers what was seen: the roots, and the mount points below them.
     ///
     /// # Errors
     /// If the state folder cannot be written.
-    pub(crate) fn remember(mut self) -> Result<(), VaultError> {
+    pub(crate) fn remember(mut self, source: &str, below: &MountPoints) -> Result<(), VaultError> {
         let before = self.known.clone();
-        self.known.append(&mut self.seen);
+        self.known.roots.append(&mut self.seen);
+        match below.seen() {
+            none if none.is_empty() => drop(self.known.below.remove(source)),
+            some => drop(self.known.below.insert(source.to_owned(), some)),
+        }
         if self.known == before {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::presence::{Presence, is_future};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
-use crate::engine::walk::{Found, LeftOut, SkippedList, Walk, Wanted};
+use crate::engine::walk::{Found, LeftOut, MountPoints, SkippedList, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames, real_path};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
@@ -193,6 +193,7 @@ pub fn snapshot(
             presence.look(vault, &snapshots, &options.source, path, accepted)
         })
         .collect();
+    let mounts = presence.below(&options.source, options.allow_empty);
     let host = &vault.identity().host;
     let previous = snapshots.into_iter().rfind(|other| other.body.source == options.source && other.body.host == *host);
     let goals = previous.as_ref().map_or((0, 0), |other| (other.body.files, other.body.bytes));
@@ -210,6 +211,7 @@ pub fn snapshot(
             progress,
             paths: &paths,
             lost: &lost,
+            mounts: &mounts,
             begun,
             session: session.as_ref(),
             keep_trees: false,
@@ -230,7 +232,7 @@ pub fn snapshot(
             return Ok(report(None));
         }
         if unchanged && options.skip_if_unchanged {
-            presence.remember()?;
+            presence.remember(&options.source, &mounts)?;
             return Ok(report(None));
         }
         progress.phase(Phase::Publish);
@@ -242,7 +244,7 @@ pub fn snapshot(
         };
         if let Some(id) = id {
             remember(vault, &taken, session)?;
-            presence.remember()?;
+            presence.remember(&options.source, &mounts)?;
             return Ok(report(Some(id)));
         }
         progress.detail("packs went away while the snapshot was taken: it is taken again");
@@ -282,8 +284,17 @@ pub(crate) fn look(
     progress.counters().restart(0, 0);
     progress.phase(Phase::Snapshot);
     let begun = (options.clock)();
-    let pass =
-        Pass { vault, options: &options, progress, paths: &paths, lost: &[], begun, session: None, keep_trees: true };
+    let pass = Pass {
+        vault,
+        options: &options,
+        progress,
+        paths: &paths,
+        lost: &[],
+        mounts: &MountPoints::default(),
+        begun,
+        session: None,
+        keep_trees: true,
+    };
     let taken = pass.take(&mut Vec::new(), &mut Vec::new())?;
     Ok(Looked {
         tree: taken.tree,
@@ -377,6 +388,7 @@ struct Pass<'p> {
     paths: &'p [SourcePath],
     /// For each path, why it is probably not there.
     lost: &'p [Option<&'static str>],
+    mounts: &'p MountPoints,
     begun: Time,
     session: Option<&'p Session>,
     keep_trees: bool,
@@ -467,6 +479,7 @@ impl Pass<'_> {
             elsewhere: Mutex::default(),
             rules: Mutex::new(RuleSet { options: options.exclude.to_rules(), ..RuleSet::default() }),
             top: Mutex::new(vec![Bytes::new(); self.paths.len()]),
+            mounts: self.mounts,
         };
         let root = |(at, SourcePath { name, path, .. }): (usize, &SourcePath)| Root {
             name: name.clone(),
@@ -503,6 +516,7 @@ impl Pass<'_> {
         if depot.has_failed() {
             return Err(Ended::Elsewhere);
         }
+        roots.iter_mut().for_each(|root| root.lost |= self.mounts.has_lost(&root.name));
         let names = roots.iter().map(|root| root.name.clone());
         let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
         // What could not be encoded was skipped.

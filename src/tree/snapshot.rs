@@ -18,7 +18,8 @@ pub struct Root {
     /// Where that path led to, if links on the way made it another place; empty otherwise.
     #[serde(rename = "r", with = "serde_bytes", default, skip_serializing_if = "Vec::is_empty")]
     pub real: Vec<u8>,
-    /// It held files before, and now it is empty, or lies on another device: its disk is probably not mounted.
+    /// It held files before, and now it is empty, or lies on another device, or that is so of a mount point below it: a disk is
+    /// probably not mounted.
     #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
 }

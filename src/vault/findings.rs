@@ -143,7 +143,8 @@ impl KnownFinding {
                 format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
             }
             About::Source { source, path, snapshot } => format!(
-                "the source {source}: {} was empty or another device when snapshot {} was taken, and was not before",
+                "the source {source}: {}, or a mount point below it, was empty or another device when snapshot {} was taken, and was \
+                 not before",
                 crate::path::Shown(path),
                 snapshot.short()
             ),

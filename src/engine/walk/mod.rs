@@ -128,7 +128,51 @@ pub struct Walk<'a> {
     pub rules: Mutex<RuleSet>,
     /// The entries of the top folder; an empty one is not there.
     pub top: Mutex<Vec<Bytes>>,
+    /// Mount points below the roots.
+    pub mounts: &'a MountPoints,
 }
+
+/// Mount points below the roots of a source: which there were the last time, and which are seen now.
+#[derive(Debug, Default)]
+pub struct MountPoints {
+    known: BTreeSet<FolderKey>,
+    accepted: bool,
+    seen: Mutex<BTreeSet<FolderKey>>,
+    lost: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+impl MountPoints {
+    /// Those that are remembered. `accepted`: whatever is seen now is how it is to be.
+    pub const fn new(known: BTreeSet<FolderKey>, accepted: bool) -> Self {
+        Self { known, accepted, seen: Mutex::new(BTreeSet::new()), lost: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// Notes what a folder of this root is. Returns whether it was a mount point and is none now.
+    fn has_gone(&self, folder: FolderKey, is_mount: bool, root: &[u8]) -> bool {
+        let has_gone = !is_mount && !self.accepted && self.known.contains(&folder);
+        if is_mount || has_gone {
+            lock(&self.seen).insert(folder);
+        }
+        if has_gone {
+            lock(&self.lost).insert(root.to_vec());
+        }
+        has_gone
+    }
+
+    /// Whether a mount point below this root has gone.
+    pub fn has_lost(&self, root: &[u8]) -> bool {
+        lock(&self.lost).contains(root)
+    }
+
+    /// Those to be remembered: what is one now, and what was one and may be again.
+    pub fn seen(&self) -> BTreeSet<FolderKey> {
+        lock(&self.seen).clone()
+    }
+}
+
+/// Why what is in a folder is probably not what was meant.
+pub const NOT_MOUNTED: &str = "it was a mount point, and now it is a folder like any other: is its disk mounted? If this \
+                               is how it is to be: vault snapshot --allow-empty";
 
 /// The names of one file.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use crate::engine::depot::Depot;
 use crate::engine::read_file::{
     Content, Feed, ReadFailed, SMALL_MAX, holes_between, read_large, read_small, same_content,
 };
-use crate::engine::walk::{Folder, Page, Parent, Place, ReadDone, Slot, Walk, child_key};
+use crate::engine::walk::{Folder, NOT_MOUNTED, Page, Parent, Place, ReadDone, Slot, Walk, child_key};
 use crate::fs::{Dir, SourceFile, Stat};
 use crate::id::ChunkId;
 use crate::limits::PATH_DEPTH_MAX;
@@ -316,12 +316,17 @@ impl<'a> Walk<'a> {
             lock(&page.slots)[slot].stat.entry = bytes;
             return self.leave(&page);
         }
+        let key = child_key(&parent.key, &name);
+        let root = &path[..parent.root_len.saturating_sub(1).min(path.len())];
+        if self.mounts.has_gone(key, now.mount_root || now.dev != parent.dev, root) {
+            self.skip(&path, NOT_MOUNTED, false);
+        }
         let place = Place {
             root_len: parent.root_len,
             depth: parent.depth + 1,
             root_dev: parent.root_dev,
             local: (now.dev == parent.dev).then_some(parent.local),
-            key: child_key(&parent.key, &name),
+            key,
             old_key: child_key(&parent.old_key, &name),
             stayed,
             path: path.clone(),
