@@ -148,7 +148,7 @@ fn skipped(
             out.bytes(b"\0")?;
         } else {
             let stored = if skipped.stored { " (it is stored nevertheless)" } else { "" };
-            out.line(format_args!("{}: {}{stored}", Shown(&skipped.path), Shown(skipped.why.as_bytes())))?;
+            out.line(format_args!("{skipped}{stored}"))?;
         }
     }
     if list.is_empty() && !args.print0 && !context.global.quiet {

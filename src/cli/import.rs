@@ -39,6 +39,7 @@ use crate::cli::error::chain;
 use crate::cli::json;
 use crate::cli::json::Name;
 use crate::cli::json::SnapshotJson;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -132,6 +133,10 @@ pub fn run(context: &Context, args: &ImportArgs) -> Result<Exit, Failure> {
 fn archives(context: &Context, args: &ImportArgs) -> Result<Vec<Item>, Failure> {
     let mut items = Vec::new();
     for path in &args.tar {
+        // An archive may have the time of day in its name.
+        if path.symlink_metadata().is_err() {
+            local::refuse_remote(path, "an archive")?;
+        }
         let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
         if fs::metadata(path).map_err(failed)?.is_dir() {
             let before = items.len();

@@ -41,6 +41,7 @@ use crate::cli::json::Name;
 use crate::cli::json::SkippedJson;
 use crate::cli::json::SnapshotJson;
 use crate::cli::key;
+use crate::cli::local;
 use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
@@ -326,11 +327,12 @@ fn absolute(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// The absolute form of a path that must be there.
-pub fn existing(current: &Path, path: &Path) -> Result<PathBuf, Failure> {
-    let path = absolute(current, path)?;
+pub fn existing(current: &Path, written: &Path) -> Result<PathBuf, Failure> {
+    let path = absolute(current, written)?;
     match fs::metadata(&path) {
         Ok(_) => Ok(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            local::refuse_remote(written, "what a snapshot keeps")?;
             Err(Failure::new(format!("there is no {}", shown(&path)))
                 .hint("No snapshot was made: a missing path is never taken for an empty one."))
         }
@@ -447,7 +449,7 @@ fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &m
         out.styled(Style::Warning, &title)?;
         for skipped in report.skipped.iter().take(SKIPPED_SHOWN) {
             let stored = if skipped.stored { " (it is stored nevertheless)" } else { "" };
-            out.line(format_args!("    {}: {}{stored}", Shown(&skipped.path), skipped.why))?;
+            out.line(format_args!("    {skipped}{stored}"))?;
         }
         let more = body.skipped.saturating_sub(report.skipped.len().min(SKIPPED_SHOWN) as u64);
         if more > 0 {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::Time;
 use super::stream::Stream;
 use crate::id::ObjectName;
+use crate::path::Shown;
 
 /// One of the paths that were snapshotted together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,16 @@ pub struct Skipped {
     /// True if the content is stored nevertheless, but may be torn (the file changed while it was read).
     #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
     pub stored: bool,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without a path it is about the whole.
+        if !self.path.is_empty() {
+            write!(f, "{}: ", Shown(&self.path))?;
+        }
+        write!(f, "{}", Shown(self.why.as_bytes()))
+    }
 }
 
 /// A dated state of a source. Unknown fields of later versions are passed over.

@@ -303,8 +303,9 @@ impl Run<'_> {
     }
 
     fn note(&self, depot: &Depot<'_>, taken: &mut Taken, path: &[u8], why: &str, stored: bool) {
-        self.progress.warn(&format!("{}: {why}", Shown(path)));
-        taken.skipped.push(Skipped { path: path.to_vec(), why: why.to_owned(), stored }, depot);
+        let skipped = Skipped { path: path.to_vec(), why: why.to_owned(), stored };
+        self.progress.warn(&skipped.to_string());
+        taken.skipped.push(skipped, depot);
     }
 
     /// Takes all members; their contents go to the threads of the pool.

@@ -28,7 +28,7 @@ use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::root::RootFile;
 use crate::fs::{Dir, Names, OwnerNames, Stat};
-use crate::path::{Shown, join};
+use crate::path::join;
 use crate::progress::Progress;
 use crate::sync::lock;
 use crate::tree::entry::flags;
@@ -337,7 +337,7 @@ impl<'a> Walk<'a> {
     /// Notes something that could not be saved, or not as it should be.
     pub(super) fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
         let skipped = Skipped { path: path.to_vec(), why: why.to_string(), stored };
-        self.progress.warn(&format!("{}: {why}", Shown(path)));
+        self.progress.warn(&skipped.to_string());
         if !stored {
             self.found.unreadable.fetch_add(1, Relaxed);
         }
