@@ -234,6 +234,7 @@ fn take(vault: &Vault, folder: &Path) {
         dry_run: false,
         level: 3,
         verify: true,
+        others: vault::engine::trust::VerifyOthers::Sample,
         read_all: false,
         read_special: false,
         threads: std::thread::available_parallelism().map_or(2, usize::from),

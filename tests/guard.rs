@@ -25,11 +25,11 @@ use crate::support::{campaign, create_vault, now, open_vault, options, scratch, 
 const DELETE: &[&str] = &["restore", "latest", "--in-place", "--delete", "--yes"];
 
 /// Something mounted, until it is dropped.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts with these arguments; `None` where that is not allowed.
-    fn new(args: &[&str], folder: &Path) -> Option<Self> {
+    pub fn new(args: &[&str], folder: &Path) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
         let mounted = Command::new("mount").args(args).arg(folder).stderr(Stdio::null()).status();
         if mounted.is_ok_and(|status| status.success()) {

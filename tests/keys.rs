@@ -89,12 +89,12 @@ fn an_old_password_that_is_put_back_is_told_each_time() {
     }
     // It opens, as nothing can keep it from that; and every command says so.
     let listed = desk.run(&["list"]);
-    assert!(listed.code == 0 && listed.err.contains("was removed"), "{}", listed.err);
+    assert!(listed.code == 3 && listed.err.contains("was removed"), "{}", listed.err);
     assert!(with(&desk, "new", &["list"]).err.contains("was removed"));
     let checked = with(&desk, "new", &["check"]);
     assert!(checked.code == 3 && checked.out.contains("was removed"), "{}", checked.out);
     let doctor = with(&desk, "new", &["doctor"]);
-    assert!(doctor.code >= 3 && doctor.out.contains("was put back"), "{}", doctor.out);
+    assert!(doctor.code >= 3 && doctor.out.contains("its file is here again"), "{}", doctor.out);
     assert!(slots(&desk, "new").iter().any(|slot| slot.2 == "removed"));
     assert_eq!(with(&desk, "new", &["repair", "--quick", "--yes"]).code, 0);
     assert_ne!(desk.run(&["list"]).code, 0);

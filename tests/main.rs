@@ -49,6 +49,10 @@ mod unknown;
 #[cfg(unix)]
 mod like;
 #[cfg(unix)]
+mod trust;
+#[cfg(unix)]
+mod state;
+#[cfg(unix)]
 mod links;
 #[cfg(unix)]
 mod verdict;

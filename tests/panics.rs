@@ -108,6 +108,7 @@ fn a_panic_in_a_helper_thread_is_a_panic() {
         strip: 0,
         level: 1,
         verify: false,
+        others: vault::engine::trust::VerifyOthers::Sample,
         threads: THREADS,
     };
     // What is new in it has to be put.

@@ -116,6 +116,7 @@ impl Scene {
             dry_run: false,
             level: 3,
             verify: true,
+            others: vault::engine::trust::VerifyOthers::Sample,
             read_all: false,
             read_special: false,
             threads: 2,

@@ -8,10 +8,18 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use vault::log::RecordBody;
+use vault::progress::Silent;
+use vault::seal::Secret;
+use vault::store::dir::DirStore;
+use vault::tree::Time;
+use vault::vault::OpenOptions;
+use vault::vault::open::open;
+
 use crate::support::binary::{Desk, said};
 use crate::support::os::fifo;
 use crate::support::source::{Rng, bytes};
-use crate::support::{campaign, copy_folder};
+use crate::support::{RAW, campaign, copy_folder, identity};
 
 /// The files below a folder of the store.
 fn objects(desk: &Desk, folder: &str) -> Vec<PathBuf> {
@@ -507,4 +515,285 @@ fn what_a_check_found_missing_stays_known() {
     ends(&desk, &["snapshot", ".", "--source", "source", "--read-all"], 0);
     let (check, list) = (desk.run(&["check"]), desk.run(&["list"]));
     assert_eq!(check.code, list.code, "{}{}", check.out, list.out);
+}
+
+/// Files of the source that no snapshot has yet.
+const FRESH: &str = "fresh";
+
+/// A machine of another name, with a state of its own.
+fn elsewhere(desk: &Desk, args: &[&str]) -> crate::support::binary::Said {
+    said(&desk.command(args).env("VAULT_STATE_DIR", desk.path("elsewhere")).output().unwrap())
+}
+
+/// Writes a record of another machine that says this time.
+fn record_of(desk: &Desk, machine: &str, secs: i64) {
+    let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
+    let options = OpenOptions { state: desk.path(machine), identity: identity(machine) };
+    let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
+    let time = Time { secs, nanos: 0 };
+    vault.publish(RecordBody::Forget(Vec::new()), time, None, |_| true, &Silent::default()).unwrap().unwrap();
+}
+
+/// The largest pack of content.
+fn largest(desk: &Desk) -> PathBuf {
+    objects(desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// A file of `keys/` with these bytes changed; its checksum fits.
+fn slot_with(desk: &Desk, at: usize, change: u8) {
+    let mut bytes = fs::read(&objects(desk, "keys")[0]).unwrap();
+    bytes[at] ^= change;
+    bytes.truncate(560);
+    bytes.extend_from_slice(blake3::hash(&bytes.clone()).as_bytes());
+    fs::write(desk.path("store/keys").join("ee".repeat(16)), bytes).unwrap();
+}
+
+/// Adds a password; its files are moved to where they were not put by this.
+fn second_password(desk: &Desk) -> (String, Vec<(PathBuf, Vec<u8>)>) {
+    let before = objects(desk, "keys");
+    fs::write(desk.path("password"), "another one\n").unwrap();
+    let password = desk.path("password");
+    let added = desk.json(&["key", "add", "--label", "second", "--new-password-file", password.to_str().unwrap()]);
+    let new = objects(desk, "keys").into_iter().filter(|path| !before.contains(path));
+    let files = new.map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    (added[0]["slot"].as_str().unwrap().to_owned(), files)
+}
+
+/// One way in which something is known to be wrong: its name as programs read it, the exit code, what makes it, and what ends
+/// it.
+type Kind = (&'static str, &'static str, i32, fn(&Desk), fn(&Desk));
+
+const KINDS: &[Kind] = &[
+    (
+        "damage that was found",
+        "object",
+        4,
+        |desk| {
+            flip(&largest(desk), 5000);
+            ends(desk, &["check", "--read-data"], 4);
+        },
+        |desk| {
+            flip(&largest(desk), 5000);
+            ends(desk, &["check", "--read-data"], 0);
+        },
+    ),
+    (
+        "an object of a later version",
+        "object",
+        3,
+        // The version of a key slot.
+        |desk| slot_with(desk, 8, 3),
+        |desk| fs::remove_file(desk.path("store/keys").join("ee".repeat(16))).unwrap(),
+    ),
+    (
+        "a pack that has not arrived",
+        "object",
+        3,
+        |desk| {
+            desk.ok(&["delivery", "synced"]);
+            let before = objects(desk, "packs");
+            desk.write(FRESH, (0..50_000_u32).flat_map(u32::to_be_bytes).collect::<Vec<u8>>());
+            assert_eq!(elsewhere(desk, &["snapshot", ".", "--source", "other"]).code, 0);
+            let new = objects(desk, "packs").into_iter().find(|path| !before.contains(path)).unwrap();
+            let bytes = fs::read(&new).unwrap();
+            fs::write(desk.path("whole"), &bytes).unwrap();
+            fs::write(desk.path("name"), new.to_str().unwrap()).unwrap();
+            fs::write(&new, &bytes[..500]).unwrap();
+        },
+        |desk| {
+            let name = fs::read_to_string(desk.path("name")).unwrap();
+            fs::rename(desk.path("whole"), name).unwrap();
+        },
+    ),
+    (
+        "a record that is missing",
+        "records",
+        4,
+        |desk| fs::rename(newest(desk), desk.path("record")).unwrap(),
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
+        "a record that has not arrived",
+        "records",
+        3,
+        |desk| {
+            desk.ok(&["delivery", "synced"]);
+            record_of(desk, "other machine", crate::support::now().secs);
+            let before = objects(desk, "log");
+            record_of(desk, "other machine", crate::support::now().secs);
+            let new = objects(desk, "log").into_iter().find(|path| !before.contains(path)).unwrap();
+            desk.ok(&["list"]);
+            fs::write(desk.path("name"), new.to_str().unwrap()).unwrap();
+            fs::rename(new, desk.path("record")).unwrap();
+        },
+        |desk| {
+            let name = fs::read_to_string(desk.path("name")).unwrap();
+            fs::rename(desk.path("record"), name).unwrap();
+        },
+    ),
+    (
+        "files that are lost",
+        "files",
+        4,
+        |desk| {
+            flip(&largest(desk), 5000);
+            ends(desk, &["repair", "--yes"], 4);
+        },
+        |desk| {
+            let found: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
+            for finding in found["findings"].as_array().unwrap() {
+                desk.run(&["accept", finding["id"].as_str().unwrap(), "--yes"]);
+            }
+        },
+    ),
+    (
+        "a source that vanished",
+        "source",
+        3,
+        |desk| {
+            fs::rename(desk.source().join("a"), desk.path("a")).unwrap();
+            fs::rename(desk.source().join("b"), desk.path("b")).unwrap();
+            ends(desk, &["snapshot", ".", "--source", "source"], 3);
+        },
+        |desk| {
+            fs::rename(desk.path("a"), desk.source().join("a")).unwrap();
+            fs::rename(desk.path("b"), desk.source().join("b")).unwrap();
+            ends(desk, &["snapshot", ".", "--source", "source"], 0);
+        },
+    ),
+    (
+        "a key slot that was removed and is back",
+        "slot",
+        3,
+        |desk| {
+            let (id, files) = second_password(desk);
+            desk.ok(&["key", "remove", &id, "--yes"]);
+            fs::write(&files[0].0, &files[0].1).unwrap();
+        },
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
+        "a key slot that was made without the key",
+        "slot",
+        3,
+        // Another slot id.
+        |desk| slot_with(desk, 41, 1),
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
+        "a key slot that no record knows",
+        "slot",
+        3,
+        |desk| {
+            copy_folder(&desk.path("store"), &desk.path("kept-store"));
+            copy_folder(&desk.path("state"), &desk.path("kept-state"));
+            let (_, files) = second_password(desk);
+            for (kept, place) in [("kept-store", "store"), ("kept-state", "state")] {
+                fs::remove_dir_all(desk.path(place)).unwrap();
+                fs::rename(desk.path(kept), desk.path(place)).unwrap();
+            }
+            for (path, bytes) in files {
+                fs::write(path, bytes).unwrap();
+            }
+        },
+        |desk| {
+            let found: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
+            desk.ok(&["accept", found["findings"][0]["id"].as_str().unwrap(), "--yes"]);
+        },
+    ),
+    (
+        "clocks that contradict each other",
+        "clocks",
+        3,
+        |desk| {
+            record_of(desk, "machine of the future", 4_000_000_000);
+            desk.write(FRESH, "seen");
+            desk.run(&["snapshot", ".", "--source", "source"]);
+        },
+        |desk| {
+            // More records of the right time than of the wrong one: these are believed then.
+            for _ in 0..4 {
+                record_of(desk, "machine of the future", crate::support::now().secs);
+            }
+            desk.write(FRESH, "seen again");
+            desk.ok(&["snapshot", ".", "--source", "source"]);
+        },
+    ),
+];
+
+/// Each kind of finding in turn, and all that speaks of findings: the same ids everywhere, the same exit code, and an end.
+#[test]
+fn every_kind_of_finding_is_told_by_all_alike() {
+    std::thread::scope(|scope| {
+        for part in KINDS.chunks(KINDS.len().div_ceil(3)) {
+            scope.spawn(move || part.iter().for_each(is_told_by_all));
+        }
+    });
+}
+
+fn is_told_by_all((name, about, code, make, end): &Kind) {
+    let desk = desk();
+    let (config, figures) = (desk.path("vault.toml"), desk.path("vault.prom"));
+    let (store, source) = (desk.path("store"), desk.source());
+    let text = format!(
+        "[vaults.disk]\npath = {store:?}\ncheck-every = \"never\"\n[sources.docs]\npaths = [{source:?}]\nevery = \"90d\"\n\
+         overdue = \"900d\"\n[notify]\ndesktop = \"never\"\nprometheus = {figures:?}\n"
+    );
+    fs::write(&config, text).unwrap();
+    let run = |args: &[&str]| {
+        said(&desk.command(args).env("VAULT_CONFIG", &config).env_remove("VAULT_REPO").output().unwrap())
+    };
+    let first = run(&["run"]);
+    assert_eq!(first.code, 0, "{name}: {}{}", first.out, first.err);
+    make(&desk);
+    let json = |args: &[&str]| -> serde_json::Value {
+        let said = desk.run(&[args, &["--json"]].concat());
+        assert_eq!(said.code, *code, "{name} {args:?}: {}{}", said.out, said.err);
+        serde_json::from_str(said.out.lines().last().unwrap()).unwrap()
+    };
+    let ids = |value: &serde_json::Value| -> Vec<String> {
+        let found = value["findings"].as_array().unwrap();
+        found.iter().map(|finding| finding["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let known = json(&["accept"]);
+    let kinds: Vec<&str> = known["findings"].as_array().unwrap().iter().map(|f| f["about"].as_str().unwrap()).collect();
+    assert!(kinds.contains(about), "{name}: {known}");
+    for args in [&["list"][..], &["check"]] {
+        assert_eq!(ids(&json(args)), ids(&known), "{name} {args:?}");
+    }
+    let doctor = json(&["doctor"])["findings"].to_string();
+    assert!(ids(&known).iter().all(|id| doctor.contains(&format!("[{id}]"))), "{name}: {doctor}");
+    json(&["stats"]);
+    // Nothing is due, and it is said all the same: by the run, to a service, and in the figures.
+    let idle = run(&["run"]);
+    assert_eq!(idle.code, *code, "{name}: {}{}", idle.out, idle.err);
+    for finding in known["findings"].as_array().unwrap() {
+        assert!(idle.err.contains(finding["what"].as_str().unwrap()), "{name}: {}", idle.err);
+    }
+    let figures = fs::read_to_string(&figures).unwrap();
+    let figure = format!("code=\"{code}\"}} {}", kinds.len());
+    assert!(
+        figures.lines().any(|line| line.starts_with("vault_known_findings") && line.ends_with(&figure)),
+        "{figures}"
+    );
+    end(&desk);
+    let left = desk.run(&["list"]);
+    assert_eq!(left.code, 0, "{name} does not end: {}{}", left.out, left.err);
+    assert_eq!(run(&["run"]).code, 0, "{name}: the run still speaks of it");
+}
+
+#[test]
+fn another_vault_in_the_same_place_is_told_by_all_alike() {
+    let (desk, other) = (desk(), Desk::new());
+    fs::remove_dir_all(desk.path("store")).unwrap();
+    copy_folder(&other.path("store"), &desk.path("store"));
+    for args in [&["list"][..], &["check"], &["doctor"], &["stats"], &["accept"], &["snapshot", "."]] {
+        assert!(ends(&desk, args, 10).contains("another vault"), "{args:?}");
+    }
 }

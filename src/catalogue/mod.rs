@@ -6,7 +6,7 @@
 //! stat cache, which flow into new trees) carries a keyed checksum of its own.
 //!
 //! [`packs`] packs and records · [`chunks`] where each chunk lies · [`filter`] what is certainly not stored ·
-//! [`stat`] the stat cache · [`upkeep`] what was verified and collected when ·
+//! [`stat`] the stat cache · [`upkeep`] what was verified and collected when, and how well packs are known ·
 //! [`names`] what lies in which folder, for searching.
 
 pub mod chunks;
@@ -31,9 +31,10 @@ pub use chunks::{ChunkPlace, Part};
 pub use filter::Filter;
 pub use packs::PackInfo;
 pub use stat::{StatEntry, StatRow};
+pub use upkeep::Look;
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 8;
+const VERSION: u64 = 9;
 
 /// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
 const DOUBTED: &str = "doubted";

@@ -10,6 +10,7 @@ use redb::{
 
 use crate::catalogue::chunks::Places;
 use crate::catalogue::stat::checksum;
+use crate::catalogue::upkeep::{Look, forget_all_looks, forget_looks};
 use crate::catalogue::{Catalogue, CatalogueError, ChunkPlace, NUMBERS, Reader, next_number};
 use crate::id::ObjectName;
 use crate::pack::{Footer, SegmentPlace};
@@ -140,6 +141,23 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Enters packs that this machine has put itself, in a transaction of its own: it knows what they hold.
+    ///
+    /// # Errors
+    /// If the database fails; then none is entered.
+    pub fn enter_own_packs(&self, new: &[NewPack]) -> Result<(), CatalogueError> {
+        let txn = self.write()?;
+        self.insert_own_packs(&txn, new)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// The same, within a transaction.
+    pub(crate) fn insert_own_packs(&self, txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
+        self.insert_packs(txn, new)?;
+        Self::insert_looks(txn, new.iter().map(|pack| (pack.name, Look::Whole)))
+    }
+
     /// Enters packs that are in the store, within a transaction.
     pub(crate) fn insert_packs(&self, txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
         let segments = new.iter().flat_map(|pack| &pack.footer.segments);
@@ -183,6 +201,7 @@ impl Catalogue {
                 }
             }
         }
+        forget_looks(txn, gone)?;
         if numbers_gone.is_empty() {
             return Ok(());
         }
@@ -250,6 +269,7 @@ impl Catalogue {
         txn.open_table(PACKS)?.retain(|_, _| false)?;
         txn.open_table(NUMBERS_OF_PACKS)?.retain(|_, _| false)?;
         txn.open_table(RECORDS)?.retain(|_, _| false)?;
+        forget_all_looks(&txn)?;
         bump_epoch(&txn)?;
         txn.commit()?;
         Ok(())

@@ -25,7 +25,7 @@ use crate::cli::units;
 #[derive(Serialize)]
 pub struct FindingJson {
     id: String,
-    /// `object`, `records`, `files` or `source`.
+    /// `object`, `records`, `files`, `source`, `slot` or `clocks`.
     about: &'static str,
     what: String,
     #[serde(serialize_with = "json::exact")]
@@ -46,6 +46,8 @@ impl FindingJson {
                 About::Records { .. } => "records",
                 About::Files { .. } => "files",
                 About::Source { .. } => "source",
+                About::Slot(_) => "slot",
+                About::Clocks { .. } => "clocks",
             },
             what: finding.text(),
             since: finding.since,

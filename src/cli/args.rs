@@ -30,6 +30,7 @@ pub use everyday::SchedulerArg;
 pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
 pub use snapshot::parse_level;
+pub use snapshot::parse_verify_others;
 pub use upkeep::AcceptArgs;
 pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;

@@ -77,6 +77,8 @@ struct CheckJson<'a> {
     bytes: u64,
     packs_read: u64,
     bytes_read: u64,
+    packs_sampled: u64,
+    packs_unseen: u64,
     chunks_lost: u64,
     problems: Vec<ProblemJson<'a>>,
     hurt: Vec<HurtJson<'a>>,
@@ -144,6 +146,8 @@ fn json(report: &CheckReport, at_least: Option<bool>) -> CheckJson<'_> {
         bytes: report.bytes,
         packs_read: report.packs_read,
         bytes_read: report.bytes_read,
+        packs_sampled: report.packs_sampled,
+        packs_unseen: report.packs_unseen,
         chunks_lost: report.chunks_lost,
         problems: report.problems.iter().map(ProblemJson::new).collect(),
         hurt: report.hurt.iter().map(HurtJson::new).collect(),
@@ -176,6 +180,19 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
                 units::size(report.bytes_read)
             ))?;
         }
+        if report.packs_sampled > 0 {
+            out.line(format_args!(
+                "{} that this machine has not put looked at, a part of each",
+                units::counted(report.packs_sampled, "pack", "packs")
+            ))?;
+        }
+        if report.packs_unseen > 0 {
+            out.line(format_args!(
+                "{} more such {} for the next check",
+                units::count(report.packs_unseen),
+                if report.packs_unseen == 1 { "pack is left" } else { "packs are left" }
+            ))?;
+        }
         if report.out_of_time {
             out.line("The time was over before everything was read; the next check goes on from there.")?;
         }
@@ -196,12 +213,6 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     }
     for finding in report.known.iter().filter(|finding| !matches!(finding.about, About::Object { .. })) {
         out.styled(Style::Warning, &accept::line(finding, &context.zone))?;
-    }
-    for slot in &report.returned_slots {
-        out.styled(
-            Style::Warning,
-            &format!("key slot {slot} was removed, and its file is here again: it opens the vault (vault repair)"),
-        )?;
     }
     for id in &report.other_vaults {
         out.styled(

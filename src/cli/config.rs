@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::text;
+use vault::engine::trust::VerifyOthers;
 
 use crate::cli::args::KeepArgs;
 use crate::cli::error::Failure;
@@ -55,6 +56,8 @@ pub struct VaultConfig {
     pub password: Option<PasswordFrom>,
     /// zstd level, 1 to 19.
     pub level: i32,
+    /// How packs that other machines put are looked at before something new relies on them.
+    pub others: VerifyOthers,
     /// It may be away, such as a disk that is not always connected: that is no failure until a source is overdue.
     pub removable: bool,
     /// How often `vault run` checks it; `None`: never.
@@ -77,6 +80,7 @@ impl VaultConfig {
             path,
             password: None,
             level: 3,
+            others: VerifyOthers::Sample,
             removable: false,
             check_every: Some(Duration::from_secs(7 * 86_400)),
             check_sample: 0.02,

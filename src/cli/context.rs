@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::env;
+use std::error::Error as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use std::thread;
 use std::time::Instant;
 
 use jiff::tz::TimeZone;
+use vault::catalogue::CatalogueError;
 use vault::engine::keys::DeviceKey;
 use vault::engine::keys::returned;
 use vault::engine::place;
+use vault::engine::trust::VerifyOthers;
 use vault::id::VaultId;
 use vault::progress::Progress;
 use vault::store::ObjectKey;
@@ -30,6 +33,7 @@ use vault::vault::OpenOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
 use vault::vault::Wanted;
+use vault::vault::slots::SlotFault;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::config;
@@ -46,6 +50,7 @@ use crate::cli::progress::Manner;
 use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::suggest::nearest;
+use crate::cli::temporary::Temporary;
 
 /// Which vault is meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +80,10 @@ pub struct Context {
     config: OnceLock<Option<Config>>,
     /// Passwords of vaults that were given before, by folder.
     known: Mutex<HashMap<PathBuf, Password>>,
+    /// The command only reads: it needs no state that stays.
+    reads_only: bool,
+    /// The state of this command, where the user's own folder cannot be written.
+    temporary: Mutex<Option<Temporary>>,
 }
 
 impl Context {
@@ -87,8 +96,15 @@ impl Context {
             zone: TimeZone::system(),
             config: OnceLock::new(),
             known: Mutex::default(),
+            reads_only: false,
+            temporary: Mutex::default(),
             global,
         }
+    }
+
+    /// The same for a command that only reads, or not.
+    pub fn reading(self, reads_only: bool) -> Self {
+        Self { reads_only, ..self }
     }
 
     /// Does not ask for the password of this vault again.
@@ -304,7 +320,8 @@ impl Context {
         if given.is_none()
             && wanted.slot.is_none()
             && let Some(id) = locked.claimed_id(&wanted)
-            && let Some(key) = DeviceKey::load(&self.state_folder()?.join(id.to_string()))
+            && let Ok(state) = self.state_folder()
+            && let Some(key) = DeviceKey::load(&state.join(id.to_string()))
         {
             let password = Password::device(&key);
             match self.try_open(store.clone(), &locked, &password, &wanted, host, progress) {
@@ -339,15 +356,29 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<Vault, VaultError> {
+        let store = self.paced(store);
+        let place = store.place();
+        let open = |state: PathBuf| {
+            let options = OpenOptions { state, identity: identity(host) };
+            vault::vault::open::open_locked(store.clone(), locked, &password.secret(), options, wanted, progress)
+        };
         let state = self.state_folder().map_err(|failure| VaultError::State {
             action: "find",
             path: "the state folder".to_owned(),
             source: std::io::Error::other(failure.what),
-        })?;
-        let options = OpenOptions { state, identity: identity(host) };
-        let store = self.paced(store);
-        let place = store.place();
-        let vault = vault::vault::open::open_locked(store, locked, &password.secret(), options, wanted, progress);
+        });
+        let mut vault = state.and_then(open);
+        if let Err(error) = &vault
+            && self.reads_only
+            && matches!(error, VaultError::State { .. } | VaultError::Catalogue(CatalogueError::Unusable { .. }))
+        {
+            let reason = error
+                .source()
+                .map_or_else(|| error.to_string(), |source| Failure::caused(error.to_string(), source).what);
+            self.screen.clear();
+            progress.warn(&format!("{reason}: a temporary folder is used for this command, and nothing is remembered"));
+            vault = self.temporary_state(locked, wanted).and_then(open);
+        }
         self.screen.clear();
         let vault = vault?;
         self.met(&place, vault.id(), wanted.vault.is_some(), &vault.others());
@@ -364,6 +395,26 @@ impl Context {
             progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));
         }
         Ok(vault)
+    }
+
+    /// A state folder that goes with this command.
+    fn temporary_state(&self, locked: &LockedVault, wanted: &Wanted) -> Result<PathBuf, VaultError> {
+        let state = self.state_folder().ok();
+        let vault = locked.claimed_id(wanted).map(|id| id.to_string());
+        let made = Temporary::new(state.as_deref(), vault.as_deref()).map_err(|source| VaultError::State {
+            action: "make a folder in",
+            path: env::temp_dir().display().to_string(),
+            source,
+        })?;
+        let path = made.path().to_owned();
+        *self.temporary.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        Ok(path)
+    }
+
+    /// How packs of others are looked at: as the command line says, else the configuration.
+    pub fn verify_others(&self, given: Option<VerifyOthers>) -> VerifyOthers {
+        let configured = || self.chosen().ok()?.config.map(|vault| vault.others);
+        given.or_else(configured).unwrap_or_default()
     }
 
     /// How many threads work.
@@ -410,6 +461,14 @@ fn tell_of_keys(vault: &Vault, progress: &dyn Progress) {
             others.len() + 1,
             short(&vault.id()),
             others.join(", --vault ")
+        ));
+    }
+    let opened_by = vault.opened_by();
+    if vault.odd_slots().iter().any(|odd| odd.slot.id == opened_by && odd.fault == SlotFault::Unlisted) {
+        progress.warn(&format!(
+            "key slot {}, which opened the vault, is in no record of it: if nobody is just adding it, somebody put it there \
+             (vault key list)",
+            short(&opened_by)
         ));
     }
     for slot in returned(vault) {

@@ -11,6 +11,7 @@ use vault::engine::live::Live;
 use vault::engine::live::LiveError;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
+use vault::engine::trust::VerifyOthers;
 use vault::path::Shown;
 use vault::path::components;
 use vault::path::join;
@@ -227,6 +228,7 @@ fn live_options<'a>(
         dry_run: true,
         level: 1,
         verify: false,
+        others: VerifyOthers::None,
         read_all: false,
         read_special: false,
         threads: context.threads(),

@@ -20,6 +20,7 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 use vault::vault::findings::About;
 use vault::vault::findings::exit_of;
+use vault::vault::slots::SlotFault;
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;
@@ -150,6 +151,11 @@ fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Resu
             About::Object { .. } => "vault repair --dry-run".to_owned(),
             About::Records { .. } => format!("vault repair --dry-run   (or: vault accept {})", finding.id),
             About::Files { .. } => "vault check".to_owned(),
+            About::Slot(odd) if odd.fault == SlotFault::Unlisted => {
+                format!("vault key remove {}   (or: vault accept {})", &odd.slot.id.to_string()[..8], finding.id)
+            }
+            About::Slot(_) => "vault repair".to_owned(),
+            About::Clocks { .. } => "vault client list".to_owned(),
             About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
         };
         found.push(match finding.exit() {
@@ -335,10 +341,6 @@ fn examine_keys(vault: &Vault, found: &mut Vec<Finding>) -> Result<(), Failure> 
     for slot in slots.iter().filter(|slot| slot.state == SlotState::Valid && slot.copies < 2) {
         let text = format!("Of the key slot {} only one copy is left.", Shown(slot.label.as_bytes()));
         found.push(Finding::damage("keys", text, "vault repair"));
-    }
-    for slot in keys::returned(vault) {
-        let text = format!("Key slot {slot} was removed, and opens the vault all the same: its file was put back.");
-        found.push(Finding::advice("keys", text, "vault repair"));
     }
     for slot in slots.iter().filter(|slot| slot.state == SlotState::Missing) {
         let text = format!("The files of key slot {} are missing: it opens nothing.", slot.id);

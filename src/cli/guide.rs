@@ -25,6 +25,7 @@ use vault::engine::restore::restore;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::snapshot;
+use vault::engine::trust::VerifyOthers;
 use vault::fs::make_private_folder;
 use vault::id::VaultId;
 use vault::log::RecordBody;
@@ -645,6 +646,7 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
         tags: Vec::new(),
         description: "the first trial".to_owned(),
         exclude: ExcludeOptions::default(),
+        others: VerifyOthers::None,
         skip_if_unchanged: false,
         allow_empty: false,
         dry_run: false,

@@ -234,7 +234,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
     tags.sort();
     tags.dedup();
     let (source, time, clock, level) = (item.source.clone(), item.time, &dates::now, args.level);
-    let threads = context.threads();
+    let (threads, others) = (context.threads(), context.verify_others(args.verify_others));
     if let Some(name) = &item.root {
         let input = Input::Path { name: name.clone(), path: item.path.clone(), only: None };
         let options = SnapshotOptions {
@@ -251,6 +251,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
             dry_run: false,
             level,
             verify: true,
+            others,
             read_all: false,
             read_special: false,
             threads,
@@ -258,7 +259,7 @@ fn take(context: &Context, args: &ImportArgs, vault: &Vault, item: &Item) -> Res
         return Ok(vault::engine::snapshot::snapshot(vault, options, &context.screen)?);
     }
     let strip = args.strip_components;
-    let options = ImportOptions { source, time, clock, tags, description, strip, level, verify: true, threads };
+    let options = ImportOptions { source, time, clock, tags, description, strip, level, verify: true, others, threads };
     let mut input = open(&item.path)?;
     import(vault, input.as_mut(), &options, &context.screen).map_err(|error| match error {
         ImportError::Snapshot(SnapshotError::Interrupted | SnapshotError::Vault(VaultError::Interrupted)) => {

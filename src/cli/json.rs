@@ -21,7 +21,7 @@
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
-//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, chunks_lost, problems, hurt, findings, log, at_least, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
+//! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, packs_sampled, packs_unseen, chunks_lost, problems, hurt, findings, log, at_least, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
 //! | `accept` | `{findings}`, each `{id, about, what, since, snapshots, files, ends, code}`; with names also `accepted` |
 //! | `repair` | `{dry_run, vault_file, key_slots_copied, records_found, records_lost, aside, catalogue_packs, packs, hurt, left, findings, snapshots_marked, moved_aside, bytes_stored, packs_left}` |
 //! | `doctor` | `{well, findings}`, each `{level, about, text, command}` |

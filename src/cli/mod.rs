@@ -1,7 +1,7 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`output`], [`json`], [`table`], [`units`], [`dates`] the means · [`roots`], [`select`] from what was typed to what
+//! [`ahead`], [`output`], [`json`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
@@ -26,6 +26,7 @@ mod child;
 mod progress;
 mod config;
 mod password;
+mod temporary;
 mod context;
 mod init;
 mod snapshot;
@@ -131,10 +132,30 @@ fn run(args: &[OsString]) -> Result<Exit, Failure> {
         return out.finish().map(|()| Exit::Done);
     };
     interrupt::install();
-    let context = Context::new(cli.global);
+    let context = Context::new(cli.global).reading(reads_only(&command));
     let done = perform(&context, command);
     context.give_back();
     done
+}
+
+/// Whether a command changes nothing in a vault, so that it needs no state that stays.
+const fn reads_only(command: &Command) -> bool {
+    match command {
+        Command::List(_)
+        | Command::Ls(_)
+        | Command::Cat(_)
+        | Command::Find(_)
+        | Command::History(_)
+        | Command::Diff(_)
+        | Command::Du(_)
+        | Command::Restore(_)
+        | Command::Export(_)
+        | Command::Check(_)
+        | Command::Doctor(_)
+        | Command::Stats(_) => true,
+        Command::Accept(args) => args.findings.is_empty(),
+        _ => false,
+    }
 }
 
 fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {

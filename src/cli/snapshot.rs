@@ -95,6 +95,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         dry_run: args.dry_run,
         level: args.level,
         verify: !args.no_verify,
+        others: context.verify_others(args.verify_others),
         read_all: args.read_all,
         read_special: args.read_special,
         threads: context.threads(),

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
 use crate::engine::collect::plan::part_of;
 use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::keys::is_done_with;
 use crate::engine::mark::{MarkError, mark};
+use crate::engine::trust::{LOOK_BYTES, look_at};
 use crate::exit::Exit;
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
 use crate::log::record::{FoundDamage, ObjectRef};
@@ -99,6 +100,10 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Bytes that were read of them.
     pub bytes_read: u64,
+    /// Packs that this machine has not put and had not looked at, and of which one segment was opened now.
+    pub packs_sampled: u64,
+    /// Packs that this machine has not put and has not looked at yet: there were too many for one check.
+    pub packs_unseen: u64,
     /// What is wrong, each object once.
     pub problems: Vec<Problem>,
     /// Needed chunks that no pack has. (At least; they are not counted without end.)
@@ -368,7 +373,12 @@ impl<'a> Check<'a> {
         let bytes = whole.iter().map(|info| info.len).sum();
         self.progress.counters().restart(whole.len() as u64, bytes);
         self.progress.phase(Phase::Check);
-        others.par_iter().try_for_each(|info| self.check_footer(info))?;
+        let suspects = self.look_at_others(others, report)?;
+        self.progress
+            .counters()
+            .restart((whole.len() + suspects.len()) as u64, whole.iter().chain(&suspects).map(|info| info.len).sum());
+        // What is wrong with one segment is not all that may be wrong.
+        whole.extend(suspects);
         if self.options.max_time.is_none() {
             // The largest first, so that all threads end at about the same time.
             whole.sort_by_key(|info| std::cmp::Reverse(info.len));
@@ -419,16 +429,54 @@ impl<'a> Check<'a> {
         self.options.max_time.is_some_and(|max| now.secs.saturating_sub(self.begun.secs) >= max.as_secs().cast_signed())
     }
 
-    /// Reads a pack's header and footer, and compares the footer with the catalogue.
-    fn check_footer(&self, info: &PackInfo) -> Result<(), CheckError> {
+    /// Reads the footers of packs, and one segment of each that this machine has neither put nor looked at, as far as the bytes of
+    /// one check go. Returns those whose segment is not what the footer says.
+    fn look_at_others<'i>(
+        &self,
+        others: &[&'i PackInfo],
+        report: &mut CheckReport,
+    ) -> Result<Vec<&'i PackInfo>, CheckError> {
+        let looks = self.reader.looks()?;
+        let is_known = |info: &PackInfo| looks.get(&info.name).is_some_and(|look| *look > Look::Owed);
+        let spent = AtomicU64::new(0);
+        let (sampled, suspects) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let unseen = AtomicU64::new(0);
+        others.par_iter().try_for_each(|info| {
+            if !self.check_footer(info)? || is_known(info) {
+                return Ok(());
+            }
+            if spent.load(Relaxed) >= LOOK_BYTES {
+                unseen.fetch_add(1, Relaxed);
+                return Ok(());
+            }
+            match look_at(&self.pack_reader, info, false) {
+                Ok(bytes) => {
+                    spent.fetch_add(bytes, Relaxed);
+                    lock(&sampled).push((info.name, Look::Sampled));
+                }
+                Err(error) if is_of_pack(&error) => lock(&suspects).push(*info),
+                Err(error) => return Err(error.into()),
+            }
+            Ok::<_, CheckError>(())
+        })?;
+        let (sampled, suspects) = (std::mem::take(&mut *lock(&sampled)), std::mem::take(&mut *lock(&suspects)));
+        report.packs_sampled = (sampled.len() + suspects.len()) as u64;
+        report.packs_unseen = unseen.into_inner();
+        if let Err(error) = self.vault.catalogue().note_looks(&sampled) {
+            self.progress.warn(&format!("it cannot be remembered what was looked at: {error}"));
+        }
+        Ok(suspects)
+    }
+
+    /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns whether it is what it should be.
+    fn check_footer(&self, info: &PackInfo) -> Result<bool, CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
         match self.pack_reader.frame(info.kind, info.name, info.len) {
-            Ok((_, footer)) => drop(self.compare(info, &footer)),
-            Err(error) => self.pack_problem(info, error)?,
+            Ok((_, footer)) => Ok(self.compare(info, &footer)),
+            Err(error) => self.pack_problem(info, error).map(|()| false).map_err(CheckError::from),
         }
-        Ok(())
     }
 
     /// Whether a footer is what the catalogue says.

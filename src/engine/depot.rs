@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::stat::FolderRows;
 use crate::catalogue::{CatalogueError, Filter, Reader};
+use crate::engine::trust::{Lookout, VerifyOthers};
 use crate::id::{ChunkId, ObjectName};
 use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
@@ -33,6 +34,8 @@ pub struct DepotOptions<'a> {
     pub dry_run: bool,
     /// Keep the new chunks of trees in memory, for a dry run whose trees are looked at.
     pub keep_trees: bool,
+    /// How packs of others are looked at before something relies on them.
+    pub others: VerifyOthers,
     /// How many threads will put chunks.
     pub threads: usize,
     /// The clock, for records that claim packs in between.
@@ -109,6 +112,8 @@ struct Shared<'a> {
     failed: AtomicBool,
     counters: DepotCounters,
     trees: Mutex<HashMap<ChunkId, Vec<u8>>>,
+    /// Looks at packs before something relies on them; not in a dry run, which stores nothing that could.
+    lookout: Option<Lookout<'a>>,
 }
 
 impl Shared<'_> {
@@ -195,6 +200,7 @@ impl<'a> Depot<'a> {
             failed: AtomicBool::new(false),
             counters: DepotCounters::default(),
             trees: Mutex::default(),
+            lookout: (!options.dry_run).then(|| Lookout::new(vault, options.others)),
         });
         let publisher = Publisher {
             shared: shared.clone(),
@@ -261,17 +267,31 @@ impl<'a> Depot<'a> {
         if filter.as_ref().is_some_and(|filter| !filter.may_contain(id)) {
             return false;
         }
-        let found = reader.locate(id).and_then(|place| match place {
-            Some(place) if self.condemned.contains(&place.pack) => {
-                let others = reader.locate_all(id)?;
-                Ok(others.iter().any(|place| !self.condemned.contains(&place.pack)))
-            }
-            place => Ok(place.is_some()),
-        });
-        found.unwrap_or_else(|error| {
-            self.fail(error.into());
+        self.has_usable(reader, id).unwrap_or_else(|error| {
+            self.fail(error);
             true
         })
+    }
+
+    /// Whether a chunk lies in a pack that can be relied on.
+    fn has_usable(&self, reader: &Reader, id: &ChunkId) -> Result<bool, VaultError> {
+        let Some(first) = reader.locate(id)? else { return Ok(false) };
+        if self.is_usable(reader, first.pack)? {
+            return Ok(true);
+        }
+        for place in reader.locate_all(id)? {
+            if place.pack != first.pack && self.is_usable(reader, place.pack)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_usable(&self, reader: &Reader, pack: u32) -> Result<bool, VaultError> {
+        if self.condemned.contains(&pack) {
+            return Ok(false);
+        }
+        self.shared.lookout.as_ref().map_or(Ok(true), |lookout| lookout.may_rely(reader, pack))
     }
 
     /// Whether the caller must store this chunk: it is not stored, and no other thread stores it.
@@ -471,6 +491,9 @@ impl Publisher<'_> {
         if !self.shared.failed.load(Relaxed) {
             self.commit()?;
         }
+        if let Some(lookout) = &self.shared.lookout {
+            lookout.settle(progress)?;
+        }
         let failure = lock(&self.shared.failure).take();
         let counters = &self.shared.counters;
         let published = Published {
@@ -508,7 +531,7 @@ impl Publisher<'_> {
         }
         let catalogue = self.shared.vault.catalogue();
         let txn = catalogue.write()?;
-        catalogue.insert_packs(&txn, &self.packs)?;
+        catalogue.insert_own_packs(&txn, &self.packs)?;
         catalogue.insert_rows(&txn, std::mem::take(&mut self.rows).rows)?;
         txn.commit().map_err(CatalogueError::from)?;
         // First everyone sees what was entered, then the claims end: so no chunk is ever taken for new in between.

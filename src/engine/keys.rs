@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::fs::replace_private_file;
-use crate::id::{ClientId, Digest, ObjectName, SlotId};
+use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::KEY_SLOTS_MAX;
-use crate::log::{Acknowledgements, RecordBody, SlotChange, SlotSet, Standing};
+use crate::log::{RecordBody, SlotChange, SlotSet, Standing};
 use crate::progress::Progress;
 use crate::seal::{KdfParams, Purpose, SealError, Secret, SlotError, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey, Store, StoreError};
 use crate::tree::Time;
 use crate::vault::create::{put_slot, take_back};
 use crate::vault::locked::Slots;
+use crate::vault::slots::{SlotFault, digest};
 use crate::vault::{Vault, VaultError};
 
 /// What is known of a slot.
@@ -213,10 +214,6 @@ struct Survey {
     /// How many are not: they say that they are this vault's, and open nothing.
     forged: u64,
     set: SlotSet,
-}
-
-fn digest(slot: &SlotFile) -> Digest {
-    Digest::new(*blake3::hash(slot.as_bytes()).as_bytes())
 }
 
 /// Looks at all slots, by what the log now says.
@@ -463,7 +460,7 @@ fn finish(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Prog
         return Err(KeyError::Crossed(id));
     }
     if late && when == When::Known {
-        let waiting = waiting(vault, &survey.set, id);
+        let waiting = vault.unaware_of_removal(&survey.set, id);
         if !waiting.is_empty() {
             return Ok(Removal::Waiting(waiting));
         }
@@ -485,31 +482,18 @@ fn is_certain(survey: &Survey, held: &Held) -> bool {
     held.standing == Standing::Pending || survey.set.is_beyond_doubt(&held.slot.id())
 }
 
-/// The machines that may not know yet that a slot was removed.
-fn waiting(vault: &Vault, set: &SlotSet, id: SlotId) -> Vec<ClientId> {
-    let acks = Acknowledgements::new(&vault.chains());
-    let own = vault.client();
-    let unaware = |(client, number): (ClientId, u64)| -> Vec<ClientId> {
-        let others = acks.active().filter(|other| *other != client && Some(*other) != own);
-        others.filter(|other| acks.of(other, &client) < number).collect()
-    };
-    let clients: BTreeSet<ClientId> = set.removals(&id).flat_map(unaware).collect();
-    clients.into_iter().collect()
-}
-
 /// Whether the files of a slot may be moved out of the way: it was removed, and where things arrive late all know it.
 pub(crate) fn is_done_with(vault: &Vault, slot: &SlotFile) -> bool {
     let set = vault.slot_set();
     set.standing(&slot.id(), &digest(slot)) == Standing::Removed
-        && (vault.delivery() == Delivery::Direct || waiting(vault, &set, slot.id()).is_empty())
+        && (vault.delivery() == Delivery::Direct || vault.unaware_of_removal(&set, slot.id()).is_empty())
 }
 
 /// Slots that were removed and open the vault all the same, as it was found when it was opened: their files were put back.
 /// One that is still there only until all machines know of its removal is none of them, unless it opened the vault now.
 pub fn returned(vault: &Vault) -> Vec<SlotId> {
-    let set = vault.slot_set();
-    let settled = |id: &SlotId| vault.delivery() == Delivery::Direct || waiting(vault, &set, *id).is_empty();
-    vault.returned_slots().into_iter().filter(|id| *id == vault.opened_by() || settled(id)).collect()
+    let odd = vault.odd_slots().into_iter();
+    odd.filter(|odd| odd.fault == SlotFault::Returned).map(|odd| odd.slot.id).collect()
 }
 
 /// What this machine has removed, and whose files have yet to go: slots, and the objects that hold them. What was put back
@@ -577,6 +561,9 @@ pub fn settle(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<Vec<
             Ok(Removal::Waiting(_)) | Err(KeyError::Crossed(_) | KeyError::Last(_)) => {}
             Err(error) => return Err(error),
         }
+    }
+    if !gone.is_empty() {
+        vault.look_at_slots()?;
     }
     Ok(gone)
 }

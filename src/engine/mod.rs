@@ -1,5 +1,6 @@
 //! What vault does with an opened vault and the user's files: each command plans, then executes.
 
+pub mod trust;
 pub mod depot;
 pub mod read_file;
 pub mod walk;

@@ -13,6 +13,7 @@ use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::presence::{Presence, is_future};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
+use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::engine::walk::{Found, LeftOut, MountPoints, SkippedList, Walk, Wanted};
 use crate::fs::{Dir, OwnerNames, real_path};
 use crate::id::{ChunkId, ObjectName};
@@ -78,6 +79,8 @@ pub struct SnapshotOptions<'a> {
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
     pub verify: bool,
+    /// How packs that this machine has not put are looked at before the snapshot relies on them.
+    pub others: VerifyOthers,
     /// Read every file, even if the stat cache says that it did not change.
     pub read_all: bool,
     /// Read pipes and devices to their ends, and keep what they give as files.
@@ -203,6 +206,9 @@ pub fn snapshot(
     let mut fed = Vec::new();
     for _ in 0..ATTEMPTS {
         let session = if options.dry_run { None } else { Some(vault.begin_writing((options.clock)(), progress)?) };
+        if session.is_some() {
+            pay_debts(vault, options.others, progress)?;
+        }
         let unusable = vault.unusable();
         let usable = vault.pack_names().into_iter().filter(|name| !unusable.contains(name));
         let pass = Pass {
@@ -236,6 +242,9 @@ pub fn snapshot(
             return Ok(report(None));
         }
         progress.phase(Phase::Publish);
+        // What was found wrong meanwhile is not relied on: what it should hold was stored again.
+        let damaged = vault.damaged_packs();
+        let usable = usable.filter(|name| !damaged.contains(name));
         let needed: HashSet<ObjectName> = usable.chain(taken.published.packs.iter().copied()).collect();
         let record = RecordBody::Snapshot(Box::new(body.clone()));
         let id = match &session {
@@ -419,6 +428,7 @@ impl Pass<'_> {
             verify: options.verify,
             dry_run: options.dry_run,
             keep_trees: self.keep_trees,
+            others: options.others,
             threads,
             clock: options.clock,
         };

@@ -4,7 +4,7 @@
 //! What concerns the store is written into the log, so that every machine knows. Until that can be done, and for commands
 //! that only read, it is noted in the state folder. When something was noticed first is remembered there as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::record::{FoundDamage, ObjectRef};
-use crate::log::{Chains, Findings, Record, RecordBody, Sight};
+use crate::log::{Chains, Findings, Record, RecordBody, Sight, SlotChange};
 use crate::msgpack;
 use crate::pack::Witness;
 use crate::progress::Progress;
@@ -20,6 +20,7 @@ use crate::store::{Delivery, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::client::replace_file;
+use crate::vault::slots::{OddSlot, SlotFault};
 use crate::vault::{ObjectState, Vault, VaultError};
 
 /// A finding's id: the first eight digits of the hash of what it is about. So the same thing has the same id on every machine,
@@ -83,6 +84,22 @@ pub enum About {
         /// The snapshot that found it.
         snapshot: ObjectName,
     },
+    /// A key slot of this vault lies in the store that no record calls valid.
+    Slot(OddSlot),
+    /// The dates of two machines contradict each other: the first one's last record says a time long before that of a record
+    /// of the other one, which its writer had seen. Which clock is wrong is not known, and no date is moved.
+    Clocks {
+        /// The client whose date is the earlier one.
+        early: ClientId,
+        /// The name of its machine.
+        early_host: String,
+        /// The client whose record was seen.
+        late: ClientId,
+        /// The name of its machine.
+        late_host: String,
+        /// By how many seconds the dates differ.
+        apart: i64,
+    },
 }
 
 /// Something that is known to be wrong.
@@ -106,7 +123,11 @@ impl KnownFinding {
         match &self.about {
             About::Object { state, .. } if state.is_loss() => Exit::Damage,
             About::Records { late: false, .. } | About::Files { .. } => Exit::Damage,
-            About::Object { .. } | About::Records { .. } | About::Source { .. } => Exit::Skipped,
+            About::Object { .. }
+            | About::Records { .. }
+            | About::Source { .. }
+            | About::Slot(_)
+            | About::Clocks { .. } => Exit::Skipped,
         }
     }
 
@@ -115,7 +136,8 @@ impl KnownFinding {
         match &self.about {
             About::Object { state, .. } => state.is_loss(),
             About::Records { .. } | About::Files { .. } => true,
-            About::Source { .. } => false,
+            About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted),
+            About::Source { .. } | About::Clocks { .. } => false,
         }
     }
 
@@ -148,6 +170,29 @@ impl KnownFinding {
                 crate::path::Shown(path),
                 snapshot.short()
             ),
+            About::Slot(OddSlot { slot, fault }) => {
+                let id = &slot.id.to_string()[..8];
+                match fault {
+                    SlotFault::Returned => {
+                        format!("key slot {id} was removed, and its file is here again: it opens the vault")
+                    }
+                    SlotFault::Unlisted => {
+                        format!("key slot {id} opens the vault, and no record of the vault says that it is valid")
+                    }
+                    SlotFault::Forged => format!(
+                        "key slot {id} was made without the key of this vault: it opens nothing, and somebody put it here"
+                    ),
+                }
+            }
+            About::Clocks { early_host, late_host, apart, .. } => {
+                let hours = apart / 3600;
+                let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+                format!(
+                    "the clocks of {} and {} contradict each other by {apart}",
+                    crate::path::Shown(early_host.as_bytes()),
+                    crate::path::Shown(late_host.as_bytes())
+                )
+            }
         }
     }
 
@@ -162,6 +207,13 @@ impl KnownFinding {
             About::Records { .. } => "vault repair on a machine that remembers them, or accepting that they are lost",
             About::Files { .. } => "a snapshot that stores the files again, or accepting that they are lost",
             About::Source { .. } => "a snapshot that finds the files again",
+            About::Slot(odd) => match odd.fault {
+                SlotFault::Returned | SlotFault::Forged => "vault repair, which moves its file aside",
+                SlotFault::Unlisted => "vault key remove, or accepting it, which makes it a valid one",
+            },
+            About::Clocks { .. } => {
+                "the next records of these machines with the right time, or vault client retire for one that is gone"
+            }
         }
     }
 }
@@ -278,11 +330,20 @@ impl<'c> Words<'c> {
 
     /// Objects that were found damaged, and that nobody who knew of it has seen sound or accepted since.
     fn open(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
+        self.without_end(&[&self.sound, &self.accepted])
+    }
+
+    /// Objects that were found damaged, and that nobody who knew of it has seen sound since, whether their loss was accepted or not.
+    fn damaged(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
+        self.without_end(&[&self.sound])
+    }
+
+    fn without_end(&self, ends: &[&BTreeMap<ObjectRef, Vec<&Record>>]) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
         let mut open = BTreeMap::new();
         for (object, found) in &self.found {
-            let ends = [&self.sound, &self.accepted].map(|words| words.get(object));
             let is_open = |record: &Record| {
-                !ends.iter().flatten().flat_map(|ends| ends.iter()).any(|end| self.has_seen(end, record))
+                let ends = ends.iter().filter_map(|words| words.get(object));
+                !ends.flatten().any(|end| self.has_seen(end, record))
             };
             let mut words = found.iter().filter(|(record, _)| is_open(record));
             if let Some((first, damage)) = words.next() {
@@ -327,6 +388,8 @@ impl Vault {
         self.record_findings(&mut findings)?;
         self.file_findings(&memory, &accepted, &mut findings)?;
         self.source_findings(&mut findings);
+        self.slot_findings(&mut findings);
+        self.clock_findings(&mut findings);
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
             if finding.since == Time::default() {
@@ -480,6 +543,51 @@ impl Vault {
         }
     }
 
+    fn slot_findings(&self, findings: &mut Vec<KnownFinding>) {
+        findings.extend(self.odd_slots().into_iter().map(|odd| KnownFinding {
+            id: FindingId::of("slot", [odd.slot.digest.as_bytes().to_vec()]),
+            about: About::Slot(odd),
+            since: Time::default(),
+            snapshots: 0,
+            files: 0,
+        }));
+    }
+
+    /// Machines whose last record says a time long before that of a record which its writer had seen. Only the last words of
+    /// clients that are not retired are compared: what was wrong once is put right by the next record.
+    fn clock_findings(&self, findings: &mut Vec<KnownFinding>) {
+        let log = self.log();
+        let (order, retired, sight) = (log.chains.order(), log.chains.retired(), Sight::new(&log.chains));
+        // One that never joined is no machine with a name: that its first record is missing is a finding of its own.
+        let host = |client: &ClientId| log.chains.join(client).map(|join| join.host.clone()).unwrap_or_default();
+        let is_last = |client: &ClientId| !retired.contains(client) && log.chains.join(client).is_some();
+        for client in log.chains.clients.keys().filter(|client| is_last(client)) {
+            let Some(last) = log.chains.last(client) else { continue };
+            let Some(own) = order.get(&last.name) else { continue };
+            for (other, number) in sight.of(&last.record).into_iter().filter(|(other, _)| is_last(other)) {
+                let records = log.chains.clients.get(&other).and_then(|all| all.range(..=number).next_back());
+                let seen = records.and_then(|(_, same)| order.get(&same.first()?.name));
+                let Some(seen) = seen.filter(|seen| seen.place != own.place) else { continue };
+                let apart = seen.time.secs.saturating_sub(own.time.secs);
+                if apart > CLOCKS_APART {
+                    findings.push(KnownFinding {
+                        id: FindingId::of("clocks", [client.as_bytes().to_vec(), other.as_bytes().to_vec()]),
+                        about: About::Clocks {
+                            early: *client,
+                            early_host: host(client),
+                            late: other,
+                            late_host: host(&other),
+                            apart,
+                        },
+                        since: Time::default(),
+                        snapshots: 0,
+                        files: 0,
+                    });
+                }
+            }
+        }
+    }
+
     /// Whether the record of this name is here, with all records of its client before it and all that it had seen. Whoever
     /// wrote down the id of a snapshot can prove with it that a store was not set back (SPEC §8.2).
     pub fn has_all_before(&self, id: &ObjectName) -> bool {
@@ -490,6 +598,20 @@ impl Vault {
         };
         has_all(&link.record.client, link.record.number)
             && Sight::new(&log.chains).of(&link.record).iter().all(|(client, number)| has_all(client, *number))
+    }
+
+    /// Packs of which it is known that they are not what was put, and that nobody has seen sound since, whether their loss was
+    /// accepted or not. Writers treat them as absent: what they should hold is stored again where it is found.
+    pub fn damaged_packs(&self) -> HashSet<ObjectName> {
+        let memory = Memory::load(self.state());
+        let log = self.log();
+        let mut damaged: BTreeSet<ObjectRef> = memory.found.iter().map(|found| found.object).collect();
+        let is_about = |body: &RecordBody| matches!(body, RecordBody::Findings(findings) if !findings.found.is_empty());
+        if log.chains.links().any(|link| is_about(&link.record.body)) {
+            damaged.extend(Words::new(&log.chains).damaged().into_keys());
+        }
+        let noted = damaged.into_iter().filter(|object| !memory.sound.contains(object)).map(|object| object.name);
+        noted.filter(|name| log.packs.contains_key(name)).collect()
     }
 
     /// Objects and snapshots whose loss was accepted.
@@ -528,7 +650,14 @@ impl Vault {
                 memory.sound.push(*object);
             }
         }
-        if memory == before { Ok(()) } else { memory.save(self.state()) }
+        if memory == before {
+            return Ok(());
+        }
+        if memory.found.len() > before.found.len() {
+            // What was known to be stored may lie in a pack that counts as absent from now on.
+            self.catalogue().bump_epoch()?;
+        }
+        memory.save(self.state())
     }
 
     /// Notes a pack that turned out to be damaged when it was read, with the first of them that one opening meets.
@@ -591,7 +720,8 @@ impl Vault {
             About::Records { client, numbers, .. } => {
                 RecordBody::Lost(numbers.iter().map(|number| (*client, *number)).collect())
             }
-            About::Source { .. } => return Ok(()),
+            About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
+            About::Source { .. } | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;
@@ -609,6 +739,8 @@ impl Witness for Vault {
 /// Of the packs that one opening finds damaged by reading, so many are noted: a check finds the others.
 const SEEN_NOTED: usize = 1000;
 
+/// Clocks of machines may differ by so many seconds without a word: a day, as retention counts by days.
+const CLOCKS_APART: i64 = 86_400;
 /// Of missing records so many are named.
 const NUMBERS_KEPT: usize = 10_000;
 

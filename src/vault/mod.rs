@@ -10,6 +10,7 @@ pub mod open;
 pub mod client;
 pub mod read;
 pub mod snapshots;
+pub mod slots;
 pub mod findings;
 pub mod state;
 
@@ -26,9 +27,9 @@ pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{ChunkId, Digest, ObjectName, SlotId, VaultId};
+use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
 use crate::log::record::ObjectRef;
-use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, Standing, SweepRules};
+use crate::log::{Acknowledgements, Chains, Finding, Format, RecordBody, RecordError, SlotSet, SweepRules};
 use crate::pack::PackError;
 use crate::seal::{Keyring, Keys, ObjectKind, SealError, SlotError, SlotFile};
 use crate::store::{Delivery, ObjectKey, Store, StoreError};
@@ -202,7 +203,7 @@ pub struct Vault {
     /// Whether the VAULT file was sound when it was opened.
     is_file_sound: bool,
     /// Its slots, as they were when it was opened: each once, forged ones too.
-    slots: Vec<SlotFile>,
+    slots: Mutex<Vec<SlotFile>>,
     /// Other vaults that have key slots in the same store.
     others: BTreeSet<VaultId>,
     /// Another vault that the VAULT file names, without key slots here.
@@ -296,17 +297,6 @@ impl Vault {
         SlotSet::new(&self.log().chains)
     }
 
-    /// Slots that open the vault although the records say that they were removed, as it was found when it was opened: their
-    /// files were put back, or have yet to go.
-    pub fn returned_slots(&self) -> Vec<SlotId> {
-        let set = self.slot_set();
-        let is_genuine = |slot: &&SlotFile| slot.info(&self.keyring.master).is_ok();
-        let removed = |slot: &&SlotFile| {
-            set.standing(&slot.id(), &Digest::new(*blake3::hash(slot.as_bytes()).as_bytes())) == Standing::Removed
-        };
-        self.slots.iter().filter(removed).filter(is_genuine).map(SlotFile::id).collect()
-    }
-
     /// The features of all records about them together: what was gained is never lost.
     pub fn format(&self) -> Format {
         self.log().chains.format()
@@ -379,11 +369,12 @@ impl Vault {
         condemned
     }
 
-    /// Packs that count as absent for what this client writes: those that are condemned; and where the store delivers late,
+    /// Packs that count as absent for what this client writes: those that are condemned or known to be damaged; and where the store delivers late,
     /// those that no record claims (whoever put them may not be known to others), and as long as not every client knows of
     /// this one, all that it has not put itself.
     pub fn unusable(&self) -> std::collections::HashSet<ObjectName> {
         let mut unusable = self.condemned();
+        unusable.extend(self.damaged_packs());
         if self.delivery() == Delivery::Synced {
             let client = self.client();
             let own: std::collections::HashSet<ObjectName> = {

@@ -94,7 +94,7 @@ pub fn open_locked(
         identity: options.identity,
         opened_by: slot.id(),
         is_file_sound: locked.is_file_sound(),
-        slots,
+        slots: Mutex::new(slots),
         others,
         named,
         damage_seen: Mutex::default(),
@@ -133,6 +133,15 @@ fn stored_value(digest: Digest, plain: &[u8]) -> Vec<u8> {
 const fn object_len(value: &[u8]) -> u64 {
     let plain = value.len().saturating_sub(Digest::LEN);
     (HEADER_LEN + NONCE_LEN + plain + TAG_LEN + TRAILER_LEN) as u64
+}
+
+/// Whether packs count as absent from now on because of a record.
+fn makes_absent(body: &RecordBody) -> bool {
+    match body {
+        RecordBody::Condemn(_) => true,
+        RecordBody::Findings(findings) => !findings.found.is_empty(),
+        _ => false,
+    }
 }
 
 /// Rows of the catalogue as a record carries them.
@@ -412,7 +421,7 @@ impl Vault {
             match result {
                 Ok(OpenedRecord { record, digest, plain }) => {
                     fresh.push((name, stored_value(digest, &plain)));
-                    condemns |= matches!(record.body, RecordBody::Condemn(_));
+                    condemns |= makes_absent(&record.body);
                     links.push(Link { name, digest, record });
                 }
                 Err(error) => {

@@ -136,6 +136,7 @@ pub fn options<'a>(folder: &Path, clock: &'a (dyn Fn() -> Time + Sync)) -> Snaps
         dry_run: false,
         level: 1,
         verify: true,
+        others: vault::engine::trust::VerifyOthers::Sample,
         read_all: false,
         read_special: false,
         threads: THREADS,

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use vault::engine::trust::VerifyOthers;
 use vault::tree::Time;
 
 use super::NewVaultArgs;
@@ -145,6 +146,10 @@ pub struct SnapshotArgs {
     #[arg(long, help_heading = HOW)]
     pub no_verify: bool,
 
+    /// How to look at packs that other machines put, before relying on them: none, sample (a part of each) or all
+    #[arg(long, value_name = "HOW", value_parser = parse_verify_others, help_heading = HOW)]
+    pub verify_others: Option<VerifyOthers>,
+
     /// Read every file, even if it seems unchanged
     #[arg(long, help_heading = HOW)]
     pub read_all: bool,
@@ -170,6 +175,16 @@ pub fn parse_level(text: &str) -> Result<i32, String> {
             .ok()
             .filter(|level| (1..=19).contains(level))
             .ok_or_else(|| "write fast, default, high, max, or a number from 1 to 19".to_owned()),
+    }
+}
+
+/// Reads how packs of others are looked at.
+pub fn parse_verify_others(text: &str) -> Result<VerifyOthers, String> {
+    match text {
+        "none" => Ok(VerifyOthers::None),
+        "sample" => Ok(VerifyOthers::Sample),
+        "all" => Ok(VerifyOthers::All),
+        _ => Err("write none, sample or all".to_owned()),
     }
 }
 

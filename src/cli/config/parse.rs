@@ -29,6 +29,7 @@ use crate::cli::args::parse_duration;
 use crate::cli::args::parse_id_start;
 use crate::cli::args::parse_level;
 use crate::cli::args::parse_part;
+use crate::cli::args::parse_verify_others;
 use crate::cli::local;
 use crate::cli::snapshot::IGNORE_FILE;
 use crate::cli::suggest::nearest;
@@ -176,6 +177,9 @@ impl<'t> Reader<'t> {
         };
         if let Some(level) = section.level("compression") {
             vault.level = level;
+        }
+        if let Some(others) = section.parsed("verify-others", parse_verify_others) {
+            vault.others = others;
         }
         vault.id = section.parsed("id", parse_id_start);
         vault.removable = section.flag("removable").unwrap_or(false);
@@ -534,6 +538,7 @@ fn shown_type(value: &DeValue<'_>) -> &'static str {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use vault::engine::trust::VerifyOthers;
 
     /// The mistakes in a text, each as `line:column what`.
     fn mistakes(text: &str) -> Vec<String> {
@@ -553,6 +558,7 @@ path = "~/Dropbox/../Dropbox/vault"
 removable = true
 keyring = true
 compression = 5
+verify-others = "all"
 check-sample = "10%"
 [sources.zeta]
 paths = ["~/Documents", "/etc"]
@@ -588,6 +594,7 @@ ping = "https://example.org/x"
         assert_eq!((cloud.path.as_path(), cloud.level), (Path::new("/home/me/Dropbox/vault"), 5));
         assert_eq!(cloud.password, Some(PasswordFrom::Keyring("my cloud".into())));
         assert!(cloud.removable && cloud.check_sample > 0.09);
+        assert_eq!((disk.others, cloud.others), (VerifyOthers::Sample, VerifyOthers::All));
         let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["zeta", "alpha"], "in the order of the file");
         let zeta = &config.sources[0];

@@ -431,6 +431,7 @@ impl<'a> Crew<'a> {
             dry_run: false,
             level: config.level,
             verify: true,
+            others: config.others,
             read_all: false,
             read_special: false,
             threads: self.context.threads(),

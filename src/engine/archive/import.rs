@@ -15,6 +15,7 @@ use crate::engine::depot::{Depot, DepotOptions, Published};
 use crate::engine::presence::is_future;
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
 use crate::engine::snapshot::{Ended, SnapshotError, SnapshotReport, store_links, store_top};
+use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::engine::walk::{LeftOut, SkippedList};
 use crate::fs::OwnerNames;
 use crate::id::ObjectName;
@@ -47,6 +48,8 @@ pub struct ImportOptions<'a> {
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
     pub verify: bool,
+    /// How packs that this machine has not put are looked at before the snapshot relies on them.
+    pub others: VerifyOthers,
     /// How many threads compress and seal.
     pub threads: usize,
 }
@@ -179,13 +182,16 @@ pub fn import(
     progress.counters().restart(0, 0);
     progress.phase(Phase::Snapshot);
     let session = vault.begin_writing(begun, progress)?;
+    pay_debts(vault, options.others, progress)?;
     let unusable = vault.unusable();
     let usable: Vec<ObjectName> = vault.pack_names().into_iter().filter(|name| !unusable.contains(name)).collect();
     let run = Run { vault, options, progress, session: &session };
     let taken = run.take(input)?;
     let body = run.body(&taken, begun);
     progress.phase(Phase::Publish);
-    let needed: HashSet<ObjectName> = usable.into_iter().chain(taken.published.packs.iter().copied()).collect();
+    let damaged = vault.damaged_packs();
+    let usable = usable.into_iter().filter(|name| !damaged.contains(name));
+    let needed: HashSet<ObjectName> = usable.chain(taken.published.packs.iter().copied()).collect();
     let record = RecordBody::Snapshot(Box::new(body.clone()));
     let id = vault.publish_relying(&record, &needed, (options.clock)(), &session, progress)?;
     let Some(id) = id else { return Err(SnapshotError::Unsettled.into()) };
@@ -236,6 +242,7 @@ impl Run<'_> {
             verify: options.verify,
             dry_run: false,
             keep_trees: false,
+            others: options.others,
             threads,
             clock: options.clock,
         };

@@ -22,6 +22,7 @@ use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::collect::plan::{CollectPlan, PackUse, SegmentUse, plan};
 use crate::engine::mark::{MarkError, Marks, mark};
+use crate::engine::trust::Standings;
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::limits::PACK_LEN;
 use crate::log::record::PackRef;
@@ -359,6 +360,7 @@ struct Pass<'a> {
     marked: HashSet<ObjectName>,
     marks: Marks,
     condemned: HashSet<u32>,
+    standings: Standings,
     uses: Vec<PackUse>,
     plan: CollectPlan,
     /// Packs that nothing visible needs any more.
@@ -390,7 +392,9 @@ impl<'a> Pass<'a> {
         let condemned_names = vault.condemned();
         let condemned: HashSet<u32> =
             infos.iter().filter(|(_, info)| condemned_names.contains(&info.name)).map(|(number, _)| *number).collect();
-        let uses = uses(&reader, &infos, &marks, &condemned)?;
+        let mut standings = Standings::new(vault, &reader, &infos, condemned.clone())?;
+        standings.look_at_copies(vault, &reader, &infos, &marks, progress)?;
+        let uses = uses(&reader, &infos, &marks, &condemned, &standings)?;
         let marked = snapshots.iter().map(|info: &SnapshotInfo| info.id).collect();
         let mut pass = Self {
             vault,
@@ -401,6 +405,7 @@ impl<'a> Pass<'a> {
             marked,
             marks,
             condemned,
+            standings,
             uses,
             plan: CollectPlan::default(),
             cleared: HashSet::new(),
@@ -578,7 +583,12 @@ impl<'a> Pass<'a> {
         self.reader.for_each_place(|rank, id, places| {
             while let Some(first) = ids.get(at).filter(|first| first.0 <= id).copied() {
                 if first.0 == id && self.marks.bits.get(rank) {
-                    let stays = |pack: &u32| !given_up.contains(pack) && !self.condemned.contains(pack);
+                    let from = found[first.1 as usize].number;
+                    let stays = |pack: &u32| {
+                        !given_up.contains(pack)
+                            && !self.condemned.contains(pack)
+                            && self.standings.replaces(*pack, from)
+                    };
                     match places.iter().map(|place| place.pack).find(stays) {
                         Some(pack) => elsewhere.entry(pack).or_default().push(first),
                         None => here.push(first),
@@ -731,13 +741,14 @@ fn pack_ref(name: ObjectName, kind: ObjectKind) -> PackRef {
     PackRef { meta: kind == ObjectKind::Meta, name }
 }
 
-/// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: one that is not condemned,
-/// if there is any.
+/// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: the one in the pack that can be
+/// believed most to hold it.
 fn uses(
     reader: &Reader,
     infos: &BTreeMap<u32, PackInfo>,
     marks: &Marks,
     condemned: &HashSet<u32>,
+    standings: &Standings,
 ) -> Result<Vec<PackUse>, CollectError> {
     let live: HashMap<u32, Vec<AtomicU64>> = infos
         .iter()
@@ -745,13 +756,11 @@ fn uses(
         .collect();
     reader.in_parts(|part| {
         part.for_each_place(|rank, _, places| {
-            if marks.bits.get(rank) {
-                let home = places.iter().find(|place| !condemned.contains(&place.pack)).or(places.first());
-                if let Some(home) = home
-                    && let Some(live) = live.get(&home.pack).and_then(|pack| pack.get(home.segment as usize))
-                {
-                    live.fetch_add(u64::from(home.len), Relaxed);
-                }
+            if marks.bits.get(rank)
+                && let Some(home) = standings.home(places)
+                && let Some(live) = live.get(&home.pack).and_then(|pack| pack.get(home.segment as usize))
+            {
+                live.fetch_add(u64::from(home.len), Relaxed);
             }
             true
         })

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::catalogue::PackInfo;
 use crate::catalogue::packs::NewPack;
+use crate::catalogue::{Look, PackInfo};
 use crate::id::ObjectName;
 use crate::pack::reader::object_key;
 use crate::pack::segment::open_segment;
@@ -84,6 +84,8 @@ struct Mover<'a> {
     vault: &'a Vault,
     reader: PackReader<'a>,
     carried: &'a HashSet<(u32, u32)>,
+    /// Numbers of packs that are known wholly on this machine: their segments are copied without hashing their chunks again.
+    known: HashSet<u32>,
     workers: Vec<Mutex<Worker>>,
     data: Lane<'a>,
     meta: Lane<'a>,
@@ -121,10 +123,18 @@ pub(crate) fn move_needed(
         rest: Mutex::default(),
     };
     let threads = rayon::current_num_threads().max(1);
+    let catalogue = vault.catalogue().reader()?;
+    let mut known = HashSet::new();
+    for pack in packs {
+        if catalogue.look(&pack.info.name)? == Some(Look::Whole) {
+            known.insert(pack.number);
+        }
+    }
     let mover = Mover {
         vault,
         reader: vault.pack_reader(),
         carried,
+        known,
         workers: (0..threads).map(|_| worker()).collect::<Result<_, _>>()?,
         data: lane(ObjectKind::Pack),
         meta: lane(ObjectKind::Meta),
@@ -144,7 +154,7 @@ pub(crate) fn move_needed(
     let failed = moved?;
     let bytes_stored = new.iter().map(|pack| pack.len).sum();
     if !new.is_empty() {
-        vault.catalogue().enter_packs(&new)?;
+        vault.catalogue().enter_own_packs(&new)?;
     }
     Ok(Moved { failed, bytes_stored, packs: new.iter().map(|pack| pack.name).collect() })
 }
@@ -269,15 +279,18 @@ impl Mover<'_> {
         self.progress.counters().add(0, u64::from(entry.sealed_len));
         let opener = self.reader.opener_by_footer(kind, pack.info.name)?;
         let (worker, lane) = (&mut *self.worker(), self.lane(kind));
+        let (expected, keys) = (Some(entry.chunks.as_slice()), self.vault.keys());
         if self.stays_whole(pack, number) {
+            if !self.known.contains(&pack.number) {
+                // The new pack is this machine's own, and is believed: nothing may be in it that was never looked at.
+                open_segment(keys, &opener, &key, number, &sealed, expected, &mut worker.decompressor)?;
+            }
             let mut buffer = Vec::with_capacity(sealed.len() + SEGMENT_HEAD_LEN);
             buffer.resize(SEGMENT_HEAD_LEN, 0);
             opener.open_segment(number, &sealed, &mut buffer).map_err(|error| damaged(&error.to_string()))?;
             let body = SealedBody::reused(buffer, entry).map_err(|error| damaged(&error.to_string()))?;
             return Ok(lane.writer.put(body, &mut worker.decompressor)?);
         }
-        let expected = Some(entry.chunks.as_slice());
-        let keys = self.vault.keys();
         let segment = open_segment(keys, &opener, &key, number, &sealed, expected, &mut worker.decompressor)?;
         for index in needed {
             let (id, offset, len) = segment.chunks[*index as usize];

@@ -293,7 +293,10 @@ pub fn execute(
 ) -> Result<RepairReport, RepairError> {
     in_pool(options.threads, || {
         let session = vault.begin_writing((options.clock)(), progress)?;
-        Repair { vault, session: &session, options, progress, report: RepairReport::default() }.run(plan)
+        let repair = Repair { vault, session: &session, options, progress, report: RepairReport::default() };
+        let report = repair.run(plan)?;
+        vault.look_at_slots()?;
+        Ok(report)
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::catalogue::packs::NewPack;
-use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::repair::small::left;
 use crate::engine::repair::{RepairError, RepairOptions, RepairPlan};
@@ -107,7 +107,7 @@ impl Packs {
         Ok(packs)
     }
 
-    /// Says which segments must be copied: those with a chunk that no sound pack has, which is not condemned.
+    /// Says which segments must be copied: those with a chunk that no pack has that is known to be sound and is not condemned.
     fn choose(
         &mut self,
         vault: &Vault,
@@ -116,10 +116,14 @@ impl Packs {
     ) -> Result<(), CatalogueError> {
         let reader = vault.catalogue().reader()?;
         let infos = reader.packs()?;
-        let condemned = vault.condemned();
-        let stays = |number: &u32| {
-            infos.get(number).filter(|info| !self.broken.contains(&info.name) && !condemned.contains(&info.name))
+        let (condemned, damaged, looks) = (vault.condemned(), vault.damaged_packs(), reader.looks()?);
+        let verified: HashSet<&ObjectName> = plan.verified.iter().collect();
+        let is_sound = |name: &ObjectName| {
+            let is_known = verified.contains(name) || looks.get(name).is_some_and(|look| *look > Look::Owed);
+            is_known && !self.broken.contains(name) && !condemned.contains(name) && !damaged.contains(name)
         };
+        let stays = |number: &u32| infos.get(number).map(|info| info.name).filter(is_sound);
+        let mut relied_on = HashSet::new();
         for pack in broken {
             pack.copied = vec![false; pack.footer.segments.len()];
             for (entry, copied) in pack.footer.segments.iter().zip(&mut pack.copied) {
@@ -127,7 +131,7 @@ impl Packs {
                 for (id, _) in &entry.chunks {
                     let places = reader.locate_all(id)?;
                     match places.iter().find_map(|place| stays(&place.pack)) {
-                        Some(info) => drop(plan.relied_on.insert(info.name)),
+                        Some(name) => drop(relied_on.insert(name)),
                         None if self.saved.contains(id) => {}
                         None => here.push(*id),
                     }
@@ -139,6 +143,7 @@ impl Packs {
                 }
             }
         }
+        plan.relied_on.extend(relied_on);
         Ok(())
     }
 
@@ -219,7 +224,9 @@ fn judge(
                     None => judged.broken.push((*pack, inspection)),
                 },
                 ObjectState::OfAnotherVault => {}
-                state => judged.left.push(left(object_key(pack.kind, pack.name), reason(&inspection), state)),
+                state => {
+                    judged.left.push(left(object_key(pack.kind, pack.name), state.told(reason(&inspection)), state));
+                }
             },
         }
         Ok(())

@@ -87,7 +87,13 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
     let set = vault.slot_set();
     let mut copies: BTreeMap<[u8; SLOT_LEN], (SlotFile, u64)> = BTreeMap::new();
     for (name, slot) in slots.copies {
-        let Some(valid) = vault.valid_slot(&slot) else { continue };
+        let Some(valid) = vault.valid_slot(&slot) else {
+            if slot.vault() == vault.id() {
+                let what = format!("key slot {} was made without the key of this vault", slot.id());
+                plan.aside.push(Aside { key: ObjectKey::Named(Kind::Key, name), what });
+            }
+            continue;
+        };
         match set.standing(&valid.id, &valid.digest) {
             Standing::Removed if is_done_with(vault, &slot) => {
                 let what = format!("key slot {} was removed, and its file is here again", valid.id);
@@ -126,7 +132,7 @@ fn aside_or_left(vault: &Vault, key: ObjectKey, what: String, plan: &mut RepairP
     match state {
         ObjectState::Damaged => plan.aside.push(Aside { key, what }),
         ObjectState::OfAnotherVault => {}
-        state => plan.left.push(left(key, what, state)),
+        state => plan.left.push(left(key, state.told(what), state)),
     }
     Ok(state == ObjectState::Damaged)
 }

@@ -498,6 +498,13 @@ impl<'r, 'a> Executor<'r, 'a> {
                 continue;
             }
             self.reader.distrust();
+            let what = if places.iter().any(|place| place.len != piece.place.len) {
+                let more = "another pack says another length of it; vault check --read-data finds out which one is wrong, and \
+                            then it can be restored";
+                Arc::from(format!("{what}; {more}"))
+            } else {
+                what
+            };
             if lost.insert(piece.file) {
                 lock(&batch.file(piece.file).state).failed.get_or_insert((what.to_string(), damage));
             }

@@ -39,6 +39,7 @@ use crate::engine::restore::place::Places;
 use crate::engine::restore::plan::Planner;
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::select::Selection;
+use crate::engine::trust::damaged_numbers;
 use crate::id::ObjectName;
 use crate::progress::{Phase, Progress};
 use crate::store::StoreError;
@@ -375,10 +376,11 @@ pub fn restore_telling(
     progress.counters().restart(files, bytes);
     progress.phase(Phase::Restore);
     let executor = Executor::new(&run, &links, trees.catalogue().clone()).map_err(unreadable)?;
+    let damaged = damaged_numbers(vault, trees.catalogue())?;
     let (windows, planned) = sync_channel(0);
     let done = std::thread::scope(|scope| {
         let (run, links, places) = (&run, &links, &places);
-        let planner = scope.spawn(move || Planner::new(run, links, trees, windows).plan(places));
+        let planner = scope.spawn(move || Planner::new(run, links, trees, damaged, windows).plan(places));
         let executed = planned.iter().try_for_each(|window| executor.execute(window));
         // The planner notices that nobody takes its windows any more.
         drop(planned);

@@ -1,9 +1,11 @@
 //! The planner: walks the trees, makes folders, and collects files with the places of their content in windows.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Release};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
+use crate::catalogue::{CatalogueError, ChunkPlace, Reader};
 use crate::engine::browse::{Step, TreeWalk};
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::folder::{Folder, Made};
@@ -16,6 +18,7 @@ use crate::engine::restore::special::Decision;
 use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
 use crate::engine::sparse::Layout;
 use crate::fs::{Names, Stat};
+use crate::id::ChunkId;
 use crate::path::{Shown, join};
 use crate::tree::{Entry, FileKind, IdReader, Owner, Stream};
 use crate::vault::{SnapshotInfo, TreeReader};
@@ -41,6 +44,8 @@ pub(super) struct Planner<'r, 'a> {
     /// A folder of this depth could not be made: what is in it is passed over.
     blocked: Option<usize>,
     owner: Arc<Owner>,
+    /// Numbers of packs that are known to be damaged: another copy of a chunk is preferred.
+    damaged: HashSet<u32>,
 }
 
 /// A folder on the way down.
@@ -70,7 +75,13 @@ enum Planned {
 
 impl<'r, 'a> Planner<'r, 'a> {
     /// Plans into `windows`.
-    pub(super) fn new(run: &'r Run<'a>, links: &'r Links, trees: TreeReader<'a>, windows: SyncSender<Window>) -> Self {
+    pub(super) fn new(
+        run: &'r Run<'a>,
+        links: &'r Links,
+        trees: TreeReader<'a>,
+        damaged: HashSet<u32>,
+        windows: SyncSender<Window>,
+    ) -> Self {
         Self {
             run,
             links,
@@ -81,6 +92,19 @@ impl<'r, 'a> Planner<'r, 'a> {
             levels: Vec::new(),
             blocked: None,
             owner: Arc::default(),
+            damaged,
+        }
+    }
+
+    /// Where a chunk lies; in a pack that is not known to be damaged, if there is any.
+    fn locate(&self, catalogue: &Reader, id: &ChunkId) -> Result<Option<ChunkPlace>, CatalogueError> {
+        let first = catalogue.locate(id)?;
+        match first {
+            Some(place) if self.damaged.contains(&place.pack) => {
+                let better = catalogue.locate_all(id)?.into_iter().find(|other| !self.damaged.contains(&other.pack));
+                Ok(better.or(first))
+            }
+            first => Ok(first),
         }
     }
 
@@ -399,7 +423,7 @@ impl<'r, 'a> Planner<'r, 'a> {
                 Ok(None) => break,
                 Err(error) => return failed(self.run.read(error)?),
             };
-            let place = match catalogue.locate(&id) {
+            let place = match self.locate(&catalogue, &id) {
                 Ok(Some(place)) if place.len > 0 => place,
                 Ok(_) => {
                     catalogue.distrust();

@@ -676,6 +676,7 @@ impl Sim {
             clock: &clock,
             level: 1,
             verify: false,
+            others: crate::engine::trust::VerifyOthers::Sample,
             threads: 1,
         };
         let report = import(&vault, &mut archive.as_slice(), &options, &Silent::default());
@@ -723,6 +724,7 @@ impl Sim {
             dry_run: false,
             level: 1,
             verify: false,
+            others: crate::engine::trust::VerifyOthers::Sample,
             read_all: false,
             read_special: false,
             threads: 1,

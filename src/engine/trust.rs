@@ -1,0 +1,408 @@
+//! Looking at a pack before something relies on it (SPEC §8.9). A footer says which chunks a pack holds, and whoever can write to
+//! the vault can write a footer that is not true. So a pack that this machine has not put itself is believed only after a look:
+//! its footer, and one of its segments, chosen at random, are opened. What was seen is remembered in the catalogue, so each
+//! pack is looked at once.
+//!
+//! Who put a pack is not asked of the log, as a record can be forged by any holder of a password: this machine knows what it
+//! has put. The looks of one run take no more than [`LOOK_BYTES`]; what is relied on without a look is owed one by later runs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use rayon::prelude::*;
+
+use crate::catalogue::{CatalogueError, ChunkPlace, Look, PackInfo, Reader};
+use crate::engine::inspect::is_of_pack;
+use crate::engine::mark::Marks;
+use crate::id::ObjectName;
+use crate::log::record::{FoundDamage, ObjectRef};
+use crate::pack::reader::object_key;
+use crate::pack::{PackError, PackReader};
+use crate::progress::Progress;
+use crate::seal::{Decompressor, random_array};
+use crate::store::StoreError;
+use crate::sync::lock;
+use crate::vault::{ObjectState, Vault, VaultError};
+
+/// So many bytes of segments are opened in one run to look at packs, if not all of them are to be.
+pub const LOOK_BYTES: u64 = 256 << 20;
+
+/// How packs are looked at that this machine has not put, before something new relies on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyOthers {
+    /// Not at all.
+    None,
+    /// The footer and one segment of each, up to [`LOOK_BYTES`] in one run.
+    #[default]
+    Sample,
+    /// All segments of each, however many bytes that is.
+    All,
+}
+
+impl VerifyOthers {
+    /// How well a pack must be known before it is relied on.
+    const fn wanted(self) -> Look {
+        match self {
+            Self::None => Look::Owed,
+            Self::Sample => Look::Sampled,
+            Self::All => Look::Whole,
+        }
+    }
+
+    /// Bytes that may be opened in one run.
+    const fn budget(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Sample => LOOK_BYTES,
+            Self::All => u64::MAX,
+        }
+    }
+}
+
+/// Opens the footer of a pack, compares it with the catalogue, and opens one of its segments or all of them. Returns how many
+/// bytes of segments were opened.
+///
+/// # Errors
+/// If it is not what it says, or cannot be read.
+pub fn look_at(packs: &PackReader<'_>, info: &PackInfo, whole: bool) -> Result<u64, PackError> {
+    let key = object_key(info.kind, info.name);
+    let damaged = |what: &str| PackError::Damaged { object: key, what: what.to_owned() };
+    let footer = packs.footer(info.kind, info.name, info.len)?;
+    let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
+    if !segments.eq(info.segments.iter().copied()) {
+        return Err(damaged("its footer is not what the catalogue of this machine says"));
+    }
+    let count = footer.segments.len() as u64;
+    if count == 0 {
+        return Ok(0);
+    }
+    let numbers = if whole {
+        0..count
+    } else {
+        let random = u64::from_le_bytes(random_array().map_err(|error| PackError::Seal(error.to_string()))?);
+        random % count..random % count + 1
+    };
+    let mut decompressor = Decompressor::new().map_err(|error| PackError::Seal(error.to_string()))?;
+    let mut bytes = 0;
+    for number in numbers {
+        let entry = footer.segments.get(number as usize);
+        let (Some(entry), Some(place)) = (entry, info.place(number as u32)) else {
+            return Err(damaged("its footer has more segments than before"));
+        };
+        packs.segment(&place, Some(&entry.chunks), &mut decompressor)?;
+        bytes += u64::from(entry.sealed_len);
+    }
+    Ok(bytes)
+}
+
+/// The most bytes that one segment of a pack has: what a look at one of them may cost.
+fn longest_segment(info: &PackInfo) -> u64 {
+    info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).max().unwrap_or(0)
+}
+
+/// What was seen in one run.
+#[derive(Debug, Default)]
+struct Seen {
+    looks: Vec<(ObjectName, Look)>,
+    damage: Vec<FoundDamage>,
+    /// What is wrong with packs that are not relied on, in words.
+    words: Vec<String>,
+}
+
+/// Looks at packs, each once, for the threads of one run.
+pub struct Lookout<'a> {
+    vault: &'a Vault,
+    packs: PackReader<'a>,
+    how: VerifyOthers,
+    /// Bytes that may be opened, and how many are spent.
+    budget: u64,
+    spent: AtomicU64,
+    /// Whether each pack can be relied on, by its number in the catalogue.
+    judged: RwLock<HashMap<u32, bool>>,
+    /// Held while a pack is looked at, by its number, so that two threads never look at the same one.
+    turns: [Mutex<()>; TURNS],
+    seen: Mutex<Seen>,
+}
+
+/// Packs are spread over this many locks.
+const TURNS: usize = 64;
+
+impl<'a> Lookout<'a> {
+    /// For one run.
+    pub fn new(vault: &'a Vault, how: VerifyOthers) -> Self {
+        Self {
+            vault,
+            packs: PackReader::new(vault.store(), vault.keys()),
+            how,
+            budget: how.budget(),
+            spent: AtomicU64::new(0),
+            judged: RwLock::default(),
+            turns: std::array::from_fn(|_| Mutex::default()),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Whether something new may rely on the pack of this number, which is looked at if need be.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn may_rely(&self, reader: &Reader, pack: u32) -> Result<bool, VaultError> {
+        if let Some(known) = self.judgement(pack) {
+            return Ok(known);
+        }
+        let _turn = lock(&self.turns[pack as usize % TURNS]);
+        if let Some(known) = self.judgement(pack) {
+            return Ok(known);
+        }
+        let may = match reader.pack(pack)? {
+            Some(info) => self.judge(&info, reader.look(&info.name)?)?,
+            None => false,
+        };
+        self.judged.write().unwrap_or_else(PoisonError::into_inner).insert(pack, may);
+        Ok(may)
+    }
+
+    fn judgement(&self, pack: u32) -> Option<bool> {
+        self.judged.read().unwrap_or_else(PoisonError::into_inner).get(&pack).copied()
+    }
+
+    /// Looks at a pack that is known like this, if that is not enough.
+    fn judge(&self, info: &PackInfo, known: Option<Look>) -> Result<bool, VaultError> {
+        if known.is_some_and(|known| known >= self.how.wanted()) {
+            return Ok(true);
+        }
+        let whole = self.how == VerifyOthers::All;
+        let cost = if whole { info.len } else { longest_segment(info) };
+        // No more is begun when the bytes are spent; how many threads are over it by one pack each is no matter.
+        if self.spent.fetch_add(cost, Relaxed) >= self.budget {
+            lock(&self.seen).looks.push((info.name, Look::Owed));
+            return Ok(true);
+        }
+        match look_at(&self.packs, info, whole) {
+            Ok(_) => {
+                lock(&self.seen).looks.push((info.name, if whole { Look::Whole } else { Look::Sampled }));
+                Ok(true)
+            }
+            Err(error) => self.doubt(info, &error).map_or_else(|| Err(error.into()), |doubted| doubted.map(|()| false)),
+        }
+    }
+
+    /// Notes that a pack cannot be relied on. `None` if the error says nothing about the pack.
+    fn doubt(&self, info: &PackInfo, error: &PackError) -> Option<Result<(), VaultError>> {
+        if !is_of_pack(error) {
+            return None;
+        }
+        let key = object_key(info.kind, info.name);
+        let state = match error {
+            PackError::Damaged { .. } | PackError::Store(StoreError::Short { .. }) => self.vault.state_of(&key),
+            // It is gone, is a later version's, or the disk does not give it: that is not remembered.
+            _ => Ok(ObjectState::Newer),
+        };
+        Some(state.map(|state| {
+            let mut seen = lock(&self.seen);
+            let what = error.reason();
+            seen.words.push(format!("{key} cannot be relied on ({what}): what it should hold is stored again"));
+            let object = ObjectRef::of(&key).filter(|_| state == ObjectState::Damaged);
+            seen.damage.extend(object.map(|object| FoundDamage { object, what, snapshots: 0, files: 0 }));
+        }))
+    }
+
+    /// Looks at packs that something relies on since earlier runs, without their having been looked at as well as is wanted now.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole, or the user stops it.
+    fn pay(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        if self.how == VerifyOthers::None {
+            return Ok(());
+        }
+        let reader = self.vault.catalogue().reader()?;
+        let owed: HashSet<ObjectName> =
+            reader.looks()?.into_iter().filter(|(_, look)| *look < self.how.wanted()).map(|(name, _)| name).collect();
+        if owed.is_empty() {
+            return Ok(());
+        }
+        let damaged = self.vault.damaged_packs();
+        let packs = reader.packs()?;
+        let owed: Vec<(&u32, &PackInfo)> =
+            packs.iter().filter(|(_, info)| owed.contains(&info.name) && !damaged.contains(&info.name)).collect();
+        owed.into_par_iter().try_for_each(|(number, _)| {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+            if self.spent.load(Relaxed) < self.budget {
+                self.may_rely(&reader, *number)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Remembers what was seen, and says what is wrong. Damage becomes a finding; nothing is known to be stored any more
+    /// without being looked up.
+    ///
+    /// # Errors
+    /// If the catalogue or the state folder cannot be written.
+    pub fn settle(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        let Seen { looks, damage, words } = std::mem::take(&mut *lock(&self.seen));
+        words.iter().for_each(|words| progress.warn(words));
+        self.vault.catalogue().note_looks(&looks)?;
+        if !words.is_empty() {
+            self.vault.catalogue().bump_epoch()?;
+        }
+        if damage.is_empty() { Ok(()) } else { self.vault.note_findings(damage, &[]) }
+    }
+}
+
+/// Looks at the packs that earlier runs relied on without a look, before a run begins. What is found wrong counts as absent
+/// from then on.
+///
+/// # Errors
+/// If the store, the catalogue or the state folder fails as a whole, or the user stops it.
+pub fn pay_debts(vault: &Vault, how: VerifyOthers, progress: &dyn Progress) -> Result<(), VaultError> {
+    let lookout = Lookout::new(vault, how);
+    let paid = lookout.pay(progress);
+    lookout.settle(progress)?;
+    paid
+}
+
+/// The numbers in the catalogue of packs that are known to be damaged.
+///
+/// # Errors
+/// If the catalogue fails.
+pub fn damaged_numbers(vault: &Vault, reader: &Reader) -> Result<HashSet<u32>, CatalogueError> {
+    let damaged = vault.damaged_packs();
+    if damaged.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let packs = reader.packs()?.into_iter();
+    Ok(packs.filter(|(_, info)| damaged.contains(&info.name)).map(|(number, _)| number).collect())
+}
+
+/// How far packs can be believed to hold what their footers say, by their numbers in the catalogue.
+#[derive(Debug, Default)]
+pub struct Standings {
+    looks: HashMap<u32, Look>,
+    damaged: HashSet<u32>,
+    condemned: HashSet<u32>,
+}
+
+impl Standings {
+    /// As the catalogue, the findings and the log say. `condemned` are numbers of packs that count as absent.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn new(
+        vault: &Vault,
+        reader: &Reader,
+        infos: &BTreeMap<u32, PackInfo>,
+        condemned: HashSet<u32>,
+    ) -> Result<Self, CatalogueError> {
+        let (looks, damaged) = (reader.looks()?, vault.damaged_packs());
+        Ok(Self {
+            looks: infos.iter().filter_map(|(number, info)| Some((*number, *looks.get(&info.name)?))).collect(),
+            damaged: infos.iter().filter(|(_, info)| damaged.contains(&info.name)).map(|(number, _)| *number).collect(),
+            condemned,
+        })
+    }
+
+    /// The greater, the more a pack can be believed to keep what it holds.
+    fn rank(&self, pack: u32) -> u8 {
+        if self.damaged.contains(&pack) {
+            0
+        } else if self.condemned.contains(&pack) {
+            1
+        } else {
+            self.looks.get(&pack).map_or(2, |look| 2 + *look as u8)
+        }
+    }
+
+    /// Of several copies of a chunk that one which is relied on: the one in the pack that can be believed most, of several the
+    /// first.
+    pub fn home<'p>(&self, places: &'p [ChunkPlace]) -> Option<&'p ChunkPlace> {
+        places.iter().rev().max_by_key(|place| self.rank(place.pack))
+    }
+
+    /// Whether a copy in `pack` makes one in `other` superfluous: it is neither damaged nor condemned, and not less known.
+    pub fn replaces(&self, pack: u32, other: u32) -> bool {
+        let rank = self.rank(pack);
+        rank >= 2 && rank >= self.rank(other)
+    }
+
+    /// Looks at one segment of each pack that would be relied on in place of another one, and is not known: packs that hold a
+    /// needed chunk of which there is another copy.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole, or the user stops it.
+    pub fn look_at_copies(
+        &mut self,
+        vault: &Vault,
+        reader: &Reader,
+        infos: &BTreeMap<u32, PackInfo>,
+        marks: &Marks,
+        progress: &dyn Progress,
+    ) -> Result<(), VaultError> {
+        let is_unknown = |pack: &u32| self.rank(*pack) == 2;
+        if !infos.keys().any(is_unknown) {
+            return Ok(());
+        }
+        let copies: Mutex<HashSet<u32>> = Mutex::default();
+        reader.in_parts(|part| {
+            let mut here = HashSet::new();
+            part.for_each_place(|rank, _, places| {
+                if places.len() > 1 && marks.bits.get(rank) {
+                    here.extend(places.iter().map(|place| place.pack).filter(is_unknown));
+                }
+                true
+            })?;
+            lock(&copies).extend(here);
+            Ok::<_, CatalogueError>(())
+        })?;
+        let copies = copies.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Something would be deleted for their sake, so they are looked at however many bytes that is.
+        let lookout = Lookout { budget: u64::MAX, ..Lookout::new(vault, VerifyOthers::Sample) };
+        let looked: Vec<(u32, bool)> = copies
+            .into_par_iter()
+            .map(|pack| {
+                if progress.stopped() {
+                    return Err(VaultError::Interrupted);
+                }
+                Ok((pack, lookout.may_rely(reader, pack)?))
+            })
+            .collect::<Result<_, _>>()?;
+        lookout.settle(progress)?;
+        for (pack, may) in looked {
+            if may {
+                self.looks.insert(pack, Look::Sampled);
+            } else {
+                self.damaged.insert(pack);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(pack: u32) -> ChunkPlace {
+        ChunkPlace { pack, segment: 0, offset: 0, len: 1 }
+    }
+
+    #[test]
+    fn of_several_copies_the_one_that_is_known_best_is_relied_on() {
+        let looks = HashMap::from([(1, Look::Owed), (2, Look::Sampled), (3, Look::Whole), (4, Look::Whole)]);
+        let standings = Standings { looks, damaged: HashSet::from([4]), condemned: HashSet::from([5]) };
+        let home = |packs: &[u32]| {
+            let places: Vec<ChunkPlace> = packs.iter().map(|pack| place(*pack)).collect();
+            standings.home(&places).map(|place| place.pack)
+        };
+        assert_eq!(home(&[]), None);
+        // The first of equals: 1 is owed a look, 9 was never heard of.
+        assert_eq!((home(&[1, 9]), home(&[9, 1])), (Some(1), Some(9)));
+        assert_eq!(home(&[9, 2, 3, 4]), Some(3));
+        assert_eq!((home(&[4, 5]), home(&[5, 9])), (Some(5), Some(9)));
+        assert!(standings.replaces(3, 2) && standings.replaces(2, 2) && standings.replaces(9, 5));
+        assert!(!standings.replaces(2, 3) && !standings.replaces(4, 4) && !standings.replaces(5, 5));
+    }
+}

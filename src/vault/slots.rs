@@ -1,0 +1,84 @@
+//! Key slots of this vault that lie in the store and that no record calls valid (SPEC §8.4, kind 11): what is odd about each.
+
+use std::collections::BTreeSet;
+
+use crate::id::{ClientId, Digest, SlotId};
+use crate::log::record::ValidSlot;
+use crate::log::{Acknowledgements, SlotSet, Standing};
+use crate::seal::SlotFile;
+use crate::store::{Delivery, StoreError};
+use crate::sync::lock;
+use crate::vault::Vault;
+use crate::vault::locked::Slots;
+
+/// What is odd about a key slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SlotFault {
+    /// It was removed, and its file is here again: it opens the vault.
+    Returned,
+    /// It opens the vault, and no record says that it is valid.
+    Unlisted,
+    /// It bears this vault's id, and was made without its key: it opens nothing.
+    Forged,
+}
+
+/// A key slot with something odd about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OddSlot {
+    /// Its id and the hash of its bytes. `device` says nothing of a forged one.
+    pub slot: ValidSlot,
+    /// What is odd.
+    pub fault: SlotFault,
+}
+
+/// The hash by which a record names the bytes of a slot.
+pub(crate) fn digest(slot: &SlotFile) -> Digest {
+    Digest::new(*blake3::hash(slot.as_bytes()).as_bytes())
+}
+
+impl Vault {
+    /// The machines that may not know yet that a slot was removed.
+    pub(crate) fn unaware_of_removal(&self, set: &SlotSet, id: SlotId) -> Vec<ClientId> {
+        let acks = Acknowledgements::new(&self.chains());
+        let own = self.client();
+        let unaware = |(client, number): (ClientId, u64)| -> Vec<ClientId> {
+            let others = acks.active().filter(|other| *other != client && Some(*other) != own);
+            others.filter(|other| acks.of(other, &client) < number).collect()
+        };
+        let clients: BTreeSet<ClientId> = set.removals(&id).flat_map(unaware).collect();
+        clients.into_iter().collect()
+    }
+
+    /// Looks at the files of slots again, when some were deleted or moved.
+    ///
+    /// # Errors
+    /// If the store fails as a whole.
+    pub(crate) fn look_at_slots(&self) -> Result<(), StoreError> {
+        let slots = Slots::read(self.store())?.distinct();
+        *lock(&self.slots) = slots.into_iter().filter(|slot| slot.vault() == self.id()).collect();
+        Ok(())
+    }
+
+    /// Slots of this vault that are here and should not be, as it was found when they were looked at last. One that was removed and is still
+    /// there only until all machines know of it is none of them, unless it opened the vault now.
+    pub fn odd_slots(&self) -> Vec<OddSlot> {
+        let set = self.slot_set();
+        let settled = |id: SlotId| self.delivery() == Delivery::Direct || self.unaware_of_removal(&set, id).is_empty();
+        let mut odd = Vec::new();
+        let files = lock(&self.slots).clone();
+        for file in &files {
+            let valid = self.valid_slot(file);
+            let slot = valid.unwrap_or_else(|| ValidSlot { id: file.id(), digest: digest(file), device: false });
+            let fault = match (valid.is_some(), set.standing(&slot.id, &slot.digest)) {
+                (false, _) => SlotFault::Forged,
+                (true, Standing::Removed) if slot.id == self.opened_by() || settled(slot.id) => SlotFault::Returned,
+                (true, Standing::Other) => SlotFault::Unlisted,
+                // Before there is any record, those are valid that were put when the vault was made.
+                (true, Standing::Pending) if set.exists() => SlotFault::Unlisted,
+                (true, Standing::Removed | Standing::Pending | Standing::Valid) => continue,
+            };
+            odd.push(OddSlot { slot, fault });
+        }
+        odd
+    }
+}

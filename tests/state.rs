@@ -1,0 +1,108 @@
+//! A state folder that cannot be written stops nobody from reading a vault.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::guard::Mounted;
+use crate::support::binary::{Desk, Said, said};
+
+/// A desk with a snapshot, and a folder for temporary files.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("file", "content");
+    desk.write("folder/other", "more");
+    desk.ok(&["snapshot", ".", "--source", "source"]);
+    fs::create_dir(desk.path("tmp")).unwrap();
+    desk
+}
+
+fn run(desk: &Desk, state: &PathBuf, args: &[&str]) -> Said {
+    let mut command = desk.command(args);
+    command.env("VAULT_STATE_DIR", state).env("TMPDIR", desk.path("tmp"));
+    said(&command.output().unwrap())
+}
+
+/// All that reads does its work and leaves nothing behind; all that writes refuses, and says why.
+#[track_caller]
+fn reads_and_refuses(desk: &Desk, state: &PathBuf) {
+    let reading: &[&[&str]] = &[
+        &["list"],
+        &["ls", "latest"],
+        &["cat", "latest:source/file"],
+        &["find", "fil*"],
+        &["history", "file"],
+        &["diff", "latest", "latest"],
+        &["diff", "latest"],
+        &["du", "latest"],
+        &["check"],
+        &["check", "--read-data"],
+        &["stats"],
+        &["accept"],
+        &["export", "latest", "--tar", "../out.tar"],
+        &["restore", "latest", "--to", "../out"],
+    ];
+    for args in reading {
+        let said = run(desk, state, args);
+        assert_eq!(said.code, 0, "{args:?}: {}{}", said.out, said.err);
+        assert_eq!(said.err.matches("temporary").count(), 1, "{args:?}: {}", said.err);
+        assert_eq!(fs::read_dir(desk.path("tmp")).unwrap().count(), 0, "{args:?} left something behind");
+    }
+    assert_eq!(fs::read_to_string(desk.path("out/source/file")).unwrap(), "content");
+    fs::remove_dir_all(desk.path("out")).unwrap();
+    fs::remove_file(desk.path("out.tar")).unwrap();
+    let records = fs::read_dir(desk.path("store/log")).unwrap().count();
+    let writing: &[&[&str]] =
+        &[&["snapshot", "."], &["prune", "--keep", "1"], &["forget", "latest", "--yes"], &["repair", "--yes"]];
+    for args in writing {
+        let said = run(desk, state, args);
+        assert_eq!(said.code, 1, "{args:?}: {}{}", said.out, said.err);
+        assert!(said.err.contains("--state") && !said.err.contains("temporary"), "{args:?}: {}", said.err);
+    }
+    assert_eq!(fs::read_dir(desk.path("store/log")).unwrap().count(), records);
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_made_stops_no_reader() {
+    let desk = desk();
+    // Below a file there is no folder, not even for root.
+    reads_and_refuses(&desk, &desk.path("source/file/state"));
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_stops_no_reader() {
+    let desk = desk();
+    let state = desk.path("state");
+    if rustix::process::geteuid().is_root() {
+        let path = state.to_str().unwrap();
+        let Some(_mounted) = Mounted::new(&["--bind", path], &state) else { return };
+        let remounted = Command::new("mount").args(["-o", "remount,bind,ro", path]).status();
+        assert!(remounted.unwrap().success());
+        reads_and_refuses(&desk, &state);
+        return;
+    }
+    let close = |mode: &str| {
+        let changed = Command::new("chmod").args(["-R", mode]).arg(&state).status();
+        assert!(changed.unwrap().success());
+    };
+    close("a-w");
+    reads_and_refuses(&desk, &state);
+    close("u+w");
+}
+
+#[test]
+fn what_was_remembered_counts_where_nothing_can_be_written() {
+    let desk = desk();
+    desk.write("file", "newer");
+    let taken = desk.json(&["snapshot", ".", "--source", "source"]);
+    let id = taken[0]["snapshot"]["id"].as_str().unwrap();
+    fs::remove_file(desk.path("store/log").join(id)).unwrap();
+    let state = desk.path("state");
+    if rustix::process::geteuid().is_root() {
+        let path = state.to_str().unwrap();
+        let Some(_mounted) = Mounted::new(&["--bind", path], &state) else { return };
+        assert!(Command::new("mount").args(["-o", "remount,bind,ro", path]).status().unwrap().success());
+        let said = run(&desk, &state, &["list"]);
+        assert_eq!(said.code, 4, "{}{}", said.out, said.err);
+    }
+}
