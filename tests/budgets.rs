@@ -237,6 +237,31 @@ fn each_command_keeps_to_its_budget_of_requests() {
     let vault = open();
     far.cost("prune, most of it", || pruned(&vault, 2, 0.0));
 
+    // Another machine stores two files; one of them is found on this one, too.
+    let other = open_vault(&quick, &folder.path().join("other")).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    for name in ["shared", "their own"] {
+        fs::create_dir_all(elsewhere.join(name)).unwrap();
+        write(&elsewhere.join(name).join("file"), name.len() as u64 + 100, 9000);
+        take(&other, &elsewhere.join(name)).unwrap();
+    }
+    let vault = open();
+    fs::copy(elsewhere.join("shared/file"), source.join("folder 1/shared")).unwrap();
+    far.cost("snapshot, on a pack of others", || take(&vault, &source).unwrap());
+    let vault = open();
+    fs::copy(elsewhere.join("shared/file"), source.join("folder 1/shared again")).unwrap();
+    far.cost("snapshot, on the same pack", || take(&vault, &source).unwrap());
+    let vault = open();
+    let look = || {
+        check(
+            &vault,
+            &CheckOptions { read_data: false, sample: None, max_time: None, clock: &now, threads: THREADS },
+            &silent,
+        )
+    };
+    assert_eq!(far.cost("check, packs of others", || look().unwrap().packs_sampled), 3);
+    assert_eq!(far.cost("check, packs looked at", || look().unwrap().packs_sampled), 0);
+
     let faults = far.faults();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
     assert!(merged > SNAPSHOTS as u64 && idle == 0, "{merged} {idle}");

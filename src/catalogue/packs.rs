@@ -83,6 +83,12 @@ impl PackInfo {
         Self { kind, name, len, segments, offsets }
     }
 
+    /// Whether a footer has segments of these lengths and numbers of chunks: whether it is the one that the catalogue knows.
+    pub fn is_of(&self, footer: &Footer) -> bool {
+        let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
+        segments.eq(self.segments.iter().copied())
+    }
+
     /// Where a segment lies.
     pub fn place(&self, number: u32) -> Option<SegmentPlace> {
         let index = number as usize;

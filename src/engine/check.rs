@@ -14,7 +14,7 @@ use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
 use crate::engine::keys::is_done_with;
 use crate::engine::mark::{MarkError, mark};
-use crate::engine::trust::{LOOK_BYTES, look_at};
+use crate::engine::trust::{LOOK_BYTES, OTHER_FOOTER, open_segments};
 use crate::exit::Exit;
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
 use crate::log::record::{FoundDamage, ObjectRef};
@@ -429,8 +429,8 @@ impl<'a> Check<'a> {
         self.options.max_time.is_some_and(|max| now.secs.saturating_sub(self.begun.secs) >= max.as_secs().cast_signed())
     }
 
-    /// Reads the footers of packs, and one segment of each that this machine has neither put nor looked at, as far as the bytes of
-    /// one check go. Returns those whose segment is not what the footer says.
+    /// Reads the footers of packs, and one segment of each that this machine has neither put nor looked at, as far as the bytes
+    /// of one check go. Returns those whose segment is not what the footer says.
     fn look_at_others<'i>(
         &self,
         others: &[&'i PackInfo],
@@ -442,14 +442,12 @@ impl<'a> Check<'a> {
         let (sampled, suspects) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let unseen = AtomicU64::new(0);
         others.par_iter().try_for_each(|info| {
-            if !self.check_footer(info)? || is_known(info) {
-                return Ok(());
-            }
+            let Some(footer) = self.check_footer(info)?.filter(|_| !is_known(info)) else { return Ok(()) };
             if spent.load(Relaxed) >= LOOK_BYTES {
                 unseen.fetch_add(1, Relaxed);
                 return Ok(());
             }
-            match look_at(&self.pack_reader, info, false) {
+            match open_segments(&self.pack_reader, info, &footer, false) {
                 Ok(bytes) => {
                     spent.fetch_add(bytes, Relaxed);
                     lock(&sampled).push((info.name, Look::Sampled));
@@ -468,24 +466,24 @@ impl<'a> Check<'a> {
         Ok(suspects)
     }
 
-    /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns whether it is what it should be.
-    fn check_footer(&self, info: &PackInfo) -> Result<bool, CheckError> {
+    /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns the footer if it is what it should
+    /// be.
+    fn check_footer(&self, info: &PackInfo) -> Result<Option<Footer>, CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
         }
         match self.pack_reader.frame(info.kind, info.name, info.len) {
-            Ok((_, footer)) => Ok(self.compare(info, &footer)),
-            Err(error) => self.pack_problem(info, error).map(|()| false).map_err(CheckError::from),
+            Ok((_, footer)) => Ok(self.compare(info, &footer).then_some(footer)),
+            Err(error) => Ok(self.pack_problem(info, error).map(|()| None)?),
         }
     }
 
     /// Whether a footer is what the catalogue says.
     fn compare(&self, info: &PackInfo, footer: &Footer) -> bool {
-        let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
-        let same = segments.eq(info.segments.iter().copied());
+        let same = info.is_of(footer);
         if !same {
-            let what = "its footer is not what the catalogue of this machine says";
-            self.problem(Subject::Object(object_key(info.kind, info.name)), what.to_owned(), ObjectState::Damaged);
+            let object = Subject::Object(object_key(info.kind, info.name));
+            self.problem(object, OTHER_FOOTER.to_owned(), ObjectState::Damaged);
         }
         same
     }

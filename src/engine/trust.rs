@@ -1,7 +1,7 @@
-//! Looking at a pack before something relies on it (SPEC §8.9). A footer says which chunks a pack holds, and whoever can write to
-//! the vault can write a footer that is not true. So a pack that this machine has not put itself is believed only after a look:
-//! its footer, and one of its segments, chosen at random, are opened. What was seen is remembered in the catalogue, so each
-//! pack is looked at once.
+//! Looking at a pack before something relies on it (SPEC §8.9). A footer says which chunks a pack holds, and whoever can write
+//! to the vault can write a footer that is not true. So a pack that this machine has not put itself is believed only after a
+//! look: its footer, and one of its segments, chosen at random, are opened. What was seen is remembered in the catalogue, so
+//! each pack is looked at once.
 //!
 //! Who put a pack is not asked of the log, as a record can be forged by any holder of a password: this machine knows what it
 //! has put. The looks of one run take no more than [`LOOK_BYTES`]; what is relied on without a look is owed one by later runs.
@@ -18,7 +18,7 @@ use crate::engine::mark::Marks;
 use crate::id::ObjectName;
 use crate::log::record::{FoundDamage, ObjectRef};
 use crate::pack::reader::object_key;
-use crate::pack::{PackError, PackReader};
+use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::Progress;
 use crate::seal::{Decompressor, random_array};
 use crate::store::StoreError;
@@ -60,19 +60,28 @@ impl VerifyOthers {
     }
 }
 
-/// Opens the footer of a pack, compares it with the catalogue, and opens one of its segments or all of them. Returns how many
-/// bytes of segments were opened.
+/// What is said of a pack whose footer is not the one that the catalogue knows.
+pub const OTHER_FOOTER: &str = "its footer is not what the catalogue of this machine says";
+
+/// Opens the footer of a pack, compares it with the catalogue, and opens one of its segments or all of them.
 ///
 /// # Errors
 /// If it is not what it says, or cannot be read.
-pub fn look_at(packs: &PackReader<'_>, info: &PackInfo, whole: bool) -> Result<u64, PackError> {
-    let key = object_key(info.kind, info.name);
-    let damaged = |what: &str| PackError::Damaged { object: key, what: what.to_owned() };
+fn look_at(packs: &PackReader<'_>, info: &PackInfo, whole: bool) -> Result<(), PackError> {
     let footer = packs.footer(info.kind, info.name, info.len)?;
-    let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
-    if !segments.eq(info.segments.iter().copied()) {
-        return Err(damaged("its footer is not what the catalogue of this machine says"));
+    if !info.is_of(&footer) {
+        let what = OTHER_FOOTER.to_owned();
+        return Err(PackError::Damaged { object: object_key(info.kind, info.name), what });
     }
+    open_segments(packs, info, &footer, whole).map(drop)
+}
+
+/// Opens one segment of a pack, chosen at random, or all of them: each must hold the chunks that the footer says, which is that
+/// of the catalogue. Returns how many bytes of segments were opened.
+///
+/// # Errors
+/// If one is not what the footer says, or cannot be read.
+pub fn open_segments(packs: &PackReader<'_>, info: &PackInfo, footer: &Footer, whole: bool) -> Result<u64, PackError> {
     let count = footer.segments.len() as u64;
     if count == 0 {
         return Ok(0);
@@ -80,15 +89,16 @@ pub fn look_at(packs: &PackReader<'_>, info: &PackInfo, whole: bool) -> Result<u
     let numbers = if whole {
         0..count
     } else {
-        let random = u64::from_le_bytes(random_array().map_err(|error| PackError::Seal(error.to_string()))?);
-        random % count..random % count + 1
+        let random = u64::from_le_bytes(random_array().map_err(|error| PackError::Seal(error.to_string()))?) % count;
+        random..random + 1
     };
     let mut decompressor = Decompressor::new().map_err(|error| PackError::Seal(error.to_string()))?;
     let mut bytes = 0;
     for number in numbers {
         let entry = footer.segments.get(number as usize);
         let (Some(entry), Some(place)) = (entry, info.place(number as u32)) else {
-            return Err(damaged("its footer has more segments than before"));
+            let what = "its footer has more segments than before".to_owned();
+            return Err(PackError::Damaged { object: object_key(info.kind, info.name), what });
         };
         packs.segment(&place, Some(&entry.chunks), &mut decompressor)?;
         bytes += u64::from(entry.sealed_len);
@@ -180,7 +190,7 @@ impl<'a> Lookout<'a> {
             return Ok(true);
         }
         match look_at(&self.packs, info, whole) {
-            Ok(_) => {
+            Ok(()) => {
                 lock(&self.seen).looks.push((info.name, if whole { Look::Whole } else { Look::Sampled }));
                 Ok(true)
             }

@@ -333,7 +333,8 @@ impl<'c> Words<'c> {
         self.without_end(&[&self.sound, &self.accepted])
     }
 
-    /// Objects that were found damaged, and that nobody who knew of it has seen sound since, whether their loss was accepted or not.
+    /// Objects that were found damaged, and that nobody who knew of it has seen sound since, whether their loss was accepted or
+    /// not.
     fn damaged(&self) -> BTreeMap<ObjectRef, (FoundDamage, Time)> {
         self.without_end(&[&self.sound])
     }

@@ -369,9 +369,9 @@ impl Vault {
         condemned
     }
 
-    /// Packs that count as absent for what this client writes: those that are condemned or known to be damaged; and where the store delivers late,
-    /// those that no record claims (whoever put them may not be known to others), and as long as not every client knows of
-    /// this one, all that it has not put itself.
+    /// Packs that count as absent for what this client writes: those that are condemned or known to be damaged; and where the
+    /// store delivers late, those that no record claims (whoever put them may not be known to others), and as long as not every
+    /// client knows of this one, all that it has not put itself.
     pub fn unusable(&self) -> std::collections::HashSet<ObjectName> {
         let mut unusable = self.condemned();
         unusable.extend(self.damaged_packs());

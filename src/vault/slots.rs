@@ -59,8 +59,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Slots of this vault that are here and should not be, as it was found when they were looked at last. One that was removed and is still
-    /// there only until all machines know of it is none of them, unless it opened the vault now.
+    /// Slots of this vault that are here and should not be, as it was found when they were looked at last. One that was removed
+    /// and is still there only until all machines know of it is none of them, unless it opened the vault now.
     pub fn odd_slots(&self) -> Vec<OddSlot> {
         let set = self.slot_set();
         let settled = |id: SlotId| self.delivery() == Delivery::Direct || self.unaware_of_removal(&set, id).is_empty();

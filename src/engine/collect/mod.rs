@@ -741,8 +741,8 @@ fn pack_ref(name: ObjectName, kind: ObjectKind) -> PackRef {
     PackRef { meta: kind == ObjectKind::Meta, name }
 }
 
-/// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: the one in the pack that can be
-/// believed most to hold it.
+/// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: the one that can be believed
+/// most to hold it.
 fn uses(
     reader: &Reader,
     infos: &BTreeMap<u32, PackInfo>,

@@ -282,9 +282,8 @@ fn is_broken(error: &PackError) -> bool {
 
 /// Whether the catalogue knows a pack as its footer says.
 fn fits(reader: &Reader, number: u32, info: &PackInfo, footer: &Footer, rows: u64) -> Result<bool, CatalogueError> {
-    let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
     let chunks: u64 = footer.segments.iter().map(|entry| entry.chunks.len() as u64).sum();
-    if !segments.eq(info.segments.iter().copied()) || rows > chunks {
+    if !info.is_of(footer) || rows > chunks {
         return Ok(false);
     }
     for (id, _) in footer.segments.iter().flat_map(|entry| &entry.chunks) {
