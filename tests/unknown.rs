@@ -6,8 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
-use vault::id::{ClientId, ObjectName};
-use vault::log::{Record, RecordBody};
+use vault::id::{ClientId, Digest, ObjectName};
+use vault::log::record::ValidSlot;
+use vault::log::{Record, RecordBody, SlotChange};
 use vault::progress::Silent;
 use vault::seal::{IndexSection, ObjectKind, Purpose, Secret, SlotFile};
 use vault::store::dir::DirStore;
@@ -17,7 +18,7 @@ use vault::vault::open::open;
 use vault::vault::{OpenOptions, Vault};
 
 use crate::support::binary::Desk;
-use crate::support::{PASSWORD, RAW, cheap, identity};
+use crate::support::{PASSWORD, RAW, cheap, identity, now};
 
 /// A vault with two snapshots, and what is crafted into it.
 struct Future {
@@ -54,7 +55,8 @@ fn bin(bytes: &[u8]) -> Vec<u8> {
     [&[0xc6][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
-/// The message of the first record of client 16 × 0xf0.
+/// The message of the first record of client 16 × 0xf0. Its time is before that of everything else, so that its clock contradicts
+/// nobody's.
 fn message(version: u64, kind: u64, body: &[u8]) -> Map {
     Map::default()
         .with("v", int(version))
@@ -62,7 +64,7 @@ fn message(version: u64, kind: u64, body: &[u8]) -> Map {
         .with("n", int(1))
         .with("p", bin(&[0; 32]))
         .with("s", vec![0x90])
-        .with("t", vec![0x92, 0xce, 0x70, 0, 0, 0, 0])
+        .with("t", vec![0x92, 0xce, 0x60, 0, 0, 0, 0])
         .with("k", int(kind))
         .with("b", bin(body))
 }
@@ -402,10 +404,25 @@ fn key_slots_of_a_later_version() {
         };
         check(what, put, REPORTED);
     }
-    // Its keyring is not seen by whoever opens another slot.
+    // Its keyring is not seen by whoever opens another slot; a record says that it is valid.
     let put = |future: &Future| {
         let bytes = slot_with(future, 1 << 40, |_| {});
-        (0..2).map(|copy| future.put("keys", ObjectName::new([0xe0 + copy; 16]), &bytes)).collect()
+        let digest = Digest::new(*blake3::hash(&bytes).as_bytes());
+        let add = vec![ValidSlot { id: SlotFile::parse(&bytes).unwrap().id(), digest, device: false }];
+        let record = Record {
+            client: ClientId::new([0xf0; 16]),
+            number: 1,
+            previous: Digest::new([0; 32]),
+            seen: Vec::new(),
+            time: now(),
+            claims: Vec::new(),
+            closed: Vec::new(),
+            body: RecordBody::Slots(SlotChange { add, remove: Vec::new() }),
+        };
+        let record = record.seal(future.vault.keys()).unwrap();
+        let mut paths = vec![future.put("log", record.name, &record.bytes)];
+        paths.extend((0..2).map(|copy| future.put("keys", ObjectName::new([0xe0 + copy; 16]), &bytes)));
+        paths
     };
     check("features in a keyring", put, &[]);
 }

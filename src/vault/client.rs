@@ -21,6 +21,7 @@ use crate::seal::{Purpose, SlotFile, random};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
+use crate::vault::slots::digest;
 use crate::vault::{Vault, VaultError};
 
 /// Who works with a vault on this machine.
@@ -675,8 +676,7 @@ impl Vault {
     /// How a record names a slot. `None` if it was not made with this vault's key.
     pub(crate) fn valid_slot(&self, slot: &SlotFile) -> Option<ValidSlot> {
         let info = slot.info(&self.keyring().master).ok().filter(|_| slot.vault() == self.id())?;
-        let digest = Digest::new(*blake3::hash(slot.as_bytes()).as_bytes());
-        Some(ValidSlot { id: slot.id(), digest, device: info.purpose == Purpose::Device })
+        Some(ValidSlot { id: slot.id(), digest: digest(slot), device: info.purpose == Purpose::Device })
     }
 
     /// Joins as a new client, in place of earlier ones of this machine, user and folder.
