@@ -133,9 +133,13 @@ impl Home {
         let home = self.folder.path().display();
         let mut text =
             example.replace("\\|", "|").replace("2026-11-20", today.trim()).replace("2026-11-01", today.trim());
-        for (there, here) in
-            [("/mnt/disk/", "disk/"), ("/mnt/old/", ""), (":/home/me", ":{}/Documents"), (" /etc ", " {}/etc ")]
-        {
+        for (there, here) in [
+            ("/mnt/disk/", "disk/"),
+            ("/mnt/copy/", "copy/"),
+            ("/mnt/old/", ""),
+            (":/home/me", ":{}/Documents"),
+            (" /etc ", " {}/etc "),
+        ] {
             let here =
                 if here.contains("{}") { here.replace("{}", &home.to_string()) } else { format!("{home}/{here}") };
             text = text.replace(there, &here);
