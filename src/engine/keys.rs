@@ -482,15 +482,14 @@ fn is_certain(survey: &Survey, held: &Held) -> bool {
     held.standing == Standing::Pending || survey.set.is_beyond_doubt(&held.slot.id())
 }
 
-/// Whether the files of a slot may be moved out of the way: it was removed, and where things arrive late all know it.
+/// Whether the files of a slot may be moved out of the way: it was removed, and they should be gone.
 pub(crate) fn is_done_with(vault: &Vault, slot: &SlotFile) -> bool {
     let set = vault.slot_set();
-    set.standing(&slot.id(), &digest(slot)) == Standing::Removed
-        && (vault.delivery() == Delivery::Direct || vault.unaware_of_removal(&set, slot.id()).is_empty())
+    set.standing(&slot.id(), &digest(slot)) == Standing::Removed && vault.is_removal_settled(&set, slot.id())
 }
 
 /// Slots that were removed and open the vault all the same, as it was found when it was opened: their files were put back.
-/// One that is still there only until all machines know of its removal is none of them, unless it opened the vault now.
+/// One that is still there only until its file is deleted is none of them, unless it opened the vault now.
 pub fn returned(vault: &Vault) -> Vec<SlotId> {
     let odd = vault.odd_slots().into_iter();
     odd.filter(|odd| odd.fault == SlotFault::Returned).map(|odd| odd.slot.id).collect()

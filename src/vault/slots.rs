@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::id::{ClientId, Digest, SlotId};
 use crate::log::record::ValidSlot;
-use crate::log::{Acknowledgements, SlotSet, Standing};
+use crate::log::{Acknowledgements, Sight, SlotSet, Standing};
 use crate::seal::SlotFile;
 use crate::store::{Delivery, StoreError};
 use crate::sync::lock;
@@ -49,6 +49,32 @@ impl Vault {
         clients.into_iter().collect()
     }
 
+    /// Whether the file of a slot that was removed should be gone: all active clients know of the removal, and whoever removed it
+    /// knows that they do, as that client deletes the file.
+    pub(crate) fn is_removal_settled(&self, set: &SlotSet, id: SlotId) -> bool {
+        if self.delivery() == Delivery::Direct {
+            return true;
+        }
+        if !self.unaware_of_removal(set, id).is_empty() {
+            return false;
+        }
+        let (own, chains) = (self.client(), self.chains());
+        let (acks, sight) = (Acknowledgements::new(&chains), Sight::new(&chains));
+        let active: BTreeSet<ClientId> = acks.active().collect();
+        set.removals(&id).all(|(remover, number)| {
+            // This client deletes what it removed before it looks; one that is retired deletes nothing any more.
+            if Some(remover) == own || !active.contains(&remover) {
+                return true;
+            }
+            let seen = chains.last(&remover).map(|last| sight.of(&last.record)).unwrap_or_default();
+            active.iter().filter(|other| **other != remover).all(|other| {
+                let records = chains.clients.get(other);
+                let link = seen.get(other).and_then(|last| records?.get(last)?.first());
+                link.is_some_and(|link| sight.has_seen(&link.record, &remover, number))
+            })
+        })
+    }
+
     /// Looks at the files of slots again, when some were deleted or moved.
     ///
     /// # Errors
@@ -60,10 +86,9 @@ impl Vault {
     }
 
     /// Slots of this vault that are here and should not be, as it was found when they were looked at last. One that was removed
-    /// and is still there only until all machines know of it is none of them, unless it opened the vault now.
+    /// and is still there only until its file is deleted is none of them, unless it opened the vault now.
     pub fn odd_slots(&self) -> Vec<OddSlot> {
         let set = self.slot_set();
-        let settled = |id: SlotId| self.delivery() == Delivery::Direct || self.unaware_of_removal(&set, id).is_empty();
         let mut odd = Vec::new();
         let files = lock(&self.slots).clone();
         for file in &files {
@@ -71,7 +96,9 @@ impl Vault {
             let slot = valid.unwrap_or_else(|| ValidSlot { id: file.id(), digest: digest(file), device: false });
             let fault = match (valid.is_some(), set.standing(&slot.id, &slot.digest)) {
                 (false, _) => SlotFault::Forged,
-                (true, Standing::Removed) if slot.id == self.opened_by() || settled(slot.id) => SlotFault::Returned,
+                (true, Standing::Removed) if slot.id == self.opened_by() || self.is_removal_settled(&set, slot.id) => {
+                    SlotFault::Returned
+                }
                 (true, Standing::Other) => SlotFault::Unlisted,
                 // Before there is any record, those are valid that were put when the vault was made.
                 (true, Standing::Pending) if set.exists() => SlotFault::Unlisted,
