@@ -58,12 +58,12 @@ impl Vault {
         if !self.unaware_of_removal(set, id).is_empty() {
             return false;
         }
-        let (own, chains) = (self.client(), self.chains());
+        let chains = self.chains();
         let (acks, sight) = (Acknowledgements::new(&chains), Sight::new(&chains));
         let active: BTreeSet<ClientId> = acks.active().collect();
         set.removals(&id).all(|(remover, number)| {
-            // This client deletes what it removed before it looks; one that is retired deletes nothing any more.
-            if Some(remover) == own || !active.contains(&remover) {
+            // One that is retired deletes nothing any more. One that has not written since deletes it with its next work.
+            if !active.contains(&remover) {
                 return true;
             }
             let seen = chains.last(&remover).map(|last| sight.of(&last.record)).unwrap_or_default();
