@@ -3,7 +3,7 @@
 //! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the
 //! store, crash, lose their state or have it set back. No snapshot that is retained may lose a chunk.
 //!
-//! 120 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
+//! 300 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
 //! `VAULT_TRACE=1` shows what happens in one that loses something, `VAULT_TRACE=all` in all. A number repeats what is done, but
 //! names are random, and what depends on their order may differ. With a rule weakened, the same simulation loses data: so it can fail.
 
@@ -31,7 +31,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn schedules() -> u64 {
-    number("VAULT_CAMPAIGN").map_or(120, |thousands| thousands * 1000)
+    number("VAULT_CAMPAIGN").map_or(300, |thousands| thousands * 1000)
 }
 
 /// Runs schedules, with a weakened rule until one loses something. Returns what happened in all of them.
