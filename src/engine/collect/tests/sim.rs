@@ -170,6 +170,16 @@ impl Pools {
         let pool = || Arc::new(ThreadPoolBuilder::new().num_threads(1).build().unwrap());
         Self((0..=DEPTH_MAX).map(|_| pool()).collect())
     }
+
+    /// Does work of this depth in the middle of an operation of the store. A thread of a pool that waits for another pool takes up
+    /// work of its own meanwhile, which may need what it holds, so a plain thread waits in its place: no real store would let it go on.
+    fn amid<T: Send>(&self, depth: usize, work: impl FnOnce() -> T + Send) -> T {
+        if self.0[depth].current_thread_index().is_some() {
+            return work();
+        }
+        let done = std::thread::scope(|scope| scope.spawn(|| self.0[depth].install(work)).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 #[derive(Debug)]
@@ -377,7 +387,7 @@ impl Sim {
             at.map(|at| state.hooks.remove(at))
         };
         if let Some(hook) = hook {
-            self.pools.0[1].install(|| (hook.then)(self));
+            self.pools.amid(1, || (hook.then)(self));
         }
     }
 
@@ -391,7 +401,7 @@ impl Sim {
             }
             state.listing.take()?
         };
-        Some(self.pools.0[1].install(|| (hook.then)(self)))
+        Some(self.pools.amid(1, || (hook.then)(self)))
     }
 
     /// Lets something happen in the middle of a listing of the log, after so many others.
@@ -522,7 +532,7 @@ impl Sim {
             return;
         }
         lock(&self.state).busy[client] += 1;
-        self.pools.0[depth].install(|| self.act(client, busy));
+        self.pools.amid(depth, || self.act(client, busy));
         lock(&self.state).busy[client] -= 1;
     }
 
