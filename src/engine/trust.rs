@@ -227,8 +227,7 @@ impl<'a> Lookout<'a> {
             return Ok(());
         }
         let reader = self.vault.catalogue().reader()?;
-        let owed: HashSet<ObjectName> =
-            reader.looks()?.into_iter().filter(|(_, look)| *look < self.how.wanted()).map(|(name, _)| name).collect();
+        let owed = reader.known_less(self.how.wanted())?;
         if owed.is_empty() {
             return Ok(());
         }
