@@ -40,6 +40,15 @@ pub const PACK_CHUNKS_MAX: usize = 8 << 20;
 /// A reader refuses a sealed footer longer than this.
 pub const FOOTER_LEN_MAX: usize = 192 << 20;
 
+/// The writer puts no more entries into one index object.
+pub const INDEX_ENTRIES_MAX: u64 = 1 << 22;
+/// A reader refuses an index object longer than this.
+pub const INDEX_LEN_MAX: u64 = 256 << 20;
+/// A reader refuses an index object of more ranges than this.
+pub const INDEX_RANGES_MAX: usize = 1 << 20;
+/// A reader refuses a range of more entries than this.
+pub const INDEX_RANGE_ENTRIES_MAX: usize = 1 << 16;
+
 /// A reader refuses a log record longer than this.
 pub const RECORD_LEN_MAX: usize = 64 << 20;
 /// A reader refuses the VAULT file if it is longer than this.

@@ -158,6 +158,8 @@ fn each_command_keeps_to_its_budget_of_requests() {
     far.cost("snapshot, unchanged", || take(&vault, &source).unwrap());
     let vault = open();
     write(&source.join("folder 1/new"), 5, 3000);
+    far.cost("snapshot, changed, indexes merged", || take(&vault, &source).unwrap());
+    write(&source.join("folder 1/new"), 6, 3000);
     far.cost("snapshot, changed", || take(&vault, &source).unwrap());
     let vault = open();
     let snapshots = far.cost("list", || vault.snapshots());

@@ -13,6 +13,7 @@ mod browse;
 mod budgets;
 mod line;
 mod damage;
+mod hints;
 mod crash;
 #[cfg(unix)]
 mod histories;

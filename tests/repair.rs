@@ -182,8 +182,10 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         let vault = open_vault(&shared, &state).unwrap_or_else(|error| panic!("{what}: {error}"));
         let planned = look(&vault);
         let is_log = matches!(key, ObjectKey::Named(Kind::Log, _));
-        let leaves_no_trace = *harm == Harm::Removed && (is_log && !warm);
-        // What needs a pack that is gone names it; a record that is gone is only missed by those who knew of it.
+        let is_index = matches!(key, ObjectKey::Named(Kind::Index, _));
+        let leaves_no_trace = *harm == Harm::Removed && (is_index || is_log && !warm);
+        // What needs a pack that is gone names it; a record that is gone is only missed by those who knew of it. An index object
+        // is missed by nobody.
         assert!(!planned.is_empty() || leaves_no_trace, "{what}: {planned:?}");
         let hurt: BTreeMap<ObjectName, u64> = planned.hurt.iter().map(|hurt| (hurt.id, hurt.count)).collect();
         let quarantined = planned.packs.len() + planned.aside.len();

@@ -7,6 +7,7 @@
 //!
 //! [`packs`] packs and records · [`chunks`] where each chunk lies · [`filter`] what is certainly not stored ·
 //! [`stat`] the stat cache · [`upkeep`] what was verified and collected when, and how well packs are known ·
+//! [`indexes`] what index objects describe ·
 //! [`names`] what lies in which folder, for searching.
 
 pub mod chunks;
@@ -14,6 +15,7 @@ pub mod filter;
 pub mod packs;
 pub mod stat;
 pub mod upkeep;
+pub mod indexes;
 pub mod names;
 
 use std::fs::File;

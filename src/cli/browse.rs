@@ -32,7 +32,7 @@ use crate::cli::units;
 /// Runs `vault ls`.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let mut out = Output::new();
@@ -163,7 +163,7 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     let Some(path) = wanted.path.clone() else {
         return Err(Failure::usage("which file?").hint("Give the path after a colon: vault cat latest:PATH"));
     };
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let mut out = Output::new();

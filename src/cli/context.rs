@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Instant;
 
@@ -33,6 +35,7 @@ use vault::vault::OpenOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
 use vault::vault::Wanted;
+use vault::vault::open;
 use vault::vault::slots::SlotFault;
 
 use crate::cli::args::GlobalArgs;
@@ -84,6 +87,8 @@ pub struct Context {
     reads_only: bool,
     /// The state of this command, where the user's own folder cannot be written.
     temporary: Mutex<Option<Temporary>>,
+    /// This command looks into snapshots, and stores nothing.
+    only_looks: AtomicBool,
 }
 
 impl Context {
@@ -98,6 +103,7 @@ impl Context {
             known: Mutex::default(),
             reads_only: false,
             temporary: Mutex::default(),
+            only_looks: AtomicBool::default(),
             global,
         }
     }
@@ -270,6 +276,12 @@ impl Context {
         self.open_chosen(&self.chosen()?, None, &self.screen)
     }
 
+    /// Opens the vault to look into snapshots: what lies in which pack is found out when it is needed.
+    pub fn open_to_read(&self) -> Result<Vault, Failure> {
+        self.only_looks.store(true, Ordering::Relaxed);
+        Ok(self.open()?.0)
+    }
+
     /// Opens the vault, and not by the key of this machine.
     pub fn open_by_password(&self) -> Result<(Vault, Password), Failure> {
         let chosen = self.chosen()?;
@@ -360,7 +372,9 @@ impl Context {
         let place = store.place();
         let open = |state: PathBuf| {
             let options = OpenOptions { state, identity: identity(host) };
-            vault::vault::open::open_locked(store.clone(), locked, &password.secret(), options, wanted, progress)
+            let open =
+                if self.only_looks.load(Ordering::Relaxed) { open::open_locked_to_read } else { open::open_locked };
+            open(store.clone(), locked, &password.secret(), options, wanted, progress)
         };
         let state = self.state_folder().map_err(|failure| VaultError::State {
             action: "find",

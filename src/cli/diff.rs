@@ -109,7 +109,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     }
     let wanted = Wanted::parse(&args.old, &context.zone)?;
     let new_text = roots::bytes_of(&args.new);
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
     // What is compared with the disk says what a restore would do to it.

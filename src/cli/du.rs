@@ -62,7 +62,7 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage("--since takes a snapshot without a path")
             .hint("Give the path with the first one: vault du latest:PATH --since latest~1"));
     }
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let since = since.map(|since| since.find(context, &vault, &snapshots, &args.filter, Aim::Read)).transpose()?;

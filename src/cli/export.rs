@@ -69,7 +69,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(format!("{} is there already", args.tar.display()))
             .hint("Choose another name, or replace it with --overwrite."));
     }
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
     let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;

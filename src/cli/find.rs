@@ -71,7 +71,7 @@ struct MatchJson<'a> {
 /// Runs `vault find`.
 pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     let pattern = Pattern::new(&roots::bytes_of(&args.pattern), args.ignore_case);
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let all = vault.snapshots();
     let snapshots = newest_first(&all, &args.filter)?;
     let mut out = Output::new();
@@ -179,7 +179,7 @@ const HISTORY: &[Column] = &[
 
 /// Runs `vault history`.
 pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let all = vault.snapshots();
     let snapshots = newest_first(&all, &args.filter)?;
     let typed = roots::bytes_of(&args.path);

@@ -60,7 +60,7 @@ struct DamagedJson<'a> {
 
 /// Runs `vault list`.
 pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let known = vault.known_findings(dates::now())?;
     let mut snapshots = vault.snapshots();
     let all = snapshots.len();

@@ -76,7 +76,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         Some(folder) => Target::Folder(roots::absolute(&current_folder()?, folder)),
         None => Target::InPlace,
     };
-    let (vault, _) = context.open()?;
+    let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let aim = if args.in_place { Aim::Write } else { Aim::Read };
     let info = wanted.find(context, &vault, &snapshots, &args.filter, aim)?;

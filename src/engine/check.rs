@@ -178,6 +178,7 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn new(vault: &'a Vault, options: &'a CheckOptions<'a>, progress: &'a dyn Progress) -> Result<Self, CheckError> {
+        vault.know_all(progress)?;
         let reader = Arc::new(vault.catalogue().reader()?);
         let packs = reader.packs()?;
         Ok(Self {
@@ -220,6 +221,9 @@ impl<'a> Check<'a> {
         report.files = marks.files;
         report.chunks_lost = marks.lost.len() as u64;
         self.read_packs(&mut report)?;
+        for bad in vault.bad_indexes(self.options.read_data, progress)? {
+            self.problem(Subject::Object(bad.key), bad.what, bad.state);
+        }
         let mut bad = self.without_good_copy()?;
         bad.extend(&marks.lost);
         if !bad.is_empty() || !marks.is_whole() {

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
@@ -19,7 +19,7 @@ use crate::seal::Decompressor;
 use crate::sync::lock;
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Snapshot, Stream};
 use crate::vault::read::Listing;
-use crate::vault::{ReadError, Vault, VaultError};
+use crate::vault::{Lookup, ReadError, Vault, VaultError};
 
 /// Ids that are collected before they are merged with the catalogue.
 const IDS_WAITING: usize = 3 << 20;
@@ -121,8 +121,9 @@ impl Marks {
 /// Opened segments, for many threads.
 pub struct Segments<'a> {
     packs: PackReader<'a>,
-    reader: Arc<Reader>,
-    infos: HashMap<u32, PackInfo>,
+    lookup: Lookup<'a>,
+    /// The packs that were used.
+    infos: RwLock<HashMap<u32, Arc<PackInfo>>>,
     kept: Mutex<Kept>,
 }
 
@@ -139,9 +140,21 @@ impl<'a> Segments<'a> {
     /// # Errors
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault, reader: Arc<Reader>) -> Result<Self, CatalogueError> {
-        let infos = reader.packs()?.into_iter().collect();
         let packs = vault.pack_reader();
-        Ok(Self { packs, reader, infos, kept: Mutex::default() })
+        let lookup = Lookup::with(vault, reader);
+        let infos = lookup.reader().packs()?.into_iter().map(|(number, info)| (number, Arc::new(info))).collect();
+        Ok(Self { packs, lookup, infos: RwLock::new(infos), kept: Mutex::default() })
+    }
+
+    /// A pack by its number in the catalogue.
+    fn info(&self, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
+        if let Some(info) = self.infos.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            return Ok(Some(info.clone()));
+        }
+        let info = self.lookup.pack(number)?.map(Arc::new);
+        let mut infos = self.infos.write().unwrap_or_else(PoisonError::into_inner);
+        infos.extend(info.clone().map(|info| (number, info)));
+        Ok(info)
     }
 
     /// Opens a segment of the pack of this number, every chunk verified.
@@ -158,7 +171,7 @@ impl<'a> Segments<'a> {
             }
         }
         let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
-        let info = self.infos.get(&pack).ok_or_else(unknown)?;
+        let info = self.info(pack)?.ok_or_else(unknown)?;
         let segment_place = info.place(segment).ok_or_else(unknown)?;
         let segment = Arc::new(self.packs.segment(&segment_place, None, decompressor)?);
         let mut kept = lock(&self.kept);
@@ -173,23 +186,13 @@ impl<'a> Segments<'a> {
     }
 
     fn chunk(&self, id: &ChunkId, decompressor: &mut Decompressor) -> Result<(Arc<Segment>, usize), ReadError> {
-        let mut first = None;
-        let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
-        for place in places {
-            match self.open(place.pack, place.segment, decompressor) {
-                Ok(segment) => {
-                    let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset);
-                    if let Ok(index) = found
-                        && segment.chunks[index].0 == *id
-                    {
-                        return Ok((segment, index));
-                    }
-                }
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        self.reader.distrust();
-        Err(first.unwrap_or(ReadError::Lost(*id)))
+        let found = self.lookup.try_places(id, |place| {
+            let segment = self.open(place.pack, place.segment, decompressor)?;
+            let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset).ok();
+            let index = found.filter(|index| segment.chunks[*index].0 == *id).ok_or(ReadError::Lost(*id))?;
+            Ok((segment, index))
+        });
+        found?.ok_or(ReadError::Lost(*id))
     }
 }
 
@@ -260,6 +263,8 @@ impl ChunkSource for Source<'_, '_> {
 }
 
 struct Marker<'a> {
+    /// The view of the catalogue in which bits are set.
+    reader: &'a Arc<Reader>,
     segments: Segments<'a>,
     progress: &'a dyn Progress,
     /// Ids that wait, and what came of those before them.
@@ -279,6 +284,7 @@ pub fn mark<'s>(
 ) -> Result<Marks, MarkError> {
     let marks = Marks { bits: Bits::new(reader.place_count()), ..Marks::default() };
     let marker = Marker {
+        reader,
         segments: Segments::new(vault, reader.clone())?,
         progress,
         waiting: Mutex::new((Vec::new(), marks)),
@@ -342,7 +348,7 @@ impl Marker<'_> {
         waiting.0.append(ids);
         if waiting.0.len() >= IDS_WAITING {
             let (ids, marks) = &mut *waiting;
-            merge(&self.segments.reader, ids, marks)?;
+            merge(self.reader, ids, marks)?;
         }
         Ok(())
     }
@@ -393,7 +399,7 @@ impl Marker<'_> {
 
     /// Reads listings; returns those below them that have not been read.
     fn read_batch(&self, batch: Vec<Stream>) -> Result<Vec<Stream>, MarkError> {
-        let placed = in_order(&self.segments.reader, batch, |stream| stream)?;
+        let placed = in_order(self.reader, batch, |stream| stream)?;
         let groups = by_segment(&placed);
         let found: Vec<Vec<Stream>> = groups
             .into_par_iter()

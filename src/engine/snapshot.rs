@@ -172,6 +172,7 @@ pub fn snapshot(
         return Err(SnapshotError::Future);
     }
     vault.findings().iter().for_each(|finding| progress.warn(&finding.to_string()));
+    vault.know_all(progress)?;
     if !options.dry_run {
         vault.mend_vault_file_if_found_bad(progress)?;
     }
@@ -254,6 +255,9 @@ pub fn snapshot(
         if let Some(id) = id {
             remember(vault, &taken, session)?;
             presence.remember(&options.source, &mounts)?;
+            if !taken.published.packs.is_empty() {
+                vault.tend_index(progress);
+            }
             return Ok(report(Some(id)));
         }
         progress.detail("packs went away while the snapshot was taken: it is taken again");
@@ -290,6 +294,7 @@ pub(crate) fn look(
             paths.push(SourcePath { name, path, only: only.map(|only| Arc::new(Wanted::new(&only))) });
         }
     }
+    vault.know_all(progress)?;
     progress.counters().restart(0, 0);
     progress.phase(Phase::Snapshot);
     let begun = (options.clock)();

@@ -165,6 +165,7 @@ pub fn stats(
     pool.install(|| {
         progress.counters().restart(0, 0);
         progress.phase(Phase::Plan);
+        vault.know_all(progress)?;
         let snapshots = vault.snapshots();
         let mut stats = Stats::default();
         list_records(vault, &mut stats).map_err(VaultError::from)?;

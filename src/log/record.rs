@@ -288,6 +288,7 @@ impl ObjectRef {
             Kind::Pack => 1,
             Kind::Meta => 2,
             Kind::Log => 3,
+            Kind::Index => 4,
             Kind::Key => 5,
         };
         Some(Self { kind, name })
@@ -299,6 +300,7 @@ impl ObjectRef {
             1 => Kind::Pack,
             2 => Kind::Meta,
             3 => Kind::Log,
+            4 => Kind::Index,
             5 => Kind::Key,
             _ => return None,
         };

@@ -1,13 +1,14 @@
 //! Packs: sealed segments back to back in one object, followed by its own sealed index (SPEC §5).
 //!
 //! [`footer`] what a pack says it holds · [`segment`] chunks laid end to end · [`writer`] fills packs from many threads ·
-//! [`reader`] opens footers and segments · [`scan`] finds segments without the footer.
+//! [`reader`] opens footers and segments · [`index`] tells which pack has which chunk · [`scan`] finds segments without the footer.
 
 pub mod footer;
 pub mod segment;
 pub mod writer;
 pub mod reader;
 pub mod scan;
+pub mod index;
 
 pub use footer::{Footer, SegmentEntry};
 pub use reader::{PackReader, SegmentPlace, Witness};

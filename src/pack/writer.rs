@@ -372,6 +372,15 @@ fn padded_len(need: usize, pack_len: usize) -> Result<usize, PackError> {
     Ok(padme(base + jitter).min(pack_len).max(need))
 }
 
+/// A length of at least `need` and at least `floor` that says little about it: a random part of a quarter of the power of two
+/// below it is added, and it is rounded up to a multiple of that.
+pub(super) fn stepped_len(need: usize, floor: usize) -> Result<usize, SealError> {
+    let step = (1_usize << need.max(floor).ilog2()) / 4;
+    let mut bytes = [0; 8];
+    crate::seal::random(&mut bytes)?;
+    Ok((need.max(floor) + u64::from_le_bytes(bytes) as usize % step).next_multiple_of(step))
+}
+
 /// The step to which lengths of this size are rounded up.
 fn padme_step(len: usize) -> usize {
     let exponent = len.ilog2();

@@ -17,6 +17,10 @@ pub enum IndexSection {
     Footer,
     /// Where the footer lies.
     Locator,
+    /// The entries of an index object in one part of the range of ids; the number counts the parts from 0.
+    Range(u32),
+    /// The packs that an index object describes.
+    Packs,
 }
 
 impl From<IndexSection> for Section {
@@ -24,6 +28,8 @@ impl From<IndexSection> for Section {
         match section {
             IndexSection::Footer => Self::Footer,
             IndexSection::Locator => Self::Locator,
+            IndexSection::Range(number) => Self::Range(number),
+            IndexSection::Packs => Self::Packs,
         }
     }
 }
@@ -59,7 +65,7 @@ impl IndexSeal {
         self.seal_with(&fresh()?, section, plain, out)
     }
 
-    pub(super) fn seal_with(
+    pub(crate) fn seal_with(
         &self,
         random: &[u8; 32],
         section: IndexSection,

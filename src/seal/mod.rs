@@ -212,6 +212,8 @@ pub enum ObjectKind {
     Meta = 2,
     /// A record of a client's log.
     Record = 3,
+    /// Which pack has which chunk.
+    Index = 4,
 }
 
 impl ObjectKind {
@@ -221,6 +223,7 @@ impl ObjectKind {
             Self::Pack => Kind::Pack,
             Self::Meta => Kind::Meta,
             Self::Record => Kind::Log,
+            Self::Index => Kind::Index,
         }
     }
 
@@ -231,6 +234,7 @@ impl ObjectKind {
             Kind::Pack => Some(Self::Pack),
             Kind::Meta => Some(Self::Meta),
             Kind::Log => Some(Self::Record),
+            Kind::Index => Some(Self::Index),
         }
     }
 }
@@ -248,6 +252,10 @@ pub enum Section {
     Locator,
     /// The content of a log record.
     Record,
+    /// Some entries of an index object; the number counts the parts of the range of ids from 0.
+    Range(u32),
+    /// The packs that an index object describes.
+    Packs,
 }
 
 impl Section {
@@ -259,6 +267,8 @@ impl Section {
             Self::Footer => "vault 2026 section footer",
             Self::Locator => "vault 2026 section locator",
             Self::Record => "vault 2026 section record",
+            Self::Range(_) => "vault 2026 section index range",
+            Self::Packs => "vault 2026 section index packs",
         }
     }
 
@@ -269,13 +279,15 @@ impl Section {
             Self::Footer => 3,
             Self::Locator => 4,
             Self::Record => 5,
+            Self::Range(_) => 6,
+            Self::Packs => 7,
         }
     }
 
     const fn number(self) -> u32 {
         match self {
-            Self::SegmentHead(number) | Self::SegmentBody(number) => number,
-            Self::Footer | Self::Locator | Self::Record => 0,
+            Self::SegmentHead(number) | Self::SegmentBody(number) | Self::Range(number) => number,
+            Self::Footer | Self::Locator | Self::Record | Self::Packs => 0,
         }
     }
 }
@@ -304,6 +316,8 @@ impl fmt::Display for Section {
             Self::Footer => f.write_str("footer"),
             Self::Locator => f.write_str("locator"),
             Self::Record => f.write_str("content"),
+            Self::Range(number) => write!(f, "range {number}"),
+            Self::Packs => f.write_str("list of packs"),
         }
     }
 }
@@ -334,7 +348,7 @@ mod tests {
 
     #[test]
     fn kinds_and_folders_belong_together() {
-        for kind in [ObjectKind::Pack, ObjectKind::Meta, ObjectKind::Record] {
+        for kind in [ObjectKind::Pack, ObjectKind::Meta, ObjectKind::Record, ObjectKind::Index] {
             assert_eq!(ObjectKind::from_store_kind(kind.store_kind()), Some(kind));
         }
         assert_eq!(ObjectKind::from_store_kind(Kind::Key), None);

@@ -45,6 +45,9 @@ const QUARANTINE: &str = "quarantine";
 /// Where files are written that the file system cannot keep nameless, below the store's top.
 const TEMPORARY: &str = "tmp";
 
+/// Folders that later versions may use, below the store's top.
+const RESERVED: &[&str] = &["parity", "hold"];
+
 /// What systems and sync clients put into the top of a disk or of a shared folder on their own.
 const HARMLESS: &[&str] = &[
     "$RECYCLE.BIN",
@@ -161,6 +164,7 @@ impl DirStore {
             let known = match name.to_str() {
                 Some("VAULT") => !is_dir,
                 Some(QUARANTINE | TEMPORARY) => is_dir,
+                Some(name) if RESERVED.contains(&name) => is_dir,
                 Some(name) => HARMLESS.contains(&name) || is_dir && Kind::ALL.iter().any(|kind| kind.folder() == name),
                 None => false,
             };

@@ -34,11 +34,13 @@ pub enum Kind {
     Meta,
     /// A sealed record of a client's log, in `log/`.
     Log,
+    /// Which pack has which chunk, in `index/`: a cache that nothing depends on.
+    Index,
 }
 
 impl Kind {
     /// Every kind, in the order in which a snapshot makes them durable.
-    pub const ALL: [Self; 4] = [Self::Key, Self::Pack, Self::Meta, Self::Log];
+    pub const ALL: [Self; 5] = [Self::Key, Self::Pack, Self::Meta, Self::Log, Self::Index];
 
     /// The folder below the store's top.
     pub const fn folder(self) -> &'static str {
@@ -47,12 +49,13 @@ impl Kind {
             Self::Pack => "packs",
             Self::Meta => "meta",
             Self::Log => "log",
+            Self::Index => "index",
         }
     }
 
     /// Whether the folder is split by the first two digits of the names.
     pub const fn fans_out(self) -> bool {
-        matches!(self, Self::Pack | Self::Meta)
+        matches!(self, Self::Pack | Self::Meta | Self::Index)
     }
 }
 

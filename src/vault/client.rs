@@ -327,6 +327,7 @@ impl Vault {
     pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
         // Before the look: otherwise another process could acknowledge in between what this work has not seen.
         let session = Session { bound: Mutex::new(self.open_session()?), packs: Mutex::default() };
+        self.know_all(progress)?;
         self.refresh_if_changed(progress)?;
         self.may_write()?;
         let client = if let Some(client) = self.client() {

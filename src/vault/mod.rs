@@ -13,14 +13,18 @@ pub mod snapshots;
 pub mod slots;
 pub mod findings;
 pub mod state;
+mod lookup;
+mod index;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use client::Identity;
 pub use create::CreateOptions;
 pub use locked::{LockedVault, Wanted};
+pub use lookup::Lookup;
 pub use open::OpenOptions;
 pub use read::{ReadError, TreeReader};
 pub use snapshots::SnapshotInfo;
@@ -169,6 +173,15 @@ fn listed(vaults: &[VaultId]) -> String {
     if ids.is_empty() { "none".to_owned() } else { ids.join(" and ") }
 }
 
+/// What looking for a chunk failed with, which is never damage.
+fn read_error(error: ReadError) -> VaultError {
+    match error {
+        ReadError::Pack(error) => error.into(),
+        ReadError::Catalogue(error) => error.into(),
+        error => CatalogueError::Database(error.to_string()).into(),
+    }
+}
+
 /// What a snapshot has lost.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotDamage {
@@ -211,6 +224,12 @@ pub struct Vault {
     /// Packs that were found damaged by reading since it was opened.
     damage_seen: Mutex<BTreeSet<ObjectRef>>,
     log: Mutex<LogState>,
+    /// It is only read: not all footers need to be known.
+    lazy: AtomicBool,
+    /// The packs whose footers the catalogue does not have.
+    unread: Mutex<lookup::Unread>,
+    /// Rises when the footer of a pack becomes known that was listed before.
+    generation: AtomicU64,
     /// Which rules hold: all, but in simulations.
     pub(crate) rules: SweepRules,
     pub(crate) limits: client::RecordLimits,
@@ -436,13 +455,13 @@ impl Vault {
         if damage.is_empty() {
             return Ok(damage);
         }
-        let reader = self.catalogue().reader()?;
+        let lookup = Lookup::new(self)?;
         for damaged in damage.values_mut() {
             let mut lost = Vec::new();
             for (path, ids) in std::mem::take(&mut damaged.files) {
                 let mut is_there = !ids.is_empty();
                 for id in &ids {
-                    is_there &= reader.locate(id)?.is_some();
+                    is_there &= lookup.locate(id).map_err(read_error)?.is_some();
                 }
                 if is_there {
                     damaged.count = damaged.count.saturating_sub(1);

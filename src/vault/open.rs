@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use crate::catalogue::packs::{NewPack, bump_epoch};
+use crate::catalogue::packs::bump_epoch;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::record::{OpenedRecord, SealedRecord};
 use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, SweepRules};
-use crate::pack::{PackError, PackReader, TRAILER_LEN};
-use crate::progress::{Phase, Progress};
+use crate::pack::TRAILER_LEN;
+use crate::pack::index::IndexReader;
+use crate::progress::Progress;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, Secret, TAG_LEN};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
-use crate::sync::{catch, try_share};
+use crate::sync::{catch, lock, try_share};
 use crate::vault::client::{ClientState, Identity, RecordLimits, replace_file};
 use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, state, unlock};
+use crate::vault::lookup::{FEW, Unread};
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// How a vault is opened.
@@ -25,12 +28,6 @@ pub struct OpenOptions {
     /// Who works with it.
     pub identity: Identity,
 }
-
-/// Footers are read in groups of this many packs.
-const GROUP: usize = 32;
-/// So many chunks at least are entered in one transaction, if there are as many: a good part of those that are there is written
-/// again with them.
-const CHUNKS_TOGETHER: usize = 1 << 20;
 
 /// Unlocks a vault and brings its catalogue up to date.
 ///
@@ -73,6 +70,34 @@ pub fn open_locked(
     wanted: &Wanted,
     progress: &dyn Progress,
 ) -> Result<Vault, VaultError> {
+    open_as(store, locked, secret, options, wanted, false, progress)
+}
+
+/// As [`open_locked`], for whoever only reads snapshots: footers that the catalogue does not have are read when they are needed,
+/// and found through the index objects of the store. What has to know everything ([`Vault::know_all`]) makes up for it.
+///
+/// # Errors
+/// As [`open_wanted`].
+pub fn open_locked_to_read(
+    store: Arc<dyn Store>,
+    locked: &LockedVault,
+    secret: &Secret,
+    options: OpenOptions,
+    wanted: &Wanted,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
+    open_as(store, locked, secret, options, wanted, true, progress)
+}
+
+fn open_as(
+    store: Arc<dyn Store>,
+    locked: &LockedVault,
+    secret: &Secret,
+    options: OpenOptions,
+    wanted: &Wanted,
+    lazy: bool,
+    progress: &dyn Progress,
+) -> Result<Vault, VaultError> {
     let mut bad = Vec::new();
     let Unlocked { keyring, slot, slots, others, named } =
         unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
@@ -99,6 +124,9 @@ pub fn open_locked(
         named,
         damage_seen: Mutex::default(),
         log: Mutex::new(LogState::default()),
+        lazy: AtomicBool::new(lazy),
+        unread: Mutex::default(),
+        generation: AtomicU64::new(0),
         rules: SweepRules::default(),
         limits: RecordLimits::default(),
     };
@@ -112,6 +140,7 @@ pub fn open_locked(
         // What looked like a catalogue was not one inside: once more, from nothing.
         progress.warn(&format!("the catalogue was damaged ({error}); it is rebuilt from the store"));
         drop(vault.catalogue);
+        vault.unread = Mutex::default();
         vault.catalogue = Catalogue::anew(&path, key)?;
         vault.refresh(progress)?;
     } else {
@@ -183,7 +212,7 @@ fn list(store: &dyn Store) -> Result<Listing, StoreError> {
         (Kind::Log, Listed::Object { name, len }) => drop(listing.records.insert(name, len)),
         (Kind::Pack, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Pack, len))),
         (Kind::Meta, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Meta, len))),
-        (Kind::Key, Listed::Object { .. }) => {}
+        (Kind::Key | Kind::Index, Listed::Object { .. }) => {}
     })?;
     Ok(listing)
 }
@@ -238,7 +267,7 @@ impl Vault {
 
     /// Says of each object that cannot be read what it is, and takes out what may be another vault's, where several share
     /// the folder.
-    fn set_aside(
+    pub(super) fn set_aside(
         &self,
         bad: &mut Vec<BadObject>,
         elsewhere: &mut HashSet<ObjectKey>,
@@ -299,6 +328,14 @@ impl Vault {
         let ObjectKey::Named(kind, name) = key else { return Ok(false) };
         let object_kind = match kind {
             Kind::Key => return Ok(true),
+            // It has no header, and nothing names it.
+            Kind::Index => {
+                return match IndexReader::new(self.store(), &self.keys).is_of_these_keys(*name) {
+                    Ok(is_ours) => Ok(!is_ours),
+                    Err(error) if error.is_of_whole() => Err(error.into()),
+                    Err(_) => Ok(true),
+                };
+            }
             Kind::Pack => ObjectKind::Pack,
             Kind::Meta => ObjectKind::Meta,
             Kind::Log => ObjectKind::Record,
@@ -528,47 +565,13 @@ impl Vault {
             self.catalogue.remove_packs(&txn, &gone)?;
             txn.commit().map_err(CatalogueError::from)?;
         }
-        if new.is_empty() {
+        if self.lazy.load(Relaxed) && new.len() > FEW {
+            *lock(&self.unread) = Unread::new(new.into_iter().map(|(name, pack)| (*name, *pack)).collect());
             return Ok(());
         }
-        progress.counters().restart(new.len() as u64, new.iter().map(|(_, (_, len))| len).sum());
-        progress.phase(Phase::Catalogue);
-        let reader = PackReader::new(self.store(), &self.keys);
-        let (mut packs, mut chunks) = (Vec::new(), 0);
-        let mut groups = new.chunks(GROUP).peekable();
-        while let Some(group) = groups.next() {
-            let read = try_share(group.len(), self.store.limits().reads, |number| {
-                let (name, (kind, len)) = group[number];
-                let footer = match reader.footer(*kind, *name, *len) {
-                    Err(PackError::Store(error)) if error.is_of_whole() => return Err(error),
-                    footer => footer,
-                };
-                progress.counters().add(1, *len);
-                Ok((*name, *kind, *len, footer))
-            })?;
-            for (name, kind, len, footer) in read {
-                match footer {
-                    Ok(footer) => {
-                        chunks += footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
-                        packs.push(NewPack { kind, name, len, footer });
-                    }
-                    // It may have been swept since it was listed.
-                    Err(PackError::Store(StoreError::Missing { .. })) => {}
-                    Err(error) => {
-                        let newer = matches!(error, PackError::Newer { .. });
-                        let key = ObjectKey::Named(kind.store_kind(), name);
-                        bad.push(BadObject { key, state: state(newer), what: error.reason() });
-                    }
-                }
-            }
-            if chunks >= CHUNKS_TOGETHER || groups.peek().is_none() {
-                self.catalogue.enter_packs(&std::mem::take(&mut packs))?;
-                chunks = 0;
-            }
-            if progress.stopped() {
-                return Err(VaultError::Interrupted);
-            }
-        }
+        *lock(&self.unread) = Unread::default();
+        let new: Vec<_> = new.into_iter().map(|(name, (kind, len))| (*name, *kind, *len)).collect();
+        bad.extend(self.read_footers(&new, progress)?);
         Ok(())
     }
 }

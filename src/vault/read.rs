@@ -11,7 +11,7 @@ use crate::pack::{PackError, PackReader};
 use crate::seal::{Decompressor, SealError};
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamError, StreamReader, decode_entry};
-use crate::vault::Vault;
+use crate::vault::{Lookup, Vault};
 
 /// Why something that is stored could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +68,8 @@ const SEGMENTS_KEPT: usize = 24 << 20;
 /// Reads trees and other streams, one thread at a time.
 pub struct TreeReader<'a> {
     packs: PackReader<'a>,
-    reader: Arc<Reader>,
-    infos: HashMap<u32, Option<Arc<PackInfo>>>,
+    lookup: Arc<Lookup<'a>>,
+    infos: HashMap<u32, Arc<PackInfo>>,
     segments: Vec<((u32, u32), Arc<Segment>)>,
     /// Number of the last chunk in the first of them.
     last: usize,
@@ -89,7 +89,7 @@ impl Vault {
     pub fn tree_reader(&self) -> Result<TreeReader<'_>, ReadError> {
         Ok(TreeReader {
             packs: self.pack_reader(),
-            reader: Arc::new(self.catalogue().reader()?),
+            lookup: Arc::new(Lookup::new(self)?),
             infos: HashMap::new(),
             segments: Vec::new(),
             last: 0,
@@ -98,19 +98,24 @@ impl Vault {
     }
 }
 
-impl TreeReader<'_> {
-    /// The view of the catalogue that is used.
-    pub const fn catalogue(&self) -> &Arc<Reader> {
-        &self.reader
+impl<'a> TreeReader<'a> {
+    /// What finds the chunks.
+    pub const fn lookup(&self) -> &Arc<Lookup<'a>> {
+        &self.lookup
+    }
+
+    /// The newest view of the catalogue.
+    pub fn catalogue(&self) -> Arc<Reader> {
+        self.lookup.reader()
     }
 
     /// A pack by its number in the catalogue.
     fn info(&mut self, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
         if let Some(info) = self.infos.get(&number) {
-            return Ok(info.clone());
+            return Ok(Some(info.clone()));
         }
-        let info = self.reader.pack(number)?.map(Arc::new);
-        self.infos.insert(number, info.clone());
+        let info = self.lookup.pack(number)?.map(Arc::new);
+        self.infos.extend(info.clone().map(|info| (number, info)));
         Ok(info)
     }
 
@@ -175,16 +180,8 @@ impl ChunkSource for TreeReader<'_> {
         if let Some(next) = next {
             return Ok(self.take(next));
         }
-        let mut first = None;
-        let places = self.reader.locate_all(id).inspect_err(|_| self.reader.distrust())?;
-        for place in places {
-            match self.chunk_at(id, place) {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        self.reader.distrust();
-        Err(first.unwrap_or(ReadError::Lost(*id)))
+        let lookup = self.lookup.clone();
+        lookup.try_places(id, |place| self.chunk_at(id, place))?.ok_or(ReadError::Lost(*id))
     }
 }
 

@@ -26,6 +26,8 @@ pub enum ObjectState {
     Missing,
     /// It is sound, but the second copy that there should be is gone.
     OnlyCopy,
+    /// It is not what was put, but only made things quicker: all that it said stands elsewhere, too.
+    Redundant,
     /// It is not what was put.
     Damaged,
 }
@@ -38,7 +40,7 @@ impl ObjectState {
 
     /// Whether a person should know of it although nothing is lost.
     pub const fn is_remark(self) -> bool {
-        matches!(self, Self::NotArrived | Self::Newer | Self::OnlyCopy)
+        matches!(self, Self::NotArrived | Self::Newer | Self::OnlyCopy | Self::Redundant)
     }
 
     /// What is said of an object in this state that could not be read for a reason: of one that is on its way the reason says nothing.
@@ -56,6 +58,7 @@ impl ObjectState {
             Self::Foreign => "foreign",
             Self::Missing => "missing",
             Self::OnlyCopy => "only copy",
+            Self::Redundant => "redundant",
             Self::Damaged => "damaged",
         }
     }
@@ -88,11 +91,15 @@ impl Vault {
         own: bool,
         is_strange: bool,
     ) -> Result<ObjectState, VaultError> {
+        let useless = match key {
+            ObjectKey::Named(Kind::Index, _) => ObjectState::Redundant,
+            _ => ObjectState::Damaged,
+        };
         if delivery == Delivery::Direct || own {
-            return Ok(ObjectState::Damaged);
+            return Ok(useless);
         }
         let is_key = matches!(key, ObjectKey::Named(Kind::Key, _));
-        Ok(if (!is_strange || is_key) && self.is_whole(key)? { ObjectState::Damaged } else { ObjectState::NotArrived })
+        Ok(if (!is_strange || is_key) && self.is_whole(key)? { useless } else { ObjectState::NotArrived })
     }
 
     /// Parts what lacks something into that of snapshots which may just not have arrived yet, and the rest: in a store that
@@ -134,7 +141,8 @@ impl Vault {
     pub(crate) fn is_own(&self, key: &ObjectKey, chains: &Chains) -> bool {
         let ObjectKey::Named(kind, name) = key else { return false };
         match kind {
-            Kind::Key => false,
+            // Whoever put it, it is a cache.
+            Kind::Key | Kind::Index => false,
             // A record of its own is remembered when it is put, so one that has to be read is another's.
             Kind::Log => chains.links().any(|link| link.name == *name && self.is_this_client(link.record.client)),
             Kind::Pack | Kind::Meta => self.is_claimed_here(name, chains),
@@ -172,8 +180,8 @@ mod tests {
 
     #[test]
     fn only_damage_and_loss_are_losses() {
-        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, OnlyCopy, Sound};
-        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign, OnlyCopy] {
+        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, OnlyCopy, Redundant, Sound};
+        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign, OnlyCopy, Redundant] {
             assert!(!state.is_loss(), "{state:?}");
         }
         assert!(Missing.is_loss() && Damaged.is_loss());

@@ -195,6 +195,9 @@ pub fn import(
     let record = RecordBody::Snapshot(Box::new(body.clone()));
     let id = vault.publish_relying(&record, &needed, (options.clock)(), &session, progress)?;
     let Some(id) = id else { return Err(SnapshotError::Unsettled.into()) };
+    if !taken.published.packs.is_empty() {
+        vault.tend_index(progress);
+    }
     Ok(SnapshotReport {
         id: Some(id),
         snapshot: body,

@@ -214,6 +214,7 @@ pub fn collect(
                 Err(error) => return Err(error),
             }
         }
+        vault.tend_index(progress);
         waiting(vault, session, &mut report);
         if report.packs_waiting == 0 && report.packs_unclaimed == 0 {
             vault.catalogue().set_collected(fingerprint(vault, options))?;
@@ -377,6 +378,7 @@ impl<'a> Pass<'a> {
         options: &'a CollectOptions<'a>,
         progress: &'a dyn Progress,
     ) -> Result<Self, CollectError> {
+        vault.know_all(progress)?;
         let mut snapshots = vault.snapshots();
         snapshots.retain(|info| !forgotten.contains(&info.id));
         let reader = Arc::new(vault.catalogue().reader()?);

@@ -98,7 +98,7 @@ pub struct RepairPlan {
     pub found: Vec<(LostRecord, FoundRecord)>,
     /// Records that nobody here remembers.
     pub lost_records: Vec<LostRecord>,
-    /// Damaged key slots and records that will be moved aside.
+    /// Damaged key slots and records, and index objects of no use, that will be moved aside.
     pub aside: Vec<Aside>,
     /// Packs about which the catalogue was wrong; it has been made again.
     pub catalogue: u64,
@@ -166,10 +166,12 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress) -> Result<RepairPlan, RepairError> {
     in_pool(options.threads, || {
+        vault.know_all(progress)?;
         vault.refresh(progress)?;
         let mut plan = RepairPlan::default();
         small::diagnose(vault, &mut plan, progress)?;
         let packs = Packs::diagnose(vault, options, &mut plan, progress)?;
+        small::indexes(vault, options.read_data, &mut plan, progress)?;
         find_losses(vault, &packs, &mut plan, progress)?;
         let broken = plan.packs.iter().filter_map(|pack| {
             let object = ObjectRef::of(&pack.key())?;
@@ -346,6 +348,7 @@ impl Repair<'_> {
             vault.catalogue().set_verified(&plan.verified, (self.options.clock)().secs, |name| there.contains(name))?;
         }
         vault.refresh(self.progress)?;
+        vault.tend_index(self.progress);
         Ok(self.report)
     }
 

@@ -15,7 +15,7 @@ use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::sync::try_share;
 use crate::vault::locked::Slots;
-use crate::vault::{ObjectState, Vault, VaultError};
+use crate::vault::{BadObject, ObjectState, Vault, VaultError};
 
 /// A key slot of which one copy is left.
 #[derive(Debug, Clone)]
@@ -51,6 +51,22 @@ pub(super) fn diagnose(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Prog
     plan.vault_file = vault_file(vault)?;
     slots(vault, plan)?;
     records(vault, plan, progress)?;
+    Ok(())
+}
+
+/// Index objects that are of no use: others are written in their place. Each entry is compared where every byte is read.
+pub(super) fn indexes(
+    vault: &Vault,
+    thoroughly: bool,
+    plan: &mut RepairPlan,
+    progress: &dyn Progress,
+) -> Result<(), RepairError> {
+    for BadObject { key, state, what } in vault.bad_indexes(thoroughly, progress)? {
+        match state {
+            ObjectState::Redundant => plan.aside.push(Aside { key, what }),
+            state => plan.left.push(left(key, what, state)),
+        }
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use crate::catalogue::{PackInfo, Reader};
+use crate::catalogue::PackInfo;
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::compare;
 use crate::engine::restore::links::{First, Links};
@@ -18,7 +18,7 @@ use crate::pack::segment::Segment;
 use crate::pack::{PackError, PackReader};
 use crate::seal::Decompressor;
 use crate::tree::FileKind;
-use crate::vault::ReadError;
+use crate::vault::{Lookup, ReadError};
 
 /// Files that are written by several threads or from several segments stay open up to this number.
 const FILES_OPEN_MAX: usize = 256;
@@ -31,7 +31,7 @@ const ENDING_AT_ONCE: usize = 64;
 pub(super) struct Executor<'r, 'a> {
     pub(super) run: &'r Run<'a>,
     links: &'r Links,
-    reader: Arc<Reader>,
+    lookup: Arc<Lookup<'a>>,
     packs: PackReader<'a>,
     workers: Vec<Mutex<Worker>>,
     open: AtomicUsize,
@@ -69,13 +69,13 @@ impl Batch {
 type Failed = Mutex<Vec<(Piece, Arc<str>, bool)>>;
 
 impl<'r, 'a> Executor<'r, 'a> {
-    /// An executor that finds chunks with this view of the catalogue.
-    pub(super) fn new(run: &'r Run<'a>, links: &'r Links, reader: Arc<Reader>) -> Result<Self, ReadError> {
+    /// An executor that finds packs and other copies of chunks like this.
+    pub(super) fn new(run: &'r Run<'a>, links: &'r Links, lookup: Arc<Lookup<'a>>) -> Result<Self, ReadError> {
         let worker = || Ok(Mutex::new(Worker { decompressor: Decompressor::new()?, pack: None, buffer: Vec::new() }));
         Ok(Self {
             run,
             links,
-            reader,
+            lookup,
             packs: run.vault.pack_reader(),
             workers: (0..run.options.threads.max(1)).map(|_| worker()).collect::<Result<_, ReadError>>()?,
             open: AtomicUsize::new(0),
@@ -217,7 +217,7 @@ impl<'r, 'a> Executor<'r, 'a> {
     fn open_segment(&self, worker: &mut Worker, group: &[Piece]) -> Result<Segment, ReadError> {
         let place = group[0].place;
         if worker.pack.as_ref().is_none_or(|(number, _)| *number != place.pack) {
-            worker.pack = self.reader.pack(place.pack)?.map(|info| (place.pack, info));
+            worker.pack = self.lookup.pack(place.pack)?.map(|info| (place.pack, info));
         }
         let segment = worker.pack.as_ref().and_then(|(_, info)| info.place(place.segment));
         let segment = segment.ok_or(ReadError::Lost(group[0].id))?;
@@ -490,14 +490,23 @@ impl<'r, 'a> Executor<'r, 'a> {
         let mut again = Vec::new();
         let mut lost = BTreeSet::new();
         for (piece, what, damage) in failed {
-            let places = self.reader.locate_all(&piece.id);
-            let places = places.map_err(|error| self.run.fail(RestoreError::Catalogue(error)))?;
             let tried = piece.tried + 1;
-            if let Some(place) = places.get(tried as usize).filter(|place| place.len == piece.place.len) {
-                again.push(Piece { place: *place, tried, ..piece });
+            // The first may be the one that was tried first: once more does no harm.
+            let after = (piece.tried > 0).then_some(piece.place);
+            let place = match self.lookup.next_place(&piece.id, after) {
+                Ok(place) => place,
+                Err(error) => {
+                    self.run.read(error)?;
+                    None
+                }
+            };
+            if let Some(place) = place.filter(|place| place.len == piece.place.len) {
+                again.push(Piece { place, tried, ..piece });
                 continue;
             }
-            self.reader.distrust();
+            let reader = self.lookup.reader();
+            reader.distrust();
+            let places = reader.locate_all(&piece.id).map_err(|error| self.run.fail(RestoreError::Catalogue(error)))?;
             let what = if places.iter().any(|place| place.len != piece.place.len) {
                 let more = "another pack says another length of it; vault check --read-data finds out which one is wrong, and \
                             then it can be restored";

@@ -436,7 +436,8 @@ fn is_vault(dir: &TargetDir) -> bool {
             return true;
         }
     }
-    Kind::ALL.iter().all(|kind| is(kind.folder().as_bytes(), FileKind::Directory))
+    let needed = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Index);
+    needed.map(Kind::folder).all(|folder| is(folder.as_bytes(), FileKind::Directory))
 }
 
 fn read_skipped_paths(

@@ -375,8 +375,8 @@ pub fn restore_telling(
     let links = links.map_err(|Halt| run.failure())?;
     progress.counters().restart(files, bytes);
     progress.phase(Phase::Restore);
-    let executor = Executor::new(&run, &links, trees.catalogue().clone()).map_err(unreadable)?;
-    let damaged = damaged_numbers(vault, trees.catalogue())?;
+    let executor = Executor::new(&run, &links, trees.lookup().clone()).map_err(unreadable)?;
+    let damaged = damaged_numbers(vault, &trees.catalogue())?;
     let (windows, planned) = sync_channel(0);
     let done = std::thread::scope(|scope| {
         let (run, links, places) = (&run, &links, &places);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Release};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
-use crate::catalogue::{CatalogueError, ChunkPlace, Reader};
+use crate::catalogue::ChunkPlace;
 use crate::engine::browse::{Step, TreeWalk};
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::folder::{Folder, Made};
@@ -21,7 +21,7 @@ use crate::fs::{Names, Stat};
 use crate::id::ChunkId;
 use crate::path::{Shown, join};
 use crate::tree::{Entry, FileKind, IdReader, Owner, Stream};
-use crate::vault::{SnapshotInfo, TreeReader};
+use crate::vault::{Lookup, ReadError, SnapshotInfo, TreeReader};
 
 /// Files in the first window. It is small, so that writing begins at once.
 const FILES_FIRST: usize = 2 << 10;
@@ -97,11 +97,12 @@ impl<'r, 'a> Planner<'r, 'a> {
     }
 
     /// Where a chunk lies; in a pack that is not known to be damaged, if there is any.
-    fn locate(&self, catalogue: &Reader, id: &ChunkId) -> Result<Option<ChunkPlace>, CatalogueError> {
-        let first = catalogue.locate(id)?;
+    fn locate(&self, lookup: &Lookup<'_>, id: &ChunkId) -> Result<Option<ChunkPlace>, ReadError> {
+        let first = lookup.locate(id)?;
         match first {
             Some(place) if self.damaged.contains(&place.pack) => {
-                let better = catalogue.locate_all(id)?.into_iter().find(|other| !self.damaged.contains(&other.pack));
+                let better =
+                    lookup.reader().locate_all(id)?.into_iter().find(|other| !self.damaged.contains(&other.pack));
                 Ok(better.or(first))
             }
             first => Ok(first),
@@ -408,12 +409,12 @@ impl<'r, 'a> Planner<'r, 'a> {
 
     fn pieces(&mut self, entry: &Entry, task: &Arc<FileTask>, sent: &mut bool) -> Result<Planned, Halt> {
         let Some(content) = &entry.content else { return Ok(Planned::Whole) };
-        let catalogue = self.trees.catalogue().clone();
+        let lookup = self.trees.lookup().clone();
         let (mut ids, mut layout) = (IdReader::new(content), Layout::new(entry));
         let (mut rest, mut end) = (content.len, 0);
         let failed = |(what, damage)| Ok(Planned::Failed(what, damage));
         let contradiction = || {
-            catalogue.distrust();
+            lookup.reader().distrust();
             Ok(Planned::Failed("its chunks do not add up to its length".to_owned(), true))
         };
         let updates = task.sparse && matches!(task.action, Action::Update { .. });
@@ -423,16 +424,13 @@ impl<'r, 'a> Planner<'r, 'a> {
                 Ok(None) => break,
                 Err(error) => return failed(self.run.read(error)?),
             };
-            let place = match self.locate(&catalogue, &id) {
+            let place = match self.locate(&lookup, &id) {
                 Ok(Some(place)) if place.len > 0 => place,
                 Ok(_) => {
-                    catalogue.distrust();
+                    lookup.reader().distrust();
                     return failed((format!("chunk {id} is in no pack of the store"), true));
                 }
-                Err(error) => {
-                    catalogue.distrust();
-                    return Err(self.run.fail(RestoreError::Catalogue(error)));
-                }
+                Err(error) => return failed(self.run.read(error)?),
             };
             match rest.checked_sub(u64::from(place.len)) {
                 Some(less) => rest = less,

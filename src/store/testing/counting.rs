@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -106,12 +107,14 @@ impl fmt::Display for Requests {
 pub struct CountingStore<S> {
     inner: S,
     requests: Mutex<Requests>,
+    /// Bytes that were read.
+    read: AtomicU64,
 }
 
 impl<S: Store> CountingStore<S> {
     /// Around another store, with nothing noted.
     pub fn new(inner: S) -> Self {
-        Self { inner, requests: Mutex::default() }
+        Self { inner, requests: Mutex::default(), read: AtomicU64::new(0) }
     }
 
     /// The store inside.
@@ -122,6 +125,17 @@ impl<S: Store> CountingStore<S> {
     /// What was asked for since the last call.
     pub fn take(&self) -> Requests {
         std::mem::take(&mut *lock(&self.requests))
+    }
+
+    /// How many bytes of objects were read since the last call.
+    pub fn take_read(&self) -> u64 {
+        self.read.swap(0, Relaxed)
+    }
+
+    fn note_read(&self, read: Result<Bytes, StoreError>) -> Result<Bytes, StoreError> {
+        let bytes = read?;
+        self.read.fetch_add(bytes.len() as u64, Relaxed);
+        Ok(bytes)
     }
 
     fn note(&self, action: Action, target: impl Into<Target>, count: usize) {
@@ -142,12 +156,12 @@ impl<S: Store> Store for CountingStore<S> {
 
     fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         self.note(Action::Get, key, 1);
-        self.inner.get_range(key, offset, len)
+        self.note_read(self.inner.get_range(key, offset, len))
     }
 
     fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
         self.note(Action::Get, key, 1);
-        self.inner.get(key, max)
+        self.note_read(self.inner.get(key, max))
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
@@ -234,6 +248,12 @@ mod tests {
             store.put(key, Bytes::new()).unwrap();
         }
         assert_eq!(store.take().to_string(), "put packs 2001");
+        store.put(&key(Kind::Log, 0), Bytes::from_static(b"bytes")).unwrap();
+        store.take();
+        store.get_range(&key(Kind::Log, 0), 1, 3).unwrap();
+        assert_eq!((store.take().to_string().as_str(), store.take_read(), store.take_read()), ("get log 1", 3, 0));
+        store.delete(&key(Kind::Log, 0)).unwrap();
+        store.take();
         store.get(&keys[0], 0).unwrap();
         store.get_range(&keys[0], 0, 0).unwrap();
         store.list(Kind::Pack, &mut |_| {}).unwrap();

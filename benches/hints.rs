@@ -1,0 +1,259 @@
+//! What it takes to open a vault of many packs without a state, and to restore a first file, with and without index objects:
+//! `cargo bench --bench hints`. `VAULT_BENCH_PACKS` (10,000) packs of `VAULT_BENCH_CHUNKS` (32; a full pack of the default sizes has
+//! some 256) chunks, of which only the segments are missing. Each part is a process of its own, so that its memory is its own.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    missing_docs,
+    dead_code,
+    reason = "a bench reads the clock and the environment, and ends when something fails"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::{noise, number};
+use vault::chunk::ChunkParams;
+use vault::engine::exclude::ExcludeOptions;
+use vault::engine::restore::{RestoreOptions, Target, restore};
+use vault::engine::snapshot::{Input, SnapshotOptions, snapshot};
+use vault::id::{ChunkId, ObjectName};
+use vault::pack::Footer;
+use vault::pack::footer::SegmentEntry;
+use vault::progress::Silent;
+use vault::seal::{IndexSection, KdfParams, Keys, Method, ObjectKind, Secret};
+use vault::store::Store;
+use vault::store::dir::DirStore;
+use vault::store::testing::counting::{Action, CountingStore};
+use vault::sync::share;
+use vault::tree::Time;
+use vault::vault::create::create;
+use vault::vault::open::{open, open_locked_to_read};
+use vault::vault::{CreateOptions, Identity, LockedVault, OpenOptions, Vault, Wanted};
+
+const SECRET: &[u8] = b"only for measuring";
+/// Chunks in a segment.
+const IN_SEGMENT: u64 = 32;
+/// Says which part of the work a process does.
+const PART: &str = "VAULT_BENCH_PART";
+const FOLDER: &str = "VAULT_BENCH_FOLDER";
+
+fn identity() -> Identity {
+    let text = |text: &str| text.to_owned();
+    Identity { host: text("host"), user: text("user"), machine: text("machine"), program: text("bench") }
+}
+
+fn options(state: &Path) -> OpenOptions {
+    OpenOptions { state: state.to_owned(), identity: identity() }
+}
+
+fn counting(folder: &Path) -> Arc<CountingStore<DirStore>> {
+    Arc::new(CountingStore::new(DirStore::open(&folder.join("store")).unwrap()))
+}
+
+fn clock() -> Time {
+    Time { secs: 1_800_000_000, nanos: 0 }
+}
+
+/// A pack whose footer says that it has so many chunks; what it has is too short for them.
+fn pack(keys: &Keys, seed: u64, chunks: u64) -> (ObjectName, Vec<u8>) {
+    let sealer = keys.create_object(ObjectKind::Pack).unwrap();
+    let mut bytes = sealer.header().to_vec();
+    let mut footer = Footer::default();
+    let ids = noise(seed, (chunks as usize) * ChunkId::LEN);
+    let mut ids = ids.as_chunks::<{ ChunkId::LEN }>().0.iter().map(|id| ChunkId::new(*id));
+    for number in 0..chunks.div_ceil(IN_SEGMENT) {
+        let start = bytes.len();
+        let chunks: Vec<(ChunkId, u32)> = ids.by_ref().take(IN_SEGMENT as usize).map(|id| (id, 60_000)).collect();
+        let all: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
+        sealer.seal_segment(number as u32, &all, b"short", &mut bytes).unwrap();
+        footer.segments.push(SegmentEntry {
+            sealed_len: (bytes.len() - start) as u32,
+            method: Method::Raw,
+            raw_len: chunks.len() as u32 * 60_000,
+            chunks,
+        });
+    }
+    let end = bytes.len();
+    let seal = keys.index_seal(ObjectKind::Pack, sealer.name());
+    seal.seal(IndexSection::Footer, &footer.encode(), &mut bytes).unwrap();
+    let mut locator = (end as u64).to_le_bytes().to_vec();
+    locator.extend_from_slice(&((bytes.len() - end) as u32).to_le_bytes());
+    locator.extend_from_slice(&(end as u64).to_le_bytes());
+    locator.extend_from_slice(&(footer.segments.len() as u32).to_le_bytes());
+    seal.seal(IndexSection::Locator, &locator, &mut bytes).unwrap();
+    bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+    (sealer.name(), bytes)
+}
+
+fn take(vault: &Vault, folder: &Path) {
+    let options = SnapshotOptions {
+        source: "source".to_owned(),
+        inputs: vec![Input::Path { name: b"top".to_vec(), path: folder.to_owned(), only: None }],
+        time: clock(),
+        given: false,
+        clock: &clock,
+        tags: Vec::new(),
+        description: String::new(),
+        exclude: ExcludeOptions::default(),
+        skip_if_unchanged: false,
+        allow_empty: false,
+        dry_run: false,
+        level: 3,
+        verify: true,
+        others: vault::engine::trust::VerifyOthers::Sample,
+        read_all: false,
+        read_special: false,
+        threads: 2,
+    };
+    snapshot(vault, options, &Silent::default()).unwrap();
+}
+
+/// Makes the vault: the packs, and a snapshot of 2,000 files of 3 KB, one of which is changed after it.
+fn plant(folder: &Path, packs: u64) {
+    let store = DirStore::create(&folder.join("store")).unwrap();
+    let made = CreateOptions {
+        secret: Secret::raw(SECRET),
+        label: String::new(),
+        kdf: KdfParams::Standard,
+        params: ChunkParams::default(),
+        delivery: vault::store::Delivery::Direct,
+        now: 0,
+        recovery: None,
+    };
+    create(&store, &made).unwrap();
+    let source = folder.join("source");
+    for number in 0..2000_u64 {
+        let below = source.join(format!("{}", number / 20));
+        fs::create_dir_all(&below).unwrap();
+        fs::write(below.join(format!("{number}")), common::text(number, 3000)).unwrap();
+    }
+    let shared: Arc<dyn Store> = Arc::new(store);
+    let vault = open(shared, &Secret::raw(SECRET), options(&folder.join("planting")), &Silent::default()).unwrap();
+    take(&vault, &source);
+    let chunks = number("VAULT_BENCH_CHUNKS", 32);
+    share(packs as usize, 8, |seed| {
+        let (name, bytes) = pack(vault.keys(), seed as u64, chunks);
+        let name = name.to_string();
+        let below = folder.join("store/packs").join(&name[..2]);
+        fs::create_dir_all(&below).unwrap();
+        // Not by the store, which makes each of them durable.
+        fs::write(below.join(name), bytes).unwrap();
+    });
+    fs::write(source.join("99/1999"), common::text(1 << 40, 3000)).unwrap();
+    fs::remove_dir_all(folder.join("store/index")).unwrap();
+    fs::create_dir(folder.join("store/index")).unwrap();
+}
+
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) >> 10
+}
+
+/// Opens the vault without a state, in this way, and restores a file.
+fn measure(folder: &Path, what: &str, lazy: bool) {
+    let state = tempfile::tempdir_in(folder).unwrap();
+    let store = counting(folder);
+    let shared: Arc<dyn Store> = store.clone();
+    let begun = Instant::now();
+    let (secret, options) = (Secret::raw(SECRET), options(state.path()));
+    let vault = if lazy {
+        let locked = LockedVault::read(shared.as_ref()).unwrap();
+        open_locked_to_read(shared, &locked, &secret, options, &Wanted::default(), &Silent::default())
+    } else {
+        open(shared, &secret, options, &Silent::default())
+    };
+    let vault = vault.unwrap();
+    let tell = |step: &str, begun: Instant| {
+        let (seconds, requests) = (begun.elapsed().as_secs_f64(), store.take());
+        println!(
+            "{what:<34} {step:<12} {:>8} {:>6} {:>9.2} {seconds:>9.2} {:>5}",
+            requests.total() - requests.of(Action::List),
+            requests.of(Action::List),
+            store.take_read() as f64 / 1e6,
+            peak(),
+        );
+    };
+    tell("open", begun);
+    let last = vault.snapshots().last().unwrap().id;
+    let target = folder.join(format!("restored {what}"));
+    let begun = Instant::now();
+    let options = RestoreOptions {
+        path: Some(b"top/42/847".to_vec()),
+        ..RestoreOptions::new(last, Target::Folder(target.clone()))
+    };
+    restore(&vault, &options, &Silent::default()).unwrap();
+    assert_eq!(fs::read(target.join("847")).unwrap(), common::text(847, 3000));
+    tell("first file", begun);
+}
+
+/// A second snapshot, by a machine without a state: what it takes to know everything, and to write the index objects.
+fn write(folder: &Path) {
+    let store = counting(folder);
+    let shared: Arc<dyn Store> = store.clone();
+    let state = folder.join("writing");
+    let vault = open(shared, &Secret::raw(SECRET), options(&state), &Silent::default()).unwrap();
+    drop((store.take(), store.take_read()));
+    let begun = Instant::now();
+    take(&vault, &folder.join("source"));
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "snapshot that describes all packs: {}; {:.1} MB read, {seconds:.1} s, {} MiB",
+        store.take(),
+        store.take_read() as f64 / 1e6,
+        peak()
+    );
+    let (mut objects, mut bytes) = (0, 0);
+    store
+        .list(vault::store::Kind::Index, &mut |listed| {
+            if let vault::store::Listed::Object { len, .. } = listed {
+                objects += 1;
+                bytes += len;
+            }
+        })
+        .unwrap();
+    println!("index/: {objects} objects, {:.1} MB", bytes as f64 / 1e6);
+    let begun = Instant::now();
+    fs::write(folder.join("source/0/0"), b"changed").unwrap();
+    store.take();
+    take(&vault, &folder.join("source"));
+    println!("the next one: {}; {:.2} s", store.take(), begun.elapsed().as_secs_f64());
+}
+
+fn main() {
+    if let (Ok(part), Some(folder)) = (std::env::var(PART), std::env::var_os(FOLDER).map(PathBuf::from)) {
+        match part.as_str() {
+            "plant" => plant(&folder, number("VAULT_BENCH_PACKS", 10_000)),
+            "whole" => measure(&folder, "all footers, as whoever writes", false),
+            "lazy without" => measure(&folder, "only read, without index/", true),
+            "write" => write(&folder),
+            _ => measure(&folder, "only read, with index/", true),
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |part: &str| {
+        let me = std::env::current_exe().expect("this program");
+        let done = Command::new(me).env(PART, part).env(FOLDER, folder.path()).status().expect("it runs");
+        assert!(done.success(), "{part}: {done}");
+    };
+    run("plant");
+    println!(
+        "a vault of {} packs{:>29} requests  pages  read, MB   seconds   MiB",
+        number("VAULT_BENCH_PACKS", 10_000),
+        ""
+    );
+    run("whole");
+    run("lazy without");
+    run("write");
+    run("with");
+}

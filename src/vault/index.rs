@@ -1,0 +1,360 @@
+//! Keeps the index objects of the store (SPEC §5.5): writes one for packs that none describes, makes one of many, and deletes
+//! those that are of no use any more. All of it is a favour to machines that do not know the store yet: if it fails, nothing is
+//! lost but their time, so no failure here is a failure of the command.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::id::ObjectName;
+use crate::limits::INDEX_ENTRIES_MAX;
+use crate::pack::index::{
+    Extent, Hint, IndexBuilder, IndexNote, IndexReader, IndexedPack, Start, choose, key, merge, start_of,
+};
+use crate::pack::{PackError, PackReader};
+use crate::progress::Progress;
+use crate::store::{Delivery, ObjectKey, StoreError};
+use crate::sync::{share, try_share};
+use crate::vault::lookup::unless_of_whole;
+use crate::vault::{BadObject, ObjectState, Vault, VaultError};
+
+/// A new object gets no further packs when it has so many entries: they are sorted in memory.
+const ENTRIES_AT_ONCE: usize = 1 << 20;
+/// Footers that are read together.
+const GROUP: usize = 64;
+/// More merges than this are left to the next run.
+const MERGES: usize = 8;
+
+/// The index objects of the store, as far as they can be read.
+struct Shelf<'a> {
+    vault: &'a Vault,
+    /// The packs that the store lists, with their lengths.
+    listed: HashMap<ObjectName, u64>,
+    /// Packs that are condemned, or were.
+    condemned: HashSet<ObjectName>,
+    delivery: Delivery,
+    notes: HashMap<ObjectName, IndexNote>,
+    /// Objects that were put just now.
+    new: Vec<ObjectName>,
+}
+
+impl Vault {
+    /// Sees to it that the index objects of the store describe all packs, are few, and that none is left that is of no use. Called
+    /// at the end of a run that has put or deleted packs. Whatever fails is only told: nothing depends on index objects.
+    pub fn tend_index(&self, progress: &dyn Progress) {
+        if let Err(error) = self.try_to_tend(progress) {
+            progress.detail(&format!("the index of the store is left as it is: {error}"));
+        }
+    }
+
+    fn try_to_tend(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        let mut shelf = Shelf::read(self)?;
+        shelf.describe_new(progress)?;
+        for _ in 0..MERGES {
+            if progress.stopped() || !shelf.merge_some()? {
+                break;
+            }
+        }
+        let there: HashSet<ObjectName> = shelf.notes.keys().copied().collect();
+        let new = shelf.new.iter().filter_map(|name| shelf.notes.get(name));
+        self.catalogue().keep_index_notes(new, |name| there.contains(name))?;
+        shelf.delete_useless()
+    }
+}
+
+/// What the entries of an object are, in any order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    count: u64,
+    sum: u64,
+}
+
+impl Sum {
+    fn add(&mut self, hint: Hint) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(hint.mixed());
+    }
+}
+
+impl Vault {
+    /// The index objects that cannot be read, or are not what the footers say, and what they are: never damage, since nothing
+    /// depends on them. Thoroughly: each entry is compared with the catalogue, which must know all packs.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole, or the user stops it.
+    pub fn bad_indexes(&self, thoroughly: bool, progress: &dyn Progress) -> Result<Vec<BadObject>, VaultError> {
+        let reader = IndexReader::new(self.store(), self.keys());
+        let mut bad = Vec::new();
+        let mut judge = |name, error: PackError| -> Result<(), VaultError> {
+            match error {
+                PackError::Store(error) if error.is_of_whole() => return Err(error.into()),
+                // It was merged into another one since it was listed.
+                PackError::Store(StoreError::Missing { .. }) => return Ok(()),
+                _ => {}
+            }
+            let key = key(name);
+            let state = if error.is_newer() { ObjectState::Newer } else { self.state_of(&key)? };
+            if state != ObjectState::OfAnotherVault {
+                bad.push(BadObject { key, state, what: error.reason() });
+            }
+            Ok(())
+        };
+        let listed = self.list_indexes()?;
+        let read = try_share(listed.len(), self.store().limits().reads, |at| {
+            let head = reader.head(listed[at].0, listed[at].1);
+            unless_of_whole(head.and_then(|head| {
+                let packs = reader.packs(&head)?;
+                Ok((head, packs))
+            }))
+        })?;
+        let mut sound = Vec::new();
+        for ((name, _), read) in listed.iter().zip(read) {
+            match read {
+                Ok(read) => sound.push(read),
+                Err(error) => judge(*name, error)?,
+            }
+        }
+        if !thoroughly || sound.is_empty() {
+            return Ok(bad);
+        }
+        let (infos, reader_of_places) = {
+            let view = self.catalogue().reader()?;
+            (view.packs()?, view)
+        };
+        let numbers: HashMap<(ObjectName, u64), u32> =
+            infos.iter().map(|(number, info)| ((info.name, info.len), *number)).collect();
+        // Which objects describe a pack, by its number.
+        let mut described: HashMap<u32, Vec<usize>> = HashMap::new();
+        let mut found: Vec<Result<Sum, PackError>> = Vec::new();
+        for (at, (head, packs)) in sound.iter().enumerate() {
+            let there =
+                packs.iter().filter_map(|pack| Some((*numbers.get(&(pack.name, pack.len))?, start_of(&pack.name))));
+            let there: HashMap<u32, Start> = there.collect();
+            there.keys().for_each(|number| described.entry(*number).or_default().push(at));
+            let there: HashSet<Start> = there.into_values().collect();
+            let all: HashSet<Start> = packs.iter().map(|pack| start_of(&pack.name)).collect();
+            found.push(reader.verify(head).and_then(|()| {
+                let mut sum = Sum::default();
+                let mut entries = reader.entries(head);
+                while let Some(hint) = entries.peek()? {
+                    if there.contains(&hint.pack) {
+                        sum.add(hint);
+                    } else if !all.contains(&hint.pack) {
+                        let what = "it has entries of packs that it does not name".to_owned();
+                        return Err(PackError::Damaged { object: key(head.name), what });
+                    }
+                    entries.advance();
+                }
+                Ok(sum)
+            }));
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+        }
+        let mut expected = vec![Sum::default(); sound.len()];
+        let mut hints: Vec<(usize, Hint)> = Vec::new();
+        reader_of_places.for_each_place(|_, id, places| {
+            hints.clear();
+            for place in places {
+                let (Some(objects), Some(info)) = (described.get(&place.pack), infos.get(&place.pack)) else {
+                    continue;
+                };
+                hints.extend(objects.iter().map(|at| (*at, Hint::new(&id, &info.name))));
+            }
+            hints.sort_unstable();
+            hints.dedup();
+            hints.iter().for_each(|(at, hint)| expected[*at].add(*hint));
+            true
+        })?;
+        for (((head, _), found), expected) in sound.iter().zip(found).zip(expected) {
+            match found {
+                Ok(found) if found == expected => {}
+                Ok(_) => {
+                    let what = "it is not what the footers of its packs say".to_owned();
+                    judge(head.name, PackError::Damaged { object: key(head.name), what })?;
+                }
+                Err(error) => judge(head.name, error)?,
+            }
+        }
+        Ok(bad)
+    }
+}
+
+impl<'a> Shelf<'a> {
+    /// Reads what the index objects describe: those that this machine does not know yet from the store.
+    fn read(vault: &'a Vault) -> Result<Self, VaultError> {
+        let listed = vault.list_indexes()?;
+        let known: HashMap<ObjectName, IndexNote> =
+            vault.catalogue().index_notes()?.into_iter().map(|note| (note.name, note)).collect();
+        let (mut notes, mut unknown) = (HashMap::new(), Vec::new());
+        for (name, len) in listed {
+            match known.get(&name).filter(|note| note.len == len) {
+                Some(note) => drop(notes.insert(name, note.clone())),
+                None => unknown.push((name, len)),
+            }
+        }
+        let reader = IndexReader::new(vault.store(), vault.keys());
+        let mut new = Vec::new();
+        let read = try_share(unknown.len(), vault.store().limits().reads, |at| {
+            unless_of_whole(reader.note(unknown[at].0, unknown[at].1))
+        })?;
+        // Damaged, on its way, newer, of another vault: it is not ours to judge here.
+        for note in read.into_iter().flatten() {
+            new.push(note.name);
+            notes.insert(note.name, note);
+        }
+        let log = vault.log();
+        let packs = log.packs.iter().map(|(name, (_, len))| (*name, *len)).collect();
+        let condemned = log.chains.condemned().into_iter().collect();
+        drop(log);
+        let shelf = Self { vault, listed: packs, condemned, delivery: vault.delivery(), notes, new };
+        // What was read from the store is remembered whatever becomes of the rest.
+        let fresh = shelf.new.iter().filter_map(|name| shelf.notes.get(name));
+        if !shelf.new.is_empty() {
+            vault.catalogue().keep_index_notes(fresh, |name| shelf.notes.contains_key(name))?;
+        }
+        Ok(Self { new: Vec::new(), ..shelf })
+    }
+
+    /// Whether a pack that an object describes is not in the store, or not with that length. Where things arrive late, it may be on
+    /// its way, unless it was condemned.
+    fn is_gone(&self, pack: &IndexedPack) -> bool {
+        self.listed.get(&pack.name) != Some(&pack.len)
+            && (self.delivery == Delivery::Direct || self.condemned.contains(&pack.name))
+    }
+
+    /// Objects of which nothing is left that another one, of those that may speak, does not describe as well.
+    fn replaced(&self, may_speak: impl Fn(&IndexNote) -> bool) -> HashSet<ObjectName> {
+        let mut replaced = HashSet::new();
+        for note in self.notes.values().filter(|note| !note.replaced.is_empty() && may_speak(note)) {
+            let packs: HashSet<&IndexedPack> = note.packs.iter().collect();
+            let is_superfluous = |name: &&ObjectName| {
+                let old = self.notes.get(*name).filter(|old| old.name != note.name);
+                old.is_some_and(|old| old.packs.iter().all(|pack| packs.contains(pack) || self.is_gone(pack)))
+            };
+            replaced.extend(note.replaced.iter().filter(is_superfluous));
+        }
+        replaced
+    }
+
+    fn put(
+        &mut self,
+        builder: IndexBuilder,
+        packs: Vec<IndexedPack>,
+        replaced: Vec<ObjectName>,
+    ) -> Result<(), VaultError> {
+        let (name, bytes, entries) = builder.finish(&packs, replaced.clone())?;
+        let len = bytes.len() as u64;
+        self.vault.store().put(&key(name), bytes.into())?;
+        self.notes.insert(name, IndexNote { name, len, entries, replaced, packs });
+        self.new.push(name);
+        Ok(())
+    }
+
+    /// Writes an object for the packs that none describes. Their footers are read back: so it also describes what a run put that
+    /// was cut off, and what a program put that knows nothing of index objects.
+    fn describe_new(&mut self, progress: &dyn Progress) -> Result<(), VaultError> {
+        let described: HashSet<(ObjectName, u64)> =
+            self.notes.values().flat_map(|note| &note.packs).map(|pack| (pack.name, pack.len)).collect();
+        let mut packs: Vec<IndexedPack> = {
+            let log = self.vault.log();
+            let all = log.packs.iter().map(|(name, (kind, len))| IndexedPack { name: *name, kind: *kind, len: *len });
+            all.filter(|pack| !described.contains(&(pack.name, pack.len))).collect()
+        };
+        packs.retain(|pack| !self.condemned.contains(&pack.name));
+        packs.sort_unstable();
+        let reader = PackReader::new(self.vault.store(), self.vault.keys());
+        let (mut hints, mut read) = (Vec::new(), Vec::new());
+        for group in packs.chunks(GROUP) {
+            if progress.stopped() {
+                return Ok(());
+            }
+            let footers = try_share(group.len(), self.vault.store().limits().reads, |at| {
+                unless_of_whole(reader.footer(group[at].kind, group[at].name, group[at].len))
+            })?;
+            for (pack, footer) in group.iter().zip(footers) {
+                let Ok(footer) = footer else { continue };
+                let chunks = footer.segments.iter().flat_map(|segment| &segment.chunks);
+                hints.extend(chunks.map(|(id, _)| Hint::new(id, &pack.name)));
+                read.push(*pack);
+            }
+            if hints.len() >= ENTRIES_AT_ONCE {
+                self.put_sorted(std::mem::take(&mut hints), std::mem::take(&mut read))?;
+            }
+        }
+        if read.is_empty() { Ok(()) } else { self.put_sorted(hints, read) }
+    }
+
+    fn put_sorted(&mut self, mut hints: Vec<Hint>, packs: Vec<IndexedPack>) -> Result<(), VaultError> {
+        hints.sort_unstable();
+        let mut builder = IndexBuilder::new(self.vault.keys(), hints.len() as u64)?;
+        for hint in hints {
+            builder.push(hint)?;
+        }
+        self.put(builder, packs, Vec::new())
+    }
+
+    /// Makes one object of several, if there are too many of about one size, or some describe little that is left. Returns
+    /// whether that was so.
+    fn merge_some(&mut self) -> Result<bool, VaultError> {
+        let replaced = self.replaced(|_| true);
+        let is_live = |note: &&IndexNote| !replaced.contains(&note.name) && note.entries <= INDEX_ENTRIES_MAX;
+        let mut live: Vec<&IndexNote> = self.notes.values().filter(is_live).collect();
+        live.sort_by_key(|note| note.name);
+        let extents: Vec<Extent> = live
+            .iter()
+            .map(|note| Extent {
+                entries: note.entries,
+                packs: note.packs.len(),
+                gone: note.packs.iter().filter(|pack| self.is_gone(pack)).count(),
+            })
+            .collect();
+        let chosen: Vec<&IndexNote> = choose(&extents).into_iter().map(|at| live[at]).collect();
+        if chosen.is_empty() {
+            return Ok(false);
+        }
+        let mut packs: Vec<IndexedPack> =
+            chosen.iter().flat_map(|note| &note.packs).filter(|pack| !self.is_gone(pack)).copied().collect();
+        packs.sort_unstable();
+        packs.dedup_by_key(|pack| pack.name);
+        let mut all_replaced: Vec<ObjectName> = chosen
+            .iter()
+            .flat_map(|note| note.replaced.iter().filter(|name| self.notes.contains_key(*name)).chain([&note.name]))
+            .copied()
+            .collect();
+        all_replaced.sort_unstable();
+        all_replaced.dedup();
+        let entries = chosen.iter().map(|note| note.entries).sum();
+        let kept: HashSet<_> = packs.iter().map(|pack| start_of(&pack.name)).collect();
+        if kept.is_empty() {
+            // Nothing is left to describe: they are deleted as they are.
+            return Ok(false);
+        }
+        let reader = IndexReader::new(self.vault.store(), self.vault.keys());
+        let heads = share(chosen.len(), self.vault.store().limits().reads, |at| {
+            reader.head(chosen[at].name, chosen[at].len).map_err(|error| (chosen[at].name, error))
+        });
+        let mut builder = IndexBuilder::new(self.vault.keys(), entries)?;
+        let merged = heads
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|heads| merge(reader, &heads, &kept, |hint| builder.push(hint)));
+        match merged {
+            Ok(()) => self.put(builder, packs, all_replaced)?,
+            Err((_, PackError::Store(error))) if error.is_of_whole() => return Err(error.into()),
+            Err((_, error @ PackError::Seal(_))) => return Err(error.into()),
+            // It has become unreadable, or another client deleted it since: its packs are described anew by a later run.
+            Err((name, _)) => drop(self.notes.remove(&name)),
+        }
+        Ok(true)
+    }
+
+    /// Deletes the objects that another one replaces, and those that describe nothing that is left. Where nothing may be deleted,
+    /// they stay.
+    fn delete_useless(&self) -> Result<(), VaultError> {
+        // Where things arrive late, what replaces them has to be seen by others first: that of a run before probably was.
+        let mut useless = self.replaced(|note| self.delivery == Delivery::Direct || !self.new.contains(&note.name));
+        let describes_nothing = |note: &&IndexNote| note.packs.iter().all(|pack| self.is_gone(pack));
+        useless.extend(self.notes.values().filter(describes_nothing).map(|note| note.name));
+        let useless: Vec<ObjectKey> = useless.into_iter().map(key).collect();
+        Ok(self.vault.store().delete_many(&useless, &mut |_| {})?)
+    }
+}

@@ -1,0 +1,387 @@
+//! Finds chunks without knowing all packs (SPEC §9.1): what the catalogue does not know yet is found through the index objects
+//! of the store.
+//!
+//! Where a vault is opened only to be read, footers that the catalogue does not have stay unread. A chunk that it does not
+//! know is looked up in the index objects; the footer of the pack that they name is read and entered, and with it all that lies
+//! beside that chunk. Only footers are entered, never what an index object says. If it says nothing, or nothing true, all
+//! footers that are left are read: those of packs that no index object describes first. So nothing is called lost before
+//! every footer was read.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use crate::catalogue::packs::NewPack;
+use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::id::{ChunkId, ObjectName};
+use crate::pack::index::{IndexHead, IndexReader, IndexedPack, Start, start_of};
+use crate::pack::{PackError, PackReader};
+use crate::progress::{Phase, Progress, Silent};
+use crate::seal::ObjectKind;
+use crate::store::{Kind, Listed, ObjectKey, StoreError};
+use crate::sync::{lock, try_share};
+use crate::vault::locked::state;
+use crate::vault::{BadObject, ReadError, Vault, VaultError};
+
+/// Footers are read in groups of this many packs.
+const GROUP: usize = 256;
+/// So many chunks at least are entered in one transaction, if there are as many: a good part of those that are there is written
+/// again with them.
+const CHUNKS_TOGETHER: usize = 1 << 20;
+/// Where fewer footers are unread, they are read at once.
+pub(crate) const FEW: usize = 64;
+/// When so many footers were read one by one, and they are more than one of so many, the others are needed, too.
+const ONE_BY_ONE: (usize, usize) = (256, 8);
+/// So many fence tables are read before it is asked which objects they replace.
+const HEADS_AT_ONCE: usize = 64;
+
+/// Packs whose footers were not read yet, and what may tell of them.
+#[derive(Default)]
+pub(crate) struct Unread {
+    packs: HashMap<ObjectName, (ObjectKind, u64)>,
+    /// The same, by the first bytes of their names.
+    by_start: HashMap<Start, Vec<ObjectName>>,
+    /// The index objects, the largest first, once they were looked for.
+    heads: Option<Vec<IndexHead>>,
+    /// How many footers were read one by one.
+    brought: usize,
+}
+
+impl Unread {
+    pub(crate) fn new(packs: HashMap<ObjectName, (ObjectKind, u64)>) -> Self {
+        let mut by_start: HashMap<Start, Vec<ObjectName>> = HashMap::new();
+        packs.keys().for_each(|name| by_start.entry(start_of(name)).or_default().push(*name));
+        Self { packs, by_start, heads: None, brought: 0 }
+    }
+
+    fn take(&mut self, wanted: impl Fn(&ObjectName) -> bool) -> Vec<(ObjectName, ObjectKind, u64)> {
+        let taken: Vec<_> = self.packs.extract_if(|name, _| wanted(name)).collect();
+        let mut taken: Vec<_> = taken.into_iter().map(|(name, (kind, len))| (name, kind, len)).collect();
+        taken.sort_unstable();
+        taken
+    }
+}
+
+/// What came of reading an object, unless it failed in a way that says nothing about it: any other would have met it too.
+pub(super) fn unless_of_whole<T>(read: Result<T, PackError>) -> Result<Result<T, PackError>, StoreError> {
+    match read {
+        Err(PackError::Store(error)) if error.is_of_whole() => Err(error),
+        read => Ok(read),
+    }
+}
+
+impl Vault {
+    /// How many footers were not read yet.
+    pub fn unread(&self) -> usize {
+        lock(&self.unread).packs.len()
+    }
+
+    /// Reads all footers that were not read yet, and from now on those of new packs at once. Whatever has to know all chunks
+    /// that are stored begins with this.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole, or the user stops it.
+    pub fn know_all(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        self.lazy.store(false, Relaxed);
+        let mut unread = lock(&self.unread);
+        let packs = unread.take(|_| true);
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let read = self.read_footers(&packs, progress);
+        self.learned();
+        drop(unread);
+        self.note_bad(read?)
+    }
+
+    /// Reads the footers of these packs, and enters them in the catalogue. Returns what is wrong with those that cannot be read.
+    pub(crate) fn read_footers(
+        &self,
+        new: &[(ObjectName, ObjectKind, u64)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<BadObject>, VaultError> {
+        let mut bad = Vec::new();
+        if new.is_empty() {
+            return Ok(bad);
+        }
+        progress.counters().restart(new.len() as u64, new.iter().map(|(_, _, len)| len).sum());
+        progress.phase(Phase::Catalogue);
+        let reader = PackReader::new(self.store(), &self.keys);
+        let (mut packs, mut chunks) = (Vec::new(), 0);
+        let mut groups = new.chunks(GROUP).peekable();
+        while let Some(group) = groups.next() {
+            let read = try_share(group.len(), self.store.limits().reads, |at| {
+                let (name, kind, len) = group[at];
+                let footer = match reader.footer(kind, name, len) {
+                    Err(PackError::Store(error)) if error.is_of_whole() => return Err(error),
+                    footer => footer,
+                };
+                progress.counters().add(1, len);
+                Ok(footer)
+            })?;
+            for ((name, kind, len), footer) in group.iter().copied().zip(read) {
+                match footer {
+                    Ok(footer) => {
+                        chunks += footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
+                        packs.push(NewPack { kind, name, len, footer });
+                    }
+                    // It may have been swept since it was listed.
+                    Err(PackError::Store(StoreError::Missing { .. })) => {}
+                    Err(error) => {
+                        let newer = matches!(error, PackError::Newer { .. });
+                        let key = ObjectKey::Named(kind.store_kind(), name);
+                        bad.push(BadObject { key, state: state(newer), what: error.reason() });
+                    }
+                }
+            }
+            if chunks >= CHUNKS_TOGETHER || groups.peek().is_none() {
+                self.catalogue.enter_packs(&std::mem::take(&mut packs))?;
+                chunks = 0;
+            }
+            if progress.stopped() {
+                return Err(VaultError::Interrupted);
+            }
+        }
+        Ok(bad)
+    }
+
+    /// Notes objects that turned out to be unreadable since the store was looked at.
+    pub(crate) fn note_bad(&self, mut bad: Vec<BadObject>) -> Result<(), VaultError> {
+        let (chains, mut elsewhere) = {
+            let log = self.log();
+            (log.chains.clone(), log.elsewhere.clone())
+        };
+        self.set_aside(&mut bad, &mut elsewhere, &chains)?;
+        let mut log = self.log();
+        log.elsewhere = elsewhere;
+        log.bad.extend(bad);
+        Ok(())
+    }
+
+    fn learned(&self) {
+        self.generation.fetch_add(1, Relaxed);
+    }
+
+    /// The index objects that the store lists, with their lengths, the longest first.
+    pub(crate) fn list_indexes(&self) -> Result<Vec<(ObjectName, u64)>, StoreError> {
+        let mut listed = Vec::new();
+        self.store().list(Kind::Index, &mut |found| {
+            if let Listed::Object { name, len } = found {
+                listed.push((name, len));
+            }
+        })?;
+        listed.sort_unstable_by_key(|(name, len)| (std::cmp::Reverse(*len), *name));
+        Ok(listed)
+    }
+
+    /// The fence tables of the index objects that no other one replaces; what cannot be read is passed over.
+    fn heads(&self) -> Result<Vec<IndexHead>, StoreError> {
+        let reader = IndexReader::new(self.store(), self.keys());
+        let mut replaced: HashSet<ObjectName> = HashSet::new();
+        let mut heads: Vec<IndexHead> = Vec::new();
+        for some in self.list_indexes()?.chunks(HEADS_AT_ONCE) {
+            let some: Vec<_> = some.iter().filter(|(name, _)| !replaced.contains(name)).collect();
+            let read = try_share(some.len(), self.store.limits().reads, |at| {
+                unless_of_whole(reader.head(some[at].0, some[at].1)).map(Result::ok)
+            })?;
+            for head in read.into_iter().flatten() {
+                replaced.extend(head.fence.replaced.iter().filter(|name| **name != head.name));
+                heads.push(head);
+            }
+        }
+        heads.retain(|head| !replaced.contains(&head.name));
+        Ok(heads)
+    }
+
+    /// Reads the footers of packs that may have this chunk, if there are any that were not read yet. `known` is up to where the
+    /// caller knows what was learned; it is told when there is more. Returns whether there is.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    fn bring(&self, id: &ChunkId, known: &mut u64) -> Result<bool, ReadError> {
+        let mut unread = lock(&self.unread);
+        let now = self.generation.load(Relaxed);
+        if now != *known {
+            *known = now;
+            return Ok(true);
+        }
+        if unread.packs.is_empty() {
+            return Ok(false);
+        }
+        let packs = self.candidates(&mut unread, id)?;
+        let read = self.read_footers(&packs, &Silent::default());
+        self.learned();
+        *known = self.generation.load(Relaxed);
+        drop(unread);
+        let bad = match read {
+            Ok(bad) => bad,
+            Err(VaultError::Catalogue(error)) => return Err(error.into()),
+            Err(VaultError::Store(error)) => return Err(PackError::from(error).into()),
+            Err(error) => return Err(CatalogueError::Database(error.to_string()).into()),
+        };
+        self.note_bad(bad).map_err(|error| ReadError::from(CatalogueError::Database(error.to_string())))?;
+        Ok(true)
+    }
+
+    /// The packs whose footers are read next in search of a chunk.
+    fn candidates(&self, unread: &mut Unread, id: &ChunkId) -> Result<Vec<(ObjectName, ObjectKind, u64)>, ReadError> {
+        let all = unread.packs.len() + unread.brought;
+        if unread.brought > ONE_BY_ONE.0 && unread.brought > all / ONE_BY_ONE.1 {
+            return Ok(unread.take(|_| true));
+        }
+        let reader = IndexReader::new(self.store(), self.keys());
+        let heads = match unread.heads.take() {
+            Some(heads) => heads,
+            None => self.heads().map_err(PackError::from)?,
+        };
+        let (mut found, mut sound) = (Vec::new(), Vec::new());
+        for head in heads {
+            // The first that names a pack will do: if it is not true, the others are asked the next time.
+            let starts = if found.is_empty() { reader.look_up(&head, id) } else { Ok(Vec::new()) };
+            // One that is damaged in this place says nothing about others either.
+            let Ok(starts) = unless_of_whole(starts).map_err(PackError::from)? else { continue };
+            let named = starts.iter().filter_map(|start| unread.by_start.get(start)).flatten();
+            found.extend(named.filter(|name| unread.packs.contains_key(*name)).copied());
+            sound.push(head);
+        }
+        if found.is_empty() {
+            let reads = self.store.limits().reads;
+            let lists = try_share(sound.len(), reads, |at| unless_of_whole(reader.packs(&sound[at])));
+            let lists = lists.map_err(PackError::from)?.into_iter().flatten();
+            let is_as_listed =
+                |pack: &IndexedPack| unread.packs.get(&pack.name).is_some_and(|(_, len)| *len == pack.len);
+            let described: HashSet<ObjectName> = lists.flatten().filter(is_as_listed).map(|pack| pack.name).collect();
+            let others = unread.take(|name| !described.contains(name));
+            unread.heads = Some(sound);
+            return Ok(if others.is_empty() { unread.take(|_| true) } else { others });
+        }
+        unread.heads = Some(sound);
+        unread.brought += found.len();
+        let found: HashSet<ObjectName> = found.into_iter().collect();
+        Ok(found
+            .iter()
+            .filter_map(|name| unread.packs.remove_entry(name))
+            .map(|(name, (kind, len))| (name, kind, len))
+            .collect())
+    }
+}
+
+/// Where chunks lie: by the catalogue, and by what is learned meanwhile. For many threads.
+pub struct Lookup<'a> {
+    vault: &'a Vault,
+    /// What was learned when the view was taken, and the view.
+    current: Mutex<(u64, Arc<Reader>)>,
+}
+
+impl<'a> Lookup<'a> {
+    /// What the catalogue knows at this moment.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn new(vault: &'a Vault) -> Result<Self, CatalogueError> {
+        let known = vault.generation.load(Relaxed);
+        Ok(Self { vault, current: Mutex::new((known, Arc::new(vault.catalogue().reader()?))) })
+    }
+
+    /// As [`Self::new`], with this view of the catalogue as long as nothing has to be learned.
+    pub fn with(vault: &'a Vault, reader: Arc<Reader>) -> Self {
+        // What was learned since it was taken is not known: the first miss takes a newer one.
+        Self { vault, current: Mutex::new((u64::MAX, reader)) }
+    }
+
+    /// The newest view of the catalogue.
+    pub fn reader(&self) -> Arc<Reader> {
+        lock(&self.current).1.clone()
+    }
+
+    /// A newer view than `seen`, in which this chunk may have places that it has not there. `None` if nothing is left to learn.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn more(&self, id: &ChunkId, seen: &Arc<Reader>) -> Result<Option<Arc<Reader>>, ReadError> {
+        let mut current = lock(&self.current);
+        let (known, reader) = &mut *current;
+        if Arc::ptr_eq(reader, seen) {
+            if !self.vault.bring(id, known)? {
+                return Ok(None);
+            }
+            *reader = Arc::new(self.vault.catalogue().reader()?);
+        }
+        Ok(Some(reader.clone()))
+    }
+
+    /// A place of a chunk, if it is stored.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, ReadError> {
+        let mut reader = self.reader();
+        loop {
+            if let Some(place) = reader.locate(id).inspect_err(|_| reader.distrust())? {
+                return Ok(Some(place));
+            }
+            match self.more(id, &reader)? {
+                Some(newer) => reader = newer,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The place of a chunk that comes after this one, or the first. Those that become known only then come last.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn next_place(&self, id: &ChunkId, after: Option<ChunkPlace>) -> Result<Option<ChunkPlace>, ReadError> {
+        let mut reader = self.reader();
+        loop {
+            let places = reader.locate_all(id).inspect_err(|_| reader.distrust())?;
+            let next = places.into_iter().filter(|place| after.is_none_or(|after| *place > after)).min();
+            if next.is_some() {
+                return Ok(next);
+            }
+            match self.more(id, &reader)? {
+                Some(newer) => reader = newer,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Tries the places of a chunk, one after the other, until `get` has it from one; also those that only then become known.
+    /// Returns `None` if there are none.
+    ///
+    /// # Errors
+    /// If none of them has it: the error of the first.
+    pub fn try_places<T>(
+        &self,
+        id: &ChunkId,
+        mut get: impl FnMut(ChunkPlace) -> Result<T, ReadError>,
+    ) -> Result<Option<T>, ReadError> {
+        let (mut reader, mut tried, mut first) = (self.reader(), Vec::new(), None);
+        loop {
+            for place in reader.locate_all(id).inspect_err(|_| reader.distrust())? {
+                if tried.contains(&place) {
+                    continue;
+                }
+                match get(place) {
+                    Ok(found) => return Ok(Some(found)),
+                    Err(error) => first = first.or(Some(error)),
+                }
+                tried.push(place);
+            }
+            match self.more(id, &reader)? {
+                Some(newer) => reader = newer,
+                None => break,
+            }
+        }
+        reader.distrust();
+        first.map_or(Ok(None), Err)
+    }
+
+    /// A pack by its number in the catalogue.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn pack(&self, number: u32) -> Result<Option<PackInfo>, CatalogueError> {
+        self.reader().pack(number)
+    }
+}
