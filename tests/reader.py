@@ -24,7 +24,7 @@ from nacl.exceptions import CryptoError
 FOLDERS = {1: "packs", 2: "meta", 3: "log"}
 COMMANDS = "list", "extract", "digest", "entries", "verify", "vectors"
 MASKS, POWERS = {}, str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
-SECTIONS = {1: "segment head", 2: "segment body", 3: "footer", 4: "locator", 5: "record"}
+SECTIONS = {1: "segment head", 2: "segment body", 3: "footer", 4: "locator", 5: "record", 6: "index range", 7: "index packs"}
 
 class Damaged(Exception):
     """Something is not as SPEC.md says."""
@@ -212,7 +212,7 @@ class Object:
     def aad(self, tag, number):
         return self.keys.vault + bytes([self.kind]) + self.name + bytes([tag]) + struct.pack("<I", number)
     def section(self, tag, number, nonce, sealed):
-        key = derive("vault 2026 section " + SECTIONS[tag], self.index_key if tag in (3, 4) else self.key)
+        key = derive("vault 2026 section " + SECTIONS[tag], self.index_key if tag in (3, 4, 6, 7) else self.key)
         return unseal(key, nonce, self.aad(tag, number), sealed, f"{SECTIONS[tag]} {number}")
     def sealed(self, tag, start, end):
         return self.section(tag, 0, self.data[start:start + 24], self.data[start + 24:end])
@@ -570,17 +570,26 @@ def vectors(path):
         same(object.section(tag, 0, sealed[:24], sealed[24:]), plain, SECTIONS[tag])
         same(keyed(keys.nonce, later + object.aad(tag, 0) + plain, 24), sealed[:24], "nonce")
     same(keyed(derive("vault 2026 padding", object_key), b"", 32), block("12.5", 4), "padding")
+    index, hint = Object(keys, 4, name, b""), b"\7" * 6 + b"\4" * 6
+    for number, tag, plain in (7, 6, hint), (8, 7, b"packs"), (9, 3, b"fence"), (10, 4, b"locator"):
+        sealed = block("12.5", number)
+        same(index.section(tag, 0, sealed[:24], sealed[24:]), plain, f"{SECTIONS[tag]} of an index object")
+        same(keyed(keys.nonce, b"\6" * 32 + index.aad(tag, 0) + plain, 24), sealed[:24], "nonce")
 
     one, two, three = (bytes([byte]) * 16 for byte in (1, 2, 3))
     same(footer(block("12.6", 0)), [(120, 700, [(one, 100), (two, 200)]), (820, 99, [(three, 1)])], "footer in clear")
+    packs, fence = Bytes(block("12.6", 1)), Bytes(block("12.6", 2))
+    same([(packs.take(16), packs.varint()) for _ in range(2)], [(b"\4" * 16, 140000), (b"\5" * 16, 131073)], "list of packs")
+    same([fence.varint() for _ in range(4)], [3, 1, 0, 300], "fence table")
+    same((packs.rest(), fence.rest()), (b"", b"\6" * 16), "what an index object replaces")
     entry = {"n": b"\xff name", "p": 0o4755, "u": 1000, "g": 1001, "U": b"me", "G": b"us", "m": [-1, 999999999], "b": [5, 6],
              "s": 1 << 40, "c": [40, 0, b"\7" * 16], "h": {"i": b"\x28\1"},
              "x": [[b"user.a", b"\0\xff"], [b"user.b", b""]], "f": 4, "e": True}
-    same(unpack(block("12.6", 1)), entry, "entry")
-    same(msgpack.packb(entry), block("12.6", 1), "bytes of an entry")
+    same(unpack(block("12.6", 3)), entry, "entry")
+    same(msgpack.packb(entry), block("12.6", 3), "bytes of an entry")
     told = {"v": 1, "c": one, "n": 2, "p": b"\3" * 32, "s": [[b"\4" * 16, 5]], "t": [1800000000, 6], "a": b"\x08" * 16, "k": 4,
             "b": [{"m": True, "n": b"\7" * 16}]}
-    plain = block("12.6", 2)
+    plain = block("12.6", 4)
     same(message(plain.ljust(1024, b"\0")), told, "record")
     same(msgpack.packb({**told, "b": msgpack.packb(told["b"])}), plain[4:], "bytes of a record")
 
