@@ -1,16 +1,48 @@
 //! What the index objects of the store describe, so that each of them is read once by whoever writes. Nothing of it is ever
 //! believed where it would matter: at worst an object is written that was there already.
 
+use std::collections::HashMap;
+
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::catalogue::packs::NewPack;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::ObjectName;
-use crate::pack::index::{IndexNote, decode_note, encode_note};
+use crate::pack::index::{Hint, IndexNote, decode_note, encode_note};
+use crate::sync::lock;
 
 /// Name of an index object → see [`encode_note`].
 const INDEXES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("indexes");
 
+/// So many entries of packs that were just put are kept: 12 bytes each.
+const OWN_ENTRIES_MAX: usize = 2 << 20;
+
+/// What packs hold that were put since the catalogue was opened, so that their footers need not be read back to describe them.
+#[derive(Debug, Default)]
+pub(super) struct OwnPacks {
+    packs: HashMap<ObjectName, Vec<Hint>>,
+    entries: usize,
+}
+
 impl Catalogue {
+    /// Keeps what packs hold that this machine has put just now, as far as there is room.
+    pub(super) fn keep_own_entries(&self, new: &[NewPack]) {
+        let mut own = lock(&self.own);
+        for pack in new {
+            let chunks = || pack.footer.segments.iter().flat_map(|segment| &segment.chunks);
+            let count = chunks().count();
+            if own.entries + count <= OWN_ENTRIES_MAX {
+                own.entries += count;
+                own.packs.insert(pack.name, chunks().map(|(id, _)| Hint::new(id, &pack.name)).collect());
+            }
+        }
+    }
+
+    /// The entries of packs that this machine has put since it opened the catalogue, or asked last: those that were kept.
+    pub fn take_own_entries(&self) -> HashMap<ObjectName, Vec<Hint>> {
+        std::mem::take(&mut *lock(&self.own)).packs
+    }
+
     /// What is known of index objects.
     ///
     /// # Errors

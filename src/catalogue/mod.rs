@@ -21,7 +21,7 @@ pub mod names;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -98,6 +98,7 @@ pub struct Catalogue {
     path: PathBuf,
     key: [u8; 32],
     mark: Mark,
+    own: Mutex<indexes::OwnPacks>,
 }
 
 /// What the processes that had the catalogue open before left to know.
@@ -224,7 +225,7 @@ impl Catalogue {
                     error => damaged(error.to_string()),
                 })?;
             private(path).map_err(|error| unusable(error.to_string()))?;
-            let catalogue = Self { db, path: path.to_owned(), key, mark };
+            let catalogue = Self { db, path: path.to_owned(), key, mark, own: Mutex::default() };
             let version = catalogue.number("version")?;
             if version.is_some_and(|version| version != VERSION) {
                 return Err(damaged("it has another version".to_owned()));

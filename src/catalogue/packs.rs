@@ -160,6 +160,7 @@ impl Catalogue {
 
     /// The same, within a transaction.
     pub(crate) fn insert_own_packs(&self, txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
+        self.keep_own_entries(new);
         self.insert_packs(txn, new)?;
         Self::insert_looks(txn, new.iter().map(|pack| (pack.name, Look::Whole)))
     }

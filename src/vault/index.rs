@@ -97,7 +97,7 @@ impl Vault {
             }
             Ok(())
         };
-        let listed = self.list_indexes()?;
+        let listed = self.listed_indexes();
         let read = try_share(listed.len(), self.store().limits().reads, |at| {
             let head = reader.head(listed[at].0, listed[at].1);
             unless_of_whole(head.and_then(|head| {
@@ -181,7 +181,7 @@ impl Vault {
 impl<'a> Shelf<'a> {
     /// Reads what the index objects describe: those that this machine does not know yet from the store.
     fn read(vault: &'a Vault) -> Result<Self, VaultError> {
-        let listed = vault.list_indexes()?;
+        let listed = vault.listed_indexes();
         let known: HashMap<ObjectName, IndexNote> =
             vault.catalogue().index_notes()?.into_iter().map(|note| (note.name, note)).collect();
         let (mut notes, mut unknown) = (HashMap::new(), Vec::new());
@@ -244,13 +244,14 @@ impl<'a> Shelf<'a> {
         let (name, bytes, entries) = builder.finish(&packs, replaced.clone())?;
         let len = bytes.len() as u64;
         self.vault.store().put(&key(name), bytes.into())?;
+        self.vault.log().indexes.insert(name, len);
         self.notes.insert(name, IndexNote { name, len, entries, replaced, packs });
         self.new.push(name);
         Ok(())
     }
 
-    /// Writes an object for the packs that none describes. Their footers are read back: so it also describes what a run put that
-    /// was cut off, and what a program put that knows nothing of index objects.
+    /// Writes an object for the packs that none describes. The footers of those that were not put just now are read: so it also
+    /// describes what a run put that was cut off, and what a program put that knows nothing of index objects.
     fn describe_new(&mut self, progress: &dyn Progress) -> Result<(), VaultError> {
         let described: HashSet<(ObjectName, u64)> =
             self.notes.values().flat_map(|note| &note.packs).map(|pack| (pack.name, pack.len)).collect();
@@ -263,6 +264,16 @@ impl<'a> Shelf<'a> {
         packs.sort_unstable();
         let reader = PackReader::new(self.vault.store(), self.vault.keys());
         let (mut hints, mut read) = (Vec::new(), Vec::new());
+        let mut own = self.vault.catalogue().take_own_entries();
+        packs.retain(|pack| match own.remove(&pack.name) {
+            Some(entries) => {
+                hints.extend(entries);
+                read.push(*pack);
+                false
+            }
+            None => true,
+        });
+        drop(own);
         for group in packs.chunks(GROUP) {
             if progress.stopped() {
                 return Ok(());
@@ -354,6 +365,7 @@ impl<'a> Shelf<'a> {
         let mut useless = self.replaced(|note| self.delivery == Delivery::Direct || !self.new.contains(&note.name));
         let describes_nothing = |note: &&IndexNote| note.packs.iter().all(|pack| self.is_gone(pack));
         useless.extend(self.notes.values().filter(describes_nothing).map(|note| note.name));
+        self.vault.log().indexes.retain(|name, _| !useless.contains(name));
         let useless: Vec<ObjectKey> = useless.into_iter().map(key).collect();
         Ok(self.vault.store().delete_many(&useless, &mut |_| {})?)
     }

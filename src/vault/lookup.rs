@@ -18,7 +18,7 @@ use crate::pack::index::{IndexHead, IndexReader, IndexedPack, Start, start_of};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress, Silent};
 use crate::seal::ObjectKind;
-use crate::store::{Kind, Listed, ObjectKey, StoreError};
+use crate::store::{ObjectKey, StoreError};
 use crate::sync::{lock, try_share};
 use crate::vault::locked::state;
 use crate::vault::{BadObject, ReadError, Vault, VaultError};
@@ -162,16 +162,11 @@ impl Vault {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    /// The index objects that the store lists, with their lengths, the longest first.
-    pub(crate) fn list_indexes(&self) -> Result<Vec<(ObjectName, u64)>, StoreError> {
-        let mut listed = Vec::new();
-        self.store().list(Kind::Index, &mut |found| {
-            if let Listed::Object { name, len } = found {
-                listed.push((name, len));
-            }
-        })?;
+    /// The index objects that the store listed last, with their lengths, the longest first.
+    pub(crate) fn listed_indexes(&self) -> Vec<(ObjectName, u64)> {
+        let mut listed: Vec<_> = self.log().indexes.iter().map(|(name, len)| (*name, *len)).collect();
         listed.sort_unstable_by_key(|(name, len)| (std::cmp::Reverse(*len), *name));
-        Ok(listed)
+        listed
     }
 
     /// The fence tables of the index objects that no other one replaces; what cannot be read is passed over.
@@ -179,7 +174,7 @@ impl Vault {
         let reader = IndexReader::new(self.store(), self.keys());
         let mut replaced: HashSet<ObjectName> = HashSet::new();
         let mut heads: Vec<IndexHead> = Vec::new();
-        for some in self.list_indexes()?.chunks(HEADS_AT_ONCE) {
+        for some in self.listed_indexes().chunks(HEADS_AT_ONCE) {
             let some: Vec<_> = some.iter().filter(|(name, _)| !replaced.contains(name)).collect();
             let read = try_share(some.len(), self.store.limits().reads, |at| {
                 unless_of_whole(reader.head(some[at].0, some[at].1)).map(Result::ok)

@@ -246,6 +246,8 @@ pub(crate) struct LogState {
     pub(crate) records: HashMap<ObjectName, u64>,
     /// The packs that the store listed last, with their lengths.
     pub(crate) packs: HashMap<ObjectName, (ObjectKind, u64)>,
+    /// The index objects that the store listed last, and those put since, with their lengths.
+    pub(crate) indexes: HashMap<ObjectName, u64>,
     pub(crate) bad: Vec<BadObject>,
     pub(crate) foreign: Vec<String>,
     /// Objects that may be those of another vault in the same store.

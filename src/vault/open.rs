@@ -184,10 +184,13 @@ fn found(rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<FoundRecord> {
 }
 
 /// What the store lists.
+#[derive(Default)]
 struct Listing {
     packs: HashMap<ObjectName, (ObjectKind, u64)>,
     /// With their lengths.
     records: HashMap<ObjectName, u64>,
+    /// Index objects, with their lengths.
+    indexes: HashMap<ObjectName, u64>,
     foreign: Vec<String>,
 }
 
@@ -197,6 +200,7 @@ impl Listing {
         for key in elsewhere {
             match key {
                 ObjectKey::Named(Kind::Log, name) => drop(self.records.remove(name)),
+                ObjectKey::Named(Kind::Index, name) => drop(self.indexes.remove(name)),
                 ObjectKey::Named(_, name) => drop(self.packs.remove(name)),
                 ObjectKey::Vault => {}
             }
@@ -205,14 +209,15 @@ impl Listing {
 }
 
 fn list(store: &dyn Store) -> Result<Listing, StoreError> {
-    let mut listing = Listing { packs: HashMap::new(), records: HashMap::new(), foreign: Vec::new() };
+    let mut listing = Listing::default();
     // Records first: a pack that a listed record speaks of was put before it, so it is listed too.
-    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |kind, listed| match (kind, listed) {
+    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack, Kind::Index], &mut |kind, listed| match (kind, listed) {
         (_, Listed::Foreign(path)) => listing.foreign.push(path),
         (Kind::Log, Listed::Object { name, len }) => drop(listing.records.insert(name, len)),
         (Kind::Pack, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Pack, len))),
         (Kind::Meta, Listed::Object { name, len }) => drop(listing.packs.insert(name, (ObjectKind::Meta, len))),
-        (Kind::Key | Kind::Index, Listed::Object { .. }) => {}
+        (Kind::Index, Listed::Object { name, len }) => drop(listing.indexes.insert(name, len)),
+        (Kind::Key, Listed::Object { .. }) => {}
     })?;
     Ok(listing)
 }
@@ -239,8 +244,8 @@ impl Vault {
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
         let findings = chains.findings(&self.remember_seen(&chains));
-        let (packs, foreign) = (listing.packs, listing.foreign);
-        *self.log() = LogState { chains, findings, records, packs, bad, foreign, elsewhere };
+        let Listing { packs, indexes, foreign, .. } = listing;
+        *self.log() = LogState { chains, findings, records, packs, indexes, bad, foreign, elsewhere };
         Ok(())
     }
 
