@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
-use rayon::prelude::*;
 use vault::id::ObjectName;
 use vault::log::RecordBody;
 use vault::pack::{LOCATOR_LEN, PackReader, TRAILER_LEN};
@@ -26,7 +25,9 @@ use vault::vault::{Vault, VaultError};
 
 use crate::support::model::{Model, Node, assert_same, of_snapshot};
 use crate::support::source::{Size, plant, write};
-use crate::support::{PASSWORD, RAW, World, campaign, copy_folder, now, open_as, open_vault, scratch, small_chunks};
+use crate::support::{
+    PASSWORD, RAW, World, campaign, copy_folder, each, now, open_as, open_vault, scratch, small_chunks,
+};
 
 /// A vault that is whole, and all that is known of it.
 struct Fixture {
@@ -181,7 +182,7 @@ fn judge_each<T: Sync>(
     let counts = Counts::default();
     let folder = scratch();
     let number = AtomicU64::new(0);
-    cases.par_iter().for_each(|case| {
+    each(cases, |_, case| {
         let store = MemStore::from_state(fixture.clean.clone());
         let touched = change(&store, case);
         let state = folder.path().join(number.fetch_add(1, Relaxed).to_string());
@@ -397,7 +398,7 @@ fn a_warm_catalogue_hides_no_damage_that_matters() {
     }
     let counts = Counts::default();
     let folder = scratch();
-    cases.par_iter().enumerate().for_each(|(number, (key, at))| {
+    each(&cases, |number, (key, at)| {
         let store = MemStore::from_state(fixture.clean.clone());
         assert!(store.mutate(key, |bytes| bytes[*at] ^= 0x10));
         let state = folder.path().join(number.to_string());
@@ -518,7 +519,7 @@ fn a_flipped_bit_in_the_catalogue_gives_no_wrong_data() {
         };
         catch_unwind(AssertUnwindSafe(read)).unwrap_or(false)
     };
-    cases.par_iter().for_each(|at| {
+    each(&cases, |_, at| {
         let state = folder.path().join(at.to_string());
         copy_folder(&warm, &state);
         let mut bytes = catalogue.clone();

@@ -127,7 +127,7 @@ fn a_machine_without_a_state_restores_a_file_with_few_requests() {
     assert_eq!(fs::read(target.path().join("file")).unwrap(), bytes(7, 5000));
     let (restored, read) = (store.take(), store.take_read());
     // Fence tables, and for each of a few packs: a range of an index object, the footer, the header, a segment.
-    assert!(restored.of(Action::Get) <= indexes + 40 && restored.of(Action::List) == 1, "{restored}");
+    assert!(restored.of(Action::Get) <= indexes + 40 && restored.of(Action::List) == 0, "{restored}");
     assert!(read < 1 << 20, "{read}");
     assert!(vault.unread() > all / 2, "{} of {all}", vault.unread());
     drop(vault);
@@ -298,6 +298,8 @@ fn an_index_of_a_later_version_is_newer_and_stays() {
     world.store.put(&key(name), bytes.clone().into()).unwrap();
     let state = scratch();
     check_all(&look(world.shared(), &state), &world.expected);
+    drop(vault);
+    let vault = world.open();
     let newer = |vault: &Vault| {
         let report = check_vault(vault, true);
         assert!(!report.is_damaged() && report.has_remarks());
@@ -575,7 +577,13 @@ fn folders_of_later_versions_and_what_is_no_object_are_passed_over() {
     assert_eq!(dir.foreign_at_top().unwrap(), Vec::<String>::new());
     let elsewhere = scratch();
     let vault = open_vault(&store, elsewhere.path()).unwrap();
-    assert_eq!((vault.foreign(), vault.bad_objects().len()), (Vec::new(), 0));
+    // What lies in the folder of index objects and is none is foreign, as in every folder of this version.
+    let mut foreign = vault.foreign();
+    foreign.sort_unstable();
+    let fifo = cfg!(unix).then(|| "index/ab/ab00000000000000000000000000000b".to_owned());
+    let there =
+        [format!("index/ab/{name}")].into_iter().chain(fifo).chain(["index/ab/notes (conflicted copy)".to_owned()]);
+    assert_eq!((foreign, vault.bad_objects().len()), (there.collect::<Vec<_>>(), 0));
     let report = check_vault(&vault, true);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     fs::write(source.join("file"), b"other content").unwrap();

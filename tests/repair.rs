@@ -9,7 +9,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use vault::engine::check::{CheckOptions, CheckReport, check};
 use vault::engine::repair::{RepairError, RepairOptions, RepairPlan, RepairReport, execute, plan};
 use vault::id::ObjectName;
@@ -22,7 +21,7 @@ use vault::vault::Vault;
 use crate::support::model::{Model, of_snapshot};
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{
-    THREADS, World, campaign, check_all, copy_folder, now, open_as, open_vault, scratch, small_chunks, take,
+    THREADS, World, campaign, check_all, copy_folder, each, now, open_as, open_vault, scratch, small_chunks, take,
 };
 
 const OPTIONS: RepairOptions<'static> =
@@ -170,7 +169,7 @@ fn after_any_damage_only_what_is_lost_is_missing_and_the_next_snapshot_brings_it
         })
         .collect();
     let folder = scratch();
-    cases.par_iter().enumerate().for_each(|(number, (key, harm, warm))| {
+    each(&cases, |number, (key, harm, warm)| {
         let what = format!("{key} {harm:?}, with a catalogue: {warm}");
         let state = folder.path().join(number.to_string());
         let store = fixture.copy(&state);

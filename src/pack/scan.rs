@@ -75,7 +75,7 @@ fn next_head(opener: &ObjectOpener, number: u32, rest: &[u8]) -> Option<(u32, us
     (1..=HEADS_LOST).find_map(|skipped| {
         let last = rest.len().saturating_sub(SEGMENT_HEAD_LEN).min((skipped as usize + 1) * SEGMENT_LEN);
         let is_head = |at: &usize| opener.segment_body_len(number + skipped, &rest[*at..]).is_ok();
-        (1..=last).into_par_iter().find_first(is_head).map(|at| (skipped, at))
+        (1..last + 1).into_par_iter().with_min_len(1 << 12).find_first(is_head).map(|at| (skipped, at))
     })
 }
 

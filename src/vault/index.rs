@@ -261,7 +261,6 @@ impl<'a> Shelf<'a> {
             all.filter(|pack| !described.contains(&(pack.name, pack.len))).collect()
         };
         packs.retain(|pack| !self.condemned.contains(&pack.name));
-        packs.sort_unstable();
         let reader = PackReader::new(self.vault.store(), self.vault.keys());
         let (mut hints, mut read) = (Vec::new(), Vec::new());
         let mut own = self.vault.catalogue().take_own_entries();
@@ -294,8 +293,9 @@ impl<'a> Shelf<'a> {
         if read.is_empty() { Ok(()) } else { self.put_sorted(hints, read) }
     }
 
-    fn put_sorted(&mut self, mut hints: Vec<Hint>, packs: Vec<IndexedPack>) -> Result<(), VaultError> {
+    fn put_sorted(&mut self, mut hints: Vec<Hint>, mut packs: Vec<IndexedPack>) -> Result<(), VaultError> {
         hints.sort_unstable();
+        packs.sort_unstable();
         let mut builder = IndexBuilder::new(self.vault.keys(), hints.len() as u64)?;
         for hint in hints {
             builder.push(hint)?;

@@ -47,6 +47,13 @@ pub const PASSWORD: &str = "correct horse";
 /// Two threads, whatever the machine: so that tests take the same ways everywhere.
 pub const THREADS: usize = 2;
 
+/// Does this for each case, as many at a time as there are processors. A thread of a pool that waits would begin another case
+/// within the one it is at, as deep as its stack lasts; these threads wait.
+pub fn each<T: Sync>(cases: &[T], work: impl Fn(usize, &T) + Sync) {
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    vault::sync::share(cases.len(), threads, |number| work(number, &cases[number]));
+}
+
 /// How much more is to be done than by default: `VAULT_CAMPAIGN=n`. 0 if it is not set.
 pub fn campaign() -> u64 {
     std::env::var("VAULT_CAMPAIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
