@@ -124,10 +124,11 @@ impl From<StoreError> for Failure {
             }
             StoreError::Denied { path, owner, .. } => {
                 let path = quoted(&path);
-                let whose = owner.map_or_else(String::new, |owner| format!(" It belongs to the user with the number {owner}."));
-                failure.hint(format!(
-                    "Run vault as the user that it belongs to, or give it to this one: sudo chown -R \"$(id -u)\" {path}{whose}"
-                ))
+                let whose = owner.map_or_else(
+                    || "Run vault as the user that it belongs to".to_owned(),
+                    |owner| format!("It belongs to the user with the number {owner}: run vault as that user"),
+                );
+                failure.hint(format!("{whose}, or give it to this one: sudo chown -R \"$(id -u)\" {path}"))
             }
             StoreError::TooLarge { .. } => failure.hint(
                 "Raise the limit (ulimit -f), or use a file system that takes larger files. Nothing that was stored is lost.",

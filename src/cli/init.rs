@@ -195,10 +195,12 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
 pub fn refuse_where_known(context: &Context, place: &Path) -> Result<(), Failure> {
     let Some(id) = context.known_in(place) else { return Ok(()) };
     let shown = place.display().to_string();
-    Err(Failure::new(format!("this machine knows the vault {id} in {shown}, and it is not there now")).hint(format!(
-        "Is its disk mounted? To make a new vault there all the same: vault init --another --repo {}",
-        quoted(&shown)
-    )))
+    Err(Failure::new(format!("this machine knows the vault {id} in {shown}, and it is not there now"))
+        .exit(Exit::Unreachable)
+        .hint(format!(
+            "Is its disk mounted? To make a new vault there all the same: vault init --another --repo {}",
+            quoted(&shown)
+        )))
 }
 
 /// How a vault is made.

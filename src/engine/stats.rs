@@ -414,9 +414,9 @@ impl Walk<'_> {
     }
 }
 
-/// A share of so many bytes.
+/// A share of so many bytes, rounded up: where all of a pack is needed, nothing of it counts as needed by none.
 const fn share(bytes: u64, part: u64, whole: u64) -> u64 {
-    if whole == 0 { 0 } else { (bytes as u128 * part as u128 / whole as u128) as u64 }
+    if whole == 0 { 0 } else { (bytes as u128 * part as u128).div_ceil(whole as u128) as u64 }
 }
 
 /// Parts of a byte are kept by counting in these.
