@@ -85,6 +85,31 @@ fn a_schedule_that_cannot_be_installed_leaves_nothing() {
     assert_eq!(FILES.map(|file| home.read(file)), before);
 }
 
+/// Root's own schedule names its places, as the system's manager has no home folder; and cron gets a line that a shell reads.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_schedule_of_the_system_and_a_line_for_cron() {
+    let home = home();
+    fake_systemctl(&home);
+    let text = home.expect(0, &["schedule", "install", "--system", "--print", "--every", "2h"]);
+    let places = format!("--config {} --state {}", home.text(".config/vault/vault.toml"), home.text("state/vault"));
+    assert!(text.contains(&places) && text.contains("OnBootSec=2min") && text.contains("OnCalendar=0/2:00"), "{text}");
+    assert!(home.expect(1, &["schedule", "status", "--system"]).contains("vault schedule install --system"));
+    assert!(home.read("systemctl.log").contains("--system show vault-run.timer"));
+
+    let line = home.expect(0, &["schedule", "install", "--print", "--for", "cron", "--every", "1h"]);
+    let command = line.strip_prefix("0 * * * * ").unwrap().trim_end();
+    home.expect(0, &["init"]);
+    let done = Command::new("/bin/sh")
+        .args(["-c", command])
+        .env_clear()
+        .envs([("HOME", home.text("")), ("VAULT_PASSWORD", "password".to_owned())])
+        .status()
+        .unwrap();
+    assert!(done.success(), "{command}");
+    assert!(home.json(1, &["schedule", "status"])["last_background_run"].is_string());
+}
+
 #[test]
 fn a_schedule_needs_a_configuration() {
     let home = Home::new();

@@ -1,8 +1,9 @@
 //! `vault schedule`: what starts `vault run` by itself.
 //!
-//! [`systemd`], [`launchd`] and [`tasks`] each know the texts that their scheduler wants, which are made by pure functions
+//! [`systemd`], [`launchd`], [`tasks`] and [`cron`] each know the texts that their scheduler wants, which are made by pure functions
 //! on every platform, and the commands that put them in force · [`power`] whether the machine runs on battery.
 
+mod cron;
 mod launchd;
 pub mod power;
 mod systemd;
@@ -103,15 +104,19 @@ trait Scheduler {
     fn state(&self, folder: &Path) -> Result<State, String>;
 }
 
-/// The scheduler of this system.
-fn own() -> Box<dyn Scheduler> {
-    if cfg!(windows) {
+/// The scheduler of this system, for all of it or for this user.
+fn own(system: bool) -> Result<Box<dyn Scheduler>, Failure> {
+    if system && !cfg!(target_os = "linux") {
+        return Err(Failure::new("--system is for systemd, on Linux")
+            .hint("Here the schedule of the user who runs it is installed: leave --system out."));
+    }
+    Ok(if cfg!(windows) {
         Box::new(tasks::Tasks)
     } else if cfg!(target_os = "macos") {
         Box::new(launchd::Launchd)
     } else {
-        Box::new(systemd::Systemd)
-    }
+        Box::new(systemd::Systemd { system })
+    })
 }
 
 #[derive(Serialize)]
@@ -130,28 +135,31 @@ struct StatusJson<'a> {
 /// Runs `vault schedule ...`.
 pub fn run(context: &Context, command: &ScheduleCommand) -> Result<Exit, Failure> {
     match command {
-        ScheduleCommand::Install { every, print, scheduler } => {
-            let job = job(context, *every)?;
+        ScheduleCommand::Install { every, print, scheduler, system } => {
+            let job = job(context, *every, *system)?;
             match (print, scheduler) {
-                (true, scheduler) => show(&job, scheduler.map_or_else(own, named).as_ref()),
-                (false, _) => install(context, &job),
+                (true, Some(scheduler)) => show(&job, named(*scheduler, *system).as_ref()),
+                (true, None) => show(&job, own(*system)?.as_ref()),
+                (false, _) => install(context, &job, *system),
             }
         }
-        ScheduleCommand::Status => status(context),
-        ScheduleCommand::Remove => remove(context),
+        ScheduleCommand::Status { system } => status(context, *system),
+        ScheduleCommand::Remove { system } => remove(context, *system),
     }
 }
 
-fn named(scheduler: SchedulerArg) -> Box<dyn Scheduler> {
+fn named(scheduler: SchedulerArg, system: bool) -> Box<dyn Scheduler> {
     match scheduler {
-        SchedulerArg::Systemd => Box::new(systemd::Systemd),
+        SchedulerArg::Systemd => Box::new(systemd::Systemd { system }),
+        SchedulerArg::Cron => Box::new(cron::Cron),
         SchedulerArg::Launchd => Box::new(launchd::Launchd),
         SchedulerArg::TaskScheduler => Box::new(tasks::Tasks),
     }
 }
 
 /// What is to be started: this program, with what was given to find the configuration and the state.
-fn job(context: &Context, every: Duration) -> Result<Job, Failure> {
+/// What the system starts has no home folder: the places are named.
+fn job(context: &Context, every: Duration, system: bool) -> Result<Job, Failure> {
     let failed = |error: io::Error| Failure::caused("cannot find where this program lies", &error);
     let program = env::current_exe().and_then(fs::canonicalize).map_err(failed)?;
     let mut args: Vec<String> = ["run", "--background", "--quiet", "--no-progress"].map(str::to_owned).to_vec();
@@ -159,11 +167,11 @@ fn job(context: &Context, every: Duration) -> Result<Job, Failure> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     // What a schedule starts does not have the variables of this shell.
     let config = match &context.global.config {
-        None if is_set("XDG_CONFIG_HOME") => Some(context.config_place()?),
+        None if system || is_set("XDG_CONFIG_HOME") => Some(context.config_place()?),
         given => given.clone(),
     };
     let state = match &context.global.state {
-        None if is_set("XDG_STATE_HOME") => Some(context.state_folder()?),
+        None if system || is_set("XDG_STATE_HOME") => Some(context.state_folder()?),
         given => given.clone(),
     };
     for (option, path) in [("--config", config), ("--state", state)] {
@@ -198,15 +206,15 @@ fn show(job: &Job, scheduler: &dyn Scheduler) -> Result<Exit, Failure> {
 
 /// Installs a schedule that looks this often for what is due.
 pub fn install_every(context: &Context, every: Duration) -> Result<Exit, Failure> {
-    install(context, &job(context, every)?)
+    install(context, &job(context, every, false)?, false)
 }
 
-fn install(context: &Context, job: &Job) -> Result<Exit, Failure> {
+fn install(context: &Context, job: &Job, system: bool) -> Result<Exit, Failure> {
     let Some(config) = context.config()? else {
         return Err(Failure::new("there is no configuration that says what to do")
             .hint("Write one to begin with: vault config init"));
     };
-    let scheduler = own();
+    let scheduler = own(system)?;
     let folder = scheduler.folder(context)?;
     let units = scheduler.units(job).map_err(Failure::new)?;
     let before: Vec<Option<Vec<u8>>> = units.iter().map(|unit| fs::read(folder.join(&unit.name)).ok()).collect();
@@ -226,28 +234,31 @@ fn install(context: &Context, job: &Job) -> Result<Exit, Failure> {
             };
         }
         scheduler.forget();
-        let program = job.program.display();
-        return Err(Failure::new(format!("no schedule was installed: {}: {what}", scheduler.name())).hint(format!(
-            "Nothing was left behind. Any other scheduler can start: {program} {}",
-            job.args.join(" ")
-        )));
+        let line = cron::line(job).map_err(Failure::new)?;
+        let failure = Failure::new(format!("no schedule was installed: {}: {what}", scheduler.name()));
+        return Err(failure.hint(match system && !is_root() {
+            true => "Nothing was left behind. Only root can install it for the system: use sudo.".to_owned(),
+            false => format!("Nothing was left behind. Cron can start it, by this line (crontab -e): {line}"),
+        }));
     }
     let mut out = Output::new();
     if context.global.json {
         out.json(&described(context, scheduler.as_ref(), job)?.1)?;
     } else if !context.global.quiet {
         let every = units::every(job.every);
-        out.line(format_args!("Installed: vault run looks every {every}, and at log-in, for what is due."))?;
+        let when = if system { "when the machine starts" } else { "at log-in" };
+        out.line(format_args!("Installed: vault run looks every {every}, and {when}, for what is due."))?;
         for unit in &units {
             out.line(format_args!("  {}", folder.join(&unit.name).display()))?;
         }
         if let Some(note) = password_note(context, config) {
             out.styled(Style::Warning, &note)?;
         }
-        if cfg!(target_os = "linux") {
+        if cfg!(target_os = "linux") && !system {
             out.line("It runs while you are logged in; to run always: loginctl enable-linger")?;
         }
-        out.line("See whether it runs with: vault schedule status")?;
+        let which = if system { " --system" } else { "" };
+        out.line(format_args!("See whether it runs with: vault schedule status{which}"))?;
     }
     out.finish().map(|()| Exit::Done)
 }
@@ -303,10 +314,11 @@ fn described<'a>(
     Ok((state, json))
 }
 
-fn status(context: &Context) -> Result<Exit, Failure> {
-    let scheduler = own();
+fn status(context: &Context, system: bool) -> Result<Exit, Failure> {
+    let scheduler = own(system)?;
+    let which = if system { " --system" } else { "" };
     // The period that is installed is what counts, not the default.
-    let mut job = job(context, DEFAULT_EVERY)?;
+    let mut job = job(context, DEFAULT_EVERY, system)?;
     let folder = scheduler.folder(context)?;
     let installed = |every: &Duration| {
         let job = Job { every: *every, ..job.clone() };
@@ -352,19 +364,20 @@ fn status(context: &Context) -> Result<Exit, Failure> {
             }
         }
         if json.installed && !json.up_to_date {
-            out.styled(Style::Warning, "It is not what would be installed now. Renew it with: vault schedule install")?;
+            let text = format!("It is not what would be installed now. Renew it with: vault schedule install{which}");
+            out.styled(Style::Warning, &text)?;
         } else if !good {
-            out.line("Install it with: vault schedule install")?;
+            out.line(format_args!("Install it with: vault schedule install{which}"))?;
         }
     }
     out.finish()?;
     Ok(if good { Exit::Done } else { Exit::Failed })
 }
 
-fn remove(context: &Context) -> Result<Exit, Failure> {
-    let scheduler = own();
+fn remove(context: &Context, system: bool) -> Result<Exit, Failure> {
+    let scheduler = own(system)?;
     let folder = scheduler.folder(context)?;
-    let units = scheduler.units(&job(context, DEFAULT_EVERY)?).map_err(Failure::new)?;
+    let units = scheduler.units(&job(context, DEFAULT_EVERY, system)?).map_err(Failure::new)?;
     let there: Vec<PathBuf> = units.iter().map(|unit| folder.join(&unit.name)).filter(|path| path.exists()).collect();
     let unloaded = if there.is_empty() { Ok(()) } else { scheduler.unload(&folder) };
     for path in &there {
@@ -382,6 +395,18 @@ fn remove(context: &Context) -> Result<Exit, Failure> {
         out.line(if was_there { "The schedule is removed." } else { "There was no schedule." })?;
     }
     out.finish().map(|()| Exit::Done)
+}
+
+/// Whether this user may change what belongs to the system.
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether this user may change what belongs to the system.
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    true
 }
 
 /// How often it is looked for what is due, where nothing is said.
@@ -473,8 +498,9 @@ mod tests {
     #[test]
     fn control_characters_are_refused_by_all() {
         let job = Job { args: vec!["a\nExecStart=/bin/evil".to_owned()], ..odd_job() };
-        for scheduler in [SchedulerArg::Systemd, SchedulerArg::Launchd, SchedulerArg::TaskScheduler] {
-            assert!(named(scheduler).units(&job).is_err(), "{scheduler:?}");
+        for scheduler in [SchedulerArg::Systemd, SchedulerArg::Cron, SchedulerArg::Launchd, SchedulerArg::TaskScheduler]
+        {
+            assert!(named(scheduler, false).units(&job).is_err(), "{scheduler:?}");
         }
     }
 }

@@ -118,6 +118,8 @@ pub struct ScheduleArgs {
 pub enum SchedulerArg {
     /// Linux
     Systemd,
+    /// Any system with cron
+    Cron,
     /// macOS
     Launchd,
     /// Windows
@@ -133,9 +135,12 @@ Examples:
   vault schedule install
   vault schedule install --every 1h
   vault schedule install --print      the files, and nothing is installed
+  vault schedule install --print --system     the same for root's schedule
+  vault schedule install --print --for cron
 
 It uses the scheduler of the system, for this user: a systemd timer, a launchd
-agent, a task of the Task Scheduler. It looks often, and vault run does what is
+agent, a task of the Task Scheduler. With --system it is systemd's own, which
+runs it as root, with root's configuration, when the machine starts. It looks often, and vault run does what is
 due; with low priority, and with on-battery = false in the configuration only on
 mains. A schedule cannot ask for a password: vault key add --device")]
     Install {
@@ -147,12 +152,24 @@ mains. A schedule cannot ask for a password: vault key add --device")]
         #[arg(long)]
         print: bool,
 
+        /// For the whole system, run by root (Linux)
+        #[arg(long)]
+        system: bool,
+
         /// With --print: for the scheduler of this system [default: the own one]
         #[arg(long = "for", value_name = "SCHEDULER", value_enum, requires = "print")]
         scheduler: Option<SchedulerArg>,
     },
     /// Show whether it is really installed, and when it ran last
-    Status,
+    Status {
+        /// That of the whole system
+        #[arg(long)]
+        system: bool,
+    },
     /// Take the schedule away
-    Remove,
+    Remove {
+        /// That of the whole system
+        #[arg(long)]
+        system: bool,
+    },
 }

@@ -1,4 +1,4 @@
-//! systemd's user timers (Linux).
+//! systemd's timers (Linux): of a user, or of the system.
 
 use std::env;
 use std::path::Path;
@@ -21,7 +21,26 @@ const SERVICE: &str = "vault-run.service";
 const TIMER: &str = "vault-run.timer";
 
 /// systemd.
-pub struct Systemd;
+#[derive(Debug, Clone, Copy)]
+pub struct Systemd {
+    /// Of the whole system, as root; else of this user.
+    pub system: bool,
+}
+
+/// Where an administrator's units lie.
+const SYSTEM_FOLDER: &str = "/etc/systemd/system";
+
+impl Systemd {
+    /// Runs systemctl for the manager that is meant.
+    fn control(self, args: &[&str]) -> Result<String, String> {
+        order("systemctl", &self.with_manager(args))
+    }
+
+    fn with_manager<'a>(self, args: &[&'a str]) -> Vec<&'a str> {
+        let manager = if self.system { "--system" } else { "--user" };
+        [manager].into_iter().chain(args.iter().copied()).collect()
+    }
+}
 
 impl Scheduler for Systemd {
     fn name(&self) -> &'static str {
@@ -30,12 +49,15 @@ impl Scheduler for Systemd {
 
     fn units(&self, job: &Job) -> Result<Vec<Unit>, String> {
         Ok(vec![
-            Unit { name: SERVICE.to_owned(), text: service(job)? },
-            Unit { name: TIMER.to_owned(), text: timer(job.every) },
+            Unit { name: SERVICE.to_owned(), text: service(job, self.system)? },
+            Unit { name: TIMER.to_owned(), text: timer(job.every, self.system) },
         ])
     }
 
     fn folder(&self, _: &Context) -> Result<PathBuf, Failure> {
+        if self.system {
+            return Ok(PathBuf::from(SYSTEM_FOLDER));
+        }
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let folder = absolute("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")));
         let failed = || Failure::new("there is no home folder to install a schedule in");
@@ -43,46 +65,40 @@ impl Scheduler for Systemd {
     }
 
     fn load(&self, _: &Path) -> Result<(), String> {
-        order("systemctl", &["--user", "daemon-reload"])?;
+        self.control(&["daemon-reload"])?;
         // A timer that runs already goes on by its old text.
-        order("systemctl", &["--user", "reenable", TIMER])?;
-        order("systemctl", &["--user", "restart", TIMER]).map(|_| ())
+        self.control(&["reenable", TIMER])?;
+        self.control(&["restart", TIMER]).map(|_| ())
     }
 
     fn unload(&self, _: &Path) -> Result<(), String> {
-        order("systemctl", &["--user", "disable", "--now", TIMER]).map(|_| ())
+        self.control(&["disable", "--now", TIMER]).map(|_| ())
     }
 
     fn forget(&self) {
         // If it does not answer, it knows nothing of the files either.
-        let _ = ask("systemctl", &["--user", "daemon-reload"]);
+        let _ = ask("systemctl", &self.with_manager(&["daemon-reload"]));
     }
 
     fn state(&self, _: &Path) -> Result<State, String> {
-        let text = order(
-            "systemctl",
-            &[
-                "--user",
-                "show",
-                TIMER,
-                "-p",
-                "LoadState,UnitFileState,ActiveState,LastTriggerUSec,NextElapseUSecRealtime",
-            ],
-        )?;
-        let service = order("systemctl", &["--user", "show", SERVICE, "-p", "LoadState,Result,ExecMainStatus"])?;
-        Ok(read_state(&text, &service))
+        let timer = "LoadState,UnitFileState,ActiveState,LastTriggerUSec,NextElapseUSecRealtime";
+        let text = self.control(&["show", TIMER, "-p", timer])?;
+        let service = self.control(&["show", SERVICE, "-p", "LoadState,Result,ExecMainStatus"])?;
+        let journal = if self.system { "journalctl" } else { "journalctl --user" };
+        Ok(read_state(&text, &service, journal))
     }
 }
 
-fn service(job: &Job) -> Result<String, String> {
+fn service(job: &Job, system: bool) -> Result<String, String> {
     let mut command = quoted(check_text(program_text(job)?)?);
     for arg in &job.args {
         command.push(' ');
         command.push_str(&quoted(check_text(arg)?));
     }
     let mains = if job.on_battery { "" } else { "ConditionACPower=true\n" };
+    let which = if system { " --system" } else { "" };
     Ok(format!(
-        "# Written by vault schedule install, and taken away by vault schedule remove.\n\
+        "# Written by vault schedule install{which}, and taken away by vault schedule remove{which}.\n\
          [Unit]\n\
          Description=Do what is due in the vaults (vault run)\n\
          {mains}\
@@ -101,16 +117,23 @@ fn service(job: &Job) -> Result<String, String> {
     ))
 }
 
-fn timer(every: Duration) -> String {
+fn timer(every: Duration, system: bool) -> String {
     let calendar = calendar(every);
+    let (which, first) = if system {
+        (
+            " --system",
+            "# When the machine has started; then by the clock, and at once if that was missed.\nOnBootSec=2min",
+        )
+    } else {
+        ("", "# At log-in; then by the clock, and at once if that was missed.\nOnStartupSec=2min")
+    };
     format!(
-        "# Written by vault schedule install, and taken away by vault schedule remove.\n\
+        "# Written by vault schedule install{which}, and taken away by vault schedule remove{which}.\n\
          [Unit]\n\
          Description=Look for what is due in the vaults\n\
          \n\
          [Timer]\n\
-         # At log-in; then by the clock, and at once if that was missed.\n\
-         OnStartupSec=2min\n\
+         {first}\n\
          OnCalendar={calendar}\n\
          Persistent=true\n\
          AccuracySec=1min\n\
@@ -146,8 +169,8 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) { word } else { format!("\"{word}\"") }
 }
 
-/// What `systemctl show` says of the timer and of the service.
-fn read_state(timer: &str, service: &str) -> State {
+/// What `systemctl show` says of the timer and of the service, whose messages this command shows.
+fn read_state(timer: &str, service: &str, journal: &str) -> State {
     let value = |text: &str, key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
         Some(line.trim().to_owned()).filter(|value| !value.is_empty() && value != "n/a" && value != "0")
@@ -161,7 +184,7 @@ fn read_state(timer: &str, service: &str) -> State {
         (true, true, Some(result)) => {
             let status =
                 value(service, "ExecMainStatus").map_or_else(String::new, |status| format!(", exit code {status}"));
-            Some(format!("the last run ended with {result}{status}; see: journalctl --user -u {SERVICE}"))
+            Some(format!("the last run ended with {result}{status}; see: {journal} -u {SERVICE}"))
         }
         _ => None,
     };
@@ -179,17 +202,22 @@ mod tests {
     use super::*;
     use crate::cli::schedule::tests::odd_job;
 
+    const JOURNAL: &str = "journalctl --user";
+
     #[test]
     fn the_units_are_as_expected() {
-        let text = service(&odd_job()).unwrap();
+        let text = service(&odd_job(), false).unwrap();
         let line = r#"ExecStart="/opt/my tools/vault" run --config "/home/me/50%% & \"more\"/$$x\\y.toml""#;
         assert!(text.lines().any(|other| other == line), "{text}");
         assert!(text.contains("ConditionACPower=true\n") && text.contains("IOSchedulingClass=idle\n"));
-        assert!(!service(&Job { on_battery: true, ..odd_job() }).unwrap().contains("ConditionACPower"));
-        let text = timer(Duration::from_secs(900));
+        assert!(!service(&Job { on_battery: true, ..odd_job() }, false).unwrap().contains("ConditionACPower"));
+        let text = timer(Duration::from_secs(900), false);
         for line in ["OnCalendar=*:0/15", "Persistent=true", "OnStartupSec=2min", "WantedBy=timers.target"] {
             assert!(text.lines().any(|other| other == line), "{text}");
         }
+        let text = timer(Duration::from_secs(900), true);
+        assert!(text.contains("OnBootSec=2min\n") && !text.contains("OnStartupSec"), "{text}");
+        assert!(service(&odd_job(), true).unwrap().starts_with("# Written by vault schedule install --system,"));
         assert_eq!([5, 120, 1440].map(|m| calendar(Duration::from_secs(m * 60))), ["*:0/5", "0/2:00", "daily"]);
     }
 
@@ -198,14 +226,14 @@ mod tests {
         let timer = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\n\
                      LastTriggerUSec=Sun 2026-11-22 08:15:00 UTC\nNextElapseUSecRealtime=Sun 2026-11-22 08:30:00 UTC\n";
         let service = "LoadState=loaded\nResult=success\nExecMainStatus=0\n";
-        let state = read_state(timer, service);
+        let state = read_state(timer, service, JOURNAL);
         assert!(state.installed && state.active && state.problem.is_none());
         assert_eq!(state.last.as_deref(), Some("Sun 2026-11-22 08:15:00 UTC"));
-        let state = read_state(timer, "LoadState=loaded\nResult=exit-code\nExecMainStatus=1\n");
+        let state = read_state(timer, "LoadState=loaded\nResult=exit-code\nExecMainStatus=1\n", JOURNAL);
         assert!(state.active && state.problem.unwrap().contains("exit code 1"));
-        let state = read_state(&timer.replace("enabled", "disabled"), service);
+        let state = read_state(&timer.replace("enabled", "disabled"), service, JOURNAL);
         assert!(state.installed && !state.active && state.problem.is_some());
-        let state = read_state("LoadState=not-found\nActiveState=inactive\n", "LoadState=not-found\n");
+        let state = read_state("LoadState=not-found\nActiveState=inactive\n", "LoadState=not-found\n", JOURNAL);
         assert_eq!(state, State::default());
     }
 }
