@@ -64,6 +64,7 @@ mod readme;
 #[cfg(unix)]
 mod run;
 #[cfg(unix)]
+mod packages;
 mod schedule;
 #[cfg(unix)]
 mod guide;
