@@ -350,3 +350,50 @@ fn access_lists_and_flags_go_into_archives_and_come_back() {
     assert_eq!(said.code, 3, "{}{}", said.out, said.err);
     assert!(said.err.contains("b: its access list"), "{}{}", said.out, said.err);
 }
+
+#[test]
+fn what_is_usually_not_wanted_is_left_out_and_why_says_so() {
+    let desk = Desk::new();
+    for name in [
+        "me/.cache/x",
+        "me/.local/share/Trash/files/x",
+        "me/.local/share/notes",
+        "me/letter.odt",
+        "me/.~lock.letter.odt#",
+        "Users/me/AppData/Local/Temp/x",
+        "Users/me/AppData/Roaming/settings",
+        "pictures/.DS_Store",
+        "pictures/one.jpg",
+        "wanted/.cache/x",
+        "tmp/a.tmp",
+    ] {
+        desk.write(name, name);
+    }
+    desk.write("tmp/.vaultignore", "# rubbish\n*.tmp\n");
+    let source = desk.source();
+    let source = source.to_str().unwrap();
+    desk.ok(&["snapshot", source, "--exclude-usual", "--exclude", "!/wanted/.cache/"]);
+    let files: Vec<String> = kept(&desk).into_iter().filter(|name| !desk.source().join(name).is_dir()).collect();
+    assert_eq!(
+        files,
+        [
+            "Users/me/AppData/Roaming/settings",
+            "me/.local/share/notes",
+            "me/letter.odt",
+            "pictures/one.jpg",
+            "tmp/.vaultignore",
+            "wanted/.cache/x",
+        ]
+    );
+    let why = |name: &str| desk.ok(&["why", desk.source().join(name).to_str().unwrap()]);
+    let said = why("me/.cache/x");
+    assert!(said.contains("the pattern .cache/ in its rules matches") && said.contains("No snapshot"), "{said}");
+    let said = why("tmp/a.tmp");
+    assert!(said.contains("the pattern *.tmp in ") && said.contains("tmp/.vaultignore matches"), "{said}");
+    let said = why("me/letter.odt");
+    assert!(said.contains("keeps it.") && said.contains("1 snapshot holds it"), "{said}");
+    let json = &desk.json(&["why", desk.source().join("wanted/.cache/x").to_str().unwrap()])[0];
+    assert_eq!((json["sources"][0]["taken"].as_bool(), json["snapshots"]["count"].as_u64()), (Some(true), Some(1)));
+    let said = desk.ok(&["why", "/nowhere/at/all"]);
+    assert!(said.contains("No source") && said.contains("No snapshot"), "{said}");
+}

@@ -195,7 +195,18 @@ fn kept(desk: &Desk) -> BTreeSet<String> {
 #[test]
 fn what_is_left_out_of_a_snapshot_is_left_out_of_a_comparison_too() {
     let desk = Desk::new();
-    for file in ["plain", "x.tmp", "y.bak", "marked/.mark", "marked/in", "cache/in-cache", "ignored", "big", "nodump"] {
+    for file in [
+        "plain",
+        "x.tmp",
+        "y.bak",
+        "marked/.mark",
+        "marked/in",
+        "cache/in-cache",
+        "ignored",
+        "big",
+        "nodump",
+        "Thumbs.db",
+    ] {
         desk.write(file, file);
     }
     desk.write("cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
@@ -223,6 +234,7 @@ fn what_is_left_out_of_a_snapshot_is_left_out_of_a_comparison_too() {
         &["snapshot", ".", "--exclude-if-present", ".mark"],
         &["diff", "latest", "--exclude-if-present", ".mark"],
     );
+    check(&["Thumbs.db"], &["snapshot", ".", "--exclude-usual"], &["diff", "latest", "--exclude-usual"]);
     check(&["in-cache"], &["snapshot", ".", "--exclude-caches"], &["diff", "latest", "--exclude-caches"]);
     check(
         &["big"],
@@ -648,6 +660,7 @@ fn every_command_speaks_json() {
         &["cat", "latest:a/one.txt"],
         &["find", "one"],
         &["history", "a/one.txt"],
+        &["why", "a/one.txt"],
         &["diff", "latest"],
         &["du"],
         &["restore", "latest", "--to", "back"],

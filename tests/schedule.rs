@@ -96,6 +96,7 @@ fn a_schedule_of_the_system_and_a_line_for_cron() {
     assert!(text.contains(&places) && text.contains("OnBootSec=2min") && text.contains("OnCalendar=0/2:00"), "{text}");
     assert!(home.expect(1, &["schedule", "status", "--system"]).contains("vault schedule install --system"));
     assert!(home.read("systemctl.log").contains("--system show vault-run.timer"));
+    assert!(home.expect(0, &["schedule", "remove", "--system"]).contains("There was no schedule."));
 
     let line = home.expect(0, &["schedule", "install", "--print", "--for", "cron", "--every", "1h"]);
     let command = line.strip_prefix("0 * * * * ").unwrap().trim_end();

@@ -16,6 +16,7 @@ pub use browse::FindArgs;
 pub use browse::HistoryArgs;
 pub use browse::ImportArgs;
 pub use browse::ManArgs;
+pub use browse::WhyArgs;
 use clap::ArgAction;
 use clap::Args;
 use clap::Parser;
@@ -201,6 +202,8 @@ pub enum Command {
     Find(FindArgs),
     /// Show the versions of a file over the snapshots
     History(HistoryArgs),
+    /// Show which rule leaves a file out, or which snapshots hold it
+    Why(WhyArgs),
     /// Show what differs between two snapshots, or a snapshot and the disk
     Diff(Box<DiffArgs>),
     /// Show what takes up the space in a snapshot

@@ -11,6 +11,7 @@
 //! | `cat` | the file itself |
 //! | `find` | one `{path, versions}` in each line |
 //! | `history` | one `{snapshots, change, entry, source, host}` in each line, newest first |
+//! | `why` | `{path, sources, snapshots}`: of each source that has the path `{source, taken, why, pattern, said}`, and how many snapshots hold it, the first and the last |
 //! | `diff` | one `{path, change, fields, old, new}` in each line, at last `{summary, old, new}`: the sums, and the ids of the snapshots (`new`: null for the disk) |
 //! | `du` | `{snapshot, since, path, bytes, files, folders, entries}` |
 //! | `export` | `{snapshot, tar, files, folders, bytes, written, problem_count, problems}` |

@@ -48,6 +48,8 @@ mod client;
 mod key;
 mod delivery;
 mod shell;
+mod usual;
+mod why;
 mod run;
 mod schedule;
 mod guide;
@@ -146,6 +148,7 @@ const fn reads_only(command: &Command) -> bool {
         | Command::Cat(_)
         | Command::Find(_)
         | Command::History(_)
+        | Command::Why(_)
         | Command::Diff(_)
         | Command::Du(_)
         | Command::Restore(_)
@@ -167,6 +170,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Cat(args) => browse::cat(context, &args),
         Command::Find(args) => find::find(context, &args),
         Command::History(args) => find::history(context, &args),
+        Command::Why(args) => why::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),
         Command::Du(args) => du::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),

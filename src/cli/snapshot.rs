@@ -30,6 +30,7 @@ use crate::cli::ahead::is_first;
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::child::shell;
+use crate::cli::config::SourceConfig;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
@@ -47,6 +48,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::units;
+use crate::cli::usual;
 
 /// Why `-x` leaves something out.
 const ELSEWHERE: &str = "another file system";
@@ -368,6 +370,15 @@ pub fn read_patterns(file: &Path) -> Result<Vec<String>, Failure> {
         .map_err(|_| Failure::new(format!("the file of patterns {} is not UTF-8", file.display())))
 }
 
+/// What a source of the configuration leaves out, with the files of patterns.
+pub fn exclude_of(source: &SourceConfig) -> Result<ExcludeOptions, Failure> {
+    let mut exclude = source.exclude.clone();
+    for file in &source.exclude_from {
+        exclude.patterns.extend(read_patterns(file)?);
+    }
+    Ok(exclude)
+}
+
 /// Reads what is to be left out, with the files of patterns.
 pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeOptions, Failure> {
     let mut patterns = args.exclude.clone();
@@ -386,7 +397,7 @@ pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeO
             .warn(&format!("the pattern '{pattern}' is not about your home folder: patterns start at the kept paths"));
     }
     Ok(ExcludeOptions {
-        patterns,
+        patterns: usual::before(args.exclude_usual, patterns),
         ignore_file: (!args.no_vaultignore).then(|| IGNORE_FILE.to_vec()),
         caches: args.exclude_caches,
         if_present: args.exclude_if_present.iter().map(|name| roots::bytes_of(name)).collect(),

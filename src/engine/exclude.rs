@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
-use crate::engine::gitignore::{ANY_CASE, Patterns, flaw};
+use crate::engine::gitignore::{ANY_CASE, Decision, Patterns, flaw};
 use crate::engine::text;
 use crate::path::{from_path, slashed};
 use crate::tree::RuleOptions;
@@ -106,6 +106,8 @@ struct Level {
     patterns: Patterns,
     /// How many bytes of a path below the root belong to the folder that these rules are relative to.
     skip: usize,
+    /// Whether they are in an ignore file in that folder.
+    of_file: bool,
     outer: Option<Arc<Level>>,
 }
 
@@ -134,7 +136,7 @@ impl Rules {
                 _ => pattern.clone(),
             }
         };
-        let level = Level { patterns: build(patterns.iter().map(relative))?, skip: 0, outer: None };
+        let level = Level { patterns: build(patterns.iter().map(relative))?, skip: 0, of_file: false, outer: None };
         Ok(Self { innermost: (!patterns.is_empty()).then(|| Arc::new(level)) })
     }
 
@@ -148,7 +150,7 @@ impl Rules {
             return Ok(self.clone());
         }
         let skip = if folder.is_empty() { 0 } else { folder.len() + 1 };
-        Ok(Self { innermost: Some(Arc::new(Level { patterns, skip, outer: self.innermost.clone() })) })
+        Ok(Self { innermost: Some(Arc::new(Level { patterns, skip, of_file: true, outer: self.innermost.clone() })) })
     }
 
     /// Whether there are none.
@@ -158,14 +160,18 @@ impl Rules {
 
     /// Whether a path below the root is left out.
     pub fn exclude(&self, path: &[u8], is_folder: bool) -> bool {
-        let mut level = self.innermost.as_deref();
-        while let Some(rules) = level {
-            if let Some(excluded) = rules.patterns.decide(path.get(rules.skip..).unwrap_or(path), is_folder) {
-                return excluded;
-            }
-            level = rules.outer.as_deref();
-        }
-        false
+        self.decide(path, is_folder).is_some_and(|(decision, _)| decision.excluded)
+    }
+
+    /// The pattern that decides about a path below the root. If it is in an ignore file, also how many bytes of the path lead to
+    /// the folder of that file.
+    pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<(Decision, Option<usize>)> {
+        let levels = std::iter::successors(self.innermost.as_deref(), |level| level.outer.as_deref());
+        let mut decisions = levels.map(|level| {
+            let decision = level.patterns.decide(path.get(level.skip..).unwrap_or(path), is_folder);
+            decision.map(|decision| (decision, level.of_file.then_some(level.skip)))
+        });
+        decisions.find_map(|decision| decision)
     }
 }
 

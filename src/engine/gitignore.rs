@@ -192,16 +192,34 @@ impl Patterns {
         self.count == 0
     }
 
-    /// What the last pattern that matches a path says: that it is meant, or, with `!`, that it is not. `None` if there is
-    /// no such pattern. Folders above it are not looked at.
-    pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<bool> {
+    /// The last pattern that matches a path, which decides about it. `None` if there is no such pattern. Folders above it are
+    /// not looked at.
+    pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<Decision> {
         let mut best = None;
         self.exact.find(path, is_folder, &mut best);
         if !self.folded.is_empty() {
             self.folded.find(&lower(path), is_folder, &mut best);
         }
-        best.map(|rule: Rule| !rule.keeps)
+        best.map(|rule: Rule| Decision { excluded: !rule.keeps, number: rule.rank })
     }
+}
+
+/// What a pattern says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// That it is meant; with `!`, that it is not.
+    pub excluded: bool,
+    /// The number of the pattern, from 0, among the lines that are patterns.
+    pub number: u32,
+}
+
+/// The pattern of a number, among the lines that were added.
+pub fn numbered<P: AsRef<[u8]>>(lines: impl IntoIterator<Item = P>, number: u32) -> Option<P> {
+    let is_pattern = |line: &P| {
+        let line = line.as_ref();
+        parse(line.strip_prefix(ANY_CASE.as_bytes()).unwrap_or(line)).is_some()
+    };
+    lines.into_iter().filter(is_pattern).nth(number as usize)
 }
 
 impl Group {
@@ -498,8 +516,11 @@ mod tests {
     fn check(lines: &[&str], hits: &[&str], misses: &[&str]) {
         let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
         let patterns = patterns(&lines);
-        let hit =
-            |path: &str| patterns.decide(path.trim_end_matches('/').as_bytes(), path.ends_with('/')) == Some(true);
+        let hit = |path: &str| {
+            patterns
+                .decide(path.trim_end_matches('/').as_bytes(), path.ends_with('/'))
+                .is_some_and(|found| found.excluded)
+        };
         hits.iter().for_each(|path| assert!(hit(path), "{path} should match"));
         misses.iter().for_each(|path| assert!(!hit(path), "{path} should not match"));
     }
@@ -559,8 +580,8 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_match_too() {
         let patterns = patterns(&[b"\xff*", b"/x/\xfe"]);
-        assert_eq!(patterns.decide(b"a/\xffb", false), Some(true));
-        assert_eq!(patterns.decide(b"x/\xfe", false), Some(true));
+        assert_eq!(patterns.decide(b"a/\xffb", false).map(|found| found.excluded), Some(true));
+        assert_eq!(patterns.decide(b"x/\xfe", false).map(|found| found.excluded), Some(true));
         assert_eq!(patterns.decide(b"x/y", false), None);
     }
 

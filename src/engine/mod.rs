@@ -11,6 +11,7 @@ pub mod browse;
 pub mod text;
 pub mod gitignore;
 pub mod exclude;
+pub mod why;
 pub(crate) mod links;
 pub(crate) mod sparse;
 pub mod keys;

@@ -655,8 +655,8 @@ fn earlier(time: Time, nanos: i64) -> Time {
     Time { secs: total.div_euclid(1_000_000_000) as i64, nanos: total.rem_euclid(1_000_000_000) as u32 }
 }
 
-/// The store's folder and the catalogue's: they are never part of a snapshot.
-fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
+/// The store's folder and the catalogue's, by device and inode number: they are never part of a snapshot.
+pub fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
     let folders = vault.store().folder().into_iter().chain([vault.state()]);
     folders
         .filter_map(|folder| Dir::open(folder).and_then(|dir| dir.stat()).ok())

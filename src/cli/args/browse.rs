@@ -58,6 +58,20 @@ pub struct HistoryArgs {
     pub filter: FilterArgs,
 }
 
+/// `vault why`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault why Documents/letter.odt      is it kept, and since when?
+  vault why ~/.cache                  which rule leaves it out?
+
+The rules are those of the configuration; where no source of it has the path,
+those of the last snapshot of this machine that has it.")]
+pub struct WhyArgs {
+    /// The file or folder on the disk
+    pub path: PathBuf,
+}
+
 /// `vault diff`.
 #[derive(Debug, Args)]
 #[command(after_help = "\

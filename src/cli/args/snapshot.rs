@@ -39,6 +39,10 @@ pub struct ExcludeArgs {
     #[arg(long, help_heading = LEAVE_OUT)]
     pub exclude_caches: bool,
 
+    /// Leave out what is usually not wanted: caches, trash, what a system makes again (listed in docs/backup.md)
+    #[arg(long, help_heading = LEAVE_OUT)]
+    pub exclude_usual: bool,
+
     /// Leave out files with the nodump flag (chattr +d)
     #[arg(long, help_heading = LEAVE_OUT)]
     pub exclude_nodump: bool,

@@ -34,6 +34,7 @@ use crate::cli::local;
 use crate::cli::snapshot::IGNORE_FILE;
 use crate::cli::suggest::nearest;
 use crate::cli::units;
+use crate::cli::usual;
 
 /// How old a snapshot may become where nothing is said.
 const EVERY: Duration = Duration::from_secs(86_400);
@@ -212,6 +213,7 @@ impl<'t> Reader<'t> {
         let exclude_from =
             section.paths("exclude-from").unwrap_or_default().into_iter().map(|(path, _)| path).collect();
         let caches = section.flag("exclude-caches").unwrap_or(false);
+        let usual = section.flag("exclude-usual").unwrap_or(false);
         let if_present = section.strings("exclude-if-present").unwrap_or_default();
         let larger_than = section.parsed("exclude-larger-than", units::parse_size);
         let nodump = section.flag("exclude-nodump").unwrap_or(false);
@@ -253,7 +255,7 @@ impl<'t> Reader<'t> {
             every,
             overdue,
             exclude: ExcludeOptions {
-                patterns: patterns.into_iter().map(|(pattern, _)| pattern).collect(),
+                patterns: usual::before(usual, patterns.into_iter().map(|(pattern, _)| pattern).collect()),
                 ignore_file: vaultignore.then(|| IGNORE_FILE.to_vec()),
                 caches,
                 if_present: if_present.into_iter().map(|(name, _)| name.into_bytes()).collect(),
@@ -648,7 +650,7 @@ ping = "hc-ping.com"
                 "10:12 the exclude pattern \"[z-a]\" is not valid: a range in it runs backwards",
                 "11:10 'lst' is not known; did you mean 'last'?",
                 "12:1 'é x' is not known; known here: paths, every, overdue, exclude, exclude-from, exclude-caches, \
-                 exclude-if-present, exclude-larger-than, exclude-nodump, one-file-system, vaultignore, tags, \
+                 exclude-usual, exclude-if-present, exclude-larger-than, exclude-nodump, one-file-system, vaultignore, tags, \
                  skip-if-unchanged, vaults, keep, before, after, on-failure, if-before-fails, hook-timeout",
                 "14:12 parallel is a number from 0 to 16",
                 "15:9 order is one of \"listed\", \"small-first\", not \"small\"",

@@ -65,6 +65,7 @@ const SOURCE_REST: &str = "\
 # vaults = [\"disk\"]             # without it: all of them
 # exclude = [\"*.tmp\", \"node_modules/\"]
 # exclude-from = [\"~/.config/vault/excludes\"]
+# exclude-usual = true          # caches, trash, what a system makes again
 # exclude-caches = true
 # exclude-if-present = [\".nobackup\"]
 # exclude-larger-than = \"4G\"

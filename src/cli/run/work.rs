@@ -408,10 +408,7 @@ impl<'a> Crew<'a> {
         let paths = source.paths.iter().map(|path| snapshot_command::existing(Path::new("/"), path));
         let paths = paths.collect::<Result<Vec<_>, _>>()?;
         paths.iter().try_for_each(|path| snapshot_command::refuse_special(path))?;
-        let mut exclude = source.exclude.clone();
-        for file in &source.exclude_from {
-            exclude.patterns.extend(snapshot_command::read_patterns(file)?);
-        }
+        let exclude = snapshot_command::exclude_of(source)?;
         let roots = roots::name_roots(&paths, &mut HashSet::new());
         let input = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
         let mut tags = source.tags.clone();

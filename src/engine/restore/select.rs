@@ -44,7 +44,7 @@ impl Selection {
         if self.is_all() || above == Picked::No {
             return above;
         }
-        let is_meant = |patterns: &Patterns| patterns.decide(path, is_folder) == Some(true);
+        let is_meant = |patterns: &Patterns| patterns.decide(path, is_folder).is_some_and(|found| found.excluded);
         if self.exclude.as_ref().is_some_and(is_meant) {
             return Picked::No;
         }

@@ -39,6 +39,8 @@ use crate::vault::TreeReader;
 const PAGE_MAX: usize = 4096;
 /// Longest file of patterns, in bytes.
 pub const IGNORE_FILE_MAX: usize = 64 << 20;
+/// The file that marks a cache (CACHEDIR.TAG specification 1.1).
+const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";
 /// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
@@ -209,6 +211,14 @@ impl SkippedList {
             self.first.push(skipped);
         }
     }
+}
+
+/// The file in a folder for which its content is left out, if there is one.
+pub(crate) fn marker(exclude: &ExcludeOptions, names: &Names, dir: &Dir) -> Option<Vec<u8>> {
+    if exclude.caches && has_name(names, CACHEDIR_TAG) && dir.is_cachedir_tagged() {
+        return Some(CACHEDIR_TAG.to_vec());
+    }
+    exclude.if_present.iter().find(|name| has_name(names, name)).cloned()
 }
 
 /// Folders whose content was left out because it lies on another file system: the first ones, and how many there are.
@@ -483,13 +493,7 @@ impl<'a> Walk<'a> {
     ) -> io::Result<Arc<Folder>> {
         let mut names = Names::new();
         dir.names(&mut names)?;
-        let tagged = self.exclude.caches && has_name(&names, b"CACHEDIR.TAG") && dir.is_cachedir_tagged();
-        let marker = if tagged {
-            Some(b"CACHEDIR.TAG".to_vec())
-        } else {
-            self.exclude.if_present.iter().find(|name| has_name(&names, name)).cloned()
-        };
-        if let Some(marker) = marker {
+        if let Some(marker) = marker(self.exclude, &names, &dir) {
             // The folder stays, with what marks it, so that a restore is marked too.
             lock(&self.rules).emptied.insert(place.path.clone());
             names.clear();
