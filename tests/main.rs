@@ -65,6 +65,7 @@ mod readme;
 mod run;
 #[cfg(unix)]
 mod packages;
+mod screens;
 mod schedule;
 #[cfg(unix)]
 mod guide;

@@ -126,7 +126,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
                 Style::Warning,
                 &format!("The vault is older than snapshot {id}, or records before it are missing."),
             ),
-            Some(id) => out.line(format_args!("The vault has snapshot {id} and all that its writer had seen before.")),
+            Some(id) => out.say(format_args!("The vault has snapshot {id} and all that its writer had seen before.")),
             None => Ok(()),
         })
     };
@@ -165,7 +165,7 @@ fn json(report: &CheckReport, at_least: Option<bool>) -> CheckJson<'_> {
 
 fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out: &mut Output) -> Result<(), Failure> {
     if !context.global.quiet {
-        out.line(format_args!(
+        out.say(format_args!(
             "{} with {} in {}; {} of {}",
             units::counted(report.snapshots, "snapshot", "snapshots"),
             units::counted(report.files, "different file", "different files"),
@@ -174,34 +174,34 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
             units::size(report.bytes)
         ))?;
         if report.bytes_read > 0 {
-            out.line(format_args!(
+            out.say(format_args!(
                 "{} read and verified, {}",
                 units::counted(report.packs_read, "pack", "packs"),
                 units::size(report.bytes_read)
             ))?;
         }
         if report.packs_sampled > 0 {
-            out.line(format_args!(
+            out.say(format_args!(
                 "{} that this machine has not put looked at, a part of each",
                 units::counted(report.packs_sampled, "pack", "packs")
             ))?;
         }
         if report.packs_unseen > 0 {
-            out.line(format_args!(
+            out.say(format_args!(
                 "{} more such {} for the next check",
                 units::count(report.packs_unseen),
                 if report.packs_unseen == 1 { "pack is left" } else { "packs are left" }
             ))?;
         }
         if report.out_of_time {
-            out.line("The time was over before everything was read; the next check goes on from there.")?;
+            out.say("The time was over before everything was read; the next check goes on from there.")?;
         }
         match report.verified_since {
             Some(secs) => {
                 let time = Time { secs, nanos: 0 };
-                out.line(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))?;
+                out.say(format_args!("Every byte was verified since {}.", dates::shown(time, &context.zone)))?;
             }
-            None if report.never_verified > 0 => out.line(format_args!(
+            None if report.never_verified > 0 => out.say(format_args!(
                 "{} never read and verified on this machine: vault check --read-data",
                 units::packs_were(report.never_verified, report.packs)
             ))?,
@@ -221,7 +221,7 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         )?;
     }
     for path in &report.foreign {
-        out.line(format_args!("not part of the vault: {}", Shown(path.as_bytes())))?;
+        out.say(format_args!("not part of the vault: {}", Shown(path.as_bytes())))?;
     }
     for problem in &report.problems {
         out.styled(Style::Warning, &format!("{}: {}: {}", problem.state.word(), problem.subject, problem.what))?;
@@ -236,11 +236,11 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         let costs = report.known.iter().any(|finding| finding.snapshots + finding.files > 0);
         if report.hurt.is_empty() && costs {
             // What was found earlier stands above, with what it costs.
-            out.line("  What was found earlier is still so; which files it hurts: vault check --read-data")?;
+            out.say("  What was found earlier is still so; which files it hurts: vault check --read-data")?;
         } else if report.hurt.is_empty() {
-            out.line("  No file of a snapshot is known to be hurt.")?;
+            out.say("  No file of a snapshot is known to be hurt.")?;
         } else {
-            out.line("  All other files can be restored.")?;
+            out.say("  All other files can be restored.")?;
         }
         out.line(
             "  To mend what can be mended: vault repair; then take a snapshot, which stores again what it finds.",
@@ -274,10 +274,10 @@ pub fn tell_hurt(
         let count = units::counted(hurt.count, "file or folder", "files or folders");
         out.styled(Style::Warning, &format!("snapshot {}{of}: {count} cannot be restored:", hurt.id.short()))?;
         for file in hurt.files.iter().take(PATHS_SHOWN) {
-            out.line(format_args!("    {}", Shown(shown_path(&file.path))))?;
+            out.say(format_args!("    {}", Shown(shown_path(&file.path))))?;
         }
         if hurt.count > PATHS_SHOWN as u64 {
-            out.line(format_args!("    and {} more", units::count(hurt.count - PATHS_SHOWN as u64)))?;
+            out.say(format_args!("    and {} more", units::count(hurt.count - PATHS_SHOWN as u64)))?;
         }
     }
     Ok(())

@@ -120,7 +120,7 @@ fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output)
                 _ => out.styled(Style::Warning, &text)?,
             }
             if let Some(command) = &finding.command {
-                out.line(format_args!("      {command}"))?;
+                out.say(format_args!("      {command}"))?;
             }
         }
     }

@@ -100,7 +100,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     }
     if count == 0 && !context.global.json && !context.global.quiet {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
-        out.line(format_args!("Nothing in {many} matches {}.", Shown(&roots::bytes_of(&args.pattern))))?;
+        out.say(format_args!("Nothing in {many} matches {}.", Shown(&roots::bytes_of(&args.pattern))))?;
     }
     out.finish()?;
     Ok(exit_of_unread(searched.broken.iter().map(|(_, error)| error)))
@@ -173,7 +173,7 @@ const HISTORY: &[Column] = &[
     Column::left("Snapshot"),
     Column::right("In"),
     Column::right("Size"),
-    Column::left("Modified"),
+    Column::left("Modified").drop(1),
     Column::left("Change").min(10),
 ];
 

@@ -116,7 +116,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
         made += 1;
     }
     if made == 0 && exit == Exit::Done && !context.global.json && !context.global.quiet {
-        out.line("All vaults of the configuration are there.")?;
+        out.say("All vaults of the configuration are there.")?;
     }
     out.finish().map(|()| exit)
 }
@@ -259,9 +259,9 @@ pub fn tell(context: &Context, created: &Created, out: &mut Output) -> Result<()
 
 fn tell_all(context: &Context, created: &Created, out: &mut Output) -> Result<(), Failure> {
     if !context.global.quiet {
-        out.line(format_args!("Made a vault in {}.", created.place))?;
+        out.say(format_args!("Made a vault in {}.", created.place))?;
         if created.delivery == Delivery::Synced {
-            out.line("It is treated as a folder that a program carries to other machines (see --delivery).")?;
+            out.say("It is treated as a folder that a program carries to other machines (see --delivery).")?;
         }
     }
     if let Some(key) = &created.recovery_key {
@@ -315,13 +315,13 @@ pub fn tell_recovery_key(
     person: bool,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    out.line("Recovery key:\n")?;
+    out.say("Recovery key:\n")?;
     out.styled(Style::Bold, &format!("    {}", *key.to_text()))?;
     if let Some(slot) = slot {
-        out.line(format_args!("    (key slot {})", &slot.to_string()[..8]))?;
+        out.say(format_args!("    (key slot {})", &slot.to_string()[..8]))?;
     }
-    out.line("\nIt opens the vault if the password is lost, for you and for anyone who finds it.")?;
-    out.line("It is shown only now: write it down, and keep it away from this machine.")?;
+    out.say("\nIt opens the vault if the password is lost, for you and for anyone who finds it.")?;
+    out.say("It is shown only now: write it down, and keep it away from this machine.")?;
     if person && io::stdin().is_terminal() {
         out.flush()?;
         ask("Press Enter when that is done. ");

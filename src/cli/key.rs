@@ -328,11 +328,11 @@ fn removed(context: &Context, id: SlotId, label: &str, removal: &Removal) -> Res
     } else if !context.global.quiet {
         let label = if label.is_empty() { String::new() } else { format!(" ({})", Shown(label.as_bytes())) };
         match removal {
-            Removal::Gone => out.line(format_args!("Removed key slot {}{label}.", short(id)))?,
+            Removal::Gone => out.say(format_args!("Removed key slot {}{label}.", short(id)))?,
             Removal::Waiting(clients) => {
                 let until = waiting_for(clients.len());
-                out.line(format_args!("Removed key slot {}{label}. It opens the vault until {until}.", short(id)))?;
-                out.line("If its password was stolen: vault key remove --now deletes it at once (see its help).")?;
+                out.say(format_args!("Removed key slot {}{label}. It opens the vault until {until}.", short(id)))?;
+                out.say("If its password was stolen: vault key remove --now deletes it at once (see its help).")?;
             }
         }
     }

@@ -33,12 +33,12 @@ const COLUMNS: &[Column] = &[
     Column::left("Date"),
     Column::left("Id"),
     Column::left("Source").min(8).keep_end(),
-    Column::left("Host").min(6).drop(2),
-    Column::right("Files").drop(1),
-    Column::right("Size"),
-    Column::right("Stored"),
+    Column::left("Host").min(6).drop(4),
+    Column::right("Files").drop(3),
+    Column::right("Size").drop(1),
+    Column::right("Stored").drop(2),
     Column::left("Verdict"),
-    Column::left("Tags").min(6).drop(3),
+    Column::left("Tags").min(6).drop(5),
 ];
 
 #[derive(Serialize)]

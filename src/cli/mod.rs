@@ -217,6 +217,7 @@ fn report(failure: &Failure, json: bool) {
         let hint = failure.hint.iter().map(|hint| format!("\n  {hint}"));
         hint.fold(format!("vault: {}", failure.what), |text, hint| text + &hint)
     };
+    let text = if json { text } else { output::wrapped(&text, output::error_width()) };
     let _ = writeln!(io::stderr(), "{text}"); // where nobody listens, the exit code still speaks
 }
 

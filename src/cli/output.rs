@@ -11,6 +11,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::cli::error::Failure;
+use crate::cli::table;
 
 /// Width that is assumed where a terminal does not tell its own.
 const WIDTH_DEFAULT: usize = 80;
@@ -71,6 +72,12 @@ impl Output {
         self.attempt(|out| writeln!(out, "{line}"))
     }
 
+    /// Prints a sentence; on a terminal that is too narrow for it, in several lines.
+    pub fn say(&mut self, text: impl Display) -> Result<(), Failure> {
+        let text = wrapped(&text.to_string(), self.width);
+        self.line(text)
+    }
+
     /// Prints one line in a style.
     pub fn styled(&mut self, style: Style, line: &str) -> Result<(), Failure> {
         let line = self.paint(style, line);
@@ -114,6 +121,52 @@ impl Output {
     }
 }
 
+/// What begins a command that a sentence ends with.
+const COMMANDS: [&str; 3] = [": vault ", ": sudo ", ": loginctl "];
+
+/// A sentence in lines of at most so many columns, but for words that are longer. Lines after the first are indented two columns
+/// more. A command at the end is never broken, so that it can be copied.
+pub fn wrapped(text: &str, max: Option<usize>) -> String {
+    let Some(max) = max.filter(|max| table::width(text) > *max) else { return text.to_owned() };
+    let lines: Vec<String> = text.split('\n').map(|line| wrapped_line(line, max)).collect();
+    lines.join("\n")
+}
+
+fn wrapped_line(line: &str, max: usize) -> String {
+    if table::width(line) <= max {
+        return line.to_owned();
+    }
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    let further = " ".repeat(indent + 2);
+    let command = COMMANDS.iter().filter_map(|begin| line.find(begin)).min().map_or(line.len(), |at| at + 1);
+    let words = line[indent..command].split(' ').filter(|word| !word.is_empty());
+    let command = line[command..].trim_start();
+    let mut out = " ".repeat(indent);
+    let mut used = indent;
+    let mut is_first = true;
+    for word in words.chain(Some(command).filter(|command| !command.is_empty())) {
+        let len = table::width(word);
+        if !is_first && used + 1 + len > max {
+            out.push('\n');
+            out.push_str(&further);
+            used = further.len();
+        } else if !is_first {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += len;
+        is_first = false;
+    }
+    out
+}
+
+/// Columns of the terminal that standard error is; `None` if it is none.
+pub fn error_width() -> Option<usize> {
+    let stderr = io::stderr();
+    stderr.is_terminal().then(|| terminal_width(&stderr))
+}
+
 /// The text in a style, if `color`.
 pub fn paint(color: bool, style: Style, text: &str) -> String {
     let code = match style {
@@ -143,4 +196,20 @@ pub fn terminal_width(terminal: impl std::os::fd::AsFd) -> usize {
 #[cfg(not(unix))]
 pub fn terminal_width<T>(_: T) -> usize {
     env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH_DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_broken_between_words_and_commands_never() {
+        let text = "vault: there is no such place\n  See what is there with: vault list --repo '/a b'";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(200)), text);
+        let narrow = "vault: there is no\n  such place\n  See what is there\n    with:\n    vault list --repo '/a b'";
+        assert_eq!(wrapped(text, Some(20)), narrow);
+        assert_eq!(wrapped("a-word-that-is-longer-than-that", Some(10)), "a-word-that-is-longer-than-that");
+        assert_eq!(wrapped("ひまわり ひまわり", Some(10)), "ひまわり\n  ひまわり");
+    }
 }

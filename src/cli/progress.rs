@@ -222,7 +222,9 @@ impl Shared {
         if self.manner.json {
             self.say(&serde_json::json!({ "warning": message }).to_string());
         } else {
-            self.say(&format!("{} {message}", output::paint(self.color, Style::Warning, "warning:")));
+            let text = output::wrapped(&format!("warning: {message}"), output::error_width());
+            let rest = text.strip_prefix("warning:").unwrap_or(&text);
+            self.say(&format!("{}{rest}", output::paint(self.color, Style::Warning, "warning:")));
         }
     }
 

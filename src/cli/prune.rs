@@ -53,7 +53,7 @@ const COLUMNS: &[Column] = &[
     Column::left("Id"),
     Column::left("Source").min(8).keep_end(),
     Column::left("Host").min(6).drop(1),
-    Column::left("Why").min(8),
+    Column::left("Why").min(16),
 ];
 
 #[derive(Serialize)]
@@ -343,18 +343,18 @@ fn tell(
     };
     let packs = units::counted(report.packs_deleted, "pack", "packs");
     if report.nothing_new {
-        out.line("Nothing is to be given back since the last time.")?;
+        out.say("Nothing is to be given back since the last time.")?;
     } else if dry_run {
-        out.line(format_args!(
+        out.say(format_args!(
             "Dry run: nothing was changed. {packs} of {} would be deleted{copied}.",
             units::size(report.bytes_deleted)
         ))?;
     } else {
         let freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
-        out.line(format_args!("{} given back ({packs} deleted{copied}).", units::size(freed)))?;
+        out.say(format_args!("{} given back ({packs} deleted{copied}).", units::size(freed)))?;
     }
     if report.packs_waiting > 0 {
-        out.line(format_args!(
+        out.say(format_args!(
             "{} of {} will be deleted by a later prune{}",
             units::counted(report.packs_waiting, "pack", "packs"),
             units::size(report.bytes_waiting),
@@ -363,7 +363,7 @@ fn tell(
         tell_obstacles(vault, report, out)?;
     }
     if report.packs_unclaimed > 0 {
-        out.line(format_args!(
+        out.say(format_args!(
             "{} of {} {} to work that goes on, or to a machine that lost its state: see vault doctor",
             units::counted(report.packs_unclaimed, "pack", "packs"),
             units::size(report.bytes_unclaimed),
@@ -406,7 +406,7 @@ fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Re
             Obstacle::Session => "another vault command on this machine is still running".to_owned(),
         };
         let held = report.held.get(obstacle).map_or_else(String::new, |bytes| format!("{}: ", units::size(*bytes)));
-        out.line(format_args!("  {held}{line}"))?;
+        out.say(format_args!("  {held}{line}"))?;
     }
     Ok(())
 }
@@ -446,7 +446,7 @@ fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Re
         out.json(&SaidJson { snapshots: found.iter().map(|info| info.id.to_string()).collect(), named })?;
     } else if !context.global.quiet {
         for info in found {
-            out.line(format_args!("{done} {}.", select::named(info, &context.zone)))?;
+            out.say(format_args!("{done} {}.", select::named(info, &context.zone)))?;
         }
         if !then.is_empty() {
             out.line(then)?;

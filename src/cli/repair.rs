@@ -104,7 +104,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     let mut report = RepairReport::default();
     if args.dry_run || is_empty {
         if !context.global.json && !context.global.quiet && !is_empty {
-            out.line("Dry run: nothing was changed. To do it: vault repair")?;
+            out.say("Dry run: nothing was changed. To do it: vault repair")?;
         }
     } else {
         if asks && !confirm("Do this? [y/N] ", false) {
@@ -178,7 +178,7 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
 fn tell_some<T>(things: &[T], line: impl Fn(&T) -> String, out: &mut Output) -> Result<(), Failure> {
     things.iter().take(SHOWN).try_for_each(|thing| out.line(line(thing)))?;
     if things.len() > SHOWN {
-        out.line(format_args!("  and {} more", units::count((things.len() - SHOWN) as u64)))?;
+        out.say(format_args!("  and {} more", units::count((things.len() - SHOWN) as u64)))?;
     }
     Ok(())
 }
@@ -200,10 +200,10 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         out.styled(Style::Warning, &format!("log: {finding}"))?;
     }
     if plan.catalogue > 0 {
-        out.line("catalogue    it was wrong, and was built anew from the vault")?;
+        out.say("catalogue    it was wrong, and was built anew from the vault")?;
     }
     if let Some(what) = &plan.vault_file {
-        out.line(format_args!("make again   VAULT: {what}"))?;
+        out.say(format_args!("make again   VAULT: {what}"))?;
     }
     tell_some(&plan.slot_copies, |copy| format!("copy         key slot {}: one copy is left", copy.id), out)?;
     tell_some(
@@ -227,11 +227,11 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         let hurt = marks.snapshots.len() as u64 - whole;
         if hurt > 0 {
             let count = units::counted(hurt, "snapshot has", "snapshots have");
-            out.line(format_args!("mark         {count} lost something"))?;
+            out.say(format_args!("mark         {count} lost something"))?;
         }
         if whole > 0 {
             let count = units::counted(whole, "snapshot is", "snapshots are");
-            out.line(format_args!("unmark       {count} whole again"))?;
+            out.say(format_args!("unmark       {count} whole again"))?;
         }
     }
     for problem in &plan.left {
@@ -244,7 +244,7 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
     }
     check::tell_hurt(context, &plan.hurt, &vault.snapshots(), out)?;
     if !plan.hurt.is_empty() {
-        out.line("Of these, the next snapshot stores again what it still finds on the disk.")?;
+        out.say("Of these, the next snapshot stores again what it still finds on the disk.")?;
     }
     if !plan.is_empty() && vault.delivery() == Delivery::Synced {
         out.styled(Style::Warning, "The vault is in a synced folder: go on only when all of it has arrived.")?;
@@ -276,5 +276,5 @@ fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
     }
     let aside = units::counted(report.moved_aside, "object", "objects");
     out.styled(Style::Bold, &format!("Repaired: {aside} moved to quarantine/{stored}."))?;
-    out.line("What is there can be deleted by hand when all is well: vault check --read-data")
+    out.say("What is there can be deleted by hand when all is well: vault check --read-data")
 }

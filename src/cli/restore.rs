@@ -318,14 +318,14 @@ fn tell_report(
             format!("Restored {of} to {to}.")
         };
         out.styled(Style::Bold, &title)?;
-        out.line(format_args!(
+        out.say(format_args!(
             "  restored   {} in {}, {}, in {}",
             units::counted(report.files, "file", "files"),
             units::counted(report.folders, "folder", "folders"),
             units::size(report.bytes),
             units::took(took)
         ))?;
-        out.line(format_args!("  written    {}", units::size(report.bytes_written)))?;
+        out.say(format_args!("  written    {}", units::size(report.bytes_written)))?;
         for (what, number, why) in [
             ("unchanged ", report.files_unchanged, "was there already"),
             ("left alone", report.files_kept, "was there (--overwrite never)"),
@@ -338,21 +338,21 @@ fn tell_report(
                 } else {
                     why.replace("was ", "were ").replace("is right", "are right").replace("is kept", "are kept")
                 };
-                out.line(format_args!("  {what} {} {why}", units::counted(number, "file", "files")))?;
+                out.say(format_args!("  {what} {} {why}", units::counted(number, "file", "files")))?;
             }
         }
         if report.deleted > 0 {
-            out.line(format_args!("  deleted    {} that the snapshot does not have", units::count(report.deleted)))?;
+            out.say(format_args!("  deleted    {} that the snapshot does not have", units::count(report.deleted)))?;
         }
         tell_kept(report, out)?;
         for (what, number) in &report.not_permitted {
-            out.line(format_args!(
+            out.say(format_args!(
                 "  left out   {what} of {}, which only an administrator may restore",
                 units::counted(*number, "file", "files")
             ))?;
         }
         if info.body.skipped > 0 {
-            out.line(format_args!(
+            out.say(format_args!(
                 "  When the snapshot was taken, {} could not be saved as it should be: vault ls --skipped {}",
                 units::counted(info.body.skipped, "thing", "things"),
                 info.id.short()
@@ -365,11 +365,11 @@ fn tell_report(
         let (damage, other): (Vec<_>, Vec<_>) = report.problems.iter().partition(|problem| problem.damage);
         for problem in damage.into_iter().chain(other).take(PROBLEMS_SHOWN) {
             let damage = if problem.damage { " (the vault is damaged)" } else { "" };
-            out.line(format_args!("    {}: {}{damage}", Shown(&problem.path), problem.what))?;
+            out.say(format_args!("    {}: {}{damage}", Shown(&problem.path), problem.what))?;
         }
         let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
         if more > 0 {
-            out.line(format_args!("    and {} more", units::count(more)))?;
+            out.say(format_args!("    and {} more", units::count(more)))?;
         }
     }
     Ok(())
@@ -381,16 +381,16 @@ fn tell_kept(report: &RestoreReport, out: &mut Output) -> Result<(), Failure> {
         return Ok(());
     }
     let things = units::counted(report.kept_count, "thing", "things");
-    out.line(format_args!("  kept       {things} as before:"))?;
+    out.say(format_args!("  kept       {things} as before:"))?;
     for kept in report.kept.iter().take(PROBLEMS_SHOWN) {
-        out.line(format_args!("    {}: {}", Shown(&kept.path), kept.why))?;
+        out.say(format_args!("    {}: {}", Shown(&kept.path), kept.why))?;
     }
     let more = report.kept_count.saturating_sub(report.kept.len().min(PROBLEMS_SHOWN) as u64);
     if more > 0 {
-        out.line(format_args!("    and {} more", units::count(more)))?;
+        out.say(format_args!("    and {} more", units::count(more)))?;
     }
     if report.kept.iter().any(|kept| kept.why.is_of_rules()) {
-        out.line("    What was left out is deleted as well with --delete-excluded.")?;
+        out.say("    What was left out is deleted as well with --delete-excluded.")?;
     }
     Ok(())
 }

@@ -248,7 +248,7 @@ fn finish_idle(
         let next = plan.next().map_or_else(String::new, |(source, vault, time)| {
             format!(" Next: {source} → {vault} in {}.", units::about(time))
         });
-        out.line(format_args!("Nothing is due.{next}"))?;
+        out.say(format_args!("Nothing is due.{next}"))?;
     }
     out.finish()?;
     follow(context, args, exit)

@@ -422,36 +422,36 @@ fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &m
         };
         out.styled(Style::Bold, &title)?;
         let took = units::took(Duration::from_millis(body.duration_ms));
-        out.line(format_args!(
+        out.say(format_args!(
             "  looked at  {} in {}, {}, in {took}",
             units::counted(body.files, "file", "files"),
             units::counted(body.folders, "folder", "folders"),
             units::size(body.bytes)
         ))?;
-        out.line(format_args!(
+        out.say(format_args!(
             "  found      {} new, {} changed, {} unchanged",
             units::count(body.files_new),
             units::count(body.files_changed),
             units::count(body.files_unchanged)
         ))?;
-        out.line(format_args!("  read       {}", units::size(body.bytes_read)))?;
+        out.say(format_args!("  read       {}", units::size(body.bytes_read)))?;
         if !args.dry_run {
-            out.line(format_args!(
+            out.say(format_args!(
                 "  stored     {} of new data; the vault grew by {}",
                 units::size(body.bytes_new),
                 units::size(body.bytes_stored)
             ))?;
         }
         if report.unchanged && report.id.is_some() {
-            out.line("  All is as in the last snapshot.")?;
+            out.say("  All is as in the last snapshot.")?;
         }
     }
     for path in &report.left_out.first {
-        out.line(format_args!("  left out, {ELSEWHERE}: {}", Shown(path)))?;
+        out.say(format_args!("  left out, {ELSEWHERE}: {}", Shown(path)))?;
     }
     let more = report.left_out.count.saturating_sub(report.left_out.first.len() as u64);
     if more > 0 {
-        out.line(format_args!("  left out, {ELSEWHERE}: {} more", units::count(more)))?;
+        out.say(format_args!("  left out, {ELSEWHERE}: {} more", units::count(more)))?;
     }
     if body.skipped > 0 {
         let title = format!(
@@ -461,12 +461,12 @@ fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &m
         out.styled(Style::Warning, &title)?;
         for skipped in report.skipped.iter().take(SKIPPED_SHOWN) {
             let stored = if skipped.stored { " (it is stored nevertheless)" } else { "" };
-            out.line(format_args!("    {skipped}{stored}"))?;
+            out.say(format_args!("    {skipped}{stored}"))?;
         }
         let more = body.skipped.saturating_sub(report.skipped.len().min(SKIPPED_SHOWN) as u64);
         if more > 0 {
             let all = report.id.map_or_else(String::new, |id| format!(": vault ls --skipped {}", id.short()));
-            out.line(format_args!("    and {} more{all}", units::count(more)))?;
+            out.say(format_args!("    and {} more{all}", units::count(more)))?;
         }
     }
     Ok(())

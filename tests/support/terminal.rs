@@ -28,8 +28,14 @@ pub fn can_drive() -> bool {
 impl Terminal {
     /// Starts the program with these words, of which the shell makes its arguments, as `template` says.
     pub fn start(template: &Command, words: &str) -> Self {
+        Self::of_width(template, words, 80)
+    }
+
+    /// The same in a terminal of so many columns.
+    pub fn of_width(template: &Command, words: &str, columns: usize) -> Self {
         // Where tests run in the background, Ctrl-C is ignored, and that is passed on.
-        let program = format!("exec env --default-signal=INT {} {words}", env!("CARGO_BIN_EXE_vault"));
+        let program =
+            format!("stty cols {columns}; exec env --default-signal=INT {} {words}", env!("CARGO_BIN_EXE_vault"));
         let mut command = Command::new("script");
         for (name, value) in template.get_envs() {
             match value {
