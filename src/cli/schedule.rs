@@ -236,9 +236,10 @@ fn install(context: &Context, job: &Job, system: bool) -> Result<Exit, Failure> 
         scheduler.forget();
         let line = cron::line(job).map_err(Failure::new)?;
         let failure = Failure::new(format!("no schedule was installed: {}: {what}", scheduler.name()));
-        return Err(failure.hint(match system && !is_root() {
-            true => "Nothing was left behind. Only root can install it for the system: use sudo.".to_owned(),
-            false => format!("Nothing was left behind. Cron can start it, by this line (crontab -e): {line}"),
+        return Err(failure.hint(if system && !is_root() {
+            "Nothing was left behind. Only root can install it for the system: use sudo.".to_owned()
+        } else {
+            format!("Nothing was left behind. Cron can start it, by this line (crontab -e): {line}")
         }));
     }
     let mut out = Output::new();

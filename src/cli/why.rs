@@ -111,9 +111,10 @@ pub fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
                 let many = units::counted(holding.len() as u64, "snapshot holds", "snapshots hold");
                 let shown =
                     |info: &SnapshotInfo| format!("{} of {}", info.id.short(), dates::shown(info.date, &context.zone));
-                let span = match first.id == last.id {
-                    true => shown(first),
-                    false => format!("the first {}, the last {}", shown(first), shown(last)),
+                let span = if first.id == last.id {
+                    shown(first)
+                } else {
+                    format!("the first {}, the last {}", shown(first), shown(last))
                 };
                 out.line(format_args!("{many} it: {span}."))?;
                 out.line("Its versions: vault history PATH")?;
