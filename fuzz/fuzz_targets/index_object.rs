@@ -9,7 +9,7 @@ use vault::chunk::ChunkParams;
 use vault::id::{ChunkId, ObjectName, VaultId};
 use vault::pack::index::{Fence, IndexReader, decode_note, decode_packs, decode_range, encode_note, encode_packs, key};
 use vault::seal::{IndexSection, Keys, MasterKey, ObjectKind, WriterKey};
-use vault::store::mem::MemStore;
+use vault::store::testing::mem::MemStore;
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let master = MasterKey::from_bytes(&[1; 32]);
