@@ -59,6 +59,8 @@ mod links;
 mod verdict;
 #[cfg(unix)]
 mod deliveries;
+#[cfg(target_os = "linux")]
+mod mount;
 #[cfg(unix)]
 mod readme;
 #[cfg(unix)]

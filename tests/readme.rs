@@ -15,6 +15,9 @@ use crate::support::scratch;
 /// Commands that a test must not run, because of what they do to the machine. Their options are looked up in the help.
 const NOT_RUN: &[&str] = &[
     "vault snapshot --read-special /dev/sdb1",
+    "vault mount ~/old --background",
+    "vault mount latest:Documents ~/old",
+    "vault umount ~/old",
     "vault run --report report.json --then shutdown",
     "vault schedule install",
     "vault schedule status",

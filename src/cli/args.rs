@@ -16,6 +16,9 @@ pub use browse::FindArgs;
 pub use browse::HistoryArgs;
 pub use browse::ImportArgs;
 pub use browse::ManArgs;
+pub use browse::MountArgs;
+pub use browse::OwnerArg;
+pub use browse::UmountArgs;
 pub use browse::WhyArgs;
 use clap::ArgAction;
 use clap::Args;
@@ -198,6 +201,10 @@ pub enum Command {
     Ls(LsArgs),
     /// Print a file of a snapshot
     Cat(CatArgs),
+    /// Show snapshots as a folder of the system, for other programs to read
+    Mount(MountArgs),
+    /// End a mount
+    Umount(UmountArgs),
     /// Find files by name in all snapshots
     Find(FindArgs),
     /// Show the versions of a file over the snapshots

@@ -3,7 +3,7 @@
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
 //! [`ahead`], [`output`], [`json`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
+//! [`browse`], [`mount`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
@@ -31,6 +31,7 @@ mod context;
 mod init;
 mod snapshot;
 mod list;
+mod mount;
 mod local;
 mod browse;
 mod find;
@@ -146,6 +147,7 @@ const fn reads_only(command: &Command) -> bool {
         Command::List(_)
         | Command::Ls(_)
         | Command::Cat(_)
+        | Command::Mount(_)
         | Command::Find(_)
         | Command::History(_)
         | Command::Why(_)
@@ -168,6 +170,8 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::List(args) => list::run(context, &args),
         Command::Ls(args) => browse::ls(context, &args),
         Command::Cat(args) => browse::cat(context, &args),
+        Command::Mount(args) => mount::mount(context, &args),
+        Command::Umount(args) => mount::umount(context, &args),
         Command::Find(args) => find::find(context, &args),
         Command::History(args) => find::history(context, &args),
         Command::Why(args) => why::run(context, &args),

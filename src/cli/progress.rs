@@ -297,6 +297,13 @@ impl Screen {
         });
     }
 
+    /// From now on, Ctrl-C lets the work end in good order, without a word: that is how it ends.
+    #[cfg(all(feature = "mount", any(target_os = "linux", target_os = "freebsd")))]
+    pub fn watch_interrupts_quietly(&self) {
+        let shared = Arc::clone(&self.shared);
+        interrupt::end_gently(move || !shared.stop.swap(true, Relaxed));
+    }
+
     /// Whether bars are drawn.
     pub fn draws(&self) -> bool {
         self.shared.manner.bar

@@ -14,7 +14,6 @@ use crate::cli::error::Failure;
 use crate::cli::suggest::nearest;
 
 const LOCKS: &str = "There are no locks: nothing has to be unlocked, not even after a crash.";
-const LOOK: &str = "Snapshots cannot be mounted. Look into them with: vault ls, vault find, vault history, vault cat";
 const CHANGE: &str = "A snapshot is never changed. Take another one, and forget it with: vault forget";
 
 /// Commands of other programs, and what answers them here.
@@ -26,8 +25,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("get", "It is called: vault restore"),
     ("unlock", LOCKS),
     ("break-lock", LOCKS),
-    ("mount", LOOK),
-    ("umount", LOOK),
     ("browse", "Look into snapshots with: vault ls, vault find, vault history"),
     ("copy", "Snapshots cannot be copied to another vault. The folder of a vault can be copied as it is."),
     ("transfer", "Snapshots cannot be copied to another vault. The folder of a vault can be copied as it is."),

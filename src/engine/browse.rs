@@ -3,11 +3,11 @@
 use std::io;
 use std::io::Write;
 
-use crate::engine::sparse::Layout;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
+use crate::read::sparse::Layout;
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Skipped, Stream, StreamReader};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
@@ -212,16 +212,7 @@ pub(crate) fn find_all(
         if found.len() > PATH_DEPTH_MAX {
             return Ok(None);
         }
-        let mut next = None;
-        trees
-            .for_each_entry(&listing, |entry| {
-                let go_on = entry.name.as_slice() < name;
-                if entry.name == name {
-                    next = Some(entry);
-                }
-                go_on
-            })
-            .map_err(|error| BrowseError::read(&at, error))?;
+        let next = trees.entry(&listing, name).map_err(|error| BrowseError::read(&at, error))?;
         let Some(entry) = next else { return Ok(None) };
         at = path::join(&at, name);
         found.push(entry);

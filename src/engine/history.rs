@@ -97,15 +97,8 @@ impl Looker<'_> {
         if let Some(known) = self.known.get(&key) {
             return Ok(known.clone());
         }
-        let mut found = None;
-        let read = self.trees.for_each_entry(listing, |entry| {
-            let go_on = entry.name.as_slice() < name;
-            if entry.name == name {
-                found = Some(entry);
-            }
-            go_on
-        });
-        read.map_err(|source| BrowseError::Read { path: Shown(at).to_string(), source })?;
+        let found = self.trees.entry(listing, name);
+        let found = found.map_err(|source| BrowseError::Read { path: Shown(at).to_string(), source })?;
         self.known.insert(key, found.clone());
         Ok(found)
     }

@@ -67,7 +67,7 @@ pub(crate) fn find(
     keep: usize,
 ) -> Result<Vec<HurtSnapshot>, MarkError> {
     let segments = Segments::new(vault, reader.clone())?;
-    let mut search = Search { source: Source::new(&segments)?, bad, clean: HashSet::new(), keep };
+    let mut search = Search { source: Source::new(&segments), bad, clean: HashSet::new(), keep };
     let mut found = Vec::new();
     for snapshot in snapshots {
         let mut hurt = HurtSnapshot { id: snapshot.id, files: Vec::new(), count: 0 };

@@ -147,7 +147,7 @@ impl Hand<'_, '_> {
     fn read(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<Option<NamesKey>, ReadError> {
         let source = match &mut self.source {
             Some(source) => source,
-            none => none.insert(Source::new(&self.index.segments)?),
+            none => none.insert(Source::new(&self.index.segments)),
         };
         source.asked.clear();
         let mut entries = Listing::new(listing);

@@ -15,10 +15,11 @@ use crate::id::ChunkId;
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
 use crate::progress::Progress;
-use crate::seal::Decompressor;
 use crate::sync::lock;
+pub use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Snapshot, Stream};
 use crate::vault::read::Listing;
+use crate::vault::segments::SegmentCache;
 use crate::vault::{Lookup, ReadError, Vault, VaultError};
 
 /// Ids that are collected before they are merged with the catalogue.
@@ -31,26 +32,6 @@ const BATCH: usize = 16 << 10;
 const SEGMENTS_KEPT: usize = 40 << 20;
 /// How many ids of lost chunks and how many unreadable streams are kept.
 pub const LOSSES_KEPT: usize = 1 << 20;
-
-/// Names a stream: the id of its only chunk, or a hash of all there is.
-pub type StreamKey = [u8; 16];
-
-/// The key of a stream.
-pub fn stream_key(stream: &Stream) -> StreamKey {
-    match stream.ids.as_slice() {
-        [only] if stream.depth == 0 => *only.as_bytes(),
-        ids => {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&stream.len.to_le_bytes()).update(&[stream.depth]);
-            for id in ids {
-                hasher.update(id.as_bytes());
-            }
-            let mut key = [0; 16];
-            hasher.finalize_xof().fill(&mut key);
-            key
-        }
-    }
-}
 
 /// Why the chunks in use could not be found out.
 #[derive(Debug, thiserror::Error)]
@@ -124,14 +105,7 @@ pub struct Segments<'a> {
     lookup: Lookup<'a>,
     /// The packs that were used.
     infos: RwLock<HashMap<u32, Arc<PackInfo>>>,
-    kept: Mutex<Kept>,
-}
-
-/// The segments that were opened last, the newest first, and the sum of their lengths.
-#[derive(Default)]
-struct Kept {
-    segments: Vec<((u32, u32), Arc<Segment>)>,
-    bytes: usize,
+    shared: Arc<SegmentCache>,
 }
 
 impl<'a> Segments<'a> {
@@ -143,7 +117,7 @@ impl<'a> Segments<'a> {
         let packs = vault.pack_reader();
         let lookup = Lookup::with(vault, reader);
         let infos = lookup.reader().packs()?.into_iter().map(|(number, info)| (number, Arc::new(info))).collect();
-        Ok(Self { packs, lookup, infos: RwLock::new(infos), kept: Mutex::default() })
+        Ok(Self { packs, lookup, infos: RwLock::new(infos), shared: vault.segments(SEGMENTS_KEPT) })
     }
 
     /// A pack by its number in the catalogue.
@@ -161,35 +135,17 @@ impl<'a> Segments<'a> {
     ///
     /// # Errors
     /// If it is missing or damaged.
-    pub fn open(&self, pack: u32, segment: u32, decompressor: &mut Decompressor) -> Result<Arc<Segment>, ReadError> {
-        let key = (pack, segment);
-        {
-            let mut kept = lock(&self.kept);
-            if let Some(index) = kept.segments.iter().position(|(other, _)| *other == key) {
-                kept.segments[..=index].rotate_right(1);
-                return Ok(kept.segments[0].1.clone());
-            }
-        }
+    pub fn open(&self, pack: u32, segment: u32) -> Result<Arc<Segment>, ReadError> {
         let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
         let info = self.info(pack)?.ok_or_else(unknown)?;
-        let segment_place = info.place(segment).ok_or_else(unknown)?;
-        let segment = Arc::new(self.packs.segment(&segment_place, None, decompressor)?);
-        let mut kept = lock(&self.kept);
-        kept.bytes += segment.raw.len();
-        kept.segments.insert(0, (key, segment.clone()));
-        while kept.bytes > SEGMENTS_KEPT && kept.segments.len() > 1 {
-            if let Some((_, old)) = kept.segments.pop() {
-                kept.bytes -= old.raw.len();
-            }
-        }
-        Ok(segment)
+        let place = info.place(segment).ok_or_else(unknown)?;
+        self.shared.get((info.name, segment), |decompressor| Ok(self.packs.segment(&place, None, decompressor)?))
     }
 
-    fn chunk(&self, id: &ChunkId, decompressor: &mut Decompressor) -> Result<(Arc<Segment>, usize), ReadError> {
+    fn chunk(&self, id: &ChunkId) -> Result<(Arc<Segment>, usize), ReadError> {
         let found = self.lookup.try_places(id, |place| {
-            let segment = self.open(place.pack, place.segment, decompressor)?;
-            let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset).ok();
-            let index = found.filter(|index| segment.chunks[*index].0 == *id).ok_or(ReadError::Lost(*id))?;
+            let segment = self.open(place.pack, place.segment)?;
+            let index = segment.index_of(id, place.offset).ok_or(ReadError::Lost(*id))?;
             Ok((segment, index))
         });
         found?.ok_or(ReadError::Lost(*id))
@@ -230,7 +186,6 @@ pub fn by_segment<T>(placed: &[(FirstPlace, T)]) -> Vec<&[(FirstPlace, T)]> {
 /// Brings chunks on behalf of one thread, and notes which were asked for.
 pub struct Source<'s, 'a> {
     segments: &'s Segments<'a>,
-    decompressor: Decompressor,
     /// Where the last chunk was.
     last: Option<(Arc<Segment>, usize)>,
     /// Every chunk that was asked for.
@@ -239,11 +194,8 @@ pub struct Source<'s, 'a> {
 
 impl<'s, 'a> Source<'s, 'a> {
     /// A source for one thread.
-    ///
-    /// # Errors
-    /// If the decompressor cannot be set up.
-    pub fn new(segments: &'s Segments<'a>) -> Result<Self, ReadError> {
-        Ok(Self { segments, decompressor: Decompressor::new()?, last: None, asked: Vec::new() })
+    pub const fn new(segments: &'s Segments<'a>) -> Self {
+        Self { segments, last: None, asked: Vec::new() }
     }
 }
 
@@ -254,9 +206,8 @@ impl ChunkSource for Source<'_, '_> {
         self.asked.push(*id);
         let last = self.last.take();
         let next = last.and_then(|(segment, index)| segment.follows(index, id).map(|index| (segment, index)));
-        let (segment, index) = next.map_or_else(|| self.segments.chunk(id, &mut self.decompressor), Ok)?;
-        let (_, offset, len) = segment.chunks[index];
-        let bytes = segment.raw[offset as usize..(offset + len) as usize].to_vec();
+        let (segment, index) = next.map_or_else(|| self.segments.chunk(id), Ok)?;
+        let bytes = segment.bytes(index).to_vec();
         self.last = Some((segment, index));
         Ok(bytes)
     }
@@ -295,7 +246,7 @@ pub fn mark<'s>(
         if lock(&marker.seen).insert(stream_key(&snapshot.tree)) {
             listings.push(snapshot.tree.clone());
         }
-        let mut source = Source::new(&marker.segments)?;
+        let mut source = Source::new(&marker.segments);
         for (stream, _) in snapshot.lists() {
             marker.mark_stream(stream, &mut source, &mut Vec::new())?;
         }
@@ -404,7 +355,7 @@ impl Marker<'_> {
         let found: Vec<Vec<Stream>> = groups
             .into_par_iter()
             .map(|group| {
-                let mut source = Source::new(&self.segments)?;
+                let mut source = Source::new(&self.segments);
                 let (mut below, mut ids) = (Vec::new(), Vec::new());
                 for (_, stream) in group {
                     self.read_listing(stream, &mut source, &mut below, &mut ids)?;

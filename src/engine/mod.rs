@@ -12,8 +12,6 @@ pub mod text;
 pub mod gitignore;
 pub mod exclude;
 pub mod why;
-pub(crate) mod links;
-pub(crate) mod sparse;
 pub mod keys;
 pub mod place;
 pub mod mark;

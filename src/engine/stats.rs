@@ -275,7 +275,7 @@ impl Walk<'_> {
         for (index, info) in snapshots.iter().enumerate() {
             let class = Classes::of_snapshot(index);
             level.push((info.body.tree.clone(), class));
-            let mut source = Source::new(&self.segments)?;
+            let mut source = Source::new(&self.segments);
             let mut found = Found::default();
             for (stream, _) in info.body.lists() {
                 self.read_ids(stream, class, &mut source, &mut found)?;
@@ -322,7 +322,7 @@ impl Walk<'_> {
         groups
             .into_par_iter()
             .map(|group| {
-                let mut source = Source::new(&self.segments)?;
+                let mut source = Source::new(&self.segments);
                 let mut found = Found::default();
                 for (_, (stream, class)) in group {
                     self.read_listing(stream, *class, &mut source, &mut found)?;

@@ -18,7 +18,7 @@ use crate::id::ChunkId;
 use crate::limits::{PACK_LEN, SEGMENT_TARGET};
 use crate::pack::SegmentBuilder;
 use crate::progress::Progress;
-use crate::seal::{Compressor, Decompressor, ObjectKind};
+use crate::seal::{Compressor, ObjectKind};
 use crate::sync::lock;
 use crate::varint;
 use crate::vault::VaultError;
@@ -317,12 +317,11 @@ impl Scales<'_> {
     /// nothing if one of them cannot be read.
     fn run(&self, run: &[Affected], user: User, chunks: &Chunks, scale: &Mutex<Scale>) -> Result<(), MarkError> {
         let mut compressor = Compressor::new(self.level).map_err(VaultError::from)?;
-        let mut decompressor = Decompressor::new().map_err(VaultError::from)?;
         let mut builder = SegmentBuilder::default();
         let mut weighed = Scale::default();
         for affected in run {
             let key = (affected.pack, affected.segment);
-            let segment = match self.segments.open(key.0, key.1, &mut decompressor) {
+            let segment = match self.segments.open(key.0, key.1) {
                 Ok(segment) => segment,
                 Err(error) if error.is_contained() => return Ok(()),
                 Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@ pub mod scan;
 pub mod index;
 
 pub use footer::{Footer, SegmentEntry};
-pub use reader::{PackReader, SegmentPlace, Witness};
+pub use reader::{Openers, PackReader, SegmentPlace, Witness};
 pub use segment::{SealedBody, SegmentBuilder};
 pub use writer::{FinishedPack, PackWriter};
 

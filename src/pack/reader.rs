@@ -32,11 +32,18 @@ pub trait Witness: Sync {
     fn saw_damage(&self, pack: &ObjectKey, what: &str);
 }
 
+/// The keys of the packs that were opened last.
+#[derive(Clone, Default)]
+pub struct Openers(Arc<Mutex<Vec<Opened>>>);
+
+/// A pack, and its key.
+type Opened = (ObjectName, Arc<ObjectOpener>);
+
 /// Opens packs of one store. Remembers the keys of the packs that were opened last.
 pub struct PackReader<'a> {
     store: &'a dyn Store,
     keys: &'a Keys,
-    recent: Mutex<Vec<(ObjectName, Arc<ObjectOpener>)>>,
+    recent: Openers,
     witness: Option<&'a dyn Witness>,
 }
 
@@ -54,8 +61,15 @@ pub fn object_key(kind: ObjectKind, name: ObjectName) -> ObjectKey {
 
 impl<'a> PackReader<'a> {
     /// A reader of the packs in `store`.
-    pub const fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
-        Self { store, keys, recent: Mutex::new(Vec::new()), witness: None }
+    pub fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
+        Self { store, keys, recent: Openers::default(), witness: None }
+    }
+
+    /// The same, and shares what it remembers with other readers of the same store.
+    #[must_use]
+    pub fn sharing(mut self, openers: &Openers) -> Self {
+        self.recent = openers.clone();
+        self
     }
 
     /// The same, and tells `witness` of each pack whose segments turn out to be damaged.
@@ -70,7 +84,7 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// If it is missing, damaged, or from a newer version.
     pub fn opener(&self, kind: ObjectKind, name: ObjectName) -> Result<Arc<ObjectOpener>, PackError> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = recent.iter().position(|(other, _)| *other == name) {
             recent[..=index].rotate_right(1);
             return Ok(recent[0].1.clone());
@@ -80,7 +94,7 @@ impl<'a> PackReader<'a> {
         let header = self.store.get_range(&key, 0, HEADER_LEN)?;
         let opener = self.keys.open_object(kind, name, &header).map_err(|error| PackError::open(key, &error))?;
         let opener = Arc::new(opener);
-        recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent = self.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
         recent.insert(0, (name, opener.clone()));
         recent.truncate(RECENT);
         Ok(opener)

@@ -175,6 +175,17 @@ impl Segment {
     pub fn follows(&self, index: usize, id: &ChunkId) -> Option<usize> {
         (self.chunks.get(index + 1)?.0 == *id).then_some(index + 1)
     }
+
+    /// The number of a chunk that should begin at this offset; `None` if it does not.
+    pub fn index_of(&self, id: &ChunkId, offset: u32) -> Option<usize> {
+        let found = self.chunks.binary_search_by_key(&offset, |(_, offset, _)| *offset).ok();
+        found.filter(|index| self.chunks[*index].0 == *id)
+    }
+
+    /// The bytes of a chunk by its number; empty if there is no such chunk.
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        self.chunks.get(index).map_or(&[], |(_, offset, len)| &self.raw[*offset as usize..(*offset + *len) as usize])
+    }
 }
 
 /// Opens a sealed segment, decompresses it, and hashes its chunks. With `expected` (the footer's entry) the ids must be

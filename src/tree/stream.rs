@@ -44,6 +44,26 @@ impl Stream {
     }
 }
 
+/// Names a stream: the id of its only chunk, or a hash of all there is.
+pub type StreamKey = [u8; 16];
+
+/// The key of a stream.
+pub fn stream_key(stream: &Stream) -> StreamKey {
+    match stream.ids.as_slice() {
+        [only] if stream.depth == 0 => *only.as_bytes(),
+        ids => {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&stream.len.to_le_bytes()).update(&[stream.depth]);
+            for id in ids {
+                hasher.update(id.as_bytes());
+            }
+            let mut key = [0; 16];
+            hasher.finalize_xof().fill(&mut key);
+            key
+        }
+    }
+}
+
 /// On the wire: `[len, depth, ids]`, with the ids as one byte string.
 impl Serialize for Stream {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -285,7 +285,13 @@ impl Vault {
     /// # Errors
     /// If the state folder cannot be written.
     pub fn begin_session(&self) -> Result<Session, VaultError> {
+        self.begin_with(|| Ok(()))
+    }
+
+    /// The same after a look at the store, as in [`Self::begin_writing`].
+    pub(super) fn begin_with(&self, look: impl FnOnce() -> Result<(), VaultError>) -> Result<Session, VaultError> {
         let mut bound = self.open_session()?;
+        look()?;
         bound.client = self.client();
         self.settle(&bound)?;
         Ok(Session { bound: Mutex::new(bound), packs: Mutex::default() })

@@ -9,6 +9,8 @@ pub mod locked;
 pub mod open;
 pub mod client;
 pub mod read;
+pub mod segments;
+pub mod view;
 pub mod snapshots;
 pub mod slots;
 pub mod findings;
@@ -19,7 +21,7 @@ mod index;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use client::Identity;
 pub use create::CreateOptions;
@@ -29,6 +31,7 @@ pub use open::OpenOptions;
 pub use read::{ReadError, TreeReader};
 pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;
+pub use view::View;
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
@@ -230,6 +233,8 @@ pub struct Vault {
     unread: Mutex<lookup::Unread>,
     /// Rises when the footer of a pack becomes known that was listed before.
     generation: AtomicU64,
+    /// The opened segments that its readers share, as long as there are any.
+    segments: Mutex<Weak<segments::SegmentCache>>,
     /// Which rules hold: all, but in simulations.
     pub(crate) rules: SweepRules,
     pub(crate) limits: client::RecordLimits,

@@ -127,6 +127,7 @@ fn open_as(
         lazy: AtomicBool::new(lazy),
         unread: Mutex::default(),
         generation: AtomicU64::new(0),
+        segments: Mutex::default(),
         rules: SweepRules::default(),
         limits: RecordLimits::default(),
     };

@@ -8,9 +8,11 @@ use crate::id::ChunkId;
 use crate::limits::ENTRY_LEN_MAX;
 use crate::pack::segment::Segment;
 use crate::pack::{PackError, PackReader};
-use crate::seal::{Decompressor, SealError};
+use crate::seal::SealError;
+use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamError, StreamReader, decode_entry};
+use crate::vault::segments::SegmentCache;
 use crate::vault::{Lookup, Vault};
 
 /// Why something that is stored could not be read.
@@ -62,7 +64,7 @@ impl ReadError {
     }
 }
 
-/// Opened segments that are kept, in raw bytes: those that were used last, and one at least.
+/// Opened segments that are kept for readers of trees, in raw bytes.
 const SEGMENTS_KEPT: usize = 24 << 20;
 
 /// Reads trees and other streams, one thread at a time.
@@ -70,10 +72,9 @@ pub struct TreeReader<'a> {
     packs: PackReader<'a>,
     lookup: Arc<Lookup<'a>>,
     infos: HashMap<u32, Arc<PackInfo>>,
-    segments: Vec<((u32, u32), Arc<Segment>)>,
-    /// Number of the last chunk in the first of them.
-    last: usize,
-    decompressor: Decompressor,
+    segments: Arc<SegmentCache>,
+    /// The segment that was used last, and the number of the last chunk in it.
+    last: Option<(Arc<Segment>, usize)>,
 }
 
 impl Vault {
@@ -91,10 +92,19 @@ impl Vault {
             packs: self.pack_reader(),
             lookup: Arc::new(Lookup::new(self)?),
             infos: HashMap::new(),
-            segments: Vec::new(),
-            last: 0,
-            decompressor: Decompressor::new()?,
+            segments: self.segments(SEGMENTS_KEPT),
+            last: None,
         })
+    }
+
+    /// The opened segments that all readers of this vault share. They are kept as long as any reader is there, and take up
+    /// at least so many raw bytes.
+    pub(crate) fn segments(&self, kept: usize) -> Arc<SegmentCache> {
+        let mut shared = lock(&self.segments);
+        let segments = shared.upgrade().unwrap_or_default();
+        *shared = Arc::downgrade(&segments);
+        segments.keep(kept);
+        segments
     }
 }
 
@@ -119,42 +129,37 @@ impl<'a> TreeReader<'a> {
         Ok(info)
     }
 
-    fn segment(&mut self, place: ChunkPlace) -> Result<Arc<Segment>, ReadError> {
-        let key = (place.pack, place.segment);
-        if let Some(index) = self.segments.iter().position(|(other, _)| *other == key) {
-            self.segments[..=index].rotate_right(1);
-            return Ok(self.segments[0].1.clone());
-        }
+    fn chunk_at(&mut self, id: &ChunkId, place: ChunkPlace) -> Result<(Arc<Segment>, usize), ReadError> {
         let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
         let info = self.info(place.pack)?.ok_or_else(unknown)?;
         let segment_place = info.place(place.segment).ok_or_else(unknown)?;
-        let segment = Arc::new(self.packs.segment(&segment_place, None, &mut self.decompressor)?);
-        self.segments.insert(0, (key, segment.clone()));
-        let mut bytes = 0;
-        let is_kept = |(_, segment): &&((u32, u32), Arc<Segment>)| {
-            bytes += segment.raw.len();
-            bytes <= SEGMENTS_KEPT
-        };
-        let kept = self.segments.iter().take_while(is_kept).count();
-        self.segments.truncate(kept.max(1));
-        Ok(segment)
+        let segments = self.segments.clone();
+        let segment = segments.get((info.name, place.segment), |decompressor| {
+            Ok(self.packs.segment(&segment_place, None, decompressor)?)
+        })?;
+        let index = segment.index_of(id, place.offset).ok_or(ReadError::Lost(*id))?;
+        Ok((segment, index))
     }
 
-    fn chunk_at(&mut self, id: &ChunkId, place: ChunkPlace) -> Result<Vec<u8>, ReadError> {
-        let segment = self.segment(place)?;
-        let found = segment.chunks.binary_search_by_key(&place.offset, |(_, offset, _)| *offset).ok();
-        match found.filter(|index| segment.chunks[*index].0 == *id) {
-            Some(index) => Ok(self.take(index)),
-            None => Err(ReadError::Lost(*id)),
-        }
+    /// A chunk, which is the last one that was used from now on.
+    fn take(&mut self, segment: Arc<Segment>, index: usize) -> Vec<u8> {
+        let bytes = segment.bytes(index).to_vec();
+        self.last = Some((segment, index));
+        bytes
     }
 
-    /// A chunk of the segment that was used last.
-    fn take(&mut self, index: usize) -> Vec<u8> {
-        self.last = index;
-        let segment = &self.segments[0].1;
-        let (_, offset, len) = segment.chunks[index];
-        segment.raw[offset as usize..(offset + len) as usize].to_vec()
+    /// The entry of this name in a listing.
+    ///
+    /// # Errors
+    /// As [`Self::for_each_entry`].
+    pub fn entry(&mut self, listing: &Stream, name: &[u8]) -> Result<Option<Entry>, ReadError> {
+        let mut found = None;
+        self.for_each_entry(listing, |entry| {
+            let go_on = entry.name.as_slice() < name;
+            found = Some(entry).filter(|entry| entry.name == name);
+            go_on
+        })?;
+        Ok(found)
     }
 
     /// Calls `each` for every entry of a listing, in the order of the names; stops when it returns `false`.
@@ -176,12 +181,84 @@ impl ChunkSource for TreeReader<'_> {
     type Error = ReadError;
 
     fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
-        let next = self.segments.first().and_then(|(_, segment)| segment.follows(self.last, id));
-        if let Some(next) = next {
-            return Ok(self.take(next));
+        if let Some((segment, last)) = self.last.take()
+            && let Some(next) = segment.follows(last, id)
+        {
+            return Ok(self.take(segment, next));
         }
         let lookup = self.lookup.clone();
-        lookup.try_places(id, |place| self.chunk_at(id, place))?.ok_or(ReadError::Lost(*id))
+        let found = lookup.try_places(id, |place| self.chunk_at(id, place))?;
+        let (segment, index) = found.ok_or(ReadError::Lost(*id))?;
+        Ok(self.take(segment, index))
+    }
+}
+
+/// Decodes the entries of a listing from its bytes, wherever they come from.
+#[derive(Debug, Default)]
+pub struct EntryDecoder {
+    buffer: Vec<u8>,
+    used: usize,
+    /// How many bytes were decoded.
+    taken: u64,
+    begun: bool,
+    last: Vec<u8>,
+}
+
+impl EntryDecoder {
+    /// Decodes the rest of a listing behind the entry of this name.
+    pub fn behind(last: Vec<u8>) -> Self {
+        Self { begun: true, last, ..Self::default() }
+    }
+
+    /// Adds the next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// How many bytes the entries took that were decoded.
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The name of the last entry.
+    pub fn last(&self) -> &[u8] {
+        &self.last
+    }
+
+    /// The next entry, or `None` if more bytes are needed. `ended` says that there are none.
+    ///
+    /// # Errors
+    /// If the bytes are not a valid listing: a newer version, a forbidden name, names out of order, an end amid an entry.
+    pub fn next(&mut self, ended: bool) -> Result<Option<Entry>, EntryError> {
+        if !self.begun && self.buffer.len() > self.used {
+            let version = self.buffer[self.used];
+            if version != LISTING_VERSION {
+                return Err(EntryError::Newer(version));
+            }
+            self.used += 1;
+            self.taken += 1;
+            self.begun = true;
+        }
+        if self.used == self.buffer.len() {
+            return Ok(None);
+        }
+        match decode_entry(&self.buffer[self.used..])? {
+            Some((entry, len)) => {
+                self.used += len;
+                self.taken += len as u64;
+                if entry.name <= self.last {
+                    return Err(EntryError::Malformed("its names are not in order".to_owned()));
+                }
+                self.last.clone_from(&entry.name);
+                Ok(Some(entry))
+            }
+            None if ended || self.buffer.len() - self.used > ENTRY_LEN_MAX => {
+                Err(EntryError::Malformed("it ends in the middle of an entry".to_owned()))
+            }
+            None => Ok(None),
+        }
     }
 }
 
@@ -189,61 +266,31 @@ impl ChunkSource for TreeReader<'_> {
 #[derive(Debug)]
 pub struct Listing {
     stream: StreamReader,
-    buffer: Vec<u8>,
-    used: usize,
-    begun: bool,
+    entries: EntryDecoder,
     ended: bool,
-    last: Vec<u8>,
 }
 
 impl Listing {
     /// Reads this listing from its start.
     pub fn new(listing: &Stream) -> Self {
-        let ended = listing.len == 0;
-        Self { stream: StreamReader::new(listing), buffer: Vec::new(), used: 0, begun: false, ended, last: Vec::new() }
+        Self { stream: StreamReader::new(listing), entries: EntryDecoder::default(), ended: listing.len == 0 }
     }
 
     /// The next entry, or `None` at the end.
     ///
     /// # Errors
-    /// If a chunk cannot be brought, or the bytes are not a valid listing: a newer version, a forbidden name, names out
-    /// of order.
+    /// If a chunk cannot be brought, or as [`EntryDecoder::next`].
     pub fn next<S: ChunkSource>(&mut self, source: &mut S) -> Result<Option<Entry>, S::Error>
     where
         S::Error: From<EntryError>,
     {
         loop {
-            if !self.begun && self.buffer.len() > self.used {
-                let version = self.buffer[self.used];
-                if version != LISTING_VERSION {
-                    return Err(EntryError::Newer(version).into());
-                }
-                self.used += 1;
-                self.begun = true;
+            let entry = self.entries.next(self.ended)?;
+            if entry.is_some() || self.ended {
+                return Ok(entry);
             }
-            if self.begun && self.used < self.buffer.len() {
-                match decode_entry(&self.buffer[self.used..])? {
-                    Some((entry, len)) => {
-                        self.used += len;
-                        if entry.name <= self.last {
-                            return Err(EntryError::Malformed("its names are not in order".to_owned()).into());
-                        }
-                        self.last.clone_from(&entry.name);
-                        return Ok(Some(entry));
-                    }
-                    None if self.ended || self.buffer.len() - self.used > ENTRY_LEN_MAX => {
-                        return Err(EntryError::Malformed("it ends in the middle of an entry".to_owned()).into());
-                    }
-                    None => {}
-                }
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            self.buffer.drain(..self.used);
-            self.used = 0;
             match self.stream.next(source)? {
-                Some(bytes) => self.buffer.extend_from_slice(&bytes),
+                Some(bytes) => self.entries.push(&bytes),
                 None => self.ended = true,
             }
         }

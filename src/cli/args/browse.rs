@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use clap::ValueEnum;
 use vault::engine::trust::VerifyOthers;
 
 use super::ExcludeArgs;
 use super::FilterArgs;
+use super::parse_duration;
+use crate::cli::units;
 
 /// `vault find`.
 #[derive(Debug, Args)]
@@ -37,6 +41,93 @@ pub struct FindArgs {
     /// Which ones.
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// To whom files in a mount seem to belong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OwnerArg {
+    /// The users of this machine with the stored names, else the stored numbers
+    Names,
+    /// The stored numbers
+    Numbers,
+    /// Whoever mounts
+    Me,
+}
+
+/// `vault mount`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault mount                             all snapshots, in a folder made for it
+  vault mount ~/old                       in this folder, which is empty
+  vault mount latest:Documents ~/old      one folder of one snapshot
+  vault mount ~/old --background          goes on by itself until: vault umount
+
+  Documents/2026-11-20 18.30/             a snapshot, by source and local time
+  Documents/latest                        the last one
+  all/1f2e3d4c                            each one by its id
+  .versions/letter.odt/                   in every folder, though not listed:
+                                          the versions of a file
+
+Ctrl-C ends it. Nothing in it can be changed. New snapshots appear by
+themselves. An argument alone is the folder if it is one or holds a slash, else
+the snapshot. Others than whoever mounts see nothing of it, root included,
+without --allow-other. updatedb and other programs that read every file should
+leave it out: put fuse.vault into PRUNEFS in /etc/updatedb.conf.")]
+pub struct MountArgs {
+    /// The snapshot, and a folder in it [default: all snapshots]
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub snapshot: Option<OsString>,
+
+    /// The folder in which it appears [default: one that is made for it]
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+
+    /// Go on in the background
+    #[arg(short, long)]
+    pub background: bool,
+
+    /// Show it in the file manager
+    #[arg(long)]
+    pub open: bool,
+
+    /// To whom files seem to belong [default: names; for another machine's files, if you are not root: me]
+    #[arg(long, value_name = "WHO")]
+    pub owner: Option<OwnerArg>,
+
+    /// Let other users look into it too, as the modes of the files allow
+    #[arg(long)]
+    pub allow_other: bool,
+
+    /// Refuse long files to programs that only read them for a preview or an index
+    #[arg(long)]
+    pub no_preview: bool,
+
+    /// How much of what was read is kept in memory
+    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = units::parse_size)]
+    pub cache: u64,
+
+    /// How long it relies on what it has seen of the vault, before it looks again and space can be given back
+    #[arg(long, hide_short_help = true, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub renew: Duration,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// `vault umount`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault umount            the only mount there is
+  vault umount ~/old      that in this folder, also if its program was killed
+
+If a program still uses it, it goes as soon as that program lets go of it.")]
+pub struct UmountArgs {
+    /// The folder in which it was mounted [default: the only one]
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
 }
 
 /// `vault history`.

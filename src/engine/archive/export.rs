@@ -10,11 +10,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use crate::engine::archive::BLOCK;
 use crate::engine::archive::write::{Member, fill, head};
 use crate::engine::browse::{BrowseError, Step, TreeWalk, find_all};
-use crate::engine::links::GroupReader;
-use crate::engine::sparse::Layout;
 use crate::path;
 use crate::path::Shown;
 use crate::progress::{Phase, Progress};
+use crate::read::links::GroupReader;
+use crate::read::sparse::Layout;
 use crate::tree::{Entry, EntryError, FileKind, StreamReader};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 

@@ -6,7 +6,6 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::links::GroupReader;
 use crate::engine::restore::execute::FinishError;
 use crate::engine::restore::place::Places;
 use crate::engine::restore::run::{Halt, Mark, Run, lock};
@@ -15,6 +14,7 @@ use crate::engine::restore::special::{copy_content, put_in_place, temporary_name
 use crate::engine::restore::task::Identity;
 use crate::fs::{Meta, MetaOptions, Stat, TargetDir};
 use crate::path;
+use crate::read::links::GroupReader;
 use crate::tree::entry::flags;
 use crate::tree::{FileKind, Owner};
 use crate::vault::{SnapshotInfo, TreeReader};

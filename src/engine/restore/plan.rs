@@ -16,10 +16,10 @@ use crate::engine::restore::run::{Halt, Run, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::Decision;
 use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
-use crate::engine::sparse::Layout;
 use crate::fs::{Names, Stat};
 use crate::id::ChunkId;
 use crate::path::{Shown, join};
+use crate::read::sparse::Layout;
 use crate::tree::{Entry, FileKind, IdReader, Owner, Stream};
 use crate::vault::{Lookup, ReadError, SnapshotInfo, TreeReader};
 

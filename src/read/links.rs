@@ -1,9 +1,9 @@
 //! The list of a snapshot that says which paths are names of one file (SPEC §7.4).
 
 use crate::limits::ENTRY_LEN_MAX;
-use crate::tree::{Stream, StreamError, StreamReader};
+use crate::tree::{ChunkSource, Stream, StreamError, StreamReader};
 use crate::varint::{DecodeError, Reader};
-use crate::vault::{ReadError, TreeReader};
+use crate::vault::ReadError;
 
 /// Reads the stream of groups path by path.
 pub(crate) struct GroupReader {
@@ -22,7 +22,10 @@ impl GroupReader {
     }
 
     /// The next path, and whether it is the first of its group.
-    pub(crate) fn next(&mut self, trees: &mut TreeReader<'_>) -> Result<Option<(bool, Vec<u8>)>, ReadError> {
+    pub(crate) fn next<S: ChunkSource<Error = ReadError>>(
+        &mut self,
+        source: &mut S,
+    ) -> Result<Option<(bool, Vec<u8>)>, ReadError> {
         let malformed = || ReadError::Stream(StreamError::Malformed("the list of hard links is malformed"));
         loop {
             let mut reader = Reader::new(&self.buffer[self.used..]);
@@ -42,7 +45,7 @@ impl GroupReader {
             }
             self.buffer.drain(..self.used);
             self.used = 0;
-            match self.stream.next(trees)? {
+            match self.stream.next(source)? {
                 Some(bytes) => self.buffer.extend_from_slice(&bytes),
                 None => self.ended = true,
             }

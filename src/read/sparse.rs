@@ -118,7 +118,11 @@ impl Pairs {
     }
 }
 
-fn take(bytes: &[u8], used: &mut usize) -> Result<Option<(u64, u64)>, StreamError> {
+/// Takes the next distance and length of a list of holes; `None` at the end.
+///
+/// # Errors
+/// If they are malformed, or the list ends amid them.
+pub(super) fn take(bytes: &[u8], used: &mut usize) -> Result<Option<(u64, u64)>, StreamError> {
     if *used == bytes.len() {
         return Ok(None);
     }

@@ -1,0 +1,621 @@
+//! What lies where in a mount: sources, their snapshots by date, and what is in them.
+//!
+//! ```text
+//! README.txt
+//! Documents/2026-11-20 18.30/…     a snapshot, by the time where the mount is
+//! Documents/latest                 a link to the last one
+//! all/1f2e3d4c                     a link to each snapshot, by its id
+//! …/.versions/letter.odt/2026-11-18 09.31.odt
+//! ```
+//!
+//! `.versions` is in every folder of a snapshot. It is in no listing, so that whoever walks through a tree does not fall into it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::id::ObjectName;
+use crate::limits::PATH_DEPTH_MAX;
+use crate::lru::Lru;
+use crate::path;
+use crate::progress::Progress;
+use crate::read::Folders;
+use crate::read::links::GroupReader;
+use crate::sync::lock;
+use crate::tree::{Entry, FileKind, Stream, Time};
+use crate::vault::{ReadError, SnapshotInfo, VaultError, View};
+
+/// The folder of versions, in every folder of a snapshot.
+pub const VERSIONS: &[u8] = b".versions";
+/// The link to the last snapshot.
+pub const LATEST: &[u8] = b"latest";
+/// The folder of links by id.
+pub const ALL: &[u8] = b"all";
+/// The file that says what this is.
+pub const README: &[u8] = b"README.txt";
+
+/// Names of hard links that are remembered, of all snapshots together.
+const LINKS_KEPT: usize = 2 << 20;
+/// Smaller numbers are those of the tree's own nodes.
+pub const NUMBERS_OWN: u64 = 1024;
+
+/// Longest name that is made of a source's, in bytes.
+const NAME_LEN: usize = 200;
+
+/// How a tree is laid out.
+pub struct TreeOptions {
+    /// The name of a folder for this date, such as `2026-11-20 18.30`.
+    pub dates: Box<dyn Fn(Time) -> String + Send + Sync>,
+    /// The text of `README.txt`.
+    pub readme: String,
+    /// Bytes of listings that are kept.
+    pub listings: usize,
+}
+
+/// A snapshot in a tree.
+#[derive(Debug)]
+pub struct Snap {
+    /// What is known of it.
+    pub info: SnapshotInfo,
+    /// What numbers of its files are made from.
+    key: Key,
+}
+
+/// 128 bits by which a node is known, the same in every mount of the vault.
+type Key = [u8; 16];
+
+/// Something in a snapshot.
+#[derive(Debug)]
+pub struct Item {
+    /// The snapshot.
+    pub snap: Arc<Snap>,
+    /// The folder that it is in; `None`: it is the snapshot's top folder.
+    pub parent: Option<Arc<Self>>,
+    /// What the snapshot says of it.
+    pub entry: Arc<Entry>,
+    key: Key,
+    /// How many names it has in the snapshot.
+    pub names: u32,
+    /// The key of its first name, if it has several.
+    first: Option<Key>,
+}
+
+impl Item {
+    /// The path in the snapshot.
+    pub fn path(&self) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            names.push(at.entry.name.as_slice());
+            at = parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    fn depth(&self) -> usize {
+        std::iter::successors(self.parent.as_ref(), |item| item.parent.as_ref()).count()
+    }
+
+    /// The listing of a folder; `None` of anything else, and of a folder that lies too deep.
+    pub fn listing(&self) -> Option<&Stream> {
+        let listing = self.entry.content.as_ref().filter(|_| self.entry.kind == FileKind::Directory);
+        listing.filter(|_| self.depth() < PATH_DEPTH_MAX)
+    }
+}
+
+/// Anything in a tree.
+#[derive(Debug)]
+pub enum Node {
+    /// The whole.
+    Top,
+    /// `README.txt`.
+    Readme,
+    /// The folder of links by id.
+    All,
+    /// The folder of a source, by its name here.
+    Source(Vec<u8>),
+    /// A link to a snapshot, which was taken then. One that leads elsewhere later is another node, since the system remembers where a
+    /// link leads.
+    Link(Vec<u8>, Time),
+    /// Something in a snapshot.
+    Item(Arc<Item>),
+    /// The folder of versions of what is in a folder.
+    Versions(Arc<Item>),
+    /// The versions of one file, each with its name.
+    VersionsOf(Key, Vec<(Vec<u8>, Arc<Self>)>),
+}
+
+impl Node {
+    /// What is known of it by a snapshot; `None` of what only the tree has.
+    pub fn item(&self) -> Option<&Arc<Item>> {
+        match self {
+            Self::Item(item) => Some(item),
+            _ => None,
+        }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> FileKind {
+        match self {
+            Self::Readme => FileKind::File,
+            Self::Link(..) => FileKind::Symlink,
+            Self::Item(item) => item.entry.kind,
+            Self::Top | Self::All | Self::Source(_) | Self::Versions(_) | Self::VersionsOf(..) => FileKind::Directory,
+        }
+    }
+
+    /// Whether it stays as it is: all that lies in a snapshot does.
+    pub const fn is_lasting(&self) -> bool {
+        matches!(self, Self::Item(_) | Self::Readme)
+    }
+}
+
+/// A snapshot under its name.
+type Named = (Vec<u8>, Arc<Snap>);
+
+/// What snapshots there are, and what they are called.
+#[derive(Debug, Default)]
+struct Names {
+    sources: BTreeMap<Vec<u8>, Vec<Named>>,
+    /// For each snapshot the source's name here, and its own.
+    by_id: HashMap<ObjectName, (Vec<u8>, Vec<u8>)>,
+    /// The names of the links by id.
+    ids: BTreeMap<Vec<u8>, ObjectName>,
+}
+
+impl Names {
+    fn link_to(&self, id: &ObjectName) -> Option<Node> {
+        let (source, name) = self.by_id.get(id)?;
+        let (_, snap) = self.sources.get(source)?.iter().find(|(other, _)| other == name)?;
+        Some(Node::Link([b"../", &source[..], b"/", name].concat(), snap.info.date))
+    }
+
+    fn latest(&self, source: &[u8]) -> Option<Node> {
+        let (name, snap) = self.sources.get(source)?.last()?;
+        Some(Node::Link(name.clone(), snap.info.date))
+    }
+}
+
+/// A vault as a tree of folders, for many threads.
+pub struct Tree {
+    view: Arc<View>,
+    folders: Folders,
+    options: TreeOptions,
+    key: [u8; 32],
+    names: RwLock<Arc<Names>>,
+    /// Which paths of a snapshot are names of one file.
+    links: Mutex<Lru<ObjectName, Arc<Links>>>,
+    /// A tree of one folder: that is its top.
+    only: Option<Arc<Node>>,
+}
+
+/// For each path with several names, by its key: the key of the first of them, and how many there are.
+#[derive(Debug, Default)]
+struct Links(HashMap<Key, (Key, u32)>);
+
+impl Tree {
+    /// The tree of all snapshots.
+    pub fn new(view: Arc<View>, options: TreeOptions) -> Self {
+        let key = view.vault().keys().derive_local("numbers of files in a mount");
+        let folders = Folders::new(options.listings);
+        let links = Mutex::new(Lru::new(LINKS_KEPT));
+        let tree = Self { view, folders, options, key, names: RwLock::default(), links, only: None };
+        tree.name_all();
+        tree
+    }
+
+    /// The same, of one folder of one snapshot alone. `None` if there is no such folder.
+    ///
+    /// # Errors
+    /// If a folder on the way cannot be read.
+    pub fn only(mut self, snapshot: &ObjectName, at: &[u8]) -> Result<Option<Self>, ReadError> {
+        let Some(snap) = self.snap(snapshot) else { return Ok(None) };
+        let item = self.walk(&snap, at)?.filter(|item| item.listing().is_some());
+        self.only = item.map(|item| Arc::new(Node::Item(item)));
+        Ok(Some(self).filter(|tree| tree.only.is_some()))
+    }
+
+    /// What it reads from.
+    pub const fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// How many snapshots there are.
+    pub fn count(&self) -> usize {
+        self.names().by_id.len()
+    }
+
+    fn names(&self) -> Arc<Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The top.
+    pub fn top(&self) -> Arc<Node> {
+        self.only.clone().unwrap_or_else(|| Arc::new(Node::Top))
+    }
+
+    /// The text of `README.txt`.
+    pub fn readme(&self) -> &[u8] {
+        self.options.readme.as_bytes()
+    }
+
+    /// Looks which snapshots there are now.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails; all stays as it was then.
+    pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
+        if self.view.renew(progress)? {
+            self.name_all();
+        }
+        Ok(())
+    }
+
+    /// Whether this snapshot is still there.
+    pub fn has(&self, snapshot: &ObjectName) -> bool {
+        self.names().by_id.contains_key(snapshot)
+    }
+
+    fn snap(&self, snapshot: &ObjectName) -> Option<Arc<Snap>> {
+        let names = self.names();
+        let (source, name) = names.by_id.get(snapshot)?;
+        let found = names.sources.get(source)?.iter().find(|(other, _)| other == name);
+        found.map(|(_, snap)| snap.clone())
+    }
+
+    fn hash(&self, what: &str, parts: &[&[u8]]) -> Key {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(what.as_bytes());
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        let mut key = [0; 16];
+        hasher.finalize_xof().fill(&mut key);
+        key
+    }
+
+    /// Gives every snapshot its names.
+    fn name_all(&self) {
+        let moment = self.view.moment();
+        let before = self.names();
+        let mut hosts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for info in moment.snapshots() {
+            hosts.entry(&info.body.source).or_default().insert(&info.body.host);
+        }
+        let mut taken: HashSet<Vec<u8>> = [ALL, README, VERSIONS].iter().map(|name| name.to_vec()).collect();
+        let mut folders: HashMap<(&str, &str), Vec<u8>> = HashMap::new();
+        for (source, hosts) in &hosts {
+            for host in hosts {
+                let base = if hosts.len() > 1 { format!("{source}@{host}") } else { (*source).to_owned() };
+                folders.insert((source, host), free_name(&plain(&base), &mut taken));
+            }
+        }
+        let mut names = Names::default();
+        let mut dates: HashMap<&[u8], HashSet<Vec<u8>>> = HashMap::new();
+        for info in moment.snapshots() {
+            let Some(folder) = folders.get(&(info.body.source.as_str(), info.body.host.as_str())) else { continue };
+            let taken = dates.entry(folder).or_insert_with(|| HashSet::from([LATEST.to_vec()]));
+            let name = free_name(&plain(&(self.options.dates)(info.date)), taken);
+            let known = before.by_id.get(&info.id).and_then(|(source, name)| {
+                before.sources.get(source)?.iter().find(|(other, _)| other == name).map(|(_, snap)| snap.clone())
+            });
+            let known = known.filter(|snap| snap.info.date == info.date);
+            let snap = known.unwrap_or_else(|| {
+                Arc::new(Snap { key: self.hash("snapshot", &[info.id.as_bytes()]), info: info.clone() })
+            });
+            names.by_id.insert(info.id, (folder.clone(), name.clone()));
+            names.sources.entry(folder.clone()).or_default().push((name, snap));
+        }
+        let mut ids = HashSet::new();
+        for id in names.by_id.keys().copied().collect::<BTreeSet<_>>() {
+            names.ids.insert(free_name(id.short().as_bytes(), &mut ids), id);
+        }
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    }
+
+    /// The top folder of a snapshot.
+    fn root(snap: &Arc<Snap>) -> Arc<Item> {
+        let mut entry = Entry::new(Vec::new(), FileKind::Directory);
+        entry.content = Some(snap.info.body.tree.clone());
+        entry.mode = 0o555;
+        entry.mtime = snap.info.date;
+        Arc::new(Item {
+            snap: snap.clone(),
+            parent: None,
+            entry: Arc::new(entry),
+            key: snap.key,
+            names: 1,
+            first: None,
+        })
+    }
+
+    fn child(&self, parent: &Arc<Item>, entry: Arc<Entry>) -> Arc<Item> {
+        let key = self.hash("child", &[&parent.key, &entry.name]);
+        let snap = parent.snap.clone();
+        let known = (entry.kind != FileKind::Directory).then(|| self.links(&snap)).flatten();
+        let link = known.and_then(|links| links.0.get(&key).copied());
+        let (first, names) = link.map_or((None, 1), |(first, names)| (Some(first), names));
+        Arc::new(Item { snap, parent: Some(parent.clone()), entry, key, names, first })
+    }
+
+    /// Which paths of a snapshot are names of one file; `None` if none are. A list that is damaged says nothing.
+    fn links(&self, snap: &Snap) -> Option<Arc<Links>> {
+        if snap.info.body.links.is_empty() {
+            return None;
+        }
+        if let Some(links) = lock(&self.links).get(&snap.info.id) {
+            return Some(links);
+        }
+        let mut links = Links::default();
+        let mut groups = GroupReader::new(&snap.info.body.links);
+        let mut group: Vec<Key> = Vec::new();
+        let mut close = |group: &mut Vec<Key>| {
+            if let Some(first) = group.first().copied() {
+                let names = u32::try_from(group.len()).unwrap_or(u32::MAX);
+                links.0.extend(group.drain(..).map(|key| (key, (first, names))));
+            }
+        };
+        let mut source = self.view.as_ref();
+        while let Ok(Some((is_first, at))) = groups.next(&mut source) {
+            if is_first {
+                close(&mut group);
+            }
+            let key = path::components(&at).fold(snap.key, |key, name| self.hash("child", &[&key, name]));
+            group.push(key);
+        }
+        close(&mut group);
+        let links = Arc::new(links);
+        lock(&self.links).insert(snap.info.id, links.clone(), links.0.len());
+        Some(links)
+    }
+
+    /// What lies at a path of a snapshot.
+    fn walk(&self, snap: &Arc<Snap>, at: &[u8]) -> Result<Option<Arc<Item>>, ReadError> {
+        let mut item = Self::root(snap);
+        for name in path::components(at) {
+            let Some(listing) = item.listing() else { return Ok(None) };
+            let Some(entry) = self.folders.entry(self.view.as_ref(), listing, name)? else { return Ok(None) };
+            item = self.child(&item, entry);
+        }
+        Ok(Some(item))
+    }
+
+    /// The number of something in a snapshot.
+    pub fn number_of(&self, item: &Item) -> u64 {
+        number(&item.first.unwrap_or(item.key))
+    }
+
+    /// The number of a node, the same in every mount: never one below 1024, which are the tree's own.
+    pub fn number(&self, node: &Node) -> u64 {
+        match node {
+            Node::Top => 1,
+            Node::Readme => 2,
+            Node::All => 3,
+            _ => number(&self.key_of(node)),
+        }
+    }
+
+    /// By what a node is known; names of one file have the same.
+    pub fn key_of(&self, node: &Node) -> [u8; 16] {
+        match node {
+            Node::Top | Node::Readme | Node::All => [0; 16],
+            Node::Source(name) => self.hash("source", &[name]),
+            Node::Link(target, _) => self.hash("link", &[target]),
+            Node::Item(item) => item.first.unwrap_or(item.key),
+            Node::Versions(item) => self.hash("versions", &[&item.key]),
+            Node::VersionsOf(key, _) => *key,
+        }
+    }
+
+    /// What has this name in a folder.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn lookup(&self, folder: &Node, name: &[u8]) -> Result<Option<Arc<Node>>, ReadError> {
+        let names = self.names();
+        Ok(match folder {
+            Node::Top if name == ALL => Some(Node::All),
+            Node::Top if name == README => Some(Node::Readme),
+            Node::Top => names.sources.contains_key(name).then(|| Node::Source(name.to_vec())),
+            Node::All => names.ids.get(name).and_then(|id| names.link_to(id)),
+            Node::Source(source) if name == LATEST => names.latest(source),
+            Node::Source(source) => {
+                let snapshots = names.sources.get(source).map(Vec::as_slice).unwrap_or_default();
+                snapshots.iter().find(|(other, _)| other == name).map(|(_, snap)| Node::Item(Self::root(snap)))
+            }
+            Node::Item(item) => {
+                let Some(listing) = item.listing() else { return Ok(None) };
+                match self.folders.entry(self.view.as_ref(), listing, name)? {
+                    Some(entry) => Some(Node::Item(self.child(item, entry))),
+                    None if name == VERSIONS => Some(Node::Versions(item.clone())),
+                    _ => None,
+                }
+            }
+            Node::Versions(item) => self.versions(item, name)?,
+            Node::VersionsOf(_, versions) => {
+                return Ok(versions.iter().find(|(other, _)| other == name).map(|(_, node)| node.clone()));
+            }
+            Node::Readme | Node::Link(..) => None,
+        }
+        .map(Arc::new))
+    }
+
+    /// The versions of a file over the snapshots of its source: each once, by the date of the first snapshot that has it.
+    /// Snapshots in which a folder on the way cannot be read are passed over.
+    fn versions(&self, folder: &Arc<Item>, name: &[u8]) -> Result<Option<Node>, ReadError> {
+        let at = path::join(&folder.path(), name);
+        let body = &folder.snap.info.body;
+        let names = self.names();
+        let mut found = Vec::new();
+        let mut taken = HashSet::new();
+        let mut last: Option<Entry> = None;
+        let of_source = names.sources.values().flatten().map(|(_, snap)| snap);
+        for snap in of_source.filter(|snap| snap.info.body.source == body.source && snap.info.body.host == body.host) {
+            let item = match self.walk(snap, &at) {
+                Ok(item) => item.filter(|item| item.entry.kind != FileKind::Directory),
+                Err(error) if error.is_contained() => continue,
+                Err(error) => return Err(error),
+            };
+            let entry = item.as_ref().map(|item| Entry { btime: None, torn: false, ..Entry::clone(&item.entry) });
+            if let Some(item) = item.filter(|_| entry != last) {
+                let date = (self.options.dates)(snap.info.date);
+                let end =
+                    name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0).map_or(&b""[..], |at| &name[at..]);
+                found.push((free_name_before(&plain(&date), end, &mut taken), Arc::new(Node::Item(item))));
+            }
+            last = entry;
+        }
+        let key = self.hash("versions of", &[&folder.key, name]);
+        Ok((!found.is_empty()).then_some(Node::VersionsOf(key, found)))
+    }
+
+    /// Calls `each` with what lies in a folder, from the entry of this number on, until it returns `false`.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn list(
+        &self,
+        folder: &Node,
+        from: u64,
+        each: &mut dyn FnMut(&[u8], Arc<Node>) -> bool,
+    ) -> Result<(), ReadError> {
+        let names = self.names();
+        let skip = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut give = |entries: &mut dyn Iterator<Item = (&[u8], Node)>| {
+            entries.skip(skip).all(|(name, node)| each(name, Arc::new(node)));
+        };
+        match folder {
+            Node::Top => {
+                let sources = names.sources.keys().map(|name| (name.as_slice(), Node::Source(name.clone())));
+                give(&mut [(README, Node::Readme), (ALL, Node::All)].into_iter().chain(sources));
+            }
+            Node::All => {
+                let links = names.ids.iter().filter_map(|(name, id)| Some((name.as_slice(), names.link_to(id)?)));
+                give(&mut links.into_iter());
+            }
+            Node::Source(source) => {
+                let snapshots = names.sources.get(source).map(Vec::as_slice).unwrap_or_default();
+                let latest = names.latest(source).map(|latest| (LATEST, latest));
+                let snapshots = snapshots.iter().map(|(name, snap)| (name.as_slice(), Node::Item(Self::root(snap))));
+                give(&mut latest.into_iter().chain(snapshots));
+            }
+            Node::Item(item) => {
+                let Some(listing) = item.listing() else { return Ok(()) };
+                let mut at = from;
+                while let Some(page) = self.folders.page_with(self.view.as_ref(), listing, at)? {
+                    let skip = usize::try_from(at - page.first).unwrap_or(usize::MAX);
+                    for entry in page.entries.iter().skip(skip) {
+                        if !each(&entry.name, Arc::new(Node::Item(self.child(item, entry.clone())))) {
+                            return Ok(());
+                        }
+                    }
+                    at = page.first + page.entries.len() as u64;
+                }
+            }
+            // Whatever is not known to be there is not listed.
+            Node::Versions(_) | Node::Readme | Node::Link(..) => {}
+            Node::VersionsOf(_, versions) => {
+                let mut versions = versions.iter().skip(skip);
+                versions.all(|(name, node)| each(name, node.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a link leads to; `None` of what is no link.
+    pub fn target(node: &Node) -> Option<&[u8]> {
+        match node {
+            Node::Link(target, _) => Some(target),
+            Node::Item(item) if item.entry.kind == FileKind::Symlink => Some(&item.entry.target),
+            _ => None,
+        }
+    }
+
+    /// When the last snapshot was taken of what a folder of the tree holds.
+    pub fn time(&self, node: &Node) -> Time {
+        let names = self.names();
+        let last = |snapshots: &Vec<Named>| snapshots.last().map(|(_, snap)| snap.info.date);
+        let found = match node {
+            Node::Item(item) | Node::Versions(item) => Some(item.entry.mtime),
+            Node::Source(source) => names.sources.get(source).and_then(last),
+            Node::Link(_, time) => Some(*time),
+            Node::Top | Node::All | Node::Readme => names.sources.values().filter_map(last).max(),
+            Node::VersionsOf(_, versions) => versions.last().map(|(_, node)| self.time(node)),
+        };
+        found.unwrap_or_default()
+    }
+
+    /// Where something lies, for people: the snapshot's id and the path in it.
+    pub fn shown(&self, node: &Node) -> String {
+        match node.item() {
+            Some(item) => format!("{}:{}", item.snap.info.id.short(), path::Shown(&item.path())),
+            None => "the top".to_owned(),
+        }
+    }
+}
+
+/// The number of what is known by this key.
+fn number(key: &Key) -> u64 {
+    let number = u64::from_le_bytes(*key.first_chunk().unwrap_or(&[0; 8]));
+    if number < NUMBERS_OWN { number + NUMBERS_OWN } else { number }
+}
+
+/// A name without what systems have trouble with: separators, colons, control characters.
+fn plain(name: &str) -> Vec<u8> {
+    let trimmed = name.trim_matches(['/', '\\']);
+    let mut out = String::new();
+    for c in trimmed.chars().map(|c| if matches!(c, '/' | '\\' | ':') || c.is_control() { '-' } else { c }) {
+        if out.len() + c.len_utf8() > NAME_LEN {
+            break;
+        }
+        out.push(c);
+    }
+    match out.as_str() {
+        "" => b"files".to_vec(),
+        "." | ".." => b"_".to_vec(),
+        name => name.as_bytes().to_vec(),
+    }
+}
+
+fn free_name(base: &[u8], taken: &mut HashSet<Vec<u8>>) -> Vec<u8> {
+    free_name_before(base, b"", taken)
+}
+
+/// `base` and `end`, or with the first number between them that makes a name which is not taken yet.
+fn free_name_before(base: &[u8], end: &[u8], taken: &mut HashSet<Vec<u8>>) -> Vec<u8> {
+    let mut name = [base, end].concat();
+    let mut number = 2;
+    while !taken.insert(name.clone()) {
+        name = [base, format!(" ({number})").as_bytes(), end].concat();
+        number += 1;
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_such_that_every_system_takes_them() {
+        let check = |name: &str, expected: &str| assert_eq!(String::from_utf8(plain(name)).unwrap(), expected);
+        check("Documents", "Documents");
+        check("/home/me/Documents/", "home-me-Documents");
+        check("C:\\Users\\me", "C--Users-me");
+        check("a\nb", "a-b");
+        check("/", "files");
+        check("..", "_");
+        check(&"ä".repeat(150), &"ä".repeat(100));
+    }
+
+    #[test]
+    fn equal_names_are_told_apart() {
+        let mut taken = HashSet::from([b"all".to_vec()]);
+        let mut free = |base: &str, end: &str| {
+            String::from_utf8(free_name_before(base.as_bytes(), end.as_bytes(), &mut taken)).unwrap()
+        };
+        assert_eq!(
+            [free("all", ""), free("a", ".odt"), free("a", ".odt"), free("a", ".odt")],
+            ["all (2)", "a.odt", "a (2).odt", "a (3).odt"]
+        );
+    }
+}

@@ -1,0 +1,328 @@
+//! A stream from any byte on (SPEC §6). The format does not say where in a stream a chunk begins: that follows from the lengths of
+//! those before it, which the catalogue knows. What is found out is remembered sparsely, so that memory stays small however
+//! long the stream is.
+
+use std::sync::{Arc, Mutex};
+
+use crate::id::ChunkId;
+use crate::sync::lock;
+use crate::tree::stream::ids_from_bytes;
+use crate::tree::{Stream, StreamError};
+use crate::vault::{ReadError, View};
+
+/// Where chunks come from, in any order and for many threads.
+pub trait Chunks: Sync {
+    /// The length of a chunk, in bytes.
+    ///
+    /// # Errors
+    /// If it is lost.
+    fn len_of(&self, id: &ChunkId) -> Result<u32, ReadError>;
+
+    /// Calls `use_it` with the bytes of a chunk.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError>;
+}
+
+impl Chunks for View {
+    fn len_of(&self, id: &ChunkId) -> Result<u32, ReadError> {
+        Ok(self.place(id)?.len)
+    }
+
+    fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        use_it(self.chunk(id)?.bytes());
+        Ok(())
+    }
+}
+
+/// So many chunks in a row are looked at together.
+const SPAN: usize = 512;
+/// How many spans are remembered.
+const SPANS_KEPT: usize = 2;
+
+/// A stream that is read from any byte on.
+#[derive(Debug)]
+pub struct Chunked {
+    /// The ids of the chunks, if there are few.
+    ids: Vec<ChunkId>,
+    /// The list of the ids, if it is a stream of its own.
+    list: Option<Box<Self>>,
+    /// The length. Of a list it is not known before it ends.
+    len: Option<u64>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Where each span begins, as far as it was looked for.
+    starts: Vec<u64>,
+    /// Whether the last of them is the last one of all.
+    ended: bool,
+    /// The spans that were used last, by number.
+    recent: Vec<(usize, Arc<Span>)>,
+}
+
+/// Some chunks in a row.
+#[derive(Debug)]
+struct Span {
+    ids: Vec<ChunkId>,
+    /// Where each of them ends in the stream.
+    ends: Vec<u64>,
+}
+
+fn malformed(what: &'static str) -> ReadError {
+    StreamError::Malformed(what).into()
+}
+
+impl Chunked {
+    /// Reads this stream.
+    pub fn new(stream: &Stream) -> Self {
+        Self::at_depth(&stream.ids, stream.depth, Some(stream.len))
+    }
+
+    fn at_depth(ids: &[ChunkId], depth: u8, len: Option<u64>) -> Self {
+        let known = Known { starts: vec![0], ended: false, recent: Vec::new() };
+        let list = depth.checked_sub(1).map(|depth| Box::new(Self::at_depth(ids, depth, None)));
+        let ids = if list.is_none() { ids.to_vec() } else { Vec::new() };
+        Self { ids, list, len, known: Mutex::new(known) }
+    }
+
+    /// The ids of a span's chunks: fewer than [`SPAN`] at the end of the stream.
+    fn ids(&self, number: usize, chunks: &dyn Chunks) -> Result<Vec<ChunkId>, ReadError> {
+        let Some(list) = &self.list else {
+            let rest = self.ids.get(number * SPAN..).unwrap_or_default();
+            return Ok(rest[..rest.len().min(SPAN)].to_vec());
+        };
+        let mut bytes = vec![0; SPAN * ChunkId::LEN];
+        let len = list.read_at((number * SPAN * ChunkId::LEN) as u64, &mut bytes, chunks)?;
+        Ok(ids_from_bytes(&bytes[..len])?)
+    }
+
+    /// A span whose start is known. What follows it is known from then on.
+    fn span(&self, number: usize, known: &mut Known, chunks: &dyn Chunks) -> Result<Arc<Span>, ReadError> {
+        if let Some(at) = known.recent.iter().position(|(other, _)| *other == number) {
+            known.recent[..=at].rotate_right(1);
+            return Ok(known.recent[0].1.clone());
+        }
+        let ids = self.ids(number, chunks)?;
+        let mut end = known.starts[number];
+        let mut ends = Vec::with_capacity(ids.len());
+        for id in &ids {
+            let len = u64::from(chunks.len_of(id)?);
+            if len == 0 {
+                return Err(malformed("a chunk of it is empty"));
+            }
+            end += len;
+            ends.push(end);
+            if self.len.is_some_and(|len| end > len) {
+                return Err(malformed("it is longer than it says"));
+            }
+        }
+        if number + 1 == known.starts.len() {
+            if ids.len() == SPAN {
+                known.starts.push(end);
+            } else {
+                if self.len.is_some_and(|len| end != len) {
+                    return Err(malformed("it is shorter than it says"));
+                }
+                known.ended = true;
+            }
+        }
+        let span = Arc::new(Span { ids, ends });
+        known.recent.insert(0, (number, span.clone()));
+        known.recent.truncate(SPANS_KEPT);
+        Ok(span)
+    }
+
+    /// The span with this byte, and the number of the chunk in it that has it. `None` behind the end.
+    fn find(&self, offset: u64, chunks: &dyn Chunks) -> Result<Option<(usize, Arc<Span>, usize)>, ReadError> {
+        let mut known = lock(&self.known);
+        loop {
+            let number = known.starts.partition_point(|start| *start <= offset) - 1;
+            let span = self.span(number, &mut known, chunks)?;
+            let index = span.ends.partition_point(|end| *end <= offset);
+            if index < span.ids.len() {
+                return Ok(Some((number, span, index)));
+            }
+            if number + 1 >= known.starts.len() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Calls `each` with the chunks from this byte on: the id, and where it begins and ends. Stops when that returns `false`.
+    ///
+    /// # Errors
+    /// If the list of chunks cannot be read, a chunk is lost, or the lengths do not add up to the stream's.
+    pub fn for_each_from(
+        &self,
+        offset: u64,
+        chunks: &dyn Chunks,
+        mut each: impl FnMut(&ChunkId, u64, u64) -> Result<bool, ReadError>,
+    ) -> Result<(), ReadError> {
+        if self.len.is_some_and(|len| offset >= len) {
+            return Ok(());
+        }
+        let mut at = offset;
+        while let Some((number, span, first)) = self.find(at, chunks)? {
+            let mut start = match first.checked_sub(1) {
+                Some(before) => span.ends[before],
+                None => lock(&self.known).starts[number],
+            };
+            for (id, end) in span.ids[first..].iter().zip(&span.ends[first..]) {
+                if !each(id, start, *end)? {
+                    return Ok(());
+                }
+                start = *end;
+            }
+            at = start;
+        }
+        Ok(())
+    }
+
+    /// Reads from a byte on, as much as there is room for. Returns how much that was: less only at the end.
+    ///
+    /// # Errors
+    /// As [`Self::for_each_from`], or if a chunk cannot be read.
+    pub fn read_at(&self, offset: u64, out: &mut [u8], chunks: &dyn Chunks) -> Result<usize, ReadError> {
+        let mut done = 0;
+        if out.is_empty() {
+            return Ok(0);
+        }
+        self.for_each_from(offset, chunks, |id, start, _| {
+            let mut contradicts = false;
+            chunks.with(id, &mut |bytes| {
+                // In the first chunk it does not begin at the start.
+                let skip = (offset + done as u64 - start) as usize;
+                let Some(bytes) = bytes.get(skip..) else {
+                    contradicts = true;
+                    return;
+                };
+                let len = bytes.len().min(out.len() - done);
+                out[done..done + len].copy_from_slice(&bytes[..len]);
+                done += len;
+            })?;
+            if contradicts {
+                Err(malformed("a chunk is shorter than the catalogue says"))
+            } else {
+                Ok(done < out.len())
+            }
+        })?;
+        Ok(done)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+    use crate::chunk::{ChunkParams, Cutter, Gear};
+    use crate::tree::stream::{ChunkSink, StreamWriter};
+
+    /// Chunks in memory.
+    #[derive(Default)]
+    pub(crate) struct Memory {
+        pub(crate) chunks: HashMap<ChunkId, Vec<u8>>,
+        pub(crate) asked: AtomicU64,
+    }
+
+    impl ChunkSink for Memory {
+        type Error = StreamError;
+
+        fn put_chunk(&mut self, bytes: &[u8]) -> Result<ChunkId, StreamError> {
+            let id = ChunkId::from_slice(&blake3::hash(bytes).as_bytes()[..16]).unwrap();
+            self.chunks.insert(id, bytes.to_vec());
+            Ok(id)
+        }
+    }
+
+    impl Chunks for Memory {
+        fn len_of(&self, id: &ChunkId) -> Result<u32, ReadError> {
+            self.chunks.get(id).map(|bytes| bytes.len() as u32).ok_or(ReadError::Lost(*id))
+        }
+
+        fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+            self.asked.fetch_add(1, Relaxed);
+            use_it(self.chunks.get(id).ok_or(ReadError::Lost(*id))?);
+            Ok(())
+        }
+    }
+
+    pub(crate) fn noise(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().update(b"data").finalize_xof().fill(&mut out);
+        out
+    }
+
+    pub(crate) fn write(data: &[u8], memory: &mut Memory) -> Stream {
+        let mut table = [0; 2048];
+        blake3::Hasher::new().update(b"gear").finalize_xof().fill(&mut table);
+        let cutter = Cutter::new(ChunkParams::new(256, 512, 1024).unwrap(), Gear::from_bytes(&table));
+        let mut writer = StreamWriter::default();
+        writer.write(data, &cutter, memory).unwrap();
+        writer.finish(&cutter, memory).unwrap()
+    }
+
+    #[test]
+    fn every_byte_is_where_it_was_written() {
+        for (len, depth) in [(0, 0), (1, 0), (10_000, 0), (60_000, 1), (3_000_000, 2)] {
+            let (data, mut memory) = (noise(len), Memory::default());
+            let stream = write(&data, &mut memory);
+            assert_eq!(stream.depth, depth);
+            let chunked = Chunked::new(&stream);
+            let mut dice = blake3::Hasher::new().update(&len.to_le_bytes()).finalize_xof();
+            let mut throw = |bound: usize| {
+                let mut bytes = [0; 8];
+                dice.fill(&mut bytes);
+                usize::try_from(u64::from_le_bytes(bytes) % (bound as u64 + 1)).unwrap()
+            };
+            for _ in 0..200 {
+                let (offset, room) = (throw(len + 10), throw(5000));
+                let mut out = vec![7; room];
+                let read = chunked.read_at(offset as u64, &mut out, &memory).unwrap();
+                let expected = &data[offset.min(len)..(offset + room).min(len)];
+                assert_eq!(read, expected.len(), "{room} bytes from {offset} of {len}");
+                assert_eq!(&out[..read], expected, "{room} bytes from {offset} of {len}");
+            }
+            assert_eq!(chunked.read_at(u64::MAX, &mut [0], &memory).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_not_what_lies_before_it() {
+        let (data, mut memory) = (noise(3_000_000), Memory::default());
+        let chunked = Chunked::new(&write(&data, &mut memory));
+        let mut out = [0; 10];
+        chunked.read_at(2_900_000, &mut out, &memory).unwrap();
+        let whole = memory.chunks.len() as u64;
+        let asked = memory.asked.swap(0, Relaxed);
+        assert!(asked * 4 < whole, "only lists are read on the way: {asked} of {whole} chunks");
+        chunked.read_at(2_900_005, &mut out, &memory).unwrap();
+        assert!(memory.asked.swap(0, Relaxed) <= 2, "and the way is remembered");
+    }
+
+    #[test]
+    fn lengths_that_do_not_add_up_are_refused() {
+        let mut memory = Memory::default();
+        for len in [5_000, 60_000, 700_000] {
+            let stream = write(&noise(len), &mut memory);
+            for other in [len as u64 - 1, len as u64 + 1, 1] {
+                let chunked = Chunked::new(&Stream { len: other, ..stream.clone() });
+                let mut out = vec![0; len + 10];
+                assert!(chunked.read_at(0, &mut out, &memory).is_err(), "{other} instead of {len}");
+            }
+        }
+        let stream = write(&noise(60_000), &mut memory);
+        let odd = ChunkSink::put_chunk(&mut memory, &[1; 17]).unwrap();
+        let chunked = Chunked::new(&Stream { ids: vec![odd], ..stream.clone() });
+        assert!(chunked.read_at(0, &mut [0; 100], &memory).is_err(), "a list of one id and a half");
+        memory.chunks.remove(&stream.ids[0]);
+        assert!(Chunked::new(&stream).read_at(0, &mut [0; 100], &memory).is_err(), "the list is lost");
+        let empty = ChunkSink::put_chunk(&mut memory, &[]).unwrap();
+        let chunked = Chunked::new(&Stream { len: 1, depth: 0, ids: vec![empty] });
+        assert!(chunked.read_at(0, &mut [0; 100], &memory).is_err(), "an empty chunk");
+    }
+}

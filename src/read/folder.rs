@@ -1,0 +1,272 @@
+//! Listings of folders, a page at a time: by name, and by number. Pages that were used last are kept, by the listing and not by
+//! the path: snapshots that share a folder share them.
+
+use std::mem::size_of;
+use std::sync::{Arc, Mutex};
+
+use crate::limits::PATH_DEPTH_MAX;
+use crate::lru::Lru;
+use crate::path;
+use crate::read::chunked::{Chunked, Chunks};
+use crate::sync::lock;
+use crate::tree::stream::{StreamKey, stream_key};
+use crate::tree::{Entry, FileKind, Stream};
+use crate::vault::ReadError;
+use crate::vault::read::EntryDecoder;
+
+/// Most entries of a page.
+const PAGE: usize = 512;
+/// From so many bytes on a page is full as well.
+const PAGE_LEN: u64 = 1 << 20;
+/// Bytes of a listing that are read at once.
+const BLOCK: u64 = 64 << 10;
+/// How many folders' pages are known where they begin.
+const FOLDERS_KEPT: usize = 4096;
+
+/// The folders that were looked into last, for many threads.
+#[derive(Debug)]
+pub struct Folders {
+    known: Mutex<Lru<StreamKey, Arc<Folder>>>,
+    pages: Mutex<Lru<(StreamKey, usize), Arc<Page>>>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    key: StreamKey,
+    listing: Chunked,
+    len: u64,
+    starts: Mutex<Starts>,
+}
+
+#[derive(Debug)]
+struct Starts {
+    /// Where each page begins, as far as it was looked for.
+    pages: Vec<Start>,
+    /// Whether the last of them is the last one of all.
+    ended: bool,
+}
+
+/// Where a page begins: in the listing, behind which name, and at which entry.
+#[derive(Debug, Clone)]
+struct Start {
+    at: u64,
+    behind: Vec<u8>,
+    first: u64,
+}
+
+/// Some entries in a row.
+#[derive(Debug)]
+pub struct Page {
+    /// The number of the first in its folder.
+    pub first: u64,
+    /// The entries, in the order of their names.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// What an entry takes up in memory, roughly.
+fn weight(entry: &Entry) -> usize {
+    let stream = |stream: &Stream| 16 * stream.ids.len() + 16;
+    let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum();
+    let texts = [&entry.name, &entry.target, &entry.owner.user, &entry.owner.group];
+    let texts: usize = texts.iter().filter(|text| !text.is_empty()).map(|text| text.len() + 24).sum();
+    size_of::<Entry>() + 24 + texts + xattrs + entry.content.as_ref().map_or(0, stream)
+}
+
+impl Folders {
+    /// Keeps pages of so many bytes together.
+    pub fn new(bytes: usize) -> Self {
+        Self { known: Mutex::new(Lru::new(FOLDERS_KEPT)), pages: Mutex::new(Lru::new(bytes)) }
+    }
+
+    fn folder(&self, listing: &Stream) -> Arc<Folder> {
+        let key = stream_key(listing);
+        let mut known = lock(&self.known);
+        if let Some(folder) = known.get(&key) {
+            return folder;
+        }
+        let first = Start { at: 0, behind: Vec::new(), first: 0 };
+        let folder = Arc::new(Folder {
+            key,
+            listing: Chunked::new(listing),
+            len: listing.len,
+            starts: Mutex::new(Starts { pages: vec![first], ended: false }),
+        });
+        // A long one weighs as much as many short ones: it remembers where its pages begin.
+        known.insert(key, folder.clone(), 1 + usize::try_from(listing.len / PAGE_LEN).unwrap_or(FOLDERS_KEPT));
+        folder
+    }
+
+    /// A page whose start is known. Where the next one begins is known from then on.
+    fn page(
+        &self,
+        folder: &Folder,
+        number: usize,
+        starts: &mut Starts,
+        chunks: &dyn Chunks,
+    ) -> Result<Arc<Page>, ReadError> {
+        if let Some(page) = lock(&self.pages).get(&(folder.key, number)) {
+            return Ok(page);
+        }
+        let Start { mut at, behind, first } = starts.pages[number].clone();
+        let begin = at;
+        let mut decoder = if number == 0 { EntryDecoder::default() } else { EntryDecoder::behind(behind) };
+        let (mut entries, mut bytes, mut ended) = (Vec::new(), 0, at >= folder.len);
+        while entries.len() < PAGE && decoder.taken() < PAGE_LEN {
+            if let Some(entry) = decoder.next(ended)? {
+                bytes += weight(&entry);
+                entries.push(Arc::new(entry));
+                continue;
+            }
+            if ended {
+                break;
+            }
+            let mut block = vec![0; (folder.len - at).min(BLOCK) as usize];
+            let read = folder.listing.read_at(at, &mut block, chunks)?;
+            decoder.push(&block[..read]);
+            at += read as u64;
+            ended = at >= folder.len || read == 0;
+        }
+        if number + 1 == starts.pages.len() {
+            let taken = begin + decoder.taken();
+            if taken < folder.len {
+                let first = first + entries.len() as u64;
+                starts.pages.push(Start { at: taken, behind: decoder.last().to_vec(), first });
+            } else {
+                starts.ended = true;
+            }
+        }
+        let page = Arc::new(Page { first, entries });
+        lock(&self.pages).insert((folder.key, number), page.clone(), bytes + 64);
+        Ok(page)
+    }
+
+    /// The page with the entry of this number; `None` behind the last one.
+    ///
+    /// # Errors
+    /// If the listing cannot be read, or is not valid.
+    pub fn page_with(&self, chunks: &dyn Chunks, listing: &Stream, entry: u64) -> Result<Option<Arc<Page>>, ReadError> {
+        let folder = self.folder(listing);
+        let mut starts = lock(&folder.starts);
+        loop {
+            let number = starts.pages.partition_point(|start| start.first <= entry) - 1;
+            let page = self.page(&folder, number, &mut starts, chunks)?;
+            if entry - page.first < page.entries.len() as u64 {
+                return Ok(Some(page));
+            }
+            if number + 1 >= starts.pages.len() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The entry of this name.
+    ///
+    /// # Errors
+    /// If the listing cannot be read, or is not valid.
+    pub fn entry(&self, chunks: &dyn Chunks, listing: &Stream, name: &[u8]) -> Result<Option<Arc<Entry>>, ReadError> {
+        let folder = self.folder(listing);
+        let mut starts = lock(&folder.starts);
+        loop {
+            let number = starts.pages.partition_point(|start| start.behind.as_slice() < name).saturating_sub(1);
+            let page = self.page(&folder, number, &mut starts, chunks)?;
+            match page.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) {
+                Ok(at) => return Ok(Some(page.entries[at].clone())),
+                Err(at) if at < page.entries.len() || number + 1 >= starts.pages.len() => return Ok(None),
+                // It lies behind what was known of the folder so far, or behind the last name of this page.
+                Err(_) if starts.pages[number + 1].behind.as_slice() >= name => return Ok(None),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The entry at a path below the folder with this listing; `None` if there is nothing. The empty path has no entry.
+    ///
+    /// # Errors
+    /// If a folder on the way cannot be read.
+    pub fn find(&self, chunks: &dyn Chunks, listing: &Stream, at: &[u8]) -> Result<Option<Arc<Entry>>, ReadError> {
+        let (mut listing, mut found) = (listing.clone(), None);
+        let mut names = path::components(at).take(PATH_DEPTH_MAX).peekable();
+        while let Some(name) = names.next() {
+            let Some(entry) = self.entry(chunks, &listing, name)? else { return Ok(None) };
+            if names.peek().is_some() {
+                match entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory) {
+                    Some(content) => listing = content.clone(),
+                    None => return Ok(None),
+                }
+            }
+            found = Some(entry);
+        }
+        Ok(found)
+    }
+
+    /// Forgets all pages.
+    pub fn clear(&self) {
+        lock(&self.pages).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::chunked::tests::{Memory, write};
+    use crate::tree::encode_entry;
+    use crate::tree::entry::LISTING_VERSION;
+
+    /// A listing of so many files, with names of different lengths.
+    fn listing(count: usize, memory: &mut Memory) -> (Stream, Vec<Vec<u8>>) {
+        let names: Vec<Vec<u8>> = (0..count).map(|n| format!("{n:06}{}", "x".repeat(n % 50)).into_bytes()).collect();
+        let mut bytes = vec![LISTING_VERSION];
+        for name in &names {
+            let mut entry = Entry::new(name.clone(), FileKind::File);
+            entry.content = Some(Stream::EMPTY);
+            encode_entry(&entry, &mut bytes).unwrap();
+        }
+        (if count == 0 { Stream::EMPTY } else { write(&bytes, memory) }, names)
+    }
+
+    #[test]
+    fn entries_are_found_by_name_and_by_number() {
+        for count in [0, 1, 511, 512, 513, 5000] {
+            let mut memory = Memory::default();
+            let (stream, names) = listing(count, &mut memory);
+            // With a cache for all, and for one page.
+            for bytes in [64 << 20, 1] {
+                let folders = Folders::new(bytes);
+                let last = names.last().map(|name| [name.as_slice(), b"y"].concat());
+                for name in [&b"!"[..], b"000100", b"zzz", &last.unwrap_or_default()] {
+                    assert!(folders.entry(&memory, &stream, name).unwrap().is_none(), "{count} entries");
+                }
+                for at in [0, 1, 100, 511, 512, 513, 1024, 4999, 3] {
+                    let page = folders.page_with(&memory, &stream, at as u64).unwrap();
+                    let found = page.map(|page| page.entries[at - page.first as usize].name.clone());
+                    assert_eq!(found.as_ref(), names.get(at), "number {at} of {count}");
+                    if let Some(name) = names.get(at) {
+                        let found = folders.entry(&memory, &stream, name).unwrap().unwrap();
+                        assert_eq!(&found.name, name, "{count} entries");
+                        let between = [name.as_slice(), b"\0"].concat();
+                        assert!(folders.entry(&memory, &stream, &between).unwrap().is_none());
+                    }
+                }
+                let folders = Folders::new(bytes);
+                let mut all = Vec::new();
+                while let Some(page) = folders.page_with(&memory, &stream, all.len() as u64).unwrap() {
+                    all.extend(page.entries.iter().map(|entry| entry.name.clone()));
+                }
+                assert_eq!(all, names);
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_damaged_is_an_error() {
+        let mut memory = Memory::default();
+        let (stream, names) = listing(5000, &mut memory);
+        let middle = stream.ids[stream.ids.len() / 2];
+        memory.chunks.remove(&middle);
+        let folders = Folders::new(1 << 20);
+        assert!(folders.entry(&memory, &stream, &names[4000]).is_err());
+        assert!(folders.page_with(&memory, &stream, 4000).is_err());
+        let newer = write(&[LISTING_VERSION + 1, 0], &mut memory);
+        assert!(folders.entry(&memory, &newer, b"a").unwrap_err().is_newer());
+    }
+}

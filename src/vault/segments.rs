@@ -1,0 +1,159 @@
+//! Opened segments that many readers share: bounded in bytes, each opened by one thread at a time.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::id::ObjectName;
+use crate::lru::Lru;
+use crate::pack::segment::Segment;
+use crate::seal::Decompressor;
+use crate::sync::lock;
+use crate::vault::ReadError;
+
+/// A pack, and the number of a segment in it.
+pub type SegmentKey = (ObjectName, u32);
+
+/// The segments that were used last, with every chunk in them verified.
+pub struct SegmentCache {
+    kept: Mutex<Kept>,
+    /// Is told whenever a segment was opened, or could not be.
+    opened: Condvar,
+    /// Decompressors that no thread uses at this moment.
+    idle: Mutex<Vec<Decompressor>>,
+}
+
+struct Kept {
+    /// Each weighs its raw bytes.
+    segments: Lru<SegmentKey, Arc<Segment>>,
+    /// The segments that some thread is opening.
+    opening: HashSet<SegmentKey>,
+}
+
+impl Default for SegmentCache {
+    fn default() -> Self {
+        let kept = Kept { segments: Lru::new(0), opening: HashSet::new() };
+        Self { kept: Mutex::new(kept), opened: Condvar::new(), idle: Mutex::default() }
+    }
+}
+
+/// Ends the opening of a segment, also where it panics: others may wait for it.
+struct Opening<'c>(&'c SegmentCache, SegmentKey);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.kept).opening.remove(&self.1);
+        self.0.opened.notify_all();
+    }
+}
+
+impl SegmentCache {
+    /// Keeps segments of at least so many raw bytes together from now on, and always the one that was used last.
+    pub fn keep(&self, bytes: usize) {
+        let mut kept = lock(&self.kept);
+        let max = kept.segments.max().max(bytes);
+        kept.segments.set_max(max);
+    }
+
+    /// Raw bytes of the segments that are kept.
+    pub fn bytes(&self) -> usize {
+        lock(&self.kept).segments.weight()
+    }
+
+    /// A segment; `open` opens it unless it is here. If another thread is just opening it, this one waits for that.
+    ///
+    /// # Errors
+    /// Those of `open`. Nothing is remembered of them: the next one tries again.
+    pub fn get(
+        &self,
+        key: SegmentKey,
+        open: impl FnOnce(&mut Decompressor) -> Result<Segment, ReadError>,
+    ) -> Result<Arc<Segment>, ReadError> {
+        let mut kept = lock(&self.kept);
+        loop {
+            if let Some(segment) = kept.segments.get(&key) {
+                return Ok(segment);
+            }
+            if kept.opening.insert(key) {
+                break;
+            }
+            kept = self.opened.wait(kept).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(kept);
+        let _opening = Opening(self, key);
+        let idle = lock(&self.idle).pop();
+        let mut decompressor = idle.map_or_else(Decompressor::new, Ok)?;
+        let opened = open(&mut decompressor);
+        lock(&self.idle).push(decompressor);
+        let segment = Arc::new(opened?);
+        lock(&self.kept).segments.insert(key, segment.clone(), segment.raw.len());
+        Ok(segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+    use crate::catalogue::CatalogueError;
+
+    fn segment(len: usize) -> Segment {
+        Segment { raw: vec![0; len], chunks: Vec::new() }
+    }
+
+    fn key(number: u32) -> SegmentKey {
+        (ObjectName::new([1; 16]), number)
+    }
+
+    #[test]
+    fn what_was_used_last_is_kept_within_the_bound() {
+        let cache = SegmentCache::default();
+        cache.keep(250);
+        let opened = AtomicUsize::new(0);
+        let get = |number| {
+            let open = |_: &mut Decompressor| {
+                opened.fetch_add(1, Relaxed);
+                Ok(segment(100))
+            };
+            cache.get(key(number), open).unwrap();
+            opened.swap(0, Relaxed)
+        };
+        assert_eq!([1, 2, 1, 3, 1, 2].map(get), [1, 1, 0, 1, 0, 1]);
+        assert_eq!(cache.bytes(), 200);
+        cache.get(key(9), |_| Ok(segment(1000))).unwrap();
+        assert_eq!(cache.bytes(), 1000, "one stays, however long it is");
+        cache.keep(10);
+        assert_eq!([1, 1, 2, 1].map(get), [1, 0, 1, 0], "the bound only rises");
+    }
+
+    #[test]
+    fn one_thread_opens_and_the_others_wait() {
+        let cache = SegmentCache::default();
+        let opened = AtomicUsize::new(0);
+        let all = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    all.wait();
+                    let open = |_: &mut Decompressor| {
+                        opened.fetch_add(1, Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        Ok(segment(10))
+                    };
+                    assert_eq!(cache.get(key(1), open).unwrap().raw.len(), 10);
+                });
+            }
+        });
+        assert_eq!(opened.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_not_remembered_and_nobody_waits_for_it() {
+        let cache = SegmentCache::default();
+        let failed = cache.get(key(1), |_| Err(CatalogueError::Database("x".to_owned()).into()));
+        assert!(failed.is_err());
+        let panicked = crate::sync::catch(|| cache.get(key(1), |_| panic!("damage")).is_ok());
+        assert_eq!(panicked, None);
+        assert!(cache.get(key(1), |_| Ok(segment(1))).is_ok());
+    }
+}

@@ -1,0 +1,287 @@
+//! A vault that is read for weeks: a catalogue and a session for minutes, renewed as time goes on.
+//!
+//! A [`Moment`] holds a view of the catalogue, which keeps old pages of its file alive, and a session, which keeps packs from being
+//! swept (SPEC §8.6). Neither may last for weeks. A [`View`] hands out the newest moment, and takes another one when it is
+//! told to, or when a chunk is not where the moment says: packs are copied and deleted while a reader is idle, but a chunk that a
+//! snapshot needs is always somewhere.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
+use crate::id::{ChunkId, ObjectName};
+use crate::pack::Openers;
+use crate::pack::segment::Segment;
+use crate::progress::{Progress, Silent};
+use crate::sync::lock;
+use crate::tree::ChunkSource;
+use crate::vault::client::Session;
+use crate::vault::segments::SegmentCache;
+use crate::vault::{Lookup, ReadError, SnapshotInfo, Vault, VaultError};
+
+/// How many chunks that are lost are remembered, so that they are not looked for again.
+const FAILED_KEPT: usize = 1 << 16;
+/// How many packs' places of segments are remembered.
+const INFOS_KEPT: usize = 1 << 14;
+
+/// The newest moment of a vault, for many threads.
+pub struct View {
+    vault: Arc<Vault>,
+    segments: Arc<SegmentCache>,
+    openers: Openers,
+    current: RwLock<Arc<Moment>>,
+    /// Held while a newer moment is taken.
+    renewing: Mutex<()>,
+}
+
+/// A vault as it was when the store was looked at last.
+pub struct Moment {
+    /// A newer one once footers were read that the catalogue did not have.
+    reader: RwLock<Arc<Reader>>,
+    infos: Mutex<HashMap<u32, Arc<PackInfo>>>,
+    /// Keeps what is needed from being swept. None where no state can be written, or nobody reads.
+    session: Mutex<Option<Session>>,
+    snapshots: Vec<SnapshotInfo>,
+    /// The records that the log had.
+    records: HashSet<ObjectName>,
+    /// Chunks that could not be read although the store had just been looked at.
+    failed: Mutex<HashSet<ChunkId>>,
+}
+
+/// A verified chunk.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    segment: Arc<Segment>,
+    index: usize,
+}
+
+impl Piece {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.segment.bytes(self.index)
+    }
+}
+
+impl Moment {
+    /// Looks at the store, and takes the moment.
+    fn take(vault: &Vault, progress: &dyn Progress) -> Result<Self, VaultError> {
+        let session = match vault.begin_reading(progress) {
+            Ok(session) => Some(session),
+            // Where no state can be written, there is nobody to tell.
+            Err(VaultError::State { .. }) => {
+                vault.refresh_if_changed(progress)?;
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let records = vault.log().records.keys().copied().collect();
+        Ok(Self {
+            reader: RwLock::new(Arc::new(vault.catalogue().reader()?)),
+            infos: Mutex::default(),
+            session: Mutex::new(session),
+            snapshots: vault.snapshots(),
+            records,
+            failed: Mutex::default(),
+        })
+    }
+
+    /// The snapshots that there were, the oldest first.
+    pub fn snapshots(&self) -> &[SnapshotInfo] {
+        &self.snapshots
+    }
+
+    fn reader(&self) -> Arc<Reader> {
+        self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn info(&self, number: u32) -> Result<Arc<PackInfo>, CatalogueError> {
+        if let Some(info) = lock(&self.infos).get(&number) {
+            return Ok(info.clone());
+        }
+        let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
+        let info = Arc::new(self.reader().pack(number)?.ok_or_else(unknown)?);
+        let mut infos = lock(&self.infos);
+        if infos.len() >= INFOS_KEPT {
+            infos.clear();
+        }
+        infos.insert(number, info.clone());
+        Ok(info)
+    }
+}
+
+impl Vault {
+    /// Begins work that only reads, by what the store says now: looks at it first, if it is not as it was seen last. Nothing that is
+    /// there then goes as long as the session lives, if this client has joined. Without it, packs may go that were copied
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails; [`VaultError::State`] if the state folder cannot be written.
+    pub fn begin_reading(&self, progress: &dyn Progress) -> Result<Session, VaultError> {
+        self.begin_with(|| self.refresh_if_changed(progress))
+    }
+}
+
+impl View {
+    /// Looks at the store, and begins to read. Opened segments of at least `cache` raw bytes are kept.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails.
+    pub fn new(vault: Arc<Vault>, cache: usize, progress: &dyn Progress) -> Result<Self, VaultError> {
+        let moment = Moment::take(&vault, progress)?;
+        let segments = vault.segments(cache);
+        Ok(Self {
+            vault,
+            segments,
+            openers: Openers::default(),
+            current: RwLock::new(Arc::new(moment)),
+            renewing: Mutex::default(),
+        })
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The newest moment.
+    pub fn moment(&self) -> Arc<Moment> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at the store, and goes on from what it says now. Returns whether there are other records than before.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails; all stays as it was then.
+    pub fn renew(&self, progress: &dyn Progress) -> Result<bool, VaultError> {
+        let _renewing = lock(&self.renewing);
+        self.take(progress)
+    }
+
+    fn take(&self, progress: &dyn Progress) -> Result<bool, VaultError> {
+        let moment = Moment::take(&self.vault, progress)?;
+        let before = self.moment();
+        let is_changed = moment.records != before.records;
+        if !is_changed {
+            lock(&moment.failed).clone_from(&lock(&before.failed));
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);
+        Ok(is_changed)
+    }
+
+    /// Relies on nothing until it is renewed: nobody reads. What is read all the same is looked for again if it has moved.
+    pub fn rest(&self) {
+        lock(&self.moment().session).take();
+    }
+
+    /// Whether a session keeps what is read from being swept.
+    pub fn is_at_work(&self) -> bool {
+        lock(&self.moment().session).is_some()
+    }
+
+    /// A newer moment than this.
+    fn newer(&self, moment: &Arc<Moment>) -> Result<Arc<Moment>, VaultError> {
+        let _renewing = lock(&self.renewing);
+        // Another thread may have been here first.
+        if Arc::ptr_eq(&self.moment(), moment) {
+            self.take(&Silent::default())?;
+        }
+        Ok(self.moment())
+    }
+
+    /// Tries the places of a chunk, one after the other, until `get` has it from one. With `bring` also those in packs whose
+    /// footers were not read yet.
+    fn try_places<T>(
+        &self,
+        moment: &Moment,
+        id: &ChunkId,
+        bring: bool,
+        get: &dyn Fn(&Moment, ChunkPlace) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let (mut reader, mut tried, mut first) = (moment.reader(), Vec::new(), None);
+        let lookup = Lookup::with(&self.vault, reader.clone());
+        loop {
+            for place in reader.locate_all(id)? {
+                if tried.contains(&place) {
+                    continue;
+                }
+                match get(moment, place) {
+                    Ok(found) => return Ok(found),
+                    Err(error) => first = first.or(Some(error)),
+                }
+                tried.push(place);
+            }
+            match if bring { lookup.more(id, &reader)? } else { None } {
+                Some(newer) => reader = newer,
+                None => return Err(first.unwrap_or(ReadError::Lost(*id))),
+            }
+            *moment.reader.write().unwrap_or_else(PoisonError::into_inner) = reader.clone();
+        }
+    }
+
+    /// Looks for a chunk; once more in a newer moment if it is not where it should be. Only then is it lost.
+    fn look_for<T>(
+        &self,
+        id: &ChunkId,
+        get: &dyn Fn(&Moment, ChunkPlace) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let moment = self.moment();
+        let mut found = self.try_places(&moment, id, false, get);
+        if found.as_ref().is_err_and(ReadError::is_damage) && self.vault.unread() > 0 {
+            found = self.try_places(&moment, id, true, get);
+        }
+        let error = match found {
+            Err(error) if error.is_damage() => error,
+            found => return found,
+        };
+        if lock(&moment.failed).contains(id) {
+            return Err(error);
+        }
+        let Ok(newer) = self.newer(&moment) else { return Err(error) };
+        self.try_places(&newer, id, true, get).inspect_err(|error| {
+            if matches!(error, ReadError::Lost(_)) {
+                newer.reader().distrust();
+            }
+            let mut failed = lock(&newer.failed);
+            if error.is_damage() && failed.len() < FAILED_KEPT {
+                failed.insert(*id);
+            }
+        })
+    }
+
+    /// A chunk.
+    ///
+    /// # Errors
+    /// If no place has it, or the store fails.
+    pub fn chunk(&self, id: &ChunkId) -> Result<Piece, ReadError> {
+        self.look_for(id, &|moment, place| self.open(moment, id, place))
+    }
+
+    fn open(&self, moment: &Moment, id: &ChunkId, place: ChunkPlace) -> Result<Piece, ReadError> {
+        let info = moment.info(place.pack)?;
+        let unknown = || CatalogueError::Database("a pack has fewer segments than chunks lie in".to_owned());
+        let segment_place = info.place(place.segment).ok_or_else(unknown)?;
+        let segment = self.segments.get((info.name, place.segment), |decompressor| {
+            let packs = self.vault.pack_reader().sharing(&self.openers);
+            Ok(packs.segment(&segment_place, None, decompressor)?)
+        })?;
+        let index = segment.index_of(id, place.offset).ok_or(ReadError::Lost(*id))?;
+        Ok(Piece { segment, index })
+    }
+
+    /// Where a chunk lies: its pack, the segment in it, and the chunk's length in bytes. Reads nothing from the store, unless the
+    /// catalogue does not know the chunk.
+    ///
+    /// # Errors
+    /// If no place has it, or the catalogue fails.
+    pub fn place(&self, id: &ChunkId) -> Result<ChunkPlace, ReadError> {
+        self.look_for(id, &|_, place| Ok(place))
+    }
+}
+
+impl ChunkSource for &View {
+    type Error = ReadError;
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        Ok(View::chunk(self, id)?.bytes().to_vec())
+    }
+}
