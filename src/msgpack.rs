@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::Cursor;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// How deep values may lie inside each other.
@@ -48,6 +48,34 @@ pub fn critical_key(bytes: &[u8]) -> Result<Option<String>, String> {
     deserializer.set_max_depth(DEPTH_MAX);
     Keys(&mut critical).deserialize(&mut deserializer).map_err(|error| error.to_string())?;
     Ok(critical)
+}
+
+/// A map with another value (in msgpack) for a key that it has; all else stays byte for byte.
+///
+/// # Errors
+/// If `map` is no map with text keys, or does not have the key.
+pub fn replace_value(map: &[u8], key: &str, value: &[u8]) -> Result<Vec<u8>, String> {
+    let mut cursor = Cursor::new(map);
+    let count = match *map {
+        [head @ 0x80..=0x8f, ..] => (u32::from(head & 0x0f), 1),
+        [0xde, high, low, ..] => (u32::from(u16::from_be_bytes([high, low])), 3),
+        [0xdf, a, b, c, d, ..] => (u32::from_be_bytes([a, b, c, d]), 5),
+        _ => return Err("it is no map".to_owned()),
+    };
+    cursor.set_position(count.1);
+    for _ in 0..count.0 {
+        let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
+        deserializer.set_max_depth(DEPTH_MAX);
+        let this = String::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+        let start = deserializer.get_ref().position() as usize;
+        IgnoredAny::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+        let end = deserializer.get_ref().position() as usize;
+        if this == key {
+            let (head, tail) = (map.get(..start), map.get(end..));
+            return Ok([head.unwrap_or_default(), value, tail.unwrap_or_default()].concat());
+        }
+    }
+    Err(format!("the key {key:?} is not there"))
 }
 
 /// Goes through a value and keeps the first critical key.
@@ -180,6 +208,16 @@ mod tests {
         assert!(critical_key(b"\x81\x01\x02").is_err());
         assert!(critical_key(&[0x91; 1000]).is_err());
         assert!(critical_key(b"\x81\xa1").is_err());
+    }
+
+    #[test]
+    fn a_value_is_replaced_and_all_else_stays() {
+        let map = b"\x83\xa1a\xcd\x00\x01\xa1b\x92\x01\x02\xa1c\xc4\x01b";
+        assert_eq!(replace_value(map, "b", b"\x90").unwrap(), b"\x83\xa1a\xcd\x00\x01\xa1b\x90\xa1c\xc4\x01b");
+        assert_eq!(replace_value(b"\xde\x00\x01\xa1a\x01", "a", b"\xc3").unwrap(), b"\xde\x00\x01\xa1a\xc3");
+        assert!(replace_value(map, "d", b"\x90").is_err());
+        assert!(replace_value(&map[..9], "b", b"\x90").is_err());
+        assert!(replace_value(b"\x91\x01", "b", b"\x90").is_err() && replace_value(b"", "b", b"\x90").is_err());
     }
 
     #[test]

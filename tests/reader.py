@@ -270,6 +270,20 @@ def message(plain):
     need(record["n"] > 0, "its number is zero")
     return {**record, "b": unpack(record["b"])} if 1 <= record["k"] <= 13 else record
 
+def past(client):
+    """§8.10: what is left of records of a client that nobody needs any more, each with its depth."""
+    plain, number, secs, depth, before = Bytes(client["x"]), 0, 0, 0, None
+    def difference():
+        value = plain.varint()
+        return value >> 1 ^ -(value & 1)
+    while plain.at < len(plain.data):
+        number += plain.varint()
+        name = plain.take(16)
+        secs, nanos, depth = secs + difference(), plain.varint(10**9 - 1), depth + difference()
+        need(number > 0 and (before is None or before < (number, name)), "records are out of order")
+        before = number, name
+        yield name, {"c": client["c"], "n": number, "s": [], "t": [secs, nanos], "k": 0, "b": [], "depth": depth}
+
 def by_cause(records):
     """§8.3: all names in the order of cause."""
     chains = {}
@@ -282,6 +296,9 @@ def by_cause(records):
     def upto(client, number):
         return sum(other <= number for other, _ in chains[client])
     def depth(client):
+        left = [records[name]["depth"] for name in chains[client][done[client]][1] if "depth" in records[name]]
+        if left:
+            return left[0]
         seen = [(other, upto(other, number)) for name in chains[client][done[client]][1]
                 for other, number in records[name]["s"] if other != client and other in chains]
         if all(count <= done[other] for other, count in seen):
@@ -356,7 +373,13 @@ class Vault:
         for name, path in listed(os.path.join(store, "log"), False):
             with self.guard(3, name):
                 records[name] = self.record(name, path)
-        for found in [found for record in records.values() if record["k"] == 8 for found in record["b"]]:
+        held = sorted((record["c"], record["n"], name) for name, record in records.items() if record["k"] == 8)
+        held = [records[holder]["b"] for *_, holder in held]
+        gone = {}
+        for name, record in [item for body in held for client in body.get("d", []) for item in past(client)]:
+            gone.setdefault(name, record)
+        records.update(gone)
+        for found in [found for body in held for found in body.get("r", [])]:
             if found["n"] not in records:
                 records[found["n"]] = message(found["r"])
         self.snapshots = snapshots(records)
@@ -592,6 +615,10 @@ def vectors(path):
     plain = block("12.6", 4)
     same(message(plain.ljust(1024, b"\0")), told, "record")
     same(msgpack.packb({**told, "b": msgpack.packb(told["b"])}), plain[4:], "bytes of a record")
+    body = unpack(block("12.6", 5))
+    left = {name: (record["n"], record["t"], record["depth"]) for name, record in past(body["d"][0])}
+    same(left, {b"\t" * 16: (3, [1800000000, 6], 10), b"\n" * 16: (7, [1799999999, 0], 8)}, "past records")
+    same((body["d"][0]["c"], body["d"][0]["z"]), (one, [[7, [[two, 5, b"\3" * 32]]]]), "whose they are, and what they close")
 
     table = values["12.7"]
     seed = blake3(master, derive_key_context="vault 2026 reader ml-kem-768").digest(64)

@@ -8,9 +8,11 @@ use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
 use vault::chunk::ChunkParams;
+use vault::engine::collect::CollectOptions;
 use vault::engine::digest::Digests;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::index::Index;
+use vault::engine::prune::prune;
 use vault::engine::snapshot::{Input, SnapshotOptions, SnapshotReport, snapshot};
 use vault::log::RecordBody;
 use vault::progress::Silent;
@@ -265,6 +267,32 @@ fn the_reader_written_from_the_spec_finds_everything() {
         assert_eq!(read(python, &[&scene.store(), "list"]).lines().count(), 1);
         assert_eq!(scene.extract(python, "latest", "files"), before);
     }
+}
+
+#[test]
+fn the_reader_takes_records_out_of_merges() {
+    let Some(python) = python() else { return };
+    let scene = Scene::new(ChunkParams::default());
+    make_files(&scene.path("files"));
+    let first = scene.snapshot(1_700_000_000).id.unwrap();
+    let listed = read(python, &[&scene.store(), "list"]);
+    // After all that came before, so that it moves no date.
+    let clock = || Time { secs: 4_000_000_000, nanos: 0 };
+    for _ in 0..70 {
+        let nothing = RecordBody::Forget(Vec::new());
+        scene.vault.publish(nothing, clock(), None, |_| true, &Silent::default()).unwrap();
+    }
+    let options =
+        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: false, clock: &clock, threads: 2 };
+    // The first one merges, the second one deletes what was merged.
+    let merged = prune(&scene.vault, &[], &options, &Silent::default()).unwrap();
+    let deleted = prune(&scene.vault, &[], &options, &Silent::default()).unwrap();
+    assert!(merged.records_merged > 70 && deleted.records_deleted == merged.records_merged, "{merged:?} {deleted:?}");
+    assert!(fs::read_dir(scene.path("store/log")).unwrap().count() < 5);
+    assert!(scene.vault.has_all_before(&first));
+    assert_eq!(read(python, &[&scene.store(), "list"]), listed);
+    assert!(read(python, &[&scene.store(), "verify"]).ends_with("1 snapshots\n"));
+    assert_eq!(scene.extract(python, "latest", "files"), contents(&scene.path("files")));
 }
 
 #[test]

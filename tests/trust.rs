@@ -129,7 +129,7 @@ fn poison(desk: &Desk, content: &[u8], lie: Lie, claim: Claim) -> ObjectName {
         Claim::Held => {
             let (name, plain) = (ObjectName::new([0xee; 16]), forged().encode().unwrap());
             let held = FoundRecord { name, digest: Digest::new([0xee; 32]), plain };
-            let _ = publish(RecordBody::Found(vec![held]), None);
+            let _ = publish(RecordBody::Found(vec![held].into()), None);
         }
     }
     pack.name

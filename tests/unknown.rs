@@ -315,6 +315,9 @@ const HELD: &[(&str, i32)] = &[
     ("prune --keep", 3),
 ];
 
+/// The same, of a record that another one holds: that one is no object that is to be judged by itself.
+const HELD_INSIDE: &[(&str, i32)] = HELD;
+
 #[test]
 fn a_record_of_an_unknown_kind() {
     for kind in [100, 127] {
@@ -340,6 +343,83 @@ fn unknown_keys_in_records() {
     check("critical key", |future| log_file(future, &message(1, 3, &[0x90]).with("!new", int(1))), HELD);
     let body = Map::default().with("synced", vec![0xc2]).with("!new", int(1)).bytes();
     check("critical key in a body", |future| log_file(future, &message(1, 10, &body)), HELD);
+}
+
+/// A record that holds these: the names, and the messages.
+fn holding(held: &[(ObjectName, Vec<u8>)]) -> Map {
+    let mut records = vec![0x90 | u8::try_from(held.len()).unwrap()];
+    for (name, message) in held {
+        let plain = [&u32::try_from(message.len()).unwrap().to_le_bytes()[..], message].concat();
+        let found = Map::default().with("n", bin(name.as_bytes())).with("h", bin(&[5; 32])).with("r", bin(&plain));
+        records.extend(found.bytes());
+    }
+    message(1, 8, &Map::default().with("r", records).bytes())
+}
+
+/// What is left of a record of another client, of this name, with the time of what is crafted and of depth 1.
+fn past(name: ObjectName) -> Map {
+    let mut left = vec![1];
+    left.extend_from_slice(name.as_bytes());
+    left.extend([0x80, 0x80, 0x80, 0x80, 0x0c, 0, 2]);
+    Map::default().with("c", bin(&[0xf1; 16])).with("x", bin(&left))
+}
+
+/// A record that says this of a client's records.
+fn burying(past: &Map) -> Map {
+    message(1, 8, &Map::default().with("d", [&[0x91][..], &past.bytes()].concat()).bytes())
+}
+
+/// A message of another client.
+fn of(client: u8, mut message: Map) -> Vec<u8> {
+    message.0[1].1 = bin(&[client; 16]);
+    message.bytes()
+}
+
+#[test]
+fn records_in_records_that_hold_others() {
+    let name = |number: u8| ObjectName::new([number; 16]);
+    let one = |message: Vec<u8>| holding(&[(name(1), message)]);
+    let later = Map::default().with("v", int(2)).with("other", vec![0xc3]).bytes();
+    check("held, of a later version", |future| log_file(future, &one(later)), HELD_INSIDE);
+    let unknown = of(0xf1, message(1, 100, &[0xc0]));
+    check("held, of an unknown kind", |future| log_file(future, &one(unknown)), HELD_INSIDE);
+    // What is held in a held record does not count.
+    let inner = of(0xf2, message(300, 3, &[0x90]));
+    let nested = of(0xf1, one(inner));
+    check("nested", |future| log_file(future, &one(nested)), &[]);
+    let cut = of(0xf1, message(1, 3, &[0x90]));
+    check("cut short", |future| log_file(future, &one(cut[..cut.len() / 2].to_vec())), &[]);
+    // A client that nobody has heard of.
+    let foreign = of(0xf1, message(1, 3, &[0x90]));
+    check("of a foreign client", |future| log_file(future, &one(foreign)), &[]);
+    // A record whose object is there counts as that says.
+    let another = |future: &Future| {
+        let id = future.vault.snapshots()[1].id;
+        let forget = [&[0x91, 0xc4, 16][..], id.as_bytes()].concat();
+        log_file(future, &holding(&[(id, of(0xf1, message(1, 3, &forget)))]))
+    };
+    check("another content", another, &[]);
+}
+
+#[test]
+fn records_that_say_that_nobody_needs_others() {
+    let name = ObjectName::new([1; 16]);
+    let put = |record: Map| move |future: &Future| log_file(future, &record);
+    check("of a foreign client", put(burying(&past(name))), &[]);
+    check("with an unknown key", put(burying(&past(name).with("new", int(1)))), &[]);
+    check("with a critical key", put(burying(&past(name).with("!new", int(1)))), HELD);
+    let body = |key: &str| Map::default().with("d", vec![0x90]).with(key, int(1)).bytes();
+    check("beside an unknown key", put(message(1, 8, &body("new"))), &[]);
+    check("beside a critical key", put(message(1, 8, &body("!new"))), HELD);
+    check("of nothing", put(message(1, 8, &[0x80])), &[]);
+    // A later version may hold records in another way.
+    let mut later = burying(&past(name));
+    later.0[0].1 = int(2);
+    check("of a later version", put(later), HELD);
+    check("of a later version, with another body", put(message(2, 8, &[0xc3])), HELD);
+    // What a held record says of others does not count.
+    let inner = of(0xf3, burying(&past(name)));
+    check("held", put(holding(&[(ObjectName::new([2; 16]), inner)])), &[]);
 }
 
 #[test]

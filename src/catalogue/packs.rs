@@ -252,6 +252,17 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Takes out records that others hold: these are remembered instead.
+    pub(crate) fn drop_records(txn: &WriteTransaction, held: &[ObjectName]) -> Result<(), CatalogueError> {
+        let mut table = txn.open_table(RECORDS)?;
+        let mut lost = txn.open_table(LOST_RECORDS)?;
+        for name in held {
+            table.remove(name.as_bytes())?;
+            lost.remove(name.as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Enters what was remembered in a catalogue before this one.
     pub(super) fn take_over(&self, remembered: &Remembered) -> Result<(), CatalogueError> {
         let txn = self.write()?;
@@ -364,6 +375,47 @@ impl Reader {
     /// If the database fails.
     pub fn records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
         self.records_of(&self.packs.records)
+    }
+
+    /// One record, in the same form; `None` if it is not known, or damaged here.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn record(&self, name: &ObjectName) -> Result<Option<Vec<u8>>, CatalogueError> {
+        let Some(row) = self.packs.records.get(name.as_bytes())? else { return Ok(None) };
+        let value = whole(&self.key, name, row.value());
+        if value.is_none() {
+            self.distrust();
+        }
+        Ok(value.map(<[u8]>::to_vec))
+    }
+
+    /// All records, in the same form, so many at a time.
+    ///
+    /// # Errors
+    /// If the database fails, or what is done with them.
+    pub fn records_in_parts(
+        &self,
+        len: usize,
+        mut each: impl FnMut(Vec<(ObjectName, Vec<u8>)>),
+    ) -> Result<(), CatalogueError> {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for row in self.packs.records.iter()? {
+            let (name, value) = row?;
+            let name = ObjectName::new(*name.value());
+            let value = whole(&self.key, &name, value.value());
+            if value.is_none() {
+                self.distrust();
+            }
+            bytes += value.map_or(0, <[u8]>::len);
+            part.push((name, value.map_or_else(Vec::new, <[u8]>::to_vec)));
+            if bytes >= len {
+                each(std::mem::take(&mut part));
+                bytes = 0;
+            }
+        }
+        each(part);
+        Ok(())
     }
 
     /// Records that were in the store once and are not any more, in the same form.

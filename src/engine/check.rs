@@ -203,9 +203,8 @@ impl<'a> Check<'a> {
         }
         let mut report = CheckReport::default();
         self.check_slots(&mut report)?;
-        if self.options.read_data || self.options.sample.is_some() || self.options.max_time.is_some() {
-            self.check_records()?;
-        }
+        let is_thorough = self.options.read_data || self.options.sample.is_some() || self.options.max_time.is_some();
+        self.check_records(is_thorough)?;
         report.packs = self.packs.len() as u64;
         report.bytes = self.packs.values().map(|info| info.len).sum();
         report.findings = vault.findings().iter().map(ToString::to_string).collect();
@@ -335,14 +334,20 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// The catalogue remembers records, so what became of their objects since is not noticed when the vault is opened.
-    fn check_records(&self) -> Result<(), CheckError> {
+    /// The catalogue remembers records, so what became of their objects since is not noticed when the vault is opened. Those that hold
+    /// others are few, and as much hangs on one of them as on all that it holds: they are read always, the others only if `all` are.
+    fn check_records(&self, all: bool) -> Result<(), CheckError> {
         let mut names = Vec::new();
-        self.vault.store().list(Kind::Log, &mut |listed| {
-            if let Listed::Object { name, .. } = listed {
-                names.push(name);
-            }
-        })?;
+        if all {
+            self.vault.store().list(Kind::Log, &mut |listed| {
+                if let Listed::Object { name, .. } = listed {
+                    names.push(name);
+                }
+            })?;
+        } else {
+            let chains = self.vault.chains();
+            names.extend(self.vault.log_objects().into_keys().filter(|name| chains.is_holder(name)));
+        }
         try_share(names.len(), self.vault.store().limits().reads, |number| {
             if self.progress.stopped() {
                 return Err(VaultError::Interrupted);

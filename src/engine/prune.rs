@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use crate::engine::collect::merge::merge_log;
 use crate::engine::collect::{self, CollectError, CollectOptions, CollectReport};
 use crate::engine::retention::Decision;
 use crate::id::{ClientId, ObjectName};
@@ -29,7 +30,10 @@ pub fn prune(
     for part in drop.chunks(vault.limits.names) {
         vault.publish(RecordBody::Forget(part.to_vec()), (options.clock)(), Some(&session), |_| true, progress)?;
     }
-    collect::collect(vault, &session, options, progress)
+    let mut report = collect::collect(vault, &session, options, progress)?;
+    let merged = merge_log(vault, &session, options.clock, progress)?;
+    (report.records_merged, report.records_deleted) = (merged.merged, merged.deleted);
+    Ok(report)
 }
 
 /// What [`prune`] would do.
@@ -86,7 +90,9 @@ pub fn retire_unseen(
     let retired = chains.retired();
     let is_old = |client: &ClientId| {
         let records = chains.clients.get(client).into_iter().flat_map(BTreeMap::values).flatten();
-        Some(*client) != own && !retired.contains(client) && records.map(|link| link.record.time).max() < Some(before)
+        let past = chains.past_of(client).iter().map(|record| record.time);
+        let last = records.map(|link| link.record.time).chain(past).max();
+        Some(*client) != own && !retired.contains(client) && last < Some(before)
     };
     let old: Vec<ClientId> = chains.clients.keys().filter(|client| is_old(client)).copied().collect();
     if !old.is_empty() {
@@ -137,13 +143,13 @@ pub fn clients(vault: &Vault) -> Vec<ClientInfo> {
         }
     }
     let info = |id: ClientId| {
-        let records = chains.clients.get(&id);
+        let records = chains.clients.get(&id).map_or(0, BTreeMap::len) + chains.past_of(&id).len();
         let join = chains.join(&id);
         ClientInfo {
             id,
             host: join.map(|join| join.host.clone()).unwrap_or_default(),
             user: join.map(|join| join.user.clone()).unwrap_or_default(),
-            records: records.map_or(0, |records| records.len() as u64),
+            records: records as u64,
             missing: acks.missing_count(&id, &chains),
             last: chains.last(&id).map(|link| link.record.time),
             retired: retired.contains(&id),

@@ -1,11 +1,15 @@
 //! All clients' records put together (SPEC §8.2): which chain each belongs to, and what is missing, rolled back or forked.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
+
 use crate::id::{ClientId, Digest, ObjectName};
+use crate::log::numbers::Numbers;
 use crate::log::order::Order;
-use crate::log::record::{Closed, Format, FoundRecord, Record, RecordBody};
+use crate::log::past::{Past, PastRecord};
+use crate::log::record::{Closed, DecodeRecordError, Format, FoundRecord, Held, Record, RecordBody};
 
 /// Something about the log that the user should know. None of these ever stops a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,91 +91,233 @@ pub struct Link {
 /// All records that could be read, by client and number.
 #[derive(Debug, Clone, Default)]
 pub struct Chains {
-    /// The records of each client, by number; more than one for a number is a fork.
+    /// The records of each client, by number; more than one for a number is a fork. Those that nobody needs any more are not
+    /// among them.
     pub clients: BTreeMap<ClientId, BTreeMap<u64, Vec<Link>>>,
-    /// The names of all of them: a name is taken once.
+    /// What is left of the records of each client that nobody needs any more, by number and name.
+    past: BTreeMap<ClientId, Past>,
+    past_names: HashSet<ObjectName>,
+    /// The names of all others: a name is taken once.
     names: HashSet<ObjectName>,
-    /// Records that are lost for good, and count as if they were there.
-    given_up: BTreeMap<ClientId, BTreeSet<u64>>,
+    /// The names of those that another one holds, whether their own objects are there or not, with the hashes of these.
+    held: HashMap<ObjectName, Digest>,
+    /// The names of the objects that hold others.
+    holders: HashSet<ObjectName>,
+    /// Those that another one holds and of which only a later version can tell what they are.
+    newer: BTreeMap<ObjectName, u64>,
+    /// The numbers of each client's records that are there, or of which nothing more than their places is needed, or that are lost
+    /// for good and count as if they were there.
+    accounted: BTreeMap<ClientId, Numbers>,
     /// The order and the dates of all of them, once they were asked for.
     order: OnceLock<Arc<Order>>,
 }
 
+/// A record that another one holds, decoded.
+struct Opened {
+    name: ObjectName,
+    digest: Digest,
+    record: Result<Record, DecodeRecordError>,
+}
+
+impl Opened {
+    fn new(found: FoundRecord) -> Self {
+        Self { name: found.name, digest: found.digest, record: Record::decode(&found.plain) }
+    }
+}
+
 impl Chains {
     /// Puts records together. Those that were read from objects of their own come first: a record that another one holds
-    /// counts only where no object of that name was read (SPEC §8.4).
+    /// counts only where no object of that name was read (SPEC §8.4). One that nobody needs any more says nothing, even if its object
+    /// is there.
     pub fn new(links: impl IntoIterator<Item = Link>) -> Self {
         let mut chains = Self::default();
-        let mut held = Vec::new();
-        for link in links {
-            held.extend(chains.place(link));
+        let (mut holders, mut links): (Vec<_>, Vec<_>) = (Vec::new(), links.into_iter().collect());
+        for link in &mut links {
+            if let RecordBody::Found(held) = &mut link.record.body {
+                holders.push(((link.record.client, link.record.number, link.name), std::mem::take(held)));
+            }
         }
-        held.sort_unstable_by_key(|(holder, ..)| *holder);
-        held.into_iter().for_each(|(_, found)| chains.hold(found));
+        let holding = holders.iter().filter(|(_, held)| !held.is_empty());
+        chains.holders = holding.map(|((.., name), _)| *name).collect();
+        holders.sort_by_key(|(holder, _)| *holder);
+        let (records, past): (Vec<_>, Vec<_>) =
+            holders.into_iter().map(|(_, Held { records, past })| (records, past)).unzip();
+        chains.bury(past.into_iter().flatten().collect());
+        links.into_iter().for_each(|link| chains.place(link));
+        let records: Vec<FoundRecord> = records.into_iter().flatten().collect();
+        let opened: Vec<_> = records.into_par_iter().map(Opened::new).collect();
+        opened.into_iter().for_each(|held| chains.hold(held));
         chains
     }
 
     /// Adds one record, and those that it holds.
-    pub fn push(&mut self, link: Link) {
-        for (_, found) in self.place(link) {
-            self.hold(found);
+    pub fn push(&mut self, mut link: Link) {
+        let held = match &mut link.record.body {
+            RecordBody::Found(held) => std::mem::take(held),
+            _ => Held::default(),
+        };
+        if !held.is_empty() {
+            self.holders.insert(link.name);
         }
+        self.bury(held.past);
+        self.place(link);
+        held.records.into_iter().for_each(|found| self.hold(Opened::new(found)));
     }
 
-    /// Adds one record. Returns those that it holds, with its own place, so that their order does not depend on how the
-    /// store lists objects.
-    fn place(&mut self, link: Link) -> Vec<((ClientId, u64, ObjectName), FoundRecord)> {
-        let at = (link.record.client, link.record.number, link.name);
-        if !self.names.insert(link.name) {
-            return Vec::new();
+    /// Adds one record, which does without those that it holds: they may be many.
+    fn place(&mut self, link: Link) {
+        if self.past_names.contains(&link.name) || !self.names.insert(link.name) {
+            return;
         }
         self.order = OnceLock::new();
-        let held = match &link.record.body {
-            RecordBody::Found(found) => found.iter().map(|found| (at, found.clone())).collect(),
-            RecordBody::Lost(records) => {
-                for (client, number) in records {
-                    self.given_up.entry(*client).or_default().insert(*number);
-                }
-                Vec::new()
+        if let RecordBody::Lost(records) = &link.record.body {
+            for (client, number) in records {
+                self.accounted.entry(*client).or_default().insert(*number);
             }
-            _ => Vec::new(),
-        };
-        let same_number = self.clients.entry(link.record.client).or_default().entry(link.record.number).or_default();
+        }
+        self.accounted.entry(link.record.client).or_default().insert(link.record.number);
+        let of_client = self.clients.entry(link.record.client).or_default();
+        // There is rarely more than one, and there are many numbers.
+        let same_number = of_client.entry(link.record.number).or_insert_with(|| Vec::with_capacity(1));
         same_number.push(link);
         same_number.sort_by_key(|link| link.name);
-        held
+    }
+
+    /// Adds what is left of records that nobody needs any more. Of several words about one name the first counts.
+    fn bury(&mut self, lists: Vec<Past>) {
+        if lists.is_empty() {
+            return;
+        }
+        self.order = OnceLock::new();
+        let mut buried = false;
+        self.past_names.reserve(lists.iter().map(|list| list.records.len()).sum());
+        for Past { client, mut records, mut closed } in lists {
+            records.retain(|record| self.past_names.insert(record.name));
+            closed.retain(|number, _| records.binary_search_by_key(number, |record| record.number).is_ok());
+            let accounted = self.accounted.entry(client).or_default();
+            records.iter().for_each(|record| accounted.insert(record.number));
+            buried |= records.iter().any(|record| self.names.contains(&record.name));
+            self.clients.entry(client).or_default();
+            let empty = || Past { client, records: Vec::new(), closed: BTreeMap::new() };
+            let all = self.past.entry(client).or_insert_with(empty);
+            let is_later = all.records.last() < records.first();
+            all.records.append(&mut records);
+            if !is_later {
+                all.records.sort_unstable();
+            }
+            for (number, clients) in closed {
+                all.closed.entry(number).or_default().extend(clients);
+            }
+        }
+        if buried {
+            for records in self.clients.values_mut() {
+                records.values_mut().for_each(|same| same.retain(|link| !self.past_names.contains(&link.name)));
+                records.retain(|_, same| !same.is_empty());
+            }
+            self.names.retain(|name| !self.past_names.contains(name));
+        }
     }
 
     /// Adds a record that another one holds. If it holds records itself, they do not count: nothing is nested.
-    fn hold(&mut self, found: FoundRecord) {
-        if let Ok(record) = Record::decode(&found.plain) {
-            self.place(Link { name: found.name, digest: found.digest, record });
+    fn hold(&mut self, held: Opened) {
+        match held.record {
+            Ok(mut record) => {
+                if let RecordBody::Found(inner) = &mut record.body {
+                    *inner = Held::default();
+                }
+                self.held.entry(held.name).or_insert(held.digest);
+                self.place(Link { name: held.name, digest: held.digest, record });
+            }
+            Err(DecodeRecordError::Newer(version)) => drop(self.newer.insert(held.name, version)),
+            Err(DecodeRecordError::Malformed(_)) => {}
         }
+    }
+
+    /// Whether another record says what there is to say of the record of this name: it holds it, with this hash of its object, or says
+    /// that nobody needs it any more.
+    pub fn is_made_up_for(&self, name: &ObjectName, digest: Option<&Digest>) -> bool {
+        self.past_names.contains(name) || digest.is_some() && self.held.get(name) == digest
+    }
+
+    /// Whether nobody needs the record of this name any more.
+    pub fn is_past(&self, name: &ObjectName) -> bool {
+        self.past_names.contains(name)
+    }
+
+    /// What is left of the records that nobody needs any more.
+    pub fn past(&self) -> impl Iterator<Item = &Past> {
+        self.past.values()
+    }
+
+    /// What is left of a client's records that nobody needs any more, by number and name.
+    pub fn past_of(&self, client: &ClientId) -> &[PastRecord] {
+        self.past.get(client).map_or(&[], |past| &past.records)
+    }
+
+    /// Whether a client has a record of this number that nobody needs any more.
+    fn has_past(&self, client: &ClientId, number: u64) -> bool {
+        self.past_of(client).binary_search_by_key(&number, |record| record.number).is_ok()
+    }
+
+    /// Whose the record of this name is, and its number, whether anybody needs it or not.
+    pub fn place_of(&self, name: &ObjectName) -> Option<(ClientId, u64)> {
+        if self.is_past(name) {
+            let of = |past: &Past| Some((past.client, past.records.iter().find(|record| record.name == *name)?.number));
+            return self.past.values().find_map(of);
+        }
+        let link = self.links().find(|link| self.has(name) && link.name == *name)?;
+        Some((link.record.client, link.record.number))
+    }
+
+    /// The numbers that more than one record of a client has.
+    pub(crate) fn forked(&self, client: &ClientId) -> BTreeSet<u64> {
+        let past = self.past_of(client);
+        let whole = self.clients.get(client).into_iter().flatten();
+        let is_fork = |(number, same): &(&u64, &Vec<Link>)| same.len() > 1 || self.has_past(client, **number);
+        let several = whole.filter(is_fork).map(|(number, _)| *number);
+        let twice = past.windows(2).filter(|pair| pair[0].number == pair[1].number).map(|pair| pair[0].number);
+        several.chain(twice).collect()
+    }
+
+    /// The hash of the object of a record that another one holds.
+    pub fn held(&self, name: &ObjectName) -> Option<&Digest> {
+        self.held.get(name)
+    }
+
+    /// Whether the object of this name holds others: as much hangs on it as on all of them.
+    pub fn is_holder(&self, name: &ObjectName) -> bool {
+        self.holders.contains(name)
+    }
+
+    /// Records that others hold and that this version cannot place in any chain, with their versions.
+    pub fn newer(&self) -> impl Iterator<Item = (&ObjectName, u64)> {
+        let unread = self.newer.iter().filter(|(name, _)| !self.names.contains(*name));
+        unread.map(|(name, version)| (name, *version))
     }
 
     /// Whether the record of this name is there.
     pub fn has(&self, name: &ObjectName) -> bool {
-        self.names.contains(name)
+        self.names.contains(name) || self.past_names.contains(name)
     }
 
     /// Whether a client may go on with its chain: it is not retired, and no two of its records have one number.
     pub fn may_go_on(&self, client: &ClientId) -> bool {
-        let whole = |records: &BTreeMap<u64, Vec<Link>>| records.values().all(|same| same.len() == 1);
-        self.clients.get(client).is_some_and(whole) && !self.retired().contains(client)
+        self.clients.contains_key(client) && self.forked(client).is_empty() && !self.retired().contains(client)
     }
 
     /// Whether a record of this client and number is there, or was given up.
     pub fn is_accounted(&self, client: &ClientId, number: u64) -> bool {
-        self.clients.get(client).is_some_and(|records| records.contains_key(&number))
-            || self.given_up.get(client).is_some_and(|numbers| numbers.contains(&number))
+        self.accounted.get(client).is_some_and(|numbers| numbers.contains(number))
+    }
+
+    /// Whether all records of a client up to this number are there, or were given up.
+    pub fn has_all(&self, client: &ClientId, number: u64) -> bool {
+        number == 0 || self.accounted.get(client).is_some_and(|numbers| numbers.complete() >= number)
     }
 
     /// How many of a client's records are there, or were given up.
     pub fn accounted(&self, client: &ClientId) -> u64 {
-        let records = self.clients.get(client);
-        let is_there = |number: &u64| records.is_some_and(|records| records.contains_key(number));
-        let given_up = self.given_up.get(client).into_iter().flatten().filter(|number| !is_there(number)).count();
-        (records.map_or(0, BTreeMap::len) + given_up) as u64
+        self.accounted.get(client).map_or(0, Numbers::count)
     }
 
     /// The features that the records say this vault uses.
@@ -201,17 +347,15 @@ impl Chains {
     /// For each client, the highest number up to which all its records are there or given up: what a new record
     /// acknowledges.
     pub fn seen(&self) -> Vec<(ClientId, u64)> {
-        let none = BTreeSet::new();
-        let complete = |client: &ClientId, records: &BTreeMap<u64, Vec<Link>>| {
-            let given_up = self.given_up.get(client).unwrap_or(&none);
-            (1..=u64::MAX).take_while(|number| records.contains_key(number) || given_up.contains(number)).count() as u64
-        };
-        self.clients.iter().map(|(client, records)| (*client, complete(client, records))).collect()
+        let complete = |client: &ClientId| self.accounted.get(client).map_or(0, Numbers::complete);
+        self.clients.keys().map(|client| (*client, complete(client))).collect()
     }
 
-    /// The last record of a client.
+    /// The last record of a client, which is always needed: none if it is not there.
     pub fn last(&self, client: &ClientId) -> Option<&Link> {
-        self.clients.get(client)?.last_key_value()?.1.first()
+        let (number, same) = self.clients.get(client)?.last_key_value()?;
+        let is_last = self.past_of(client).last().is_none_or(|past| past.number <= *number);
+        same.first().filter(|_| is_last)
     }
 
     /// What a client said when it joined.
@@ -256,29 +400,31 @@ impl Chains {
             link.record.closed.iter().for_each(|Closed(client, number, _)| raise(*client, *number));
         }
         let mut findings = Vec::new();
+        for past in self.past.values() {
+            past.records.last().into_iter().for_each(|record| raise(past.client, record.number));
+            past.closed.values().flatten().for_each(|Closed(client, number, _)| raise(*client, *number));
+        }
         for (client, seen) in remembered {
-            let last = self.clients.get(client).and_then(|records| records.last_key_value());
-            let given_up = self.given_up.get(client).and_then(BTreeSet::last).copied().unwrap_or(0);
-            let there = last.map_or(0, |(number, _)| *number).max(given_up);
+            let there = self.accounted.get(client).map_or(0, Numbers::highest);
             if there < *seen {
                 findings.push(Finding::RolledBack { client: *client, seen: *seen, there });
             }
         }
-        let none = BTreeMap::new();
+        let (none, nothing) = (BTreeMap::new(), Numbers::default());
         for (client, highest) in highest {
             let records = self.clients.get(&client).unwrap_or(&none);
             // A hostile `seen` may name any number, so no more is listed than a person can use.
-            let numbers: Vec<u64> =
-                (1..=highest).filter(|number| !self.is_accounted(&client, *number)).take(100).collect();
+            let accounted = self.accounted.get(&client).unwrap_or(&nothing);
+            let numbers: Vec<u64> = accounted.gaps(highest).take(100).collect();
             if !numbers.is_empty() {
                 findings.push(Finding::Missing { client, numbers });
             }
+            findings.extend(self.forked(&client).into_iter().map(|number| Finding::Fork { client, number }));
             for (number, same) in records {
-                if same.len() > 1 {
-                    findings.push(Finding::Fork { client, number: *number });
-                }
                 let follows = |link: &Link| match number.checked_sub(1).filter(|before| *before > 0) {
                     None => link.record.previous == Digest::new([0; 32]),
+                    // Of one that nobody needs any more the hash is not known.
+                    Some(before) if self.has_past(&client, before) => true,
                     Some(before) => records
                         .get(&before)
                         .is_none_or(|candidates| candidates.iter().any(|other| other.digest == link.record.previous)),
@@ -352,7 +498,7 @@ mod tests {
         let lost = link(1, 1, 11, 0, &[]);
         let found = FoundRecord { name: lost.name, digest: lost.digest, plain: lost.record.encode().unwrap() };
         let mut last = link(1, 2, 12, 11, &[]);
-        last.record.body = RecordBody::Found(vec![found]);
+        last.record.body = RecordBody::Found(vec![found].into());
         let chains = Chains::new(vec![last]);
         assert_eq!(chains.findings(&BTreeMap::new()), []);
         assert_eq!(chains.links().count(), 2);
@@ -367,13 +513,13 @@ mod tests {
         let found =
             |link: &Link| FoundRecord { name: link.name, digest: link.digest, plain: link.record.encode().unwrap() };
         let mut holder = link(2, 1, 21, 0, &[]);
-        holder.record.body = RecordBody::Found(vec![found(&other)]);
+        holder.record.body = RecordBody::Found(vec![found(&other)].into());
         for links in [[own.clone(), holder.clone()], [holder.clone(), own.clone()]] {
             assert_eq!(Chains::new(links).clients[&own.record.client][&1], std::slice::from_ref(&own));
         }
         // Under another client or number it is the same object all the same.
         other.record.client = ClientId::new([9; 16]);
-        holder.record.body = RecordBody::Found(vec![found(&other)]);
+        holder.record.body = RecordBody::Found(vec![found(&other)].into());
         assert_eq!(Chains::new([holder, own]).links().count(), 2);
     }
 
@@ -383,9 +529,9 @@ mod tests {
         let found =
             |link: &Link| FoundRecord { name: link.name, digest: link.digest, plain: link.record.encode().unwrap() };
         let mut inner = link(1, 2, 12, 11, &[]);
-        inner.record.body = RecordBody::Found(vec![found(&innermost)]);
+        inner.record.body = RecordBody::Found(vec![found(&innermost)].into());
         let mut outer = link(1, 3, 13, 12, &[]);
-        outer.record.body = RecordBody::Found(vec![found(&inner)]);
+        outer.record.body = RecordBody::Found(vec![found(&inner)].into());
         let client = ClientId::new([1; 16]);
         assert_eq!(Chains::new([outer]).findings(&BTreeMap::new()), [Finding::Missing { client, numbers: vec![1] }]);
     }
@@ -419,5 +565,44 @@ mod tests {
     fn a_record_acknowledges_only_what_is_complete() {
         let chains = Chains::new(vec![link(1, 1, 11, 0, &[]), link(1, 3, 13, 12, &[])]);
         assert_eq!(chains.seen(), [(ClientId::new([1; 16]), 1)]);
+    }
+
+    #[test]
+    fn what_is_left_of_a_record_keeps_its_number_and_its_name() {
+        let client = ClientId::new([1; 16]);
+        let left = |number: u64, name: u8| PastRecord {
+            number,
+            name: ObjectName::new([name; 16]),
+            time: Time::default(),
+            depth: number,
+        };
+        let holding = |records: Vec<PastRecord>| {
+            let mut holder = link(2, 1, 21, 0, &[]);
+            let past = vec![Past { client, records, closed: BTreeMap::new() }];
+            holder.record.body = RecordBody::Found(Held { records: Vec::new(), past });
+            holder
+        };
+        let third = link(1, 3, 13, 12, &[]);
+        let chains = Chains::new([holding(vec![left(1, 11), left(2, 12)]), third.clone()]);
+        assert_eq!(chains.findings(&[(client, 3)].into()), []);
+        assert!(chains.may_go_on(&client) && chains.last(&client) == Some(&third) && chains.accounted(&client) == 3);
+        assert_eq!(chains.place_of(&ObjectName::new([12; 16])), Some((client, 2)));
+        // Whatever comes first: its object says nothing.
+        let mut pushed = Chains::new([link(1, 1, 11, 0, &[]), link(1, 2, 12, 11, &[]), third.clone()]);
+        pushed.push(holding(vec![left(1, 11), left(2, 12)]));
+        assert_eq!((&pushed.clients, pushed.past_of(&client)), (&chains.clients, chains.past_of(&client)));
+        pushed.push(link(1, 2, 12, 11, &[]));
+        assert_eq!(pushed.clients, chains.clients);
+        // Another record of the same number is a fork.
+        pushed.push(link(1, 2, 99, 11, &[]));
+        assert_eq!(pushed.findings(&BTreeMap::new()), [Finding::Fork { client, number: 2 }]);
+        assert!(!pushed.may_go_on(&client));
+        let forked = Chains::new([holding(vec![left(1, 11), left(2, 12), left(2, 98)]), third]);
+        assert_eq!(forked.findings(&BTreeMap::new()), [Finding::Fork { client, number: 2 }]);
+        // The last record is always needed: if only what is left of it is here, it was lost.
+        let without = Chains::new([holding(vec![left(1, 11), left(2, 12)])]);
+        assert_eq!((without.last(&client), without.seen()[0]), (None, (client, 2)));
+        let gap = Chains::new([holding(vec![left(1, 11), left(4, 14)]), link(1, 5, 15, 14, &[])]);
+        assert_eq!(gap.findings(&BTreeMap::new()), [Finding::Missing { client, numbers: vec![2, 3] }]);
     }
 }

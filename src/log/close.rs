@@ -78,6 +78,12 @@ impl Chains {
     /// What the records say about clients that are retired and complete.
     pub fn closings(&self) -> Closings {
         let mut closings = Closings::default();
+        let past =
+            self.past().flat_map(|past| past.closed.iter().map(|(number, closed)| (past.client, *number, closed)));
+        for (client, number, closed) in past {
+            let of_record = closings.0.entry(client).or_default().entry(number).or_default();
+            of_record.extend(closed.iter().map(|Closed(client, number, _)| (*client, *number)));
+        }
         for link in self.links().filter(|link| !link.record.closed.is_empty()) {
             let by_number = closings.0.entry(link.record.client).or_default();
             let closed = by_number.entry(link.record.number).or_default();
@@ -129,9 +135,13 @@ impl Chains {
                 *known = (*known).max(*number);
             }
         }
+        for past in self.past().filter(|past| retired.contains(&past.client)) {
+            let known = mentioned.entry(past.client).or_default();
+            *known = (*known).max(past.records.last().map_or(0, |record| record.number));
+        }
         let last = |client: &ClientId| -> Option<Closed> {
             let (number, records) = (seen.get(client).copied()?, self.clients.get(client)?);
-            let is_single = records.values().all(|same| same.len() == 1);
+            let is_single = self.forked(client).is_empty();
             let [Link { digest, .. }] = &records.get(&number)?[..] else { return None };
             let is_whole = is_single && number > 0 && mentioned.get(client) == Some(&number);
             is_whole.then_some(Closed(*client, number, *digest))

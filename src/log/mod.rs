@@ -1,13 +1,17 @@
 //! The log: what each client did, as sealed records in chains without gaps (SPEC §8).
 //!
 //! [`record`] one record and its codec · [`chain`] all clients' records put together, and what is missing from them · [`order`]
-//! which came first, and when · [`close`] clients that are retired and complete · [`sweep`] when a condemned pack may be
-//! deleted · [`slots`] which key slots are valid.
+//! which came first, and when · [`close`] clients that are retired and complete · [`merge`]
+//! many records in one object · [`past`] what is left of records that nobody needs · [`numbers`] sets of their numbers · [`sweep`] when
+//! a condemned pack may be deleted · [`slots`] which key slots are valid.
 
 pub mod record;
 pub mod chain;
 pub mod order;
 pub mod close;
+pub mod merge;
+pub mod numbers;
+pub mod past;
 pub mod sweep;
 pub mod slots;
 
@@ -15,7 +19,8 @@ pub use chain::{Chains, Finding, Link};
 pub use close::Sight;
 pub use order::{Dated, Order};
 pub use record::{
-    Closed, Damage, Findings, Format, FoundRecord, Record, RecordBody, RecordError, SlotChange, Unknown, ValidSlot,
+    Closed, Damage, Findings, Format, FoundRecord, Held, Record, RecordBody, RecordError, SlotChange, Unknown,
+    ValidSlot,
 };
 pub use slots::{SlotSet, Standing};
 pub use sweep::{Acknowledgements, Obstacle, SweepRules};

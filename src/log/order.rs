@@ -13,14 +13,17 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Link};
+use crate::log::past::PastRecord;
 use crate::log::record::RecordBody;
 use crate::tree::Time;
 
 /// When a record was written, as far as that can be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dated {
-    /// Its position in the order of cause, over all records.
+    /// Its position in the order of cause, among all records that are needed.
     pub position: usize,
+    /// Its depth in that order.
+    pub depth: u64,
     /// Its effective date: never before that of a record before it in the same place.
     pub time: Time,
     /// Its clock's date contradicts the others of its place, so the effective one is another.
@@ -31,30 +34,66 @@ pub struct Dated {
     pub place: usize,
 }
 
-/// The effective date of every record.
+/// The effective date of every record that is needed. Of the others, which merges hold no more of, the depths and dates count
+/// among those as they did before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
     records: HashMap<ObjectName, Dated>,
+    /// Records claim to have seen each other.
+    contradicts: bool,
+}
+
+/// A record of a place: what stands in its row.
+struct Row<'c> {
+    /// By what it has its place among records of which some are not needed any more: depth, client as a number, number.
+    at: (u64, usize, u64),
+    time: Time,
+    /// Its position, if it is needed.
+    link: Option<(usize, &'c Link)>,
 }
 
 impl Order {
     /// Finds the order and the dates of all records.
     pub fn new(chains: &Chains) -> Self {
-        let rows = by_cause(chains);
+        let (rows, contradicts) = by_cause(chains);
         let places = places(chains);
-        let mut of_place: BTreeMap<usize, Vec<(usize, &Link)>> = BTreeMap::new();
-        for (position, link) in rows.into_iter().enumerate() {
-            let place = places.get(&link.record.client).copied().unwrap_or_default();
-            of_place.entry(place).or_default().push((position, link));
+        let place_of = |client: &ClientId| places.get(client).copied().unwrap_or_default();
+        let mut of_place: BTreeMap<usize, Vec<Row<'_>>> = BTreeMap::new();
+        for (position, (link, depth, client)) in rows.into_iter().enumerate() {
+            let row =
+                Row { at: (depth, client, link.record.number), time: link.record.time, link: Some((position, link)) };
+            of_place.entry(place_of(&link.record.client)).or_default().push(row);
+        }
+        let mut mixed = BTreeSet::new();
+        for (number, client) in chains.clients.keys().enumerate() {
+            let past = chains.past_of(client);
+            if past.is_empty() {
+                continue;
+            }
+            let row =
+                |record: &PastRecord| Row { at: (record.depth, number, record.number), time: record.time, link: None };
+            of_place.entry(place_of(client)).or_default().extend(past.iter().map(row));
+            mixed.insert(place_of(client));
         }
         let mut records = HashMap::new();
-        for (place, row) in of_place {
-            let times: Vec<Time> = row.iter().map(|(_, link)| link.record.time).collect();
-            for ((position, link), (time, is_outlier, rival)) in row.iter().zip(effective(&times)) {
-                records.insert(link.name, Dated { position: *position, time, is_outlier, rival, place });
+        for (place, mut rows) in of_place {
+            if mixed.contains(&place) {
+                // As the order of cause has them, unless records claim to have seen each other; of such, merges hold all.
+                rows.sort_by_key(|row| row.at);
+            }
+            let times: Vec<Time> = rows.iter().map(|row| row.time).collect();
+            for (row, (time, is_outlier, rival)) in rows.iter().zip(effective(&times)) {
+                let Some((position, link)) = row.link else { continue };
+                let depth = row.at.0;
+                records.insert(link.name, Dated { position, depth, time, is_outlier, rival, place });
             }
         }
-        Self { records }
+        Self { records, contradicts }
+    }
+
+    /// Whether records claim to have seen each other, which cannot be true.
+    pub const fn contradicts(&self) -> bool {
+        self.contradicts
     }
 
     /// What is known of a record.
@@ -101,6 +140,8 @@ struct Chain<'a> {
     done: usize,
     /// For each of those, how many records at least come before it one after the other.
     depths: Vec<u64>,
+    /// Those that are not needed any more: they have their places.
+    past: &'a [PastRecord],
     /// Chains whose next record has seen the record of this number here.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
 }
@@ -114,15 +155,22 @@ impl Chain<'_> {
     /// The depth of the last record up to this number.
     fn depth(&self, number: u64) -> u64 {
         let upto = self.records[..self.done].partition_point(|(other, _)| *other <= number);
-        upto.checked_sub(1).map_or(0, |at| self.depths[at])
+        let past = self.past.partition_point(|record| record.number <= number);
+        let depth = upto.checked_sub(1).map_or(0, |at| self.depths[at]);
+        past.checked_sub(1).map_or(depth, |at| depth.max(self.past[at].depth))
+    }
+
+    /// The depth of the record before the next one.
+    fn depth_before(&self) -> u64 {
+        self.records.get(self.done).map_or(0, |(number, _)| self.depth(number - 1))
     }
 }
 
 /// All records so that each comes after those that its client wrote before, and after those that it had seen. Dates play no
 /// part in it. Of those that could come next, the one with the fewest records that must come before it is first; of
 /// several, that of the lowest client. Records that claim to have seen each other cannot be true; then the lowest client's
-/// comes first.
-fn by_cause(chains: &Chains) -> Vec<&Link> {
+/// comes first. Each with its depth and the number that stands for its client; and whether there are such records.
+fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
     let numbers: HashMap<&ClientId, usize> = chains.clients.keys().zip(0..).collect();
     let mut all: Vec<Chain<'_>> = chains
         .clients
@@ -132,10 +180,11 @@ fn by_cause(chains: &Chains) -> Vec<&Link> {
             records: records.iter().map(|(number, links)| (*number, links.as_slice())).collect(),
             done: 0,
             depths: Vec::new(),
+            past: chains.past_of(client),
             waiting: BinaryHeap::new(),
         })
         .collect();
-    let mut order = Vec::new();
+    let (mut order, mut contradicts) = (Vec::new(), false);
     let mut ready: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut blocked: BTreeSet<usize> = BTreeSet::new();
     let mut look: Vec<usize> = (0..all.len()).collect();
@@ -155,12 +204,15 @@ fn by_cause(chains: &Chains) -> Vec<&Link> {
         }
         let (depth, at) = match (ready.pop(), blocked.first()) {
             (Some(Reverse(next)), _) => next,
-            (None, Some(first)) => (all[*first].depths.last().map_or(1, |depth| depth + 1), *first),
-            (None, None) => return order,
+            (None, Some(first)) => {
+                contradicts = true;
+                (all[*first].depth_before().saturating_add(1), *first)
+            }
+            (None, None) => return (order, contradicts),
         };
         blocked.remove(&at);
         let chain = &mut all[at];
-        order.extend(chain.records[chain.done].1);
+        order.extend(chain.records[chain.done].1.iter().map(|link| (link, depth, at)));
         chain.done += 1;
         chain.depths.push(depth);
         look.push(at);
@@ -180,7 +232,7 @@ fn by_cause(chains: &Chains) -> Vec<&Link> {
 fn next_depth(all: &[Chain<'_>], at: usize, numbers: &HashMap<&ClientId, usize>) -> Option<Result<u64, (usize, u64)>> {
     let chain = &all[at];
     let (_, links) = chain.records.get(chain.done)?;
-    let mut depth = chain.depths.last().map_or(0, |depth| *depth);
+    let mut depth = chain.depth_before();
     for (client, number) in links.iter().flat_map(|link| &link.record.seen) {
         let Some(other) = numbers.get(client).copied().filter(|_| client != chain.client) else { continue };
         if !all[other].has_passed(*number) {
@@ -188,7 +240,7 @@ fn next_depth(all: &[Chain<'_>], at: usize, numbers: &HashMap<&ClientId, usize>)
         }
         depth = depth.max(all[other].depth(*number));
     }
-    Some(Ok(depth + 1))
+    Some(Ok(depth.saturating_add(1)))
 }
 
 /// The effective date of each record of a row, whether it is an outlier, and its rival.
@@ -259,7 +311,8 @@ mod tests {
 
     use super::*;
     use crate::id::Digest;
-    use crate::log::record::{Join, Record};
+    use crate::log::past::Gathered;
+    use crate::log::record::{Held, Join, Record};
 
     const fn at(secs: i64) -> Time {
         Time { secs, nanos: 0 }
@@ -395,6 +448,54 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn dates_and_order_do_not_change_when_records_are_needed_no_more(
+            what in proptest::collection::vec((1..4_u8, 0..60_i64, any::<[bool; 3]>(), 0..9_u8), 0..60),
+        ) {
+            let mut links: Vec<Link> = Vec::new();
+            let mut numbers = [0_u64; 4];
+            for (of, secs, sees, luck) in &what {
+                let seen: Vec<(u8, u64)> = (1..4_u8)
+                    .filter(|other| other != of && sees[usize::from(*other) - 1] && numbers[usize::from(*other)] > 0)
+                    .map(|other| (other, numbers[usize::from(other)]))
+                    .collect();
+                numbers[usize::from(*of)] += 1;
+                let number = numbers[usize::from(*of)];
+                // The second client takes the place of the first one.
+                let retires: &[u8] = if *of == 2 && number == 1 { &[1] } else { &[] };
+                // Clocks are right, most of the time.
+                let secs = if *luck > 0 { i64::try_from(links.len()).unwrap() } else { *secs };
+                links.push(link(*of, number, secs, &seen, retires));
+            }
+            let whole = Chains::new(links.clone());
+            let before = Order::new(&whole);
+            prop_assert!(!before.contradicts());
+            let is_past = |at: usize| what[at].1 % 3 > 0 && !matches!(links[at].record.body, RecordBody::Join(_));
+            let mut gathered = Gathered::default();
+            for link in (0..links.len()).filter(|at| is_past(*at)).map(|at| &links[at]) {
+                let Record { client, number, time, .. } = &link.record;
+                let depth = before.get(&link.name).unwrap().depth;
+                gathered.insert(*client, PastRecord { number: *number, name: link.name, time: *time, depth }, &[]);
+            }
+            let mut holder = link(9, 1, 0, &[], &[]);
+            holder.record.body = RecordBody::Found(Held { records: Vec::new(), past: gathered.into_lists() });
+            let left = (0..links.len()).filter(|at| !is_past(*at)).map(|at| links[at].clone());
+            let folded = Chains::new(left.chain([holder.clone()]));
+            let after = Order::new(&folded);
+            let mut rows = Vec::new();
+            for link in folded.links().filter(|link| link.name != holder.name) {
+                let (was, is) = (before.get(&link.name).unwrap(), after.get(&link.name).unwrap());
+                prop_assert_eq!(
+                    (was.depth, was.time, was.is_outlier, was.rival, was.place),
+                    (is.depth, is.time, is.is_outlier, is.rival, is.place)
+                );
+                rows.push((was.position, is.position));
+            }
+            rows.sort_unstable();
+            prop_assert!(rows.windows(2).all(|pair| pair[0].1 < pair[1].1));
+            prop_assert_eq!(whole.seen(), folded.seen().into_iter().filter(|(of, _)| *of != client(9)).collect::<Vec<_>>());
+        }
+
         #[test]
         fn the_row_is_as_long_as_the_longest_and_dates_rise(times in proptest::collection::vec(0..20_i64, 0..40)) {
             let times: Vec<Time> = times.into_iter().map(at).collect();

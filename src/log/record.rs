@@ -6,6 +6,7 @@ use serde_bytes::ByteBuf;
 
 use crate::id::{ChunkId, ClientId, Digest, ObjectName, SlotId};
 use crate::limits::RECORD_LEN_MAX;
+use crate::log::past::Past;
 use crate::msgpack;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN};
@@ -108,8 +109,8 @@ pub enum RecordBody {
         /// Whether they are pinned from now on.
         pinned: bool,
     },
-    /// Records whose objects are lost, as a client remembered them: they count as if they were there.
-    Found(Vec<FoundRecord>),
+    /// Records of which the objects are lost, or need not be there: they count as if they were.
+    Found(Held),
     /// What snapshots have lost.
     Damage(Damage),
     /// Features that the vault uses from now on.
@@ -170,6 +171,30 @@ pub struct FoundRecord {
     /// Its plaintext, as it was opened: a later version may have written keys that this one does not know.
     #[serde(rename = "r", with = "serde_bytes")]
     pub plain: Vec<u8>,
+}
+
+/// What a record holds of others.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Records as they were sealed.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<FoundRecord>,
+    /// What is left of records that nobody needs any more.
+    #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<Past>,
+}
+
+impl Held {
+    /// Whether it holds nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.past.is_empty()
+    }
+}
+
+impl From<Vec<FoundRecord>> for Held {
+    fn from(records: Vec<FoundRecord>) -> Self {
+        Self { records, past: Vec::new() }
+    }
 }
 
 /// What snapshots have lost: the word of this record on each of them takes the place of all earlier ones.
@@ -697,7 +722,7 @@ mod tests {
             lost: vec![LostFile { path: b"a\xff".to_vec(), ids: [[2; 16], [3; 16]].concat(), of: vec![0] }],
         };
         assert_eq!(damage.lost[0].chunks().collect::<Vec<_>>(), [ChunkId::new([2; 16]), ChunkId::new([3; 16])]);
-        for body in [RecordBody::Found(vec![found]), RecordBody::Damage(damage)] {
+        for body in [RecordBody::Found(vec![found].into()), RecordBody::Damage(damage)] {
             let record = Record { body, ..record() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }

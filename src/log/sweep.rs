@@ -35,6 +35,12 @@ pub struct SweepRules {
     pub read_before: bool,
     /// On a store that delivers late nobody retires a client but a person, and a client itself.
     pub retired_by_persons: bool,
+    /// What lies in a merge is taken out of the log only when all have acknowledged the merge.
+    pub merged: bool,
+    /// On a store that delivers late the log is merged only if another client has what is put, too.
+    pub not_alone: bool,
+    /// A record that forgets snapshots is needed as long as any of these is held as it was.
+    pub forgotten_together: bool,
 }
 
 impl Default for SweepRules {
@@ -48,6 +54,9 @@ impl Default for SweepRules {
             looked_behind: true,
             read_before: true,
             retired_by_persons: true,
+            merged: true,
+            not_alone: true,
+            forgotten_together: true,
         }
     }
 }
@@ -79,8 +88,8 @@ pub struct Acknowledgements {
     /// For each client, the highest number that anyone has mentioned.
     mentioned: BTreeMap<ClientId, u64>,
     retired: BTreeSet<ClientId>,
-    /// Clients that a person retired from elsewhere: what is missing of them is given up.
-    given_up: BTreeSet<ClientId>,
+    /// Clients that a person retired from elsewhere: what is missing of them is given up, but for what was seen there.
+    given_up: BTreeMap<ClientId, u64>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
     /// Records since which the store delivers late.
@@ -120,11 +129,23 @@ impl Acknowledgements {
             match &record.body {
                 // Who retires itself has written all that it ever will: that is waited for.
                 RecordBody::Retire(clients) => {
-                    acks.given_up.extend(clients.iter().filter(|client| **client != record.client));
+                    for client in clients.iter().filter(|client| **client != record.client) {
+                        let seen = record.seen.iter().find(|(of, _)| of == client).map_or(0, |(_, number)| *number);
+                        let known = acks.given_up.entry(*client).or_default();
+                        *known = seen.max(*known);
+                    }
                 }
                 RecordBody::Unknown(what) if what.may_need() => drop(acks.unknown.insert(record.client)),
                 RecordBody::Format(format) if format.synced => acks.raised.push((record.client, record.number)),
                 _ => {}
+            }
+        }
+        for past in chains.past() {
+            let own = past.records.last().map(|record| (past.client, record.number));
+            let closed = past.closed.values().flatten().map(|Closed(client, number, _)| (*client, *number));
+            for (client, number) in closed.chain(own) {
+                let mentioned = acks.mentioned.entry(client).or_default();
+                *mentioned = (*mentioned).max(number);
             }
         }
         acks.acknowledge_closed(chains);
@@ -202,9 +223,14 @@ impl Acknowledgements {
     pub fn obstacles(&self) -> BTreeSet<Obstacle> {
         let mut obstacles: BTreeSet<Obstacle> = self.unknown.iter().map(|client| Obstacle::Unknown(*client)).collect();
         obstacles.extend(self.forks.difference(&self.retired).map(|client| Obstacle::Fork(*client)));
-        // A retired client acknowledges nothing any more, so all that it ever wrote must be here.
-        for client in self.retired.difference(&self.given_up) {
-            if self.missing(client) {
+        // A retired client acknowledges nothing any more, so all that it ever wrote must be here: of one that a person retired, all
+        // that was there then.
+        for client in &self.retired {
+            let is_missing = match self.given_up.get(client) {
+                Some(seen) => self.complete.get(client).copied().unwrap_or(0) < *seen,
+                None => self.missing(client),
+            };
+            if is_missing {
                 obstacles.insert(Obstacle::Missing(*client));
             }
         }
@@ -294,9 +320,12 @@ impl Chains {
     /// Packs that a client claims in the empty forget records at the end of its chain: the run that put them goes on, or was cut
     /// off (SPEC §8.1).
     pub fn unfinished(&self, client: &ClientId) -> HashSet<ObjectName> {
-        let records = self.clients.get(client).into_iter().flat_map(|records| records.values().rev());
+        // One that nobody needs any more was no part of a run that goes on.
+        let after = self.past_of(client).last().map_or(0, |past| past.number);
+        let records = self.clients.get(client).into_iter().flat_map(|records| records.range(after..).rev());
         let is_part = |link: &&Link| matches!(&link.record.body, RecordBody::Forget(none) if none.is_empty());
-        records.flatten().take_while(is_part).flat_map(|link| &link.record.claims).copied().collect()
+        let links = records.flat_map(|(_, same)| same);
+        links.take_while(is_part).flat_map(|link| &link.record.claims).copied().collect()
     }
 
     /// Every pack that a record claims.
@@ -378,7 +407,15 @@ mod tests {
         let retire = || RecordBody::Retire(vec![id(2)]);
         let own = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(2, 3, &[], retire())];
         assert_eq!(holding(own, 1), [Obstacle::Missing(id(2))]);
-        let by_person = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(1, 2, &[(2, 3)], retire())];
+        let by_person = vec![
+            link(1, 1, &[], condemn()),
+            link(2, 1, &[], other()),
+            link(1, 2, &[(2, 1)], retire()),
+            link(1, 3, &[(2, 3)], other()),
+        ];
         assert_eq!(holding(by_person, 1), []);
+        // What was there when it was retired is waited for.
+        let seen = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(1, 2, &[(2, 3)], retire())];
+        assert_eq!(holding(seen, 1), [Obstacle::Missing(id(2))]);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -144,11 +144,13 @@ pub(crate) struct RecordLimits {
     pub(crate) claims: usize,
     /// Packs or snapshots that it names.
     pub(crate) names: usize,
+    /// So many objects of a tier of the log are merged (SPEC §8.10).
+    pub(crate) merged: usize,
 }
 
 impl Default for RecordLimits {
     fn default() -> Self {
-        Self { claims: 1 << 16, names: 1 << 16 }
+        Self { claims: 1 << 16, names: 1 << 16, merged: 64 }
     }
 }
 
@@ -777,7 +779,9 @@ impl Vault {
         let mut log = self.log();
         let condemns = matches!(record.body, RecordBody::Condemn(_));
         log.records.insert(name, sealed.bytes.len() as u64);
-        log.chains.push(Link { name, digest, record });
+        // If the next listing does not show it, all is put together anew.
+        log.read.insert(name, sealed.bytes.len() as u64);
+        Arc::make_mut(&mut log.chains).push(Link { name, digest, record });
         for (client, number) in log.chains.seen() {
             let known = state.remembered.entry(client).or_default();
             *known = number.max(*known);

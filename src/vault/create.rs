@@ -255,7 +255,11 @@ mod tests {
                 closed: Vec::new(),
                 body: RecordBody::Format(format),
             };
-            vault.log().chains.push(Link { name, digest: crate::id::Digest::new([0; 32]), record });
+            std::sync::Arc::make_mut(&mut vault.log().chains).push(Link {
+                name,
+                digest: crate::id::Digest::new([0; 32]),
+                record,
+            });
         }
         assert_eq!(vault.format(), Format { read: 1 << 3 | 1 << 5, write: 0, collect: 2, synced: true });
         assert_eq!(vault.delivery(), Delivery::Synced);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::record::{FoundDamage, ObjectRef};
-use crate::log::{Chains, Findings, Record, RecordBody, Sight, SlotChange};
+use crate::log::{Chains, Finding, Findings, Record, RecordBody, Sight, SlotChange};
 use crate::msgpack;
 use crate::pack::Witness;
 use crate::progress::Progress;
@@ -453,7 +453,7 @@ impl Vault {
     fn record_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
         let late = self.delivery() == Delivery::Synced;
         let mut missing: BTreeMap<ClientId, (BTreeSet<u64>, BTreeSet<ObjectName>)> = BTreeMap::new();
-        for found in self.missing_records()? {
+        for found in self.missing_records()?.records {
             let Ok(record) = Record::decode(&found.plain) else { continue };
             let (numbers, snapshots) = missing.entry(record.client).or_default();
             numbers.insert(record.number);
@@ -464,14 +464,14 @@ impl Vault {
         let log = self.log();
         for finding in &log.findings {
             match finding {
-                crate::log::Finding::Missing { client, numbers } => {
+                Finding::Missing { client, numbers } => {
                     missing.entry(*client).or_default().0.extend(numbers);
                 }
-                crate::log::Finding::RolledBack { client, seen, there } => {
+                Finding::RolledBack { client, seen, there } => {
                     let numbers = &mut missing.entry(*client).or_default().0;
                     numbers.extend((there + 1..=*seen).take(NUMBERS_KEPT));
                 }
-                crate::log::Finding::Fork { .. } | crate::log::Finding::Broken { .. } => {}
+                Finding::Fork { .. } | Finding::Broken { .. } => {}
             }
         }
         for (client, (numbers, snapshots)) in missing {
@@ -593,12 +593,15 @@ impl Vault {
     /// wrote down the id of a snapshot can prove with it that a store was not set back (SPEC §8.2).
     pub fn has_all_before(&self, id: &ObjectName) -> bool {
         let log = self.log();
-        let Some(link) = log.chains.links().find(|link| link.name == *id) else { return false };
-        let has_all = |client: &ClientId, last: u64| {
-            (1..=last).all(|number| log.chains.clients.get(client).is_some_and(|all| all.contains_key(&number)))
-        };
-        has_all(&link.record.client, link.record.number)
-            && Sight::new(&log.chains).of(&link.record).iter().all(|(client, number)| has_all(client, *number))
+        if let Some(link) = log.chains.links().find(|link| link.name == *id) {
+            let seen = Sight::new(&log.chains).of(&link.record);
+            return log.chains.has_all(&link.record.client, link.record.number)
+                && seen.iter().all(|(client, number)| log.chains.has_all(client, *number));
+        }
+        // What it had seen was there when it was merged: nothing that anyone has mentioned is missing now.
+        let is_here = log.chains.place_of(id).is_some_and(|(client, number)| log.chains.has_all(&client, number));
+        let is_missing = |finding: &Finding| matches!(finding, Finding::Missing { .. } | Finding::RolledBack { .. });
+        is_here && !log.findings.iter().any(is_missing)
     }
 
     /// Packs of which it is known that they are not what was put, and that nobody has seen sound since, whether their loss was

@@ -7,6 +7,7 @@
 pub mod create;
 pub mod locked;
 pub mod open;
+mod records;
 pub mod client;
 pub mod read;
 pub mod segments;
@@ -29,6 +30,7 @@ pub use locked::{LockedVault, Wanted};
 pub use lookup::Lookup;
 pub use open::OpenOptions;
 pub use read::{ReadError, TreeReader};
+pub use records::Lost;
 pub use snapshots::SnapshotInfo;
 pub use state::ObjectState;
 pub use view::View;
@@ -245,7 +247,9 @@ pub struct Vault {
 /// What is known of the log and of the packs' list; replaced whenever the store is listed again.
 #[derive(Default)]
 pub(crate) struct LogState {
-    pub(crate) chains: Chains,
+    pub(crate) chains: Arc<Chains>,
+    /// The objects of `log/` that were read, with the lengths that they had.
+    pub(crate) read: HashMap<ObjectName, u64>,
     pub(crate) findings: Vec<Finding>,
     /// The records that the store listed last, and those put since, with the lengths of their objects.
     pub(crate) records: HashMap<ObjectName, u64>,
@@ -368,8 +372,8 @@ impl Vault {
     }
 
     /// All clients' records, as of the last look at the store.
-    pub fn chains(&self) -> Chains {
-        self.log().chains.clone()
+    pub fn chains(&self) -> Arc<Chains> {
+        Arc::clone(&self.log().chains)
     }
 
     /// What is wrong with the log.

@@ -5,20 +5,18 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use crate::catalogue::packs::bump_epoch;
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::id::{ClientId, Digest, ObjectName};
-use crate::log::record::{OpenedRecord, SealedRecord};
-use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, SweepRules};
-use crate::pack::TRAILER_LEN;
+use crate::id::{ClientId, ObjectName};
+use crate::log::{Chains, Finding, SweepRules};
 use crate::pack::index::IndexReader;
 use crate::progress::Progress;
-use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, Secret, TAG_LEN};
+use crate::seal::{HEADER_LEN, Keys, ObjectKind, Secret};
 use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError};
-use crate::sync::{catch, lock, try_share};
+use crate::sync::{catch, lock};
 use crate::vault::client::{ClientState, Identity, RecordLimits, replace_file};
-use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, state, unlock};
+use crate::vault::locked::{LockedVault, Unlocked, Wanted, opened_path, unlock};
 use crate::vault::lookup::{FEW, Unread};
+use crate::vault::records::LogLook;
 use crate::vault::{BadObject, LogState, ObjectState, Vault, VaultError};
 
 /// How a vault is opened.
@@ -28,6 +26,9 @@ pub struct OpenOptions {
     /// Who works with it.
     pub identity: Identity,
 }
+
+/// A list of so many objects comes in one answer.
+const LISTED_AT_ONCE: usize = 1000;
 
 /// Unlocks a vault and brings its catalogue up to date.
 ///
@@ -154,42 +155,12 @@ fn open_as(
     Ok(vault)
 }
 
-/// A record as the catalogue keeps it: the hash of its object, and what was sealed in it.
-fn stored_value(digest: Digest, plain: &[u8]) -> Vec<u8> {
-    [&digest.as_bytes()[..], plain].concat()
-}
-
-/// The length of the object of a record, by its row in the catalogue.
-const fn object_len(value: &[u8]) -> u64 {
-    let plain = value.len().saturating_sub(Digest::LEN);
-    (HEADER_LEN + NONCE_LEN + plain + TAG_LEN + TRAILER_LEN) as u64
-}
-
-/// Whether packs count as absent from now on because of a record.
-fn makes_absent(body: &RecordBody) -> bool {
-    match body {
-        RecordBody::Condemn(_) => true,
-        RecordBody::Findings(findings) => !findings.found.is_empty(),
-        _ => false,
-    }
-}
-
-/// Rows of the catalogue as a record carries them.
-fn found(rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<FoundRecord> {
-    let record = |(name, value): (ObjectName, Vec<u8>)| {
-        let (digest, plain) = value.split_first_chunk()?;
-        Record::decode(plain).ok()?;
-        Some(FoundRecord { name, digest: Digest::new(*digest), plain: plain.to_vec() })
-    };
-    rows.into_iter().filter_map(record).collect()
-}
-
 /// What the store lists.
 #[derive(Default)]
-struct Listing {
+pub(super) struct Listing {
     packs: HashMap<ObjectName, (ObjectKind, u64)>,
     /// With their lengths.
-    records: HashMap<ObjectName, u64>,
+    pub(super) records: HashMap<ObjectName, u64>,
     /// Index objects, with their lengths.
     indexes: HashMap<ObjectName, u64>,
     foreign: Vec<String>,
@@ -230,12 +201,27 @@ impl Vault {
     /// # Errors
     /// If the store or the catalogue fails as a whole. A single object that cannot be read is only noted.
     pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
-        let mut listing = list(self.store())?;
-        let records = listing.records.clone();
         let mut elsewhere = self.log().elsewhere.clone();
-        listing.take_out(&elsewhere);
-        let mut bad = Vec::new();
-        let chains = self.refresh_records(&listing, &mut bad, progress)?;
+        let mut is_first = true;
+        let (mut listing, records, mut bad, LogLook { chains, read, .. }, findings) = loop {
+            let mut listing = list(self.store())?;
+            let records = listing.records.clone();
+            listing.take_out(&elsewhere);
+            let mut bad = Vec::new();
+            let look = self.refresh_records(&listing, &mut bad, progress)?;
+            let findings = look.chains.findings(&self.remember_seen(&look.chains));
+            // A listing is not taken at one moment: one that began before a merge was put, and ended when what lies in it was taken
+            // out, shows neither. Nothing is called missing before another look.
+            let is_new = |finding: &Finding| {
+                matches!(finding, Finding::Missing { .. } | Finding::RolledBack { .. })
+                    && !self.log().findings.contains(finding)
+            };
+            let is_doubtful = look.misses || findings.iter().any(is_new);
+            if !(is_first && (is_doubtful || self.may_have_missed(&records, &look)?)) {
+                break (listing, records, bad, look, findings);
+            }
+            is_first = false;
+        };
         let features = chains.format().unknown().read;
         if features != 0 {
             let what = format!("it uses features that are unknown ({features:016x})");
@@ -244,10 +230,18 @@ impl Vault {
         self.refresh_packs(&listing, &mut bad, progress)?;
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
-        let findings = chains.findings(&self.remember_seen(&chains));
         let Listing { packs, indexes, foreign, .. } = listing;
-        *self.log() = LogState { chains, findings, records, packs, indexes, bad, foreign, elsewhere };
+        *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
         Ok(())
+    }
+
+    /// Whether a long listing, of which this machine did not know all, may have missed a merge and what it holds: there are records
+    /// that it does not show.
+    fn may_have_missed(&self, listed: &HashMap<ObjectName, u64>, look: &LogLook) -> Result<bool, StoreError> {
+        if !look.has_new || listed.len() <= LISTED_AT_ONCE {
+            return Ok(false);
+        }
+        Ok(self.list_records()?.keys().any(|name| !listed.contains_key(name)))
     }
 
     /// The highest number of each client that was ever seen on this machine, by whatever command; what these chains have is
@@ -315,6 +309,7 @@ impl Vault {
             named.insert(link.name);
             named.extend(&link.record.claims);
         }
+        named.extend(chains.past().flat_map(|past| &past.records).map(|record| record.name));
         Ok(named)
     }
 
@@ -324,7 +319,7 @@ impl Vault {
     /// # Errors
     /// If the store or the catalogue fails as a whole.
     pub(crate) fn is_strange(&self, key: &ObjectKey) -> Result<bool, VaultError> {
-        let chains = self.log().chains.clone();
+        let chains = Arc::clone(&self.log().chains);
         self.may_be_of_another(key, &self.named(&chains)?)
     }
 
@@ -371,34 +366,7 @@ impl Vault {
         self.is_strange(key)
     }
 
-    /// Looks at the log alone: reads the records that have come since the last look. Costs one listing if there are none.
-    /// What cannot be read is judged by the next whole look.
-    ///
-    /// # Errors
-    /// As [`Self::refresh`].
-    pub(crate) fn look_at_log(&self) -> Result<(), VaultError> {
-        let mut names: Vec<ObjectName> = self.list_records()?.into_keys().collect();
-        {
-            let log = self.log();
-            names.retain(|name| !log.chains.has(name));
-        }
-        names.sort_unstable();
-        let read = try_share(names.len(), self.store.limits().reads, |number| {
-            match Record::read(self.store(), &self.keys, names[number]) {
-                Err(RecordError::Store(error)) if error.is_of_whole() => Err(error),
-                read => Ok(read),
-            }
-        })?;
-        let mut log = self.log();
-        for (name, read) in names.into_iter().zip(read) {
-            if let Ok(OpenedRecord { record, digest, .. }) = read {
-                log.chains.push(Link { name, digest, record });
-            }
-        }
-        Ok(())
-    }
-
-    fn list_records(&self) -> Result<HashMap<ObjectName, u64>, StoreError> {
+    pub(super) fn list_records(&self) -> Result<HashMap<ObjectName, u64>, StoreError> {
         let mut records = HashMap::new();
         self.store.list(Kind::Log, &mut |listed| {
             if let Listed::Object { name, len } = listed {
@@ -420,138 +388,14 @@ impl Vault {
         self.refresh(progress)
     }
 
-    fn refresh_records(
-        &self,
-        listing: &Listing,
-        bad: &mut Vec<BadObject>,
-        progress: &dyn Progress,
-    ) -> Result<Chains, VaultError> {
-        let known = self.catalogue.reader()?.records()?;
-        let gone: Vec<ObjectName> =
-            known.iter().map(|(name, _)| *name).filter(|name| !listing.records.contains_key(name)).collect();
-        let known: HashMap<ObjectName, Vec<u8>> =
-            known.into_iter().filter(|(name, _)| listing.records.contains_key(name)).collect();
-        let mut new: Vec<ObjectName> =
-            listing.records.keys().filter(|name| !known.contains_key(*name)).copied().collect();
-        new.sort_unstable();
-        let mut links = Vec::with_capacity(listing.records.len());
-        let (mut fresh, mut condemns) = (Vec::new(), false);
-        for (name, value) in known {
-            match Self::stored_link(name, &value) {
-                Some(link) => {
-                    let len = object_len(&value);
-                    if let Some(there) = listing.records.get(&name).filter(|there| **there != len) {
-                        // What it said is known, but its object is not what was put.
-                        let what = format!("it has {there} bytes instead of {len}");
-                        bad.push(BadObject { key: ObjectKey::Named(Kind::Log, name), state: state(false), what });
-                    }
-                    links.push(link);
-                }
-                // A row that does not decode was damaged on this machine; the object decides.
-                None => new.push(name),
-            }
-        }
-        let read = try_share(new.len(), self.store.limits().reads, |number| {
-            if progress.stopped() {
-                return Err(VaultError::Interrupted);
-            }
-            match Record::read(self.store(), &self.keys, new[number]) {
-                Err(RecordError::Store(error)) if error.is_of_whole() => Err(error.into()),
-                read => Ok(read),
-            }
-        })?;
-        for (name, result) in new.into_iter().zip(read) {
-            match result {
-                Ok(OpenedRecord { record, digest, plain }) => {
-                    fresh.push((name, stored_value(digest, &plain)));
-                    condemns |= makes_absent(&record.body);
-                    links.push(Link { name, digest, record });
-                }
-                Err(error) => {
-                    let newer = matches!(error, RecordError::Newer { .. });
-                    bad.push(BadObject {
-                        key: ObjectKey::Named(Kind::Log, name),
-                        state: state(newer),
-                        what: error.reason(),
-                    });
-                }
-            }
-        }
-        if !(gone.is_empty() && fresh.is_empty()) {
-            let txn = self.catalogue.write()?;
-            Catalogue::remove_records(&txn, &gone)?;
-            self.catalogue.insert_records(&txn, &fresh)?;
-            if condemns {
-                // What was known to be stored may lie in packs that count as absent from now on.
-                bump_epoch(&txn)?;
-            }
-            txn.commit().map_err(CatalogueError::from)?;
-        }
-        for link in &links {
-            if let RecordBody::Unknown(what) = &link.record.body {
-                let key = ObjectKey::Named(Kind::Log, link.name);
-                bad.push(BadObject { key, state: ObjectState::Newer, what: what.to_string() });
-            }
-        }
-        Ok(Chains::new(links))
-    }
-
     /// Reads everything about packs and records from the store again, whatever the catalogue says.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
     pub fn rebuild_catalogue(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         self.catalogue.clear()?;
+        self.log().read.clear();
         self.refresh(progress)
-    }
-
-    /// Records that this machine remembers and that the store does not have any more: name and hash of the object, and
-    /// the plaintext.
-    ///
-    /// # Errors
-    /// If the catalogue fails.
-    pub fn lost_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
-        Ok(found(self.catalogue.reader()?.lost_records()?))
-    }
-
-    /// Records that this machine remembers, that the store does not have any more, and that nothing makes up for: no other
-    /// record holds them, and nobody gave them up. Those of a client that wrote another record of that number since (its store
-    /// was set back) are not among them.
-    ///
-    /// # Errors
-    /// If the catalogue fails.
-    pub fn missing_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
-        let mut lost = self.lost_records()?;
-        let log = self.log();
-        lost.retain(|found| {
-            Record::decode(&found.plain).is_ok_and(|record| !log.chains.is_accounted(&record.client, record.number))
-        });
-        Ok(lost)
-    }
-
-    /// Records that this machine remembers, whether their objects can still be read or not.
-    ///
-    /// # Errors
-    /// If the catalogue fails.
-    pub fn remembered_records(&self) -> Result<Vec<FoundRecord>, VaultError> {
-        Ok(found(self.catalogue.reader()?.records()?))
-    }
-
-    /// Enters a record that was just put.
-    pub(crate) fn remember_record(&self, sealed: &SealedRecord, condemns: bool) -> Result<(), VaultError> {
-        let txn = self.catalogue.write()?;
-        let digest = Digest::new(*blake3::hash(&sealed.bytes).as_bytes());
-        self.catalogue.insert_records(&txn, &[(sealed.name, stored_value(digest, &sealed.plain))])?;
-        if condemns {
-            bump_epoch(&txn)?;
-        }
-        txn.commit().map_err(CatalogueError::from)?;
-        Ok(())
-    }
-
-    fn stored_link(name: ObjectName, value: &[u8]) -> Option<Link> {
-        let (digest, plain) = value.split_first_chunk()?;
-        Some(Link { name, digest: Digest::new(*digest), record: Record::decode(plain).ok()? })
     }
 
     fn refresh_packs(

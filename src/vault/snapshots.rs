@@ -138,21 +138,67 @@ fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     let mut places = HashMap::new();
     for (link, body, dated) in taken {
         let position = dated.position;
-        let time = body.time.min(dated.time);
+        let time = own_time(body, dated);
         if body.given {
             // Whether the clock was right matters only where the given date is held against it.
             let is_held = body.time > dated.time;
+            let time = body.time.min(dated.time);
             let (is_outlier, rival) = (is_held && dated.is_outlier, dated.rival.filter(|_| is_held));
             places.insert(link.name, Place { date: time, position, is_outlier, rival });
             continue;
         }
-        let time = if dated.is_outlier { dated.time } else { time };
-        let last = last.entry((dated.place, &body.source, &body.host)).or_insert(time);
+        let last = last.entry(row(body, dated)).or_insert(time);
         let is_outlier = dated.is_outlier || time < *last;
         *last = time.max(*last);
         places.insert(link.name, Place { date: *last, position, is_outlier, rival: dated.rival });
     }
     places
+}
+
+/// When a snapshot was begun, as far as its own record says.
+fn own_time(body: &Snapshot, dated: &Dated) -> Time {
+    if dated.is_outlier { dated.time } else { body.time.min(dated.time) }
+}
+
+/// The snapshots whose dates follow each other: place, source and host.
+fn row<'s>(body: &'s Snapshot, dated: &Dated) -> (usize, &'s str, &'s str) {
+    (dated.place, &body.source, &body.host)
+}
+
+/// The snapshots that are forgotten by records of which all have heard, and that say nothing any more (SPEC §8.10): none that takes the place of others, or whose place another one
+/// took, and none by which the date of a later one is found.
+pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet<ObjectName> {
+    let order = chains.order();
+    let (mut forgotten, mut replaced): (HashSet<ObjectName>, HashSet<ObjectName>) = Default::default();
+    let mut taken: Vec<(&Link, &Snapshot, Dated)> = Vec::new();
+    for link in chains.links() {
+        let Some(dated) = order.get(&link.name).copied() else { continue };
+        match &link.record.body {
+            RecordBody::Forget(names) if is_heard(link) => forgotten.extend(names),
+            RecordBody::Snapshot(body) => {
+                replaced.extend(&body.replaces);
+                taken.push((link, body, dated));
+            }
+            _ => {}
+        }
+    }
+    taken.sort_unstable_by_key(|(.., dated)| dated.position);
+    let places = places(&taken);
+    // The time of the next one of the same row that stays: whatever its date is, the dates of those before it add nothing to those that
+    // follow if this is not before them.
+    let mut next: HashMap<(usize, &str, &str), Time> = HashMap::new();
+    let mut done = HashSet::new();
+    for (link, body, dated) in taken.iter().rev() {
+        let is_free = forgotten.contains(&link.name) && body.replaces.is_empty() && !replaced.contains(&link.name);
+        let date = places.get(&link.name).map(|place| place.date);
+        let is_past = body.given || next.get(&row(body, dated)).copied() >= date;
+        if is_free && is_past {
+            done.insert(link.name);
+        } else if !body.given {
+            next.insert(row(body, dated), own_time(body, dated));
+        }
+    }
+    done
 }
 
 /// Which snapshots took the place of which.

@@ -144,7 +144,7 @@ impl Vault {
             // Whoever put it, it is a cache.
             Kind::Key | Kind::Index => false,
             // A record of its own is remembered when it is put, so one that has to be read is another's.
-            Kind::Log => chains.links().any(|link| link.name == *name && self.is_this_client(link.record.client)),
+            Kind::Log => chains.place_of(name).is_some_and(|(client, _)| self.is_this_client(client)),
             Kind::Pack | Kind::Meta => self.is_claimed_here(name, chains),
         }
     }

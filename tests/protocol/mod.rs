@@ -15,8 +15,9 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use vault::id::{ClientId, Digest, ObjectName};
+use vault::log::past::{Gathered, PastRecord};
 use vault::log::record::{Join, PackRef};
-use vault::log::{Acknowledgements, Chains, Link, RecordBody};
+use vault::log::{Acknowledgements, Chains, FoundRecord, Held, Link, RecordBody};
 use vault::tree::Time;
 
 use rule::{
@@ -50,6 +51,8 @@ struct Bounds {
     crashes: bool,
     /// Whether the first client takes the place of the second one, whose work is under way, and which goes on as the first.
     replaces: bool,
+    /// Which merge the log, and delete what merges hold.
+    merges: [bool; CLIENTS],
     weakness: Weakness,
 }
 
@@ -96,6 +99,8 @@ struct State {
     /// Packs that were ever put, and ever deleted.
     put: Packs,
     deleted: Packs,
+    /// Records whose objects were deleted.
+    taken: [u8; CLIENTS],
     /// For each client the packs that it put and no record claims yet.
     noted: [Packs; CLIENTS],
     taking: [Option<Session>; CLIENTS],
@@ -125,6 +130,8 @@ enum Step {
     Delete,
     Crash,
     CrashPrune,
+    Merge(u16),
+    TakeOut(u16),
     Tick,
 }
 
@@ -134,6 +141,7 @@ enum Item {
     Record(usize, usize),
     Pack(Packs),
     Deletion(Packs),
+    Taken(usize, usize),
 }
 
 fn bits(packs: Packs) -> impl Iterator<Item = Packs> {
@@ -149,7 +157,8 @@ impl State {
     fn everything(&self) -> View {
         let count = |client: usize| self.records[client].iter().flatten().count();
         View {
-            records: std::array::from_fn(|client| (1_u8 << count(client)) - 1),
+            records: std::array::from_fn(|client| ((1_u8 << count(client)) - 1) & !self.taken[client]),
+            taken: self.taken,
             packs: self.put & !self.deleted,
             gone: self.deleted,
         }
@@ -159,9 +168,12 @@ impl State {
         let (view, all) = (&self.views[client], self.everything());
         let mut items = Vec::new();
         for other in 0..CLIENTS {
-            let missing = all.records[other] & !view.records[other];
+            let put = all.records[other] | all.taken[other];
+            let missing = put & !view.records[other] & !view.taken[other];
+            let taken = all.taken[other] & !view.taken[other];
             items
                 .extend((0..RECORDS).filter(|index| missing >> index & 1 == 1).map(|index| Item::Record(other, index)));
+            items.extend((0..RECORDS).filter(|index| taken >> index & 1 == 1).map(|index| Item::Taken(other, index)));
         }
         items.extend(bits(self.put & !view.packs & !view.gone).map(Item::Pack));
         items.extend(bits(self.deleted & !view.gone).map(Item::Deletion));
@@ -174,7 +186,11 @@ impl State {
             assert!(at < 16);
             let view = &mut self.views[client];
             match item {
-                Item::Record(other, index) => view.records[other] |= 1 << index,
+                Item::Record(other, index) => view.records[other] |= (1 << index) & !view.taken[other],
+                Item::Taken(other, index) => {
+                    view.records[other] &= !(1 << index);
+                    view.taken[other] |= 1 << index;
+                }
                 // One that was deleted does not come back.
                 Item::Pack(pack) => view.packs |= pack & !view.gone,
                 Item::Deletion(pack) => {
@@ -183,6 +199,19 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether all that the other machines know to be taken out of the log can be read from what has come to them, if one machine is
+    /// lost with all that has come to nobody yet.
+    fn survives(&self, lost: usize) -> bool {
+        let others = || (0..CLIENTS).filter(|client| *client != lost).map(|client| &self.views[client]);
+        let all = |of: fn(&View) -> &[u8; CLIENTS]| {
+            std::array::from_fn(|client| others().fold(0, |all, view| all | of(view)[client]))
+        };
+        let (records, taken): ([u8; CLIENTS], [u8; CLIENTS]) = (all(|view| &view.records), all(|view| &view.taken));
+        let view = View { records, ..View::default() };
+        let readable = Knowledge { records: &self.records, view: &view, weakness: Weakness::None }.readable();
+        (0..CLIENTS).all(|client| taken[client] & !readable[client] == 0)
     }
 
     /// What the client has seen, and all its work but `own` had seen when it began.
@@ -212,12 +241,19 @@ impl State {
 
     /// The chain as the library has it.
     fn chains(&self, view: View) -> Chains {
-        let knowledge = Knowledge { records: &self.records, view: &view, weakness: Weakness::None };
         let id = |client: usize| ClientId::new([client as u8 + 1; 16]);
         let pack = |bit: Packs| ObjectName::new([bit; 16]);
         let name = |client: usize, number: u8| [client as u8 * 16 + number; 32];
-        Chains::new(knowledge.links().map(|(client, number, record)| {
+        let object = |client: usize, number: u8| name(client, number).first_chunk().map_or([0; 16], |bytes| *bytes);
+        let there = |bits: [u8; CLIENTS]| {
+            (0..CLIENTS).flat_map(move |client| {
+                let here = (0..RECORDS).filter(move |index| bits[client] >> index & 1 == 1);
+                here.filter_map(move |index| Some((client, index as u8 + 1, self.records[client][index]?)))
+            })
+        };
+        let make = |client: usize, number: u8, record: Record, held: Held| {
             let body = match record.body {
+                Body::Merge(_) => RecordBody::Found(held),
                 Body::Condemn(packs) => {
                     RecordBody::Condemn(bits(packs).map(|bit| PackRef { meta: false, name: pack(bit) }).collect())
                 }
@@ -232,7 +268,7 @@ impl State {
                 _ => RecordBody::Forget(Vec::new()),
             };
             let seen = (0..CLIENTS).filter(|other| record.seen[*other] > 0);
-            let record = vault::log::Record {
+            vault::log::Record {
                 client: id(client),
                 number: number.into(),
                 previous: Digest::new(if number == 1 { [0; 32] } else { name(client, number - 1) }),
@@ -241,10 +277,28 @@ impl State {
                 claims: bits(record.claims).map(pack).collect(),
                 closed: Vec::new(),
                 body,
-            };
-            let digest = name(client, number);
-            let object = digest.first_chunk().map_or([0; 16], |bytes: &[u8; 16]| *bytes);
-            Link { name: ObjectName::new(object), digest: Digest::new(digest), record }
+            }
+        };
+        let hold = |(client, number, record): (usize, u8, Record)| FoundRecord {
+            name: ObjectName::new(object(client, number)),
+            digest: Digest::new(name(client, number)),
+            plain: make(client, number, record, Held::default()).encode().unwrap(),
+        };
+        Chains::new(there(view.records).map(|(client, number, record)| {
+            let mut held = Held::default();
+            if let Body::Merge(of) = record.body {
+                let whole = std::array::from_fn(|client| of.all[client] & !of.past[client]);
+                held.records = there(whole).map(hold).collect();
+                let mut past = Gathered::default();
+                for (client, number, _) in there(of.past) {
+                    let name = ObjectName::new(object(client, number));
+                    let (number, time) = (u64::from(number), Time::default());
+                    past.insert(id(client), PastRecord { number, name, time, depth: number }, &[]);
+                }
+                held.past = past.into_lists();
+            }
+            let record = make(client, number, record, held);
+            Link { name: ObjectName::new(object(client, number)), digest: Digest::new(name(client, number)), record }
         }))
     }
 
@@ -452,6 +506,7 @@ impl Model for Bounds {
             views: [View::default(); CLIENTS],
             put: FIRST,
             deleted: 0,
+            taken: [0; CLIENTS],
             noted: [0; CLIENTS],
             taking: [None; CLIENTS],
             pruning: [None; CLIENTS],
@@ -479,6 +534,9 @@ impl Model for Bounds {
             let may_write = self.may_write(state, client);
             let mut push = |step: Step| actions.push((client, step));
             if !is_there {
+                if self.records[client] == 0 {
+                    continue;
+                }
                 looks().for_each(|which| push(Step::Join(which)));
                 continue;
             }
@@ -507,9 +565,6 @@ impl Model for Bounds {
                     if self.moves {
                         looks().for_each(|which| push(Step::Mark(which, true)));
                     }
-                    if self.forgets && may_write {
-                        looks().for_each(|which| push(Step::Forget(which)));
-                    }
                 }
                 None => {}
                 Some(session) => {
@@ -523,8 +578,18 @@ impl Model for Bounds {
                     push(Step::CrashPrune);
                 }
             }
+            let may_forget = self.prunes[client] || self.merges[client];
+            if self.forgets && may_forget && may_write && state.pruning[client].is_none() {
+                looks().for_each(|which| push(Step::Forget(which)));
+            }
             if self.acknowledges[client] && may_write {
                 looks().for_each(|which| push(Step::Acknowledge(which)));
+            }
+            if self.merges[client] {
+                if may_write {
+                    looks().for_each(|which| push(Step::Merge(which)));
+                }
+                looks().for_each(|which| push(Step::TakeOut(which)));
             }
         }
         if self.weakness == Weakness::TimeWindow && state.clock < 1 {
@@ -585,6 +650,31 @@ impl Model for Bounds {
             }
             Step::Crash => state.taking[client] = None,
             Step::CrashPrune => state.pruning[client] = None,
+            Step::Merge(which) => {
+                state.arrive(client, which);
+                let knowledge = state.knowledge(client, self.weakness);
+                let held = knowledge.to_merge(client, state.seen(client, None, self.weakness));
+                if self.synced && knowledge.is_alone(client)
+                    || held.all.iter().map(|bits| bits.count_ones()).sum::<u32>() < 2
+                {
+                    return None;
+                }
+                state.publish(client, Body::Merge(held), None, self.weakness);
+            }
+            Step::TakeOut(which) => {
+                let mine = state.seen(client, None, self.weakness);
+                state.arrive(client, which);
+                let knowledge = state.knowledge(client, self.weakness);
+                let gone = knowledge.superfluous(client, mine);
+                if self.synced && knowledge.is_alone(client) || gone == [0; CLIENTS] {
+                    return None;
+                }
+                for (of, bits) in gone.into_iter().enumerate() {
+                    state.taken[of] |= bits;
+                    state.views[client].records[of] &= !bits;
+                    state.views[client].taken[of] |= bits;
+                }
+            }
             Step::Tick => state.clock += 1,
         }
         Some(state)
@@ -604,6 +694,23 @@ impl Model for Bounds {
                     || !hasher.finish().is_multiple_of(400)
                     || state.is_what_the_library_says()
             }),
+            Property::always(KNOWN, |_, state: &State| (0..CLIENTS).all(|client| state.survives(client))),
+            Property::always(FORGOTTEN, |model: &Self, state: &State| {
+                (0..CLIENTS).all(|client| !state.knowledge(client, model.weakness).remembers_forgotten())
+            }),
+            Property::sometimes(PAST, |_, state: &State| {
+                let all = state.everything();
+                let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
+                let is_past = |client: usize, index: usize, body: fn(&Body) -> bool| {
+                    let record = state.records[client][index].filter(|record| body(&record.body));
+                    record.is_some() && (knowledge.past()[client] & state.taken[client]) >> index & 1 == 1
+                };
+                let any = |body: fn(&Body) -> bool| {
+                    (0..CLIENTS).any(|client| (0..RECORDS).any(|index| is_past(client, index, body)))
+                };
+                any(|body| *body == Body::Snapshot) && any(|body| matches!(body, Body::Forget(_)))
+            }),
+            Property::sometimes(TAKEN, |_, state: &State| state.taken != [0; CLIENTS]),
             Property::sometimes(FREED, |_, state: &State| {
                 let all = state.everything();
                 let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
@@ -619,6 +726,12 @@ impl Model for Bounds {
 }
 
 const KEPT: &str = "what is retained is there";
+/// Otherwise the log would be lost with the machine that merged it last.
+const KNOWN: &str = "what was taken out of the log is known, whichever one machine is lost";
+const FORGOTTEN: &str = "what was forgotten is listed by nobody who knows that";
+const PAST: &str =
+    "a snapshot and what forgot it are taken out of the log, and no more is left of them than their numbers";
+const TAKEN: &str = "records are taken out of the log";
 const SAME: &str = "the model is what the library does";
 const FREED: &str = "the first pack is deleted, and a snapshot is retained";
 const RELIED: &str = "a snapshot relies on a condemned pack";
@@ -637,6 +750,7 @@ fn bounds(synced: bool) -> Bounds {
         moves: false,
         crashes: true,
         replaces: false,
+        merges: [false; CLIENTS],
         weakness: Weakness::None,
     }
 }
@@ -664,19 +778,54 @@ fn joining() -> Bounds {
     Bounds { there: [true, false, true], records: [2, 2, 2], ..small() }
 }
 
+/// One of the two merges the log.
+fn merging(synced: bool) -> Bounds {
+    Bounds {
+        merges: [true, false, false],
+        acknowledges: [false, true, false],
+        records: if synced { [2, 2, 2] } else { [3, 2, 2] },
+        crashes: false,
+        ..Bounds { synced, ..small() }
+    }
+}
+
+/// One takes snapshots, and the other one forgets them, and merges the log until no more is left of them than their numbers.
+fn forgetting(synced: bool) -> Bounds {
+    Bounds {
+        there: [false, true, true],
+        records: if synced { [0, 4, 3] } else { [0, 4, 4] },
+        prunes: [false; CLIENTS],
+        acknowledges: [false, true, false],
+        merges: [false, false, true],
+        forgets: true,
+        crashes: false,
+        ..Bounds { synced, ..small() }
+    }
+}
+
 /// Goes through all states. Returns how many there are.
 fn check(bounds: Bounds) -> usize {
     let (shown, all_there) = (format!("{bounds:?}"), bounds.there == [true; CLIENTS]);
+    let (merges, all_forget, synced) = (bounds.merges != [false; CLIENTS], bounds.forgets, bounds.synced);
     let begun = Instant::now();
     let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let (states, depth) = (checker.unique_state_count(), checker.max_depth());
     println!("{states} states, depth {depth}, {:.1} s: {shown}", begun.elapsed().as_secs_f64());
     checker.assert_no_discovery(KEPT);
+    checker.assert_no_discovery(KNOWN);
     checker.assert_no_discovery(SAME);
+    checker.assert_no_discovery(FORGOTTEN);
     // Otherwise it would prove nothing.
-    checker.assert_any_discovery(FREED);
+    if merges && all_forget {
+        checker.assert_any_discovery(if synced { TAKEN } else { PAST });
+    } else {
+        checker.assert_any_discovery(FREED);
+    }
     if all_there {
         checker.assert_any_discovery(RELIED);
+    }
+    if merges {
+        checker.assert_any_discovery(TAKEN);
     }
     states
 }
@@ -685,7 +834,8 @@ fn check(bounds: Bounds) -> usize {
 fn check_loses(bounds: Bounds) {
     let weakness = bounds.weakness;
     let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let Some(path) = checker.discovery(KEPT) else { panic!("{weakness:?}: nothing is lost without this rule") };
+    let lost = [KEPT, KNOWN, FORGOTTEN].iter().find_map(|what| checker.discovery(what));
+    let Some(path) = lost else { panic!("{weakness:?}: nothing is lost without this rule") };
     println!("{weakness:?}, lost after {} states:", checker.unique_state_count());
     path.into_actions().into_iter().for_each(|(client, step)| println!("    client {client}: {step:?}"));
 }
@@ -719,11 +869,38 @@ fn nothing_is_lost_in_any_order_of_events() {
             joining(),
             Bounds { moves: true, ..joining() },
             Bounds { moves: true, crashes: true, acknowledges: [true, true, false], records: [4, 3, 3], ..replacing() },
+            Bounds { records: [4, 3, 3], ..merging(false) },
+            Bounds { merges: [true, false, true], records: [4, 3, 3], crashes: true, moves: true, ..merging(false) },
+            Bounds { records: [3, 3, 2], ..merging(true) },
+            Bounds { prunes: [false, false, true], ..forgetting(false) },
+            Bounds { prunes: [false, false, true], ..forgetting(true) },
         ];
         let first = std::env::var("VAULT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         states.extend(larger.into_iter().skip(first).map(check));
     }
     println!("{} states", states.iter().sum::<usize>());
+}
+
+#[test]
+fn a_log_that_is_merged_is_lost_with_no_machine() {
+    for synced in [false, true] {
+        check(merging(synced));
+    }
+}
+
+#[test]
+fn what_nobody_needs_is_left_out_of_the_log_and_missed_by_nobody() {
+    check(forgetting(false));
+}
+
+#[test]
+fn what_forgets_snapshots_is_needed_as_long_as_they_are_held() {
+    check_loses(Bounds { weakness: Weakness::ForgetAlone, records: [0, 4, 4], ..forgetting(true) });
+}
+
+#[test]
+fn what_is_taken_out_of_the_log_before_all_have_the_merge_is_lost() {
+    check_loses(Bounds { weakness: Weakness::EarlyTakeOut, ..merging(true) });
 }
 
 #[test]

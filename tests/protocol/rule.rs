@@ -42,6 +42,10 @@ pub enum Weakness {
     NoLookBehind,
     /// Work goes on for the client that takes the place of its own as if nothing had happened.
     Unbound,
+    /// What a merge holds is deleted as soon as the merge is put.
+    EarlyTakeOut,
+    /// A record that forgets snapshots is taken for one that nobody needs, whether they are or not.
+    ForgetAlone,
 }
 
 /// What a record says.
@@ -56,6 +60,20 @@ pub enum Body {
     Other,
     Condemn(Packs),
     Forget(Snapshots),
+    /// It holds these records of each client, and says of some of them that nobody needs them any more.
+    Merge(Held),
+}
+
+/// Records of each client.
+pub type Bits = [u8; CLIENTS];
+
+/// What a merge holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Held {
+    /// All of it.
+    pub all: Bits,
+    /// Those of which no more than their numbers is left.
+    pub past: Bits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,8 +91,10 @@ pub type Records = [[Option<Record>; RECORDS]; CLIENTS];
 /// What has come to one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct View {
-    /// One bit for each record of each client.
+    /// One bit for each record of each client whose object is here.
     pub records: [u8; CLIENTS],
+    /// The records of which it is known that their objects were deleted: they lie in merges.
+    pub taken: [u8; CLIENTS],
     /// The packs that are there.
     pub packs: Packs,
     /// The packs of which it is known that they were deleted.
@@ -95,10 +115,42 @@ pub fn snapshot_bit(client: usize, index: usize) -> Snapshots {
 }
 
 impl Knowledge<'_> {
-    /// The records that are here, with client and number.
-    pub fn links(self) -> impl Iterator<Item = (usize, u8, Record)> {
+    /// The objects that hold others, with client and number, and what they hold.
+    pub fn merges(self) -> impl Iterator<Item = (usize, u8, Held)> {
         (0..CLIENTS).flat_map(move |client| {
-            let here = move |index: &usize| self.view.records[client] >> index & 1 == 1;
+            (0..RECORDS).filter(move |index| self.view.records[client] >> index & 1 == 1).filter_map(move |index| {
+                match self.records[client][index]?.body {
+                    Body::Merge(held) => Some((client, index as u8 + 1, held)),
+                    _ => None,
+                }
+            })
+        })
+    }
+
+    /// The records that are accounted for: those whose objects are here, and those that an object here holds. What is held in a held
+    /// one does not count.
+    pub fn readable(self) -> Bits {
+        let mut readable = self.view.records;
+        for (_, _, held) in self.merges() {
+            (0..CLIENTS).for_each(|client| readable[client] |= held.all[client]);
+        }
+        readable
+    }
+
+    /// The records that nobody needs any more, whether their objects are here or not.
+    pub fn past(self) -> Bits {
+        let mut past = [0; CLIENTS];
+        for (_, _, held) in self.merges() {
+            (0..CLIENTS).for_each(|client| past[client] |= held.past[client]);
+        }
+        past
+    }
+
+    /// The records that say something, with client and number.
+    pub fn links(self) -> impl Iterator<Item = (usize, u8, Record)> {
+        let (readable, past) = (self.readable(), self.past());
+        (0..CLIENTS).flat_map(move |client| {
+            let here = move |index: &usize| (readable[client] & !past[client]) >> index & 1 == 1;
             (0..RECORDS)
                 .filter(here)
                 .filter_map(move |index| Some((client, index as u8 + 1, self.records[client][index]?)))
@@ -107,7 +159,7 @@ impl Knowledge<'_> {
 
     /// How many records of a client are here without a gap.
     pub fn complete(self, client: usize) -> u8 {
-        self.view.records[client].trailing_ones() as u8
+        self.readable()[client].trailing_ones() as u8
     }
 
     pub fn all_complete(self) -> Seen {
@@ -119,7 +171,8 @@ impl Knowledge<'_> {
         let of = |(other, number, record): (usize, u8, Record)| {
             record.seen[client].max(if other == client { number } else { 0 })
         };
-        self.links().map(of).max().unwrap_or(0)
+        let past = 8 - self.past()[client].leading_zeros() as u8;
+        self.links().map(of).max().unwrap_or(0).max(past)
     }
 
     /// The highest number of `of` that `by` has acknowledged.
@@ -207,6 +260,105 @@ impl Knowledge<'_> {
             by != client && record.seen[client] >= number && self.acknowledged(client, by) >= answer
         };
         self.weakness == Weakness::NoAnswer || self.links().any(answers)
+    }
+
+    /// What a merge that is put now, by one whose work under way has seen `mine`, holds: all that lies in no merge yet, and what those
+    /// of it that are merges hold.
+    pub fn to_merge(self, me: usize, mine: Seen) -> Held {
+        let mut free = self.view.records;
+        for (_, _, held) in self.merges() {
+            (0..CLIENTS).for_each(|client| free[client] &= !held.all[client]);
+        }
+        let mut all = free;
+        for (_, _, held) in self.merges().filter(|(client, number, _)| free[*client] >> (number - 1) & 1 == 1) {
+            (0..CLIENTS).for_each(|client| all[client] |= held.all[client]);
+        }
+        let (past, done) = (self.past(), self.done(me, mine));
+        Held { all, past: std::array::from_fn(|client| all[client] & (past[client] | done[client])) }
+    }
+
+    /// The records that nobody needs any more, as one may say whose work under way has seen `mine`, and who acknowledges that.
+    fn done(self, me: usize, mine: Seen) -> Bits {
+        let mut done = self.past();
+        if (0..CLIENTS).any(|client| self.complete(client) < self.mentioned(client)) {
+            return done;
+        }
+        let forgotten = self.links().fold(0, |all, (client, number, record)| match record.body {
+            Body::Forget(snapshots) if self.may_delete(client, number, me, mine, 0) => all | snapshots,
+            _ => all,
+        });
+        let is_free = |client: usize, number: u8, record: &Record| {
+            number < self.complete(client)
+                && (client == me || number <= mine[client])
+                && (0..CLIENTS).all(|other| other == me || record.seen[other] <= mine[other])
+                // Its packs were swept, as far as is known here.
+                && record.claims & !self.view.gone == 0
+        };
+        for (client, number, record) in
+            self.links().filter(|(client, number, record)| is_free(*client, *number, record))
+        {
+            let bit = snapshot_bit(client, usize::from(number) - 1);
+            if record.body == Body::Snapshot && forgotten & bit != 0 || matches!(record.body, Body::Merge(_)) {
+                done[client] |= 1 << (number - 1);
+            }
+        }
+        let snapshots = (0..CLIENTS).fold(0, |all, client| all | Snapshots::from(done[client]) << (client * RECORDS));
+        for (client, number, record) in
+            self.links().filter(|(client, number, record)| is_free(*client, *number, record))
+        {
+            if let Body::Forget(names) = record.body
+                && (names & !snapshots == 0 || self.weakness == Weakness::ForgetAlone)
+            {
+                done[client] |= 1 << (number - 1);
+            }
+        }
+        done
+    }
+
+    /// Whether a snapshot is listed that is forgotten by a record which is here, or of which is here what is left.
+    pub fn remembers_forgotten(self) -> bool {
+        let (readable, snapshots) = (self.readable(), self.snapshots());
+        (0..CLIENTS).any(|client| {
+            (0..RECORDS).filter(|index| readable[client] >> index & 1 == 1).any(|index| {
+                matches!(self.records[client][index], Some(Record { body: Body::Forget(names), .. }) if names & snapshots != 0)
+            })
+        })
+    }
+
+    /// Whether `me` is the only client that is known to be there.
+    pub fn is_alone(self, me: usize) -> bool {
+        self.active().all(|client| client == me)
+    }
+
+    /// The objects that `me` may delete: of each, one merge that all have acknowledged, and that stays, holds it and all that it holds.
+    pub fn superfluous(self, me: usize, mine: Seen) -> [u8; CLIENTS] {
+        let may_rely =
+            |client, number| self.weakness == Weakness::EarlyTakeOut || self.may_delete(client, number, me, mine, 0);
+        let relied: Vec<_> = self.merges().filter(|(client, number, _)| may_rely(*client, *number)).collect();
+        let past = self.past();
+        let among = |is_usable: &dyn Fn(usize, u8) -> bool| {
+            let mut found = [0; CLIENTS];
+            for (client, objects) in found.iter_mut().enumerate() {
+                for index in (0..RECORDS).filter(|index| self.view.records[client] >> index & 1 == 1) {
+                    let mut all = match self.records[client][index] {
+                        Some(Record { body: Body::Merge(held), .. }) => held.all,
+                        _ => [0; CLIENTS],
+                    };
+                    all[client] |= 1 << index;
+                    // It holds all that the object says, and says the same of each.
+                    let says = |held: &Held, client: usize| {
+                        all[client] & (!held.all[client] | past[client] ^ held.past[client]) == 0
+                    };
+                    let holds = |held: &Held| (0..CLIENTS).all(|client| says(held, client));
+                    if relied.iter().any(|(client, number, held)| is_usable(*client, *number) && holds(held)) {
+                        *objects |= 1 << index;
+                    }
+                }
+            }
+            found
+        };
+        let gone = among(&|_, _| true);
+        among(&|client, number| gone[client] >> (number - 1) & 1 == 0)
     }
 
     /// The condemned packs that `me` may delete if no snapshot needs them.

@@ -1,7 +1,7 @@
 //! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
 //! packs, and delete them once every client has acknowledged that.
 //!
-//! `plan` what is worth doing, pure · `moves` copying.
+//! `plan` what is worth doing, pure · `moves` copying · `merge` many small records into few objects.
 //!
 //! The catalogue is only a cache, so nothing is deleted on its word: it says what is worth doing, and then the footers of the
 //! packs themselves say which chunks are in them. Whatever a snapshot needs of a pack must lie in another one that stays,
@@ -9,6 +9,7 @@
 
 pub mod plan;
 pub mod moves;
+pub mod merge;
 #[cfg(test)]
 mod tests;
 
@@ -95,7 +96,7 @@ pub enum CollectError {
 
 impl CollectError {
     /// Whether there was no room in the store.
-    const fn is_full(&self) -> bool {
+    pub(crate) const fn is_full(&self) -> bool {
         matches!(
             self,
             Self::Vault(
@@ -145,6 +146,10 @@ pub struct CollectReport {
     pub held: BTreeMap<Obstacle, u64>,
     /// There was nothing to do since the last time.
     pub nothing_new: bool,
+    /// Records that were merged into fewer objects.
+    pub records_merged: u64,
+    /// Objects that were taken out of the log, as merges hold what was in them.
+    pub records_deleted: u64,
 }
 
 /// How often marking is begun again because snapshots came in between; what is then left waits for the next time.
@@ -251,7 +256,7 @@ fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
 /// # Errors
 /// [`CollectError::RecordsMissing`], [`CollectError::Newer`], [`CollectError::Refused`], or if the catalogue fails.
 pub fn may_collect(vault: &Vault) -> Result<(), CollectError> {
-    let mut count = vault.missing_records()?.len() as u64;
+    let mut count = vault.missing_records()?.records.len() as u64;
     for finding in vault.findings() {
         if let Finding::RolledBack { seen, there, .. } = finding {
             count = count.max(seen - there);

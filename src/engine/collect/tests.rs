@@ -15,9 +15,13 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::engine::check::{self, CheckOptions};
 use crate::engine::prune::say;
+use crate::engine::repair;
+use crate::id::ObjectName;
 use crate::log::{RecordBody, SweepRules};
 use crate::store::{Delivery, Kind, ObjectKey};
+use crate::vault::{Lost, Vault};
 
 use sim::{Counts, Machines, Pools, Sim, content};
 
@@ -66,11 +70,12 @@ fn campaign(delivery: Delivery, machines: Machines, rules: SweepRules, count: u6
     all
 }
 
-fn check(delivery: Delivery, machines: Machines, count: u64) {
+fn go_through(delivery: Delivery, machines: Machines, count: u64) {
     let counts = campaign(delivery, machines, sound(), count);
     assert_eq!(counts.lost, 0);
     let Counts { snapshots, imports, prunes, deleted, crashes, slept, second, states, retired, retained, .. } = counts;
-    let Counts { damaged, repairs, live_states, .. } = counts;
+    let Counts { damaged, repairs, live_states, merged, merged_deleted, past, .. } = counts;
+    assert!(merged > 0 && merged_deleted > 0 && past > 0, "{counts:?}");
     assert!(delivery == Delivery::Synced || damaged > 0 && repairs > 0 && live_states > 0, "{counts:?}");
     for happened in [snapshots, imports, prunes, deleted, crashes, slept, second, states, retired, retained] {
         assert!(happened > 0, "nothing is proven by schedules in which this does not happen: {counts:?}");
@@ -79,23 +84,23 @@ fn check(delivery: Delivery, machines: Machines, count: u64) {
 
 #[test]
 fn no_retained_snapshot_loses_a_chunk_where_all_is_seen_at_once() {
-    check(Delivery::Direct, Machines::Apart, schedules());
+    go_through(Delivery::Direct, Machines::Apart, schedules());
 }
 
 #[test]
 fn no_retained_snapshot_loses_a_chunk_where_things_arrive_late() {
-    check(Delivery::Synced, Machines::Apart, schedules());
+    go_through(Delivery::Synced, Machines::Apart, schedules());
 }
 
 #[test]
 fn no_reported_snapshot_of_machines_that_are_copies_of_one_loses_a_chunk() {
-    check(Delivery::Direct, Machines::Alike, schedules() / 2);
-    check(Delivery::Synced, Machines::Alike, schedules() / 5);
+    go_through(Delivery::Direct, Machines::Alike, schedules() / 2);
+    go_through(Delivery::Synced, Machines::Alike, schedules() / 5);
 }
 
 #[test]
 fn no_reported_snapshot_of_machines_from_one_template_loses_a_chunk() {
-    check(Delivery::Direct, Machines::Template, schedules() / 5);
+    go_through(Delivery::Direct, Machines::Template, schedules() / 5);
 }
 
 #[test]
@@ -220,6 +225,272 @@ fn what_allows_a_deletion_is_known_before_the_last_look() {
     assert_eq!(a_listing_shows_the_later_record_alone(sound()).lost, 0);
     let weak = SweepRules { read_before: false, ..sound() };
     assert!(a_listing_shows_the_later_record_alone(weak).lost > 0, "by one listing alone data is lost");
+}
+
+/// A log that two machines know, and that the first one merges.
+fn merging(rules: SweepRules) -> Arc<Sim> {
+    let sim = Sim::new(1, 2, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
+    set_source(&sim, 0, &[1, 2]);
+    set_source(&sim, 1, &[3]);
+    for _ in 0..3 {
+        for client in 0..2 {
+            sim.take(client);
+            sim.world.deliver_all();
+        }
+    }
+    sim.merge_from(4);
+    sim.keep(0, 9, 0.0);
+    assert!(sim.counts().merged >= 8, "{:?}", sim.counts());
+    sim
+}
+
+/// A machine merges the log, and is lost when what it has deleted is known, and what it has put is not.
+fn the_machine_that_merged_is_lost(rules: SweepRules) -> Counts {
+    let sim = merging(rules);
+    sim.lose(0);
+    sim.finish()
+}
+
+#[test]
+fn what_a_merge_holds_stays_until_all_have_the_merge() {
+    assert_eq!(the_machine_that_merged_is_lost(sound()).lost, 0);
+    let weak = SweepRules { merged: false, ..sound() };
+    assert!(the_machine_that_merged_is_lost(weak).lost > 0, "without waiting the log is lost");
+}
+
+/// The only machine merges the log, deletes what the merge holds, and is lost before anyone has the merge.
+fn the_only_machine_is_lost(rules: SweepRules) -> Counts {
+    let sim = Sim::new(1, 2, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
+    set_source(&sim, 0, &[1, 2]);
+    (0..3).for_each(|_| sim.take(0));
+    sim.world.deliver_all();
+    sim.merge_from(4);
+    (0..2).for_each(|_| sim.keep(0, 9, 0.0));
+    assert_eq!(sim.counts().merged_deleted > 0, !rules.not_alone);
+    sim.lose(0);
+    sim.finish()
+}
+
+#[test]
+fn a_machine_that_is_alone_merges_nothing_where_things_arrive_late() {
+    assert_eq!(the_only_machine_is_lost(sound()).lost, 0);
+    let weak = SweepRules { not_alone: false, ..sound() };
+    assert!(the_only_machine_is_lost(weak).lost > 0, "the log goes with the machine");
+}
+
+/// Two machines merge what they both know, and delete what they know to be merged, neither having heard of what the other one did meanwhile.
+#[test]
+fn two_clients_that_merge_at_the_same_time_lose_nothing() {
+    let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
+    set_source(&sim, 0, &[1, 2]);
+    set_source(&sim, 1, &[3]);
+    sim.merge_from(3);
+    let silent = crate::progress::Silent::default();
+    let (mut merged, mut deleted) = (0, 0);
+    for _ in 0..6 {
+        (0..2).for_each(|client| sim.take(client));
+        let vaults = [0, 1].map(|client| sim.open(client).unwrap());
+        for (client, vault) in vaults.iter().enumerate() {
+            let clock = || sim.clock(client);
+            let session = vault.begin_writing(clock(), &silent).unwrap();
+            vault.look_at_log().unwrap();
+            let report = super::merge::merge_log(vault, &session, &clock, &silent).unwrap();
+            (merged, deleted) = (merged + report.merged, deleted + report.deleted);
+        }
+        let vault = sim.open(0).unwrap();
+        assert_eq!((vault.findings(), vault.missing_records().unwrap()), (Vec::new(), Lost::default()));
+    }
+    assert!(merged > 10 && deleted > 10, "{merged} {deleted}");
+    assert_eq!(sim.finish().lost, 0);
+}
+
+/// A merge that cannot be read any more is relied on by nobody, though all have read it once.
+#[test]
+fn what_a_merge_holds_stays_where_the_merge_is_damaged() {
+    let sim = Sim::new(1, 1, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
+    set_source(&sim, 0, &[1]);
+    (0..3).for_each(|_| sim.take(0));
+    sim.merge_from(2);
+    sim.keep(0, 9, 0.0);
+    let counts = sim.counts();
+    assert!(counts.merged > 2 && counts.merged_deleted == 0, "{counts:?}");
+    let vault = sim.open(0).unwrap();
+    let (merge, _) = vault.log_objects().into_iter().max_by_key(|(_, len)| *len).unwrap();
+    let objects = sim.world.view(0).unwrap();
+    assert!(objects.objects().mutate(&ObjectKey::Named(Kind::Log, merge), |bytes| bytes[300] ^= 1));
+    sim.keep(0, 9, 0.0);
+    assert_eq!(sim.counts().merged_deleted, 0);
+    assert_eq!(sim.open(0).unwrap().log_objects().len(), vault.log_objects().len());
+}
+
+#[test]
+fn what_a_merge_holds_goes_when_all_have_the_merge() {
+    let sim = merging(sound());
+    let objects = |client| sim.open(client).unwrap().log_objects().len();
+    let (before, snapshots) = (objects(0), sim.open(0).unwrap().snapshots());
+    // The other one has not heard of it.
+    sim.keep(0, 9, 0.0);
+    assert_eq!(sim.counts().merged_deleted, 0);
+    sim.world.deliver_all();
+    sim.take(1);
+    sim.world.deliver_all();
+    sim.keep(0, 9, 0.0);
+    assert!(sim.counts().merged_deleted >= 8, "{:?}", sim.counts());
+    // The deletions are known before the last record is.
+    while sim.world.travelling() > 0 {
+        sim.world.deliver(sim.world.travelling() as u64 - 1);
+        let vault = sim.open(1).unwrap();
+        assert_eq!((vault.findings(), vault.missing_records().unwrap()), (Vec::new(), Lost::default()));
+    }
+    assert!(objects(1) < before);
+    let vault = sim.open(1).unwrap();
+    assert!(vault.lost_records().unwrap() == Lost::default());
+    for (info, other) in snapshots.iter().zip(vault.snapshots()) {
+        assert_eq!((info.id, info.number, info.date, &info.body), (other.id, other.number, other.date, &other.body));
+        assert!(vault.has_all_before(&info.id));
+    }
+    assert_eq!(sim.finish().lost, 0);
+}
+
+#[test]
+fn a_damaged_merge_is_put_again_with_all_that_it_held() {
+    let sim = Sim::new(1, 1, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
+    set_source(&sim, 0, &[1]);
+    (0..3).for_each(|_| sim.take(0));
+    sim.merge_from(2);
+    (0..3).for_each(|_| sim.keep(0, 9, 0.0));
+    assert!(sim.counts().merged_deleted > 4, "{:?}", sim.counts());
+    let vault = sim.open(0).unwrap();
+    let (merge, _) = vault.log_objects().into_iter().max_by_key(|(_, len)| *len).unwrap();
+    let before: Vec<_> = vault.snapshots().into_iter().map(|info| info.id).collect();
+    assert!(sim.world.view(0).unwrap().objects().mutate(&ObjectKey::Named(Kind::Log, merge), |bytes| bytes[300] ^= 1));
+    let (clock, silent) = (|| sim.clock(0), crate::progress::Silent::default());
+    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let plan = repair::plan(&vault, &options, &silent).unwrap();
+    assert!(plan.found.len() > 4 && plan.lost_records.is_empty(), "{:?}", plan.found);
+    repair::execute(&vault, plan, &options, &silent).unwrap();
+    drop(vault);
+    fs::remove_dir_all(sim.path("state", 0)).unwrap();
+    let fresh = sim.open(0).unwrap();
+    assert!(fresh.log_objects().keys().all(|name| *name != merge));
+    assert_eq!(fresh.snapshots().into_iter().map(|info| info.id).collect::<Vec<_>>(), before);
+    assert_eq!(fresh.findings(), []);
+    assert_eq!(sim.finish().lost, 0);
+}
+
+/// A log of which most was forgotten and merged, so that no more of it is left than places: by one machine, where all see the same.
+fn mostly_forgotten() -> (Arc<Sim>, Vec<ObjectName>) {
+    let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
+    for number in 1..9 {
+        set_source(&sim, 0, &[number]);
+        sim.take(0);
+    }
+    let all: Vec<ObjectName> = sim.open(0).unwrap().snapshots().into_iter().map(|info| info.id).collect();
+    sim.merge_from(2);
+    for _ in 0..3 {
+        sim.keep(0, 1, 0.0);
+        // What was swept is known.
+        set_source(&sim, 0, &[20]);
+        sim.take(0);
+    }
+    (0..2).for_each(|_| sim.keep(0, 2, 0.0));
+    (sim, all)
+}
+
+fn past(vault: &Vault) -> usize {
+    vault.chains().past().map(|past| past.records.len()).sum()
+}
+
+#[test]
+fn of_what_was_forgotten_no_more_is_left_than_its_place() {
+    let (sim, all) = mostly_forgotten();
+    let vault = sim.open(0).unwrap();
+    let chains = vault.chains();
+    assert!(past(&vault) > 8, "{} of {} records", past(&vault), chains.links().count());
+    assert!(all.iter().all(|id| chains.is_past(id) && vault.has_all_before(id)));
+    assert!(!vault.has_all_before(&ObjectName::new([9; 16])));
+    assert_eq!((vault.findings(), vault.missing_records().unwrap()), (Vec::new(), Lost::default()));
+    let before: Vec<_> = vault.snapshots().into_iter().map(|info| (info.id, info.number, info.date)).collect();
+    assert_eq!(before.len(), 2);
+    // A machine that knows nothing sees the same, and one that forgets all goes on.
+    for client in [1, 0] {
+        fs::remove_dir_all(sim.path("state", client)).ok();
+        let fresh = sim.open(client).unwrap();
+        let now: Vec<_> = fresh.snapshots().into_iter().map(|info| (info.id, info.number, info.date)).collect();
+        assert_eq!((now, past(&fresh), fresh.findings()), (before.clone(), past(&vault), Vec::new()));
+        assert!(all.iter().all(|id| fresh.has_all_before(id)));
+    }
+    sim.take(0);
+    assert_eq!(sim.finish().lost, 0);
+}
+
+#[test]
+fn a_merge_that_says_what_nobody_needs_is_checked_and_put_again() {
+    let (sim, all) = mostly_forgotten();
+    // A record outside of the merges names those before it.
+    sim.take(0);
+    let vault = sim.open(0).unwrap();
+    // It does not know the vault yet.
+    let other = sim.open(1).unwrap();
+    let (clock, silent) = (|| sim.clock(0), crate::progress::Silent::default());
+    let plain = CheckOptions { read_data: false, sample: None, max_time: None, clock: &clock, threads: 1 };
+    let problems = |vault: &Vault| check::check(vault, &plain, &silent).unwrap().problems.len();
+    assert_eq!(problems(&vault), 0);
+    let (before, count) = (vault.snapshots().len(), past(&vault));
+    let holders: Vec<ObjectName> =
+        vault.log_objects().into_keys().filter(|name| vault.chains().is_holder(name)).collect();
+    assert!(!holders.is_empty());
+    for merge in &holders {
+        let harm = |bytes: &mut Vec<u8>| bytes[300] ^= 1;
+        assert!(sim.world.view(0).unwrap().objects().mutate(&ObjectKey::Named(Kind::Log, *merge), harm));
+    }
+    assert_eq!(problems(&vault), holders.len(), "a merge is read, whatever is remembered of it");
+    // A machine that does not remember it cannot say what was in it, but that records are missing.
+    drop(other);
+    fs::remove_dir_all(sim.path("state", 1)).unwrap();
+    let other = sim.open(1).unwrap();
+    assert!(problems(&other) > 0 && !other.findings().is_empty());
+    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let plan = repair::plan(&other, &options, &silent).unwrap();
+    assert!(plan.past.is_empty() && plan.lost_records.len() == holders.len(), "{:?}", plan.lost_records);
+    drop(other);
+    let plan = repair::plan(&vault, &options, &silent).unwrap();
+    assert!(!plan.past.is_empty() && plan.lost_records.is_empty(), "{:?}", plan.lost_records);
+    repair::execute(&vault, plan, &options, &silent).unwrap();
+    drop(vault);
+    fs::remove_dir_all(sim.path("state", 1)).unwrap();
+    let fresh = sim.open(1).unwrap();
+    assert_eq!((fresh.snapshots().len(), past(&fresh), problems(&fresh)), (before, count, 0));
+    assert!(all.iter().all(|id| fresh.has_all_before(id)));
+    assert_eq!(fresh.findings(), []);
+    drop(fresh);
+    assert_eq!(sim.finish().lost, 0);
+}
+
+/// Snapshots are forgotten whose packs are needed by a later one, and the log is merged. Returns how many are listed.
+fn listed_when_merged(rules: SweepRules) -> usize {
+    let sim = Sim::new(1, 1, Delivery::Direct, 0, &Pools::new(), rules, Machines::Apart);
+    for number in 1..5 {
+        set_source(&sim, 0, &(1..=number).collect::<Vec<u64>>());
+        sim.take(0);
+    }
+    sim.merge_from(2);
+    for _ in 0..3 {
+        sim.keep(0, 1, 1.0);
+        set_source(&sim, 0, &(1..10).collect::<Vec<u64>>());
+        sim.take(0);
+    }
+    sim.keep(0, 1, 1.0);
+    sim.keep(0, 1, 1.0);
+    let vault = sim.open(0).unwrap();
+    vault.snapshots().len()
+}
+
+#[test]
+fn what_forgets_snapshots_is_needed_as_long_as_they_are() {
+    assert_eq!(listed_when_merged(sound()), 1);
+    let weak = SweepRules { forgotten_together: false, ..sound() };
+    assert!(listed_when_merged(weak) > 1, "without this rule they come back");
 }
 
 /// What a client keeps from now on.

@@ -26,8 +26,9 @@ use crate::engine::mark::{MarkError, mark};
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
 use crate::id::{ChunkId, ObjectName};
+use crate::log::past::Past;
 use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef, PackRef};
-use crate::log::{Damage, FoundRecord, RecordBody, RecordError};
+use crate::log::{Damage, FoundRecord, Held, RecordBody, RecordError};
 use crate::pack::PackError;
 use crate::pack::reader::object_key;
 use crate::progress::{Phase, Progress};
@@ -96,6 +97,9 @@ pub struct RepairPlan {
     pub slot_copies: Vec<SlotCopy>,
     /// Records that this machine remembers, and will put into the log again.
     pub found: Vec<(LostRecord, FoundRecord)>,
+    /// What merges held of records that nobody needs any more, and will be put into the log again: of each merge one list for each
+    /// client.
+    pub past: Vec<Vec<Past>>,
     /// Records that nobody here remembers.
     pub lost_records: Vec<LostRecord>,
     /// Damaged key slots and records, and index objects of no use, that will be moved aside.
@@ -122,6 +126,7 @@ impl RepairPlan {
         self.vault_file.is_none()
             && self.slot_copies.is_empty()
             && self.found.is_empty()
+            && self.past.is_empty()
             && self.aside.is_empty()
             && self.packs.is_empty()
             && self.marks.is_none()
@@ -322,12 +327,15 @@ impl Repair<'_> {
         }
         self.mend_small(&plan)?;
         let mut found: Vec<FoundRecord> = plan.found.into_iter().map(|(_, found)| found).collect();
+        for past in plan.past {
+            self.publish(RecordBody::Found(Held { records: Vec::new(), past }))?;
+        }
         while !found.is_empty() {
             let mut bytes = 0;
             let fitting = found.iter().take_while(|found| (bytes < BODY_LEN, bytes += found.plain.len()).0).count();
             let rest = found.split_off(fitting);
             self.report.records_found += found.len() as u64;
-            self.publish(RecordBody::Found(std::mem::replace(&mut found, rest)))?;
+            self.publish(RecordBody::Found(std::mem::replace(&mut found, rest).into()))?;
         }
         for aside in &plan.aside {
             self.move_aside(&aside.key)?;

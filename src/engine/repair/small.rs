@@ -1,6 +1,6 @@
 //! What is wrong with the VAULT file, the key slots and the records.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::check::Problem;
@@ -9,13 +9,14 @@ use crate::engine::mark::mark;
 use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::{KEY_SLOT_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
-use crate::log::{FoundRecord, Record, RecordBody, RecordError, Standing};
+use crate::log::merge::unfold;
+use crate::log::{FoundRecord, Held, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::sync::try_share;
 use crate::vault::locked::Slots;
-use crate::vault::{BadObject, ObjectState, Vault, VaultError};
+use crate::vault::{BadObject, Lost, ObjectState, Vault, VaultError};
 
 /// A key slot of which one copy is left.
 #[derive(Debug, Clone)]
@@ -200,30 +201,27 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
         Ok((key, what, newer.map(|what| left(key, what, ObjectState::Newer))))
     })?;
     let chains = vault.chains();
-    let bodies = chains.links().map(|link| &link.record.body);
-    let in_log: HashSet<ObjectName> = bodies
-        .filter_map(|body| match body {
-            RecordBody::Found(found) => Some(found),
-            _ => None,
-        })
-        .flatten()
-        .map(|found| found.name)
-        .collect();
-    let remembered: HashMap<ObjectName, FoundRecord> =
-        vault.remembered_records()?.into_iter().map(|found| (found.name, found)).collect();
     for (key, what, problem) in judged {
         plan.left.extend(problem);
         let (Some(what), ObjectKey::Named(_, name)) = (what, key) else { continue };
         if !aside_or_left(vault, key, what, plan)? {
             continue;
         }
-        match remembered.get(&name) {
-            _ if in_log.contains(&name) => {}
-            Some(found) => plan.found.extend(describe(found).map(|lost| (lost, found.clone()))),
+        match vault.remembered_record(&name)? {
+            // Another record holds it, and with it all that it held.
+            _ if chains.held(&name).is_some() || chains.is_past(&name) => {}
+            // With all that it held, also if the objects of that are there: others may be about to delete them, relying on it.
+            Some(found) => {
+                let Held { records, past } = unfold(found);
+                plan.found.extend(records.into_iter().filter_map(|found| Some((describe(&found)?, found))));
+                plan.past.extend(Some(past).filter(|past| !past.is_empty()));
+            }
             None => plan.lost_records.push(LostRecord { name, place: None, is_snapshot: None }),
         }
     }
-    for found in vault.missing_records()? {
+    let Lost { records, past } = vault.missing_records()?;
+    plan.past.extend(past);
+    for found in records {
         let Some(lost) = describe(&found) else { continue };
         if is_restorable(vault, &found)? {
             plan.found.push((lost, found));

@@ -132,6 +132,15 @@ impl SyncedWorld {
         while self.deliver(0) {}
     }
 
+    /// The machine of a view is lost. What it deleted arrives everywhere, and nothing arrives any more of what it has put.
+    pub fn lose(&self, view: usize) {
+        let mut world = self.world();
+        let all = std::mem::take(&mut world.travelling);
+        let (of_it, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|travelling| travelling.from == view);
+        world.travelling = others;
+        of_it.into_iter().filter(|it| matches!(it.change, Change::Delete(_))).for_each(|it| world.apply(it));
+    }
+
     /// Makes a view show a second copy of one of its objects under a foreign name, as sync clients do when they are
     /// confused; `dice` chooses which. Returns whether there was any object.
     pub fn duplicate(&self, view: usize, dice: u64) -> bool {

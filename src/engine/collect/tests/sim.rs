@@ -108,6 +108,10 @@ struct State {
     listing: Option<ListingHook>,
     /// A machine that is no copy of the others.
     apart: Option<usize>,
+    /// So many objects of the log are merged.
+    merged: usize,
+    /// The machine from which it is looked at last.
+    eye: usize,
     counts: Counts,
     trace: Vec<String>,
 }
@@ -119,6 +123,11 @@ pub struct Counts {
     pub prunes: u64,
     /// Packs that were deleted.
     pub deleted: u64,
+    /// Objects of the log that were merged, and those that were deleted since merges hold them.
+    pub merged: u64,
+    pub merged_deleted: u64,
+    /// Records of which at the end no more was left than their places.
+    pub past: u64,
     pub crashes: u64,
     /// Clients that slept in the middle of something.
     pub slept: u64,
@@ -146,6 +155,9 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.prunes += other.prunes;
         self.deleted += other.deleted;
+        self.merged += other.merged;
+        self.merged_deleted += other.merged_deleted;
+        self.past += other.past;
         self.crashes += other.crashes;
         self.slept += other.slept;
         self.second += other.second;
@@ -362,6 +374,8 @@ impl Sim {
             crashed: vec![false; clients],
             skew: vec![0; clients],
             left,
+            // What is told step by step counts records.
+            merged: if left > 0 { 4 } else { 64 },
             ..State::default()
         };
         let sim =
@@ -429,6 +443,17 @@ impl Sim {
         lock(&self.state).hooks.push(Hook { client, is_log: false, after: 0, then: Box::new(then) });
     }
 
+    /// So many objects of the log are merged from now on.
+    pub fn merge_from(&self, count: usize) {
+        lock(&self.state).merged = count;
+    }
+
+    /// A machine is lost, with all that it has put and that has not gone anywhere yet; what it deleted is gone everywhere.
+    pub fn lose(&self, client: usize) {
+        self.world.lose(client);
+        lock(&self.state).eye = (client + 1) % self.clients;
+    }
+
     /// One machine is not like the others.
     pub fn set_apart(&self, client: usize) {
         lock(&self.state).apart = Some(client);
@@ -481,7 +506,7 @@ impl Sim {
         let mut vault = crate::vault::open::open(store, &Secret::raw(&[7; 32]), options, &Silent::default()).ok()?;
         vault.rules = self.rules;
         // Few, so that claims are published in between.
-        (vault.limits.claims, vault.limits.names) = (3, 2);
+        (vault.limits.claims, vault.limits.names, vault.limits.merged) = (3, 2, lock(&self.state).merged);
         if self.machines != Machines::Apart {
             vault.place = "/state".to_owned();
         }
@@ -799,6 +824,8 @@ impl Sim {
             let mut state = lock(&self.state);
             state.counts.prunes += 1;
             state.counts.deleted += report.packs_deleted;
+            state.counts.merged += report.records_merged;
+            state.counts.merged_deleted += report.records_deleted;
         }
     }
 
@@ -818,7 +845,8 @@ impl Sim {
         lock(&self.state).left = 0;
         self.world.deliver_all();
         let fresh = TempDir::new_in(self.folder.path()).unwrap();
-        let store = Arc::new(self.world.view(0).unwrap());
+        let eye = lock(&self.state).eye;
+        let store = Arc::new(self.world.view(eye).unwrap());
         let vault = self.open_at(store, 99, fresh.path().to_owned()).unwrap();
         if lock(&self.state).counts.damaged > 0 {
             let clock = || self.clock(99);
@@ -839,14 +867,20 @@ impl Sim {
             }
         }
         let chains = vault.chains();
-        let recorded: BTreeSet<ObjectName> = chains
+        let mut recorded: BTreeSet<ObjectName> = chains
             .links()
             .filter(|link| matches!(link.record.body, RecordBody::Snapshot(_)))
             .map(|link| link.name)
             .collect();
+        // Of one that was forgotten no more may be left than that it was there.
+        recorded.extend(chains.past().flat_map(|past| &past.records).map(|record| record.name));
         let mut state = lock(&self.state);
         let missing = state.taken.iter().filter(|id| !recorded.contains(id)).count() as u64;
+        if missing > 0 {
+            state.trace.push(format!("{missing} snapshots have no record"));
+        }
         state.counts.lost += missing;
+        state.counts.past += chains.past().map(|past| past.records.len() as u64).sum::<u64>();
     }
 }
 

@@ -1,0 +1,346 @@
+//! Merging the log (SPEC §8.10): many small records are put into one large object, and go when all have seen that.
+//!
+//! Records have tiers by the lengths of their objects. As soon as there are enough objects in a tier, all of it and of the tiers
+//! below is merged, into as few objects as the limit of their length allows. So each record is written again a few times at most,
+//! and the log has a few hundred objects however long it is.
+//!
+//! Of records that nobody needs any more a merge takes only what is left of them: so the log is as long as what lives, and a little for
+//! each record that ever was. When half of what merges hold could go, they are merged anew.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::engine::collect::{CollectError, DELETED_TOGETHER, may_collect};
+use crate::id::{ClientId, Digest, ObjectName};
+use crate::log::merge::{Contents, Done};
+use crate::log::past::{Gathered, PastRecord};
+use crate::log::{Chains, Finding, FoundRecord, Held, Link, Record, RecordBody, RecordError};
+use crate::progress::Progress;
+use crate::store::{Delivery, Kind, ObjectKey};
+use crate::tree::Time;
+use crate::vault::client::Session;
+use crate::vault::{Vault, VaultError, snapshots};
+
+/// The longest objects of each tier, in bytes. Longer ones are not merged any more.
+const TIERS: [u64; 3] = [64 << 10, 4 << 20, 12 << 20];
+/// A merge is closed before it holds more than this, in bytes.
+const MERGE_LEN: usize = 24 << 20;
+/// What a record takes in a merge beside its plaintext, at most.
+const BESIDE: usize = 80;
+/// What is taken of a record that nobody needs any more, about.
+const PAST_LEN: usize = 32;
+/// What one object says goes into a merge only if it is no longer than this, in bytes: it lies in one as a whole.
+const OBJECT_LEN_MAX: usize = 28 << 20;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MergeReport {
+    /// Objects that were merged.
+    pub merged: u64,
+    /// Objects of the log that were deleted, as merges hold what was in them.
+    pub deleted: u64,
+}
+
+/// The tier of an object of the log; `None` if it is not merged any more.
+fn tier(len: u64) -> Option<usize> {
+    TIERS.iter().position(|longest| len <= *longest)
+}
+
+/// The highest tier that has enough objects.
+fn fullest(lens: impl Iterator<Item = u64>, enough: usize) -> Option<usize> {
+    let mut counts = [0; TIERS.len()];
+    lens.filter_map(tier).for_each(|tier| counts[tier] += 1);
+    counts.iter().rposition(|count| *count >= enough)
+}
+
+/// Merges what is worth it, and deletes what earlier merges hold as soon as everyone has acknowledged them. The session must be one
+/// that may write. If the store is full, nothing is merged.
+///
+/// # Errors
+/// If the store or the catalogue fails, or something is not known that may need what would be deleted.
+pub fn merge_log(
+    vault: &Vault,
+    session: &Session,
+    clock: &(dyn Fn() -> Time + Sync),
+    progress: &dyn Progress,
+) -> Result<MergeReport, CollectError> {
+    let mut report = MergeReport::default();
+    if is_alone(vault) || !has_work(vault) {
+        return Ok(report);
+    }
+    may_collect(vault)?;
+    let contents = contents(vault)?;
+    report.deleted = delete_merged(vault, &contents, progress)?;
+    match put_merges(vault, session, &contents, clock, progress) {
+        Ok(merged) => report.merged = merged,
+        Err(error) if error.is_full() => progress.detail("the store is full: the log is not merged"),
+        Err(error) => return Err(error),
+    }
+    if !vault.rules.merged {
+        vault.refresh(progress)?;
+        report.deleted += delete_merged(vault, &self::contents(vault)?, progress)?;
+    }
+    if report != MergeReport::default() {
+        let MergeReport { merged, deleted } = report;
+        progress.detail(&format!("log: {merged} objects merged, {deleted} deleted that merges hold"));
+        vault.refresh(progress)?;
+    }
+    Ok(report)
+}
+
+/// Whether what this machine puts may go nowhere while what it deletes does, and nobody else has what it has put: if it were
+/// lost then, the log would be.
+fn is_alone(vault: &Vault) -> bool {
+    let me = vault.client();
+    let log = vault.log();
+    let alone = || vault.acknowledgements(&log).active().all(|client| Some(client) == me);
+    vault.rules.not_alone && vault.delivery_by(&log.chains) == Delivery::Synced && alone()
+}
+
+/// Whether there may be anything to do, as far as that costs nothing to find out.
+fn has_work(vault: &Vault) -> bool {
+    let is_stale = is_stale(vault);
+    let log = vault.log();
+    let is_held = |name: &ObjectName| log.chains.is_past(name) || log.chains.held(name).is_some();
+    let (held, free): (Vec<_>, Vec<_>) = log.read.iter().partition(|(name, _)| is_held(name));
+    is_stale || !held.is_empty() || fullest(free.into_iter().map(|(_, len)| *len), vault.limits.merged).is_some()
+}
+
+/// Whether so many records are not needed any more that merges are worth writing anew for them.
+fn is_stale(vault: &Vault) -> bool {
+    let chains = vault.chains();
+    let (done, few) = (done(vault, &chains, |_| true).len(), vault.limits.merged.saturating_mul(4));
+    done >= few && done >= chains.links().count() / 2
+}
+
+/// The records that nobody needs any more (SPEC §8.10), and of which that is not said yet.
+fn done<'c>(
+    vault: &Vault,
+    chains: &'c Chains,
+    is_understood: impl Fn(&ObjectName) -> bool,
+) -> HashMap<ObjectName, &'c Link> {
+    let mut done = HashMap::new();
+    // Depths are what they will always be only if all that comes before is here.
+    let is_missing = |finding: &Finding| matches!(finding, Finding::Missing { .. });
+    if chains.order().contradicts() || chains.findings(&BTreeMap::new()).iter().any(is_missing) {
+        return done;
+    }
+    let (me, mine) = (vault.client(), vault.acknowledged(None).into_iter().collect::<BTreeMap<_, _>>());
+    let has_seen =
+        |client: &ClientId, number: u64| Some(*client) == me || mine.get(client).copied().unwrap_or(0) >= number;
+    let mut swept: HashSet<ObjectName> = HashSet::new();
+    for link in chains.links() {
+        if let RecordBody::Sweep(packs) = &link.record.body {
+            swept.extend(packs.iter().map(|pack| pack.name));
+        }
+    }
+    let heard = heard(vault, &mine);
+    let is_heard = |link: &Link| heard.get(&link.record.client).is_some_and(|upto| link.record.number <= *upto);
+    let snapshots = snapshots::done(chains, is_heard);
+    let is_free = |link: &Link| {
+        let Record { client, number, seen, claims, .. } = &link.record;
+        has_seen(client, *number)
+            && seen.iter().all(|(client, number)| has_seen(client, *number))
+            && claims.iter().all(|pack| swept.contains(pack))
+            && is_understood(&link.name)
+    };
+    let mut forgets = Vec::new();
+    for (_, records) in chains.clients.iter().filter(|(client, _)| chains.forked(client).is_empty()) {
+        // The last one says how the chain goes on, and empty ones at the end that a run does.
+        let is_open = |link: &&Link| matches!(&link.record.body, RecordBody::Forget(names) if names.is_empty());
+        let rest = records.values().rev().flatten();
+        for link in rest.clone().skip(rest.take_while(is_open).count().max(1)).filter(|link| is_free(link)) {
+            match &link.record.body {
+                RecordBody::Snapshot(_) if snapshots.contains(&link.name) => drop(done.insert(link.name, link)),
+                RecordBody::Found(_) => drop(done.insert(link.name, link)),
+                RecordBody::Forget(names) => forgets.push((names, link)),
+                _ => {}
+            }
+        }
+    }
+    for (names, link) in forgets {
+        let is_gone = |name: &ObjectName| done.contains_key(name) || chains.is_past(name);
+        if names.iter().all(is_gone) || !vault.rules.forgotten_together {
+            done.insert(link.name, link);
+        }
+    }
+    done
+}
+
+/// For each client the number up to which its records have been acknowledged as those that condemn must be: all work that is under way
+/// anywhere began when they had been seen. So nobody takes the place of a snapshot any more that they forget.
+fn heard(vault: &Vault, mine: &BTreeMap<ClientId, u64>) -> BTreeMap<ClientId, u64> {
+    let me = vault.client();
+    let log = vault.log();
+    let acks = vault.acknowledgements(&log);
+    let upto = |client: &ClientId, last: u64| {
+        // What is acknowledged is so with all that came before it.
+        let (mut heard, mut rest) = (0, last);
+        while heard < rest {
+            let middle = rest - (rest - heard) / 2;
+            if acks.holding(client, middle, me.as_ref(), mine).is_empty() {
+                heard = middle;
+            } else {
+                rest = middle - 1;
+            }
+        }
+        heard
+    };
+    log.chains.seen().into_iter().map(|(client, last)| (client, upto(&client, last))).collect()
+}
+
+/// What all objects of the log say.
+fn contents(vault: &Vault) -> Result<Contents, CollectError> {
+    let mut names: Vec<ObjectName> = vault.log_objects().into_keys().collect();
+    names.sort_unstable();
+    let (records, mut failed) = (vault.remembered_records()?, None);
+    let objects = names.iter().map_while(|name| match records.get(name) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    let contents = Contents::new(objects.flatten());
+    failed.map_or(Ok(contents), |error| Err(error.into()))
+}
+
+/// Deletes the objects that merges hold which every client has acknowledged. What this run has put stays for another one: on a
+/// store that delivers late, it may have gone nowhere yet. Each merge is read from the store before anything goes on its word.
+fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) -> Result<u64, CollectError> {
+    let me = vault.client();
+    let mine: BTreeMap<ClientId, u64> = vault.acknowledged(None).into_iter().collect();
+    let superfluous = {
+        let log = vault.log();
+        let acks = vault.acknowledgements(&log);
+        contents.superfluous(|client: ClientId, number: u64| {
+            !vault.rules.merged || acks.holding(&client, number, me.as_ref(), &mine).is_empty()
+        })
+    };
+    let chains = vault.chains();
+    let past = chains.past().flat_map(|past| &past.records).map(|record| (record.name, record.depth));
+    let depths: HashMap<ObjectName, u64> = past.collect();
+    let mut deleted = 0;
+    for ((merge, digest), mut names) in superfluous {
+        if !is_there(vault, merge, digest)? {
+            progress.detail(&format!("the record {merge} cannot be read: what it holds of others stays as it is"));
+            continue;
+        }
+        // What was forgotten goes before what forgot it: cut off in between, nothing comes back.
+        names.sort_unstable_by_key(|name| (depths.get(name).copied(), *name));
+        let keys: Vec<ObjectKey> = names.into_iter().map(|name| ObjectKey::Named(Kind::Log, name)).collect();
+        for together in keys.chunks(DELETED_TOGETHER) {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            vault.store().delete_many(together, &mut |_| deleted += 1)?;
+        }
+    }
+    Ok(deleted)
+}
+
+/// Whether the object of a record can be read, and is what it was.
+fn is_there(vault: &Vault, name: ObjectName, digest: Digest) -> Result<bool, CollectError> {
+    match Record::read(vault.store(), vault.keys(), name) {
+        Ok(opened) => Ok(opened.digest == digest),
+        Err(RecordError::Store(error)) if error.is_of_whole() => Err(VaultError::from(error).into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Merges the objects of the fullest tier and of those below. Returns how many. What an object says lies in one merge as a whole.
+fn put_merges(
+    vault: &Vault,
+    session: &Session,
+    contents: &Contents,
+    clock: &(dyn Fn() -> Time + Sync),
+    progress: &dyn Progress,
+) -> Result<u64, CollectError> {
+    let (covered, lens) = (contents.covered(), vault.log_objects());
+    let is_stale = is_stale(vault);
+    let chains = vault.chains();
+    let (fresh, order) = (done(vault, &chains, |name| contents.is_understood(name)), chains.order());
+    let stale = if is_stale { contents.saying(|name| fresh.contains_key(name)) } else { HashSet::new() };
+    let free = || contents.objects().filter(|name| !covered.contains(*name));
+    let len = |name: &ObjectName| lens.get(name).copied().unwrap_or(u64::MAX);
+    let upto = fullest(free().map(len), vault.limits.merged);
+    if upto.is_none() && stale.is_empty() {
+        return Ok(0);
+    }
+    let is_wanted =
+        |name: &&ObjectName| stale.contains(*name) || tier(len(name)).is_some_and(|tier| Some(tier) <= upto);
+    let mut done = Done::new(chains.past());
+    for link in fresh.into_values() {
+        let Some(depth) = order.get(&link.name).map(|dated| dated.depth) else { continue };
+        let Record { client, number, time, closed, .. } = &link.record;
+        done.insert(*client, PastRecord { number: *number, name: link.name, time: *time, depth }, closed);
+    }
+    let (counting, mut merge, mut merged) = (contents.counting(), Merge::default(), 0);
+    let records = vault.remembered_records()?;
+    let publish = |held| vault.publish(RecordBody::Found(held), clock(), Some(session), |_| true, progress);
+    for name in free().filter(is_wanted) {
+        if progress.stopped() {
+            return Err(VaultError::Interrupted.into());
+        }
+        let Some(object) = records.get(name)? else { continue };
+        let all = counting.of(object, &done);
+        let more = Merge::len_of(&all);
+        if more > OBJECT_LEN_MAX {
+            continue;
+        }
+        if merge.len + more > MERGE_LEN && merge.len > 0 {
+            publish(std::mem::take(&mut merge).into_held())?;
+        }
+        merge.add(all);
+        merged += 1;
+    }
+    if merge.len > 0 {
+        publish(merge.into_held())?;
+    }
+    Ok(merged)
+}
+
+/// A merge that is being made.
+#[derive(Debug, Default)]
+struct Merge {
+    records: Vec<FoundRecord>,
+    names: HashSet<ObjectName>,
+    past: Gathered,
+    /// How long it is, or less.
+    len: usize,
+}
+
+impl Merge {
+    /// How long it becomes by this, at most.
+    fn len_of(held: &Held) -> usize {
+        let past: usize =
+            held.past.iter().map(|past| past.records.len() * PAST_LEN + past.closed.len() * 2 * BESIDE).sum();
+        past + held.records.iter().map(|found| found.plain.len() + BESIDE).sum::<usize>()
+    }
+
+    fn add(&mut self, held: Held) {
+        self.len += Self::len_of(&held);
+        self.records.extend(held.records.into_iter().filter(|found| self.names.insert(found.name)));
+        for past in held.past {
+            self.past.extend(past);
+        }
+    }
+
+    fn into_held(self) -> Held {
+        Held { records: self.records, past: self.past.into_lists() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tier_is_merged_with_those_below_as_soon_as_it_has_enough() {
+        let few = |count: usize, len: u64| std::iter::repeat_n(len, count);
+        assert_eq!(fullest(few(63, 1 << 10), 64), None);
+        assert_eq!(fullest(few(64, 1 << 10), 64), Some(0));
+        assert_eq!(fullest(few(900, 1 << 10).chain(few(64, 1 << 20)), 64), Some(1));
+        assert_eq!(fullest(few(900, 13 << 20), 64), None);
+        assert_eq!((tier(64 << 10), tier((64 << 10) + 1), tier(TIERS[2] + 1)), (Some(0), Some(1), None));
+    }
+}

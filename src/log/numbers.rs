@@ -1,0 +1,93 @@
+//! Sets of numbers that have few gaps.
+
+use std::collections::BTreeMap;
+
+/// A set of numbers of records, as rows without gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The first number of each row, and the last one.
+    rows: BTreeMap<u64, u64>,
+}
+
+impl Numbers {
+    /// Adds a number.
+    pub fn insert(&mut self, number: u64) {
+        let before = self.rows.range(..=number).next_back().map(|(first, last)| (*first, *last));
+        if before.is_some_and(|(_, last)| last >= number) {
+            return;
+        }
+        let next = number.checked_add(1);
+        let end = next.and_then(|next| self.rows.remove(&next)).unwrap_or(number);
+        let start = before.filter(|(_, last)| *last == number - 1).map_or(number, |(first, _)| first);
+        self.rows.insert(start, end);
+    }
+
+    /// Whether it has this number.
+    pub fn contains(&self, number: u64) -> bool {
+        self.rows.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
+    }
+
+    /// The highest number; 0 if there is none.
+    pub fn highest(&self) -> u64 {
+        self.rows.last_key_value().map_or(0, |(_, last)| *last)
+    }
+
+    /// The number up to which all from 1 on are there.
+    pub fn complete(&self) -> u64 {
+        self.rows.get(&1).copied().unwrap_or(0)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.rows.iter().fold(0, |count, (first, last)| count.saturating_add((last - first).saturating_add(1)))
+    }
+
+    /// The numbers from 1 to `highest` that are not there.
+    pub fn gaps(&self, highest: u64) -> impl Iterator<Item = u64> + '_ {
+        let ends = self.rows.values().map(|last| last.saturating_add(1));
+        let starts = self.rows.keys().map(|first| first - 1).chain([highest]);
+        let gaps = [1].into_iter().chain(ends).zip(starts);
+        // After the highest number of all there is none.
+        gaps.flat_map(move |(from, to)| from..=to.min(highest)).filter(|number| !self.contains(*number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_the_set_that_was_put_in(numbers in proptest::collection::vec(1..40_u64, 0..60)) {
+            let mut rows = Numbers::default();
+            numbers.iter().for_each(|number| rows.insert(*number));
+            let set: BTreeSet<u64> = numbers.into_iter().collect();
+            prop_assert!((0..50).all(|number| rows.contains(number) == set.contains(&number)));
+            prop_assert_eq!(rows.highest(), set.last().copied().unwrap_or(0));
+            prop_assert_eq!(rows.count(), set.len() as u64);
+            prop_assert_eq!(rows.complete(), (1..50).take_while(|number| set.contains(number)).count() as u64);
+            for highest in [0, 7, 60] {
+                let gaps: Vec<u64> = rows.gaps(highest).collect();
+                let expected: Vec<u64> = (1..=highest).filter(|number| !set.contains(number)).collect();
+                prop_assert_eq!(gaps, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_number_of_all_is_a_number() {
+        let mut rows = Numbers::default();
+        rows.insert(u64::MAX);
+        rows.insert(u64::MAX - 1);
+        assert!(rows.contains(u64::MAX) && rows.highest() == u64::MAX && rows.complete() == 0);
+        assert_eq!(rows.gaps(u64::MAX).next(), Some(1));
+        let mut all = Numbers::default();
+        all.rows.insert(1, u64::MAX);
+        assert_eq!(all.gaps(u64::MAX).next(), None);
+        assert_eq!(rows.count(), 2);
+    }
+}

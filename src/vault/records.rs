@@ -1,0 +1,386 @@
+//! Looking at the log: which records there are, from the store and from what this machine remembers (SPEC §8, §9.2).
+//!
+//! What was read stays in memory between looks, so that a look costs what has come since. Only if an object has gone, or if a
+//! record holds others, all is put together anew.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::catalogue::packs::bump_epoch;
+use crate::catalogue::{Catalogue, CatalogueError, Reader};
+use crate::id::{Digest, ObjectName};
+use crate::log::merge::unfold;
+use crate::log::past::Past;
+use crate::log::record::{OpenedRecord, SealedRecord};
+use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, Unknown};
+use crate::pack::TRAILER_LEN;
+use crate::progress::Progress;
+use crate::seal::{HEADER_LEN, NONCE_LEN, TAG_LEN};
+use crate::store::{Kind, ObjectKey, StoreError};
+use crate::sync::try_share;
+use crate::vault::locked::state;
+use crate::vault::open::Listing;
+use crate::vault::{BadObject, ObjectState, Vault, VaultError};
+
+/// Records that the catalogue knows are decoded together until they have so many bytes.
+const RECORDS_TOGETHER: usize = 8 << 20;
+/// So many records are read and entered together.
+const RECORDS_READ_TOGETHER: usize = 1 << 12;
+
+/// A record as the catalogue keeps it: the hash of its object, and what was sealed in it.
+fn stored_value(digest: Digest, plain: &[u8]) -> Vec<u8> {
+    [&digest.as_bytes()[..], plain].concat()
+}
+
+/// The length of the object of a record, by its row in the catalogue.
+const fn object_len(value: &[u8]) -> u64 {
+    let plain = value.len().saturating_sub(Digest::LEN);
+    (HEADER_LEN + NONCE_LEN + plain + TAG_LEN + TRAILER_LEN) as u64
+}
+
+/// A row of the catalogue as a record carries it.
+fn found((name, value): (ObjectName, Vec<u8>)) -> Option<FoundRecord> {
+    let (digest, plain) = value.split_first_chunk()?;
+    Some(FoundRecord { name, digest: Digest::new(*digest), plain: plain.to_vec() })
+}
+
+/// The hash of a record's object, by its row in the catalogue.
+fn digest_of(value: &[u8]) -> Option<Digest> {
+    value.first_chunk().map(|digest| Digest::new(*digest))
+}
+
+/// Whether packs count as absent from now on because of a record.
+fn makes_absent(body: &RecordBody) -> bool {
+    match body {
+        RecordBody::Condemn(_) => true,
+        RecordBody::Findings(findings) => !findings.found.is_empty(),
+        _ => false,
+    }
+}
+
+/// What a look at the log has found.
+#[derive(Default)]
+pub(super) struct LogLook {
+    pub(super) chains: Arc<Chains>,
+    /// The objects that were read, with the lengths that they must have.
+    pub(super) read: HashMap<ObjectName, u64>,
+    /// Something that was listed, or was known, is not there.
+    pub(super) misses: bool,
+    /// Records were read that this machine did not know.
+    pub(super) has_new: bool,
+}
+
+/// What is not in the store any more of what this machine remembers of the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Records.
+    pub records: Vec<FoundRecord>,
+    /// What merges held of records that nobody needs any more: of each merge one list for each client.
+    pub past: Vec<Vec<Past>>,
+}
+
+/// The records that this machine remembers.
+pub struct RememberedRecords(Reader);
+
+impl RememberedRecords {
+    /// The record of this name, whether its object can still be read or not.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn get(&self, name: &ObjectName) -> Result<Option<FoundRecord>, VaultError> {
+        Ok(self.0.record(name)?.and_then(|value| found((*name, value))))
+    }
+}
+
+impl LogLook {
+    /// Takes rows of the catalogue for what was read; those that do not decode are left out.
+    fn enter(&mut self, rows: Vec<(ObjectName, Vec<u8>)>) -> Vec<Link> {
+        let link = |(name, value): &(ObjectName, Vec<u8>)| {
+            let (digest, plain) = value.split_first_chunk()?;
+            Some(Link { name: *name, digest: Digest::new(*digest), record: Record::decode(plain).ok()? })
+        };
+        let links: Vec<Option<Link>> = rows.par_iter().map(link).collect();
+        let lens = rows.iter().map(|(name, value)| (*name, object_len(value)));
+        self.read.extend(lens.zip(&links).filter(|(_, link)| link.is_some()).map(|(len, _)| len));
+        links.into_iter().flatten().collect()
+    }
+
+    /// Says which objects of this listing are not what was put, and which records a later version wrote.
+    fn judge(&self, listing: &Listing, bad: &mut Vec<BadObject>) {
+        let object = |name: &ObjectName| ObjectKey::Named(Kind::Log, *name);
+        for (name, len) in &self.read {
+            // What it said is known, but its object is not what was put.
+            if let Some(there) = listing.records.get(name).filter(|there| *there != len) {
+                let what = format!("it has {there} bytes instead of {len}");
+                bad.push(BadObject { key: object(name), state: state(false), what });
+            }
+        }
+        for link in self.chains.links() {
+            if let RecordBody::Unknown(what) = &link.record.body {
+                bad.push(BadObject { key: object(&link.name), state: ObjectState::Newer, what: what.to_string() });
+            }
+        }
+        for (name, version) in self.chains.newer() {
+            let what = Unknown::Version(version).to_string();
+            bad.push(BadObject { key: object(name), state: ObjectState::Newer, what });
+        }
+    }
+}
+
+impl Vault {
+    /// Looks at the log alone: reads the records that have come since the last look. Costs one listing if there are none.
+    /// What cannot be read is judged by the next whole look.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub(crate) fn look_at_log(&self) -> Result<(), VaultError> {
+        let mut names: Vec<ObjectName> = self.list_records()?.into_keys().collect();
+        {
+            let log = self.log();
+            names.retain(|name| !log.chains.has(name));
+        }
+        names.sort_unstable();
+        let read = try_share(names.len(), self.store().limits().reads, |number| {
+            match Record::read(self.store(), self.keys(), names[number]) {
+                Err(RecordError::Store(error)) if error.is_of_whole() => Err(error),
+                read => Ok(read),
+            }
+        })?;
+        let mut log = self.log();
+        for (name, read) in names.into_iter().zip(read) {
+            if let Ok(OpenedRecord { record, digest, .. }) = read {
+                Arc::make_mut(&mut log.chains).push(Link { name, digest, record });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the records of this listing say. Where nothing that was read before has gone, only what is new is read.
+    pub(super) fn refresh_records(
+        &self,
+        listing: &Listing,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<LogLook, VaultError> {
+        let (chains, read) = {
+            let log = self.log();
+            (Arc::clone(&log.chains), log.read.clone())
+        };
+        if !read.is_empty() && read.keys().all(|name| listing.records.contains_key(name)) {
+            let mut names: Vec<ObjectName> =
+                listing.records.keys().filter(|name| !read.contains_key(*name)).copied().collect();
+            names.sort_unstable();
+            let (reader, mut rows) = (self.catalogue().reader()?, Vec::new());
+            for name in &names {
+                rows.extend(reader.record(name)?.map(|value| (*name, value)));
+            }
+            drop(reader);
+            let mut look = LogLook { chains, read, ..LogLook::default() };
+            let mut links = look.enter(rows);
+            names.retain(|name| !look.read.contains_key(name));
+            let mut problems = Vec::new();
+            links.extend(self.read_records(&names, &mut look, &mut problems, progress)?);
+            // What holds others, or is held, has its place by what is there besides.
+            let is_simple = |link: &Link| {
+                let is_held = look.chains.held(&link.name).is_some() || look.chains.is_past(&link.name);
+                !matches!(link.record.body, RecordBody::Found(_)) && !is_held
+            };
+            if links.iter().all(is_simple) {
+                let new: Vec<Link> = links.into_iter().filter(|link| !look.chains.has(&link.name)).collect();
+                if !new.is_empty() {
+                    // There may be very many: they are not copied for this.
+                    look.chains = Arc::default();
+                    let mut log = self.log();
+                    let chains = Arc::make_mut(&mut log.chains);
+                    new.into_iter().for_each(|link| chains.push(link));
+                    look.chains = Arc::clone(&log.chains);
+                }
+                bad.extend(problems);
+                look.judge(listing, bad);
+                return Ok(look);
+            }
+        }
+        self.read_whole_log(listing, bad, progress)
+    }
+
+    /// As [`Self::refresh_records`], from nothing but the catalogue and the store.
+    fn read_whole_log(
+        &self,
+        listing: &Listing,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<LogLook, VaultError> {
+        let (mut look, mut links, mut gone) = (LogLook::default(), Vec::new(), Vec::new());
+        let reader = self.catalogue().reader()?;
+        reader.records_in_parts(RECORDS_TOGETHER, |rows| {
+            let (there, away): (Vec<_>, Vec<_>) =
+                rows.into_iter().partition(|(name, _)| listing.records.contains_key(name));
+            gone.extend(away.into_iter().map(|(name, value)| (name, digest_of(&value))));
+            links.extend(look.enter(there));
+        })?;
+        let lost = reader.lost_records()?.into_iter().map(|(name, value)| (name, digest_of(&value)));
+        let lost: Vec<_> = lost.collect();
+        drop(reader);
+        // A row that does not decode was damaged on this machine; the object decides.
+        let mut names: Vec<ObjectName> =
+            listing.records.keys().filter(|name| !look.read.contains_key(*name)).copied().collect();
+        names.sort_unstable();
+        links.extend(self.read_records(&names, &mut look, bad, progress)?);
+        look.chains = Arc::new(Chains::new(links));
+        let is_held = |(name, digest): &(ObjectName, Option<Digest>)| {
+            digest.is_none() || look.chains.is_made_up_for(name, digest.as_ref())
+        };
+        // What another record holds is not lost.
+        let (held, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_held);
+        let held: Vec<ObjectName> = held.into_iter().chain(lost.into_iter().filter(is_held)).map(|row| row.0).collect();
+        let gone: Vec<ObjectName> = gone.into_iter().map(|row| row.0).collect();
+        if !(gone.is_empty() && held.is_empty()) {
+            let txn = self.catalogue().write()?;
+            Catalogue::remove_records(&txn, &gone)?;
+            Catalogue::drop_records(&txn, &held)?;
+            txn.commit().map_err(CatalogueError::from)?;
+        }
+        look.misses |= !gone.is_empty();
+        look.judge(listing, bad);
+        Ok(look)
+    }
+
+    /// Reads records from the store and enters them into the catalogue.
+    fn read_records(
+        &self,
+        names: &[ObjectName],
+        look: &mut LogLook,
+        bad: &mut Vec<BadObject>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Link>, VaultError> {
+        look.has_new |= !names.is_empty();
+        let before = Arc::clone(&self.log().chains);
+        let condemns = |record: &Record| match &record.body {
+            RecordBody::Found(held) => held
+                .records
+                .iter()
+                .filter(|found| !before.has(&found.name))
+                .any(|found| Record::decode(&found.plain).is_ok_and(|record| makes_absent(&record.body))),
+            body => makes_absent(body),
+        };
+        let mut links = Vec::with_capacity(names.len());
+        for group in names.chunks(RECORDS_READ_TOGETHER) {
+            let read = try_share(group.len(), self.store().limits().reads, |number| {
+                if progress.stopped() {
+                    return Err(VaultError::Interrupted);
+                }
+                match Record::read(self.store(), self.keys(), group[number]) {
+                    Err(RecordError::Store(error)) if error.is_of_whole() => Err(error.into()),
+                    read => Ok(read),
+                }
+            })?;
+            let (mut fresh, mut condemned) = (Vec::new(), false);
+            for (name, result) in group.iter().copied().zip(read) {
+                match result {
+                    Ok(OpenedRecord { record, digest, plain }) => {
+                        let value = stored_value(digest, &plain);
+                        look.read.insert(name, object_len(&value));
+                        fresh.push((name, value));
+                        condemned |= condemns(&record);
+                        links.push(Link { name, digest, record });
+                    }
+                    Err(error) => {
+                        // One that was taken out of the log since it was listed lies in a merge that a new listing shows.
+                        look.misses |= matches!(error, RecordError::Store(StoreError::Missing { .. }));
+                        let newer = matches!(error, RecordError::Newer { .. });
+                        bad.push(BadObject {
+                            key: ObjectKey::Named(Kind::Log, name),
+                            state: state(newer),
+                            what: error.reason(),
+                        });
+                    }
+                }
+            }
+            if !fresh.is_empty() {
+                let txn = self.catalogue().write()?;
+                self.catalogue().insert_records(&txn, &fresh)?;
+                if condemned {
+                    // What was known to be stored may lie in packs that count as absent from now on.
+                    bump_epoch(&txn)?;
+                }
+                txn.commit().map_err(CatalogueError::from)?;
+            }
+        }
+        Ok(links)
+    }
+
+    /// Records that this machine remembers and that the store does not have any more: name and hash of the object, and
+    /// the plaintext. What one of them held lies beside it, since what is held in a held record does not count.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn lost_records(&self) -> Result<Lost, VaultError> {
+        let mut lost = Lost::default();
+        for held in self.catalogue().reader()?.lost_records()?.into_iter().filter_map(found).map(unfold) {
+            lost.records.extend(held.records);
+            lost.past.extend(Some(held.past).filter(|past| !past.is_empty()));
+        }
+        Ok(lost)
+    }
+
+    /// Records that this machine remembers, that the store does not have any more, and that nothing makes up for: no other
+    /// record holds them, and nobody gave them up. Those of a client that wrote another record of that number since (its store
+    /// was set back) are not among them.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn missing_records(&self) -> Result<Lost, VaultError> {
+        let mut lost = self.lost_records()?;
+        let log = self.log();
+        let mut names = HashSet::new();
+        lost.records.retain(|found| {
+            let mut is_accounted =
+                |record: Record| log.chains.is_accounted(&record.client, record.number) || !names.insert(found.name);
+            Record::decode(&found.plain).is_ok_and(|record| !is_accounted(record))
+        });
+        // All of it or nothing: what one record says of others is needed as long as these are.
+        let is_known = |past: &Past| past.records.iter().all(|record| log.chains.is_past(&record.name));
+        lost.past.retain(|lists| !lists.iter().all(is_known));
+        let is_here =
+            |past: &Past| past.records.iter().all(|record| log.chains.is_accounted(&past.client, record.number));
+        if lost.records.is_empty() && lost.past.iter().flatten().all(is_here) {
+            lost.past.clear();
+        }
+        Ok(lost)
+    }
+
+    /// A record that this machine remembers, whether its object can still be read or not.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn remembered_record(&self, name: &ObjectName) -> Result<Option<FoundRecord>, VaultError> {
+        self.remembered_records()?.get(name)
+    }
+
+    /// The records that this machine remembers now, for whoever wants many of them.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn remembered_records(&self) -> Result<RememberedRecords, VaultError> {
+        Ok(RememberedRecords(self.catalogue().reader()?))
+    }
+
+    /// The objects of the log that were read, with their lengths.
+    pub fn log_objects(&self) -> HashMap<ObjectName, u64> {
+        self.log().read.clone()
+    }
+
+    /// Enters a record that was just put.
+    pub(crate) fn remember_record(&self, sealed: &SealedRecord, condemns: bool) -> Result<(), VaultError> {
+        let txn = self.catalogue().write()?;
+        let digest = Digest::new(*blake3::hash(&sealed.bytes).as_bytes());
+        self.catalogue().insert_records(&txn, &[(sealed.name, stored_value(digest, &sealed.plain))])?;
+        if condemns {
+            bump_epoch(&txn)?;
+        }
+        txn.commit().map_err(CatalogueError::from)?;
+        Ok(())
+    }
+}
