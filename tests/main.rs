@@ -71,3 +71,5 @@ mod screens;
 mod schedule;
 #[cfg(unix)]
 mod guide;
+#[cfg(feature = "remote")]
+mod far;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::text;
 use vault::engine::trust::VerifyOthers;
+use vault::store::place::Place;
 
 use crate::cli::args::KeepArgs;
 use crate::cli::error::Failure;
@@ -50,8 +51,8 @@ pub struct Config {
 pub struct VaultConfig {
     /// Its name here.
     pub name: String,
-    /// Its folder, absolute.
-    pub path: PathBuf,
+    /// Its folder, absolute, or its address.
+    pub place: Place,
     /// Where its password comes from, if the file says so.
     pub password: Option<PasswordFrom>,
     /// zstd level, 1 to 19.
@@ -73,11 +74,11 @@ pub struct VaultConfig {
 }
 
 impl VaultConfig {
-    /// A vault in this folder, with the default settings.
-    pub fn new(name: impl Into<String>, path: PathBuf) -> Self {
+    /// A vault in this place, with the default settings.
+    pub fn new(name: impl Into<String>, place: Place) -> Self {
         Self {
             name: name.into(),
-            path,
+            place,
             password: None,
             level: 3,
             others: VerifyOthers::Sample,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::env;
 use std::error::Error as _;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -28,6 +27,9 @@ use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
 use vault::store::paced::paced;
+use vault::store::place::Address;
+use vault::store::place::Place;
+use vault::store::remote;
 use vault::vault::Identity;
 use vault::vault::LockedVault;
 use vault::vault::ObjectState;
@@ -58,16 +60,16 @@ use crate::cli::temporary::Temporary;
 /// Which vault is meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
-    /// Its folder, absolute.
-    pub place: PathBuf,
+    /// Its folder, absolute, or its address.
+    pub place: Place,
     /// What the configuration says about it.
     pub config: Option<VaultConfig>,
 }
 
 impl Chosen {
-    /// The folder, to be shown.
+    /// The folder or address, to be shown.
     pub fn shown(&self) -> String {
-        self.place.display().to_string()
+        self.place.to_string()
     }
 }
 
@@ -81,8 +83,10 @@ pub struct Context {
     pub screen: Screen,
     /// The configuration, once it is loaded.
     config: OnceLock<Option<Config>>,
-    /// Passwords of vaults that were given before, by folder.
-    known: Mutex<HashMap<PathBuf, Password>>,
+    /// Passwords of vaults that were given before, by place.
+    known: Mutex<HashMap<Place, Password>>,
+    /// Stores on other machines that were opened before: each has one line, which all share.
+    far: Mutex<HashMap<Address, Arc<dyn Store>>>,
     /// The command only reads: it needs no state that stays.
     reads_only: bool,
     /// The state of this command, where the user's own folder cannot be written.
@@ -101,6 +105,7 @@ impl Context {
             zone: TimeZone::system(),
             config: OnceLock::new(),
             known: Mutex::default(),
+            far: Mutex::default(),
             reads_only: false,
             temporary: Mutex::default(),
             only_looks: AtomicBool::default(),
@@ -114,8 +119,8 @@ impl Context {
     }
 
     /// Does not ask for the password of this vault again.
-    pub fn remember(&self, place: &Path, password: Password) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned(), password);
+    pub fn remember(&self, place: &Place, password: Password) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), password);
     }
 
     /// Where the configuration is, or would be.
@@ -148,15 +153,15 @@ impl Context {
         self.chosen_by(self.global.repo.as_deref())
     }
 
-    /// Which vault is meant by this folder or name.
-    pub fn chosen_by(&self, repo: Option<&Path>) -> Result<Chosen, Failure> {
+    /// Which vault is meant by this folder, address or name.
+    pub fn chosen_by(&self, repo: Option<&std::path::Path>) -> Result<Chosen, Failure> {
         if let Some(state) = &self.global.state {
             local::refuse_remote(state, "the state folder")?;
         }
         let Some(repo) = repo.filter(|repo| !repo.as_os_str().is_empty()) else {
             let config = self.config()?;
             if let Some(vault) = config.and_then(Config::default_vault) {
-                return Ok(Chosen { place: vault.path.clone(), config: Some(vault.clone()) });
+                return Ok(Chosen { place: vault.place.clone(), config: Some(vault.clone()) });
             }
             let names: Vec<String> =
                 config.map(|config| &config.vaults).into_iter().flatten().map(|vault| quoted(&vault.name)).collect();
@@ -167,13 +172,19 @@ impl Context {
             };
             return Err(Failure::usage("which vault?").hint(hint));
         };
-        if self
-            .config()
-            .ok()
-            .flatten()
-            .is_none_or(|config| repo.to_str().is_none_or(|name| config.vault(name).is_none()))
-        {
-            local::refuse_remote(repo, "a vault")?;
+        let is_named = |config: &Config| repo.to_str().is_some_and(|name| config.vault(name).is_some());
+        let mut far = None;
+        if !self.config().ok().flatten().is_some_and(is_named) {
+            far = local::address(repo)?;
+            if far.is_none() {
+                local::refuse_remote(repo, "a vault")?;
+            }
+        }
+        if let Some(address) = far {
+            let place = Place::Far(address);
+            let config = self.config().ok().flatten();
+            let config = config.and_then(|config| config.vaults.iter().find(|vault| vault.place == place).cloned());
+            return Ok(Chosen { place, config });
         }
         let place = roots::absolute(&current_folder()?, repo);
         // A single word may be a name; `./word` is always a folder.
@@ -181,7 +192,7 @@ impl Context {
             match self.config() {
                 Ok(Some(config)) => {
                     if let Some(vault) = config.vault(word) {
-                        return Ok(Chosen { place: vault.path.clone(), config: Some(vault.clone()) });
+                        return Ok(Chosen { place: vault.place.clone(), config: Some(vault.clone()) });
                     }
                     if !place.exists()
                         && let Some(name) = nearest(word, config.vaults.iter().map(|vault| vault.name.as_str()))
@@ -195,16 +206,21 @@ impl Context {
         }
         // A folder may be that of a vault in the configuration, whose settings then count.
         let config = self.config().ok().flatten();
-        let config = config.and_then(|config| config.vaults.iter().find(|vault| vault.path == place).cloned());
+        let place = Place::Folder(place);
+        let config = config.and_then(|config| config.vaults.iter().find(|vault| vault.place == place).cloned());
         Ok(Chosen { place, config })
     }
 
     /// The store at this place, which must be there.
-    pub fn store(place: &Path) -> Result<Arc<dyn Store>, Failure> {
-        match DirStore::open(place) {
+    pub fn store(&self, place: &Place) -> Result<Arc<dyn Store>, Failure> {
+        let folder = match place {
+            Place::Folder(folder) => folder,
+            Place::Far(address) => return self.far(address),
+        };
+        match DirStore::open(folder) {
             Ok(store) => Ok(Arc::new(store)),
             Err(StoreError::Gone { .. }) => {
-                let shown = place.display().to_string();
+                let shown = place.to_string();
                 Err(Failure::new(format!("there is no folder {shown}")).exit(Exit::Unreachable).hint(format!(
                     "Is the path right, and the disk connected? A new vault is made with: vault init --repo {}",
                     quoted(&shown)
@@ -212,6 +228,24 @@ impl Context {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The store at an address. Whether it is there is seen by the first request.
+    pub fn far(&self, address: &Address) -> Result<Arc<dyn Store>, Failure> {
+        let mut far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = far.get(address) {
+            return Ok(store.clone());
+        }
+        let wanted = |name: &str| remote::Settings::VARIABLES.iter().any(|start| name.starts_with(start));
+        let variables = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let settings = remote::Settings {
+            variables: variables.filter(|(name, _)| wanted(name)).collect(),
+            home: env::home_dir(),
+            ..remote::Settings::default()
+        };
+        let store = remote::open(address, &settings, self.screen.surroundings())?;
+        far.insert(address.clone(), store.clone());
+        Ok(store)
     }
 
     /// Which vault is meant in this place, which is called `name` in the memory of places.
@@ -222,13 +256,15 @@ impl Context {
     }
 
     /// The vault that this machine knows in this place, if it does.
-    pub fn known_in(&self, folder: &Path) -> Option<VaultId> {
+    pub fn known_in(&self, place: &Place) -> Option<VaultId> {
         let state = self.state_folder().ok()?;
-        place::known(&state, &place::name_of(folder)).first().copied()
+        place::known(&state, &place_name(place)).first().copied()
     }
 
-    /// What the id of the vault in a folder is, as far as that can be read.
-    pub fn id_in(&self, folder: &Path) -> Option<VaultId> {
+    /// What the id of the vault in a place is, as far as that can be told. A store on another machine is not asked: this machine
+    /// remembers what was there.
+    pub fn id_in(&self, place: &Place) -> Option<VaultId> {
+        let Place::Folder(folder) = place else { return self.known_in(place) };
         let store = DirStore::open(folder).ok()?;
         LockedVault::read(&store).ok()?.claimed_id(&self.wanted(&store.place(), None))
     }
@@ -242,21 +278,19 @@ impl Context {
     }
 
     /// Whether there is a vault at this place (or what is left of one).
-    pub fn has_vault(place: &Path) -> Result<bool, Failure> {
-        let store = match DirStore::open(place) {
-            Ok(store) => store,
-            Err(StoreError::Gone { .. }) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        match store.len(&ObjectKey::Vault) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_of_whole() => Err(error.into()),
-            // It is missing, or no file: the key slots tell.
-            Err(_) => {
-                let mut found = false;
-                store.list(vault::store::Kind::Key, &mut |_| found = true)?;
-                Ok(found)
-            }
+    pub fn has_vault(&self, place: &Place) -> Result<bool, Failure> {
+        match place {
+            Place::Folder(folder) => Self::has_vault_in(folder),
+            Place::Far(address) => holds_vault(self.far(address)?.as_ref()),
+        }
+    }
+
+    /// Whether there is a vault in this folder (or what is left of one).
+    pub fn has_vault_in(folder: &std::path::Path) -> Result<bool, Failure> {
+        match DirStore::open(folder) {
+            Ok(store) => holds_vault(&store),
+            Err(StoreError::Gone { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -301,7 +335,7 @@ impl Context {
 
     /// The store of a vault, which must be there.
     fn existing_store(&self, chosen: &Chosen) -> Result<(Arc<dyn Store>, LockedVault), Failure> {
-        let store = Self::store(&chosen.place)?;
+        let store = self.store(&chosen.place)?;
         let locked = LockedVault::read(store.as_ref())?;
         if locked.is_empty() {
             // Said before anyone types a password.
@@ -462,6 +496,28 @@ impl Context {
             Failure::new("there is no home folder to keep the catalogue in")
                 .hint("Give --state DIR, or set VAULT_STATE_DIR.")
         })
+    }
+}
+
+/// Whether there is a vault in a store, or what is left of one.
+fn holds_vault(store: &dyn Store) -> Result<bool, Failure> {
+    match store.len(&ObjectKey::Vault) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_of_whole() => Err(error.into()),
+        // It is missing, or no file: the key slots tell.
+        Err(_) => {
+            let mut found = false;
+            store.list(vault::store::Kind::Key, &mut |_| found = true)?;
+            Ok(found)
+        }
+    }
+}
+
+/// The name of a place in the memory of places.
+pub fn place_name(place: &Place) -> String {
+    match place {
+        Place::Folder(folder) => place::name_of(folder),
+        Place::Far(address) => address.to_string(),
     }
 }
 

@@ -18,6 +18,7 @@ pub use vault::exit::Exit;
 use vault::log::RecordError;
 use vault::pack::PackError;
 use vault::store::StoreError;
+use vault::store::place::Address;
 use vault::vault::ReadError;
 use vault::vault::VaultError;
 
@@ -122,6 +123,16 @@ impl From<StoreError> for Failure {
             StoreError::ReadOnly { .. } => {
                 failure.hint("Listing and restoring work; to add to it, make its folder writable.")
             }
+            StoreError::Denied { action, path, .. } if Address::parse(&path).is_some() => {
+                let instead = match action {
+                    "delete" | "quarantine" => "Prune and repair from a machine whose credentials may delete.",
+                    _ => "See what a machine must be allowed to do: docs/remote.md",
+                };
+                failure.hint(format!("The credentials of this machine may not do that. {instead}"))
+            }
+            StoreError::Unusable { .. } => failure
+                .exit(Exit::Unreachable)
+                .hint("Nothing that was stored is lost. How each kind of address is used: docs/remote.md"),
             StoreError::Denied { path, owner, .. } => {
                 let path = quoted(&path);
                 let whose = owner.map_or_else(

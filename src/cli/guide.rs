@@ -34,6 +34,7 @@ use vault::progress::Progress;
 use vault::seal::KdfParams;
 use vault::seal::RecoveryKey;
 use vault::seal::random_array;
+use vault::store::place::Place as At;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -132,14 +133,16 @@ made before all questions are answered.
     };
     // From here on Ctrl-C undoes what was made, until the configuration is written.
     context.screen.watch_interrupts_patiently();
-    let chosen = Chosen { place: answers.place.path.clone(), config: None };
-    let was_there = chosen.place.exists();
-    let mut unfinished = Unfinished { folder: chosen.place.clone(), was_there, made: None, finished: false };
+    let folder = answers.place.path.clone();
+    let chosen = Chosen { place: At::Folder(folder.clone()), config: None };
+    let was_there = folder.exists();
+    let delivery = init::guess_delivery(&folder, &|path| path.exists());
+    let mut unfinished = Unfinished { folder, was_there, made: None, finished: false };
     let how = init::How {
         label: context::user_at_host(),
         kdf: KdfParams::Standard,
         params: ChunkParams::default(),
-        delivery: init::guess_delivery(&chosen.place, &|path| path.exists()),
+        delivery,
         like: None,
     };
     let (made, store) = init::make(context, &chosen.place, &answers.password, Some(&answers.recovery), how)?;
@@ -191,7 +194,7 @@ const OFFERED: usize = 20;
 
 /// A vault that is there already, as on a new computer: its files are restored, or this computer goes on with it.
 fn adopt(context: &Context, sources: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
-    let chosen = Chosen { place: place.path.clone(), config: None };
+    let chosen = Chosen { place: At::Folder(place.path.clone()), config: None };
     note("\nIts password, or its recovery key, opens it.");
     let (vault, password) = context.open_chosen(&chosen, None, &context.screen)?;
     context.screen.clear();
@@ -238,7 +241,7 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
     let folder = if text.is_empty() { default } else { typed_path(&text, config::home().as_deref())? };
     let (id, folder) = (snapshot.id.to_string(), folder.into_os_string());
     let words = [OsString::from("vault"), "restore".into(), id.into(), "--to".into(), folder, "--repo".into()];
-    let words = words.into_iter().chain([chosen.place.clone().into_os_string()]);
+    let words = words.into_iter().chain([chosen.place.folder().map_or_else(|| chosen.shown().into(), |folder| folder.as_os_str().to_owned())]);
     let cli = Cli::try_parse_from(words).map_err(|error| Failure::new(error.to_string()))?;
     let context = Context::new(cli.global);
     context.remember(&chosen.place, password.again());
@@ -317,16 +320,16 @@ fn questions(context: &Context) -> Result<Start, Failure> {
             Step::Back => note(""),
         }
     };
-    if Context::has_vault(&place.path)? {
+    if Context::has_vault_in(&place.path)? {
         return Ok(Start::There(sources, place));
     }
-    init::refuse_where_known(context, &place.path)?;
+    init::refuse_where_known(context, &At::Folder(place.path.clone()))?;
     note(
         "
 The password seals everything. Without it, or the recovery key that comes next,
 nobody can read the vault, and nobody can help.",
     );
-    let chosen = Chosen { place: place.path.clone(), config: None };
+    let chosen = Chosen { place: At::Folder(place.path.clone()), config: None };
     let password = ask_password(context, &chosen)?;
     let recovery = RecoveryKey::generate()
         .map_err(|error| Failure::caused("cannot make a recovery key", &error).hint("Nothing was made."))?;
@@ -488,7 +491,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
             None => typed_path(&text, home).map(Place::folder),
         });
         match chosen.map_err(|failure| failure.what).and_then(usable) {
-            Ok(place) if Context::has_vault(&place.path)? => {
+            Ok(place) if Context::has_vault_in(&place.path)? => {
                 note(&format!("There is a vault in {} already.", place.path.display()));
                 if yes("Use that one?") {
                     return Ok(Step::Answer(place));
@@ -526,7 +529,7 @@ fn usable(place: Place) -> Result<Place, String> {
         place.path.clone()
     };
     for folder in [&place.path, &path] {
-        if Context::has_vault(folder).map_err(|failure| failure.what)? {
+        if Context::has_vault_in(folder).map_err(|failure| failure.what)? {
             return Ok(Place { path: folder.clone(), ..place });
         }
     }

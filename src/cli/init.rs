@@ -21,6 +21,7 @@ use vault::seal::RecoveryKey;
 use vault::store::Delivery;
 use vault::store::Store;
 use vault::store::dir::DirStore;
+use vault::store::place::Place;
 use vault::vault::CreateOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
@@ -39,6 +40,7 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::password;
@@ -99,11 +101,11 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     }
     let (mut made, mut exit) = (0, Exit::Done);
     for vault in vaults {
-        let chosen = Chosen { place: vault.path.clone(), config: Some(vault.clone()) };
-        if Context::has_vault(&chosen.place)? {
+        let chosen = Chosen { place: vault.place.clone(), config: Some(vault.clone()) };
+        if context.has_vault(&chosen.place)? {
             continue;
         }
-        if vault.removable && !chosen.place.exists() && !chosen.place.parent().is_some_and(Path::is_dir) {
+        if vault.removable && !local::is_there(&chosen.place) {
             context.screen.warn(&format!(
                 "{} is not connected now: no vault was made in {}",
                 vault.name,
@@ -171,7 +173,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     let place = chosen.place.clone();
     let shown = chosen.shown();
     let params = chunk_params(new.chunk_avg)?;
-    if Context::has_vault(&place)? {
+    if context.has_vault(&place)? {
         return Err(VaultError::Exists { place: shown }.into());
     }
     if !new.another {
@@ -180,7 +182,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     let delivery = match new.delivery {
         Some(DeliveryArg::Direct) => Delivery::Direct,
         Some(DeliveryArg::Synced) => Delivery::Synced,
-        None => guess_delivery(&place, &|path| path.exists()),
+        None => place.folder().map_or(Delivery::Direct, |folder| guess_delivery(folder, &|path| path.exists())),
     };
     let password = password::new(context.password_sources(chosen), &shown)?;
     let wants_recovery_key = new.recovery_key || offered(&password);
@@ -192,9 +194,9 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
 }
 
 /// No vault is made where this machine knows one that is not there now: its disk may not be mounted.
-pub fn refuse_where_known(context: &Context, place: &Path) -> Result<(), Failure> {
+pub fn refuse_where_known(context: &Context, place: &Place) -> Result<(), Failure> {
     let Some(id) = context.known_in(place) else { return Ok(()) };
-    let shown = place.display().to_string();
+    let shown = place.to_string();
     Err(Failure::new(format!("this machine knows the vault {id} in {shown}, and it is not there now"))
         .exit(Exit::Unreachable)
         .hint(format!(
@@ -217,15 +219,18 @@ pub struct How<'a> {
     pub like: Option<&'a Vault>,
 }
 
-/// Makes a vault in a folder, once all is known.
+/// Makes a vault in a place, once all is known.
 pub fn make(
     context: &Context,
-    place: &Path,
+    place: &Place,
     password: &Password,
     recovery_key: Option<&RecoveryKey>,
     how: How<'_>,
 ) -> Result<(create::Created, Arc<dyn Store>), Failure> {
-    let store: Arc<dyn Store> = Arc::new(DirStore::create(place)?);
+    let store: Arc<dyn Store> = match place {
+        Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
+        Place::Far(address) => context.far(address)?,
+    };
     let options = CreateOptions {
         secret: password.secret(),
         label: how.label,
@@ -239,7 +244,7 @@ pub fn make(
         Some(other) => create::create_like(store.as_ref(), &options, other.keyring()),
         None => create::create(store.as_ref(), &options),
     }?;
-    explain_restore(place);
+    place.folder().into_iter().for_each(explain_restore);
     context.met(&store.place(), made.id, true, &BTreeSet::new());
     Ok((made, store))
 }

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use vault::store::place::Address;
+use vault::store::place::Place;
+
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 
@@ -19,6 +22,21 @@ pub fn looks_remote(text: &str) -> bool {
     }
     let first = text.split('/').next().unwrap_or_default();
     !first.starts_with(['.', '~']) && first.contains(':')
+}
+
+/// The address of a store on another machine that a text is, if it begins like one.
+///
+/// # Errors
+/// A mistake of usage, if it begins like one and is none.
+pub fn address(path: &Path) -> Result<Option<Address>, Failure> {
+    let Some(parsed) = path.to_str().and_then(Address::parse) else { return Ok(None) };
+    // The text is not shown if there is a secret in it.
+    parsed.map(Some).map_err(|error| Failure::usage(error.to_string()).hint(error.hint()))
+}
+
+/// Whether a place, or the folder that it would be made in, is there as far as this machine can tell.
+pub fn is_there(place: &Place) -> bool {
+    place.folder().is_none_or(|folder| folder.exists() || folder.parent().is_some_and(Path::is_dir))
 }
 
 /// Refuses what looks like an address of another machine, or like a home folder that the shell has not put in, wherever a path

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
@@ -24,6 +26,7 @@ use indicatif::ProgressStyle;
 use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
+use vault::store::remote::Surroundings;
 
 use crate::cli::interrupt;
 use crate::cli::output;
@@ -211,6 +214,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits so long, or until the work is to stop.
+    fn wait(&self, time: Duration) {
+        let begun = Instant::now();
+        while let Some(left) = time.checked_sub(begun.elapsed())
+            && !left.is_zero()
+            && !self.stop.load(Relaxed)
+        {
+            thread::sleep(left.min(TICK));
+        }
+    }
+
     /// Prints a line above the bars.
     fn say(&self, line: &str) {
         self.bars.suspend(|| {
@@ -236,6 +250,35 @@ impl Shared {
         if self.wants_details() {
             self.say(message);
         }
+    }
+}
+
+/// The surroundings of a store on another machine.
+struct Around {
+    shared: Arc<Shared>,
+    begun: Instant,
+}
+
+impl Surroundings for Around {
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn wait(&self, time: Duration) {
+        self.shared.wait(time);
+    }
+
+    fn stopped(&self) -> bool {
+        self.shared.stop.load(Relaxed)
+    }
+
+    fn random(&self) -> u64 {
+        // Each hasher has keys of its own, which are random.
+        RandomState::new().hash_one(self.begun.elapsed())
+    }
+
+    fn tell(&self, what: &str) {
+        self.shared.say(what);
     }
 }
 
@@ -275,15 +318,12 @@ impl Screen {
     /// Waits so long, or until the work is to stop.
     pub fn waiter(&self) -> impl Fn(Duration) + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move |time| {
-            let begun = Instant::now();
-            while let Some(left) = time.checked_sub(begun.elapsed())
-                && !left.is_zero()
-                && !shared.stop.load(Relaxed)
-            {
-                thread::sleep(left.min(TICK));
-            }
-        }
+        move |time| shared.wait(time)
+    }
+
+    /// What a store on another machine needs: a clock, chance, Ctrl-C, and a voice.
+    pub fn surroundings(&self) -> Arc<dyn Surroundings> {
+        Arc::new(Around { shared: Arc::clone(&self.shared), begun: Instant::now() })
     }
 
     /// From now on, Ctrl-C lets the work end in good order, however often it is pressed: what was begun is undone.

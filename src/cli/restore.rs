@@ -148,7 +148,7 @@ fn rules_of_today(context: &Context, args: &RestoreArgs, source: &str) -> Result
 fn configuration(context: &Context) -> Vec<PathBuf> {
     let file = context.config_place().ok();
     let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
-    let vault = context.chosen().ok().map(|chosen| chosen.place);
+    let vault = context.chosen().ok().and_then(|chosen| chosen.place.folder().map(Path::to_owned));
     file.into_iter().chain(folder).chain(vault).collect()
 }
 

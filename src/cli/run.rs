@@ -48,6 +48,7 @@ use crate::cli::config::RunConfig;
 use crate::cli::config::VaultConfig;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
+use crate::cli::context::place_name;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
@@ -133,7 +134,7 @@ fn work(
         make_vaults(context, plan)?;
     }
     let check_is_due = |vault: &&VaultConfig| {
-        let last = status.checked.get(&*vault.path.to_string_lossy());
+        let last = status.checked.get(&vault.place.to_string());
         let is_old = |every: Duration| {
             last.is_none_or(|last| u64::try_from(begun.secs - last).map_or(true, |age| age >= every.as_secs()))
         };
@@ -142,7 +143,7 @@ fn work(
     let check = plan.vaults.iter().filter(check_is_due).filter(|_| !args.no_check);
     let wishes = Wishes {
         prune: !args.no_prune,
-        check: check.map(|vault| vault.path.to_string_lossy().into_owned()).collect::<BTreeSet<_>>(),
+        check: check.map(|vault| vault.place.to_string()).collect::<BTreeSet<_>>(),
         parallel: settings.parallel,
         digests: context.global.json || args.report.is_some(),
     };
@@ -206,9 +207,9 @@ fn say(context: &Context, text: &str) -> Result<Exit, Failure> {
 fn known(context: &Context, plan: &Plan) -> Vec<Known> {
     let Ok(state) = context.state_folder() else { return Vec::new() };
     let look = |vault: &VaultConfig| {
-        let id = *place::known(&state, &place::name_of(&vault.path)).first()?;
+        let id = *place::known(&state, &place_name(&vault.place)).first()?;
         let (exit, findings) = last_known(&state.join(id.to_string()));
-        let place = vault.path.to_string_lossy().into_owned();
+        let place = vault.place.to_string();
         (exit != Exit::Done).then(|| Known { vault: vault.name.clone(), place, exit, findings })
     };
     plan.vaults.iter().filter_map(look).collect()
@@ -281,7 +282,7 @@ fn idle(plan: &Plan, now: Time) -> Report {
             Outcome {
                 source: job.source.name.clone(),
                 vault: vault.name.clone(),
-                place: vault.path.to_string_lossy().into_owned(),
+                place: vault.place.to_string(),
                 id: None,
                 time: now,
                 state,
@@ -299,8 +300,8 @@ fn idle(plan: &Plan, now: Time) -> Report {
 
 /// How many bytes a source has: as remembered, else as a quick look finds.
 fn size(job: &Job, vaults: &[VaultConfig], status: &Status) -> u64 {
-    let places = job.targets.iter().map(|target| &vaults[target.vault].path);
-    let known = places.filter_map(|place| status.pair(&job.source.name, place)).filter(|pair| pair.taken.is_some());
+    let places = job.targets.iter().map(|target| vaults[target.vault].place.to_string());
+    let known = places.filter_map(|place| status.pair(&job.source.name, &place)).filter(|pair| pair.taken.is_some());
     known.map(|pair| pair.bytes).max().unwrap_or_else(|| match measure(&job.source.paths, MEASURE_MAX) {
         (bytes, true) => bytes,
         (_, false) => u64::MAX,
@@ -310,7 +311,7 @@ fn size(job: &Job, vaults: &[VaultConfig], status: &Status) -> u64 {
 /// Makes the vaults of a list that are not there yet.
 fn make_vaults(context: &Context, plan: &Plan) -> Result<(), Failure> {
     for vault in &plan.vaults {
-        if Context::has_vault(&vault.path)? {
+        if context.has_vault(&vault.place)? {
             continue;
         }
         let new = NewVaultArgs {
@@ -321,9 +322,9 @@ fn make_vaults(context: &Context, plan: &Plan) -> Result<(), Failure> {
             another: false,
             chunk_avg: 64 << 10,
         };
-        let chosen = Chosen { place: vault.path.clone(), config: Some(vault.clone()) };
+        let chosen = Chosen { place: vault.place.clone(), config: Some(vault.clone()) };
         let created = init::create_at(context, &chosen, &new)?;
-        context.remember(&vault.path, created.password.again());
+        context.remember(&vault.place, created.password.again());
         if !context.global.json {
             let mut out = Output::new();
             init::tell(context, &created, &mut out)?;
@@ -337,7 +338,7 @@ fn make_vaults(context: &Context, plan: &Plan) -> Result<(), Failure> {
 fn remember(status: &mut Status, report: &Report, now: i64) {
     status.last_run = Some(now);
     for outcome in report.outcomes.iter().filter(|outcome| outcome.state != State::NotDue) {
-        let pair = status.pair_mut(&outcome.source, &outcome.vault, Path::new(&outcome.place));
+        let pair = status.pair_mut(&outcome.source, &outcome.vault, &outcome.place);
         pair.tried = outcome.time.secs;
         pair.first = pair.first.or(Some(outcome.time.secs)).filter(|_| !outcome.state.is_taken());
         outcome.state.word().clone_into(&mut pair.result);
@@ -350,11 +351,11 @@ fn remember(status: &mut Status, report: &Report, now: i64) {
     }
     for care in &report.cares {
         for source in &care.held {
-            let pair = status.pair_mut(source, &care.vault, Path::new(&care.place));
+            let pair = status.pair_mut(source, &care.vault, &care.place);
             pair.held = Some(pair.tried);
         }
         for source in &care.pruned {
-            status.pair_mut(source, &care.vault, Path::new(&care.place)).held = None;
+            status.pair_mut(source, &care.vault, &care.place).held = None;
         }
     }
     for care in report.cares.iter().filter(|care| care.checked.is_some()) {

@@ -268,7 +268,7 @@ fn install(context: &Context, job: &Job, system: bool) -> Result<Exit, Failure> 
 fn password_note(context: &Context, config: &crate::cli::config::Config) -> Option<String> {
     let state = context.state_folder().ok()?;
     let needs = |vault: &&crate::cli::config::VaultConfig| {
-        let id = context.id_in(&vault.path);
+        let id = context.id_in(&vault.place);
         let key = id.and_then(|id| vault::engine::keys::DeviceKey::load(&state.join(id.to_string())));
         vault.password.is_none() && key.is_none()
     };

@@ -67,7 +67,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     let mut out = Output::new();
     let chosen = context.chosen()?;
     let mut created = None;
-    let vault = if args.init && !Context::has_vault(&chosen.place)? {
+    let vault = if args.init && !context.has_vault(&chosen.place)? {
         let new = created.insert(init::create(context, &args.new)?);
         if !context.global.json {
             init::tell(context, new, &mut out)?;

@@ -90,6 +90,15 @@ pub enum StoreError {
         /// What the system or the server said.
         source: std::io::Error,
     },
+    /// The store as a whole cannot be used as this machine is set up: a credential is wrong or has expired, a clock is wrong, a
+    /// program is missing. It is of no use to try again.
+    #[error("{place} cannot be used")]
+    Unusable {
+        /// Where the store lies.
+        place: String,
+        /// What the server or the system said.
+        source: std::io::Error,
+    },
     /// The store refuses a request because there are too many of them.
     #[error("{place} takes no more requests for now")]
     Throttled {
@@ -149,7 +158,7 @@ impl StoreError {
             | Self::Exhausted { object, .. }
             | Self::Unreachable { object, .. }
             | Self::Io { object, .. } => Some(object),
-            Self::Gone { .. } | Self::Throttled { .. } | Self::Stopped => None,
+            Self::Gone { .. } | Self::Unusable { .. } | Self::Throttled { .. } | Self::Stopped => None,
         }
     }
 
@@ -168,6 +177,7 @@ impl StoreError {
             Self::Gone { .. }
             | Self::Exhausted { .. }
             | Self::Unreachable { .. }
+            | Self::Unusable { .. }
             | Self::Throttled { .. }
             | Self::Stopped => true,
             Self::Denied { object, .. } => matches!(object, Subject::Place(_)),

@@ -7,6 +7,7 @@ pub mod dir;
 mod error;
 pub mod gated;
 pub mod paced;
+pub mod place;
 pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -2,6 +2,8 @@
 //! from the disk and from a vault by two pieces of code that know nothing of each other.
 
 pub mod binary;
+#[cfg(feature = "remote")]
+pub mod s3;
 #[cfg(target_os = "linux")]
 pub mod disk;
 pub mod model;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use vault::path::Shown;
+use vault::store::place::Place;
 
 use super::Config;
 use super::SourceConfig;
@@ -21,6 +22,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::json::Name;
+use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
@@ -36,8 +38,16 @@ struct ConfigJson<'a> {
 #[derive(Serialize)]
 struct VaultJson<'a> {
     name: &'a str,
-    path: Name<'a>,
+    path: PlaceJson<'a>,
     removable: bool,
+}
+
+/// Where a vault lies.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PlaceJson<'a> {
+    Folder(Name<'a>),
+    Far(String),
 }
 
 #[derive(Serialize)]
@@ -53,7 +63,10 @@ impl<'a> ConfigJson<'a> {
         let name = |path: &'a PathBuf| Name(path.as_os_str().as_encoded_bytes());
         let vault = |vault: &'a VaultConfig| VaultJson {
             name: &vault.name,
-            path: name(&vault.path),
+            path: match &vault.place {
+                Place::Folder(path) => PlaceJson::Folder(name(path)),
+                Place::Far(address) => PlaceJson::Far(address.to_string()),
+            },
             removable: vault.removable,
         };
         let source = |source: &'a SourceConfig| SourceJson {
@@ -155,7 +168,7 @@ fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
     for vault in &config.vaults {
         let default = config.default_vault().is_some_and(|default| default.name == vault.name);
         let default = if default { " (default)" } else { "" };
-        out.line(format_args!("  vault {}{default}: {}", Shown(vault.name.as_bytes()), vault.path.display()))?;
+        out.line(format_args!("  vault {}{default}: {}", Shown(vault.name.as_bytes()), vault.place))?;
     }
     for source in &config.sources {
         let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
@@ -183,7 +196,7 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
         return Err(none(path));
     };
     let (config, mistakes) = parse::parse(&text, super::home().as_deref());
-    let warnings = if mistakes.is_empty() { warnings(&config) } else { Vec::new() };
+    let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
     let mut out = Output::new();
     if context.global.json {
         let list = mistakes.iter();
@@ -215,18 +228,18 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
 }
 
 /// What is no mistake of the file, but keeps `vault run` from doing something now.
-fn warnings(config: &super::Config) -> Vec<String> {
+fn warnings(context: &Context, config: &super::Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for vault in &config.vaults {
         let away = if vault.removable { " (it is removable)" } else { "" };
-        match Context::has_vault(&vault.path) {
+        match context.has_vault(&vault.place) {
             Ok(true) => {}
-            Ok(false) if vault.path.exists() || vault.path.parent().is_some_and(Path::exists) => {
+            Ok(false) if local::is_there(&vault.place) => {
                 let name = quoted(&vault.name);
                 warnings
-                    .push(format!("there is no vault in {} yet{away}: vault init --repo {name}", vault.path.display()));
+                    .push(format!("there is no vault in {} yet{away}: vault init --repo {name}", vault.place));
             }
-            Ok(false) => warnings.push(format!("there is no folder {} now{away}", vault.path.display())),
+            Ok(false) => warnings.push(format!("there is no folder {} now{away}", vault.place)),
             Err(failure) => warnings.push(failure.what),
         }
         if let Some(super::PasswordFrom::File(file)) = &vault.password

@@ -13,6 +13,8 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::exclude::check;
+use vault::store::place::Address;
+use vault::store::place::Place;
 
 use super::Config;
 use super::Desktop;
@@ -154,12 +156,12 @@ impl<'t> Reader<'t> {
 
     fn vault(&mut self, name: String, table: &Spanned<DeValue<'t>>, config: &Config) -> Option<VaultConfig> {
         let mut section = Section::new(self, table)?;
-        let path = section.path("path");
+        let path = section.place("path");
         if !section.table.contains_key("path") {
             section.missing(table, &format!("the vault '{name}' needs a path, such as path = \"/mnt/disk/vault\""));
         }
         if let Some((path, at)) = &path
-            && let Some(other) = config.vaults.iter().find(|other| other.path == *path)
+            && let Some(other) = config.vaults.iter().find(|other| other.place == *path)
         {
             section.reader.wrong(at.clone(), format!("the vault '{}' lies there already", other.name));
         }
@@ -423,6 +425,19 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
         None
     }
 
+    /// Where a vault lies: a folder, or an address.
+    fn place(&mut self, key: &'static str) -> Option<(Place, Range<usize>)> {
+        let (text, at) = self.string(key)?;
+        match Address::parse(&text) {
+            None => Some((Place::Folder(self.absolute(&text, &at)?), at)),
+            Some(Ok(address)) => Some((Place::Far(address), at)),
+            Some(Err(error)) => {
+                self.reader.wrong(at, format!("{error}. {}", error.hint()));
+                None
+            }
+        }
+    }
+
     fn path(&mut self, key: &'static str) -> Option<(PathBuf, Range<usize>)> {
         let (text, at) = self.string(key)?;
         Some((self.absolute(&text, &at)?, at))
@@ -593,7 +608,7 @@ ping = "https://example.org/x"
         assert_eq!((disk.level, disk.check_every), (9, None));
         assert_eq!(disk.password, Some(PasswordFrom::File("/home/me/secret".into())));
         let cloud = &config.vaults[1];
-        assert_eq!((cloud.path.as_path(), cloud.level), (Path::new("/home/me/Dropbox/vault"), 5));
+        assert_eq!((cloud.place.folder().unwrap(), cloud.level), (Path::new("/home/me/Dropbox/vault"), 5));
         assert_eq!(cloud.password, Some(PasswordFrom::Keyring("my cloud".into())));
         assert!(cloud.removable && cloud.check_sample > 0.09);
         assert_eq!((disk.others, cloud.others), (VerifyOthers::Sample, VerifyOthers::All));

@@ -62,7 +62,7 @@ impl Crew<'_> {
     /// Drops old snapshots of a vault, and checks a part of it.
     fn care(&self, at: usize) -> Care {
         let config = &self.plan.vaults[at];
-        let place = config.path.to_string_lossy().into_owned();
+        let place = config.place.to_string();
         let mut care = Care {
             vault: config.name.clone(),
             place,

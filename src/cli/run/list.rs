@@ -15,6 +15,8 @@ use csv::Trim;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::exclude::check;
 use vault::engine::text;
+use vault::store::place::Address;
+use vault::store::place::Place;
 
 use super::plan::Due;
 use super::plan::Job;
@@ -146,7 +148,7 @@ struct Lines<'a> {
     plan: Plan,
     mistakes: Vec<String>,
     /// Sources with their destinations.
-    seen: HashSet<(PathBuf, PathBuf)>,
+    seen: HashSet<(PathBuf, Place)>,
     config: Option<&'a Config>,
     home: Option<&'a Path>,
 }
@@ -170,7 +172,7 @@ impl Lines<'_> {
             wrong.push("there are more than four fields; one with a comma in it must be in quotes".to_owned());
         }
         if let (Some(source), Some(vault)) = (&source, &vault)
-            && !self.seen.insert((source.clone(), vault.path.clone()))
+            && !self.seen.insert((source.clone(), vault.place.clone()))
         {
             wrong.push("the same source and destination stand in an earlier line".to_owned());
         }
@@ -179,7 +181,7 @@ impl Lines<'_> {
             return;
         };
         let vaults = &mut self.plan.vaults;
-        let at = vaults.iter().position(|other| other.path == vault.path).unwrap_or_else(|| {
+        let at = vaults.iter().position(|other| other.place == vault.place).unwrap_or_else(|| {
             vaults.push(vault);
             vaults.len() - 1
         });
@@ -235,11 +237,22 @@ impl Lines<'_> {
         if let Some(vault) = self.config.and_then(|config| config.vault(text)) {
             return Some(vault.clone());
         }
-        let path = self.absolute(text, "destination", wrong)?;
-        if let Some(vault) = self.config.and_then(|config| config.vaults.iter().find(|vault| vault.path == path)) {
+        let place = match Address::parse(text) {
+            None => Place::Folder(self.absolute(text, "destination", wrong)?),
+            Some(Ok(address)) => Place::Far(address),
+            Some(Err(error)) => {
+                wrong.push(format!("the destination is no address: {error}. {}", error.hint()));
+                return None;
+            }
+        };
+        if let Some(vault) = self.config.and_then(|config| config.vaults.iter().find(|vault| vault.place == place)) {
             return Some(vault.clone());
         }
-        match Context::has_vault(&path) {
+        // Whether something is there is seen when it is opened.
+        let Some(path) = place.folder().map(Path::to_owned) else {
+            return Some(VaultConfig::new(place.to_string(), place));
+        };
+        match Context::has_vault_in(&path) {
             Ok(true) => {}
             Ok(false) if path.is_dir() => {
                 if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -262,7 +275,7 @@ impl Lines<'_> {
                 return None;
             }
         }
-        Some(VaultConfig::new(path.display().to_string(), path))
+        Some(VaultConfig::new(place.to_string(), place))
     }
 }
 

@@ -64,7 +64,7 @@ pub fn desktop_text(wish: Desktop, report: &Report, status: &mut Status, now: i6
             .any(|care| care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged));
     for outcome in &report.outcomes {
         let bad = outcome.state == State::Failed || (outcome.state == State::Away && outcome.overdue);
-        let pair = status.pair_mut(&outcome.source, &outcome.vault, Path::new(&outcome.place));
+        let pair = status.pair_mut(&outcome.source, &outcome.vault, &outcome.place);
         if bad && pair.told.is_none_or(|told| !(told..told + AGAIN).contains(&now)) {
             pair.told = Some(now);
             news = true;
@@ -282,7 +282,7 @@ mod tests {
     fn figures_are_written_as_prometheus_reads_them() {
         let mut status = Status::default();
         status.last_run = Some(9);
-        let pair = status.pair_mut("a \"b\"\\", "disk", Path::new("/v"));
+        let pair = status.pair_mut("a \"b\"\\", "disk", "/v");
         *pair = Pair { taken: Some(5), duration_ms: 1500, result: "partial".into(), ..pair.clone() };
         status.checked.insert("/v".into(), 7);
         let known = crate::cli::run::report::Known {

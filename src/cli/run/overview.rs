@@ -4,6 +4,8 @@
 use vault::path::Shown;
 use vault::tree::Time;
 
+use crate::cli::local;
+
 use super::folder;
 use super::known;
 use super::plan::Due;
@@ -44,7 +46,7 @@ pub fn show(context: &Context) -> Result<Exit, Failure> {
     for job in &plan.jobs {
         for target in &job.targets {
             let vault = &plan.vaults[target.vault];
-            let pair = status.pair(&job.source.name, &vault.path);
+            let pair = status.pair(&job.source.name, &vault.place.to_string());
             let taken = pair.and_then(|pair| pair.taken);
             rows.push(vec![
                 Shown(job.source.name.as_bytes()).to_string(),
@@ -68,12 +70,12 @@ pub fn show(context: &Context) -> Result<Exit, Failure> {
     lines.try_for_each(|line| out.line(line))?;
     out.line("")?;
     for vault in &plan.vaults {
-        let state = match Context::has_vault(&vault.path) {
+        let state = match context.has_vault(&vault.place) {
             Ok(true) => "",
-            Ok(false) if vault.path.parent().is_some_and(std::path::Path::exists) => " (there is no vault: vault init)",
+            Ok(false) if local::is_there(&vault.place) => " (there is no vault: vault init)",
             Ok(false) | Err(_) => " (not connected)",
         };
-        out.line(format_args!("{} is {}{state}", Shown(vault.name.as_bytes()), vault.path.display()))?;
+        out.line(format_args!("{} is {}{state}", Shown(vault.name.as_bytes()), vault.place))?;
     }
     let known = known(context, &plan);
     for vault in &known {

@@ -1,8 +1,9 @@
 //! What is due: pure decisions over what is configured and what is remembered.
 
 use std::cmp::Reverse;
-use std::path::Path;
 use std::time::Duration;
+
+use vault::store::place::Place;
 
 use super::status::Pair;
 use super::status::Status;
@@ -87,11 +88,11 @@ impl Plan {
     }
 
     /// Finds out what is due at a time. `id` is what a vault's folder says its id is, where it can be read.
-    pub fn decide(&mut self, status: &Status, now: i64, force: bool, id: &dyn Fn(&Path) -> Option<String>) {
+    pub fn decide(&mut self, status: &Status, now: i64, force: bool, id: &dyn Fn(&Place) -> Option<String>) {
         for job in &mut self.jobs {
             for target in &mut job.targets {
-                let place = &self.vaults[target.vault].path;
-                let pair = status.pair(&job.source.name, place);
+                let place = &self.vaults[target.vault].place;
+                let pair = status.pair(&job.source.name, &place.to_string());
                 target.due = if force { Due::Now } else { due(pair, job.source.every, now, &|| id(place)) };
                 target.overdue = is_overdue(pair, job.source.overdue, now);
                 target.held = pair.and_then(|pair| pair.held);
@@ -206,9 +207,9 @@ mod tests {
         assert_eq!(Plan::new(&config, &["small".to_owned()]).unwrap().jobs.len(), 1);
         let mut plan = Plan::new(&config, &[]).unwrap();
         let mut status = Status::default();
-        status.pair_mut("big", "v", Path::new("/v")).taken = Some(86_000);
-        status.pair_mut("big", "w", Path::new("/w")).taken = Some(0);
-        status.pair_mut("small", "w", Path::new("/w")).taken = Some(50_000);
+        status.pair_mut("big", "v", "/v").taken = Some(86_000);
+        status.pair_mut("big", "w", "/w").taken = Some(0);
+        status.pair_mut("small", "w", "/w").taken = Some(50_000);
         plan.decide(&status, 86_400, false, &|_| None);
         assert_eq!(plan.jobs[0].targets[1].due, Due::Now);
         assert!(plan.jobs[0].is_due() && !plan.jobs[1].is_due());

@@ -92,17 +92,15 @@ impl Status {
     }
 
     /// What is known of a source in a vault.
-    pub fn pair(&self, source: &str, place: &Path) -> Option<&Pair> {
-        let place = place.to_string_lossy();
+    pub fn pair(&self, source: &str, place: &str) -> Option<&Pair> {
         self.pairs.iter().find(|pair| pair.source == source && pair.place == place)
     }
 
     /// The same, to be changed; made if it is not there.
-    pub fn pair_mut(&mut self, source: &str, vault: &str, place: &Path) -> &mut Pair {
-        let place = place.to_string_lossy().into_owned();
+    pub fn pair_mut(&mut self, source: &str, vault: &str, place: &str) -> &mut Pair {
         let at = self.pairs.iter().position(|pair| pair.source == source && pair.place == place);
         let at = at.unwrap_or_else(|| {
-            self.pairs.push(Pair { source: source.to_owned(), place, ..Pair::default() });
+            self.pairs.push(Pair { source: source.to_owned(), place: place.to_owned(), ..Pair::default() });
             self.pairs.len() - 1
         });
         let pair = &mut self.pairs[at];
@@ -145,15 +143,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut status = Status::load(folder.path());
         assert_eq!(status.pairs, []);
-        status.pair_mut("s", "disk", Path::new("/v")).taken = Some(5);
-        status.pair_mut("s", "disk", Path::new("/v")).files = 7;
-        status.pair_mut("s", "other", Path::new("/w")).taken = Some(6);
+        status.pair_mut("s", "disk", "/v").taken = Some(5);
+        status.pair_mut("s", "disk", "/v").files = 7;
+        status.pair_mut("s", "other", "/w").taken = Some(6);
         status.save(folder.path()).unwrap();
         let read = Status::load(folder.path());
         assert_eq!(read, status);
-        let pair = read.pair("s", Path::new("/v")).unwrap();
+        let pair = read.pair("s", "/v").unwrap();
         assert_eq!((pair.taken, pair.files, pair.vault.as_str()), (Some(5), 7, "disk"));
-        assert_eq!(read.pair("t", Path::new("/v")), None);
+        assert_eq!(read.pair("t", "/v"), None);
         std::fs::write(path(folder.path()), "{\"version\": 1, \"pairs\": 3}").unwrap();
         assert_eq!(Status::load(folder.path()).pairs, []);
     }

@@ -119,8 +119,8 @@ impl<'a> Crew<'a> {
     /// Gets ready.
     pub fn new(context: &'a Context, plan: &'a Plan, wishes: Wishes) -> Self {
         let site = |config: &VaultConfig| Site {
-            chosen: Chosen { place: config.path.clone(), config: Some(config.clone()) },
-            device: device(&config.path),
+            chosen: Chosen { place: config.place.clone(), config: Some(config.clone()) },
+            device: config.place.folder().map_or(0, device),
             opened: Mutex::new(Opened::Not),
             taken: Mutex::default(),
         };
@@ -158,7 +158,7 @@ impl<'a> Crew<'a> {
         Outcome {
             source: job.source.name.clone(),
             vault: config.name.clone(),
-            place: config.path.to_string_lossy().into_owned(),
+            place: config.place.to_string(),
             id: None,
             time: dates::now(),
             state,
@@ -319,7 +319,7 @@ impl<'a> Crew<'a> {
         if self.context.screen.stopped() {
             return Outcome { state: State::Interrupted, ..outcome };
         }
-        if config.removable && matches!(Context::has_vault(&config.path), Ok(false)) {
+        if config.removable && matches!(self.context.has_vault(&config.place), Ok(false)) {
             return Outcome { state: State::Away, ..outcome };
         }
         let lane = self.context.screen.lane(format!("{} → {}", job.source.name, config.name));
@@ -389,13 +389,13 @@ impl<'a> Crew<'a> {
             Err(failure) => {
                 let mut trouble = Trouble::from(failure);
                 if let Some(config) = &site.chosen.config
-                    && !site.chosen.place.exists()
+                    && site.chosen.place.folder().is_some_and(|folder| !folder.exists())
                     && !config.removable
                 {
                     trouble.hint = Some("Is the disk connected? If it may be away: removable = true".to_owned());
                 }
                 // A folder may yet be mounted by a command before the next source.
-                if site.chosen.place.exists() {
+                if site.chosen.place.folder().is_none_or(Path::exists) {
                     *opened = Opened::Never(trouble.clone());
                 }
                 Err(trouble)

@@ -80,7 +80,8 @@ impl<S: Store> FarStore<S> {
             may_be_done = true;
             tries += 1;
             let waited = surroundings.now().saturating_sub(begun);
-            if waited.min(self.line.silence()).saturating_add(after) >= policy.patience {
+            let (silence, patience) = self.line.silence();
+            if waited.min(silence).saturating_add(after) >= patience {
                 return Err(error);
             }
             if !is_told && waited >= policy.tell_after {

@@ -33,6 +33,8 @@ pub struct Policy {
     pub wait_max: Duration,
     /// A request is given up when none of the store's requests has got on for this long.
     pub patience: Duration,
+    /// As `patience`, as long as nothing has ever been heard of the store: it may not be there at all.
+    pub patience_first: Duration,
     /// A request of which nothing is heard for this long has failed; see [`Watch`].
     pub timeout: Duration,
     /// What was sent may take as long to arrive as a line of this many bytes a second needs (at least one).
@@ -47,6 +49,7 @@ impl Default for Policy {
             wait_first: Duration::from_millis(500),
             wait_max: Duration::from_secs(30),
             patience: Duration::from_secs(15 * 60),
+            patience_first: Duration::from_secs(60),
             timeout: Duration::from_secs(60),
             rate_min: 32 << 10,
             tell_after: Duration::from_secs(10),
@@ -72,6 +75,8 @@ struct State {
     not_before: Duration,
     /// When any request last got on.
     heard: Duration,
+    /// Whether any has, ever.
+    is_known: bool,
 }
 
 /// The line to one store, shared by all its requests.
@@ -103,7 +108,7 @@ impl Line {
     pub fn new(place: impl Into<String>, most: usize, policy: Policy, surroundings: Arc<dyn Surroundings>) -> Self {
         let most = most.max(1);
         let heard = surroundings.now();
-        let state = State { allowed: most, under_way: 0, successes: 0, halvings: 0, not_before: Duration::ZERO, heard };
+        let state = State { allowed: most, under_way: 0, successes: 0, halvings: 0, not_before: Duration::ZERO, heard, is_known: false };
         Self { surroundings, policy, place: place.into(), most, state: Mutex::new(state), left: Condvar::new() }
     }
 
@@ -146,21 +151,31 @@ impl Line {
         }
     }
 
-    /// How long none of the store's requests has got on.
-    pub(super) fn silence(&self) -> Duration {
-        let heard = lock(&self.state).heard;
-        self.surroundings.now().saturating_sub(heard)
+    /// How long none of the store's requests has got on, and for how long that is borne.
+    pub(super) fn silence(&self) -> (Duration, Duration) {
+        let (heard, is_known) = {
+            let state = lock(&self.state);
+            (state.heard, state.is_known)
+        };
+        let patience = if is_known { self.policy.patience } else { self.policy.patience_first.min(self.policy.patience) };
+        (self.surroundings.now().saturating_sub(heard), patience)
     }
 
     fn hear(&self) {
         let now = self.surroundings.now();
         let mut state = lock(&self.state);
         state.heard = state.heard.max(now);
+        state.is_known = true;
     }
 
     /// Follows one try of a request: see [`Watch`].
     pub fn watch(&self, action: &'static str, object: impl Into<Subject>) -> Watch<'_> {
         Watch { line: self, action, object: object.into(), heard: self.surroundings.now(), owed: Duration::ZERO }
+    }
+
+    /// Why the store cannot be used at all: it is of no use to try again.
+    pub fn unusable(&self, what: impl Into<String>) -> StoreError {
+        StoreError::Unusable { place: self.place.clone(), source: std::io::Error::other(what.into()) }
     }
 
     /// An error of the line.
@@ -238,6 +253,11 @@ impl Watch<'_> {
     pub fn left(&self) -> Duration {
         let silent = self.line.surroundings.now().saturating_sub(self.heard);
         self.line.policy.timeout.saturating_add(self.owed).saturating_sub(silent)
+    }
+
+    /// The error of a try that failed for this reason.
+    pub fn failed(&self, what: &str) -> StoreError {
+        self.line.unreachable(self.action, self.object.clone(), std::io::Error::other(what))
     }
 
     /// Whether to go on waiting.

@@ -1,0 +1,233 @@
+//! Credentials for S3 as Amazon's own tools find them: variables, profiles, a command, a token of a cluster, the machine itself.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use object_store::CredentialProvider;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
+
+use crate::store::place::S3Address;
+use crate::store::remote::line::Surroundings;
+use crate::store::remote::settings::Settings;
+use crate::sync::lock;
+
+/// A command is asked again for credentials after this long.
+const FRESH: Duration = Duration::from_secs(5 * 60);
+
+/// A part of one of Amazon's configuration files.
+type Profile = HashMap<String, String>;
+
+/// The profile of this name, of both files.
+fn profile(settings: &Settings, name: &str) -> Profile {
+    let file = |variable: &str, usual: &str| {
+        let given = settings.get(variable).map(PathBuf::from);
+        given.or_else(|| settings.home.as_ref().map(|home| home.join(".aws").join(usual)))
+    };
+    let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let mut found = section(&read(file("AWS_CONFIG_FILE", "config")), |title| {
+        title == name && name == "default" || title.strip_prefix("profile ").is_some_and(|title| title.trim() == name)
+    });
+    found.extend(section(&read(file("AWS_SHARED_CREDENTIALS_FILE", "credentials")), |title| title == name));
+    found
+}
+
+/// What stands in the sections of these titles.
+fn section(text: &str, is_wanted: impl Fn(&str) -> bool) -> Profile {
+    let mut found = Profile::new();
+    let mut is_in = false;
+    for line in text.lines() {
+        let bare = line.trim();
+        if let Some(title) = bare.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            is_in = is_wanted(title.trim());
+        } else if is_in
+            && !line.starts_with([' ', '\t', '#', ';'])
+            && let Some((key, value)) = bare.split_once('=')
+        {
+            found.insert(key.trim().to_lowercase(), value.trim().to_owned());
+        }
+    }
+    found
+}
+
+/// The words of a command, as Amazon's tools take them: by spaces, but not within quotes.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(open), _) if open == c => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, _) if c.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Gives the builder its region and its credentials.
+///
+/// # Errors
+/// If there are none, in words with the way out.
+pub(super) fn configure(
+    mut builder: AmazonS3Builder,
+    address: &S3Address,
+    settings: &Settings,
+    surroundings: &Arc<dyn Surroundings>,
+) -> Result<AmazonS3Builder, String> {
+    let name = address.profile.clone().or_else(|| settings.get("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
+    let profile = profile(settings, &name);
+    let is_named = address.profile.is_some();
+    if is_named && profile.is_empty() {
+        return Err(format!("there is no profile '{name}' in ~/.aws/config or ~/.aws/credentials"));
+    }
+    let region = [address.region.clone(), settings.get("AWS_REGION"), settings.get("AWS_DEFAULT_REGION")];
+    if let Some(region) = region.into_iter().flatten().next().or_else(|| profile.get("region").cloned()) {
+        builder = builder.with_region(region);
+    }
+    // A profile that the address names goes before variables, which may be of another account.
+    if !is_named {
+        if let (Some(id), Some(secret)) = (settings.get("AWS_ACCESS_KEY_ID"), settings.get("AWS_SECRET_ACCESS_KEY")) {
+            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+            return Ok(settings.get("AWS_SESSION_TOKEN").into_iter().fold(builder, AmazonS3Builder::with_token));
+        }
+        if let (Some(file), Some(role)) = (settings.get("AWS_WEB_IDENTITY_TOKEN_FILE"), settings.get("AWS_ROLE_ARN")) {
+            return Ok(web_identity(builder, file, role, settings.get("AWS_ROLE_SESSION_NAME")));
+        }
+    }
+    let value = |key: &str| profile.get(key).cloned();
+    if let (Some(id), Some(secret)) = (value("aws_access_key_id"), value("aws_secret_access_key")) {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        return Ok(value("aws_session_token").into_iter().fold(builder, AmazonS3Builder::with_token));
+    }
+    if let Some(command) = value("credential_process") {
+        let words = words(&command);
+        if words.is_empty() {
+            return Err(format!("the credential_process of the profile '{name}' is empty"));
+        }
+        let source = Process { words, surroundings: surroundings.clone(), last: Mutex::default() };
+        return Ok(builder.with_credentials(Arc::new(source)));
+    }
+    if let (Some(file), Some(role)) = (value("web_identity_token_file"), value("role_arn")) {
+        return Ok(web_identity(builder, file, role, value("role_session_name")));
+    }
+    if profile.keys().any(|key| key.starts_with("sso_") || matches!(key.as_str(), "role_arn" | "source_profile")) {
+        return Err(format!(
+            "the profile '{name}' signs in by a way that only Amazon's own tool knows; add a profile with the line \
+             credential_process = aws configure export-credentials --profile {name} --format process"
+        ));
+    }
+    if let Some(uri) = settings.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+        return Ok(builder.with_config(AmazonS3ConfigKey::ContainerCredentialsRelativeUri, uri));
+    }
+    if let (Some(uri), Some(file)) =
+        (settings.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"), settings.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"))
+    {
+        builder = builder.with_config(AmazonS3ConfigKey::ContainerCredentialsFullUri, uri);
+        return Ok(builder.with_config(AmazonS3ConfigKey::ContainerAuthorizationTokenFile, file));
+    }
+    // The machine itself may have a role, but only on Amazon's own machines.
+    let is_amazon = address.endpoint.as_ref().is_none_or(|endpoint| endpoint.contains(".amazonaws.com"));
+    if is_amazon && settings.get("AWS_EC2_METADATA_DISABLED").is_none_or(|value| value != "true") {
+        return Ok(builder);
+    }
+    Err("there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of \
+         ~/.aws/credentials with ?profile=NAME"
+        .to_owned())
+}
+
+fn web_identity(builder: AmazonS3Builder, file: String, role: String, session: Option<String>) -> AmazonS3Builder {
+    let builder = builder
+        .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, file)
+        .with_config(AmazonS3ConfigKey::RoleArn, role);
+    let session = session.unwrap_or_else(|| "vault".to_owned());
+    builder.with_config(AmazonS3ConfigKey::RoleSessionName, session)
+}
+
+/// Credentials that a command prints.
+struct Process {
+    words: Vec<String>,
+    surroundings: Arc<dyn Surroundings>,
+    /// The last ones: when they were given, and whether they end.
+    last: Mutex<Option<(Duration, bool, Arc<AwsCredential>)>>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
+}
+
+/// What a command prints.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Printed {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+    expiration: Option<String>,
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for Process {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let now = self.surroundings.now();
+        if let Some((given, ends, credential)) = &*lock(&self.last)
+            && (!ends || now.saturating_sub(*given) < FRESH)
+        {
+            return Ok(credential.clone());
+        }
+        let failed = |what: String| object_store::Error::Generic {
+            store: "S3",
+            source: format!("credential_process {}: {what}", self.words[0]).into(),
+        };
+        let mut command = tokio::process::Command::new(&self.words[0]);
+        command.args(&self.words[1..]).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(failed(format!("{}: {said}", output.status)));
+        }
+        let printed: Printed = serde_json::from_slice(&output.stdout)
+            .map_err(|_| failed("what it prints are no credentials as Amazon's tools take them".to_owned()))?;
+        let credential = Arc::new(AwsCredential {
+            key_id: printed.access_key_id,
+            secret_key: printed.secret_access_key,
+            token: printed.session_token,
+        });
+        *lock(&self.last) = Some((now, printed.expiration.is_some(), credential.clone()));
+        Ok(credential)
+    }
+}
+
+/// The certificates that Amazon's tools trust beside the system's.
+pub(super) fn ca_file(settings: &Settings) -> Option<PathBuf> {
+    settings.get("AWS_CA_BUNDLE").map(|path| Path::new(&path).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_are_read_as_they_are_written() {
+        let text = "[default]\naws_access_key_id = A\n# aws_access_key_id = B\n[profile x]\nregion=eu\ns3 =\n  region = nested\n";
+        assert_eq!(section(text, |title| title == "default")["aws_access_key_id"], "A");
+        let x = section(text, |title| title == "profile x");
+        assert_eq!((x["region"].as_str(), x.len()), ("eu", 2));
+        assert!(section(text, |title| title == "x").is_empty());
+    }
+
+    #[test]
+    fn commands_are_cut_into_words() {
+        assert_eq!(words("a  b"), ["a", "b"]);
+        assert_eq!(words("'/my tool' --x=\"y z\" ''"), ["/my tool", "--x=y z", ""]);
+        assert_eq!(words(" "), [""; 0]);
+    }
+}

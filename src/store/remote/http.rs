@@ -1,0 +1,313 @@
+//! One transport for all that is spoken over HTTP: it counts what gets on, and notes what the answer said.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_RANGE, DATE, RANGE, RETRY_AFTER};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+};
+
+use crate::store::remote::runtime::Tally;
+use crate::sync::lock;
+
+/// A connection that nothing uses is closed by us before it is by the other side, or by something in between.
+const IDLE: Duration = Duration::from_secs(15);
+/// How long it may take until a connection stands.
+const CONNECT: Duration = Duration::from_secs(20);
+/// What is handed to the system at once, so that it can be seen how far a request has got.
+const PIECE: usize = 64 << 10;
+/// What is read of an answer that says why something failed.
+const REASON_MAX: usize = 64 << 10;
+
+/// What an answer said beside its body.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answer {
+    /// The status; none if there was no answer.
+    pub status: Option<u16>,
+    /// The code of the error, in the words of the protocol.
+    pub code: Option<String>,
+    /// What the server says of it.
+    pub message: Option<String>,
+    /// How long it asks to wait.
+    pub retry_after: Option<Duration>,
+    /// When the server says it is, and when we said it was.
+    pub dates: Option<(String, String)>,
+    /// The region that the bucket is in.
+    pub region: Option<String>,
+    /// Whether the tag of what was put is its MD5, as far as the answer says.
+    pub has_other_tag: bool,
+    /// Why there was no answer.
+    pub fault: Option<(io::ErrorKind, String)>,
+}
+
+/// One request: how far it has got, and what was answered.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    /// How far it has got.
+    pub tally: Arc<Tally>,
+    /// The last answer.
+    answer: Mutex<Answer>,
+    /// Header fields that are sent with it.
+    pub headers: HeaderMap,
+}
+
+impl Call {
+    /// One with these header fields.
+    pub fn with(headers: HeaderMap) -> Self {
+        Self { headers, ..Self::default() }
+    }
+
+    /// The last answer.
+    pub fn answer(&self) -> Answer {
+        lock(&self.answer).clone()
+    }
+
+    fn note(&self, answer: Answer) {
+        *lock(&self.answer) = answer;
+    }
+}
+
+tokio::task_local! {
+    /// The request that a task works on.
+    pub(super) static CALL: Arc<Call>;
+}
+
+/// The transport.
+#[derive(Debug, Clone)]
+pub(super) struct Transport(reqwest::Client);
+
+impl Transport {
+    /// One that trusts the system's authorities, and those of a file.
+    pub fn new(ca_file: Option<&Path>, is_here: bool) -> Result<Self, String> {
+        // If another library of this process has chosen its cryptography before, that is fine as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("vault/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE);
+        if is_here {
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = ca_file {
+            let told = |error: &dyn Error| format!("the certificates in {} cannot be used: {error}", path.display());
+            let pem = std::fs::read(path).map_err(|error| told(&error))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| told(&error))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        builder.build().map(Self).map_err(|error| deepest(&error))
+    }
+
+    /// Makes a request; notes in the task's call what was answered.
+    pub async fn send<B>(&self, request: http::Request<B>) -> Result<HttpResponse, HttpError>
+    where
+        B: Body<Data = Bytes> + Send + Sync + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let call = CALL.try_with(Arc::clone).unwrap_or_default();
+        let (parts, body) = request.into_parts();
+        let url = parts.uri.to_string().parse().map_err(|error| failed(&call, HttpErrorKind::Unknown, Box::new(error)))?;
+        let is_ranged = parts.headers.contains_key(RANGE);
+        let said = parts.headers.get("x-amz-date").or_else(|| parts.headers.get("x-ms-date")).cloned();
+        let is_batch = parts.method == http::Method::POST;
+        let is_put = parts.method == http::Method::PUT;
+        let is_list = parts.uri.query().is_some_and(|query| query.contains("list-type=2") || query.contains("comp=list"));
+        let mut request = reqwest::Request::new(parts.method, url);
+        *request.headers_mut() = parts.headers;
+        if is_put {
+            request.headers_mut().extend(call.headers.clone());
+        }
+        if body.size_hint().exact() != Some(0) {
+            let body = Counted { body, tally: call.tally.clone(), is_out: true, rest: Bytes::new() };
+            *request.body_mut() = Some(reqwest::Body::wrap(body));
+        }
+        let response = self.0.execute(request).await.map_err(|error| lost(&call, error))?;
+        call.tally.received.fetch_add(1, Relaxed);
+        let (mut parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut answer = Answer {
+            status: Some(parts.status.as_u16()),
+            code: text("x-ms-error-code"),
+            message: None,
+            retry_after: parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(seconds),
+            dates: text(DATE.as_str()).zip(said.and_then(|said| said.to_str().ok().map(str::to_owned))),
+            region: text("x-amz-bucket-region"),
+            has_other_tag: text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"))
+                || text("x-amz-server-side-encryption-customer-algorithm").is_some(),
+            fault: None,
+        };
+        let counted = Counted { body, tally: call.tally.clone(), is_out: false, rest: Bytes::new() };
+        if parts.status.is_success() && !is_batch && !is_list {
+            call.note(answer);
+            let noted = call.clone();
+            let body = HttpResponseBody::new(counted.map_err(move |error| lost(&noted, error)));
+            // Some servers give the range that was asked for, and do not say so.
+            if is_ranged && parts.status == http::StatusCode::OK && parts.headers.contains_key(CONTENT_RANGE) {
+                parts.status = http::StatusCode::PARTIAL_CONTENT;
+            }
+            return Ok(HttpResponse::from_parts(parts, body));
+        }
+        // What failed says why, and so do the parts of a batch; a list is looked at before it is believed.
+        let mut counted = counted;
+        let mut bytes = Vec::new();
+        while let Some(frame) = counted.frame().await {
+            let frame = frame.map_err(|error| lost(&call, error))?;
+            if let Ok(data) = frame.into_data()
+                && (parts.status.is_success() || bytes.len() < REASON_MAX)
+            {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        let reason = String::from_utf8_lossy(&bytes);
+        if is_list && parts.status.is_success() {
+            let is_one = ["ListBucketResult>", "EnumerationResults>"].iter().any(|end| reason.trim_end().ends_with(end));
+            call.note(answer);
+            if !is_one {
+                return Err(failed(&call, HttpErrorKind::Decode, "something that is no list was answered".into()));
+            }
+            return Ok(HttpResponse::from_parts(parts, bytes.into()));
+        }
+        answer.code = element(&reason, "Code").or(answer.code);
+        answer.message = element(&reason, "Message");
+        answer.region = answer.region.or_else(|| element(&reason, "Region"));
+        call.note(answer);
+        Ok(HttpResponse::from_parts(parts, bytes.into()))
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpService for Transport {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.send(request).await
+    }
+}
+
+impl HttpConnector for Transport {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+/// Notes that there was no answer, or no whole one.
+fn failed(call: &Call, kind: HttpErrorKind, error: Box<dyn Error + Send + Sync>) -> HttpError {
+    let mut answer = call.answer();
+    answer.fault = Some((io_kind(error.as_ref()), deepest(error.as_ref())));
+    call.note(answer);
+    HttpError::new_boxed(kind, error)
+}
+
+fn lost(call: &Call, error: reqwest::Error) -> HttpError {
+    let kind = if error.is_timeout() { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted };
+    failed(call, kind, Box::new(error.without_url()))
+}
+
+/// What an error comes from, in the words of the innermost one.
+fn deepest(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn io_kind(error: &(dyn Error + 'static)) -> io::ErrorKind {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() != io::ErrorKind::Other
+        {
+            return error.kind();
+        }
+        next = error.source();
+    }
+    io::ErrorKind::Other
+}
+
+/// The seconds of a `Retry-After`. One that names a date is not followed to the second: the ordinary waits do.
+fn seconds(text: &str) -> Option<Duration> {
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The text of the first element of this name.
+pub(super) fn element(xml: &str, name: &str) -> Option<String> {
+    let (_, behind) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = behind.split_once(&format!("</{name}>"))?;
+    let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")]
+        .iter()
+        .fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain));
+    Some(plain.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
+/// A body whose bytes are counted, in pieces.
+struct Counted<B> {
+    body: B,
+    tally: Arc<Tally>,
+    /// Whether it goes out; otherwise it comes in.
+    is_out: bool,
+    rest: Bytes,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                other => return other,
+            }
+        }
+        let len = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(len);
+        let count = if self.is_out { &self.tally.sent } else { &self.tally.received };
+        count.fetch_add(len as u64, Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(exact) = hint.exact() {
+            hint.set_exact(exact + rest);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_read() {
+        let xml = "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>a &amp;lt; &lt;b&gt;\n</Message></Error>";
+        assert_eq!(element(xml, "Code").as_deref(), Some("SlowDown"));
+        assert_eq!(element(xml, "Message").as_deref(), Some("a &lt; <b>"));
+        assert_eq!(element(xml, "Region"), None);
+        assert_eq!(element("<Code>", "Code"), None);
+        assert_eq!(seconds(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+    }
+}

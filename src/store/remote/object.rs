@@ -1,0 +1,596 @@
+//! A client of object stores: S3 and what speaks it, Azure, Google.
+//!
+//! The protocols come from a library, which makes each request once. What its answers mean is decided here, by status and code.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::HeaderMap;
+use md5::{Digest, Md5};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig,
+};
+
+use crate::id::ObjectName;
+use crate::store::remote::http::{Answer, CALL, Call};
+use crate::store::remote::line::Line;
+use crate::store::remote::runtime::Runtime;
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
+use crate::sync::{read_lock, write_lock};
+
+/// Requests under way: enough to fill a line of 50 ms and 100 Mbit/s many times over.
+const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
+/// Objects that one request deletes.
+const BATCH: usize = 1000;
+/// How long a server may take for the deletion of one of them.
+const DELETION: Duration = Duration::from_millis(50);
+/// No object is longer than this, so nothing beyond is asked for.
+const LEN_MAX: u64 = 1 << 50;
+/// What is moved aside lies here.
+const QUARANTINE: &str = "quarantine";
+
+/// Says nothing is tried again: that is decided elsewhere, for every kind of store alike.
+pub(super) fn once() -> RetryConfig {
+    RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
+}
+
+/// What the library offers of one bucket.
+#[derive(Clone)]
+pub(super) struct Bucket {
+    pub objects: Arc<dyn ObjectStore>,
+    pub pages: Arc<dyn PaginatedListStore>,
+}
+
+/// What was found out about the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Traits {
+    /// The region, if it is another one than was said.
+    pub region: Option<String>,
+    /// It deletes many objects in one request.
+    pub deletes_batches: bool,
+}
+
+/// Makes the library's client for a server like this.
+type Make = dyn Fn(&Traits) -> Result<Bucket, String> + Send + Sync;
+
+/// A client of a bucket.
+pub(super) struct ObjectClient {
+    runtime: Runtime,
+    line: Arc<Line>,
+    make: Box<Make>,
+    bucket: RwLock<(Traits, Bucket)>,
+    /// What every name begins with: nothing, or something that ends with `/`.
+    prefix: String,
+    /// Whether the tag of an object is the MD5 of its bytes, where nothing else is said.
+    has_md5_tags: bool,
+    /// Whether a put can be made to fail where there is an object.
+    is_conditional: AtomicBool,
+}
+
+impl std::fmt::Debug for ObjectClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ObjectClient").field("place", &self.line.place()).finish_non_exhaustive()
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Read,
+    List,
+    Put,
+    Delete,
+    Copy,
+}
+
+impl Asked {
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Put => "write",
+            Self::Delete => "delete",
+            Self::Copy => "quarantine",
+        }
+    }
+
+    const fn writes(self) -> bool {
+        matches!(self, Self::Put | Self::Delete | Self::Copy)
+    }
+}
+
+/// A request that was answered with an error, or not at all.
+#[derive(Debug)]
+struct Refused {
+    answer: Answer,
+    error: object_store::Error,
+}
+
+impl ObjectClient {
+    /// A client of the bucket that `make` makes; every name in it begins with `prefix`.
+    pub fn new(
+        line: Arc<Line>,
+        prefix: &str,
+        has_md5_tags: bool,
+        make: impl Fn(&Traits) -> Result<Bucket, String> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let runtime = Runtime::new().map_err(|error| line.unusable(error.to_string()))?;
+        let traits = Traits { region: None, deletes_batches: true };
+        let bucket = make(&traits).map_err(|error| line.unusable(error))?;
+        Ok(Self {
+            runtime,
+            line,
+            make: Box::new(make),
+            bucket: RwLock::new((traits, bucket)),
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            has_md5_tags,
+            is_conditional: AtomicBool::new(true),
+        })
+    }
+
+    fn path(&self, key: &ObjectKey) -> Result<Path, StoreError> {
+        self.path_of(&key.to_string())
+    }
+
+    fn path_of(&self, name: &str) -> Result<Path, StoreError> {
+        Path::parse(format!("{}{name}", self.prefix)).map_err(|error| self.line.unusable(error.to_string()))
+    }
+
+    /// Makes one request. The store may take `granted` longer than others.
+    fn ask<T: Send + 'static, W: Future<Output = object_store::Result<T>> + Send + 'static>(
+        &self,
+        asked: Asked,
+        object: &Subject,
+        headers: &HeaderMap,
+        granted: Duration,
+        work: impl Fn(Bucket) -> W,
+    ) -> Result<Result<(T, Answer), Refused>, StoreError> {
+        loop {
+            let (traits, bucket) = read_lock(&self.bucket).clone();
+            let call = Arc::new(Call::with(headers.clone()));
+            let mut watch = self.line.watch(asked.action(), object.clone());
+            watch.grant(granted);
+            let tally = call.tally.clone();
+            let outcome = self.runtime.run(&mut watch, &tally, CALL.scope(call.clone(), work(bucket)))?;
+            let error = match outcome {
+                Ok(done) => return Ok(Ok((done, call.answer()))),
+                Err(error) => error,
+            };
+            let answer = call.answer();
+            let better = match (answer.status, &answer.region) {
+                (Some(301 | 307 | 400 | 403), Some(region)) if traits.region.as_ref() != Some(region) => {
+                    Some(Traits { region: Some(region.clone()), ..traits })
+                }
+                (Some(400 | 405 | 501), _) if asked == Asked::Delete && traits.deletes_batches => {
+                    Some(Traits { deletes_batches: false, ..traits })
+                }
+                _ => None,
+            };
+            let Some(better) = better else { return Ok(Err(Refused { answer, error })) };
+            let bucket = (self.make)(&better).map_err(|error| self.line.unusable(error))?;
+            *write_lock(&self.bucket) = (better, bucket);
+        }
+    }
+
+    /// Makes one request whose failure has its ordinary meaning.
+    fn request<T: Send + 'static, W: Future<Output = object_store::Result<T>> + Send + 'static>(
+        &self,
+        asked: Asked,
+        object: &Subject,
+        work: impl Fn(Bucket) -> W,
+    ) -> Result<(T, Answer), StoreError> {
+        self.ask(asked, object, &HeaderMap::new(), Duration::ZERO, work)?
+            .map_err(|refused| self.judge(asked, object, &refused))
+    }
+
+    fn unreachable(&self, asked: Asked, object: &Subject, what: impl Into<String>) -> StoreError {
+        let source = io::Error::other(what.into());
+        self.line.unreachable(asked.action(), object.clone(), source)
+    }
+
+    /// What a request that was not answered well means.
+    fn judge(&self, asked: Asked, object: &Subject, refused: &Refused) -> StoreError {
+        let Refused { answer, error } = refused;
+        if let Some((kind, what)) = &answer.fault {
+            let source = io::Error::new(*kind, what.clone());
+            return self.line.unreachable(asked.action(), object.clone(), source);
+        }
+        // It was not even asked: there is no credential, say.
+        let Some(status) = answer.status else { return self.line.unusable(innermost(error)) };
+        let code = answer.code.as_deref().unwrap_or_default();
+        let told = told(answer, status);
+        let denied = || StoreError::Denied {
+            action: asked.action(),
+            object: object.clone(),
+            path: self.line.place().to_owned(),
+            owner: None,
+            source: io::Error::new(io::ErrorKind::PermissionDenied, told.clone()),
+        };
+        match (status, code) {
+            (_, "RequestTimeTooSkewed") => {
+                let clocks = answer.dates.as_ref().map_or_else(String::new, |(server, ours)| {
+                    format!(": it is {server} there, and this machine says {ours}")
+                });
+                self.line.unusable(format!("the clock of this machine is wrong{clocks}"))
+            }
+            (_, "SlowDown" | "ServerBusy" | "TooManyRequests" | "ServiceUnavailable") | (429 | 503, _) => {
+                StoreError::Throttled { place: self.line.place().to_owned(), after: answer.retry_after }
+            }
+            (_, "QuotaExceeded" | "XMinioStorageFull" | "AccountIsDisabledQuota") | (507, _) => {
+                StoreError::Full { object: object.clone() }
+            }
+            // Codes of failures that pass, whatever the status.
+            (
+                _,
+                "InternalError" | "RequestTimeout" | "OperationTimedOut" | "BadDigest" | "InvalidDigest" | "Md5Mismatch"
+                | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "ConditionalRequestConflict" | "OperationAborted",
+            )
+            | (408 | 425 | 500 | 502 | 504, _) => self.unreachable(asked, object, told),
+            (404, "NoSuchKey" | "BlobNotFound") => StoreError::Missing { object: object.clone() },
+            (404, "NoSuchBucket" | "ContainerNotFound" | "AccountNotFound") => {
+                StoreError::Gone { place: self.line.place().to_owned() }
+            }
+            // Who says no more than that may not be the store at all.
+            (404, _) => self.unreachable(asked, object, told),
+            (304 | 412, _) | (409, "BlobAlreadyExists") if asked == Asked::Put => {
+                StoreError::Exists { object: object.clone() }
+            }
+            (409 | 412, _) => self.unreachable(asked, object, told),
+            (416, _) => StoreError::Short { object: object.clone(), need: 0, have: 0 },
+            (403, "AccessDenied" | "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" | "")
+                if asked.writes() =>
+            {
+                denied()
+            }
+            (200..300, "AccessDenied") => denied(),
+            (200..300, _) => self.unreachable(asked, object, format!("the answer makes no sense: {}", innermost(error))),
+            _ => self.line.unusable(told),
+        }
+    }
+
+    /// What is there under a name. An object that is missing is told from a bucket that is.
+    fn head(&self, object: &Subject, path: &Path) -> Result<(ObjectMeta, Answer), StoreError> {
+        let work = |path: Path, options: GetOptions| {
+            move |bucket: Bucket| {
+                let (path, options) = (path.clone(), options.clone());
+                async move { bucket.objects.get_opts(&path, options).await.and_then(tagged).map(|found| found.meta) }
+            }
+        };
+        let asked = GetOptions { head: true, ..GetOptions::default() };
+        let first = self.ask(Asked::Read, object, &HeaderMap::new(), Duration::ZERO, work(path.clone(), asked))?;
+        match first {
+            Ok(found) => Ok(found),
+            // An answer to HEAD has no body, and so no code: it is asked for once more with one.
+            Err(Refused { answer: Answer { status: Some(400..500), code: None, fault: None, .. }, .. }) => {
+                self.request(Asked::Read, object, work(path.clone(), GetOptions::default()))
+            }
+            Err(refused) => Err(self.judge(Asked::Read, object, &refused)),
+        }
+    }
+
+    /// Puts an object, by one request or two.
+    fn put_once(&self, key: &ObjectKey, bytes: &Bytes, digest: [u8; 16]) -> Result<(), StoreError> {
+        let object = Subject::from(key);
+        let path = self.path(key)?;
+        let mut is_conditional = self.is_conditional.load(Relaxed);
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = BASE64_STANDARD.encode(digest).parse() {
+            headers.insert("content-md5", value);
+        }
+        loop {
+            if !is_conditional {
+                match self.head(&object, &path) {
+                    Ok(_) => return Err(StoreError::Exists { object }),
+                    Err(StoreError::Missing { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let mode = if is_conditional { PutMode::Create } else { PutMode::Overwrite };
+            let outcome = self.ask(Asked::Put, &object, &headers, Duration::ZERO, |bucket| {
+                let (path, bytes) = (path.clone(), bytes.clone());
+                let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+                async move { bucket.objects.put_opts(&path, PutPayload::from(bytes), options).await }
+            })?;
+            match outcome {
+                Ok((done, answer)) => {
+                    if self.has_md5_tags
+                        && !answer.has_other_tag
+                        && done.e_tag.as_deref().and_then(tag).is_some_and(|tag| tag != digest)
+                    {
+                        return Err(self.unreachable(Asked::Put, &object, "what arrived is not what was sent"));
+                    }
+                    self.is_conditional.store(is_conditional, Relaxed);
+                    return Ok(());
+                }
+                // The server may not know puts under a condition.
+                Err(Refused { answer: Answer { status: Some(501), .. }, .. }) if is_conditional => {
+                    is_conditional = false;
+                }
+                Err(Refused { answer: Answer { status: Some(400), code: Some(code), .. }, .. })
+                    if is_conditional && matches!(code.as_str(), "NotImplemented" | "InvalidArgument" | "InvalidRequest") =>
+                {
+                    is_conditional = false;
+                }
+                Err(refused) => return Err(self.judge(Asked::Put, &object, &refused)),
+            }
+        }
+    }
+
+    /// Lists everything whose name begins with `prefix`, page by page, until `found` has seen enough of it.
+    fn pages(
+        &self,
+        object: &Subject,
+        prefix: &str,
+        found: &mut dyn FnMut(Vec<ObjectMeta>, bool) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut token: Option<String> = None;
+        let mut seen = HashSet::new();
+        loop {
+            let (page, _) = self.request(Asked::List, object, |bucket| {
+                let options = PaginatedListOptions { page_token: token.clone(), ..PaginatedListOptions::default() };
+                let prefix = (!prefix.is_empty()).then(|| prefix.to_owned());
+                async move { bucket.pages.list_paginated(prefix.as_deref(), options).await }
+            })?;
+            let next = page.page_token.filter(|token| !token.is_empty());
+            let goes_on = found(page.result.objects, next.is_some());
+            match next {
+                None => return Ok(()),
+                Some(_) if !goes_on => return Ok(()),
+                Some(next) if !seen.insert(next.clone()) => {
+                    return Err(self.unreachable(Asked::List, object, "the list has no end"));
+                }
+                Some(next) => token = Some(next),
+            }
+        }
+    }
+
+    /// What an object of the bucket is, if it lies in the folder of a kind.
+    fn listed(&self, meta: &ObjectMeta) -> Option<(Kind, Listed)> {
+        let path = meta.location.as_ref().strip_prefix(self.prefix.as_str())?;
+        let (folder, below) = path.split_once('/')?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.folder() == folder)?;
+        let name: Option<ObjectName> = below.rsplit('/').next().and_then(|name| name.parse().ok());
+        let own = name.filter(|name| ObjectKey::Named(kind, *name).to_string() == path);
+        Some((kind, own.map_or_else(|| Listed::Foreign(path.to_owned()), |name| Listed::Object { name, len: meta.size })))
+    }
+
+    /// Moves an object's bytes under another name, which nothing has.
+    fn free_name(&self, key: &ObjectKey) -> Result<String, StoreError> {
+        let mut taken = HashSet::new();
+        let name = format!("{QUARANTINE}/{key}");
+        let prefix = format!("{}{name}", self.prefix);
+        self.pages(&Subject::from(key), &prefix, &mut |page, _| {
+            taken.extend(page.into_iter().map(|meta| meta.location.to_string()));
+            true
+        })?;
+        let numbered = (2_u32..).map(|number| format!("{name}.{number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken.contains(&format!("{}{name}", self.prefix)));
+        Ok(free.unwrap_or(name))
+    }
+}
+
+/// Whether what was not found, in the request under way, is an object. From a bucket that is missing nothing is deleted.
+fn is_of_object() -> bool {
+    let answer = CALL.try_with(|call| call.answer()).unwrap_or_default();
+    answer.status.is_some_and(|status| (200..300).contains(&status))
+        || matches!(answer.code.as_deref(), Some("NoSuchKey" | "BlobNotFound"))
+}
+
+/// Passes on what a store gave that has a tag: whatever else answers on the line has none.
+fn tagged(found: object_store::GetResult) -> object_store::Result<object_store::GetResult> {
+    if found.meta.e_tag.is_some() {
+        return Ok(found);
+    }
+    Err(object_store::Error::Generic { store: "store", source: "the object has no tag".into() })
+}
+
+/// What the server said, for a person.
+fn told(answer: &Answer, status: u16) -> String {
+    let code = answer.code.as_ref().map_or_else(String::new, |code| format!(" {code}"));
+    let message = answer.message.as_ref().map_or_else(String::new, |message| format!(": {message}"));
+    format!("{status}{code}{message}")
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// The 16 bytes that a tag is, if it is a digest.
+fn tag(text: &str) -> Option<[u8; 16]> {
+    let digits = text.trim_start_matches("W/").trim_matches('"');
+    let name: ObjectName = digits.to_lowercase().parse().ok()?;
+    Some(*name.as_bytes())
+}
+
+impl Store for ObjectClient {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        self.put_once(key, &bytes, digest)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        let need = offset.saturating_add(len as u64);
+        let short = |have| StoreError::Short { object: key.into(), need, have };
+        if len == 0 || need > LEN_MAX {
+            let have = self.len(key)?;
+            return if have < need { Err(short(have)) } else { Ok(Bytes::new()) };
+        }
+        let path = self.path(key)?;
+        let outcome = self.request(Asked::Read, &key.into(), |bucket| {
+            let path = path.clone();
+            async move {
+                let options = GetOptions { range: Some(GetRange::Bounded(offset..need)), ..GetOptions::default() };
+                let found = tagged(bucket.objects.get_opts(&path, options).await?)?;
+                let have = found.meta.size;
+                Ok((found.bytes().await?, have))
+            }
+        });
+        match outcome {
+            Ok(((bytes, _), _)) if bytes.len() == len => Ok(bytes),
+            Ok(((_, have), _)) => Err(short(have)),
+            Err(StoreError::Short { .. }) => Err(short(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        let path = self.path(key)?;
+        let ((bytes, have), _) = self.request(Asked::Read, &key.into(), |bucket| {
+            let path = path.clone();
+            async move {
+                let found = tagged(bucket.objects.get_opts(&path, GetOptions::default()).await?)?;
+                let have = found.meta.size;
+                let bytes = if have > max { None } else { Some(found.bytes().await?) };
+                Ok((bytes, have))
+            }
+        })?;
+        bytes.ok_or_else(|| StoreError::Long { object: key.into(), max, have })
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        Ok(self.head(&key.into(), &self.path(key)?)?.0.size)
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        let prefix = format!("{}{}/", self.prefix, kind.folder());
+        let mut seen = HashSet::new();
+        self.pages(&kind.into(), &prefix, &mut |page, _| {
+            for meta in page {
+                if let Some((of, listed)) = self.listed(&meta)
+                    && of == kind
+                    && seen.insert(meta.location)
+                {
+                    found(listed);
+                }
+            }
+            true
+        })
+    }
+
+    /// One list of all, as long as most of what the bucket has under these names is the vault's. Lists are in the order of
+    /// names, and the folders' names in the order that is wanted: so what comes later in it was listed later.
+    fn list_all(&self, kinds: &[Kind], found: &mut dyn FnMut(Kind, Listed)) -> Result<(), StoreError> {
+        let is_in_order = kinds.is_sorted_by_key(|kind| kind.folder());
+        let last = kinds.iter().map(|kind| kind.folder()).max().unwrap_or_default();
+        let end = format!("{}{last}0", self.prefix);
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        let mut is_ours = is_in_order;
+        if is_in_order {
+            self.pages(&Subject::Place(self.line.place().to_owned()), &self.prefix, &mut |page, has_more| {
+                let len = page.len();
+                let is_past = !page.is_empty() && page.iter().all(|meta| meta.location.as_ref() > end.as_str());
+                let own: Vec<_> = page
+                    .into_iter()
+                    .filter_map(|meta| self.listed(&meta).map(|listed| (meta.location, listed)))
+                    .collect();
+                is_ours = is_past || !has_more || own.len() * 2 >= len;
+                let wanted = own.into_iter().filter(|(_, (kind, _))| kinds.contains(kind));
+                all.extend(wanted.filter(|(path, _)| seen.insert(path.clone())).map(|(_, listed)| listed));
+                is_ours && !is_past
+            })?;
+        }
+        if !is_ours {
+            return kinds.iter().try_for_each(|kind| self.list(*kind, &mut |listed| found(*kind, listed)));
+        }
+        // A server that keeps another order of names has given all the same objects.
+        all.sort_by_key(|(kind, _)| kinds.iter().position(|other| other == kind));
+        all.into_iter().for_each(|(kind, listed)| found(kind, listed));
+        Ok(())
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete_many(std::slice::from_ref(key), &mut |_| {})
+    }
+
+    fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
+        for batch in keys.chunks(BATCH) {
+            let object = match batch {
+                [key] => Subject::from(key),
+                _ => Subject::Place(self.line.place().to_owned()),
+            };
+            let paths = batch.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
+            let granted = DELETION * batch.len() as u32;
+            let outcome = self.ask(Asked::Delete, &object, &HeaderMap::new(), granted, |bucket| {
+                let paths: Vec<_> = paths.iter().cloned().map(Ok).collect();
+                async move {
+                    let mut deletions = bucket.objects.delete_stream(futures_util::stream::iter(paths).boxed());
+                    while let Some(done) = deletions.next().await {
+                        match done {
+                            Err(object_store::Error::NotFound { .. }) if is_of_object() => {}
+                            done => drop(done?),
+                        }
+                    }
+                    Ok(())
+                }
+            })?;
+            match outcome {
+                Ok(_) => batch.iter().for_each(&mut *deleted),
+                Err(refused) => return Err(self.judge(Asked::Delete, &object, &refused)),
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key)
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let object = Subject::from(key);
+        let from = self.path(key)?;
+        let (before, _) = self.head(&object, &from)?;
+        let to = self.path_of(&self.free_name(key)?)?;
+        self.request(Asked::Copy, &object, |bucket| {
+            let (from, to) = (from.clone(), to.clone());
+            async move { bucket.objects.copy_opts(&from, &to, CopyOptions::default()).await }
+        })?;
+        let (after, _) = self.head(&object, &to)?;
+        if after.size != before.size {
+            return Err(self.unreachable(Asked::Copy, &object, "the copy is not whole"));
+        }
+        self.delete(key)
+    }
+
+    fn limits(&self) -> StoreLimits {
+        LIMITS
+    }
+
+    fn place(&self) -> String {
+        self.line.place().to_owned()
+    }
+
+    fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, StoreError> {
+        let (meta, answer) = match self.head(&key.into(), &self.path(key)?) {
+            Ok(found) => found,
+            Err(StoreError::Missing { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if meta.size != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let digest: [u8; 16] = Md5::digest(bytes).into();
+        if self.has_md5_tags && !answer.has_other_tag && meta.e_tag.as_deref().and_then(tag) == Some(digest) {
+            return Ok(true);
+        }
+        match self.get(key, meta.size) {
+            Ok(found) => Ok(found == bytes),
+            Err(StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::Long { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

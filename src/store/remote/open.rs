@@ -1,0 +1,158 @@
+//! From an address to a store.
+
+use std::sync::Arc;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+
+use crate::store::place::{Address, S3Address};
+use crate::store::remote::aws;
+use crate::store::remote::call::FarStore;
+use crate::store::remote::http::Transport;
+use crate::store::remote::line::{Line, Surroundings};
+use crate::store::remote::object::{Bucket, ObjectClient, once};
+use crate::store::remote::settings::Settings;
+use crate::store::{Store, StoreError};
+
+/// Requests on one line at most, reads and writes together.
+const MOST: usize = 32;
+
+/// Opens the store at an address. Nothing is asked of it yet: whether it is there is seen by the first request.
+///
+/// # Errors
+/// If there is no credential for it, or something on this machine that it needs is missing.
+pub fn open(
+    address: &Address,
+    settings: &Settings,
+    surroundings: Arc<dyn Surroundings>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let line = Arc::new(Line::new(address.to_string(), MOST, settings.policy, surroundings.clone()));
+    match address {
+        Address::S3(s3) => {
+            let client = s3_client(s3, settings, &line, &surroundings)?;
+            Ok(Arc::new(FarStore::new(client, line)))
+        }
+        Address::Azure { account, container, prefix, endpoint } => {
+            let client = azure_client((account, container, prefix), endpoint.as_deref(), settings, &line)?;
+            Ok(Arc::new(FarStore::new(client, line)))
+        }
+        Address::Google { bucket, prefix, endpoint } => {
+            let client = google_client((bucket, prefix), endpoint.as_deref(), settings, &line)?;
+            Ok(Arc::new(FarStore::new(client, line)))
+        }
+        Address::Sftp { .. } | Address::Rclone(_) | Address::Rest(_) | Address::WebDav(_) => {
+            Err(line.unusable("this version cannot open addresses of this kind yet"))
+        }
+    }
+}
+
+/// Whether a server is one of this machine, to which no proxy leads.
+fn is_here(endpoint: Option<&str>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
+}
+
+/// The innermost reason that the library has.
+fn told(error: object_store::Error) -> String {
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn bucket<S>(store: S) -> Bucket
+where
+    S: object_store::ObjectStore + object_store::list::PaginatedListStore,
+{
+    let store = Arc::new(store);
+    Bucket { objects: store.clone(), pages: store }
+}
+
+fn s3_client(
+    address: &S3Address,
+    settings: &Settings,
+    line: &Arc<Line>,
+    surroundings: &Arc<dyn Surroundings>,
+) -> Result<ObjectClient, StoreError> {
+    let unusable = |what: String| line.unusable(what);
+    let transport =
+        Transport::new(aws::ca_file(settings).as_deref(), is_here(address.endpoint.as_deref())).map_err(unusable)?;
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&address.bucket)
+        .with_retry(once())
+        .with_disable_tagging(true)
+        .with_http_connector(transport);
+    builder = aws::configure(builder, address, settings, surroundings).map_err(unusable)?;
+    let given = address.endpoint.clone().or_else(|| settings.get("AWS_ENDPOINT_URL_S3"));
+    let is_virtual = address.virtual_hosted.unwrap_or_else(|| given.is_none() && !address.bucket.contains('.'));
+    // The server's own promise that the line is encrypted makes a second digest of each body needless.
+    builder = builder.with_virtual_hosted_style_request(is_virtual);
+    if let Some(endpoint) = given {
+        let is_open = endpoint.starts_with("http://");
+        let with_bucket = match endpoint.split_once("://") {
+            Some((scheme, host)) if is_virtual => format!("{scheme}://{}.{host}", address.bucket),
+            _ => endpoint,
+        };
+        builder = builder.with_endpoint(with_bucket).with_allow_http(is_open).with_unsigned_payload(!is_open);
+    } else {
+        builder = builder.with_unsigned_payload(true);
+    }
+    let make = move |traits: &crate::store::remote::object::Traits| {
+        let mut builder = builder.clone().with_disable_bulk_delete(!traits.deletes_batches);
+        if let Some(region) = &traits.region {
+            builder = builder.with_region(region);
+        }
+        builder.build().map(bucket).map_err(told)
+    };
+    ObjectClient::new(line.clone(), &address.prefix, true, make)
+}
+
+fn azure_client(
+    (account, container, prefix): (&str, &str, &str),
+    endpoint: Option<&str>,
+    settings: &Settings,
+    line: &Arc<Line>,
+) -> Result<ObjectClient, StoreError> {
+    let transport = Transport::new(None, is_here(endpoint)).map_err(|what| line.unusable(what))?;
+    let mut builder = MicrosoftAzureBuilder::new();
+    for (name, value) in settings.variables.iter().filter(|(name, _)| name.starts_with("AZURE_")) {
+        if let Ok(key) = name.to_lowercase().parse::<AzureConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder
+        .with_account(account)
+        .with_container_name(container)
+        .with_retry(once())
+        .with_disable_tagging(true)
+        .with_http_connector(transport);
+    if let Some(endpoint) = endpoint {
+        let is_open = endpoint.starts_with("http://");
+        // Servers other than Azure's own have the account in the path.
+        builder = builder.with_endpoint(format!("{endpoint}/{account}")).with_allow_http(is_open);
+    }
+    let make = move |_: &crate::store::remote::object::Traits| builder.clone().build().map(bucket).map_err(told);
+    ObjectClient::new(line.clone(), prefix, false, make)
+}
+
+fn google_client(
+    (name, prefix): (&str, &str),
+    endpoint: Option<&str>,
+    settings: &Settings,
+    line: &Arc<Line>,
+) -> Result<ObjectClient, StoreError> {
+    let transport = Transport::new(None, is_here(endpoint)).map_err(|what| line.unusable(what))?;
+    let mut builder = GoogleCloudStorageBuilder::new();
+    for (variable, value) in settings.variables.iter().filter(|(name, _)| name.starts_with("GOOGLE_")) {
+        if let Ok(key) = variable.to_lowercase().parse::<GoogleConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder.with_bucket_name(name).with_retry(once()).with_http_connector(transport);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    let make = move |_: &crate::store::remote::object::Traits| builder.clone().build().map(bucket).map_err(told);
+    ObjectClient::new(line.clone(), prefix, false, make)
+}
