@@ -3,17 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use vault::engine::check::{CheckOptions, check};
+use vault::engine::collect::CollectOptions;
+use vault::engine::prune::prune;
+use vault::engine::retention::{self, Rules};
+use vault::progress::Silent;
 use vault::store::place::Address;
 use vault::store::remote::{Policy, Settings, Surroundings, open};
 use vault::store::testing::conformance::{check_foreign, check_store, key, list};
-use vault::store::{Delivery, Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLimits};
+use vault::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLimits};
 
+use crate::support::binary::{Desk, said};
 use crate::support::s3::{FakeS3, Fault, KEY, Op};
+use crate::support::source::{Rng, bytes};
+#[cfg(unix)]
+use crate::support::ssh::Sshd;
+use crate::support::weed::{KEYS, Weed};
+use crate::support::{THREADS, campaign, create_vault, now, open_vault, scratch, small_chunks, take};
 
 /// Surroundings in which waiting takes no time.
 #[derive(Default)]
@@ -62,7 +73,11 @@ impl Surroundings for Quick {
 
 /// The store at an address, opened with credentials that the servers of the tests take.
 fn opened(address: &str, surroundings: Arc<Quick>, policy: Policy) -> Arc<dyn Store> {
-    let variables = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    opened_with(address, surroundings, policy, &[("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", "secret")])
+}
+
+/// The same, with these variables.
+fn opened_with(address: &str, surroundings: Arc<Quick>, policy: Policy, variables: &[(&str, &str)]) -> Arc<dyn Store> {
     let variables: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let settings = Settings { variables, home: None, policy };
@@ -148,4 +163,651 @@ fn object_stores_conform() {
         let below = place.split_once("/bucket/").unwrap().1;
         server.plant(&format!("{below}/{}/{name}", kind.folder()), b"foreign");
     });
+}
+
+/// What must come of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done,
+    Missing,
+    Exists,
+    Short,
+    Full,
+    Denied,
+    Unusable,
+    Gone,
+    Unreachable,
+}
+
+fn end<T>(done: Result<T, StoreError>) -> End {
+    match done {
+        Ok(_) => End::Done,
+        Err(StoreError::Missing { .. }) => End::Missing,
+        Err(StoreError::Exists { .. }) => End::Exists,
+        Err(StoreError::Short { have: 1000, .. }) => End::Short,
+        Err(StoreError::Full { .. }) => End::Full,
+        Err(error @ StoreError::Denied { .. }) => {
+            assert!(!error.is_of_whole() && error.key().is_some(), "{error:?}");
+            End::Denied
+        }
+        Err(error @ StoreError::Unusable { .. }) if error.is_of_whole() => End::Unusable,
+        Err(error @ StoreError::Gone { .. }) if error.is_of_whole() => End::Gone,
+        Err(error @ (StoreError::Unreachable { .. } | StoreError::Throttled { .. })) if error.is_of_whole() => {
+            End::Unreachable
+        }
+        Err(error) => panic!("{error:?} is not expected"),
+    }
+}
+
+/// Soon out of patience, and with no long silences.
+fn hasty() -> Policy {
+    Policy { timeout: Duration::from_millis(400), rate_min: 1 << 30, ..Policy::default() }
+}
+
+const THERE: &[u8] = &[7; 1000];
+
+/// A server with an object, and a store on it.
+fn with_object() -> (FakeS3, Arc<Quick>, Arc<dyn Store>) {
+    let server = FakeS3::start(40);
+    let quick = Quick::new();
+    let store = opened(&server.vault("v"), quick.clone(), hasty());
+    store.put(&key(Kind::Pack, 1), Bytes::from_static(THERE)).unwrap();
+    server.asked();
+    (server, quick, store)
+}
+
+/// A request of a store.
+type Act = fn(&dyn Store) -> End;
+
+fn get(store: &dyn Store) -> End {
+    end(store.get(&key(Kind::Pack, 1), 1000).map(|bytes| assert_eq!(bytes, THERE)))
+}
+
+fn range(store: &dyn Store) -> End {
+    end(store.get_range(&key(Kind::Pack, 1), 10, 500).map(|bytes| assert_eq!(bytes, THERE[10..510])))
+}
+
+fn beyond(store: &dyn Store) -> End {
+    end(store.get_range(&key(Kind::Pack, 1), 2000, 5))
+}
+
+fn len(store: &dyn Store) -> End {
+    end(store.len(&key(Kind::Pack, 1)).map(|len| assert_eq!(len, 1000)))
+}
+
+fn put(store: &dyn Store) -> End {
+    let done = store.put(&key(Kind::Pack, 2), Bytes::from_static(b"what is put"));
+    if done.is_ok() {
+        assert_eq!(store.get(&key(Kind::Pack, 2), 100).unwrap(), b"what is put"[..]);
+    }
+    end(done)
+}
+
+fn delete(store: &dyn Store) -> End {
+    end(store.delete_many(&[key(Kind::Pack, 1), key(Kind::Pack, 3)], &mut |_| {}))
+}
+
+fn list_packs(store: &dyn Store) -> End {
+    let mut count = 0;
+    let done = store.list(Kind::Pack, &mut |_| count += 1);
+    assert_eq!(count, usize::from(done.is_ok()));
+    end(done)
+}
+
+fn list_everything(store: &dyn Store) -> End {
+    let mut count = 0;
+    let done = store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |_, _| count += 1);
+    assert_eq!(count, usize::from(done.is_ok()));
+    end(done)
+}
+
+/// Faults that pass: the request is made again, until it succeeds.
+const PASSING: &[Fault] = &[
+    Fault::Status(500, "InternalError"),
+    Fault::Status(500, ""),
+    Fault::Status(502, ""),
+    Fault::Status(503, "SlowDown"),
+    Fault::Status(504, ""),
+    Fault::Status(429, ""),
+    Fault::Status(400, "RequestTimeout"),
+    Fault::Status(408, ""),
+    Fault::Page(502),
+    Fault::Page(200),
+    Fault::Page(404),
+    Fault::Close,
+    Fault::Lose,
+    Fault::Half,
+    Fault::Hang,
+    Fault::Drip,
+    Fault::Late(500, "InternalError"),
+    Fault::Late(503, "SlowDown"),
+    Fault::Region("eu-north-7"),
+];
+
+/// Answers that stand, whatever was asked.
+const STANDING: &[(Fault, End)] = &[
+    (Fault::Status(401, ""), End::Unusable),
+    (Fault::Status(403, "InvalidAccessKeyId"), End::Unusable),
+    (Fault::Status(403, "SignatureDoesNotMatch"), End::Unusable),
+    (Fault::Status(403, "RequestTimeTooSkewed"), End::Unusable),
+    (Fault::Status(400, "ExpiredToken"), End::Unusable),
+    (Fault::Status(404, "NoSuchBucket"), End::Gone),
+];
+
+const READS: &[(Op, Act)] = &[(Op::Get, get), (Op::Get, range), (Op::List, list_packs), (Op::List, list_everything)];
+
+#[test]
+fn what_passes_is_tried_again_and_what_stands_is_told() {
+    let acts = READS.iter().chain(&[(Op::Head, len as Act), (Op::Put, put), (Op::Delete, delete)]);
+    for (op, act) in acts {
+        for fault in PASSING {
+            let (server, _, store) = with_object();
+            // A put that is answered well is believed; what became of it is seen by the list before the record.
+            let is_believed = *op == Op::Put && matches!(fault, Fault::Half | Fault::Page(200));
+            // An answer to HEAD is all head.
+            let is_heads = *op == Op::Head && matches!(fault, Fault::Page(200));
+            if is_believed || is_heads {
+                continue;
+            }
+            server.script(*op, [Some(fault.clone()), Some(fault.clone())]);
+            assert_eq!(act(store.as_ref()), End::Done, "{op:?} {fault:?}");
+        }
+        for (fault, expected) in STANDING {
+            let (server, _, store) = with_object();
+            let is_head = *op == Op::Head;
+            server.always(*op, fault.clone());
+            if is_head {
+                server.always(Op::Get, fault.clone());
+            }
+            assert_eq!(act(store.as_ref()), *expected, "{op:?} {fault:?}");
+        }
+        // What never passes is of the whole, and nothing is known of the object.
+        for fault in [Fault::Status(500, ""), Fault::Close, Fault::Page(404), Fault::Wait(503, "SlowDown", 100)] {
+            let (server, quick, store) = with_object();
+            server.always(*op, fault.clone());
+            server.always(Op::Get, fault.clone());
+            assert_eq!(act(store.as_ref()), End::Unreachable, "{op:?} {fault:?}");
+            assert!(quick.waited() >= Duration::from_secs(10 * 60), "{op:?} {fault:?}: {:?}", quick.waited());
+            let told = quick.told.lock().unwrap().clone();
+            assert!(told.len() == 1 && told[0].starts_with("waiting for s3+http://"), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn each_answer_means_what_it_says() {
+    let cases: &[(Op, Act, Fault, End)] = &[
+        (Op::Get, get, Fault::Status(403, "AccessDenied"), End::Unusable),
+        (Op::Get, get, Fault::Status(404, "NoSuchKey"), End::Missing),
+        (Op::Get, range, Fault::Unsaid, End::Done),
+        (Op::Get, range, Fault::Whole, End::Unreachable),
+        (Op::Get, beyond, Fault::Status(416, "InvalidRange"), End::Short),
+        (Op::Get, get, Fault::Status(403, "InvalidObjectState"), End::Unusable),
+        (Op::Put, put, Fault::Status(403, "AccessDenied"), End::Denied),
+        (Op::Put, put, Fault::Status(507, ""), End::Full),
+        (Op::Put, put, Fault::Status(403, "QuotaExceeded"), End::Full),
+        (Op::Put, put, Fault::Status(412, "PreconditionFailed"), End::Exists),
+        (Op::Put, put, Fault::Status(405, "MethodNotAllowed"), End::Unusable),
+        (Op::Delete, delete, Fault::Status(403, "AccessDenied"), End::Denied),
+        (Op::List, list_packs, Fault::Status(403, "AccessDenied"), End::Unusable),
+    ];
+    for (op, act, fault, expected) in cases {
+        let (server, _, store) = with_object();
+        server.always(*op, fault.clone());
+        assert_eq!(act(store.as_ref()), *expected, "{op:?} {fault:?}");
+    }
+    // Once, and then well.
+    for fault in [
+        Fault::Status(400, "BadDigest"),
+        Fault::Status(409, "ConditionalRequestConflict"),
+        Fault::Status(501, "NotImplemented"),
+        Fault::Status(400, "InvalidArgument"),
+        Fault::Tag,
+    ] {
+        let (server, _, store) = with_object();
+        server.fail(Op::Put, fault.clone());
+        assert_eq!(put(store.as_ref()), End::Done, "{fault:?}");
+    }
+    // Another object of the same name is no success, also if an answer was lost.
+    let (server, _, store) = with_object();
+    server.fail(Op::Put, Fault::Lose);
+    server.plant(&format!("v/{}", key(Kind::Pack, 2)), b"what is not");
+    assert_eq!(put(store.as_ref()), End::Exists);
+    // Where conditions are ignored, a lost answer is made good by the same bytes.
+    let (server, _, store) = with_object();
+    server.ignore_conditions();
+    server.script(Op::Put, [Some(Fault::Lose), Some(Fault::Lose)]);
+    assert_eq!(put(store.as_ref()), End::Done);
+    assert_eq!(server.names().len(), 2, "one name for all tries");
+}
+
+#[test]
+fn a_server_that_asks_to_wait_is_obeyed() {
+    let (server, quick, store) = with_object();
+    server.fail(Op::Get, Fault::Wait(503, "SlowDown", 77));
+    assert_eq!(get(store.as_ref()), End::Done);
+    assert!(quick.waited() >= Duration::from_secs(77));
+}
+
+#[test]
+fn what_is_slow_is_not_taken_for_dead() {
+    let (server, _, store) = with_object();
+    server.fail(Op::Get, Fault::Drip);
+    assert_eq!(get(store.as_ref()), End::Done);
+    assert_eq!(server.count(Op::Get), 1, "a second in small pieces, and no try of its 0.4 s too many");
+}
+
+#[test]
+fn a_wait_ends_when_the_work_is_to_stop() {
+    let (server, quick, _) = with_object();
+    let store = opened(&server.vault("v"), quick.clone(), Policy::default());
+    server.always(Op::Get, Fault::Hang);
+    let begun = Instant::now();
+    let done = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| store.get(&key(Kind::Pack, 1), 1000));
+        std::thread::sleep(Duration::from_millis(100));
+        quick.stops.store(true, Relaxed);
+        waits.join().unwrap()
+    });
+    assert!(matches!(done, Err(StoreError::Stopped)), "{done:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_list_is_whole_or_none() {
+    let server = FakeS3::start(10);
+    let store = opened(&server.vault("v"), Quick::new(), hasty());
+    for number in 0..35 {
+        store.put(&key(Kind::Pack, number), Bytes::from_static(b"x")).unwrap();
+    }
+    server.asked();
+    server.script(Op::List, [None, Some(Fault::Status(500, "")), None, None, Some(Fault::Lose)]);
+    assert_eq!(list(&Shared(store.clone()), Kind::Pack).0.len(), 35);
+    server.script(Op::List, [None, None]);
+    server.always(Op::List, Fault::Page(200));
+    let done = store.list(Kind::Pack, &mut |_| panic!("a part of a list"));
+    assert_eq!(end(done), End::Unreachable);
+    // One request for each page, also over all kinds; and what is not the vault's is not read page by page.
+    server.heal();
+    server.asked();
+    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |_, _| {}).unwrap();
+    assert_eq!(server.count(Op::List), 4);
+    for number in 0..100 {
+        server.plant(&format!("v/a stranger's/{number}"), b"x");
+    }
+    server.asked();
+    let mut count = 0;
+    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |_, _| count += 1).unwrap();
+    assert_eq!(count, 35);
+    assert!(server.count(Op::List) <= 1 + 1 + 1 + 4, "{}", server.count(Op::List));
+}
+
+#[test]
+fn requests_are_as_few_as_they_can_be() {
+    let (server, _, store) = with_object();
+    let counted = |what: &dyn Fn(), expected: &[(Op, usize)]| {
+        server.asked();
+        what();
+        let asked = server.asked();
+        for op in [Op::Put, Op::Get, Op::Head, Op::List, Op::Delete, Op::Copy] {
+            let wanted = expected.iter().find(|(other, _)| *other == op).map_or(0, |(_, count)| *count);
+            let found = asked.iter().filter(|(other, _)| *other == op).count();
+            assert_eq!(found, wanted, "{op:?}: {asked:?}");
+        }
+    };
+    counted(&|| drop(store.get(&key(Kind::Pack, 1), 1000)), &[(Op::Get, 1)]);
+    counted(&|| drop(store.get(&key(Kind::Pack, 9), 1000)), &[(Op::Get, 1)]);
+    counted(&|| drop(store.get(&key(Kind::Pack, 1), 10)), &[(Op::Get, 1)]);
+    counted(&|| drop(store.get_range(&key(Kind::Pack, 1), 5, 10)), &[(Op::Get, 1)]);
+    counted(&|| drop(store.len(&key(Kind::Pack, 1))), &[(Op::Head, 1)]);
+    counted(&|| store.put(&key(Kind::Log, 1), Bytes::from_static(b"x")).unwrap(), &[(Op::Put, 1)]);
+    let many: Vec<ObjectKey> = (100..1600).map(|number| key(Kind::Pack, number)).collect();
+    counted(&|| store.delete_many(&many, &mut |_| {}).unwrap(), &[(Op::Delete, 2)]);
+    counted(&|| store.list_all(&[Kind::Log, Kind::Pack], &mut |_, _| {}).unwrap(), &[(Op::List, 1)]);
+}
+
+#[test]
+fn a_machine_that_may_not_delete_says_so_of_the_object() {
+    let (server, _, store) = with_object();
+    server.always(Op::Delete, Fault::Status(403, "AccessDenied"));
+    assert_eq!(end(store.delete(&key(Kind::Pack, 1))), End::Denied);
+    assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Denied);
+    server.always(Op::Delete, Fault::Status(501, "NotImplemented"));
+    assert_eq!(end(store.delete(&key(Kind::Pack, 1))), End::Unusable, "neither many at once nor one");
+    assert_eq!(get(store.as_ref()), End::Done, "the copy is not the original");
+}
+
+/// All is well in a vault, for a machine that knows nothing.
+fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
+    let fresh = scratch();
+    let vault = open_vault(store, fresh.path()).unwrap();
+    assert!(vault.bad_objects().is_empty() && vault.findings().is_empty(), "{what}: {:?}", vault.bad_objects());
+    assert_eq!(vault.snapshots().len(), snapshots, "{what}");
+    let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let report = check(&vault, &options, &Silent::default()).unwrap();
+    assert!(!report.is_damaged(), "{what}: {report:?}");
+}
+
+#[test]
+fn a_store_that_says_yes_and_loses_is_caught_before_the_record() {
+    for fault in [Fault::Forget, Fault::Half] {
+        let server = FakeS3::start(1000);
+        let store = opened(&server.vault("v"), Quick::new(), hasty());
+        create_vault(store.as_ref(), small_chunks()).unwrap();
+        let folder = scratch();
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("first"), bytes(1, 50_000)).unwrap();
+        let vault = open_vault(&store, &folder.path().join("state")).unwrap();
+        take(&vault, &source).unwrap();
+        std::fs::write(source.join("second"), bytes(2, 50_000)).unwrap();
+        // The first thing that this run puts is a pack.
+        server.fail(Op::Put, fault.clone());
+        let taken = take(&vault, &source);
+        server.heal();
+        let snapshots = 1 + usize::from(taken.is_ok());
+        let fresh = scratch();
+        let vault = open_vault(&store, fresh.path()).unwrap();
+        assert_eq!(vault.snapshots().len(), snapshots, "{fault:?}: {taken:?}");
+        let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+        let report = check(&vault, &options, &Silent::default()).unwrap();
+        assert!(report.chunks_lost == 0, "{fault:?}: {taken:?}: {report:?}");
+    }
+}
+
+#[test]
+fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
+    for fault in [Fault::Forget, Fault::Half] {
+        let server = FakeS3::start(1000);
+        let store = opened(&server.vault("v"), Quick::new(), hasty());
+        create_vault(store.as_ref(), small_chunks()).unwrap();
+        let folder = scratch();
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        for round in 0..3 {
+            std::fs::write(source.join("kept"), bytes(1, 50_000)).unwrap();
+            std::fs::write(source.join("other"), bytes(10 + round, 50_000)).unwrap();
+            let vault = open_vault(&store, &folder.path().join("state")).unwrap();
+            take(&vault, &source).unwrap();
+        }
+        let vault = open_vault(&store, &folder.path().join("state")).unwrap();
+        let rules = Rules { last: Some(1), ..Rules::default() };
+        let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+        let options =
+            CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+        // The record that forgets is put first, then the packs of what moves.
+        server.script(Op::Put, [None, Some(fault.clone())]);
+        let pruned = prune(&vault, &decisions, &options, &Silent::default());
+        server.heal();
+        let vault = open_vault(&store, &folder.path().join("state")).unwrap();
+        let again = prune(&vault, &decisions, &options, &Silent::default());
+        let fresh = scratch();
+        let vault = open_vault(&store, fresh.path()).unwrap();
+        let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+        let report = check(&vault, &options, &Silent::default()).unwrap();
+        assert!(report.chunks_lost == 0, "{fault:?}: {pruned:?}, {again:?}: {report:?}");
+    }
+}
+
+/// Faults that come by chance.
+const BY_CHANCE: &[Fault] = &[
+    Fault::Status(500, "InternalError"),
+    Fault::Status(503, "SlowDown"),
+    Fault::Status(502, ""),
+    Fault::Page(404),
+    Fault::Page(502),
+    Fault::Close,
+    Fault::Lose,
+    Fault::Late(500, ""),
+    Fault::Tag,
+];
+
+#[test]
+fn whatever_a_server_does_a_run_succeeds_or_says_that_the_store_fails() {
+    for seed in 0..6.max(campaign()) {
+        let mut random = Rng(seed);
+        let server = FakeS3::start(7);
+        let store = opened(&server.vault("v"), Quick::new(), hasty());
+        create_vault(store.as_ref(), small_chunks()).unwrap();
+        let folder = scratch();
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        let mut taken = 0;
+        for round in 0..3 {
+            std::fs::write(source.join("file"), bytes(seed * 10 + round, 30_000)).unwrap();
+            for op in [Op::Put, Op::Get, Op::Head, Op::List] {
+                let faults = (0..40).map(|_| {
+                    let is_ill = random.below(3) == 0;
+                    is_ill.then(|| BY_CHANCE[random.below(BY_CHANCE.len() as u64) as usize].clone())
+                });
+                server.script(op, faults);
+            }
+            // At times nothing gets better any more.
+            if random.below(3) == 0 {
+                server.always(Op::Put, Fault::Status(500, "InternalError"));
+            }
+            let state = folder.path().join("state");
+            let done = open_vault(&store, &state).map_err(|error| format!("{error:?}"));
+            let done = done.and_then(|vault| take(&vault, &source).map_err(|error| format!("{error:?}")));
+            match done {
+                Ok(_) => taken += 1,
+                Err(error) => {
+                    assert!(error.contains("Unreachable") || error.contains("Throttled"), "{seed} {round}: {error}")
+                }
+            }
+            server.heal();
+            check_whole(&store, taken, &format!("{seed} {round}"));
+        }
+    }
+}
+
+/// A desk whose vault lies elsewhere.
+struct Elsewhere {
+    desk: Desk,
+    repo: String,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Elsewhere {
+    #[track_caller]
+    fn run(&self, args: &[&str], code: i32) -> String {
+        let mut command = self.desk.command(args);
+        command.env("VAULT_REPO", &self.repo).envs(self.variables.iter().cloned());
+        let said = said(&command.output().unwrap());
+        assert_eq!(said.code, code, "{args:?}: {}{}", said.out, said.err);
+        said.out + &said.err
+    }
+}
+
+/// The life of a vault that lies elsewhere.
+fn live(repo: String, variables: Vec<(&'static str, String)>) {
+    let elsewhere = Elsewhere { desk: Desk::new(), repo, variables };
+    let desk = &elsewhere.desk;
+    desk.write("a/one", bytes(1, 300_000));
+    desk.write("b/two", bytes(2, 5000));
+    let run = |args: &[&str]| elsewhere.run(args, 0);
+    elsewhere.run(&["list"], 10);
+    run(&["init"]);
+    assert!(elsewhere.run(&["init"], 1).contains("there is a vault"), "a second time");
+    run(&["snapshot", "."]);
+    run(&["snapshot", "."]);
+    desk.write("b/two", bytes(3, 7000));
+    run(&["snapshot", "."]);
+    assert_eq!(run(&["list"]).lines().count(), 4);
+    run(&["restore", "latest", "--to", desk.path("restored").to_str().unwrap()]);
+    assert_eq!(std::fs::read(desk.path("restored/source/b/two")).unwrap(), bytes(3, 7000));
+    assert_eq!(std::fs::read(desk.path("restored/source/a/one")).unwrap(), bytes(1, 300_000));
+    assert!(run(&["check", "--read-data"]).contains("No damage was found."));
+    run(&["prune", "--keep", "1", "--yes", "--max-unused", "0%"]);
+    assert_eq!(run(&["list"]).lines().count(), 2);
+    assert!(run(&["repair", "--dry-run"]).contains("Nothing is damaged."));
+    // A machine that knows nothing of it brings it back.
+    std::fs::remove_dir_all(desk.path("state")).unwrap();
+    run(&["restore", "latest", "--to", desk.path("again").to_str().unwrap()]);
+    assert_eq!(std::fs::read(desk.path("again/source/a/one")).unwrap(), bytes(1, 300_000));
+    run(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_vault_lives_in_an_object_store() {
+    let server = FakeS3::start(1000);
+    let variables = vec![("AWS_ACCESS_KEY_ID", KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())];
+    live(server.vault("a vault"), variables.clone());
+    let desk = Desk::new();
+    let repo = server.vault("a vault");
+    // Wherever a vault is named.
+    let config = format!("[vaults.far]\npath = \"{repo}\"\n[sources.s]\npaths = [\"/etc/hostname\"]\n");
+    std::fs::write(desk.path("vault.toml"), config).unwrap();
+    std::fs::write(desk.path("list.csv"), format!("{},{repo}\n", desk.source().display())).unwrap();
+    desk.write("file", "content");
+    let list = desk.path("list.csv");
+    for args in [&["list", "--repo", "far"][..], &["run", "--list", list.to_str().unwrap()], &["list", "--repo", &repo]]
+    {
+        let mut command = desk.command(args);
+        command.env("VAULT_CONFIG", desk.path("vault.toml")).env_remove("VAULT_REPO").envs(variables.iter().cloned());
+        let said = said(&command.output().unwrap());
+        assert_eq!(said.code, 0, "{args:?}: {}{}", said.out, said.err);
+    }
+}
+
+#[test]
+fn what_is_no_address_makes_no_folder() {
+    let desk = Desk::new();
+    for (repo, expected) in [
+        ("s3://key:secret@bucket", "AWS_ACCESS_KEY_ID"),
+        ("s3://bucket?secret_access_key=abc", "no secret"),
+        ("sftp://me:secret@nas/vault", "no secret"),
+        ("s4://bucket", "looks like an address"),
+        ("b2:bucket:path", "looks like an address"),
+        ("s3:bucket", "looks like an address"),
+        ("rest+http://example.org/", "without encryption"),
+    ] {
+        let said = desk.run(&["init", "--repo", repo]);
+        assert_eq!(said.code, 2, "{repo}: {}", said.err);
+        assert!(said.err.contains(expected) && !said.err.contains("abc"), "{repo}: {}", said.err);
+    }
+    assert_eq!(std::fs::read_dir(desk.source()).unwrap().count(), 0);
+}
+
+/// A server of SSH, or nothing, and why.
+#[cfg(unix)]
+fn sshd() -> Option<Sshd> {
+    match Sshd::start() {
+        Ok(sshd) => Some(sshd),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+/// New stores by SFTP, through this program.
+#[cfg(unix)]
+fn new_folders<'s>(sshd: &'s Sshd, program: &'s str) -> impl Fn() -> Shared + 's {
+    let next = AtomicUsize::new(0);
+    let quick = Quick::new();
+    move || {
+        let name = format!("v{}", next.fetch_add(1, Relaxed));
+        std::fs::create_dir_all(sshd.folder(&name)).unwrap();
+        std::fs::read_dir(sshd.folder(&name)).unwrap().for_each(|entry| {
+            std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        });
+        Shared(opened_with(&sshd.vault(&name), quick.clone(), Policy::default(), &[("VAULT_SSH", program)]))
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_reached_by_sftp_conform() {
+    let Some(sshd) = sshd() else { return };
+    let program = sshd.program();
+    check_store(new_folders(&sshd, &program));
+    check_foreign(new_folders(&sshd, &program), |store, kind, name| {
+        let place = store.place();
+        let path = std::path::Path::new("/").join(place.splitn(4, '/').nth(3).unwrap()).join(kind.folder()).join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"foreign").unwrap();
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_vault_lives_where_sftp_leads() {
+    let Some(sshd) = sshd() else { return };
+    live(sshd.vault("life"), vec![("VAULT_SSH", sshd.program())]);
+    assert_eq!(std::fs::read_dir(sshd.folder("life").join("tmp")).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_connection_that_ends_says_nothing_of_objects() {
+    let Some(sshd) = sshd() else { return };
+    let program = sshd.program();
+    let quick = Quick::new();
+    let settings = [("VAULT_SSH", program.as_str())];
+    std::fs::create_dir_all(sshd.folder("v")).unwrap();
+    let store = opened_with(&sshd.vault("v"), quick.clone(), Policy::default(), &settings);
+    store.put(&key(Kind::Pack, 1), Bytes::from_static(THERE)).unwrap();
+    // Each connection ends after a moment, amid whatever it does; each next one somewhat later.
+    let count = sshd.folder("count");
+    let text = format!(
+        "n=$(($(cat {0} 2>/dev/null || echo 0) + 1)); echo $n > {0}\n\
+         exec 3<&0; {program} \"$@\" <&3 3<&- & ssh=$!; (sleep $((n / 4)).$((n % 4 * 25)); kill $ssh) > /dev/null 2>&1 &\nwait $ssh",
+        count.display()
+    );
+    let short = sshd.script("short", &text);
+    let ends = opened_with(&sshd.vault("v"), quick.clone(), Policy::default(), &[("VAULT_SSH", &short)]);
+    for number in 2..8 {
+        let bytes = Bytes::from(bytes(number, 2_000_000));
+        ends.put(&key(Kind::Pack, number as u32), bytes.clone()).unwrap();
+        assert!(store.holds(&key(Kind::Pack, number as u32), &bytes).unwrap());
+        assert_eq!(ends.get(&key(Kind::Pack, 1), 1000).unwrap(), THERE);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(list(&Shared(ends), Kind::Pack).0.len(), 7);
+    // A program that is not there, one that fails, one that is no server.
+    let not = sshd.script("not", "echo 'ssh: connect to host nas port 22: No route to host' >&2; exit 255");
+    let other = sshd.script("other", "echo Welcome to this machine, which is no server of files; cat > /dev/null");
+    for (program, expected) in [(&*not, "No route to host"), ("/no/such/program", "No such file"), (&*other, "")] {
+        let hasty = Policy { timeout: Duration::from_millis(400), ..Policy::default() };
+        let store = opened_with(&sshd.vault("v"), quick.clone(), hasty, &[("VAULT_SSH", program)]);
+        let error = store.get(&key(Kind::Pack, 1), 1000).unwrap_err();
+        assert!(format!("{error:?}").contains(expected), "{error:?}");
+        assert_eq!(end(Err::<(), _>(error)), End::Unreachable);
+        let mut found = 0;
+        let listed = store.list(Kind::Pack, &mut |_| found += 1);
+        assert_eq!((end(listed), found), (End::Unreachable, 0));
+        assert_eq!(put(store.as_ref()), End::Unreachable);
+        assert_eq!(end(store.delete(&key(Kind::Pack, 1))), End::Unreachable);
+    }
+    // A folder that is away is no vault without objects.
+    std::fs::rename(sshd.folder("v"), sshd.folder("away")).unwrap();
+    for done in [
+        end(store.get(&key(Kind::Pack, 1), 1000)),
+        end(store.len(&key(Kind::Log, 1))),
+        list_packs(store.as_ref()),
+        end(store.delete(&key(Kind::Pack, 1))),
+    ] {
+        assert_eq!(done, End::Gone);
+    }
+    assert_eq!(end(store.put(&key(Kind::Pack, 77), Bytes::from_static(b"x"))), End::Gone);
+    assert!(!sshd.folder("v").exists(), "it is not made again");
+}
+
+#[test]
+fn a_vault_lives_in_seaweedfs() {
+    let weed = match Weed::start() {
+        Ok(weed) => weed,
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            return;
+        }
+    };
+    let next = AtomicUsize::new(0);
+    let quick = Quick::new();
+    check_store(|| {
+        let place = weed.vault(&format!("suite/{}", next.fetch_add(1, Relaxed)));
+        Shared(opened_with(&place, quick.clone(), Policy::default(), &KEYS))
+    });
+    live(weed.vault("life"), KEYS.map(|(name, value)| (name, value.to_owned())).into());
 }

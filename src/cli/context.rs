@@ -12,6 +12,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 use std::time::Instant;
 
 use jiff::tz::TimeZone;
@@ -236,16 +237,27 @@ impl Context {
         if let Some(store) = far.get(address) {
             return Ok(store.clone());
         }
-        let wanted = |name: &str| remote::Settings::VARIABLES.iter().any(|start| name.starts_with(start));
-        let variables = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let settings = remote::Settings {
-            variables: variables.filter(|(name, _)| wanted(name)).collect(),
-            home: env::home_dir(),
-            ..remote::Settings::default()
-        };
-        let store = remote::open(address, &settings, self.screen.surroundings())?;
+        let store = remote::open(address, &Self::far_settings(), self.screen.surroundings())?;
         far.insert(address.clone(), store.clone());
         Ok(store)
+    }
+
+    /// Makes the folder of a new vault at an address, where there are folders.
+    pub fn prepare(&self, address: &Address) -> Result<(), Failure> {
+        Ok(remote::prepare(address, &Self::far_settings(), self.screen.surroundings())?)
+    }
+
+    /// What a store on another machine takes from this one.
+    fn far_settings() -> remote::Settings {
+        let wanted = |name: &str| remote::Settings::VARIABLES.iter().any(|start| name.starts_with(start));
+        let variables =
+            env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        remote::Settings {
+            variables: variables.filter(|(name, _)| wanted(name)).collect(),
+            home: env::home_dir(),
+            // What was never heard of may be a mistake in the address.
+            policy: remote::Policy { patience_first: Duration::from_secs(30), ..remote::Policy::default() },
+        }
     }
 
     /// Which vault is meant in this place, which is called `name` in the memory of places.
@@ -281,14 +293,17 @@ impl Context {
     pub fn has_vault(&self, place: &Place) -> Result<bool, Failure> {
         match place {
             Place::Folder(folder) => Self::has_vault_in(folder),
-            Place::Far(address) => holds_vault(self.far(address)?.as_ref()),
+            Place::Far(address) => match holds_vault(self.far(address)?.as_ref()) {
+                Err(StoreError::Gone { .. }) => Ok(false),
+                found => Ok(found?),
+            },
         }
     }
 
     /// Whether there is a vault in this folder (or what is left of one).
     pub fn has_vault_in(folder: &std::path::Path) -> Result<bool, Failure> {
         match DirStore::open(folder) {
-            Ok(store) => holds_vault(&store),
+            Ok(store) => Ok(holds_vault(&store)?),
             Err(StoreError::Gone { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -500,10 +515,10 @@ impl Context {
 }
 
 /// Whether there is a vault in a store, or what is left of one.
-fn holds_vault(store: &dyn Store) -> Result<bool, Failure> {
+fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
     match store.len(&ObjectKey::Vault) {
         Ok(_) => Ok(true),
-        Err(error) if error.is_of_whole() => Err(error.into()),
+        Err(error) if error.is_of_whole() => Err(error),
         // It is missing, or no file: the key slots tell.
         Err(_) => {
             let mut found = false;

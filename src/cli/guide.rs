@@ -241,7 +241,9 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
     let folder = if text.is_empty() { default } else { typed_path(&text, config::home().as_deref())? };
     let (id, folder) = (snapshot.id.to_string(), folder.into_os_string());
     let words = [OsString::from("vault"), "restore".into(), id.into(), "--to".into(), folder, "--repo".into()];
-    let words = words.into_iter().chain([chosen.place.folder().map_or_else(|| chosen.shown().into(), |folder| folder.as_os_str().to_owned())]);
+    let words = words
+        .into_iter()
+        .chain([chosen.place.folder().map_or_else(|| chosen.shown().into(), |folder| folder.as_os_str().to_owned())]);
     let cli = Cli::try_parse_from(words).map_err(|error| Failure::new(error.to_string()))?;
     let context = Context::new(cli.global);
     context.remember(&chosen.place, password.again());

@@ -229,7 +229,10 @@ pub fn make(
 ) -> Result<(create::Created, Arc<dyn Store>), Failure> {
     let store: Arc<dyn Store> = match place {
         Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
-        Place::Far(address) => context.far(address)?,
+        Place::Far(address) => {
+            context.prepare(address)?;
+            context.far(address)?
+        }
     };
     let options = CreateOptions {
         secret: password.secret(),

@@ -386,7 +386,9 @@ fn endpoint(text: &str, form: &'static str, way: &'static str) -> Result<String,
     let (name, port) = host_and_port(host, form).map_err(|_| bad())?;
     match scheme {
         "https" => Ok(text.to_owned()),
-        "http" if is_here(&name) => Ok(format!("http://{name}{}", port.map_or(String::new(), |port| format!(":{port}")))),
+        "http" if is_here(&name) => {
+            Ok(format!("http://{name}{}", port.map_or(String::new(), |port| format!(":{port}"))))
+        }
         "http" if form == S3 => Err(AddressError::Open { instead: S3_HTTP }),
         "http" => Err(AddressError::Open { instead: form }),
         _ => Err(bad()),
@@ -434,11 +436,7 @@ fn s3_http(text: &str) -> Result<Address, AddressError> {
     Ok(Address::S3(address))
 }
 
-fn s3_settings(
-    address: &mut S3Address,
-    pairs: Vec<(String, String)>,
-    form: &'static str,
-) -> Result<(), AddressError> {
+fn s3_settings(address: &mut S3Address, pairs: Vec<(String, String)>, form: &'static str) -> Result<(), AddressError> {
     for (name, value) in pairs {
         match name.as_str() {
             "endpoint" if form == S3 => address.endpoint = Some(endpoint(&value, S3, S3_WAY)?),
@@ -492,11 +490,7 @@ fn google(text: &str) -> Result<Address, AddressError> {
 }
 
 /// A user before an `@`, who has no password there.
-fn user<'t>(
-    text: &'t str,
-    form: &'static str,
-    way: &'static str,
-) -> Result<(Option<String>, &'t str), AddressError> {
+fn user<'t>(text: &'t str, form: &'static str, way: &'static str) -> Result<(Option<String>, &'t str), AddressError> {
     let Some((user, host)) = text.rsplit_once('@') else { return Ok((None, text)) };
     if user.contains(':') {
         return Err(AddressError::Secret { way });
@@ -550,12 +544,7 @@ fn rclone(text: &str) -> Result<Address, AddressError> {
     Ok(Address::Rclone(format!("{remote}:{}", path.trim_end_matches('/'))))
 }
 
-fn web(
-    text: &str,
-    is_secure: bool,
-    form: &'static str,
-    way: &'static str,
-) -> Result<WebAddress, AddressError> {
+fn web(text: &str, is_secure: bool, form: &'static str, way: &'static str) -> Result<WebAddress, AddressError> {
     let (before, mut pairs) = query(text);
     if let Some((name, _)) = pairs.pop() {
         return Err(unknown(name, form, way));

@@ -4,6 +4,10 @@
 pub mod binary;
 #[cfg(feature = "remote")]
 pub mod s3;
+#[cfg(unix)]
+pub mod ssh;
+#[cfg(feature = "remote")]
+pub mod weed;
 #[cfg(target_os = "linux")]
 pub mod disk;
 pub mod model;

@@ -88,12 +88,8 @@ impl FakeS3 {
     /// Starts one that lists so many objects in a page.
     pub fn start(page: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self {
-            address: listener.local_addr().unwrap(),
-            state: Arc::default(),
-            ends: Arc::default(),
-            page,
-        };
+        let server =
+            Self { address: listener.local_addr().unwrap(), state: Arc::default(), ends: Arc::default(), page };
         let (state, ends) = (server.state.clone(), server.ends.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -101,6 +97,7 @@ impl FakeS3 {
                     return;
                 }
                 let (Ok(stream), state, ends) = (stream, state.clone(), ends.clone()) else { continue };
+                stream.set_nodelay(true).unwrap();
                 thread::spawn(move || {
                     let _ = serve(&stream, &state, &ends, page);
                     let _ = stream.shutdown(Shutdown::Both);
@@ -229,7 +226,8 @@ fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<(Request, 
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decoded(name), decoded(value))
     });
-    let name = decoded(path).trim_start_matches('/').split_once('/').map_or_else(String::new, |(_, name)| name.to_owned());
+    let name =
+        decoded(path).trim_start_matches('/').split_once('/').map_or_else(String::new, |(_, name)| name.to_owned());
     let len = headers.get("content-length").and_then(|len| len.parse().ok()).unwrap_or(0);
     let request = Request { method, name, query: query.collect(), headers, body: Vec::new() };
     Ok(Some((request, len)))
@@ -289,7 +287,8 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
         }
         request.body = vec![0; len];
         reader.read_exact(&mut request.body)?;
-        let signed = request.headers.get("authorization").is_some_and(|value| value.contains(&format!("Credential={KEY}/")));
+        let signed =
+            request.headers.get("authorization").is_some_and(|value| value.contains(&format!("Credential={KEY}/")));
         let mut out = stream;
         let mut answer = match &fault {
             _ if !signed => Answer::error(403, "InvalidAccessKeyId"),
@@ -339,20 +338,31 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, ends: &AtomicBool, page: usiz
         match &fault {
             Some(Fault::Late(status, code)) => answer = Answer::error(*status, code),
             Some(Fault::Lose) => return Ok(()),
-            Some(Fault::Tag) => answer.headers.iter_mut().filter(|(name, _)| *name == "ETag").for_each(|(_, tag)| *tag = self::tag(b"else")),
+            Some(Fault::Tag) => answer
+                .headers
+                .iter_mut()
+                .filter(|(name, _)| *name == "ETag")
+                .for_each(|(_, tag)| *tag = self::tag(b"else")),
             Some(Fault::Unsaid) if answer.status == 206 => answer.status = 200,
             _ => {}
         }
-        let mut head = format!("HTTP/1.1 {} Said\r\nDate: Sat, 28 Nov 2026 18:00:00 GMT\r\nServer: Fake\r\n", answer.status);
+        let mut head =
+            format!("HTTP/1.1 {} Said\r\nDate: Sat, 28 Nov 2026 18:00:00 GMT\r\nServer: Fake\r\n", answer.status);
         if !answer.headers.iter().any(|(name, _)| *name == "Content-Length") {
             write!(head, "Content-Length: {}\r\n", answer.body.len()).unwrap();
         }
         answer.headers.iter().for_each(|(name, value)| write!(head, "{name}: {value}\r\n").unwrap());
         head.push_str("\r\n");
-        out.write_all(head.as_bytes())?;
         if op == Op::Head {
+            out.write_all(head.as_bytes())?;
             continue;
         }
+        if !matches!(fault, Some(Fault::Half | Fault::Drip)) && answer.body.len() < 64 << 10 {
+            // In one piece, which costs no waiting.
+            out.write_all(&[head.as_bytes(), &answer.body].concat())?;
+            continue;
+        }
+        out.write_all(head.as_bytes())?;
         match &fault {
             Some(Fault::Half) if op != Op::Put => {
                 out.write_all(&answer.body[..answer.body.len() / 2])?;
@@ -383,7 +393,8 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
             if !is_fit {
                 return Answer::error(400, "BadDigest");
             }
-            if request.headers.contains_key("if-none-match") && !is_simple && state.objects.contains_key(&request.name) {
+            if request.headers.contains_key("if-none-match") && !is_simple && state.objects.contains_key(&request.name)
+            {
                 return Answer::error(412, "PreconditionFailed");
             }
             let mut answer = Answer::new(200, "");
@@ -432,7 +443,8 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
         Op::List => {
             let prefix = request.query.get("prefix").cloned().unwrap_or_default();
             let after = request.query.get("continuation-token").cloned().unwrap_or_default();
-            let mut found = state.objects.iter().filter(|(name, _)| name.starts_with(&prefix) && **name > after).peekable();
+            let mut found =
+                state.objects.iter().filter(|(name, _)| name.starts_with(&prefix) && **name > after).peekable();
             let mut xml = "<?xml version=\"1.0\"?><ListBucketResult>".to_owned();
             let mut last = "";
             for (name, bytes) in found.by_ref().take(page) {
@@ -447,7 +459,8 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 last = name;
             }
             if found.peek().is_some() {
-                write!(xml, "<IsTruncated>true</IsTruncated><NextContinuationToken>{last}</NextContinuationToken>").unwrap();
+                write!(xml, "<IsTruncated>true</IsTruncated><NextContinuationToken>{last}</NextContinuationToken>")
+                    .unwrap();
             }
             xml.push_str("</ListBucketResult>");
             Answer::new(200, xml)
@@ -458,11 +471,13 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 return Answer::new(204, "");
             }
             let text = String::from_utf8(request.body.clone()).unwrap();
+            let mut xml = "<?xml version=\"1.0\"?><DeleteResult>".to_owned();
             for part in text.split("<Key>").skip(1) {
                 let name = part.split("</Key>").next().unwrap();
                 state.objects.remove(name);
+                write!(xml, "<Deleted><Key>{name}</Key></Deleted>").unwrap();
             }
-            Answer::new(200, "<DeleteResult></DeleteResult>")
+            Answer::new(200, xml + "</DeleteResult>")
         }
     }
 }

@@ -236,8 +236,7 @@ fn warnings(context: &Context, config: &super::Config) -> Vec<String> {
             Ok(true) => {}
             Ok(false) if local::is_there(&vault.place) => {
                 let name = quoted(&vault.name);
-                warnings
-                    .push(format!("there is no vault in {} yet{away}: vault init --repo {name}", vault.place));
+                warnings.push(format!("there is no vault in {} yet{away}: vault init --repo {name}", vault.place));
             }
             Ok(false) => warnings.push(format!("there is no folder {} now{away}", vault.place)),
             Err(failure) => warnings.push(failure.what),

@@ -120,12 +120,14 @@ impl Transport {
     {
         let call = CALL.try_with(Arc::clone).unwrap_or_default();
         let (parts, body) = request.into_parts();
-        let url = parts.uri.to_string().parse().map_err(|error| failed(&call, HttpErrorKind::Unknown, Box::new(error)))?;
+        let url =
+            parts.uri.to_string().parse().map_err(|error| failed(&call, HttpErrorKind::Unknown, Box::new(error)))?;
         let is_ranged = parts.headers.contains_key(RANGE);
         let said = parts.headers.get("x-amz-date").or_else(|| parts.headers.get("x-ms-date")).cloned();
         let is_batch = parts.method == http::Method::POST;
         let is_put = parts.method == http::Method::PUT;
-        let is_list = parts.uri.query().is_some_and(|query| query.contains("list-type=2") || query.contains("comp=list"));
+        let is_list =
+            parts.uri.query().is_some_and(|query| query.contains("list-type=2") || query.contains("comp=list"));
         let mut request = reqwest::Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;
         if is_put {
@@ -174,7 +176,8 @@ impl Transport {
         }
         let reason = String::from_utf8_lossy(&bytes);
         if is_list && parts.status.is_success() {
-            let is_one = ["ListBucketResult>", "EnumerationResults>"].iter().any(|end| reason.trim_end().ends_with(end));
+            let is_one =
+                ["ListBucketResult>", "EnumerationResults>"].iter().any(|end| reason.trim_end().ends_with(end));
             call.note(answer);
             if !is_one {
                 return Err(failed(&call, HttpErrorKind::Decode, "something that is no list was answered".into()));
@@ -302,7 +305,8 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_read() {
-        let xml = "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>a &amp;lt; &lt;b&gt;\n</Message></Error>";
+        let xml =
+            "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>a &amp;lt; &lt;b&gt;\n</Message></Error>";
         assert_eq!(element(xml, "Code").as_deref(), Some("SlowDown"));
         assert_eq!(element(xml, "Message").as_deref(), Some("a &lt; <b>"));
         assert_eq!(element(xml, "Region"), None);

@@ -49,7 +49,7 @@ impl Default for Policy {
             wait_first: Duration::from_millis(500),
             wait_max: Duration::from_secs(30),
             patience: Duration::from_secs(15 * 60),
-            patience_first: Duration::from_secs(60),
+            patience_first: Duration::from_secs(15 * 60),
             timeout: Duration::from_secs(60),
             rate_min: 32 << 10,
             tell_after: Duration::from_secs(10),
@@ -108,7 +108,15 @@ impl Line {
     pub fn new(place: impl Into<String>, most: usize, policy: Policy, surroundings: Arc<dyn Surroundings>) -> Self {
         let most = most.max(1);
         let heard = surroundings.now();
-        let state = State { allowed: most, under_way: 0, successes: 0, halvings: 0, not_before: Duration::ZERO, heard, is_known: false };
+        let state = State {
+            allowed: most,
+            under_way: 0,
+            successes: 0,
+            halvings: 0,
+            not_before: Duration::ZERO,
+            heard,
+            is_known: false,
+        };
         Self { surroundings, policy, place: place.into(), most, state: Mutex::new(state), left: Condvar::new() }
     }
 
@@ -157,7 +165,8 @@ impl Line {
             let state = lock(&self.state);
             (state.heard, state.is_known)
         };
-        let patience = if is_known { self.policy.patience } else { self.policy.patience_first.min(self.policy.patience) };
+        let patience =
+            if is_known { self.policy.patience } else { self.policy.patience_first.min(self.policy.patience) };
         (self.surroundings.now().saturating_sub(heard), patience)
     }
 
@@ -244,9 +253,15 @@ impl Watch<'_> {
 
     /// Something came from the store: what was sent is there.
     pub fn received(&mut self) {
+        self.stirred();
+        self.line.hear();
+    }
+
+    /// Something came that may be no more than the beginning of an answer that the store cannot be used: the request is not given
+    /// up yet, but nothing follows for others.
+    pub fn stirred(&mut self) {
         self.heard = self.line.surroundings.now();
         self.owed = Duration::ZERO;
-        self.line.hear();
     }
 
     /// How long the store may still be silent.

@@ -18,14 +18,16 @@ mod open;
 #[cfg(feature = "remote")]
 mod runtime;
 mod settings;
+#[cfg(feature = "remote")]
+mod sftp;
 
 pub use crate::store::remote::call::FarStore;
 pub use crate::store::remote::line::{Line, Policy, Surroundings, Watch};
 #[cfg(feature = "remote")]
-pub use crate::store::remote::open::open;
+pub use crate::store::remote::open::{open, prepare};
 pub use crate::store::remote::settings::Settings;
 #[cfg(not(feature = "remote"))]
-pub use without::open;
+pub use without::{open, prepare};
 
 /// What is said where no protocol was built in.
 #[cfg(not(feature = "remote"))]
@@ -35,6 +37,18 @@ mod without {
     use crate::store::place::Address;
     use crate::store::remote::{Line, Settings, Surroundings};
     use crate::store::{Store, StoreError};
+
+    /// Makes nothing, as [`open`] opens nothing.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn prepare(
+        address: &Address,
+        settings: &Settings,
+        surroundings: Arc<dyn Surroundings>,
+    ) -> Result<(), StoreError> {
+        open(address, settings, surroundings).map(drop)
+    }
 
     /// Opens no store on another machine, since this program was built without them.
     ///

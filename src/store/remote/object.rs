@@ -171,7 +171,7 @@ impl ObjectClient {
                 (Some(301 | 307 | 400 | 403), Some(region)) if traits.region.as_ref() != Some(region) => {
                     Some(Traits { region: Some(region.clone()), ..traits })
                 }
-                (Some(400 | 405 | 501), _) if asked == Asked::Delete && traits.deletes_batches => {
+                (Some(405 | 501), _) if asked == Asked::Delete && traits.deletes_batches => {
                     Some(Traits { deletes_batches: false, ..traits })
                 }
                 _ => None,
@@ -232,8 +232,16 @@ impl ObjectClient {
             // Codes of failures that pass, whatever the status.
             (
                 _,
-                "InternalError" | "RequestTimeout" | "OperationTimedOut" | "BadDigest" | "InvalidDigest" | "Md5Mismatch"
-                | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "ConditionalRequestConflict" | "OperationAborted",
+                "InternalError"
+                | "RequestTimeout"
+                | "OperationTimedOut"
+                | "BadDigest"
+                | "InvalidDigest"
+                | "Md5Mismatch"
+                | "IncompleteBody"
+                | "XAmzContentSHA256Mismatch"
+                | "ConditionalRequestConflict"
+                | "OperationAborted",
             )
             | (408 | 425 | 500 | 502 | 504, _) => self.unreachable(asked, object, told),
             (404, "NoSuchKey" | "BlobNotFound") => StoreError::Missing { object: object.clone() },
@@ -253,7 +261,9 @@ impl ObjectClient {
                 denied()
             }
             (200..300, "AccessDenied") => denied(),
-            (200..300, _) => self.unreachable(asked, object, format!("the answer makes no sense: {}", innermost(error))),
+            (200..300, _) => {
+                self.unreachable(asked, object, format!("the answer makes no sense: {}", innermost(error)))
+            }
             _ => self.line.unusable(told),
         }
     }
@@ -317,7 +327,8 @@ impl ObjectClient {
                     is_conditional = false;
                 }
                 Err(Refused { answer: Answer { status: Some(400), code: Some(code), .. }, .. })
-                    if is_conditional && matches!(code.as_str(), "NotImplemented" | "InvalidArgument" | "InvalidRequest") =>
+                    if is_conditional
+                        && matches!(code.as_str(), "NotImplemented" | "InvalidArgument" | "InvalidRequest") =>
                 {
                     is_conditional = false;
                 }
@@ -361,7 +372,10 @@ impl ObjectClient {
         let kind = Kind::ALL.into_iter().find(|kind| kind.folder() == folder)?;
         let name: Option<ObjectName> = below.rsplit('/').next().and_then(|name| name.parse().ok());
         let own = name.filter(|name| ObjectKey::Named(kind, *name).to_string() == path);
-        Some((kind, own.map_or_else(|| Listed::Foreign(path.to_owned()), |name| Listed::Object { name, len: meta.size })))
+        Some((
+            kind,
+            own.map_or_else(|| Listed::Foreign(path.to_owned()), |name| Listed::Object { name, len: meta.size }),
+        ))
     }
 
     /// Moves an object's bytes under another name, which nothing has.
@@ -374,7 +388,9 @@ impl ObjectClient {
             true
         })?;
         let numbered = (2_u32..).map(|number| format!("{name}.{number}"));
-        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken.contains(&format!("{}{name}", self.prefix)));
+        let free = std::iter::once(name.clone())
+            .chain(numbered)
+            .find(|name| !taken.contains(&format!("{}{name}", self.prefix)));
         Ok(free.unwrap_or(name))
     }
 }
@@ -519,10 +535,8 @@ impl Store for ObjectClient {
 
     fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
         for batch in keys.chunks(BATCH) {
-            let object = match batch {
-                [key] => Subject::from(key),
-                _ => Subject::Place(self.line.place().to_owned()),
-            };
+            // Whoever may not delete one of them may delete none.
+            let object = Subject::from(&batch[0]);
             let paths = batch.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
             let granted = DELETION * batch.len() as u32;
             let outcome = self.ask(Asked::Delete, &object, &HeaderMap::new(), granted, |bucket| {

@@ -13,6 +13,7 @@ use crate::store::remote::http::Transport;
 use crate::store::remote::line::{Line, Surroundings};
 use crate::store::remote::object::{Bucket, ObjectClient, once};
 use crate::store::remote::settings::Settings;
+use crate::store::remote::sftp::{Carrier, SftpClient};
 use crate::store::{Store, StoreError};
 
 /// Requests on one line at most, reads and writes together.
@@ -41,10 +42,40 @@ pub fn open(
             let client = google_client((bucket, prefix), endpoint.as_deref(), settings, &line)?;
             Ok(Arc::new(FarStore::new(client, line)))
         }
-        Address::Sftp { .. } | Address::Rclone(_) | Address::Rest(_) | Address::WebDav(_) => {
+        Address::Sftp { .. } => {
+            let client = sftp_client(address, settings, &line, &surroundings)?;
+            Ok(Arc::new(FarStore::new(client, line)))
+        }
+        Address::Rclone(_) | Address::Rest(_) | Address::WebDav(_) => {
             Err(line.unusable("this version cannot open addresses of this kind yet"))
         }
     }
+}
+
+/// Makes what a new vault at an address needs: the folder, where there are folders. The one above it must be there; so must a
+/// bucket.
+///
+/// # Errors
+/// As [`open`]; or if the folder cannot be made.
+pub fn prepare(address: &Address, settings: &Settings, surroundings: Arc<dyn Surroundings>) -> Result<(), StoreError> {
+    let line = Arc::new(Line::new(address.to_string(), MOST, settings.policy, surroundings.clone()));
+    match address {
+        Address::Sftp { .. } => sftp_client(address, settings, &line, &surroundings)?.make_root(),
+        _ => Ok(()),
+    }
+}
+
+fn sftp_client(
+    address: &Address,
+    settings: &Settings,
+    line: &Arc<Line>,
+    surroundings: &Arc<dyn Surroundings>,
+) -> Result<SftpClient, StoreError> {
+    let Address::Sftp { user, host, port, path } = address else {
+        return Err(line.unusable("it is no address of SFTP"));
+    };
+    let carrier = Carrier::ssh(settings.get("VAULT_SSH"), user.as_deref(), host, *port);
+    SftpClient::new(line.clone(), surroundings.clone(), carrier, path)
 }
 
 /// Whether a server is one of this machine, to which no proxy leads.

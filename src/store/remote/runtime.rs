@@ -12,6 +12,8 @@ use crate::store::remote::line::Watch;
 
 /// How often a thread that waits looks whether the work is to stop, or a request has got on.
 const LOOK: Duration = Duration::from_millis(50);
+/// An answer that is longer than this is no mere refusal.
+const MUCH: u64 = 256 << 10;
 /// Threads that do what requests need: encryption of the line, for the most part.
 const THREADS: usize = 2;
 
@@ -45,11 +47,13 @@ impl Runtime {
     ) -> Result<T, StoreError> {
         let Some(runtime) = &self.0 else { return Err(StoreError::Stopped) };
         let (sender, receiver) = sync_channel(1);
+        let before = (tally.sent.load(Relaxed), tally.received.load(Relaxed));
         let task = runtime.spawn(async move {
             // Nobody may be waiting any more.
             let _ = sender.try_send(future.await);
         });
-        let (mut sent, mut received) = (0, 0);
+        let (mut sent, mut received) = before;
+        let heard = received + MUCH;
         loop {
             let outcome = receiver.recv_timeout(LOOK);
             let (sent_now, received_now) = (tally.sent.load(Relaxed), tally.received.load(Relaxed));
@@ -58,8 +62,8 @@ impl Runtime {
                 sent = sent_now;
             }
             if received_now > received {
-                watch.received();
                 received = received_now;
+                if received < heard { watch.stirred() } else { watch.received() }
             }
             match outcome {
                 Ok(outcome) => return Ok(outcome),
