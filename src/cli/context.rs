@@ -178,6 +178,9 @@ impl Context {
         if !self.config().ok().flatten().is_some_and(is_named) {
             far = local::address(repo)?;
             if far.is_none() {
+                if let Some(text) = repo.to_str().filter(|text| local::looks_remote(text)) {
+                    return Err(local::unknown_address(text));
+                }
                 local::refuse_remote(repo, "a vault")?;
             }
         }

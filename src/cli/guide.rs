@@ -371,6 +371,11 @@ fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     let path = if let (Some(rest), Some(home)) = (below_home, home) {
         home.join(rest)
     } else {
+        if local::looks_remote(text) {
+            return Err(Failure::usage(
+                "this is on another machine; a vault there is made with: vault init --repo ADDRESS (docs/remote.md)",
+            ));
+        }
         local::refuse_remote(Path::new(text), "this")?;
         PathBuf::from(text)
     };

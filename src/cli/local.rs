@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use vault::store::place::Address;
+use vault::store::place::FORMS;
 use vault::store::place::Place;
 
 use crate::cli::error::Failure;
@@ -54,6 +55,19 @@ pub fn refuse_remote(path: &Path, what: &str) -> Result<(), Failure> {
         None => Ok(()),
         Some(text) => Err(remote(text, what)),
     }
+}
+
+/// What to say of what looks like an address where a vault is named, and is none that vault knows.
+pub fn unknown_address(text: &str) -> Failure {
+    if text.starts_with("file://") {
+        return remote(text, "a vault");
+    }
+    Failure::usage(format!("{} looks like an address of another machine, and is none that vault knows", quoted(text)))
+        .hint(format!(
+            "Known are: {}. If a folder really has this name: {}",
+            FORMS.join(", "),
+            quoted(&format!("./{text}"))
+        ))
 }
 
 /// What to say of an address of another machine.

@@ -498,9 +498,10 @@ impl Store for ObjectClient {
     }
 
     /// One list of all, as long as most of what the bucket has under these names is the vault's. Lists are in the order of
-    /// names, and the folders' names in the order that is wanted: so what comes later in it was listed later.
+    /// names, and the folders' names in the order that is wanted: so what comes later in it was listed later. Only indexes come
+    /// too early for that, on which nothing depends.
     fn list_all(&self, kinds: &[Kind], found: &mut dyn FnMut(Kind, Listed)) -> Result<(), StoreError> {
-        let is_in_order = kinds.is_sorted_by_key(|kind| kind.folder());
+        let is_in_order = kinds.iter().filter(|kind| **kind != Kind::Index).is_sorted_by_key(|kind| kind.folder());
         let last = kinds.iter().map(|kind| kind.folder()).max().unwrap_or_default();
         let end = format!("{}{last}0", self.prefix);
         let mut seen = HashSet::new();
