@@ -23,7 +23,10 @@ fn check(plain: &[u8]) {
     // One whose message is no map is held by none.
     let Some(own) = all.records.last().map(|own| Record::decode(&own.plain).expect("it is a record")) else { return };
     assert_eq!((own.client, own.number, &own.previous), (record.client, record.number, &record.previous));
-    assert_eq!((&own.seen, own.time, &own.claims, &own.closed), (&record.seen, record.time, &record.claims, &record.closed));
+    assert_eq!(
+        (&own.seen, own.time, &own.claims, &own.closed),
+        (&record.seen, record.time, &record.claims, &record.closed)
+    );
     let contents = Contents::new([found.clone()]);
     assert!(contents.superfluous(|_, _| true).is_empty(), "nothing else holds it");
     let taken = contents.counting().of(found, &Done::new(all.past.iter()));
