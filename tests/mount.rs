@@ -58,11 +58,15 @@ impl Mount {
         Self { child, at: at.to_owned(), line }
     }
 
-    /// Mounts all snapshots in `mnt`.
-    fn all(desk: &Desk, args: &[&str]) -> Self {
+    /// Mounts all snapshots in `mnt`, by this command without its folder.
+    fn by(desk: &Desk, args: &[&str]) -> Self {
         let at = desk.path("mnt");
         fs::create_dir_all(&at).unwrap();
-        Self::begin(desk.command(&[&["mount", at.to_str().unwrap()], args].concat()), &at)
+        Self::begin(desk.command(&[args, &[at.to_str().unwrap()]].concat()), &at)
+    }
+
+    fn all(desk: &Desk) -> Self {
+        Self::by(desk, &["mount"])
     }
 
     fn pid(&self) -> Pid {
@@ -224,7 +228,7 @@ fn a_mounted_tree_is_the_tree_that_was_kept() {
     plant(&desk.source(), 5, Size::Small);
     desk.write("5 MiB", bytes(1, 5 << 20));
     desk.take("2026-01-01");
-    let mount = Mount::all(&desk, &[]);
+    let mount = Mount::all(&desk);
     let kept = mount.latest().join("source");
     assert_same(&of_disk(&desk.source(), b"x"), &of_disk(&kept, b"x"), "mounted");
     desk.ok(&["restore", "latest", "--to", desk.path("back").to_str().unwrap()]);
@@ -271,7 +275,7 @@ fn a_mounted_tree_is_the_tree_that_was_kept() {
     let number = |mount: &Mount| fs::metadata(mount.latest().join("source/5 MiB")).unwrap().ino();
     let before = number(&mount);
     drop(mount);
-    assert_eq!(number(&Mount::all(&desk, &[])), before);
+    assert_eq!(number(&Mount::all(&desk)), before);
 }
 
 #[test]
@@ -283,7 +287,7 @@ fn a_huge_folder_is_listed_in_parts() {
     let count = 12_000;
     (0..count).for_each(|number| fs::write(desk.source().join(format!("{number:05}")), "").unwrap());
     desk.take("2026-01-01");
-    let mount = Mount::all(&desk, &[]);
+    let mount = Mount::all(&desk);
     let folder = mount.latest().join("source");
     assert_eq!(names(&folder).len(), count);
     for number in [0, 511, 512, 7000, count - 1] {
@@ -308,7 +312,7 @@ fn snapshots_come_and_go_and_old_versions_are_found() {
     desk.write("a/letter.txt", "one");
     desk.write("a/all of it.txt", "same");
     let first = desk.take("2026-01-01T10:00:00Z");
-    let mount = Mount::all(&desk, &[]);
+    let mount = Mount::all(&desk);
     assert_eq!(names(&mount.at), BTreeSet::from(["README.txt", "all", "source"].map(str::to_owned)));
     assert!(fs::read_to_string(mount.at.join("README.txt")).unwrap().contains("vault umount"));
     let dates = || names(&mount.at.join("source"));
@@ -355,7 +359,7 @@ fn damage_costs_the_file_that_has_it_and_is_remembered() {
     }
     let file = File::options().write(true).open(&of_file[1]).unwrap();
     file.write_all_at(&[0; 2000], 60_000).unwrap();
-    let mut mount = Mount::all(&desk, &[]);
+    let mut mount = Mount::all(&desk);
     let folder = mount.latest().join("source");
     for _ in 0..2 {
         let read = ["a", "b", "c"].map(|name| fs::read(folder.join(name)));
@@ -380,18 +384,18 @@ fn a_mount_ends_in_every_way() {
     desk.take("2026-01-01");
     let at = desk.path("mnt");
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let mut mount = Mount::all(&desk, &[]);
+        let mut mount = Mount::all(&desk);
         assert_eq!(fs::metadata(mount.latest().join("source/a")).unwrap().len(), 3 << 20);
         assert_eq!(mount.end(signal), (0, String::new()), "{signal:?}");
         assert!(!is_mounted(&at));
     }
     // From outside.
-    let mut mount = Mount::all(&desk, &["--json"]);
+    let mut mount = Mount::by(&desk, &["mount", "--json"]);
     assert!(mount.line.starts_with("{\"mounted\":") && mount.line.contains("\"snapshots\":1"), "{}", mount.line);
     assert_eq!(desk.json(&["umount", at.to_str().unwrap()])[0]["is_used"], false);
     assert_eq!(mount.wait().0, 0);
     // While a program has something open: it reads on, and is named.
-    let mut mount = Mount::all(&desk, &[]);
+    let mut mount = Mount::all(&desk);
     let mut open = File::open(mount.latest().join("source/a")).unwrap();
     kill_process(mount.pid(), Signal::INT).unwrap();
     eventually("it is out of the way", || !is_mounted(&at));
@@ -404,7 +408,7 @@ fn a_mount_ends_in_every_way() {
     assert!(err.contains("still used by") && err.contains(&format!("process {}", std::process::id())), "{err}");
     // Killed: the next one takes its place, and umount takes it away.
     for next in ["mount", "umount"] {
-        let mut mount = Mount::all(&desk, &[]);
+        let mut mount = Mount::all(&desk);
         mount.child.kill().unwrap();
         mount.child.wait().unwrap();
         assert!(is_mounted(&at) && fs::read_dir(&at).is_err(), "it is dead");
@@ -513,21 +517,21 @@ fn who_sees_what_is_chosen() {
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     };
     let owner = |mount: &Mount| fs::metadata(mount.latest().join("source/open")).unwrap().uid();
-    let mount = Mount::all(&desk, &["--owner", "numbers"]);
+    let mount = Mount::by(&desk, &["mount", "--owner", "numbers"]);
     assert_eq!(owner(&mount), 12_345);
     assert!(read(&mount.at, "open", 0) && !read(&mount.at, "open", 12_345), "nobody else sees anything");
     drop(mount);
-    let mount = Mount::all(&desk, &["--owner", "me"]);
+    let mount = Mount::by(&desk, &["mount", "--owner", "me"]);
     assert_eq!(owner(&mount), 0);
     drop(mount);
-    let mount = Mount::all(&desk, &["--allow-other"]);
+    let mount = Mount::by(&desk, &["mount", "--allow-other"]);
     let seen = [("open", 12_345), ("closed", 12_345), ("open", 40_000), ("closed", 40_000)];
     assert_eq!(seen.map(|(name, user)| read(&mount.at, name, user)), [true, true, true, false]);
     assert!(!read(&mount.at, ".versions/closed/2026-01-01 00.00", 12_345), "other versions are not for others");
     assert!(read(&mount.at, ".versions/closed/2026-01-01 00.00", 0));
     drop(mount);
     // Programs that only want to show what is in files.
-    let mount = Mount::all(&desk, &["--no-preview"]);
+    let mount = Mount::by(&desk, &["mount", "--no-preview"]);
     let previewer = desk.path("tumblerd");
     fs::copy("/bin/cat", &previewer).unwrap();
     let preview = |name: &str| {

@@ -661,6 +661,8 @@ fn every_command_speaks_json() {
         &["find", "one"],
         &["history", "a/one.txt"],
         &["why", "a/one.txt"],
+        &["mount", "nowhere/at all"],
+        &["umount", "nowhere/at all"],
         &["diff", "latest"],
         &["du"],
         &["restore", "latest", "--to", "back"],

@@ -214,57 +214,12 @@ impl Chunked {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::collections::HashMap;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::chunk::{ChunkParams, Cutter, Gear};
-    use crate::tree::stream::{ChunkSink, StreamWriter};
-
-    /// Chunks in memory.
-    #[derive(Default)]
-    pub(crate) struct Memory {
-        pub(crate) chunks: HashMap<ChunkId, Vec<u8>>,
-        pub(crate) asked: AtomicU64,
-    }
-
-    impl ChunkSink for Memory {
-        type Error = StreamError;
-
-        fn put_chunk(&mut self, bytes: &[u8]) -> Result<ChunkId, StreamError> {
-            let id = ChunkId::from_slice(&blake3::hash(bytes).as_bytes()[..16]).unwrap();
-            self.chunks.insert(id, bytes.to_vec());
-            Ok(id)
-        }
-    }
-
-    impl Chunks for Memory {
-        fn len_of(&self, id: &ChunkId) -> Result<u32, ReadError> {
-            self.chunks.get(id).map(|bytes| bytes.len() as u32).ok_or(ReadError::Lost(*id))
-        }
-
-        fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
-            self.asked.fetch_add(1, Relaxed);
-            use_it(self.chunks.get(id).ok_or(ReadError::Lost(*id))?);
-            Ok(())
-        }
-    }
-
-    pub(crate) fn noise(len: usize) -> Vec<u8> {
-        let mut out = vec![0; len];
-        blake3::Hasher::new().update(b"data").finalize_xof().fill(&mut out);
-        out
-    }
-
-    pub(crate) fn write(data: &[u8], memory: &mut Memory) -> Stream {
-        let mut table = [0; 2048];
-        blake3::Hasher::new().update(b"gear").finalize_xof().fill(&mut table);
-        let cutter = Cutter::new(ChunkParams::new(256, 512, 1024).unwrap(), Gear::from_bytes(&table));
-        let mut writer = StreamWriter::default();
-        writer.write(data, &cutter, memory).unwrap();
-        writer.finish(&cutter, memory).unwrap()
-    }
+    use crate::read::tests::{Memory, noise, write};
+    use crate::tree::stream::ChunkSink;
 
     #[test]
     fn every_byte_is_where_it_was_written() {

@@ -268,7 +268,7 @@ impl HoleMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::chunked::tests::{Memory, noise, write};
+    use crate::read::tests::{Memory, noise, write};
     use crate::tree::Stream;
     use crate::varint;
 

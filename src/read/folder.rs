@@ -208,7 +208,7 @@ impl Folders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::chunked::tests::{Memory, write};
+    use crate::read::tests::{Memory, write};
     use crate::tree::encode_entry;
     use crate::tree::entry::LISTING_VERSION;
 

@@ -14,3 +14,6 @@ pub(crate) mod sparse;
 pub use ahead::Ahead;
 pub use file::StoredFile;
 pub use folder::Folders;
+
+#[cfg(test)]
+mod tests;

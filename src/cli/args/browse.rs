@@ -74,6 +74,10 @@ themselves. An argument alone is the folder if it is one or holds a slash, else
 the snapshot. Others than whoever mounts see nothing of it, root included,
 without --allow-other. updatedb and other programs that read every file should
 leave it out: put fuse.vault into PRUNEFS in /etc/updatedb.conf.")]
+#[cfg_attr(
+    not(all(feature = "mount", any(target_os = "linux", target_os = "freebsd"))),
+    allow(dead_code, reason = "it is understood everywhere, and done where the system can")
+)]
 pub struct MountArgs {
     /// The snapshot, and a folder in it [default: all snapshots]
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -124,6 +128,10 @@ Examples:
   vault umount ~/old      that in this folder, also if its program was killed
 
 If a program still uses it, it goes as soon as that program lets go of it.")]
+#[cfg_attr(
+    not(all(feature = "mount", any(target_os = "linux", target_os = "freebsd"))),
+    allow(dead_code, reason = "it is understood everywhere, and done where the system can")
+)]
 pub struct UmountArgs {
     /// The folder in which it was mounted [default: the only one]
     #[arg(value_name = "DIR")]
