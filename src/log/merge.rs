@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName};
 use crate::log::past::{Gathered, Past, PastRecord};
-use crate::log::record::{Closed, FoundRecord, Held, Record, RecordBody};
+use crate::log::record::{Closed, DecodeRecordError, FoundRecord, Held, Record, RecordBody};
 use crate::msgpack;
 
 /// The body of a record that holds nothing, as it lies in the message: a map of none, in a string of bytes.
@@ -36,7 +36,12 @@ pub fn unfold(found: FoundRecord) -> Held {
     let mut all = Held::default();
     if let RecordBody::Found(held) = body {
         for inner in held.records {
-            let carried = Record::decode(&inner.plain).ok().and_then(|record| carried(&inner, &record.body));
+            let carried = match Record::decode(&inner.plain) {
+                Ok(record) => carried(&inner, &record.body),
+                // What it says is not known here; so it stays as it is.
+                Err(DecodeRecordError::Newer(_)) => Some(inner),
+                Err(DecodeRecordError::Malformed(_)) => None,
+            };
             all.records.extend(carried);
         }
         all.past = held.past;

@@ -90,6 +90,8 @@ pub struct Acknowledgements {
     retired: BTreeSet<ClientId>,
     /// Clients that a person retired from elsewhere: what is missing of them is given up, but for what was seen there.
     given_up: BTreeMap<ClientId, u64>,
+    /// Clients that another one took the place of, or that retired themselves: all that they wrote is waited for.
+    ended: BTreeSet<ClientId>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
     /// Records since which the store delivers late.
@@ -127,8 +129,10 @@ impl Acknowledgements {
                 *mentioned = (*mentioned).max(number);
             }
             match &record.body {
+                RecordBody::Join(join) => acks.ended.extend(join.retires.iter().copied()),
                 // Who retires itself has written all that it ever will: that is waited for.
                 RecordBody::Retire(clients) => {
+                    acks.ended.extend(clients.iter().filter(|client| **client == record.client));
                     for client in clients.iter().filter(|client| **client != record.client) {
                         let seen = record.seen.iter().find(|(of, _)| of == client).map_or(0, |(_, number)| *number);
                         let known = acks.given_up.entry(*client).or_default();
@@ -227,8 +231,8 @@ impl Acknowledgements {
         // that was there then.
         for client in &self.retired {
             let is_missing = match self.given_up.get(client) {
-                Some(seen) => self.complete.get(client).copied().unwrap_or(0) < *seen,
-                None => self.missing(client),
+                Some(seen) if !self.ended.contains(client) => self.complete.get(client).copied().unwrap_or(0) < *seen,
+                _ => self.missing(client),
             };
             if is_missing {
                 obstacles.insert(Obstacle::Missing(*client));

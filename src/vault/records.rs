@@ -14,7 +14,7 @@ use crate::id::{Digest, ObjectName};
 use crate::log::merge::unfold;
 use crate::log::past::Past;
 use crate::log::record::{OpenedRecord, SealedRecord};
-use crate::log::{Chains, FoundRecord, Link, Record, RecordBody, RecordError, Unknown};
+use crate::log::{Chains, FoundRecord, Held, Link, Record, RecordBody, RecordError, Unknown};
 use crate::pack::TRAILER_LEN;
 use crate::progress::Progress;
 use crate::seal::{HEADER_LEN, NONCE_LEN, TAG_LEN};
@@ -44,6 +44,41 @@ const fn object_len(value: &[u8]) -> u64 {
 fn found((name, value): (ObjectName, Vec<u8>)) -> Option<FoundRecord> {
     let (digest, plain) = value.split_first_chunk()?;
     Some(FoundRecord { name, digest: Digest::new(*digest), plain: plain.to_vec() })
+}
+
+/// What a record says besides itself: the records that it holds, with the hashes of their objects, and the names of those of which it
+/// holds only what is left.
+fn inner(record: FoundRecord) -> Vec<(ObjectName, Option<Digest>)> {
+    let own = record.name;
+    let Held { records, past } = unfold(record);
+    let records = records.iter().filter(|record| record.name != own).map(|record| (record.name, Some(record.digest)));
+    let past = past.iter().flat_map(|past| &past.records).map(|record| (record.name, None));
+    records.chain(past).collect()
+}
+
+/// Whether others say all that a record holds: `is_there` are the records whose objects are there.
+fn says_no_more(
+    chains: &Chains,
+    inner: &[(ObjectName, Option<Digest>)],
+    is_there: impl Fn(&ObjectName) -> bool,
+) -> bool {
+    inner
+        .iter()
+        .all(|(name, digest)| chains.is_made_up_for(name, digest.as_ref()) || digest.is_some() && is_there(name))
+}
+
+/// A row of the catalogue whose object is not there.
+struct Away {
+    name: ObjectName,
+    digest: Option<Digest>,
+    inner: Vec<(ObjectName, Option<Digest>)>,
+}
+
+impl From<(ObjectName, Vec<u8>)> for Away {
+    fn from((name, value): (ObjectName, Vec<u8>)) -> Self {
+        let digest = digest_of(&value);
+        Self { name, digest, inner: found((name, value)).map(inner).unwrap_or_default() }
+    }
 }
 
 /// The hash of a record's object, by its row in the catalogue.
@@ -77,6 +112,8 @@ pub(super) struct LogLook {
 pub struct Lost {
     /// Records.
     pub records: Vec<FoundRecord>,
+    /// The names of those that lay in another one: whoever brings that one back brings back all that it held.
+    pub inner: HashSet<ObjectName>,
     /// What merges held of records that nobody needs any more: of each merge one list for each client.
     pub past: Vec<Vec<Past>>,
 }
@@ -217,11 +254,10 @@ impl Vault {
         reader.records_in_parts(RECORDS_TOGETHER, |rows| {
             let (there, away): (Vec<_>, Vec<_>) =
                 rows.into_iter().partition(|(name, _)| listing.records.contains_key(name));
-            gone.extend(away.into_iter().map(|(name, value)| (name, digest_of(&value))));
+            gone.extend(away.into_iter().map(Away::from));
             links.extend(look.enter(there));
         })?;
-        let lost = reader.lost_records()?.into_iter().map(|(name, value)| (name, digest_of(&value)));
-        let lost: Vec<_> = lost.collect();
+        let lost: Vec<Away> = reader.lost_records()?.into_iter().map(Away::from).collect();
         drop(reader);
         // A row that does not decode was damaged on this machine; the object decides.
         let mut names: Vec<ObjectName> =
@@ -229,13 +265,16 @@ impl Vault {
         names.sort_unstable();
         links.extend(self.read_records(&names, &mut look, bad, progress)?);
         look.chains = Arc::new(Chains::new(links));
-        let is_held = |(name, digest): &(ObjectName, Option<Digest>)| {
-            digest.is_none() || look.chains.is_made_up_for(name, digest.as_ref())
+        // What another record holds is not lost, if all is there that it held itself.
+        let is_held = |away: &Away| {
+            away.digest.is_none()
+                || look.chains.is_made_up_for(&away.name, away.digest.as_ref())
+                    && says_no_more(&look.chains, &away.inner, |name| look.read.contains_key(name))
         };
-        // What another record holds is not lost.
         let (held, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_held);
-        let held: Vec<ObjectName> = held.into_iter().chain(lost.into_iter().filter(is_held)).map(|row| row.0).collect();
-        let gone: Vec<ObjectName> = gone.into_iter().map(|row| row.0).collect();
+        let held: Vec<ObjectName> =
+            held.into_iter().chain(lost.into_iter().filter(is_held)).map(|row| row.name).collect();
+        let gone: Vec<ObjectName> = gone.into_iter().map(|row| row.name).collect();
         if !(gone.is_empty() && held.is_empty()) {
             let txn = self.catalogue().write()?;
             Catalogue::remove_records(&txn, &gone)?;
@@ -318,7 +357,10 @@ impl Vault {
     /// If the catalogue fails.
     pub fn lost_records(&self) -> Result<Lost, VaultError> {
         let mut lost = Lost::default();
-        for held in self.catalogue().reader()?.lost_records()?.into_iter().filter_map(found).map(unfold) {
+        for record in self.catalogue().reader()?.lost_records()?.into_iter().filter_map(found) {
+            let own = record.name;
+            let held = unfold(record);
+            lost.inner.extend(held.records.iter().map(|record| record.name).filter(|name| *name != own));
             lost.records.extend(held.records);
             lost.past.extend(Some(held.past).filter(|past| !past.is_empty()));
         }
@@ -349,6 +391,13 @@ impl Vault {
             lost.past.clear();
         }
         Ok(lost)
+    }
+
+    /// Whether others say all that a record says, and all that it holds.
+    pub fn is_made_up_for(&self, record: &FoundRecord) -> bool {
+        let log = self.log();
+        log.chains.is_made_up_for(&record.name, Some(&record.digest))
+            && says_no_more(&log.chains, &inner(record.clone()), |name| log.read.contains_key(name))
     }
 
     /// A record that this machine remembers, whether its object can still be read or not.

@@ -10,6 +10,7 @@ use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::{KEY_SLOT_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::merge::unfold;
+use crate::log::record::DecodeRecordError;
 use crate::log::{FoundRecord, Held, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
@@ -208,8 +209,9 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
             continue;
         }
         match vault.remembered_record(&name)? {
-            // Another record holds it, and with it all that it held.
-            _ if chains.held(&name).is_some() || chains.is_past(&name) => {}
+            // Others say all that it says.
+            Some(found) if vault.is_made_up_for(&found) => {}
+            None if chains.held(&name).is_some() || chains.is_past(&name) => {}
             // With all that it held, also if the objects of that are there: others may be about to delete them, relying on it.
             Some(found) => {
                 let Held { records, past } = unfold(found);
@@ -219,11 +221,12 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
             None => plan.lost_records.push(LostRecord { name, place: None, is_snapshot: None }),
         }
     }
-    let Lost { records, past } = vault.missing_records()?;
+    let Lost { records, inner, past } = vault.missing_records()?;
     plan.past.extend(past);
     for found in records {
         let Some(lost) = describe(&found) else { continue };
-        if is_restorable(vault, &found)? {
+        // What a merge held is put again whole: what is left out would be missing for ever, and hold up every deletion.
+        if inner.contains(&found.name) || is_restorable(vault, &found)? {
             plan.found.push((lost, found));
         } else {
             // Put again, it would be a snapshot that cannot be restored.
@@ -242,7 +245,13 @@ fn is_restorable(vault: &Vault, found: &FoundRecord) -> Result<bool, RepairError
 }
 
 fn describe(found: &FoundRecord) -> Option<LostRecord> {
-    let record = Record::decode(&found.plain).ok()?;
+    let record = match Record::decode(&found.plain) {
+        Ok(record) => record,
+        Err(DecodeRecordError::Newer(_)) => {
+            return Some(LostRecord { name: found.name, place: None, is_snapshot: None });
+        }
+        Err(DecodeRecordError::Malformed(_)) => return None,
+    };
     let is_snapshot = Some(matches!(record.body, RecordBody::Snapshot(_)));
     Some(LostRecord { name: found.name, place: Some((record.client, record.number)), is_snapshot })
 }

@@ -182,6 +182,16 @@ impl Transport {
             if !is_one {
                 return Err(failed(&call, HttpErrorKind::Decode, "something that is no list was answered".into()));
             }
+            // A server that answers in an older way says that there is more, and not where it goes on.
+            let is_cut = element(&reason, "IsTruncated").is_some_and(|cut| cut.eq_ignore_ascii_case("true"))
+                && element(&reason, "NextContinuationToken").is_none_or(|token| token.is_empty());
+            if is_cut {
+                return Err(failed(
+                    &call,
+                    HttpErrorKind::Decode,
+                    "the list was cut, and does not say where it goes on".into(),
+                ));
+            }
             return Ok(HttpResponse::from_parts(parts, bytes.into()));
         }
         answer.code = element(&reason, "Code").or(answer.code);

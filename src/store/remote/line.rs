@@ -211,7 +211,9 @@ impl UnderWay<'_> {
         let now = self.line.surroundings.now();
         let mut state = lock(&self.line.state);
         state.successes = 0;
-        state.not_before = state.not_before.max(now.saturating_add(after));
+        // Longer than is borne is not waited: the requests fail, and say so.
+        state.not_before = state.not_before.max(now.saturating_add(after.min(self.line.policy.patience)));
+        state.is_known = true;
         if state.halvings == self.halvings {
             state.halvings += 1;
             state.allowed = (state.allowed / 2).max(1);

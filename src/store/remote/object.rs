@@ -26,7 +26,7 @@ use crate::store::remote::http::{Answer, CALL, Call};
 use crate::store::remote::line::Line;
 use crate::store::remote::runtime::Runtime;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
-use crate::sync::{read_lock, write_lock};
+use crate::sync::{read_lock, share, write_lock};
 
 /// Requests under way: enough to fill a line of 50 ms and 100 Mbit/s many times over.
 const LIMITS: StoreLimits = StoreLimits { reads: 16, writes: 8, bytes: 128 << 20 };
@@ -171,9 +171,6 @@ impl ObjectClient {
                 (Some(301 | 307 | 400 | 403), Some(region)) if traits.region.as_ref() != Some(region) => {
                     Some(Traits { region: Some(region.clone()), ..traits })
                 }
-                (Some(405 | 501), _) if asked == Asked::Delete && traits.deletes_batches => {
-                    Some(Traits { deletes_batches: false, ..traits })
-                }
                 _ => None,
             };
             let Some(better) = better else { return Ok(Err(Refused { answer, error })) };
@@ -268,6 +265,37 @@ impl ObjectClient {
         }
     }
 
+    /// Deletes objects by one request. Returns whether that was done: not if the server deletes each alone, which is remembered.
+    fn delete_together(&self, keys: &[ObjectKey]) -> Result<bool, StoreError> {
+        let Some(first) = keys.first() else { return Ok(true) };
+        // Whoever may not delete one of them may delete none.
+        let object = Subject::from(first);
+        let paths = keys.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
+        let granted = DELETION * keys.len() as u32;
+        let outcome = self.ask(Asked::Delete, &object, &HeaderMap::new(), granted, |bucket| {
+            let paths: Vec<_> = paths.iter().cloned().map(Ok).collect();
+            async move {
+                let mut deletions = bucket.objects.delete_stream(futures_util::stream::iter(paths).boxed());
+                while let Some(done) = deletions.next().await {
+                    match done {
+                        Err(object_store::Error::NotFound { .. }) if is_of_object() => {}
+                        done => drop(done?),
+                    }
+                }
+                Ok(())
+            }
+        })?;
+        let Err(refused) = outcome else { return Ok(true) };
+        let (traits, _) = read_lock(&self.bucket).clone();
+        if matches!(refused.answer.status, Some(405 | 501)) && traits.deletes_batches {
+            let traits = Traits { deletes_batches: false, ..traits };
+            let bucket = (self.make)(&traits).map_err(|error| self.line.unusable(error))?;
+            *write_lock(&self.bucket) = (traits, bucket);
+            return Ok(false);
+        }
+        Err(self.judge(Asked::Delete, &object, &refused))
+    }
+
     /// What is there under a name. An object that is missing is told from a bucket that is.
     fn head(&self, object: &Subject, path: &Path) -> Result<(ObjectMeta, Answer), StoreError> {
         let work = |path: Path, options: GetOptions| {
@@ -294,7 +322,10 @@ impl ObjectClient {
         let path = self.path(key)?;
         let mut is_conditional = self.is_conditional.load(Relaxed);
         let mut headers = HeaderMap::new();
-        if let Ok(value) = BASE64_STANDARD.encode(digest).parse() {
+        // Others sign this header, too, and not as it is added here.
+        if self.has_md5_tags
+            && let Ok(value) = BASE64_STANDARD.encode(digest).parse()
+        {
             headers.insert("content-md5", value);
         }
         loop {
@@ -535,30 +566,35 @@ impl Store for ObjectClient {
     }
 
     fn delete_many(&self, keys: &[ObjectKey], deleted: &mut dyn FnMut(&ObjectKey)) -> Result<(), StoreError> {
-        for batch in keys.chunks(BATCH) {
-            // Whoever may not delete one of them may delete none.
-            let object = Subject::from(&batch[0]);
-            let paths = batch.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
-            let granted = DELETION * batch.len() as u32;
-            let outcome = self.ask(Asked::Delete, &object, &HeaderMap::new(), granted, |bucket| {
-                let paths: Vec<_> = paths.iter().cloned().map(Ok).collect();
-                async move {
-                    let mut deletions = bucket.objects.delete_stream(futures_util::stream::iter(paths).boxed());
-                    while let Some(done) = deletions.next().await {
-                        match done {
-                            Err(object_store::Error::NotFound { .. }) if is_of_object() => {}
-                            done => drop(done?),
-                        }
-                    }
-                    Ok(())
-                }
-            })?;
-            match outcome {
-                Ok(_) => batch.iter().for_each(&mut *deleted),
-                Err(refused) => return Err(self.judge(Asked::Delete, &object, &refused)),
+        let mut rest = keys;
+        // A request for many, where it is one request and has one answer.
+        while rest.len() > 1 && self.has_md5_tags && read_lock(&self.bucket).0.deletes_batches {
+            let (batch, behind) = rest.split_at(rest.len().min(BATCH));
+            if self.delete_together(batch)? {
+                batch.iter().for_each(&mut *deleted);
+                rest = behind;
             }
         }
-        Ok(())
+        let failed = AtomicBool::new(false);
+        let done = share(rest.len(), LIMITS.writes, |number| {
+            if failed.load(Relaxed) {
+                return None;
+            }
+            let one = &rest[number..=number];
+            let done =
+                self.delete_together(one).and_then(|done| if done { Ok(done) } else { self.delete_together(one) });
+            failed.fetch_or(done.is_err(), Relaxed);
+            Some(done)
+        });
+        let mut outcome = Ok(());
+        for (key, done) in rest.iter().zip(done) {
+            match done {
+                Some(Ok(_)) => deleted(key),
+                Some(Err(error)) if outcome.is_ok() => outcome = Err(error),
+                Some(Err(_)) | None => {}
+            }
+        }
+        outcome
     }
 
     fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -129,6 +129,11 @@ enum Fault {
     Full,
 }
 
+/// A server may know no lengths; then nothing is known of its objects.
+fn no_length() -> Fault {
+    Fault::Lost("the server tells no length".to_owned())
+}
+
 impl From<SftpError> for Fault {
     fn from(error: SftpError) -> Self {
         match error {
@@ -296,7 +301,7 @@ impl Connection {
 
     /// The length of an open file.
     async fn len(&self, handle: &str) -> Step<u64> {
-        Ok(self.session.fstat(handle).await?.attrs.size.unwrap_or_default())
+        self.session.fstat(handle).await?.attrs.size.ok_or_else(no_length)
     }
 
     async fn is_there(&self, path: &str) -> Step<bool> {
@@ -409,10 +414,7 @@ impl Connection {
         let mut names = Vec::new();
         let read = loop {
             match self.session.readdir(handle.as_str()).await {
-                Ok(page) => names.extend(page.files.into_iter().map(|file| {
-                    let len = if file.attrs.is_dir() { None } else { Some(file.attrs.size.unwrap_or_default()) };
-                    (file.filename, len)
-                })),
+                Ok(page) => names.extend(page.files.into_iter().map(|file| (file.filename, file.attrs))),
                 Err(SftpError::Status(status)) if status.status_code == StatusCode::Eof => break Ok(()),
                 Err(error) => break Err(Fault::from(error)),
             }
@@ -420,8 +422,23 @@ impl Connection {
         if !matches!(read, Err(Fault::Lost(_))) {
             self.session.close(handle).await?;
         }
-        names.retain(|(name, _)| !matches!(name.as_str(), "." | ".."));
-        read.map(|()| names)
+        read?;
+        names.retain(|(name, _): &(String, FileAttributes)| !matches!(name.as_str(), "." | ".."));
+        let mut listed = Vec::with_capacity(names.len());
+        for (name, mut attrs) in names {
+            // A server may leave out of a listing what it knows: then it is asked.
+            if attrs.permissions.is_none() || !attrs.is_dir() && attrs.size.is_none() {
+                attrs = match self.session.stat(format!("{path}/{name}")).await.map_err(Fault::from) {
+                    Ok(told) => told.attrs,
+                    // It was removed in between.
+                    Err(fault) if fault.is_missing() => continue,
+                    Err(fault) => return Err(fault),
+                };
+            }
+            let len = if attrs.is_dir() { None } else { Some(attrs.size.ok_or_else(no_length)?) };
+            listed.push((name, len));
+        }
+        Ok(listed)
     }
 
     /// All of a kind.
@@ -631,7 +648,7 @@ impl Store for SftpClient {
     fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
         let path = self.path(key);
         self.unless_gone(self.ask("read", &key.into(), |connection| async move {
-            Ok(connection.session.stat(path).await?.attrs.size.unwrap_or_default())
+            connection.session.stat(path).await?.attrs.size.ok_or_else(no_length)
         }))
     }
 
