@@ -357,16 +357,13 @@ fn word(
 /// A host, and maybe a port; in brackets what has colons.
 fn host_and_port(text: &str, form: &'static str) -> Result<(String, Option<u16>), AddressError> {
     let bad = || AddressError::Bad { part: "host", text: text.to_owned(), form };
-    let (host, port) = match text.strip_prefix('[') {
-        Some(behind) => {
-            let (inside, port) = behind.split_once(']').ok_or_else(bad)?;
-            inside.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
-            (format!("[{inside}]"), port.strip_prefix(':'))
-        }
-        None => {
-            let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
-            (word(host, "host", form, "", &['-', '.', '_'])?, port)
-        }
+    let (host, port) = if let Some(behind) = text.strip_prefix('[') {
+        let (inside, port) = behind.split_once(']').ok_or_else(bad)?;
+        inside.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
+        (format!("[{inside}]"), port.strip_prefix(':'))
+    } else {
+        let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+        (word(host, "host", form, "", &['-', '.', '_'])?, port)
     };
     let number = |port: &str| port.parse::<u16>().ok().filter(|port| *port > 0);
     match port {

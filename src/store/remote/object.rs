@@ -226,7 +226,14 @@ impl ObjectClient {
             (_, "QuotaExceeded" | "XMinioStorageFull" | "AccountIsDisabledQuota") | (507, _) => {
                 StoreError::Full { object: object.clone() }
             }
-            // Codes of failures that pass, whatever the status.
+            (404, "NoSuchKey" | "BlobNotFound") => StoreError::Missing { object: object.clone() },
+            (404, "NoSuchBucket" | "ContainerNotFound" | "AccountNotFound") => {
+                StoreError::Gone { place: self.line.place().to_owned() }
+            }
+            (304 | 412, _) | (409, "BlobAlreadyExists") if asked == Asked::Put => {
+                StoreError::Exists { object: object.clone() }
+            }
+            // What passes; and who answers 404 and says no more may not be the store at all.
             (
                 _,
                 "InternalError"
@@ -240,17 +247,7 @@ impl ObjectClient {
                 | "ConditionalRequestConflict"
                 | "OperationAborted",
             )
-            | (408 | 425 | 500 | 502 | 504, _) => self.unreachable(asked, object, told),
-            (404, "NoSuchKey" | "BlobNotFound") => StoreError::Missing { object: object.clone() },
-            (404, "NoSuchBucket" | "ContainerNotFound" | "AccountNotFound") => {
-                StoreError::Gone { place: self.line.place().to_owned() }
-            }
-            // Who says no more than that may not be the store at all.
-            (404, _) => self.unreachable(asked, object, told),
-            (304 | 412, _) | (409, "BlobAlreadyExists") if asked == Asked::Put => {
-                StoreError::Exists { object: object.clone() }
-            }
-            (409 | 412, _) => self.unreachable(asked, object, told),
+            | (404 | 408 | 409 | 412 | 425 | 500 | 502 | 504, _) => self.unreachable(asked, object, told),
             (416, _) => StoreError::Short { object: object.clone(), need: 0, have: 0 },
             (403, "AccessDenied" | "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" | "")
                 if asked.writes() =>

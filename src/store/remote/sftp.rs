@@ -510,17 +510,16 @@ impl SftpClient {
             idle.retain(|(used, _)| now.saturating_sub(*used) < IDLE);
             idle.pop()
         };
-        let connection = match found {
-            Some((_, connection)) => connection,
-            None => {
-                let (carrier, tally) = (self.carrier.clone(), Arc::<Tally>::default());
-                let counted = tally.clone();
-                let connecting = async move { connect(&carrier, counted).await };
-                match self.runtime.run(&mut watch, &tally, connecting)? {
-                    Ok(connection) => Arc::new(connection),
-                    Err(Fault::Lost(what)) => return Err(self.lost(action, object, what)),
-                    Err(fault) => return Err(self.lost(action, object, format!("{fault:?}"))),
-                }
+        let connection = if let Some((_, connection)) = found {
+            connection
+        } else {
+            let (carrier, tally) = (self.carrier.clone(), Arc::<Tally>::default());
+            let counted = tally.clone();
+            let connecting = async move { connect(&carrier, counted).await };
+            match self.runtime.run(&mut watch, &tally, connecting)? {
+                Ok(connection) => Arc::new(connection),
+                Err(Fault::Lost(what)) => return Err(self.lost(action, object, what)),
+                Err(fault) => return Err(self.lost(action, object, format!("{fault:?}"))),
             }
         };
         let outcome = self.runtime.run(&mut watch, &connection.tally.clone(), work(connection.clone()))?;
