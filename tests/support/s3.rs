@@ -77,7 +77,6 @@ pub struct FakeS3 {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     ends: Arc<AtomicBool>,
-    page: usize,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -88,8 +87,7 @@ impl FakeS3 {
     /// Starts one that lists so many objects in a page.
     pub fn start(page: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server =
-            Self { address: listener.local_addr().unwrap(), state: Arc::default(), ends: Arc::default(), page };
+        let server = Self { address: listener.local_addr().unwrap(), state: Arc::default(), ends: Arc::default() };
         let (state, ends) = (server.state.clone(), server.ends.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -158,16 +156,6 @@ impl FakeS3 {
     pub fn plant(&self, name: &str, bytes: &[u8]) {
         lock(&self.state).objects.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
     }
-
-    /// Takes something away.
-    pub fn remove(&self, name: &str) -> Option<Bytes> {
-        lock(&self.state).objects.remove(name)
-    }
-
-    /// How many objects there are in a page of a list.
-    pub const fn page(&self) -> usize {
-        self.page
-    }
 }
 
 impl Drop for FakeS3 {
@@ -192,15 +180,12 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {
         let hex = std::str::from_utf8(behind.get(..2).unwrap_or_default()).ok();
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            None => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = behind;
-            }
+        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'%') {
+            bytes.push(byte);
+            rest = &behind[2..];
+        } else {
+            bytes.push(if *first == b'+' { b' ' } else { *first });
+            rest = behind;
         }
     }
     String::from_utf8(bytes).unwrap()
