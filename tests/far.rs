@@ -592,7 +592,7 @@ fn whatever_a_server_does_a_run_succeeds_or_says_that_the_store_fails() {
             match done {
                 Ok(_) => taken += 1,
                 Err(error) => {
-                    assert!(error.contains("Unreachable") || error.contains("Throttled"), "{seed} {round}: {error}")
+                    assert!(error.contains("Unreachable") || error.contains("Throttled"), "{seed} {round}: {error}");
                 }
             }
             server.heal();

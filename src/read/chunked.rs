@@ -228,7 +228,7 @@ mod tests {
             let stream = write(&data, &mut memory);
             assert_eq!(stream.depth, depth);
             let chunked = Chunked::new(&stream);
-            let mut dice = blake3::Hasher::new().update(&len.to_le_bytes()).finalize_xof();
+            let mut dice = blake3::Hasher::new().update(&(len as u64).to_le_bytes()).finalize_xof();
             let mut throw = |bound: usize| {
                 let mut bytes = [0; 8];
                 dice.fill(&mut bytes);

@@ -293,11 +293,14 @@ mod tests {
         (StoredFile::new(&entry).unwrap(), whole, memory)
     }
 
+    /// A length, holes as distances and lengths, and whether they lie in the entry.
+    type Case<'a> = (usize, &'a [(u64, u64)], bool);
+
     #[test]
     fn holes_read_as_zeros_and_are_found() {
         let many: Vec<(u64, u64)> = (0..3000).map(|n| (20 + n % 7, 30 + n % 11)).collect();
         let whole: u64 = many.iter().map(|(distance, len)| distance + len).sum();
-        let cases: [(usize, &[(u64, u64)], bool); 6] = [
+        let cases: [Case<'_>; 6] = [
             (100_000, &[(10_000, 50_000)], true),
             (100_000, &[(0, 100_000)], true),
             (100_000, &[(0, 40_000), (0, 10_000), (50_000, 0x0)][..2], true),

@@ -70,7 +70,7 @@ impl Weed {
         let weed = Self { _folder: folder, child: child.map_err(|error| error.to_string())?, port: ports[6] };
         let begun = Instant::now();
         while ask(weed.port, "GET", "/").is_none()
-            || !ask(ports[4], "POST", "/buckets/vault-test/").is_some_and(|status| status < 300)
+            || ask(ports[4], "POST", "/buckets/vault-test/").is_none_or(|status| status >= 300)
         {
             if begun.elapsed() > Duration::from_secs(60) {
                 return Err("SeaweedFS does not answer within a minute".to_owned());

@@ -188,7 +188,7 @@ mod tests {
         let (config, mistakes) = parse(&text, None);
         assert!(mistakes.is_empty(), "{mistakes:?}");
         assert_eq!(config.vaults[0].name, "my disk");
-        assert_eq!(config.vaults[0].path, Path::new(DISK));
+        assert_eq!(config.vaults[0].place.folder(), Some(Path::new(DISK)));
         assert!(config.vaults[0].removable);
         assert_eq!(config.sources[0].paths, paths);
         assert_eq!(config.sources[0].vaults, ["my disk"]);

@@ -74,8 +74,9 @@ pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     let is_child = args.background && env::var_os(IN_BACKGROUND).is_some();
     let chosen = context.chosen()?;
     let name = chosen.config.as_ref().map(|vault| OsString::from(&vault.name));
-    let name = name.or_else(|| chosen.place.file_name().map(OsStr::to_owned)).unwrap_or_else(|| "vault".into());
-    let point = point::prepare(folder, &name.to_string_lossy(), &chosen.place)?;
+    let name =
+        name.or_else(|| chosen.place.folder()?.file_name().map(OsStr::to_owned)).unwrap_or_else(|| "vault".into());
+    let point = point::prepare(folder, &name.to_string_lossy(), chosen.place.folder())?;
     if args.background && !is_child {
         return in_background(context, point);
     }

@@ -121,7 +121,7 @@ fn real(folder: &Path) -> PathBuf {
 }
 
 /// Makes a folder ready for a mount: the given one, or one that is made for a vault of this name.
-pub fn prepare(given: Option<&Path>, name: &str, place: &Path) -> Result<Point, Failure> {
+pub fn prepare(given: Option<&Path>, name: &str, place: Option<&Path>) -> Result<Point, Failure> {
     let folder = real(&match given {
         Some(folder) => folder.to_owned(),
         None => own(name)?,
@@ -152,7 +152,8 @@ pub fn prepare(given: Option<&Path>, name: &str, place: &Path) -> Result<Point, 
         return Err(Failure::new(format!("{shown} is not empty"))
             .hint("What is in it would be hidden. Give an empty folder, or none: one is made then."));
     }
-    let inside = fs::canonicalize(place).is_ok_and(|place| point.folder.starts_with(place));
+    let inside =
+        place.and_then(|place| fs::canonicalize(place).ok()).is_some_and(|place| point.folder.starts_with(place));
     if inside {
         return Err(Failure::new(format!("{shown} lies in the vault itself")).hint("Give a folder elsewhere."));
     }

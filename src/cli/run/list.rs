@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(first.keep.as_ref().unwrap().keep, Some(5));
         assert_eq!(plan.jobs[1].source.keep.as_ref().map(|keep| keep.keep), None);
         assert_eq!(plan.jobs[1].targets[0].vault, 0);
-        assert_eq!(plan.vaults[1].path, folder.path().join("other"));
+        assert_eq!(plan.vaults[1].place.folder(), Some(folder.path().join("other").as_path()));
     }
 
     #[test]
