@@ -4,13 +4,11 @@
 use std::mem::size_of;
 use std::sync::{Arc, Mutex};
 
-use crate::limits::PATH_DEPTH_MAX;
 use crate::lru::Lru;
-use crate::path;
 use crate::read::chunked::{Chunked, Chunks};
 use crate::sync::lock;
 use crate::tree::stream::{StreamKey, stream_key};
-use crate::tree::{Entry, FileKind, Stream};
+use crate::tree::{Entry, Holes, Stream};
 use crate::vault::ReadError;
 use crate::vault::read::EntryDecoder;
 
@@ -42,8 +40,6 @@ struct Folder {
 struct Starts {
     /// Where each page begins, as far as it was looked for.
     pages: Vec<Start>,
-    /// Whether the last of them is the last one of all.
-    ended: bool,
 }
 
 /// Where a page begins: in the listing, behind which name, and at which entry.
@@ -61,6 +57,9 @@ pub struct Page {
     pub first: u64,
     /// The entries, in the order of their names.
     pub entries: Vec<Arc<Entry>>,
+    /// Where the page behind it begins; `None` if it is the last one. The page says so itself: it may be kept longer than what
+    /// is known of its folder.
+    next: Option<Start>,
 }
 
 /// What an entry takes up in memory, roughly.
@@ -69,13 +68,22 @@ fn weight(entry: &Entry) -> usize {
     let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum();
     let texts = [&entry.name, &entry.target, &entry.owner.user, &entry.owner.group];
     let texts: usize = texts.iter().filter(|text| !text.is_empty()).map(|text| text.len() + 24).sum();
-    size_of::<Entry>() + 24 + texts + xattrs + entry.content.as_ref().map_or(0, stream)
+    let holes = entry.holes.as_ref().map_or(0, |holes| match holes {
+        Holes::Inline(pairs) => pairs.len() + 24,
+        Holes::Stream(list) => stream(list),
+    });
+    size_of::<Entry>() + 24 + texts + xattrs + holes + entry.content.as_ref().map_or(0, stream)
 }
 
 impl Folders {
     /// Keeps pages of so many bytes together.
     pub fn new(bytes: usize) -> Self {
-        Self { known: Mutex::new(Lru::new(FOLDERS_KEPT)), pages: Mutex::new(Lru::new(bytes)) }
+        Self::with(bytes, FOLDERS_KEPT)
+    }
+
+    /// The same, which knows of so many folders where their pages begin.
+    fn with(bytes: usize, folders: usize) -> Self {
+        Self { known: Mutex::new(Lru::new(folders)), pages: Mutex::new(Lru::new(bytes)) }
     }
 
     fn folder(&self, listing: &Stream) -> Arc<Folder> {
@@ -89,7 +97,7 @@ impl Folders {
             key,
             listing: Chunked::new(listing),
             len: listing.len,
-            starts: Mutex::new(Starts { pages: vec![first], ended: false }),
+            starts: Mutex::new(Starts { pages: vec![first] }),
         });
         // A long one weighs as much as many short ones: it remembers where its pages begin.
         known.insert(key, folder.clone(), 1 + usize::try_from(listing.len / PAGE_LEN).unwrap_or(FOLDERS_KEPT));
@@ -104,10 +112,25 @@ impl Folders {
         starts: &mut Starts,
         chunks: &dyn Chunks,
     ) -> Result<Arc<Page>, ReadError> {
-        if let Some(page) = lock(&self.pages).get(&(folder.key, number)) {
-            return Ok(page);
+        let kept = lock(&self.pages).get(&(folder.key, number));
+        let page = match kept {
+            Some(page) => page,
+            None => self.read_page(folder, number, starts.pages[number].clone(), chunks)?,
+        };
+        if number + 1 == starts.pages.len() {
+            starts.pages.extend(page.next.clone());
         }
-        let Start { mut at, behind, first } = starts.pages[number].clone();
+        Ok(page)
+    }
+
+    fn read_page(
+        &self,
+        folder: &Folder,
+        number: usize,
+        start: Start,
+        chunks: &dyn Chunks,
+    ) -> Result<Arc<Page>, ReadError> {
+        let Start { mut at, behind, first } = start;
         let begin = at;
         let mut decoder = if number == 0 { EntryDecoder::default() } else { EntryDecoder::behind(behind) };
         let (mut entries, mut bytes, mut ended) = (Vec::new(), 0, at >= folder.len);
@@ -126,17 +149,14 @@ impl Folders {
             at += read as u64;
             ended = at >= folder.len || read == 0;
         }
-        if number + 1 == starts.pages.len() {
-            let taken = begin + decoder.taken();
-            if taken < folder.len {
-                let first = first + entries.len() as u64;
-                starts.pages.push(Start { at: taken, behind: decoder.last().to_vec(), first });
-            } else {
-                starts.ended = true;
-            }
-        }
-        let page = Arc::new(Page { first, entries });
-        lock(&self.pages).insert((folder.key, number), page.clone(), bytes + 64);
+        let taken = begin + decoder.taken();
+        let next = (taken < folder.len).then(|| Start {
+            at: taken,
+            behind: decoder.last().to_vec(),
+            first: first + entries.len() as u64,
+        });
+        let page = Arc::new(Page { first, entries, next });
+        lock(&self.pages).insert((folder.key, number), page.clone(), bytes + 128);
         Ok(page)
     }
 
@@ -178,37 +198,13 @@ impl Folders {
             }
         }
     }
-
-    /// The entry at a path below the folder with this listing; `None` if there is nothing. The empty path has no entry.
-    ///
-    /// # Errors
-    /// If a folder on the way cannot be read.
-    pub fn find(&self, chunks: &dyn Chunks, listing: &Stream, at: &[u8]) -> Result<Option<Arc<Entry>>, ReadError> {
-        let (mut listing, mut found) = (listing.clone(), None);
-        let mut names = path::components(at).take(PATH_DEPTH_MAX).peekable();
-        while let Some(name) = names.next() {
-            let Some(entry) = self.entry(chunks, &listing, name)? else { return Ok(None) };
-            if names.peek().is_some() {
-                match entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory) {
-                    Some(content) => listing = content.clone(),
-                    None => return Ok(None),
-                }
-            }
-            found = Some(entry);
-        }
-        Ok(found)
-    }
-
-    /// Forgets all pages.
-    pub fn clear(&self) {
-        lock(&self.pages).clear();
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::read::tests::{Memory, write};
+    use crate::tree::FileKind;
     use crate::tree::encode_entry;
     use crate::tree::entry::LISTING_VERSION;
 
@@ -233,7 +229,7 @@ mod tests {
             for bytes in [64 << 20, 1] {
                 let folders = Folders::new(bytes);
                 let last = names.last().map(|name| [name.as_slice(), b"y"].concat());
-                for name in [&b"!"[..], b"000100", b"zzz", &last.unwrap_or_default()] {
+                for name in [&b"!"[..], b"000101", b"zzz", &last.unwrap_or_default()] {
                     assert!(folders.entry(&memory, &stream, name).unwrap().is_none(), "{count} entries");
                 }
                 for at in [0, 1, 100, 511, 512, 513, 1024, 4999, 3] {
@@ -255,6 +251,24 @@ mod tests {
                 assert_eq!(all, names);
             }
         }
+    }
+
+    #[test]
+    fn pages_outlive_what_is_known_of_their_folder() {
+        let mut memory = Memory::default();
+        let (long, names) = listing(2000, &mut memory);
+        let (short, _) = listing(3, &mut memory);
+        // One folder is known at a time, while all pages are kept.
+        let folders = Folders::with(64 << 20, 1);
+        for at in [0, 600, 0, 1999, 1200] {
+            let page = folders.page_with(&memory, &long, at).unwrap().unwrap();
+            assert_eq!(page.entries[(at - page.first) as usize].name, names[at as usize]);
+            folders.page_with(&memory, &short, 0).unwrap().unwrap();
+            let found = folders.entry(&memory, &long, &names[at as usize]).unwrap();
+            assert!(found.is_some_and(|entry| entry.name == names[at as usize]), "number {at}");
+            folders.page_with(&memory, &short, 0).unwrap().unwrap();
+        }
+        assert!(folders.page_with(&memory, &long, 2000).unwrap().is_none());
     }
 
     #[test]
