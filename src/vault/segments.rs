@@ -1,6 +1,6 @@
 //! Opened segments that many readers share: bounded in bytes, each opened by one thread at a time.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::id::ObjectName;
@@ -25,13 +25,15 @@ pub struct SegmentCache {
 struct Kept {
     /// Each weighs its raw bytes.
     segments: Lru<SegmentKey, Arc<Segment>>,
-    /// The segments that some thread is opening.
-    opening: HashSet<SegmentKey>,
+    /// The segments that some thread is opening, each with the number of the attempt.
+    opening: HashMap<SegmentKey, u64>,
+    /// The number of the next attempt.
+    attempt: u64,
 }
 
 impl Default for SegmentCache {
     fn default() -> Self {
-        let kept = Kept { segments: Lru::new(0), opening: HashSet::new() };
+        let kept = Kept { segments: Lru::new(0), opening: HashMap::new(), attempt: 0 };
         Self { kept: Mutex::new(kept), opened: Condvar::new(), idle: Mutex::default() }
     }
 }
@@ -59,7 +61,8 @@ impl SegmentCache {
         lock(&self.kept).segments.weight()
     }
 
-    /// A segment; `open` opens it unless it is here. If another thread is just opening it, this one waits for that.
+    /// A segment; `open` opens it unless it is here. If another thread is just opening it, this one waits for that. If
+    /// that fails, all who have waited try by themselves, at once: none waits for one failure after the other.
     ///
     /// # Errors
     /// Those of `open`. Nothing is remembered of them: the next one tries again.
@@ -69,17 +72,27 @@ impl SegmentCache {
         open: impl FnOnce(&mut Decompressor) -> Result<Segment, ReadError>,
     ) -> Result<Arc<Segment>, ReadError> {
         let mut kept = lock(&self.kept);
-        loop {
+        let mut awaited = None;
+        let is_first = loop {
             if let Some(segment) = kept.segments.get(&key) {
                 return Ok(segment);
             }
-            if kept.opening.insert(key) {
-                break;
+            match (kept.opening.get(&key).copied(), awaited) {
+                (None, None) => {
+                    let attempt = kept.attempt;
+                    kept.attempt += 1;
+                    kept.opening.insert(key, attempt);
+                    break true;
+                }
+                (Some(attempt), None) => awaited = Some(attempt),
+                (Some(attempt), Some(before)) if attempt == before => {
+                    kept = self.opened.wait(kept).unwrap_or_else(PoisonError::into_inner);
+                }
+                (_, Some(_)) => break false,
             }
-            kept = self.opened.wait(kept).unwrap_or_else(PoisonError::into_inner);
-        }
+        };
         drop(kept);
-        let _opening = Opening(self, key);
+        let _opening = is_first.then(|| Opening(self, key));
         let idle = lock(&self.idle).pop();
         let mut decompressor = idle.map_or_else(Decompressor::new, Ok)?;
         let opened = open(&mut decompressor);
@@ -145,6 +158,43 @@ mod tests {
             }
         });
         assert_eq!(opened.into_inner(), 1);
+    }
+
+    #[test]
+    fn who_has_waited_for_a_failure_waits_for_no_other() {
+        let cache = SegmentCache::default();
+        let tries = AtomicUsize::new(0);
+        let begun = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            let (cache, tries, begun) = (&cache, &tries, &begun);
+            scope.spawn(move || {
+                cache.get(key(1), |_| {
+                    begun.wait();
+                    // Until all others wait.
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                    Err(CatalogueError::Database("x".to_owned()).into())
+                })
+            });
+            begun.wait();
+            let together = std::sync::Arc::new((Mutex::new(0), Condvar::new()));
+            for _ in 0..6 {
+                let together = together.clone();
+                scope.spawn(move || {
+                    let failed = cache.get(key(1), |_| {
+                        tries.fetch_add(1, Relaxed);
+                        *lock(&together.0) += 1;
+                        together.1.notify_all();
+                        // Each goes on only when all are under way.
+                        let patience = std::time::Duration::from_secs(10);
+                        let all = together.1.wait_timeout_while(lock(&together.0), patience, |count| *count < 6);
+                        assert!(!all.unwrap().1.timed_out(), "one waits for the other");
+                        Err(CatalogueError::Database("y".to_owned()).into())
+                    });
+                    assert!(failed.is_err());
+                });
+            }
+        });
+        assert_eq!(tries.into_inner(), 6);
     }
 
     #[test]
