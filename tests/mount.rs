@@ -341,6 +341,54 @@ fn snapshots_come_and_go_and_old_versions_are_found() {
     eventually("its link goes", || fs::metadata(mount.at.join("all").join(&first[..8])).is_err());
 }
 
+/// A chunk that is missing is looked for in the store anew. What is seen then counts for all: which snapshots there are, and that
+/// a file went with its snapshot and is not damaged.
+#[test]
+fn what_was_forgotten_is_not_called_damaged() {
+    if !can_mount() {
+        return;
+    }
+    let desk = Desk::new();
+    let old = write_version(&desk, 1, 48);
+    let first = desk.take("2026-01-01T10:00:00Z");
+    fs::remove_dir_all(desk.source()).unwrap();
+    fs::create_dir(desk.source()).unwrap();
+    desk.write("other", bytes(9, 5000));
+    desk.take("2026-01-02T10:00:00Z");
+    let at = desk.path("mnt");
+    fs::create_dir(&at).unwrap();
+    let mut command = desk.command(&["mount", at.to_str().unwrap(), "--cache", "1"]);
+    command.env("VAULT_STATE_DIR", desk.path("state of another machine"));
+    let mut mount = Mount::begin(command, &at);
+    let folder = File::open(at.join("source/2026-01-01 10.00/source")).unwrap();
+    let open = |name: &str| {
+        let flags = rustix::fs::OFlags::RDONLY;
+        rustix::fs::openat(&folder, name, flags, rustix::fs::Mode::empty()).map(File::from)
+    };
+    // Names are known, content is not.
+    let files: Vec<File> = old.iter().map(|(name, _)| open(name).unwrap()).collect();
+    desk.ok(&["forget", &first]);
+    let before = packs(&desk);
+    eventually("packs go", || {
+        let said = desk.run(&["prune", "--keep", "99", "--max-unused", "0%"]);
+        assert!(matches!(said.code, 0 | 3), "{}", said.err);
+        before.difference(&packs(&desk)).count() > 0
+    });
+    let mut gone = 0;
+    for file in &files {
+        // Nothing but the folder's own files is asked for, so that nothing else makes the mount look at the store.
+        if let Err(error) = file.read_at(&mut [0; 10], 0) {
+            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::STALE.raw_os_error()), "{error}");
+            gone += 1;
+        }
+    }
+    assert!(gone > 0);
+    let left = BTreeSet::from(["2026-01-02 10.00", "latest"].map(str::to_owned));
+    eventually("the forgotten one is in no listing", || names(&at.join("source")) == left);
+    let (code, err) = mount.end(Signal::TERM);
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
 #[test]
 fn damage_costs_the_file_that_has_it_and_is_remembered() {
     if !can_mount() {

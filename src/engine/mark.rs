@@ -145,7 +145,7 @@ impl<'a> Segments<'a> {
     fn chunk(&self, id: &ChunkId) -> Result<(Arc<Segment>, usize), ReadError> {
         let found = self.lookup.try_places(id, |place| {
             let segment = self.open(place.pack, place.segment)?;
-            let index = segment.index_of(id, place.offset).ok_or(ReadError::Lost(*id))?;
+            let index = segment.index_of(id, place.offset, place.len).ok_or(ReadError::Lost(*id))?;
             Ok((segment, index))
         });
         found?.ok_or(ReadError::Lost(*id))

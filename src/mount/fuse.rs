@@ -299,8 +299,12 @@ impl State {
 
     /// Says, once for each place, what cannot be read; and what the kernel is told.
     fn failed(&self, node: &Node, error: &ReadError) -> Errno {
-        if node.item().is_some_and(|item| !self.tree.has(&item.snap.info.id)) {
+        let moment = self.tree.view().moment();
+        if node.item().is_some_and(|item| !moment.has(&item.snap.info.id)) {
             return Errno::ESTALE;
+        }
+        if matches!(error, ReadError::Lost(_)) {
+            self.tree.view().distrust();
         }
         let at = self.tree.shown(node);
         let is_new = {

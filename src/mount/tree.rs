@@ -21,7 +21,8 @@ use crate::progress::Progress;
 use crate::read::Folders;
 use crate::read::links::GroupReader;
 use crate::sync::lock;
-use crate::tree::{Entry, FileKind, Stream, Time};
+use crate::tree::{ChunkSource, Entry, FileKind, Stream, Time, encode_entry};
+use crate::vault::view::Moment;
 use crate::vault::{ReadError, SnapshotInfo, VaultError, View};
 
 /// The folder of versions, in every folder of a snapshot.
@@ -34,7 +35,7 @@ pub const ALL: &[u8] = b"all";
 pub const README: &[u8] = b"README.txt";
 
 /// Names of hard links that are remembered, of all snapshots together.
-const LINKS_KEPT: usize = 2 << 20;
+const LINKS_KEPT: usize = 256 << 10;
 /// Smaller numbers are those of the tree's own nodes.
 pub const NUMBERS_OWN: u64 = 1024;
 
@@ -75,8 +76,8 @@ pub struct Item {
     key: Key,
     /// How many names it has in the snapshot.
     pub names: u32,
-    /// The key of its first name, if it has several.
-    first: Option<Key>,
+    /// If it has several names: the key of all of them that are the same file.
+    shared: Option<Key>,
 }
 
 impl Item {
@@ -183,15 +184,59 @@ pub struct Tree {
     options: TreeOptions,
     key: [u8; 32],
     names: RwLock<Arc<Names>>,
+    /// The records by which they were named. Held while they are named anew.
+    named: Mutex<Arc<HashSet<ObjectName>>>,
     /// Which paths of a snapshot are names of one file.
     links: Mutex<Lru<ObjectName, Arc<Links>>>,
+    /// Held while such a list is read.
+    linking: Mutex<()>,
     /// A tree of one folder: that is its top.
     only: Option<Arc<Node>>,
 }
 
 /// For each path with several names, by its key: the key of the first of them, and how many there are.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Links(HashMap<Key, (Key, u32)>);
+
+impl Links {
+    /// Reads a list, by the keys of its paths. Where it is damaged it ends, without the group that is not whole.
+    fn read<S: ChunkSource<Error = ReadError>>(
+        list: &Stream,
+        source: &mut S,
+        key_of: impl Fn(&[u8]) -> Key,
+    ) -> Result<Self, ReadError> {
+        let mut links = Self::default();
+        let mut groups = GroupReader::new(list);
+        let mut group: Vec<Key> = Vec::new();
+        loop {
+            let next = match groups.next(source) {
+                Err(error) if error.is_contained() => return Ok(links),
+                next => next?,
+            };
+            if next.as_ref().is_none_or(|(is_first, _)| *is_first) {
+                let names = u32::try_from(group.len()).unwrap_or(u32::MAX);
+                let first = group.first().copied();
+                links.0.extend(group.drain(..).filter_map(|key| Some((key, (first?, names)))));
+            }
+            let Some((_, at)) = next else { return Ok(links) };
+            group.push(key_of(&at));
+        }
+    }
+}
+
+/// By what the names of one file are known. A file may have changed between the visits to two of its names: then these are not
+/// alike, and two files.
+fn shared_key(first: &Key, entry: &Entry) -> Option<Key> {
+    let mut bytes = Vec::new();
+    encode_entry(&Entry { name: b"any".to_vec(), torn: false, ..entry.clone() }, &mut bytes).ok()?;
+    let mut key = [0; 16];
+    blake3::Hasher::new_derive_key("vault names of one file")
+        .update(first)
+        .update(&bytes)
+        .finalize_xof()
+        .fill(&mut key);
+    Some(key)
+}
 
 impl Tree {
     /// The tree of all snapshots.
@@ -199,8 +244,19 @@ impl Tree {
         let key = view.vault().keys().derive_local("numbers of files in a mount");
         let folders = Folders::new(options.listings);
         let links = Mutex::new(Lru::new(LINKS_KEPT));
-        let tree = Self { view, folders, options, key, names: RwLock::default(), links, only: None };
-        tree.name_all();
+        let moment = view.moment();
+        let tree = Self {
+            view,
+            folders,
+            options,
+            key,
+            names: RwLock::default(),
+            named: Mutex::new(moment.records().clone()),
+            links,
+            linking: Mutex::default(),
+            only: None,
+        };
+        tree.name_all(&moment);
         tree
     }
 
@@ -244,15 +300,15 @@ impl Tree {
     /// # Errors
     /// If the store or the catalogue fails; all stays as it was then.
     pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
-        if self.view.renew(progress)? {
-            self.name_all();
+        let renewed = self.view.renew(progress);
+        // The view may also have been renewed by whoever missed a chunk.
+        let mut named = lock(&self.named);
+        let moment = self.view.moment();
+        if moment.records() != &*named {
+            self.name_all(&moment);
+            named.clone_from(moment.records());
         }
-        Ok(())
-    }
-
-    /// Whether this snapshot is still there.
-    pub fn has(&self, snapshot: &ObjectName) -> bool {
-        self.names().by_id.contains_key(snapshot)
+        renewed
     }
 
     fn snap(&self, snapshot: &ObjectName) -> Option<Arc<Snap>> {
@@ -274,8 +330,7 @@ impl Tree {
     }
 
     /// Gives every snapshot its names.
-    fn name_all(&self) {
-        let moment = self.view.moment();
+    fn name_all(&self, moment: &Moment) {
         let before = self.names();
         let mut hosts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for info in moment.snapshots() {
@@ -324,64 +379,57 @@ impl Tree {
             entry: Arc::new(entry),
             key: snap.key,
             names: 1,
-            first: None,
+            shared: None,
         })
     }
 
-    fn child(&self, parent: &Arc<Item>, entry: Arc<Entry>) -> Arc<Item> {
+    fn child(&self, parent: &Arc<Item>, entry: Arc<Entry>) -> Result<Arc<Item>, ReadError> {
+        let known = if entry.kind == FileKind::Directory { None } else { self.links(&parent.snap)? };
+        Ok(self.child_with(parent, entry, known.as_deref()))
+    }
+
+    fn child_with(&self, parent: &Arc<Item>, entry: Arc<Entry>, links: Option<&Links>) -> Arc<Item> {
         let key = self.hash("child", &[&parent.key, &entry.name]);
-        let snap = parent.snap.clone();
-        let known = (entry.kind != FileKind::Directory).then(|| self.links(&snap)).flatten();
-        let link = known.and_then(|links| links.0.get(&key).copied());
-        let (first, names) = link.map_or((None, 1), |(first, names)| (Some(first), names));
-        Arc::new(Item { snap, parent: Some(parent.clone()), entry, key, names, first })
+        let link = links.and_then(|links| links.0.get(&key));
+        let shared = link.and_then(|(first, _)| shared_key(first, &entry));
+        let names = link.map_or(1, |(_, names)| *names);
+        Arc::new(Item { snap: parent.snap.clone(), parent: Some(parent.clone()), entry, key, names, shared })
     }
 
-    /// Which paths of a snapshot are names of one file; `None` if none are. A list that is damaged says nothing.
-    fn links(&self, snap: &Snap) -> Option<Arc<Links>> {
+    /// Which paths of a snapshot are names of one file; `None` if none are.
+    fn links(&self, snap: &Snap) -> Result<Option<Arc<Links>>, ReadError> {
         if snap.info.body.links.is_empty() {
-            return None;
+            return Ok(None);
         }
-        if let Some(links) = lock(&self.links).get(&snap.info.id) {
-            return Some(links);
+        let kept = || lock(&self.links).get(&snap.info.id);
+        if let Some(links) = kept() {
+            return Ok(Some(links));
         }
-        let mut links = Links::default();
-        let mut groups = GroupReader::new(&snap.info.body.links);
-        let mut group: Vec<Key> = Vec::new();
-        let mut close = |group: &mut Vec<Key>| {
-            if let Some(first) = group.first().copied() {
-                let names = u32::try_from(group.len()).unwrap_or(u32::MAX);
-                links.0.extend(group.drain(..).map(|key| (key, (first, names))));
-            }
-        };
-        let mut source = self.view.as_ref();
-        while let Ok(Some((is_first, at))) = groups.next(&mut source) {
-            if is_first {
-                close(&mut group);
-            }
-            let key = path::components(&at).fold(snap.key, |key, name| self.hash("child", &[&key, name]));
-            group.push(key);
+        let _linking = lock(&self.linking);
+        // Another thread may have been here first.
+        if let Some(links) = kept() {
+            return Ok(Some(links));
         }
-        close(&mut group);
-        let links = Arc::new(links);
+        let key_of = |at: &[u8]| path::components(at).fold(snap.key, |key, name| self.hash("child", &[&key, name]));
+        let links = Arc::new(Links::read(&snap.info.body.links, &mut self.view.as_ref(), key_of)?);
         lock(&self.links).insert(snap.info.id, links.clone(), links.0.len());
-        Some(links)
+        Ok(Some(links))
     }
 
-    /// What lies at a path of a snapshot.
+    /// What lies at a path of a snapshot, whatever other names it has.
     fn walk(&self, snap: &Arc<Snap>, at: &[u8]) -> Result<Option<Arc<Item>>, ReadError> {
         let mut item = Self::root(snap);
         for name in path::components(at) {
             let Some(listing) = item.listing() else { return Ok(None) };
             let Some(entry) = self.folders.entry(self.view.as_ref(), listing, name)? else { return Ok(None) };
-            item = self.child(&item, entry);
+            item = self.child_with(&item, entry, None);
         }
         Ok(Some(item))
     }
 
     /// The number of something in a snapshot.
     pub fn number_of(&self, item: &Item) -> u64 {
-        number(&item.first.unwrap_or(item.key))
+        number(&item.shared.unwrap_or(item.key))
     }
 
     /// The number of a node, the same in every mount: never one below 1024, which are the tree's own.
@@ -400,7 +448,7 @@ impl Tree {
             Node::Top | Node::Readme | Node::All => [0; 16],
             Node::Source(name) => self.hash("source", &[name]),
             Node::Link(target, _) => self.hash("link", &[target]),
-            Node::Item(item) => item.first.unwrap_or(item.key),
+            Node::Item(item) => item.shared.unwrap_or(item.key),
             Node::Versions(item) => self.hash("versions", &[&item.key]),
             Node::VersionsOf(key, _) => *key,
         }
@@ -425,7 +473,7 @@ impl Tree {
             Node::Item(item) => {
                 let Some(listing) = item.listing() else { return Ok(None) };
                 match self.folders.entry(self.view.as_ref(), listing, name)? {
-                    Some(entry) => Some(Node::Item(self.child(item, entry))),
+                    Some(entry) => Some(Node::Item(self.child(item, entry)?)),
                     None if name == VERSIONS => Some(Node::Versions(item.clone())),
                     _ => None,
                 }
@@ -504,7 +552,7 @@ impl Tree {
                 while let Some(page) = self.folders.page_with(self.view.as_ref(), listing, at)? {
                     let skip = usize::try_from(at - page.first).unwrap_or(usize::MAX);
                     for entry in page.entries.iter().skip(skip) {
-                        if !each(&entry.name, Arc::new(Node::Item(self.child(item, entry.clone())))) {
+                        if !each(&entry.name, Arc::new(Node::Item(self.child(item, entry.clone())?))) {
                             return Ok(());
                         }
                     }
@@ -594,6 +642,67 @@ fn free_name_before(base: &[u8], end: &[u8], taken: &mut HashSet<Vec<u8>>) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::CatalogueError;
+    use crate::id::ChunkId;
+    use crate::varint;
+
+    #[test]
+    fn names_of_one_file_are_alike() {
+        let mut entry = Entry::new(*b"a", FileKind::File);
+        entry.content = Some(Stream { len: 7, depth: 0, ids: vec![ChunkId::from_slice(&[1; 16]).unwrap()] });
+        entry.size = 7;
+        let key = |entry: &Entry| shared_key(&[3; 16], entry).unwrap();
+        let other = Entry { name: b"b".to_vec(), torn: true, ..entry.clone() };
+        assert_eq!(key(&entry), key(&other), "the name does not matter");
+        assert_ne!(Some(key(&entry)), shared_key(&[4; 16], &entry), "another group");
+        let later = Entry { mtime: Time { secs: 1, nanos: 0 }, ..entry.clone() };
+        let content = Some(Stream { len: 7, depth: 0, ids: vec![ChunkId::from_slice(&[2; 16]).unwrap()] });
+        let written = Entry { content, ..entry.clone() };
+        let opened = Entry { mode: 0o644, ..entry.clone() };
+        let marked = Entry { xattrs: vec![(b"user.x".to_vec(), b"y".to_vec())], ..entry.clone() };
+        for changed in [later, written, opened, marked] {
+            assert_ne!(key(&entry), key(&changed), "{changed:?}");
+        }
+    }
+
+    /// One chunk is there, then nothing more can be read.
+    struct Failing(Option<Vec<u8>>, Option<ReadError>);
+
+    impl ChunkSource for &mut Failing {
+        type Error = ReadError;
+
+        fn chunk(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+            match self.0.take() {
+                Some(bytes) => Ok(bytes),
+                None => Err(self.1.take().unwrap_or(ReadError::Lost(*id))),
+            }
+        }
+    }
+
+    #[test]
+    fn links_are_remembered_as_far_as_they_are_sound() {
+        let mut list = Vec::new();
+        for group in [&["a", "b"][..], &["c", "d", "e"]] {
+            varint::put(&mut list, group.len() as u64);
+            for path in group {
+                varint::put(&mut list, path.len() as u64);
+                list.extend_from_slice(path.as_bytes());
+            }
+        }
+        // The last path lies in another chunk.
+        let first = list[..list.len() - 2].to_vec();
+        let ids = [1, 2].map(|number| ChunkId::from_slice(&[number; 16]).unwrap()).to_vec();
+        let stream = Stream { len: list.len() as u64, depth: 0, ids };
+        let read = |error: Option<ReadError>| {
+            let mut source = Failing(Some(first.clone()), error);
+            Links::read(&stream, &mut &mut source, |at| [at[0]; 16])
+        };
+        let pair = ([b'a'; 16], 2);
+        let sound = Links(HashMap::from([([b'a'; 16], pair), ([b'b'; 16], pair)]));
+        assert_eq!(read(None).unwrap(), sound, "damage costs the group that has it");
+        let passing = read(Some(CatalogueError::Database("x".to_owned()).into()));
+        assert!(passing.is_err(), "what may pass is no answer");
+    }
 
     #[test]
     fn names_are_such_that_every_system_takes_them() {

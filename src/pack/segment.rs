@@ -176,10 +176,10 @@ impl Segment {
         (self.chunks.get(index + 1)?.0 == *id).then_some(index + 1)
     }
 
-    /// The number of a chunk that should begin at this offset; `None` if it does not.
-    pub fn index_of(&self, id: &ChunkId, offset: u32) -> Option<usize> {
+    /// The number of a chunk that should begin at this offset and have this length; `None` if it does not.
+    pub fn index_of(&self, id: &ChunkId, offset: u32, len: u32) -> Option<usize> {
         let found = self.chunks.binary_search_by_key(&offset, |(_, offset, _)| *offset).ok();
-        found.filter(|index| self.chunks[*index].0 == *id)
+        found.filter(|index| self.chunks[*index] == (*id, offset, len))
     }
 
     /// The bytes of a chunk by its number; empty if there is no such chunk.

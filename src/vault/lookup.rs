@@ -208,13 +208,7 @@ impl Vault {
         self.learned();
         *known = self.generation.load(Relaxed);
         drop(unread);
-        let bad = match read {
-            Ok(bad) => bad,
-            Err(VaultError::Catalogue(error)) => return Err(error.into()),
-            Err(VaultError::Store(error)) => return Err(PackError::from(error).into()),
-            Err(error) => return Err(CatalogueError::Database(error.to_string()).into()),
-        };
-        self.note_bad(bad).map_err(|error| ReadError::from(CatalogueError::Database(error.to_string())))?;
+        self.note_bad(read?)?;
         Ok(true)
     }
 

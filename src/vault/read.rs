@@ -13,7 +13,7 @@ use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{ChunkSource, Entry, EntryError, Stream, StreamError, StreamReader, decode_entry};
 use crate::vault::segments::SegmentCache;
-use crate::vault::{Lookup, Vault};
+use crate::vault::{Lookup, Vault, VaultError};
 
 /// Why something that is stored could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,17 @@ impl ReadError {
     /// Whether it concerns only what depends on what was read, so that all else can go on.
     pub const fn is_contained(&self) -> bool {
         self.is_damage() || self.is_newer()
+    }
+}
+
+/// What keeps the store from being looked at, where something is read.
+impl From<VaultError> for ReadError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Catalogue(error) => error.into(),
+            VaultError::Store(error) => PackError::from(error).into(),
+            error => CatalogueError::Database(error.to_string()).into(),
+        }
     }
 }
 
@@ -137,7 +148,7 @@ impl<'a> TreeReader<'a> {
         let segment = segments.get((info.name, place.segment), |decompressor| {
             Ok(self.packs.segment(&segment_place, None, decompressor)?)
         })?;
-        let index = segment.index_of(id, place.offset).ok_or(ReadError::Lost(*id))?;
+        let index = segment.index_of(id, place.offset, place.len).ok_or(ReadError::Lost(*id))?;
         Ok((segment, index))
     }
 

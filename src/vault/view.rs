@@ -24,6 +24,9 @@ const FAILED_KEPT: usize = 1 << 16;
 /// How many packs' places of segments are remembered.
 const INFOS_KEPT: usize = 1 << 14;
 
+/// Gets something from a place of a chunk, which a reader of a moment has found.
+type Get<'a, T> = dyn Fn(&Moment, &Reader, ChunkPlace) -> Result<T, ReadError> + 'a;
+
 /// The newest moment of a vault, for many threads.
 pub struct View {
     vault: Arc<Vault>,
@@ -41,9 +44,9 @@ pub struct Moment {
     infos: Mutex<HashMap<u32, Arc<PackInfo>>>,
     /// Keeps what is needed from being swept. None where no state can be written, or nobody reads.
     session: Mutex<Option<Session>>,
-    snapshots: Vec<SnapshotInfo>,
+    snapshots: Arc<Vec<SnapshotInfo>>,
     /// The records that the log had.
-    records: HashSet<ObjectName>,
+    records: Arc<HashSet<ObjectName>>,
     /// Chunks that could not be read although the store had just been looked at.
     failed: Mutex<HashSet<ChunkId>>,
 }
@@ -79,8 +82,8 @@ impl Moment {
             reader: RwLock::new(Arc::new(vault.catalogue().reader()?)),
             infos: Mutex::default(),
             session: Mutex::new(session),
-            snapshots: vault.snapshots(),
-            records,
+            snapshots: Arc::new(vault.snapshots()),
+            records: Arc::new(records),
             failed: Mutex::default(),
         })
     }
@@ -90,22 +93,32 @@ impl Moment {
         &self.snapshots
     }
 
+    /// Whether this snapshot was there.
+    pub fn has(&self, snapshot: &ObjectName) -> bool {
+        self.snapshots.iter().any(|info| info.id == *snapshot)
+    }
+
+    /// The records that there were: while they are the same, so are the snapshots.
+    pub const fn records(&self) -> &Arc<HashSet<ObjectName>> {
+        &self.records
+    }
+
     fn reader(&self) -> Arc<Reader> {
         self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn info(&self, number: u32) -> Result<Arc<PackInfo>, CatalogueError> {
+    /// A pack, by the reader that found something in it; `None` if it is not listed.
+    fn info(&self, reader: &Reader, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
         if let Some(info) = lock(&self.infos).get(&number) {
-            return Ok(info.clone());
+            return Ok(Some(info.clone()));
         }
-        let unknown = || CatalogueError::Database("a chunk lies in a pack that is not listed".to_owned());
-        let info = Arc::new(self.reader().pack(number)?.ok_or_else(unknown)?);
+        let Some(info) = reader.pack(number)?.map(Arc::new) else { return Ok(None) };
         let mut infos = lock(&self.infos);
         if infos.len() >= INFOS_KEPT {
             infos.clear();
         }
         infos.insert(number, info.clone());
-        Ok(info)
+        Ok(Some(info))
     }
 }
 
@@ -148,29 +161,50 @@ impl View {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the store, and goes on from what it says now. Returns whether there are other records than before.
+    /// Looks at the store, and goes on from what it says now.
     ///
     /// # Errors
     /// If the store or the catalogue fails; all stays as it was then.
-    pub fn renew(&self, progress: &dyn Progress) -> Result<bool, VaultError> {
+    pub fn renew(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let _renewing = lock(&self.renewing);
         self.take(progress)
     }
 
-    fn take(&self, progress: &dyn Progress) -> Result<bool, VaultError> {
+    fn take(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let moment = Moment::take(&self.vault, progress)?;
         let before = self.moment();
-        let is_changed = moment.records != before.records;
-        if !is_changed {
+        if moment.records == before.records {
             lock(&moment.failed).clone_from(&lock(&before.failed));
         }
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);
-        Ok(is_changed)
+        self.put(moment);
+        Ok(())
     }
 
-    /// Relies on nothing until it is renewed: nobody reads. What is read all the same is looked for again if it has moved.
+    fn put(&self, moment: Moment) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);
+    }
+
+    /// Relies on nothing until it is renewed: nobody reads. What is read all the same is looked for again if it has moved. Whoever
+    /// rests for long calls this again and again: old pages of the catalogue's file are kept only since the last time.
     pub fn rest(&self) {
-        lock(&self.moment().session).take();
+        let _renewing = lock(&self.renewing);
+        let before = self.moment();
+        lock(&before.session).take();
+        // If the catalogue fails, whoever reads next is told.
+        let Ok(reader) = self.vault.catalogue().reader() else { return };
+        self.put(Moment {
+            reader: RwLock::new(Arc::new(reader)),
+            infos: Mutex::default(),
+            session: Mutex::default(),
+            snapshots: before.snapshots.clone(),
+            records: before.records.clone(),
+            failed: Mutex::new(lock(&before.failed).clone()),
+        });
+    }
+
+    /// What the catalogue says does not fit the store: whoever opens it next builds it anew.
+    pub fn distrust(&self) {
+        self.moment().reader().distrust();
     }
 
     /// Whether a session keeps what is read from being swept.
@@ -190,21 +224,15 @@ impl View {
 
     /// Tries the places of a chunk, one after the other, until `get` has it from one. With `bring` also those in packs whose
     /// footers were not read yet.
-    fn try_places<T>(
-        &self,
-        moment: &Moment,
-        id: &ChunkId,
-        bring: bool,
-        get: &dyn Fn(&Moment, ChunkPlace) -> Result<T, ReadError>,
-    ) -> Result<T, ReadError> {
+    fn try_places<T>(&self, moment: &Moment, id: &ChunkId, bring: bool, get: &Get<'_, T>) -> Result<T, ReadError> {
         let (mut reader, mut tried, mut first) = (moment.reader(), Vec::new(), None);
         let lookup = Lookup::with(&self.vault, reader.clone());
         loop {
-            for place in reader.locate_all(id)? {
+            for place in reader.locate_all(id).inspect_err(|_| reader.distrust())? {
                 if tried.contains(&place) {
                     continue;
                 }
-                match get(moment, place) {
+                match get(moment, &reader, place) {
                     Ok(found) => return Ok(found),
                     Err(error) => first = first.or(Some(error)),
                 }
@@ -219,11 +247,7 @@ impl View {
     }
 
     /// Looks for a chunk; once more in a newer moment if it is not where it should be. Only then is it lost.
-    fn look_for<T>(
-        &self,
-        id: &ChunkId,
-        get: &dyn Fn(&Moment, ChunkPlace) -> Result<T, ReadError>,
-    ) -> Result<T, ReadError> {
+    fn look_for<T>(&self, id: &ChunkId, get: &Get<'_, T>) -> Result<T, ReadError> {
         let moment = self.moment();
         let mut found = self.try_places(&moment, id, false, get);
         if found.as_ref().is_err_and(ReadError::is_damage) && self.vault.unread() > 0 {
@@ -236,11 +260,9 @@ impl View {
         if lock(&moment.failed).contains(id) {
             return Err(error);
         }
-        let Ok(newer) = self.newer(&moment) else { return Err(error) };
+        // A store that cannot be asked does not say that anything is lost.
+        let newer = self.newer(&moment).map_err(ReadError::from)?;
         self.try_places(&newer, id, true, get).inspect_err(|error| {
-            if matches!(error, ReadError::Lost(_)) {
-                newer.reader().distrust();
-            }
             let mut failed = lock(&newer.failed);
             if error.is_damage() && failed.len() < FAILED_KEPT {
                 failed.insert(*id);
@@ -253,18 +275,19 @@ impl View {
     /// # Errors
     /// If no place has it, or the store fails.
     pub fn chunk(&self, id: &ChunkId) -> Result<Piece, ReadError> {
-        self.look_for(id, &|moment, place| self.open(moment, id, place))
+        self.look_for(id, &|moment, reader, place| self.open(moment, reader, id, place))
     }
 
-    fn open(&self, moment: &Moment, id: &ChunkId, place: ChunkPlace) -> Result<Piece, ReadError> {
-        let info = moment.info(place.pack)?;
-        let unknown = || CatalogueError::Database("a pack has fewer segments than chunks lie in".to_owned());
-        let segment_place = info.place(place.segment).ok_or_else(unknown)?;
+    fn open(&self, moment: &Moment, reader: &Reader, id: &ChunkId, place: ChunkPlace) -> Result<Piece, ReadError> {
+        // Whatever is wrong with a place, it has not got the chunk.
+        let lost = || ReadError::Lost(*id);
+        let info = moment.info(reader, place.pack)?.ok_or_else(lost)?;
+        let segment_place = info.place(place.segment).ok_or_else(lost)?;
         let segment = self.segments.get((info.name, place.segment), |decompressor| {
             let packs = self.vault.pack_reader().sharing(&self.openers);
             Ok(packs.segment(&segment_place, None, decompressor)?)
         })?;
-        let index = segment.index_of(id, place.offset).ok_or(ReadError::Lost(*id))?;
+        let index = segment.index_of(id, place.offset, place.len).ok_or_else(lost)?;
         Ok(Piece { segment, index })
     }
 
@@ -274,7 +297,7 @@ impl View {
     /// # Errors
     /// If no place has it, or the catalogue fails.
     pub fn place(&self, id: &ChunkId) -> Result<ChunkPlace, ReadError> {
-        self.look_for(id, &|_, place| Ok(place))
+        self.look_for(id, &|_, _, place| Ok(place))
     }
 }
 
