@@ -23,6 +23,9 @@ pub trait Chunks: Sync {
     /// # Errors
     /// If it cannot be read.
     fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError>;
+
+    /// Lengths do not add up: whoever said them may be wrong.
+    fn distrust(&self);
 }
 
 impl Chunks for View {
@@ -33,6 +36,10 @@ impl Chunks for View {
     fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
         use_it(self.chunk(id)?.bytes());
         Ok(())
+    }
+
+    fn distrust(&self) {
+        Self::distrust(self);
     }
 }
 
@@ -57,8 +64,6 @@ pub struct Chunked {
 struct Known {
     /// Where each span begins, as far as it was looked for.
     starts: Vec<u64>,
-    /// Whether the last of them is the last one of all.
-    ended: bool,
     /// The spans that were used last, by number.
     recent: Vec<(usize, Arc<Span>)>,
 }
@@ -69,6 +74,8 @@ struct Span {
     ids: Vec<ChunkId>,
     /// Where each of them ends in the stream.
     ends: Vec<u64>,
+    /// What follows is damaged, so that it has fewer chunks than it should.
+    is_cut: bool,
 }
 
 fn malformed(what: &'static str) -> ReadError {
@@ -82,54 +89,74 @@ impl Chunked {
     }
 
     fn at_depth(ids: &[ChunkId], depth: u8, len: Option<u64>) -> Self {
-        let known = Known { starts: vec![0], ended: false, recent: Vec::new() };
+        let known = Known { starts: vec![0], recent: Vec::new() };
         let list = depth.checked_sub(1).map(|depth| Box::new(Self::at_depth(ids, depth, None)));
         let ids = if list.is_none() { ids.to_vec() } else { Vec::new() };
         Self { ids, list, len, known: Mutex::new(known) }
     }
 
-    /// The ids of a span's chunks: fewer than [`SPAN`] at the end of the stream.
-    fn ids(&self, number: usize, chunks: &dyn Chunks) -> Result<Vec<ChunkId>, ReadError> {
+    /// The ids of a span's chunks: fewer than [`SPAN`] at the end of the stream, or where the list cannot be read further; and
+    /// what became of that.
+    fn ids(&self, number: usize, chunks: &dyn Chunks) -> Result<(Vec<ChunkId>, Result<(), ReadError>), ReadError> {
         let Some(list) = &self.list else {
             let rest = self.ids.get(number * SPAN..).unwrap_or_default();
-            return Ok(rest[..rest.len().min(SPAN)].to_vec());
+            return Ok((rest[..rest.len().min(SPAN)].to_vec(), Ok(())));
         };
         let mut bytes = vec![0; SPAN * ChunkId::LEN];
-        let len = list.read_at((number * SPAN * ChunkId::LEN) as u64, &mut bytes, chunks)?;
-        Ok(ids_from_bytes(&bytes[..len])?)
+        let mut len = 0;
+        let read = list.read_part((number * SPAN * ChunkId::LEN) as u64, &mut bytes, &mut len, chunks);
+        if read.is_err() {
+            len -= len % ChunkId::LEN;
+        }
+        Ok((ids_from_bytes(&bytes[..len])?, read))
     }
 
-    /// A span whose start is known. What follows it is known from then on.
-    fn span(&self, number: usize, known: &mut Known, chunks: &dyn Chunks) -> Result<Arc<Span>, ReadError> {
-        if let Some(at) = known.recent.iter().position(|(other, _)| *other == number) {
+    /// A span whose start is known. What follows it is known from then on. It ends before what is damaged, unless it has to be
+    /// `whole`.
+    fn span(&self, number: usize, whole: bool, known: &mut Known, chunks: &dyn Chunks) -> Result<Arc<Span>, ReadError> {
+        if let Some(at) = known.recent.iter().position(|(other, span)| *other == number && !(whole && span.is_cut)) {
             known.recent[..=at].rotate_right(1);
             return Ok(known.recent[0].1.clone());
         }
-        let ids = self.ids(number, chunks)?;
+        let may_pass = |error: &ReadError| !whole && error.is_contained();
+        let (mut ids, read) = self.ids(number, chunks)?;
+        let mut is_cut = match read {
+            Err(error) if !may_pass(&error) => return Err(error),
+            read => read.is_err(),
+        };
         let mut end = known.starts[number];
         let mut ends = Vec::with_capacity(ids.len());
         for id in &ids {
-            let len = u64::from(chunks.len_of(id)?);
+            let len = match chunks.len_of(id) {
+                Ok(len) => u64::from(len),
+                Err(error) if may_pass(&error) => {
+                    is_cut = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             if len == 0 {
+                chunks.distrust();
                 return Err(malformed("a chunk of it is empty"));
             }
             end += len;
             ends.push(end);
             if self.len.is_some_and(|len| end > len) {
+                chunks.distrust();
                 return Err(malformed("it is longer than it says"));
             }
         }
-        if number + 1 == known.starts.len() {
+        ids.truncate(ends.len());
+        if number + 1 == known.starts.len() && !is_cut {
             if ids.len() == SPAN {
                 known.starts.push(end);
-            } else {
-                if self.len.is_some_and(|len| end != len) {
-                    return Err(malformed("it is shorter than it says"));
-                }
-                known.ended = true;
+            } else if self.len.is_some_and(|len| end != len) {
+                chunks.distrust();
+                return Err(malformed("it is shorter than it says"));
             }
         }
-        let span = Arc::new(Span { ids, ends });
+        let span = Arc::new(Span { ids, ends, is_cut });
+        known.recent.retain(|(other, _)| *other != number);
         known.recent.insert(0, (number, span.clone()));
         known.recent.truncate(SPANS_KEPT);
         Ok(span)
@@ -138,12 +165,18 @@ impl Chunked {
     /// The span with this byte, and the number of the chunk in it that has it. `None` behind the end.
     fn find(&self, offset: u64, chunks: &dyn Chunks) -> Result<Option<(usize, Arc<Span>, usize)>, ReadError> {
         let mut known = lock(&self.known);
+        let mut whole = false;
         loop {
             let number = known.starts.partition_point(|start| *start <= offset) - 1;
-            let span = self.span(number, &mut known, chunks)?;
+            let span = self.span(number, whole, &mut known, chunks)?;
             let index = span.ends.partition_point(|end| *end <= offset);
             if index < span.ids.len() {
                 return Ok(Some((number, span, index)));
+            }
+            // It is what could not be read that is wanted.
+            whole = span.is_cut;
+            if whole {
+                continue;
             }
             if number + 1 >= known.starts.len() {
                 return Ok(None);
@@ -187,29 +220,36 @@ impl Chunked {
     /// As [`Self::for_each_from`], or if a chunk cannot be read.
     pub fn read_at(&self, offset: u64, out: &mut [u8], chunks: &dyn Chunks) -> Result<usize, ReadError> {
         let mut done = 0;
+        self.read_part(offset, out, &mut done, chunks).map(|()| done)
+    }
+
+    /// As [`Self::read_at`]; `done` says how much was read, also if the rest cannot be.
+    fn read_part(&self, offset: u64, out: &mut [u8], done: &mut usize, chunks: &dyn Chunks) -> Result<(), ReadError> {
         if out.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        self.for_each_from(offset, chunks, |id, start, _| {
+        self.for_each_from(offset, chunks, |id, start, end| {
             let mut contradicts = false;
             chunks.with(id, &mut |bytes| {
                 // In the first chunk it does not begin at the start.
-                let skip = (offset + done as u64 - start) as usize;
-                let Some(bytes) = bytes.get(skip..) else {
+                let skip = (offset + *done as u64 - start) as usize;
+                // Where all else lies follows from this length.
+                let is_so = bytes.len() as u64 == end - start;
+                let Some(bytes) = bytes.get(skip..).filter(|_| is_so) else {
                     contradicts = true;
                     return;
                 };
-                let len = bytes.len().min(out.len() - done);
-                out[done..done + len].copy_from_slice(&bytes[..len]);
-                done += len;
+                let len = bytes.len().min(out.len() - *done);
+                out[*done..*done + len].copy_from_slice(&bytes[..len]);
+                *done += len;
             })?;
             if contradicts {
-                Err(malformed("a chunk is shorter than the catalogue says"))
+                chunks.distrust();
+                Err(malformed("a chunk has another length than the catalogue says"))
             } else {
-                Ok(done < out.len())
+                Ok(*done < out.len())
             }
-        })?;
-        Ok(done)
+        })
     }
 }
 
@@ -257,6 +297,75 @@ mod tests {
         assert!(asked * 4 < whole, "only lists are read on the way: {asked} of {whole} chunks");
         chunked.read_at(2_900_005, &mut out, &memory).unwrap();
         assert!(memory.asked.swap(0, Relaxed) <= 2, "and the way is remembered");
+    }
+
+    #[test]
+    fn what_lies_before_a_lost_chunk_is_read() {
+        // One of many chunks, and one of the list of chunks.
+        for (len, depth, from_list) in [(60_000, 1, false), (3_000_000, 2, false), (3_000_000, 2, true)] {
+            let (data, mut memory) = (noise(len), Memory::default());
+            let stream = write(&data, &mut memory);
+            assert_eq!(stream.depth, depth);
+            let list = Stream { len: 0, depth: depth - 1, ids: stream.ids.clone() };
+            let list = Chunked::at_depth(&list.ids, list.depth, None);
+            let mut ids = vec![0; 3 * len];
+            let count = list.read_at(0, &mut ids, &memory).unwrap() / ChunkId::LEN;
+            let id = |number: usize| ChunkId::from_slice(&ids[number * ChunkId::LEN..][..ChunkId::LEN]).unwrap();
+            let start_of = |number: usize| (0..number).map(|at| memory.chunks[&id(at)].len()).sum::<usize>();
+            let (lost, first) = if from_list {
+                // The bottom list's chunks hold some ids each.
+                let inner = Chunked::at_depth(&stream.ids, depth - 2, None);
+                let mut bytes = vec![0; 16];
+                inner.read_at(16 * 20, &mut bytes, &memory).unwrap();
+                let lost = ChunkId::from_slice(&bytes).unwrap();
+                let before: usize = {
+                    let mut all = vec![0; 16 * 20];
+                    inner.read_at(0, &mut all, &memory).unwrap();
+                    ids_from_bytes(&all).unwrap().iter().map(|id| memory.chunks[id].len()).sum()
+                };
+                (lost, before / ChunkId::LEN)
+            } else {
+                (id(count / 2), count / 2)
+            };
+            let readable = start_of(first);
+            let kept = memory.chunks.remove(&lost).unwrap();
+            let chunked = Chunked::new(&stream);
+            let mut out = vec![0; readable];
+            assert_eq!(chunked.read_at(0, &mut out, &memory).unwrap(), readable, "{len} bytes");
+            assert!(out == data[..readable]);
+            for _ in 0..2 {
+                let read = chunked.read_at(readable as u64, &mut [0; 10], &memory);
+                assert!(matches!(read, Err(ReadError::Lost(id)) if id == lost), "{len} bytes");
+            }
+            // Once it is found again, all is.
+            memory.chunks.insert(lost, kept);
+            let mut out = vec![0; len];
+            assert_eq!(chunked.read_at(0, &mut out, &memory).unwrap(), len);
+            assert!(out == data, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn lengths_that_are_not_true_are_found_out() {
+        let (data, mut memory) = (noise(10_000), Memory::default());
+        let stream = write(&data, &mut memory);
+        assert_eq!(stream.depth, 0);
+        // What one chunk has too much the next has too little, so that the whole is as long as it should be.
+        for (number, more) in [(3, true), (3, false)] {
+            let [one, other] = [number, number + 1].map(|at| stream.ids[at]);
+            let len = |id| memory.chunks[id].len() as u32;
+            let (longer, shorter) = if more { (one, other) } else { (other, one) };
+            memory.lens = HashMap::from([(longer, len(&longer) + 9), (shorter, len(&shorter) - 9)]);
+            let start: usize = stream.ids[..number].iter().map(|id| memory.chunks[id].len()).sum();
+            let chunked = Chunked::new(&stream);
+            let mut out = vec![0; start];
+            assert_eq!(chunked.read_at(0, &mut out, &memory).unwrap(), start);
+            assert!(out == data[..start]);
+            assert!(chunked.read_at(0, &mut vec![0; 10_000], &memory).is_err(), "{number} {more}");
+            let end = start + memory.chunks[&one].len();
+            assert!(chunked.read_at(end as u64 + 10, &mut [0; 10], &memory).is_err(), "in the one behind it");
+            assert!(memory.distrusted.swap(0, Relaxed) > 0);
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::vault::ReadError;
 pub(super) struct Memory {
     pub(super) chunks: HashMap<ChunkId, Vec<u8>>,
     pub(super) asked: AtomicU64,
+    /// Lengths that are not true.
+    pub(super) lens: HashMap<ChunkId, u32>,
+    pub(super) distrusted: AtomicU64,
 }
 
 impl ChunkSink for Memory {
@@ -29,13 +32,18 @@ impl ChunkSink for Memory {
 
 impl Chunks for Memory {
     fn len_of(&self, id: &ChunkId) -> Result<u32, ReadError> {
-        self.chunks.get(id).map(|bytes| bytes.len() as u32).ok_or(ReadError::Lost(*id))
+        let len = self.chunks.get(id).map(|bytes| bytes.len() as u32).ok_or(ReadError::Lost(*id))?;
+        Ok(self.lens.get(id).copied().unwrap_or(len))
     }
 
     fn with(&self, id: &ChunkId, use_it: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
         self.asked.fetch_add(1, Relaxed);
         use_it(self.chunks.get(id).ok_or(ReadError::Lost(*id))?);
         Ok(())
+    }
+
+    fn distrust(&self) {
+        self.distrusted.fetch_add(1, Relaxed);
     }
 }
 
