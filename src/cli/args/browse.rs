@@ -99,7 +99,7 @@ pub struct MountArgs {
     #[arg(long, value_name = "WHO")]
     pub owner: Option<OwnerArg>,
 
-    /// Let other users look into it too, as the modes of the files allow
+    /// Let other users look into it too, as the modes of the files allow; closed folders above a source do not protect it
     #[arg(long)]
     pub allow_other: bool,
 
