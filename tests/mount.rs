@@ -385,6 +385,8 @@ fn what_was_forgotten_is_not_called_damaged() {
     assert!(gone > 0);
     let left = BTreeSet::from(["2026-01-02 10.00", "latest"].map(str::to_owned));
     eventually("the forgotten one is in no listing", || names(&at.join("source")) == left);
+    drop(files);
+    drop(folder);
     let (code, err) = mount.end(Signal::TERM);
     assert_eq!((code, err.as_str()), (0, ""));
 }
