@@ -255,6 +255,7 @@ impl Chunked {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
