@@ -552,13 +552,9 @@ impl Vault {
             } else {
                 HashSet::new()
             };
-            // What is listed with another length than it was put with, or cannot be opened, has left the catalogue by then.
-            let known: HashSet<ObjectName> =
-                self.catalogue.reader()?.packs()?.into_values().map(|info| info.name).collect();
             let is_missing = {
                 let log = self.log();
-                let is_there = |name| log.packs.contains_key(name) && known.contains(name) && !unusable.contains(name);
-                !packs.iter().all(is_there)
+                packs.iter().any(|name| !log.packs.contains_key(name) || unusable.contains(name))
             };
             if is_missing {
                 drop(lock);
