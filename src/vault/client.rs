@@ -546,16 +546,12 @@ impl Vault {
             let lock = self.lock_client()?;
             let mut state = self.relying_client(packs, session, time, progress)?;
             let is_other = session.client() != Some(state.client) && self.rules.bound;
-            let unusable = if is_other {
+            if is_other {
                 self.rebind(session, state.client, progress)?;
-                self.unusable()
-            } else {
-                HashSet::new()
-            };
-            let is_missing = {
-                let log = self.log();
-                packs.iter().any(|name| !log.packs.contains_key(name) || unusable.contains(name))
-            };
+            }
+            let unusable = if is_other { self.unusable() } else { HashSet::new() };
+            let is_gone = |name| !self.log().packs.contains_key(name) || unusable.contains(name);
+            let is_missing = packs.iter().any(is_gone);
             if is_missing {
                 drop(lock);
                 self.withdraw(earlier, time, session, progress)?;
