@@ -1,7 +1,7 @@
 //! Files and folders of snapshots, read from anywhere and by many threads at once.
 //!
-//! [`chunked`] a stream from any byte on · [`file`] a regular file, with its holes · [`folder`] listings, a page at a time ·
-//! [`links`] which paths are names of one file · [`ahead`] what is read before it is asked for · [`sparse`] where content
+//! [`chunked`] a stream from any byte on · [`mod@file`] a regular file, with its holes · [`folder`] listings, a page at a time ·
+//! [`links`] which paths are names of one file · [`ahead`] what is read before it is asked for · `sparse` where content
 //! lies between holes, from front to back.
 
 pub mod chunked;
