@@ -2,6 +2,7 @@
 //! vault lives there as it does in a folder.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -17,6 +18,7 @@ use vault::store::place::Address;
 use vault::store::remote::{Policy, Settings, Surroundings, open};
 use vault::store::testing::conformance::{check_foreign, check_store, key, list};
 use vault::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLimits};
+use vault::vault::Vault;
 
 use crate::support::binary::{Desk, said};
 use crate::support::s3::{FakeS3, Fault, KEY, Op};
@@ -488,67 +490,76 @@ fn check_whole(store: &Arc<dyn Store>, snapshots: usize, what: &str) {
     assert!(!report.is_damaged(), "{what}: {report:?}");
 }
 
-#[test]
-fn a_store_that_says_yes_and_loses_is_caught_before_the_record() {
-    {
-        let fault = Fault::Forget;
+/// A vault in an object store of the tests' own, and a folder to be kept.
+struct Far {
+    server: FakeS3,
+    store: Arc<dyn Store>,
+    folder: tempfile::TempDir,
+}
+
+impl Far {
+    fn new() -> Self {
         let server = FakeS3::start(1000);
         let store = opened(&server.vault("v"), Quick::new(), hasty());
         create_vault(store.as_ref(), small_chunks()).unwrap();
         let folder = scratch();
-        let source = folder.path().join("source");
-        std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("first"), bytes(1, 50_000)).unwrap();
-        let vault = open_vault(&store, &folder.path().join("state")).unwrap();
-        take(&vault, &source).unwrap();
-        std::fs::write(source.join("second"), bytes(2, 50_000)).unwrap();
-        // The first thing that this run puts is a pack.
-        server.fail(Op::Put, fault.clone());
-        let taken = take(&vault, &source);
-        server.heal();
-        let snapshots = 1 + usize::from(taken.is_ok());
+        std::fs::create_dir(folder.path().join("source")).unwrap();
+        Self { server, store, folder }
+    }
+
+    fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    fn open(&self) -> Vault {
+        open_vault(&self.store, &self.folder.path().join("state")).unwrap()
+    }
+
+    /// Another machine reads everything: no chunk of a snapshot may be lost. Returns how many snapshots there are.
+    fn snapshots_that_are_whole(&self, what: &str) -> usize {
         let fresh = scratch();
-        let vault = open_vault(&store, fresh.path()).unwrap();
-        assert_eq!(vault.snapshots().len(), snapshots, "{fault:?}: {taken:?}");
+        let vault = open_vault(&self.store, fresh.path()).unwrap();
         let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
         let report = check(&vault, &options, &Silent::default()).unwrap();
-        assert!(report.chunks_lost == 0, "{fault:?}: {taken:?}: {report:?}");
+        assert!(report.chunks_lost == 0, "{what}: {report:?}");
+        vault.snapshots().len()
     }
 }
 
 #[test]
+fn a_store_that_says_yes_and_loses_is_caught_before_the_record() {
+    let far = Far::new();
+    std::fs::write(far.source().join("first"), bytes(1, 50_000)).unwrap();
+    let vault = far.open();
+    take(&vault, &far.source()).unwrap();
+    std::fs::write(far.source().join("second"), bytes(2, 50_000)).unwrap();
+    // The first thing that this run puts is a pack.
+    far.server.fail(Op::Put, Fault::Forget);
+    let taken = take(&vault, &far.source());
+    far.server.heal();
+    let snapshots = 1 + usize::from(taken.is_ok());
+    assert_eq!(far.snapshots_that_are_whole(&format!("{taken:?}")), snapshots, "{taken:?}");
+}
+
+#[test]
 fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
-    {
-        let fault = Fault::Forget;
-        let server = FakeS3::start(1000);
-        let store = opened(&server.vault("v"), Quick::new(), hasty());
-        create_vault(store.as_ref(), small_chunks()).unwrap();
-        let folder = scratch();
-        let source = folder.path().join("source");
-        std::fs::create_dir(&source).unwrap();
-        for round in 0..3 {
-            std::fs::write(source.join("kept"), bytes(1, 50_000)).unwrap();
-            std::fs::write(source.join("other"), bytes(10 + round, 50_000)).unwrap();
-            let vault = open_vault(&store, &folder.path().join("state")).unwrap();
-            take(&vault, &source).unwrap();
-        }
-        let vault = open_vault(&store, &folder.path().join("state")).unwrap();
-        let rules = Rules { last: Some(1), ..Rules::default() };
-        let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-        let options =
-            CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
-        // The record that forgets is put first, then the packs of what moves.
-        server.script(Op::Put, [None, Some(fault.clone())]);
-        let pruned = prune(&vault, &decisions, &options, &Silent::default());
-        server.heal();
-        let vault = open_vault(&store, &folder.path().join("state")).unwrap();
-        let again = prune(&vault, &decisions, &options, &Silent::default());
-        let fresh = scratch();
-        let vault = open_vault(&store, fresh.path()).unwrap();
-        let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
-        let report = check(&vault, &options, &Silent::default()).unwrap();
-        assert!(report.chunks_lost == 0, "{fault:?}: {pruned:?}, {again:?}: {report:?}");
+    let far = Far::new();
+    for round in 0..3 {
+        std::fs::write(far.source().join("kept"), bytes(1, 50_000)).unwrap();
+        std::fs::write(far.source().join("other"), bytes(10 + round, 50_000)).unwrap();
+        take(&far.open(), &far.source()).unwrap();
     }
+    let vault = far.open();
+    let rules = Rules { last: Some(1), ..Rules::default() };
+    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+    let options =
+        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+    // The record that forgets is put first, then the packs of what moves.
+    far.server.script(Op::Put, [None, Some(Fault::Forget)]);
+    let pruned = prune(&vault, &decisions, &options, &Silent::default());
+    far.server.heal();
+    let again = prune(&far.open(), &decisions, &options, &Silent::default());
+    far.snapshots_that_are_whole(&format!("{pruned:?}, {again:?}"));
 }
 
 /// Faults that come by chance.

@@ -269,6 +269,7 @@ impl ObjectClient {
         let object = Subject::from(first);
         let paths = keys.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
         let granted = DELETION * keys.len() as u32;
+        let was_batch = read_lock(&self.bucket).0.deletes_batches;
         let outcome = self.ask(Asked::Delete, &object, &HeaderMap::new(), granted, |bucket| {
             let paths: Vec<_> = paths.iter().cloned().map(Ok).collect();
             async move {
@@ -283,8 +284,8 @@ impl ObjectClient {
             }
         })?;
         let Err(refused) = outcome else { return Ok(true) };
-        let (traits, _) = read_lock(&self.bucket).clone();
-        if matches!(refused.answer.status, Some(405 | 501)) && traits.deletes_batches {
+        if matches!(refused.answer.status, Some(405 | 501)) && was_batch {
+            let (traits, _) = read_lock(&self.bucket).clone();
             let traits = Traits { deletes_batches: false, ..traits };
             let bucket = (self.make)(&traits).map_err(|error| self.line.unusable(error))?;
             *write_lock(&self.bucket) = (traits, bucket);
