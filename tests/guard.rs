@@ -126,6 +126,41 @@ fn a_disk_below_a_source_that_is_not_mounted_is_not_taken_for_empty() {
     desk.ok(&["snapshot", "."]);
 }
 
+/// Systems remove the folder of a removable disk with the disk.
+#[test]
+fn a_removable_disk_that_is_taken_out_is_not_taken_for_deleted() {
+    let desk = Desk::new();
+    // Of a user that no system has.
+    let user = Path::new("/media/vault test of removable disks");
+    let disk = user.join("disk");
+    if fs::create_dir_all(&disk).is_err() {
+        return eprintln!("NOTICE: not tried: only root may write into /media");
+    }
+    fs::write(user.join("a"), "a").unwrap();
+    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "tmpfs"], &disk) else { return };
+    fs::write(disk.join("photo"), "x").unwrap();
+    let take = |more: &[&str]| desk.run(&[&["snapshot", "--source", "disks", user.to_str().unwrap()], more].concat());
+    assert_eq!(take(&[]).code, 0);
+    drop(mounted);
+    fs::remove_dir(&disk).unwrap();
+    for _ in 0..2 {
+        let taken = take(&[]);
+        assert!(taken.code == 3 && taken.err.contains("disk: a disk was mounted here"), "{}{}", taken.out, taken.err);
+    }
+    // Those without the disk take no slot.
+    desk.ok(&["prune", "--keep", "1", "--yes"]);
+    desk.ok(&["cat", "latest:vault test of removable disks/disk/photo", "--source", "disks"]);
+    // It comes back, and goes for good.
+    fs::create_dir(&disk).unwrap();
+    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "tmpfs"], &disk) else { return };
+    assert_eq!(take(&[]).code, 0);
+    drop(mounted);
+    fs::remove_dir(&disk).unwrap();
+    assert_eq!(take(&["--allow-empty"]).code, 0);
+    assert_eq!(take(&[]).code, 0);
+    fs::remove_dir_all(user).unwrap();
+}
+
 #[test]
 fn a_root_that_leads_elsewhere_today_loses_nothing() {
     let desk = Desk::new();

@@ -324,7 +324,7 @@ fn what_is_due_is_done_and_the_rest_is_passed_over() {
     assert!(home.expect(2, &["run", "dcos"]).contains("Did you mean docs?"));
     // Another vault in the same folder knows nothing of it.
     fs::remove_dir_all(home.path("usb/vault")).unwrap();
-    home.expect(1, &["init", "--repo", "usb"]);
+    home.expect(10, &["init", "--repo", "usb"]);
     home.expect(0, &["init", "--repo", "usb", "--another"]);
     let json = home.json(0, &["run"]);
     assert_eq!(states(&json), ["docs>disk=not-due", "docs>usb=complete", "other>disk=not-due"]);

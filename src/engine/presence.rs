@@ -1,10 +1,10 @@
 //! Whether a source is there: a disk that is not mounted leaves an empty folder behind, and that is not taken for its files.
 //!
 //! Two things give it away: a folder that held something in the last snapshot and now is empty; and a folder that was a
-//! mount point and now lies on the file system of the folder above it. What was a mount point is remembered on this machine,
-//! of the roots and of the folders below them.
+//! mount point and now lies on the file system of the folder above it. Of a removable disk, whose folder comes and goes with it, the
+//! missing folder does. What was a mount point is remembered on this machine, of the roots and of the folders below them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,9 @@ struct Known {
     /// Whether each root was a mount point when it was last there; by a hash of its source and its path.
     #[serde(default)]
     roots: BTreeMap<String, bool>,
-    /// The mount points below the roots of each source, by its name.
+    /// The mount points below the roots of each source, by its name, and their paths in the snapshot.
     #[serde(default)]
-    below: BTreeMap<String, BTreeSet<FolderKey>>,
+    below: BTreeMap<String, BTreeMap<FolderKey, Vec<u8>>>,
 }
 
 /// What is known of the roots of a source.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,8 +14,8 @@ use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::presence::{Presence, is_future};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
 use crate::engine::trust::{VerifyOthers, pay_debts};
-use crate::engine::walk::{Found, LeftOut, MountPoints, SkippedList, Walk, Wanted};
-use crate::fs::{Dir, OwnerNames, real_path};
+use crate::engine::walk::{Found, LeftOut, MountPoints, SkippedList, TAKEN_OUT, Walk, Wanted};
+use crate::fs::{Dir, OwnerNames, is_removable_disk, real_path};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
@@ -531,6 +531,11 @@ impl Pass<'_> {
         if depot.has_failed() {
             return Err(Ended::Elsewhere);
         }
+        for SourcePath { name, path, .. } in self.paths.iter().filter(|source| source.only.is_none()) {
+            for gone in self.mounts.vanished(name, |below| self.is_taken_out(path, below)) {
+                walk.skip(&gone, TAKEN_OUT, false);
+            }
+        }
         roots.iter_mut().for_each(|root| root.lost |= self.mounts.has_lost(&root.name));
         let names = roots.iter().map(|root| root.name.clone());
         let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
@@ -603,6 +608,14 @@ impl Pass<'_> {
             fed.push(Fed { entry, lacking: size == 0 && !may_be_empty });
         }
         Ok(())
+    }
+
+    /// Whether what was mounted at this path below a source is a removable disk that is taken out, with its folder.
+    fn is_taken_out(&self, source: &Path, below: &[u8]) -> bool {
+        let Ok(source) = real_path(source) else { return false };
+        let path = source.join(crate::path::to_path(below));
+        let is_away = || path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        !self.options.exclude.one_file_system && is_removable_disk(&path) && is_away()
     }
 
     /// The record's body.

@@ -43,6 +43,15 @@ pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path).map(plain)
 }
 
+/// Whether a path is one at which systems mount removable disks, in a folder that they make for each and remove with it: that there is
+/// no folder says nothing of what is on the disk. Other mount points come and go for good (of containers, of packages).
+pub fn is_removable_disk(path: &Path) -> bool {
+    let places = ["/media", "/run/media", "/Volumes"].map(Path::new);
+    let above = |levels: usize| path.ancestors().nth(levels);
+    // Below a folder of the user's name, or not.
+    [1, 2].into_iter().filter_map(above).any(|folder| places.contains(&folder))
+}
+
 /// What a file system says about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {

@@ -94,6 +94,8 @@ pub struct Acknowledgements {
     ended: BTreeSet<ClientId>,
     forks: BTreeSet<ClientId>,
     unknown: BTreeSet<ClientId>,
+    /// Numbers of records that a person gave up: whoever acknowledges them need not have read them.
+    lost: BTreeSet<(ClientId, u64)>,
     /// Records since which the store delivers late.
     raised: Vec<(ClientId, u64)>,
     rules: SweepRules,
@@ -139,6 +141,7 @@ impl Acknowledgements {
                         *known = seen.max(*known);
                     }
                 }
+                RecordBody::Lost(records) => acks.lost.extend(records),
                 RecordBody::Unknown(what) if what.may_need() => drop(acks.unknown.insert(record.client)),
                 RecordBody::Format(format) if format.synced => acks.raised.push((record.client, record.number)),
                 _ => {}
@@ -263,6 +266,59 @@ impl Acknowledgements {
             self.wait_for_all(writer, *number, me, mine, &mut obstacles);
         }
         obstacles
+    }
+
+    /// Whether the record `number` of `client` was read by everyone whom [`holding`](Self::holding) waits for, and can take the place of
+    /// others: no other record has its number, and no person gave it up. Of a chain that forked, nobody can tell which branch was read.
+    pub fn is_read_by_all(
+        &self,
+        client: &ClientId,
+        number: u64,
+        me: Option<&ClientId>,
+        mine: &BTreeMap<ClientId, u64>,
+    ) -> bool {
+        !self.forks.contains(client)
+            && !self.lost.contains(&(*client, number))
+            && self.holding(client, number, me, mine).is_empty()
+    }
+
+    /// For each client of `last`, with its highest number, the number up to which [`holding`](Self::holding) finds nothing. What is
+    /// acknowledged is so with all that came before it.
+    pub fn upto(
+        &self,
+        last: &[(ClientId, u64)],
+        me: Option<&ClientId>,
+        mine: &BTreeMap<ClientId, u64>,
+    ) -> BTreeMap<ClientId, u64> {
+        if !self.rules.acknowledged {
+            return last.iter().copied().collect();
+        }
+        // The same for all of them, and dear where many clients came and went.
+        let mut general = self.obstacles();
+        for (writer, number) in &self.raised {
+            self.wait_for_all(writer, *number, me, mine, &mut general);
+        }
+        if !general.is_empty() {
+            return BTreeMap::new();
+        }
+        let is_free = |writer: &ClientId, number: u64| {
+            let mut obstacles = BTreeSet::new();
+            self.wait_for_all(writer, number, me, mine, &mut obstacles);
+            obstacles.is_empty()
+        };
+        let upto = |writer: &ClientId, last: u64| {
+            let (mut free, mut rest) = (0, last);
+            while free < rest {
+                let middle = rest - (rest - free) / 2;
+                if is_free(writer, middle) {
+                    free = middle;
+                } else {
+                    rest = middle - 1;
+                }
+            }
+            free
+        };
+        last.iter().map(|(writer, last)| (*writer, upto(writer, *last))).collect()
     }
 
     /// What is missing until all work of every active client has seen record `number` of `writer`.
@@ -421,5 +477,50 @@ mod tests {
         // What was there when it was retired is waited for.
         let seen = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(1, 2, &[(2, 3)], retire())];
         assert_eq!(holding(seen, 1), [Obstacle::Missing(id(2))]);
+    }
+
+    #[test]
+    fn a_record_that_need_not_have_been_read_takes_the_place_of_no_other() {
+        let is_read = |links: Vec<Link>, client: u8, number: u64| {
+            let chains = Chains::new(links);
+            let mine = chains.seen().into_iter().collect();
+            let acks = Acknowledgements::new(&chains);
+            assert!(acks.holding(&id(client), number, Some(&id(1)), &mine).is_empty());
+            acks.is_read_by_all(&id(client), number, Some(&id(1)), &mine)
+        };
+        let log = vec![link(2, 1, &[], other()), link(2, 2, &[(1, 1)], other()), link(1, 1, &[(2, 1)], other())];
+        assert!(is_read(log.clone(), 2, 1));
+        // It was given up, so that whoever acknowledges it need not have seen it.
+        let lost = link(1, 2, &[(2, 2)], RecordBody::Lost(vec![(id(2), 1)]));
+        let given_up: Vec<Link> = [log.clone(), vec![lost, link(2, 3, &[(1, 2)], other())]].concat();
+        assert!(!is_read(given_up.clone(), 2, 1) && is_read(given_up, 2, 2));
+        // Of two records of one number another client may have read the other one, also after the client was retired.
+        let mut twin = link(2, 2, &[(1, 1)], other());
+        twin.name = ObjectName::new([99; 16]);
+        twin.digest = Digest::new([99; 32]);
+        let retired = link(1, 2, &[(2, 2)], RecordBody::Retire(vec![id(2)]));
+        let forked: Vec<Link> = [log, vec![twin, retired]].concat();
+        assert!(!is_read(forked.clone(), 2, 2) && !is_read(forked, 2, 1));
+    }
+
+    #[test]
+    fn up_to_where_all_have_read_is_where_nothing_holds_up_a_deletion() {
+        let mut links = vec![link(1, 1, &[], other()), link(2, 1, &[(1, 1)], other()), link(3, 1, &[(2, 1)], other())];
+        for number in 2..7 {
+            links.push(link(1, number, &[(2, number - 1), (3, number / 2)], other()));
+            links.push(link(2, number, &[(1, number - 1), (3, number / 2)], other()));
+            links.push(link(3, number, &[(1, number / 2), (2, number / 2)], other()));
+        }
+        for missing in [None, Some((3, 4))] {
+            let is_here = |link: &&Link| Some((link.name.as_bytes()[0] / 16, link.record.number)) != missing;
+            let chains = Chains::new(links.iter().filter(is_here).cloned());
+            let mine: BTreeMap<ClientId, u64> = chains.seen().into_iter().collect();
+            let acks = Acknowledgements::new(&chains);
+            let upto = acks.upto(&chains.seen(), Some(&id(1)), &mine);
+            for (client, last) in chains.seen() {
+                let is_free = |number: &u64| acks.holding(&client, *number, Some(&id(1)), &mine).is_empty();
+                assert_eq!(upto[&client], (1..=last).take_while(is_free).count() as u64, "{missing:?}");
+            }
+        }
     }
 }

@@ -30,6 +30,10 @@ impl PackReader<'_> {
         let key = object_key(kind, name);
         let opener = self.opener(kind, name)?;
         let bytes = self.store().get_range(&key, 0, len.min(PACK_LEN_MAX) as usize)?;
+        // Where the padding begins, the segments end: nothing needs to be looked for behind it.
+        let padding = opener.padding_start();
+        let end = bytes.windows(padding.len()).position(|window| window == padding).unwrap_or(bytes.len());
+        let bytes = &bytes[..end];
         let mut footer = Footer::default();
         let mut at = HEADER_LEN;
         loop {

@@ -112,7 +112,6 @@ impl Keys {
             opener: ObjectOpener::new(self.vault(), kind, name, key),
             header,
             nonce: self.nonce().clone(),
-            padding: PaddingKey(blake3::derive_key("vault 2026 padding", key)),
         })
     }
 
@@ -146,11 +145,16 @@ pub struct ObjectSealer {
     opener: ObjectOpener,
     header: Header,
     nonce: NonceKey,
-    padding: PaddingKey,
 }
 
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct PaddingKey([u8; 32]);
+
+impl PaddingKey {
+    fn fill(&self, bytes: &mut [u8]) {
+        blake3::Hasher::new_keyed(&self.0).finalize_xof().fill(bytes);
+    }
+}
 
 impl ObjectSealer {
     /// The name under which the object must be put.
@@ -249,7 +253,7 @@ impl ObjectSealer {
     /// Bytes that nobody without the key can tell from sealed ones.
     pub fn padding(&self, len: usize) -> Vec<u8> {
         let mut padding = vec![0; len];
-        blake3::Hasher::new_keyed(&self.padding.0).finalize_xof().fill(&mut padding);
+        self.opener.padding.fill(&mut padding);
         padding
     }
 }
@@ -266,6 +270,7 @@ pub struct ObjectOpener {
     kind: ObjectKind,
     name: ObjectName,
     ciphers: Box<Ciphers>,
+    padding: PaddingKey,
 }
 
 /// The keys of an object's own sections.
@@ -283,7 +288,15 @@ impl ObjectOpener {
             body: cipher(Section::SegmentBody(0)),
             record: cipher(Section::Record),
         });
-        Self { vault, kind, name, ciphers }
+        let padding = PaddingKey(blake3::derive_key("vault 2026 padding", key));
+        Self { vault, kind, name, ciphers, padding }
+    }
+
+    /// What the padding of a pack begins with, behind the last segment.
+    pub fn padding_start(&self) -> [u8; 32] {
+        let mut start = [0; 32];
+        self.padding.fill(&mut start);
+        start
     }
 
     /// The name of the object.
@@ -450,6 +463,7 @@ mod tests {
             let mut out = b"before".to_vec();
             opener.open_segment(3, &segment, &mut out).unwrap();
             assert_eq!(out, [b"before", BODY].concat());
+            assert_eq!(opener.padding_start(), sealer.padding(40)[..32]);
         }
     }
 

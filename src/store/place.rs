@@ -167,6 +167,12 @@ pub enum AddressError {
         /// How such an address is written.
         form: &'static str,
     },
+    /// It is of a kind that this version cannot open.
+    #[error("this version cannot open vaults at {form}, on another machine")]
+    NotYet {
+        /// How such an address is written.
+        form: &'static str,
+    },
     /// What goes over the line could be read and changed on its way.
     #[error("without encryption only a server on this machine is spoken to")]
     Open {
@@ -184,8 +190,8 @@ const RCLONE: &str = "rclone:REMOTE:PATH";
 const REST: &str = "rest+https://USER@HOST:PORT/PATH";
 const WEBDAV: &str = "webdavs://USER@HOST:PORT/PATH";
 
-/// How each kind of address is written.
-pub const FORMS: &[&str] = &[S3, S3_HTTP, AZURE, GOOGLE, SFTP, RCLONE, REST, WEBDAV];
+/// How each kind of address is written that this version can open.
+pub const FORMS: &[&str] = &[S3, S3_HTTP, AZURE, GOOGLE, SFTP];
 
 const S3_WAY: &str = "Give it as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile of ~/.aws/credentials.";
 const AZURE_WAY: &str = "Give it as AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN.";
@@ -200,6 +206,7 @@ impl AddressError {
         match self {
             Self::Secret { way } => (*way).to_owned(),
             Self::Open { instead } => format!("Write it as {instead}."),
+            Self::NotYet { .. } => format!("It can open {}; see docs/remote.md", FORMS.join(", ")),
             Self::Lacks { .. } | Self::Bad { .. } | Self::Unknown { .. } => {
                 "See what can be written, and with which credentials: docs/remote.md".to_owned()
             }
@@ -211,8 +218,23 @@ impl Address {
     /// The address that a text is; `None` if it begins like none of them.
     ///
     /// # Errors
-    /// If it begins like one, and is none.
+    /// If it begins like one, and is none; or if it is one that this version cannot open.
     pub fn parse(text: &str) -> Option<Result<Self, AddressError>> {
+        let form = |address: &Self| match address {
+            Self::Rclone(_) => Some(RCLONE),
+            Self::Rest(_) => Some(REST),
+            Self::WebDav(_) => Some(WEBDAV),
+            _ => None,
+        };
+        let opened = |address| match form(&address) {
+            None => Ok(address),
+            Some(form) => Err(AddressError::NotYet { form }),
+        };
+        Self::of(text).map(|parsed| parsed.and_then(opened))
+    }
+
+    /// The address that a text is, of any kind.
+    fn of(text: &str) -> Option<Result<Self, AddressError>> {
         if let Some(path) = text.strip_prefix("rclone:") {
             return Some(rclone(path));
         }
@@ -561,7 +583,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Address {
-        Address::parse(text).unwrap_or_else(|| panic!("{text}")).unwrap_or_else(|error| panic!("{text}: {error}"))
+        Address::of(text).unwrap_or_else(|| panic!("{text}")).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     #[test]

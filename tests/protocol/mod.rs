@@ -51,6 +51,9 @@ struct Bounds {
     crashes: bool,
     /// Whether the first client takes the place of the second one, whose work is under way, and which goes on as the first.
     replaces: bool,
+    /// Whether a snapshot that has put nothing leaves out the listing before its record, where all is seen at once (SPEC §8.5, step 3):
+    /// the look behind the record has to show whether anyone ceased to wait for its client.
+    skips: bool,
     /// Which merge the log, and delete what merges hold.
     merges: [bool; CLIENTS],
     weakness: Weakness,
@@ -440,7 +443,10 @@ impl Bounds {
                 state.noted[client] |= session.put;
             }
             (Step::LookAgain(which), Stage::Take) if session.counted != 0 => {
-                state.arrive(client, which);
+                let is_left_out = self.skips && session.put == 0;
+                if !is_left_out {
+                    state.arrive(client, which);
+                }
                 let is_retired = state.knowledge(client, self.weakness).is_retired(client);
                 if session.counted & !state.views[client].packs != 0 || is_retired {
                     return None;
@@ -453,7 +459,7 @@ impl Bounds {
                 }
                 state.publish(client, Body::Snapshot, Some(&session), self.weakness);
                 let number = state.records[client].iter().flatten().count() as u8;
-                if self.replaces && self.weakness != Weakness::NoLookBehind {
+                if (self.replaces || self.skips) && self.weakness != Weakness::NoLookBehind {
                     session.stage = Stage::Behind(number);
                 } else {
                     state.reported |= snapshot_bit(client, usize::from(number) - 1);
@@ -750,6 +756,7 @@ fn bounds(synced: bool) -> Bounds {
         moves: false,
         crashes: true,
         replaces: false,
+        skips: false,
         merges: [false; CLIENTS],
         weakness: Weakness::None,
     }
@@ -851,6 +858,8 @@ fn nothing_is_lost_in_any_order_of_events() {
         Bounds { acknowledges: [true, false, false], ..joining() },
         Bounds { prunes: [true, false, true], takes: [true, false, false], records: [3, 2, 3], ..bounds(false) },
         replacing(),
+        Bounds { skips: true, ..replacing() },
+        Bounds { skips: true, takes: [false, true, false], moves: true, forgets: true, ..bounds(false) },
     ]
     .map(check)
     .to_vec();
@@ -869,6 +878,8 @@ fn nothing_is_lost_in_any_order_of_events() {
             joining(),
             Bounds { moves: true, ..joining() },
             Bounds { moves: true, crashes: true, acknowledges: [true, true, false], records: [4, 3, 3], ..replacing() },
+            Bounds { skips: true, moves: true, records: [3, 3, 3], ..replacing() },
+            Bounds { skips: true, ..bounds(false) },
             Bounds { records: [4, 3, 3], ..merging(false) },
             Bounds { merges: [true, false, true], records: [4, 3, 3], crashes: true, moves: true, ..merging(false) },
             Bounds { records: [3, 3, 2], ..merging(true) },
@@ -910,7 +921,9 @@ fn without_any_one_of_the_rules_data_is_lost() {
         check_loses(Bounds { weakness, ..small() });
     }
     for weakness in [Weakness::NoLookBehind, Weakness::Unbound] {
-        check_loses(Bounds { weakness, ..replacing() });
+        for skips in [false, true] {
+            check_loses(Bounds { weakness, skips, ..replacing() });
+        }
     }
     let two_prune = Bounds { prunes: [true, false, true], takes: [true, false, false], ..bounds(false) };
     check_loses(Bounds { weakness: NoAnswer, ..two_prune });

@@ -140,9 +140,10 @@ Examples:
 
 It uses the scheduler of the system, for this user: a systemd timer, a launchd
 agent, a task of the Task Scheduler. With --system it is systemd's own, which
-runs it as root, with root's configuration, when the machine starts. It looks often, and vault run does what is
-due; with low priority, and with on-battery = false in the configuration only on
-mains. A schedule cannot ask for a password: vault key add --device")]
+runs it as root, with root's configuration, when the machine starts. It looks
+often, and vault run does what is due; with low priority, and with
+on-battery = false in the configuration only on mains. A schedule cannot ask for
+a password: vault key add --device")]
     Install {
         /// How often to look for what is due: 5m, 10m, 15m, 20m, 30m, 1h to 12h, 1d
         #[arg(long, value_name = "TIME", value_parser = schedule::parse_every, default_value = "15m")]

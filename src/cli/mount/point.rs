@@ -27,6 +27,8 @@ use crate::cli::roots;
 
 /// How long is waited for a mount to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long programs may take to let go of a mount.
+const LET_GO_WITHIN: Duration = Duration::from_millis(300);
 /// How many programs that use a mount are named.
 const USERS_SHOWN: usize = 3;
 
@@ -172,8 +174,21 @@ fn own(name: &str) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Ends a mount; with `even_if_used` also if programs use it, for which it stays until they let go.
+/// Ends a mount; with `even_if_used` also if programs use it, for which it stays until they let go. Without, those that only just end,
+/// or start another one, have a moment to let go.
 pub fn end(folder: &Path, even_if_used: bool) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match end_at_once(folder, even_if_used) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < LET_GO_WITHIN => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn end_at_once(folder: &Path, even_if_used: bool) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::mount::{UnmountFlags, unmount};

@@ -133,7 +133,12 @@ fn done<'c>(
             swept.extend(packs.iter().map(|pack| pack.name));
         }
     }
-    let heard = heard(vault, &mine);
+    // All work that is under way anywhere began when these had been seen: so nobody takes the place of a snapshot any more that they
+    // forget.
+    let heard = {
+        let log = vault.log();
+        vault.acknowledgements(&log).upto(&log.chains.seen(), me.as_ref(), &mine)
+    };
     let is_heard = |link: &Link| heard.get(&link.record.client).is_some_and(|upto| link.record.number <= *upto);
     let snapshots = snapshots::done(chains, is_heard);
     let is_free = |link: &Link| {
@@ -166,28 +171,6 @@ fn done<'c>(
     done
 }
 
-/// For each client the number up to which its records have been acknowledged as those that condemn must be: all work that is under way
-/// anywhere began when they had been seen. So nobody takes the place of a snapshot any more that they forget.
-fn heard(vault: &Vault, mine: &BTreeMap<ClientId, u64>) -> BTreeMap<ClientId, u64> {
-    let me = vault.client();
-    let log = vault.log();
-    let acks = vault.acknowledgements(&log);
-    let upto = |client: &ClientId, last: u64| {
-        // What is acknowledged is so with all that came before it.
-        let (mut heard, mut rest) = (0, last);
-        while heard < rest {
-            let middle = rest - (rest - heard) / 2;
-            if acks.holding(client, middle, me.as_ref(), mine).is_empty() {
-                heard = middle;
-            } else {
-                rest = middle - 1;
-            }
-        }
-        heard
-    };
-    log.chains.seen().into_iter().map(|(client, last)| (client, upto(&client, last))).collect()
-}
-
 /// What all objects of the log say.
 fn contents(vault: &Vault) -> Result<Contents, CollectError> {
     let mut names: Vec<ObjectName> = vault.log_objects().into_keys().collect();
@@ -213,7 +196,7 @@ fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) ->
         let log = vault.log();
         let acks = vault.acknowledgements(&log);
         contents.superfluous(|client: ClientId, number: u64| {
-            !vault.rules.merged || acks.holding(&client, number, me.as_ref(), &mine).is_empty()
+            !vault.rules.merged || acks.is_read_by_all(&client, number, me.as_ref(), &mine)
         })
     };
     let chains = vault.chains();

@@ -134,31 +134,52 @@ pub struct Walk<'a> {
     pub mounts: &'a MountPoints,
 }
 
-/// Mount points below the roots of a source: which there were the last time, and which are seen now.
+/// Mount points below the roots of a source: which there were the last time, and which are seen now. Each has its path in the snapshot.
 #[derive(Debug, Default)]
 pub struct MountPoints {
-    known: BTreeSet<FolderKey>,
+    known: BTreeMap<FolderKey, Vec<u8>>,
     accepted: bool,
-    seen: Mutex<BTreeSet<FolderKey>>,
+    seen: Mutex<BTreeMap<FolderKey, Vec<u8>>>,
     lost: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl MountPoints {
     /// Those that are remembered. `accepted`: whatever is seen now is how it is to be.
-    pub const fn new(known: BTreeSet<FolderKey>, accepted: bool) -> Self {
-        Self { known, accepted, seen: Mutex::new(BTreeSet::new()), lost: Mutex::new(BTreeSet::new()) }
+    pub const fn new(known: BTreeMap<FolderKey, Vec<u8>>, accepted: bool) -> Self {
+        Self { known, accepted, seen: Mutex::new(BTreeMap::new()), lost: Mutex::new(BTreeSet::new()) }
     }
 
     /// Notes what a folder of this root is. Returns whether it was a mount point and is none now.
-    fn has_gone(&self, folder: FolderKey, is_mount: bool, root: &[u8]) -> bool {
-        let has_gone = !is_mount && !self.accepted && self.known.contains(&folder);
+    fn has_gone(&self, folder: FolderKey, is_mount: bool, root: &[u8], path: &[u8]) -> bool {
+        let has_gone = !is_mount && !self.accepted && self.known.contains_key(&folder);
         if is_mount || has_gone {
-            lock(&self.seen).insert(folder);
+            lock(&self.seen).insert(folder, path.to_vec());
         }
         if has_gone {
             lock(&self.lost).insert(root.to_vec());
         }
         has_gone
+    }
+
+    /// Those below this root that were not seen, and of which not even the folder is there: `is_away` looks, by the path below the
+    /// root. They may be mounted again.
+    pub fn vanished(&self, root: &[u8], is_away: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        if self.accepted {
+            return Vec::new();
+        }
+        let mut seen = lock(&self.seen);
+        let mut vanished = Vec::new();
+        for (folder, path) in &self.known {
+            let below = path.strip_prefix(root).and_then(|rest| rest.strip_prefix(b"/"));
+            if !seen.contains_key(folder) && below.is_some_and(&is_away) {
+                vanished.push((*folder, path.clone()));
+            }
+        }
+        if !vanished.is_empty() {
+            lock(&self.lost).insert(root.to_vec());
+        }
+        seen.extend(vanished.iter().cloned());
+        vanished.into_iter().map(|(_, path)| path).collect()
     }
 
     /// Whether a mount point below this root has gone.
@@ -167,7 +188,7 @@ impl MountPoints {
     }
 
     /// Those to be remembered: what is one now, and what was one and may be again.
-    pub fn seen(&self) -> BTreeSet<FolderKey> {
+    pub fn seen(&self) -> BTreeMap<FolderKey, Vec<u8>> {
         lock(&self.seen).clone()
     }
 }
@@ -175,6 +196,9 @@ impl MountPoints {
 /// Why what is in a folder is probably not what was meant.
 pub const NOT_MOUNTED: &str = "it was a mount point, and now it is a folder like any other: is its disk mounted? If this \
                                is how it is to be: vault snapshot --allow-empty";
+/// The same, of a removable disk whose folder is gone with it.
+pub const TAKEN_OUT: &str = "a disk was mounted here, and is not there now: is it taken out? If this is how it is to be: \
+                             vault snapshot --allow-empty";
 
 /// The names of one file.
 #[derive(Debug, Default)]

@@ -318,7 +318,7 @@ impl<'a> Walk<'a> {
         }
         let key = child_key(&parent.key, &name);
         let root = &path[..parent.root_len.saturating_sub(1).min(path.len())];
-        if self.mounts.has_gone(key, now.mount_root || now.dev != parent.dev, root) {
+        if self.mounts.has_gone(key, now.mount_root || now.dev != parent.dev, root, &path) {
             self.skip(&path, NOT_MOUNTED, false);
         }
         let place = Place {

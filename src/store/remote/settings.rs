@@ -29,6 +29,7 @@ impl Settings {
         &["AWS_", "AZURE_", "GOOGLE_", "RCLONE_", "VAULT_REST_", "VAULT_WEBDAV_", "VAULT_RCLONE", "VAULT_SSH"];
 
     /// A variable that is not empty.
+    #[cfg(feature = "remote")]
     pub(super) fn get(&self, name: &str) -> Option<String> {
         self.variables.get(name).filter(|value| !value.is_empty()).cloned()
     }
