@@ -16,6 +16,7 @@ use serde::Serialize;
 use vault::engine::exclude::ExcludeOptions;
 use vault::engine::exclude::check;
 use vault::engine::gitignore::ANY_CASE;
+use vault::engine::prune::{OwnRetirement, retire_self};
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
@@ -109,11 +110,14 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     });
     context.screen.clear();
     let report = report?;
-    if args.retire_after_run
-        && !args.dry_run
-        && !vault::engine::prune::retire_self(&vault, dates::now(), &context.screen)?
-    {
-        context.screen.warn("this client is not retired: other work of it is under way");
+    if args.retire_after_run && !args.dry_run {
+        match retire_self(&vault, dates::now(), &context.screen)? {
+            OwnRetirement::Done => {}
+            OwnRetirement::Busy => context.screen.warn("this client is not retired: other work of it is under way"),
+            OwnRetirement::Last => context.screen.warn(
+                "this client is not retired: it is the only one of a vault in a synced folder, and another must stay",
+            ),
+        }
     }
     let exit = if report.snapshot.verdict == Verdict::Partial { Exit::Skipped } else { Exit::Done };
     let told = if context.global.json {

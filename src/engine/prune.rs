@@ -61,15 +61,35 @@ pub fn say(vault: &Vault, body: RecordBody, time: Time, progress: &dyn Progress)
     Ok(())
 }
 
-/// Retires the client that works here, as the last thing that it does: nothing waits for it any more. The next work from here joins
-/// anew. Returns `false`, and does nothing, while other work of this client goes on, or if nobody has joined.
+/// What became of a client that was to retire itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnRetirement {
+    /// It is retired, or nobody had joined. The next work from here joins anew.
+    Done,
+    /// Other work of it goes on.
+    Busy,
+    /// It is the only one of a store that delivers late: those that come later must have somebody in common who knows them.
+    Last,
+}
+
+/// Retires the client that works here, as the last thing that it does: nothing waits for it any more.
 ///
 /// # Errors
 /// If the record cannot be written.
-pub fn retire_self(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<bool, VaultError> {
-    let Some(own) = vault.client() else { return Ok(false) };
-    let confirm = |vault: &Vault| vault.client() == Some(own) && !vault.has_other_work(None);
-    Ok(vault.publish(RecordBody::Retire(vec![own]), time, None, confirm, progress)?.is_some())
+pub fn retire_self(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<OwnRetirement, VaultError> {
+    let Some(own) = vault.client() else { return Ok(OwnRetirement::Done) };
+    let is_last = |vault: &Vault| {
+        let log = vault.log();
+        vault.delivery_by(&log.chains) == Delivery::Synced
+            && vault.rules.one_stays
+            && vault.acknowledgements(&log).active().all(|client| client == own)
+    };
+    let confirm = |vault: &Vault| vault.client() == Some(own) && !vault.has_other_work(None) && !is_last(vault);
+    Ok(match vault.publish(RecordBody::Retire(vec![own]), time, None, confirm, progress)? {
+        Some(_) => OwnRetirement::Done,
+        None if is_last(vault) => OwnRetirement::Last,
+        None => OwnRetirement::Busy,
+    })
 }
 
 /// Retires the clients of which every record is older than this, by all clocks, where all see the same at once. One that is alive all the

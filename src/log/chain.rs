@@ -125,6 +125,17 @@ impl Opened {
     }
 }
 
+/// What the records of a log say of clients that are retired.
+#[derive(Default)]
+struct Retirements<'c> {
+    /// The store delivers late.
+    synced: bool,
+    /// By which records of others, by clients and numbers.
+    by_others: BTreeMap<ClientId, Vec<(ClientId, u64)>>,
+    /// By which record of their own.
+    by_themselves: BTreeMap<ClientId, &'c Record>,
+}
+
 impl Chains {
     /// Puts records together. Those that were read from objects of their own come first: a record that another one holds
     /// counts only where no object of that name was read (SPEC §8.4). One that nobody needs any more says nothing, even if its object
@@ -366,16 +377,69 @@ impl Chains {
         })
     }
 
-    /// Clients that were retired, by a record of their own or by a client that took their place.
-    pub fn retired(&self) -> std::collections::BTreeSet<ClientId> {
-        self.links()
-            .flat_map(|link| match &link.record.body {
-                RecordBody::Join(join) => join.retires.as_slice(),
-                RecordBody::Retire(clients) => clients.as_slice(),
-                _ => &[],
-            })
-            .copied()
-            .collect()
+    /// Clients that hold up nothing any more: another one took their place, a person retired them, or they retired themselves. Where
+    /// things arrive late, one that retires itself is waited for as long as no other one stays that it knew (SPEC §8.6): two that come
+    /// later must have somebody in common who knows both.
+    pub fn retired(&self) -> BTreeSet<ClientId> {
+        self.retired_by(true)
+    }
+
+    /// As [`Self::retired`]; or, if `one_stays` is not a rule, with all that retired themselves.
+    pub(crate) fn retired_by(&self, one_stays: bool) -> BTreeSet<ClientId> {
+        let Retirements { synced, by_others, by_themselves } = self.retirements();
+        let mut retired: BTreeSet<ClientId> = by_others.keys().copied().collect();
+        if !(synced && one_stays) {
+            retired.extend(by_themselves.into_keys());
+            return retired;
+        }
+        let has_seen = |record: &Record, client: &ClientId, number: u64| {
+            if *client == record.client {
+                return number < record.number;
+            }
+            record.seen.iter().any(|(of, seen)| of == client && *seen >= number)
+        };
+        let mut waiting: Vec<&Record> = by_themselves.values().copied().collect();
+        loop {
+            let stays = |own: &Record, other: &ClientId| {
+                let is_known = || by_others.get(other).into_iter().flatten().any(|(by, at)| has_seen(own, by, *at));
+                let has_gone = by_themselves.get(other);
+                let knew = |gone: &Record| has_seen(gone, &own.client, own.number) && retired.contains(other);
+                *other != own.client && !is_known() && has_gone.is_none_or(|gone| knew(gone))
+            };
+            let counts = |own: &&Record| own.seen.iter().any(|(other, _)| stays(own, other));
+            let (counted, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(counts);
+            if counted.is_empty() {
+                return retired;
+            }
+            retired.extend(counted.into_iter().map(|record| record.client));
+            waiting = rest;
+        }
+    }
+
+    /// What the records say of clients that are retired.
+    fn retirements(&self) -> Retirements<'_> {
+        let mut all = Retirements::default();
+        for Link { record, .. } in self.links() {
+            let by = (record.client, record.number);
+            match &record.body {
+                RecordBody::Join(join) => {
+                    all.synced |= join.synced;
+                    join.retires.iter().for_each(|client| all.by_others.entry(*client).or_default().push(by));
+                }
+                RecordBody::Retire(clients) => {
+                    for client in clients {
+                        if *client == record.client {
+                            all.by_themselves.entry(*client).or_insert(record);
+                        } else {
+                            all.by_others.entry(*client).or_default().push(by);
+                        }
+                    }
+                }
+                RecordBody::Format(format) => all.synced |= format.synced,
+                _ => {}
+            }
+        }
+        all
     }
 
     /// Every pack that a record condemns, whether it is still there or not.

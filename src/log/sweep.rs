@@ -35,6 +35,8 @@ pub struct SweepRules {
     pub read_before: bool,
     /// On a store that delivers late nobody retires a client but a person, and a client itself.
     pub retired_by_persons: bool,
+    /// There, a client that retires itself is waited for as long as no other one stays that it knew.
+    pub one_stays: bool,
     /// What lies in a merge is taken out of the log only when all have acknowledged the merge.
     pub merged: bool,
     /// On a store that delivers late the log is merged only if another client has what is put, too.
@@ -54,6 +56,7 @@ impl Default for SweepRules {
             looked_behind: true,
             read_before: true,
             retired_by_persons: true,
+            one_stays: true,
             merged: true,
             not_alone: true,
             forgotten_together: true,
@@ -110,7 +113,7 @@ impl Acknowledgements {
     /// What these records say, by rules that may be weaker.
     pub fn with_rules(chains: &Chains, rules: SweepRules) -> Self {
         let mut acks = Self { complete: chains.seen().into_iter().collect(), rules, ..Self::default() };
-        acks.retired = chains.retired();
+        acks.retired = chains.retired_by(rules.one_stays);
         for link in chains.links() {
             let record = &link.record;
             let complete = acks.counting(&record.client);
@@ -477,6 +480,35 @@ mod tests {
         // What was there when it was retired is waited for.
         let seen = vec![link(1, 1, &[], condemn()), link(2, 1, &[], other()), link(1, 2, &[(2, 3)], retire())];
         assert_eq!(holding(seen, 1), [Obstacle::Missing(id(2))]);
+    }
+
+    #[test]
+    fn where_things_arrive_late_one_that_retires_itself_leaves_another_one_behind() {
+        let late = |links: Vec<Link>| {
+            let raise = RecordBody::Format(Format { synced: true, ..Format::default() });
+            Chains::new([vec![link(1, 1, &[], raise)], links].concat()).retired().into_iter().collect::<Vec<_>>()
+        };
+        let own = |client: u8, number: u64, seen: &[(u8, u64)]| {
+            link(client, number, seen, RecordBody::Retire(vec![id(client)]))
+        };
+        // The first one stays, and both know it.
+        assert_eq!(late(vec![own(2, 1, &[(1, 1)]), own(3, 1, &[(1, 1), (2, 1)])]), [id(2), id(3)]);
+        // It knew nobody, or itself alone.
+        assert_eq!(late(vec![own(1, 2, &[])]), []);
+        // The one that it knew goes too, when it knows that, and a third one stays; or none does.
+        let third = link(3, 1, &[], other());
+        let both = vec![own(2, 1, &[(1, 1)]), own(1, 2, &[(2, 1), (3, 1)]), third];
+        assert_eq!(late(both.clone()), [id(1), id(2)]);
+        assert_eq!(late(vec![own(2, 1, &[(1, 1)]), own(1, 2, &[(2, 1)])]), []);
+        // Two that count on each other at the same time.
+        let mutual = vec![link(2, 1, &[], other()), own(2, 2, &[(1, 1)]), own(1, 2, &[(2, 1)])];
+        assert_eq!(late(mutual), []);
+        // The one that it knew had been retired, as it knew; or is retired later by a person, who knows what there is.
+        let retire = |number, seen: &[(u8, u64)]| link(3, number, seen, RecordBody::Retire(vec![id(1)]));
+        assert_eq!(late(vec![retire(1, &[(1, 1)]), own(3, 2, &[(1, 1)])]), [id(1)]);
+        assert_eq!(late(vec![own(2, 1, &[(1, 1)]), retire(1, &[(1, 1), (2, 1)])]), [id(1), id(2)]);
+        // Where all is seen at once, nobody comes unseen.
+        assert_eq!(Chains::new(vec![own(2, 1, &[])]).retired().len(), 1);
     }
 
     #[test]

@@ -236,6 +236,30 @@ fn what_allows_a_deletion_is_known_before_the_last_look() {
     assert!(a_listing_shows_the_later_record_alone(weak).lost > 0, "by one listing alone data is lost");
 }
 
+/// The only machine retires itself. Of two that come then, unknown to each other, one relies on what it has left, and the other one
+/// deletes that.
+fn the_only_machine_retires_itself(rules: SweepRules) -> Counts {
+    let sim = Sim::new(1, 3, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
+    for numbers in [[1], [2]] {
+        set_source(&sim, 0, &numbers);
+        sim.take(0);
+    }
+    sim.throw_away(0);
+    sim.world.deliver_all();
+    set_source(&sim, 1, &[1]);
+    sim.take(1);
+    (0..2).for_each(|_| sim.keep(2, 1, 0.0));
+    assert_eq!(sim.counts().deleted > 0, !rules.one_stays, "{:?}", sim.counts());
+    sim.finish()
+}
+
+#[test]
+fn where_things_arrive_late_one_stays_who_knows_all_that_come() {
+    assert_eq!(the_only_machine_retires_itself(sound()).lost, 0);
+    let weak = SweepRules { one_stays: false, ..sound() };
+    assert!(the_only_machine_retires_itself(weak).lost > 0, "two that do not know each other lose data");
+}
+
 /// A log that two machines know, and that the first one merges.
 fn merging(rules: SweepRules) -> Arc<Sim> {
     let sim = Sim::new(1, 2, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);

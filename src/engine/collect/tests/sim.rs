@@ -14,7 +14,7 @@ use crate::chunk::ChunkParams;
 use crate::engine::archive::import::{ImportOptions, import};
 use crate::engine::collect::CollectOptions;
 use crate::engine::exclude::ExcludeOptions;
-use crate::engine::prune::{prune, retire_self, say};
+use crate::engine::prune::{OwnRetirement, prune, retire_self, say};
 use crate::engine::repair::{self, RepairOptions};
 use crate::engine::retention::{self, Rules};
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
@@ -683,10 +683,10 @@ impl Sim {
     }
 
     /// A client takes a snapshot and retires itself.
-    fn throw_away(self: &Arc<Self>, client: usize) {
+    pub fn throw_away(self: &Arc<Self>, client: usize) {
         self.take(client);
         let Some(vault) = self.open(client) else { return };
-        if matches!(retire_self(&vault, self.clock(client), &Silent::default()), Ok(true)) {
+        if matches!(retire_self(&vault, self.clock(client), &Silent::default()), Ok(OwnRetirement::Done)) {
             self.trace(client, "retires itself");
             lock(&self.state).counts.retired += 1;
         }
