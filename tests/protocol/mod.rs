@@ -54,6 +54,8 @@ struct Bounds {
     /// Whether a snapshot that has put nothing leaves out the listing before its record, where all is seen at once (SPEC §8.5, step 3):
     /// the look behind the record has to show whether anyone ceased to wait for its client.
     skips: bool,
+    /// Which retire themselves at the end.
+    leaves: [bool; CLIENTS],
     /// Which merge the log, and delete what merges hold.
     merges: [bool; CLIENTS],
     weakness: Weakness,
@@ -135,6 +137,7 @@ enum Step {
     CrashPrune,
     Merge(u16),
     TakeOut(u16),
+    Leave(u16),
     Tick,
 }
 
@@ -268,6 +271,7 @@ impl State {
                     synced: true,
                     program: String::new(),
                 }),
+                Body::Retire => RecordBody::Retire(vec![id(client)]),
                 _ => RecordBody::Forget(Vec::new()),
             };
             let seen = (0..CLIENTS).filter(|other| record.seen[*other] > 0);
@@ -546,6 +550,13 @@ impl Model for Bounds {
                 looks().for_each(|which| push(Step::Join(which)));
                 continue;
             }
+            if state.records[client].iter().flatten().any(|record| record.body == Body::Retire) {
+                continue;
+            }
+            let is_idle = state.taking[client].is_none() && state.pruning[client].is_none();
+            if self.leaves[client] && may_write && is_idle {
+                looks().for_each(|which| push(Step::Leave(which)));
+            }
             match state.taking[client] {
                 None if self.takes[client] && may_write => looks().for_each(|which| push(Step::Begin(which))),
                 None => {}
@@ -634,6 +645,10 @@ impl Model for Bounds {
             Step::Acknowledge(which) => {
                 state.arrive(client, which);
                 state.publish(client, Body::Other, None, self.weakness);
+            }
+            Step::Leave(which) => {
+                state.arrive(client, which);
+                state.publish(client, Body::Retire, None, self.weakness);
             }
             Step::Forget(which) => {
                 state.arrive(client, which);
@@ -757,6 +772,7 @@ fn bounds(synced: bool) -> Bounds {
         crashes: true,
         replaces: false,
         skips: false,
+        leaves: [false; CLIENTS],
         merges: [false; CLIENTS],
         weakness: Weakness::None,
     }
@@ -810,9 +826,24 @@ fn forgetting(synced: bool) -> Bounds {
     }
 }
 
+/// The only one that is there retires itself; of two that join then, one takes a snapshot, and the other one prunes.
+fn leaving() -> Bounds {
+    Bounds {
+        there: [false, false, true],
+        takes: [false, true, false],
+        prunes: [true, false, false],
+        acknowledges: [false; CLIENTS],
+        leaves: [false, false, true],
+        records: [2, 2, 2],
+        crashes: false,
+        ..bounds(true)
+    }
+}
+
 /// Goes through all states. Returns how many there are.
 fn check(bounds: Bounds) -> usize {
     let (shown, all_there) = (format!("{bounds:?}"), bounds.there == [true; CLIENTS]);
+    let is_left = bounds.there == bounds.leaves;
     let (merges, all_forget, synced) = (bounds.merges != [false; CLIENTS], bounds.forgets, bounds.synced);
     let begun = Instant::now();
     let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
@@ -823,7 +854,9 @@ fn check(bounds: Bounds) -> usize {
     checker.assert_no_discovery(SAME);
     checker.assert_no_discovery(FORGOTTEN);
     // Otherwise it would prove nothing.
-    if merges && all_forget {
+    if is_left {
+        // Nobody is there whom those who come then could have in common.
+    } else if merges && all_forget {
         checker.assert_any_discovery(if synced { TAKEN } else { PAST });
     } else {
         checker.assert_any_discovery(FREED);
@@ -880,6 +913,7 @@ fn nothing_is_lost_in_any_order_of_events() {
             Bounds { moves: true, crashes: true, acknowledges: [true, true, false], records: [4, 3, 3], ..replacing() },
             Bounds { skips: true, moves: true, records: [3, 3, 3], ..replacing() },
             Bounds { skips: true, ..bounds(false) },
+            Bounds { there: [true, false, true], records: [3, 2, 2], ..leaving() },
             Bounds { records: [4, 3, 3], ..merging(false) },
             Bounds { merges: [true, false, true], records: [4, 3, 3], crashes: true, moves: true, ..merging(false) },
             Bounds { records: [3, 3, 2], ..merging(true) },
@@ -890,6 +924,11 @@ fn nothing_is_lost_in_any_order_of_events() {
         states.extend(larger.into_iter().skip(first).map(check));
     }
     println!("{} states", states.iter().sum::<usize>());
+}
+
+#[test]
+fn of_two_that_come_when_none_stays_neither_deletes_what_the_other_one_needs() {
+    check(leaving());
 }
 
 #[test]
@@ -927,6 +966,7 @@ fn without_any_one_of_the_rules_data_is_lost() {
     }
     let two_prune = Bounds { prunes: [true, false, true], takes: [true, false, false], ..bounds(false) };
     check_loses(Bounds { weakness: NoAnswer, ..two_prune });
+    check_loses(Bounds { weakness: Weakness::NoneStays, ..leaving() });
     for weakness in [NoJoining, NoClaims] {
         check_loses(Bounds { weakness, acknowledges: [true, false, false], ..joining() });
     }

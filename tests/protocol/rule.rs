@@ -46,6 +46,8 @@ pub enum Weakness {
     EarlyTakeOut,
     /// A record that forgets snapshots is taken for one that nobody needs, whether they are or not.
     ForgetAlone,
+    /// A client that retires itself is waited for no longer, even if no other one stays.
+    NoneStays,
 }
 
 /// What a record says.
@@ -60,6 +62,8 @@ pub enum Body {
     Other,
     Condemn(Packs),
     Forget(Snapshots),
+    /// The client retires itself.
+    Retire,
     /// It holds these records of each client, and says of some of them that nobody needs them any more.
     Merge(Held),
 }
@@ -188,9 +192,28 @@ impl Knowledge<'_> {
         self.links().map(of).fold(0, |all, packs| all | packs) & self.view.packs
     }
 
-    /// Whether a client was retired by another one's joining.
+    /// Whether a client was retired: by another one's joining; or by itself, while another one stays that it knew.
     pub fn is_retired(self, client: usize) -> bool {
-        self.links().any(|(_, _, record)| record.body == Body::Replace(client))
+        self.links().any(|(_, _, record)| record.body == Body::Replace(client)) || self.has_left(client)
+    }
+
+    /// The record by which a client retires itself.
+    pub fn own_retirement(self, client: usize) -> Option<(u8, Record)> {
+        let own = self.links().find(|(by, _, record)| *by == client && record.body == Body::Retire);
+        own.map(|(_, number, record)| (number, record))
+    }
+
+    /// Whether a client retired itself, and that counts.
+    fn has_left(self, client: usize) -> bool {
+        let Some((number, own)) = self.own_retirement(client) else { return false };
+        let stays = |other: usize| {
+            other != client
+                && own.seen[other] > 0
+                && self
+                    .own_retirement(other)
+                    .is_none_or(|(_, gone)| gone.seen[client] >= number && self.has_left(other))
+        };
+        self.weakness == Weakness::NoneStays || (0..CLIENTS).any(stays)
     }
 
     /// Clients that are known to be there, and are not retired.
