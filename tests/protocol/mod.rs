@@ -961,7 +961,7 @@ fn without_any_one_of_the_rules_data_is_lost() {
     }
     for weakness in [Weakness::NoLookBehind, Weakness::Unbound] {
         for skips in [false, true] {
-            check_loses(Bounds { weakness, skips, ..replacing() });
+            check_loses(Bounds { skips, weakness, ..replacing() });
         }
     }
     let two_prune = Bounds { prunes: [true, false, true], takes: [true, false, false], ..bounds(false) };
