@@ -28,3 +28,6 @@ pub mod read;
 pub mod fs;
 pub mod engine;
 pub mod mount;
+pub mod json;
+#[cfg(feature = "ui")]
+pub mod web;

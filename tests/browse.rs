@@ -301,3 +301,38 @@ fn du_adds_up_and_says_what_is_new() {
     assert!(text.contains("and 2 more") && text.contains("source/large/"), "{text}");
     assert_eq!(desk.run(&["du", "--since", "latest:x"]).code, 2);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_drill_restores_a_sample_and_remembers_what_came_of_it() {
+    use crate::support::binary::Desk;
+    use crate::support::source::bytes;
+    let desk = Desk::new();
+    for number in 0..8 {
+        desk.write(&format!("{number}"), bytes(number, 1000 * number as usize));
+    }
+    desk.write("long", bytes(99, 2 << 20));
+    desk.take("2026-11-20T12:00");
+    let text = |desk: &Desk| desk.run(&["doctor", "--json"]).out;
+    assert!(!text(&desk).contains("A restore of"));
+    // A file that has changed since says nothing; so does one that is gone.
+    desk.write("3", "other");
+    std::fs::remove_file(desk.source().join("4")).unwrap();
+    let all = &desk.json(&["drill"])[0];
+    let count = |name: &str| all[name].as_u64().unwrap();
+    assert_eq!((count("files"), count("verified"), count("compared"), count("failed")), (9, 9, 7, 0), "{all}");
+    assert!(text(&desk).contains("A restore of 9 files was tried less than an hour ago"), "{}", text(&desk));
+    let few = &desk.json(&["drill", "--files", "2", "--max-size", "1M"])[0];
+    assert_eq!(few["files"], 2);
+    assert!(few["bytes"].as_u64().unwrap() < 1 << 20, "without the long one");
+    let none = desk.run(&["drill", "--source", "none", "--host", "none"]);
+    assert_eq!((none.code, none.err.contains("no snapshot")), (1, true), "{}", none.err);
+    // A file with other content, but the same size and time, is told.
+    let path = desk.source().join("long");
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, bytes(98, 2 << 20)).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    let said = desk.run(&["drill", "--json"]);
+    assert_eq!((said.code, said.out.contains("the disk has other content")), (4, true), "{}", said.out);
+    assert!(text(&desk).contains("1 did not come back"), "{}", text(&desk));
+}

@@ -71,5 +71,7 @@ mod screens;
 mod schedule;
 #[cfg(unix)]
 mod guide;
+#[cfg(all(unix, feature = "ui"))]
+mod ui;
 #[cfg(feature = "remote")]
 mod far;

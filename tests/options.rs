@@ -663,6 +663,8 @@ fn every_command_speaks_json() {
         &["why", "a/one.txt"],
         &["mount", "nowhere/at all"],
         &["umount", "nowhere/at all"],
+        &["ui", "--socket", "nowhere/at all"],
+        &["drill"],
         &["diff", "latest"],
         &["du"],
         &["restore", "latest", "--to", "back"],

@@ -23,6 +23,8 @@ const LAYERS: &[&[&str]] = &[
     &["fs"],
     &["engine"],
     &["mount"],
+    &["json"],
+    &["web"],
 ];
 
 /// Most lines of a file without its tests.

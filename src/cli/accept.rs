@@ -4,9 +4,6 @@ use std::io;
 use std::io::IsTerminal;
 
 use jiff::tz::TimeZone;
-use serde::Serialize;
-use vault::tree::Time;
-use vault::vault::findings::About;
 use vault::vault::findings::KnownFinding;
 use vault::vault::findings::exit_of;
 
@@ -16,48 +13,10 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
-
-/// A finding, for programs.
-#[derive(Serialize)]
-pub struct FindingJson {
-    id: String,
-    /// `object`, `records`, `files`, `source`, `slot` or `clocks`.
-    about: &'static str,
-    what: String,
-    #[serde(serialize_with = "json::exact")]
-    since: Time,
-    snapshots: u64,
-    files: u64,
-    ends: &'static str,
-    code: u8,
-}
-
-impl FindingJson {
-    /// As it is shown.
-    pub fn new(finding: &KnownFinding) -> Self {
-        Self {
-            id: finding.id.to_string(),
-            about: match finding.about {
-                About::Object { .. } => "object",
-                About::Records { .. } => "records",
-                About::Files { .. } => "files",
-                About::Source { .. } => "source",
-                About::Slot(_) => "slot",
-                About::Clocks { .. } => "clocks",
-            },
-            what: finding.text(),
-            since: finding.since,
-            snapshots: finding.snapshots,
-            files: finding.files,
-            ends: finding.ends(),
-            code: finding.exit() as u8,
-        }
-    }
-}
+use vault::json::FindingJson;
 
 /// What a finding costs, in words; empty if nothing is known.
 fn cost(finding: &KnownFinding) -> String {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 pub use browse::CompletionsArgs;
 pub use browse::DiffArgs;
+pub use browse::DrillArgs;
 pub use browse::DuArgs;
 pub use browse::ExportArgs;
 pub use browse::FindArgs;
@@ -31,6 +32,7 @@ pub use everyday::RunArgs;
 pub use everyday::ScheduleArgs;
 pub use everyday::ScheduleCommand;
 pub use everyday::SchedulerArg;
+pub use everyday::UiArgs;
 pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
 pub use snapshot::parse_level;
@@ -205,6 +207,8 @@ pub enum Command {
     Mount(MountArgs),
     /// End a mount
     Umount(UmountArgs),
+    /// Open a page in the browser: how things stand, files of all dates, restoring
+    Ui(UiArgs),
     /// Find files by name in all snapshots
     Find(FindArgs),
     /// Show the versions of a file over the snapshots
@@ -217,6 +221,8 @@ pub enum Command {
     Du(DuArgs),
     /// Bring a snapshot back, whole or in part
     Restore(RestoreArgs),
+    /// Try a restore of some files, to see that it works
+    Drill(DrillArgs),
     /// Write a snapshot as a tar archive
     Export(ExportArgs),
     /// Make snapshots of dated archives, or of dated copies of a folder

@@ -19,15 +19,15 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json::EntryJson;
-use crate::cli::json::SkippedJson;
-use crate::cli::json::hex;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::units;
+use vault::json::EntryJson;
+use vault::json::SkippedJson;
+use vault::json::hex;
 
 /// Runs `vault ls`.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {

@@ -11,23 +11,28 @@ use vault::engine::hurt::HurtSnapshot;
 use vault::engine::hurt::PATHS_KEPT;
 use vault::id::ObjectName;
 use vault::path::Shown;
+#[cfg(feature = "ui")]
+use vault::progress::Progress;
 use vault::tree::Time;
 use vault::vault::ObjectState;
 use vault::vault::SnapshotInfo;
+#[cfg(feature = "ui")]
+use vault::vault::Vault;
 use vault::vault::findings::About;
 
 use crate::cli::accept;
-use crate::cli::accept::FindingJson;
 use crate::cli::args::CheckArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json::Name;
 use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
+use vault::json::FindingJson;
+use vault::json::Name;
+use vault::json::shown_path;
 
 /// How many paths of a hurt snapshot are shown.
 const PATHS_SHOWN: usize = 10;
@@ -134,6 +139,20 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit, Failure> {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(exit),
     }
+}
+
+/// What `--json` prints of a check that reads this part of the data, if any.
+#[cfg(feature = "ui")]
+pub fn told(
+    context: &Context,
+    vault: &Vault,
+    sample: Option<f64>,
+    progress: &dyn Progress,
+) -> Result<serde_json::Value, Failure> {
+    let options =
+        CheckOptions { read_data: false, sample, max_time: None, clock: &dates::now, threads: context.threads() };
+    let report = check::check(vault, &options, progress)?;
+    Ok(serde_json::json!(json(&report, None)))
 }
 
 fn json(report: &CheckReport, at_least: Option<bool>) -> CheckJson<'_> {
@@ -251,11 +270,6 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         out.styled(Style::Bold, "No damage was found.")?;
     }
     Ok(())
-}
-
-/// A path in a snapshot as it is shown.
-pub fn shown_path(path: &[u8]) -> &[u8] {
-    if path.is_empty() { b"/" } else { path }
 }
 
 /// Says which files of which snapshots cannot be restored.

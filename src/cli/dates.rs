@@ -40,10 +40,7 @@ pub fn shown(time: Time, zone: &TimeZone) -> String {
     )
 }
 
-/// RFC 3339 in UTC with nanoseconds, for JSON.
-pub fn exact(time: Time) -> String {
-    to_timestamp(time).map_or_else(|| format!("@{}", time.secs), |timestamp| format!("{timestamp:.9}"))
-}
+pub use vault::json::time_text as exact;
 
 /// A date in a file name, with the time if one follows: `2024-05-31`, `20240531`, `2024-05-31_12-30-00`,
 /// `20240531T123000`. Also where the name has it.

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 
-use serde::Serialize;
 use vault::engine::diff;
 use vault::engine::diff::Change;
 use vault::engine::diff::Compared;
@@ -28,9 +27,6 @@ use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
 use crate::cli::find::shown_folder;
-use crate::cli::json;
-use crate::cli::json::EntryJson;
-use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -39,66 +35,13 @@ use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::snapshot::exclude_options;
 use crate::cli::units;
+use vault::json;
+use vault::json::DifferenceJson;
+use vault::json::Sums;
+use vault::json::SumsJson;
 
 /// The disk, in place of a snapshot.
 const LIVE: &[u8] = b"live";
-
-/// What differs, in numbers.
-#[derive(Debug, Default, Serialize)]
-struct Sums {
-    added: u64,
-    removed: u64,
-    changed: u64,
-    metadata: u64,
-    kind: u64,
-    /// Sizes of the files that are added, or have another content: as they are in the second tree.
-    bytes_new: u64,
-    /// Sizes of the files that are removed, or have another content: as they were in the first tree.
-    bytes_old: u64,
-    /// What could not be compared.
-    unknown: u64,
-}
-
-#[derive(Serialize)]
-struct SumsJson<'a> {
-    summary: &'a Sums,
-    /// The snapshots that are compared.
-    old: String,
-    /// Null for the disk.
-    new: Option<String>,
-}
-
-#[derive(Serialize)]
-struct DifferenceJson<'a> {
-    path: Name<'a>,
-    /// `added`, `removed`, `content`, `metadata` or `kind`.
-    change: &'static str,
-    /// Names of what differs.
-    fields: &'a [&'static str],
-    old: Option<EntryJson<'a>>,
-    new: Option<EntryJson<'a>>,
-}
-
-impl Sums {
-    fn add(&mut self, difference: &Difference) {
-        let count = match difference.change {
-            Change::Added => &mut self.added,
-            Change::Removed => &mut self.removed,
-            Change::Content => &mut self.changed,
-            Change::Metadata => &mut self.metadata,
-            Change::Kind => &mut self.kind,
-        };
-        *count += 1;
-        if difference.change != Change::Metadata {
-            self.bytes_new += difference.new.as_ref().map_or(0, |entry| entry.size);
-            self.bytes_old += difference.old.as_ref().map_or(0, |entry| entry.size);
-        }
-    }
-
-    fn is_nothing(&self) -> bool {
-        self.added + self.removed + self.changed + self.metadata + self.kind == 0
-    }
-}
 
 /// Runs `vault diff`.
 pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
@@ -271,23 +214,17 @@ impl Report<'_> {
 
     fn print(&mut self, difference: &Difference) -> Result<(), Failure> {
         let (old, new, path) = (difference.old.as_ref(), difference.new.as_ref(), difference.path.as_slice());
-        let (mark, name) = match difference.change {
-            Change::Added => ('+', "added"),
-            Change::Removed => ('-', "removed"),
-            Change::Content => ('M', "content"),
-            Change::Metadata => ('U', "metadata"),
-            Change::Kind => ('T', "kind"),
-        };
         self.context.screen.clear();
         if self.context.global.json {
-            return self.out.json(&DifferenceJson {
-                path: Name(path),
-                change: name,
-                fields: &difference.fields,
-                old: old.map(|entry| EntryJson::new(path, entry)),
-                new: new.map(|entry| EntryJson::new(path, entry)),
-            });
+            return self.out.json(&DifferenceJson::new(difference));
         }
+        let mark = match difference.change {
+            Change::Added => '+',
+            Change::Removed => '-',
+            Change::Content => 'M',
+            Change::Metadata => 'U',
+            Change::Kind => 'T',
+        };
         let is_folder = new.or(old).is_some_and(|entry| entry.kind == FileKind::Directory);
         let shown = format!("{}{}", Shown(path), if is_folder { "/" } else { "" });
         let size = |entry: Option<&Entry>| match entry {

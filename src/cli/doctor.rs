@@ -11,6 +11,8 @@ use vault::engine::prune;
 use vault::engine::stats;
 use vault::engine::stats::Stats;
 use vault::path::Shown;
+#[cfg(feature = "ui")]
+use vault::progress::Progress;
 use vault::seal::Purpose;
 use vault::store::Delivery;
 use vault::tree::Time;
@@ -25,6 +27,7 @@ use vault::vault::slots::SlotFault;
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
+use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
@@ -102,6 +105,25 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// What `--json` prints.
+#[cfg(feature = "ui")]
+pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
+    let stats = stats::stats(vault, None, context.threads(), progress)?;
+    let findings = examine(context, &DoctorArgs { overdue: None }, vault, &stats)?;
+    let well = findings.iter().all(|finding| finding.level == Level::Good);
+    Ok(serde_json::json!(DoctorJson { well, findings: &findings }))
+}
+
+/// What is known without reading anything: what was found before, and how the sources stand.
+#[cfg(feature = "ui")]
+pub fn first(context: &Context, vault: &Vault) -> Result<serde_json::Value, Failure> {
+    let mut found = Vec::new();
+    examine_known(vault, &mut found)?;
+    examine_sources(context, None, &vault.snapshots(), dates::now(), &mut found);
+    let well = found.iter().all(|finding| finding.level == Level::Good);
+    Ok(serde_json::json!(DoctorJson { well, findings: &found }))
+}
+
 fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output) -> Result<(), Failure> {
     out.styled(
         Style::Bold,
@@ -134,6 +156,7 @@ fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -
     examine_store(vault, stats, &mut found)?;
     examine_sources(context, args.overdue, &snapshots, now, &mut found);
     examine_data(vault, stats, now, &mut found)?;
+    examine_drill(vault, now, &mut found);
     examine_space(stats, &mut found);
     examine_unclaimed(vault, stats, &mut found);
     examine_clients(vault, &mut found);
@@ -141,8 +164,8 @@ fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -
     Ok(found)
 }
 
-/// Damage that is known, and what the log lacks.
-fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Result<(), Failure> {
+/// What was found before. Returns how a command ends that knows of it.
+fn examine_known(vault: &Vault, found: &mut Vec<Finding>) -> Result<Exit, Failure> {
     let known = vault.known_findings(dates::now())?;
     for finding in &known {
         let text = format!("[{}] {}.", finding.id, finding.text());
@@ -163,7 +186,13 @@ fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Resu
             _ => Finding::advice("store", text, command),
         });
     }
-    if stats.unreadable > 0 && exit_of(&known) == Exit::Done {
+    Ok(exit_of(&known))
+}
+
+/// Damage that is known, and what the log lacks.
+fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Result<(), Failure> {
+    let known = examine_known(vault, found)?;
+    if stats.unreadable > 0 && known == Exit::Done {
         found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
     }
     for finding in vault.findings() {
@@ -281,6 +310,19 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
         ),
     });
     Ok(())
+}
+
+/// What came of the last drill on this machine.
+fn examine_drill(vault: &Vault, now: Time, found: &mut Vec<Finding>) {
+    let Some(last) = Last::load(vault) else { return };
+    let when = ago(now.secs.saturating_sub(last.secs));
+    let files = units::counted(last.files, "file", "files");
+    found.push(if last.failed == 0 {
+        Finding::good("data", format!("A restore of {files} was tried {when}, and all came back as they were."))
+    } else {
+        let text = format!("Of {files} of which a restore was tried {when}, {} did not come back.", last.failed);
+        Finding::damage("data", text, "vault check --read-data")
+    });
 }
 
 /// Fewer bytes that no snapshot needs are not worth a word.

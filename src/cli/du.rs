@@ -19,8 +19,6 @@ use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
 use crate::cli::find::shown_folder;
-use crate::cli::json;
-use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::select;
@@ -29,6 +27,8 @@ use crate::cli::select::Wanted;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
+use vault::json;
+use vault::json::Name;
 
 const COLUMNS: &[Column] = &[Column::right("Size"), Column::right("Files"), Column::left("Path").min(20).keep_end()];
 

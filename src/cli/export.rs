@@ -23,8 +23,6 @@ use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
-use crate::cli::json::Name;
-use crate::cli::json::ProblemJson;
 use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
@@ -33,6 +31,8 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::units;
+use vault::json::Name;
+use vault::json::ProblemJson;
 
 /// How much is collected before it is written.
 const BUFFER: usize = 1 << 20;

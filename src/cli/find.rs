@@ -1,11 +1,7 @@
 //! `vault find` and `vault history`.
 
-use serde::Serialize;
-use vault::engine::diff::Change;
-use vault::engine::diff::compare;
 use vault::engine::find;
 use vault::engine::find::Match;
-use vault::engine::find::Version;
 use vault::engine::glob::Pattern;
 use vault::engine::history;
 use vault::engine::history::Spell;
@@ -13,7 +9,6 @@ use vault::path::Shown;
 use vault::progress::Progress;
 use vault::tree::Entry;
 use vault::tree::FileKind;
-use vault::tree::Time;
 use vault::vault::ReadError;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -28,9 +23,6 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
-use crate::cli::json;
-use crate::cli::json::EntryJson;
-use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -38,6 +30,10 @@ use crate::cli::select;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
+use vault::json;
+use vault::json::MatchJson;
+use vault::json::SpellJson;
+use vault::json::change_of;
 
 /// The snapshots that are asked for, newest first.
 fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &FilterArgs) -> Result<Vec<&'a SnapshotInfo>, Failure> {
@@ -48,24 +44,6 @@ fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &FilterArgs) -> Resul
         return Err(Failure::new(what).hint("See which there are with: vault list"));
     }
     Ok(chosen)
-}
-
-#[derive(Serialize)]
-struct VersionJson {
-    kind: &'static str,
-    size: u64,
-    #[serde(serialize_with = "json::exact")]
-    mtime: Time,
-    /// Null for a folder.
-    digest: Option<String>,
-    /// Newest first.
-    snapshots: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct MatchJson<'a> {
-    path: Name<'a>,
-    versions: Vec<VersionJson>,
 }
 
 /// Runs `vault find`.
@@ -119,15 +97,7 @@ fn print_match(
     out: &mut Output,
 ) -> Result<(), Failure> {
     if context.global.json {
-        let ids = |version: &Version| version.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect();
-        let versions = found.versions.iter().map(|version| VersionJson {
-            kind: json::kind(version.kind),
-            size: version.size,
-            mtime: version.mtime,
-            digest: version.digest.map(json::hex),
-            snapshots: ids(version),
-        });
-        return out.json(&MatchJson { path: Name(&found.path), versions: versions.collect() });
+        return out.json(&MatchJson::new(found, snapshots));
     }
     let is_folder = found.versions.first().is_some_and(|version| version.kind == FileKind::Directory);
     let title = format!("{}{}", Shown(&found.path), if is_folder { "/" } else { "" });
@@ -154,18 +124,6 @@ fn print_match(
         }
     }
     Ok(())
-}
-
-#[derive(Serialize)]
-struct SpellJson<'a> {
-    /// Newest first.
-    snapshots: Vec<String>,
-    /// What changed since the version before: `new`, `content`, `metadata`, `kind` or `gone`.
-    change: &'static str,
-    /// Null where there was nothing.
-    entry: Option<EntryJson<'a>>,
-    source: &'a str,
-    host: &'a str,
 }
 
 const HISTORY: &[Column] = &[
@@ -261,22 +219,16 @@ fn rows<'a>(
 }
 
 /// What changed with each version.
-fn changes(row: &Row<'_>) -> Vec<(&'static str, String)> {
+fn changes(row: &Row<'_>) -> Vec<String> {
     (0..row.spells.len()).map(|at| change(row.spells.get(at + 1), &row.spells[at])).collect()
 }
 
 fn print_json(row: &Row<'_>, typed: &[u8], out: &mut Output) -> Result<(), Failure> {
-    for (spell, change) in row.spells.iter().zip(changes(row)) {
-        let ids = spell.snapshots.iter().map(|at| row.snapshots[*at].id.to_string());
-        let entry = spell.entry.as_ref().map(|entry| EntryJson::new(typed, entry));
-        let (source, host) = (row.source, row.host);
-        out.json(&SpellJson { snapshots: ids.collect(), change: change.0, entry, source, host })?;
-    }
-    Ok(())
+    SpellJson::all(typed, &row.spells, &row.snapshots).iter().try_for_each(|spell| out.json(spell))
 }
 
 fn print_row(context: &Context, row: &Row<'_>, out: &mut Output) -> Result<(), Failure> {
-    let line = |(spell, change): (&Spell, (&'static str, String))| {
+    let line = |(spell, change): (&Spell, String)| {
         let first = spell.snapshots.last().map(|at| row.snapshots[*at]);
         let size = |entry: &Entry| match entry.kind {
             FileKind::File => units::size(entry.size),
@@ -288,7 +240,7 @@ fn print_row(context: &Context, row: &Row<'_>, out: &mut Output) -> Result<(), F
             units::count(spell.snapshots.len() as u64),
             spell.entry.as_ref().map_or_else(String::new, size),
             spell.entry.as_ref().map_or_else(String::new, |entry| dates::shown(entry.mtime, &context.zone)),
-            change.1,
+            change,
         ]
     };
     let lines: Vec<_> = row.spells.iter().zip(changes(row)).map(line).collect();
@@ -310,15 +262,11 @@ fn follow(
     Ok(history::history(vault, snapshots, &inside, broken, &context.screen)?)
 }
 
-/// What changed since the version before, for programs and for people.
-fn change(before: Option<&Spell>, now: &Spell) -> (&'static str, String) {
-    match (before.and_then(|spell| spell.entry.as_ref()), now.entry.as_ref()) {
-        (_, None) => ("gone", "gone".to_owned()),
-        (None, Some(_)) => ("new", "new".to_owned()),
-        (Some(old), Some(new)) => match compare(old, new) {
-            Some((Change::Kind, _)) => ("kind", "another kind of file".to_owned()),
-            Some((Change::Metadata, fields)) if old.content == new.content => ("metadata", fields.join(", ")),
-            _ => ("content", "content".to_owned()),
-        },
+/// What changed since the version before, for people.
+fn change(before: Option<&Spell>, now: &Spell) -> String {
+    match change_of(before, now) {
+        ("kind", _) => "another kind of file".to_owned(),
+        ("metadata", fields) => fields.join(", "),
+        (word, _) => word.to_owned(),
     }
 }

@@ -36,14 +36,14 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
-use crate::cli::json;
-use crate::cli::json::Name;
-use crate::cli::json::SnapshotJson;
 use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::units;
+use vault::json;
+use vault::json::Name;
+use vault::json::SnapshotJson;
 
 /// Something to import.
 struct Item {

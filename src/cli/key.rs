@@ -25,7 +25,6 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
-use crate::cli::json::SlotJson;
 use crate::cli::note;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
@@ -36,6 +35,8 @@ use crate::cli::select::ID_DIGITS_MIN;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
+use vault::json::SlotsJson;
+use vault::json::purpose;
 
 /// Each slot is stored so many times.
 const COPIES: u64 = 2;
@@ -47,11 +48,6 @@ const COLUMNS: &[Column] = &[
     Column::left("Made").drop(1),
     Column::left("State"),
 ];
-
-#[derive(Serialize)]
-struct ListJson<'a> {
-    slots: Vec<SlotJson<'a>>,
-}
 
 #[derive(Serialize)]
 struct AddedJson {
@@ -111,20 +107,12 @@ fn state(slot: &SlotInfo) -> &'static str {
     }
 }
 
-fn purpose(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Password => "password",
-        Purpose::Recovery => "recovery",
-        Purpose::Device => "device",
-    }
-}
-
 fn list(context: &Context) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let (slots, forged) = keys::list_all(&vault)?;
     let mut out = Output::new();
     if context.global.json {
-        out.json(&ListJson { slots: slots.iter().map(|slot| SlotJson::new(slot, purpose(slot.purpose))).collect() })?;
+        out.json(&SlotsJson::new(&slots))?;
     } else {
         let row = |slot: &SlotInfo| {
             vec![

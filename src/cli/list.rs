@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
-use serde::Serialize;
 use vault::id::ObjectName;
 use vault::path::Shown;
 use vault::tree::Verdict;
@@ -12,15 +11,11 @@ use vault::vault::SnapshotInfo;
 use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
-use crate::cli::accept::FindingJson;
 use crate::cli::args::ListArgs;
-use crate::cli::check::shown_path;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json::Name;
-use crate::cli::json::SnapshotJson;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots::bytes_of;
@@ -28,6 +23,7 @@ use crate::cli::select;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
+use vault::json::ListJson;
 
 const COLUMNS: &[Column] = &[
     Column::left("Date"),
@@ -40,23 +36,6 @@ const COLUMNS: &[Column] = &[
     Column::left("Verdict"),
     Column::left("Tags").min(6).drop(5),
 ];
-
-#[derive(Serialize)]
-struct ListJson<'a> {
-    vault: String,
-    snapshots: Vec<SnapshotJson<'a>>,
-    damaged: Vec<DamagedJson<'a>>,
-    findings: Vec<FindingJson>,
-}
-
-/// A snapshot that has lost something, as far as that is written down.
-#[derive(Serialize)]
-struct DamagedJson<'a> {
-    snapshot: String,
-    count: u64,
-    /// The first ones.
-    paths: Vec<Name<'a>>,
-}
 
 /// Runs `vault list`.
 pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
@@ -75,17 +54,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     damage.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
     let mut out = Output::new();
     if context.global.json {
-        let snapshots = snapshots.iter().map(SnapshotJson::of).collect();
-        let damaged = damage
-            .iter()
-            .map(|(id, damaged)| DamagedJson {
-                snapshot: id.to_string(),
-                count: damaged.count,
-                paths: damaged.files.iter().map(|(path, _)| Name(shown_path(path))).collect(),
-            })
-            .collect();
-        let findings = known.iter().map(FindingJson::new).collect();
-        out.json(&ListJson { vault: vault.id().to_string(), snapshots, damaged, findings })?;
+        out.json(&ListJson::new(vault.id().to_string(), &snapshots, &damage, &known))?;
     } else if snapshots.is_empty() {
         if !context.global.quiet {
             out.line(if all == 0 {

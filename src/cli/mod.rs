@@ -1,9 +1,9 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`output`], [`json`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
+//! [`ahead`], [`output`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`mount`], [`find`], [`diff`], [`du`], [`restore`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
+//! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
@@ -19,7 +19,6 @@ mod ahead;
 mod accept;
 mod args;
 mod output;
-mod json;
 mod select;
 mod interrupt;
 mod child;
@@ -33,6 +32,7 @@ mod snapshot;
 mod list;
 mod mount;
 mod local;
+mod ui;
 mod browse;
 mod find;
 mod diff;
@@ -40,6 +40,7 @@ mod du;
 mod export;
 mod import;
 mod restore;
+mod drill;
 mod check;
 mod repair;
 mod doctor;
@@ -148,6 +149,7 @@ const fn reads_only(command: &Command) -> bool {
         | Command::Ls(_)
         | Command::Cat(_)
         | Command::Mount(_)
+        | Command::Ui(_)
         | Command::Find(_)
         | Command::History(_)
         | Command::Why(_)
@@ -171,6 +173,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Ls(args) => browse::ls(context, &args),
         Command::Cat(args) => browse::cat(context, &args),
         Command::Mount(args) => mount::mount(context, &args),
+        Command::Ui(args) => ui::run(context, &args),
         Command::Umount(args) => mount::umount(context, &args),
         Command::Find(args) => find::find(context, &args),
         Command::History(args) => find::history(context, &args),
@@ -178,6 +181,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Diff(args) => diff::run(context, &args),
         Command::Du(args) => du::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
+        Command::Drill(args) => drill::run(context, &args),
         Command::Export(args) => export::run(context, &args),
         Command::Import(args) => import::run(context, &args),
         Command::Prune(args) => prune::run(context, &args),

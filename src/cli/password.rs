@@ -68,6 +68,12 @@ impl Password {
         Self { text, typed: true, device: false }
     }
 
+    /// For another process of this program, by its environment.
+    #[cfg(feature = "ui")]
+    pub fn for_child(&self) -> std::borrow::Cow<'_, OsStr> {
+        vault::path::to_os(&self.text).unwrap_or_default()
+    }
+
     /// The same once more.
     pub fn again(&self) -> Self {
         Self { text: self.text.clone(), ..*self }

@@ -46,6 +46,9 @@ use crate::cli::units;
 
 /// Compression of what has to be compressed again.
 pub const LEVEL: i32 = 3;
+/// How much may stay occupied by what nobody needs, where nothing else is said.
+#[cfg(feature = "ui")]
+const MAX_UNUSED: f64 = 0.05;
 
 const COLUMNS: &[Column] = &[
     Column::left(""),
@@ -200,6 +203,28 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(Exit::Done),
     }
+}
+
+/// What `--dry-run --json` prints for these rules.
+#[cfg(feature = "ui")]
+pub fn told(
+    context: &Context,
+    vault: &Vault,
+    rules: &Rules,
+    progress: &dyn vault::progress::Progress,
+) -> Result<serde_json::Value, Failure> {
+    let snapshots = vault.snapshots();
+    let decisions = retention::plan(&snapshots, rules, &|time, length| period(&context.zone, time, length));
+    let options = CollectOptions {
+        max_unused: MAX_UNUSED,
+        max_moved: None,
+        level: LEVEL,
+        verify: true,
+        clock: &dates::now,
+        threads: context.threads(),
+    };
+    let report = prune::estimate(vault, &decisions, &options, progress)?;
+    Ok(serde_json::json!(json(true, &snapshots, &decisions, &report)))
 }
 
 /// The rules that the configuration has for the vault that is meant, by source.

@@ -31,8 +31,6 @@ use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json::ChangeJson;
-use crate::cli::json::RestoreJson;
 use crate::cli::local;
 use crate::cli::note;
 use crate::cli::output::Output;
@@ -45,6 +43,8 @@ use crate::cli::select::Wanted;
 use crate::cli::snapshot::IGNORE_FILE;
 use crate::cli::snapshot::read_patterns;
 use crate::cli::units;
+use vault::json::ChangeJson;
+use vault::json::RestoreJson;
 
 /// How many problems are shown.
 const PROBLEMS_SHOWN: usize = 20;
@@ -88,7 +88,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         overwrite: overwrite(args),
         delete: args.delete,
         delete_excluded: args.delete_excluded,
-        today: rules_of_today(context, args, &info.body.source)?,
+        today: rules_of_today(context, args.delete, &info.body.source)?,
         state: vec![context.state_folder()?],
         configuration: configuration(context),
         dry_run: args.dry_run,
@@ -124,7 +124,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
 }
 
 /// What a snapshot of this source would leave out today: as the configuration says, if it has such a source.
-fn rules_of_today(context: &Context, args: &RestoreArgs, source: &str) -> Result<ExcludeOptions, Failure> {
+pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<ExcludeOptions, Failure> {
     let found = || -> Result<Option<ExcludeOptions>, Failure> {
         let Some(config) = context.config()? else { return Ok(None) };
         let Some(source) = config.sources.iter().find(|other| other.name == source) else { return Ok(None) };
@@ -138,14 +138,14 @@ fn rules_of_today(context: &Context, args: &RestoreArgs, source: &str) -> Result
     match found() {
         Ok(found) => Ok(found.unwrap_or(plain)),
         // They matter for what is deleted.
-        Err(failure) if args.delete => Err(failure),
+        Err(failure) if delete => Err(failure),
         Err(_) => Ok(plain),
     }
 }
 
 /// The file that configures the program, and its folder if that is there for nothing else; and the path by which the vault
 /// is found, on which links may lie.
-fn configuration(context: &Context) -> Vec<PathBuf> {
+pub fn configuration(context: &Context) -> Vec<PathBuf> {
     let file = context.config_place().ok();
     let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
     let vault = context.chosen().ok().and_then(|chosen| chosen.place.folder().map(Path::to_owned));

@@ -61,6 +61,8 @@ use crate::cli::units;
 
 /// How long the sizes of sources are measured where none is remembered.
 const MEASURE_MAX: Duration = Duration::from_secs(5);
+/// How many reports of runs are kept.
+const REPORTS_KEPT: usize = 200;
 
 /// Where runs are remembered.
 pub fn folder(context: &Context) -> Result<PathBuf, Failure> {
@@ -164,6 +166,9 @@ fn work(
         context.screen.warn(&failure.what);
         exit = if exit == Exit::Done { failure.exit } else { exit };
     }
+    if let Err(error) = keep_report(folder, &report, begun, ended) {
+        context.screen.detail(&format!("the report of this run cannot be kept: {error}"));
+    }
     let mut out = Output::new();
     if context.global.json {
         out.json(&report.json(begun, ended))?;
@@ -172,6 +177,41 @@ fn work(
     }
     out.finish()?;
     follow(context, args, exit)
+}
+
+/// Keeps the report of a run beside those before it, of which the last [`REPORTS_KEPT`] stay.
+fn keep_report(folder: &Path, report: &Report, begun: Time, ended: Time) -> std::io::Result<()> {
+    let folder = folder.join("reports");
+    vault::fs::make_private_folder(&folder)?;
+    // Times of equal length sort as numbers do.
+    let path = folder.join(format!("{:020}-{:09}.json", begun.secs.max(0), begun.nanos));
+    vault::fs::replace_private_file(&path, &serde_json::to_vec(&report.json(begun, ended))?)?;
+    let kept = reports(&folder);
+    let surplus = kept.len().saturating_sub(REPORTS_KEPT);
+    kept.iter().take(surplus).try_for_each(std::fs::remove_file)
+}
+
+/// The reports that are kept, the oldest first.
+fn reports(folder: &Path) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(folder).into_iter().flatten().filter_map(|found| Some(found.ok()?.path()));
+    let mut reports: Vec<_> = found.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    reports.sort();
+    reports
+}
+
+/// What earlier runs did, as `--json` printed it, the newest first.
+#[cfg(feature = "ui")]
+pub fn told(context: &Context) -> Result<serde_json::Value, Failure> {
+    let kept = reports(&folder(context)?.join("reports"));
+    let read = |path: &PathBuf| serde_json::from_slice(&vault::ownfile::read(path).ok()?).ok();
+    let runs: Vec<serde_json::Value> = kept.iter().rev().filter_map(read).collect();
+    Ok(serde_json::json!({ "runs": runs }))
+}
+
+/// Whether a run goes on, whoever started it.
+#[cfg(feature = "ui")]
+pub fn goes_on(context: &Context) -> bool {
+    folder(context).is_ok_and(|folder| status::is_locked(&folder))
 }
 
 /// Does what `--then` says.

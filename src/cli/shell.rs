@@ -15,10 +15,10 @@ use crate::cli::args::ManArgs;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::roots;
 use crate::cli::units;
+use vault::json::Name;
 
 /// Runs `vault completions`.
 pub fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {

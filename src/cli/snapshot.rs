@@ -39,9 +39,6 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::init;
 use crate::cli::init::CreatedJson;
-use crate::cli::json::Name;
-use crate::cli::json::SkippedJson;
-use crate::cli::json::SnapshotJson;
 use crate::cli::key;
 use crate::cli::local;
 use crate::cli::note;
@@ -50,6 +47,9 @@ use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::units;
 use crate::cli::usual;
+use vault::json::Name;
+use vault::json::SkippedJson;
+use vault::json::SnapshotJson;
 
 /// Why `-x` leaves something out.
 const ELSEWHERE: &str = "another file system";

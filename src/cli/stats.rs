@@ -8,6 +8,10 @@ use vault::engine::stats;
 use vault::engine::stats::Stats;
 use vault::engine::weigh::Sample;
 use vault::path::Shown;
+#[cfg(feature = "ui")]
+use vault::progress::Progress;
+#[cfg(feature = "ui")]
+use vault::vault::Vault;
 use vault::vault::findings::exit_of;
 
 use crate::cli::args::StatsArgs;
@@ -129,6 +133,14 @@ pub fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
         _ => Exit::Damage,
     }
     .worse(exit_of(&vault.known_findings(dates::now())?)))
+}
+
+/// What `--json` prints.
+#[cfg(feature = "ui")]
+pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
+    let sample = Sample { bytes: WEIGHED, level: LEVEL };
+    let stats = stats::stats(vault, Some(sample), context.threads(), progress)?;
+    Ok(serde_json::json!(json(context, &stats)))
 }
 
 fn json<'a>(context: &Context, stats: &'a Stats) -> StatsJson<'a> {

@@ -24,13 +24,13 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
-use crate::cli::json::Name;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::snapshot;
 use crate::cli::units;
+use vault::json::Name;
 
 #[derive(Serialize)]
 struct WhyJson<'a> {

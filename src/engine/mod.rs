@@ -33,3 +33,4 @@ pub mod collect;
 pub mod prune;
 pub mod weigh;
 pub mod stats;
+pub mod drill;

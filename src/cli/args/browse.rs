@@ -138,6 +138,30 @@ pub struct UmountArgs {
     pub folder: Option<PathBuf>,
 }
 
+/// `vault drill`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault drill               50 files of the last snapshot of each source
+  vault drill --files 500 --max-size 10G
+
+Files are chosen at random, large ones more often, restored to a scratch folder,
+read back, and compared with the disk where it still has them unchanged. What
+came of it is remembered on this machine, and told by vault doctor.")]
+pub struct DrillArgs {
+    /// How many files of each source
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub files: u16,
+
+    /// No longer files than this; so much space is needed for scratch
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = units::parse_size)]
+    pub max_size: u64,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
 /// `vault history`.
 #[derive(Debug, Args)]
 #[command(after_help = "\

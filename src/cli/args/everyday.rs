@@ -105,6 +105,40 @@ pub struct RunArgs {
     pub no_check: bool,
 }
 
+/// `vault ui`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault ui                     of the default vault, in your browser
+  vault ui --repo disk         of another one
+  vault ui --read-only         look, and change nothing
+  vault ui --no-open --port 8484
+
+Only this user of this computer can use the page: it is listened for on
+127.0.0.1, and its address is good once, for ten minutes. Enter makes a new
+one, Ctrl-C ends it. Work that the page has begun is then stopped, except saving.
+
+From another computer, through ssh: vault ui --socket ~/.vault/ui.sock there,
+then ssh -L 8484:.vault/ui.sock THERE here, and the printed address.")]
+#[cfg_attr(not(feature = "ui"), allow(dead_code, reason = "it is understood everywhere, and done where it was built"))]
+pub struct UiArgs {
+    /// The port [default: any that is free]
+    #[arg(long, value_name = "N", conflicts_with = "socket")]
+    pub port: Option<u16>,
+
+    /// Open no browser
+    #[arg(long)]
+    pub no_open: bool,
+
+    /// Change nothing: no restores, no snapshots
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Listen at a socket in a folder that is yours alone, for ssh
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
 /// `vault schedule`.
 #[derive(Debug, Args)]
 pub struct ScheduleArgs {

@@ -21,11 +21,11 @@ use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
-use crate::cli::json::Name;
 use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
+use vault::json::Name;
 
 #[derive(Serialize)]
 struct ConfigJson<'a> {
@@ -225,6 +225,16 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
     }
     out.finish()?;
     Ok(if mistakes.is_empty() { Exit::Done } else { Exit::Usage })
+}
+
+/// What a text of the configuration says, and what is wrong with it.
+#[cfg(feature = "ui")]
+pub fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
+    let (config, mistakes) = parse::parse(text, super::home().as_deref());
+    let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
+    let list = mistakes.iter().map(|m| MistakeJson { line: m.line, column: m.column, what: &m.what }).collect();
+    let shown = path.display().to_string();
+    serde_json::json!(CheckJson { config: &shown, mistakes: list, warnings: &warnings })
 }
 
 /// What is no mistake of the file, but keeps `vault run` from doing something now.

@@ -35,6 +35,77 @@ const NEXT: &str = "  vault run                        do what is due
   vault restore latest --to DIR    bring the last one back
   vault doctor                     is all well, and what should be done?";
 
+/// A source in a vault, for programs.
+#[cfg(feature = "ui")]
+#[derive(serde::Serialize)]
+struct RowJson<'a> {
+    source: &'a str,
+    vault: &'a str,
+    /// When the last snapshot was taken; null if none was.
+    last: Option<String>,
+    result: &'a str,
+    bytes: u64,
+    overdue: bool,
+    /// In how many seconds it is due; 0 for now.
+    due_in_s: u64,
+}
+
+/// A place, for programs.
+#[cfg(feature = "ui")]
+#[derive(serde::Serialize)]
+struct PlaceJson<'a> {
+    vault: &'a str,
+    place: String,
+    /// `there`, `empty` (no vault is in it yet) or `away`.
+    state: &'static str,
+}
+
+/// How things stand, for programs; null if nothing is configured.
+#[cfg(feature = "ui")]
+pub fn told(context: &Context) -> Result<serde_json::Value, Failure> {
+    let Some(config) = context.config()?.filter(|config| !config.sources.is_empty()) else {
+        return Ok(serde_json::Value::Null);
+    };
+    let mut plan = Plan::new(config, &[])?;
+    let status = Status::load(&folder(context)?);
+    plan.decide(&status, dates::now().secs, false, &|place| context.id_in(place).map(|id| id.to_string()));
+    let exact = |secs| dates::exact(Time { secs, nanos: 0 });
+    let row = |(job, target): (&'_ super::plan::Job, &super::plan::Target)| {
+        let vault = &plan.vaults[target.vault];
+        let pair = status.pair(&job.source.name, &vault.place.to_string());
+        serde_json::json!(RowJson {
+            source: &job.source.name,
+            vault: &vault.name,
+            last: pair.and_then(|pair| pair.taken).map(exact),
+            result: pair.map_or("", |pair| &pair.result),
+            bytes: pair.map_or(0, |pair| pair.bytes),
+            overdue: target.overdue,
+            due_in_s: match target.due {
+                Due::Now => 0,
+                Due::In(time) => time.as_secs(),
+            },
+        })
+    };
+    let targets = plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
+    let rows: Vec<_> = targets.map(row).collect();
+    let place = |vault: &crate::cli::config::VaultConfig| {
+        let state = match context.has_vault(&vault.place) {
+            Ok(true) => "there",
+            Ok(false) if local::is_there(&vault.place) => "empty",
+            Ok(false) | Err(_) => "away",
+        };
+        serde_json::json!(PlaceJson { vault: &vault.name, place: vault.place.to_string(), state })
+    };
+    let places: Vec<_> = plan.vaults.iter().map(place).collect();
+    let findings: Vec<String> = known(context, &plan).into_iter().flat_map(|known| known.findings).collect();
+    Ok(serde_json::json!({
+        "sources": rows,
+        "places": places,
+        "findings": findings,
+        "last_background_run": status.last_background.map(exact),
+    }))
+}
+
 /// Shows how things stand.
 pub fn show(context: &Context) -> Result<Exit, Failure> {
     let Some(config) = context.config()? else { return Ok(Exit::Done) };

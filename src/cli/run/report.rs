@@ -9,9 +9,9 @@ use vault::tree::Time;
 
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json;
-use crate::cli::json::CountsJson;
 use crate::cli::units;
+use vault::json;
+use vault::json::CountsJson;
 
 /// What became of a source in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -8,6 +8,8 @@ use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -18,6 +20,9 @@ use crate::cli::error::Failure;
 
 /// The version of the file's content.
 const VERSION: u32 = 1;
+/// How often, and how long apart, is looked whether another run goes on.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(25);
 
 /// What is known of earlier runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -127,11 +132,22 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
     make_private_folder(folder).map_err(|error| failed(&error))?;
     let file = vault::ownfile::open_lock(&folder.join("lock"));
     let file = file.map_err(|error| failed(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(failed(&error)),
+    for _ in 0..LOOKS {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            // Perhaps someone only looks whether it is held.
+            Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
     }
+    Ok(None)
+}
+
+/// Whether a run goes on.
+#[cfg(feature = "ui")]
+pub fn is_locked(folder: &Path) -> bool {
+    let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    vault::ownfile::open(&folder.join("lock")).is_ok_and(held)
 }
 
 #[cfg(test)]
@@ -162,7 +178,11 @@ mod tests {
         let held = lock(folder.path()).unwrap();
         assert!(held.is_some());
         assert!(lock(folder.path()).unwrap().is_none());
+        #[cfg(feature = "ui")]
+        assert!(is_locked(folder.path()));
         drop(held);
+        #[cfg(feature = "ui")]
+        assert!(!is_locked(folder.path()));
         assert!(lock(folder.path()).unwrap().is_some());
     }
 }

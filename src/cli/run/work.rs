@@ -43,12 +43,12 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::json;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::progress::Lane;
 use crate::cli::roots;
 use crate::cli::snapshot as snapshot_command;
+use vault::json;
 
 /// What a run does beside snapshots.
 #[derive(Debug, Clone)]

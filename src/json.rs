@@ -1,4 +1,4 @@
-//! The JSON that `--json` prints. These shapes are stable: fields are added, never renamed or removed.
+//! The JSON that `--json` prints, and that the page of `vault ui` gets. These shapes are stable: fields are added, never renamed or removed.
 //!
 //! | command | prints |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | `ls --skipped` | `{snapshot, skipped}`: the id, a list of [`SkippedJson`] |
 //! | `ls --digest` | the same with `digest`; the first line is the folder itself |
 //! | `cat` | the file itself |
+//! | `ui` | `{address, vault, read_only}`, once the page can be opened |
 //! | `find` | one `{path, versions}` in each line |
 //! | `history` | one `{snapshots, change, entry, source, host}` in each line, newest first |
 //! | `why` | `{path, sources, snapshots}`: of each source that has the path `{source, taken, why, pattern, said}`, and how many snapshots hold it, the first and the last |
@@ -18,6 +19,7 @@
 //! | `import` | `{dry_run, items, passed_over}` |
 //! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
+//! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, failed, failures}`, each failure `{path, what}` |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for, held_up}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `client list` | `{clients}` |
@@ -45,25 +47,26 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde::Serialize;
-use serde::Serializer;
-use vault::engine::keys::SlotInfo;
-use vault::engine::keys::SlotState;
-use vault::engine::restore::RestoreReport;
-use vault::id::ObjectName;
-use vault::tree::Entry;
-use vault::tree::FileKind;
-use vault::tree::Skipped;
-use vault::tree::Snapshot;
-use vault::tree::Time;
-use vault::tree::Verdict;
-use vault::vault::SnapshotInfo;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
-use crate::cli::dates;
+use crate::engine::diff::{Change, Difference, compare};
+use crate::engine::find::{Match, Version};
+use crate::engine::history::Spell;
+use crate::engine::keys::{SlotInfo, SlotState};
+use crate::engine::restore::RestoreReport;
+use crate::id::ObjectName;
+use crate::seal::Purpose;
+use crate::tree::{Entry, FileKind, Root, Skipped, Snapshot, Time, Verdict};
+use crate::vault::findings::{About, KnownFinding};
+use crate::vault::{SnapshotDamage, SnapshotInfo};
 
 /// Bytes that are text, or nearly so.
 #[derive(Debug, Clone, Copy)]
-pub struct Name<'a>(pub &'a [u8]);
+pub struct Name<'a>(
+    /// The bytes.
+    pub &'a [u8],
+);
 
 #[derive(Serialize)]
 struct NotText<'a> {
@@ -92,10 +95,16 @@ pub fn hex(bytes: [u8; 16]) -> String {
     })
 }
 
+/// A time as RFC 3339 in UTC, with nanoseconds; one that no calendar reaches as seconds since 1970, behind `@`.
+pub fn time_text(time: Time) -> String {
+    let nanos = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    Timestamp::from_nanosecond(nanos).map_or_else(|_| format!("@{}", time.secs), |time| format!("{time:.9}"))
+}
+
 /// A time as RFC 3339 in UTC.
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
 pub fn exact<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&dates::exact(*time))
+    serializer.serialize_str(&time_text(*time))
 }
 
 fn verdict(verdict: Verdict) -> &'static str {
@@ -177,7 +186,7 @@ pub struct SnapshotJson<'a> {
 impl<'a> SnapshotJson<'a> {
     /// The snapshot of this id.
     pub fn new(id: Option<ObjectName>, body: &'a Snapshot) -> Self {
-        let root = |root: &'a vault::tree::Root| RootJson {
+        let root = |root: &'a Root| RootJson {
             name: Name(&root.name),
             path: (!root.path.is_empty()).then_some(Name(&root.path)),
             lost: root.lost,
@@ -206,7 +215,7 @@ impl<'a> SnapshotJson<'a> {
         Self {
             time: info.date,
             pinned: info.pinned,
-            clock: info.is_outlier.then(|| dates::exact(info.body.time)),
+            clock: info.is_outlier.then(|| time_text(info.body.time)),
             ..Self::new(Some(info.id), &info.body)
         }
     }
@@ -274,6 +283,7 @@ impl<'a> EntryJson<'a> {
     }
 
     /// With its digest.
+    #[must_use]
     pub fn with_digest(self, digest: Option<[u8; 16]>) -> Self {
         Self { digest: Some(digest.map_or(serde_json::Value::Null, |digest| hex(digest).into())), ..self }
     }
@@ -390,6 +400,277 @@ impl<'a> RestoreJson<'a> {
     }
 }
 
+/// What `vault list` prints.
+#[derive(Serialize)]
+pub struct ListJson<'a> {
+    vault: String,
+    /// Oldest first.
+    snapshots: Vec<SnapshotJson<'a>>,
+    damaged: Vec<DamagedJson<'a>>,
+    findings: Vec<FindingJson>,
+}
+
+/// A snapshot that has lost something, as far as that is written down.
+#[derive(Serialize)]
+struct DamagedJson<'a> {
+    snapshot: String,
+    count: u64,
+    /// The first ones.
+    paths: Vec<Name<'a>>,
+}
+
+impl<'a> ListJson<'a> {
+    /// These snapshots of a vault, what those of them have lost, and what is known to be wrong.
+    pub fn new(
+        vault: String,
+        snapshots: &'a [SnapshotInfo],
+        damage: &'a BTreeMap<ObjectName, SnapshotDamage>,
+        findings: &[KnownFinding],
+    ) -> Self {
+        let damaged = damage.iter().map(|(id, damaged)| DamagedJson {
+            snapshot: id.to_string(),
+            count: damaged.count,
+            paths: damaged.files.iter().map(|(path, _)| Name(shown_path(path))).collect(),
+        });
+        Self {
+            vault,
+            snapshots: snapshots.iter().map(SnapshotJson::of).collect(),
+            damaged: damaged.collect(),
+            findings: findings.iter().map(FindingJson::new).collect(),
+        }
+    }
+}
+
+/// The path of a snapshot's top folder is empty, and shown as a slash.
+pub fn shown_path(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"/" } else { path }
+}
+
+/// A finding.
+#[derive(Serialize)]
+pub struct FindingJson {
+    id: String,
+    /// `object`, `records`, `files`, `source`, `slot` or `clocks`.
+    about: &'static str,
+    what: String,
+    #[serde(serialize_with = "exact")]
+    since: Time,
+    snapshots: u64,
+    files: u64,
+    ends: &'static str,
+    code: u8,
+}
+
+impl FindingJson {
+    /// As it is shown.
+    pub fn new(finding: &KnownFinding) -> Self {
+        Self {
+            id: finding.id.to_string(),
+            about: match finding.about {
+                About::Object { .. } => "object",
+                About::Records { .. } => "records",
+                About::Files { .. } => "files",
+                About::Source { .. } => "source",
+                About::Slot(_) => "slot",
+                About::Clocks { .. } => "clocks",
+            },
+            what: finding.text(),
+            since: finding.since,
+            snapshots: finding.snapshots,
+            files: finding.files,
+            ends: finding.ends(),
+            code: finding.exit() as u8,
+        }
+    }
+}
+
+/// A version of a path that was searched for.
+#[derive(Serialize)]
+struct VersionJson {
+    kind: &'static str,
+    size: u64,
+    #[serde(serialize_with = "exact")]
+    mtime: Time,
+    /// Null for a folder.
+    digest: Option<String>,
+    /// Newest first.
+    snapshots: Vec<String>,
+}
+
+/// A path that was found.
+#[derive(Serialize)]
+pub struct MatchJson<'a> {
+    path: Name<'a>,
+    versions: Vec<VersionJson>,
+}
+
+impl<'a> MatchJson<'a> {
+    /// What was found in these snapshots.
+    pub fn new(found: &'a Match, snapshots: &[&SnapshotInfo]) -> Self {
+        let ids = |version: &Version| version.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect();
+        let versions = found.versions.iter().map(|version| VersionJson {
+            kind: kind(version.kind),
+            size: version.size,
+            mtime: version.mtime,
+            digest: version.digest.map(hex),
+            snapshots: ids(version),
+        });
+        Self { path: Name(&found.path), versions: versions.collect() }
+    }
+}
+
+/// A version of a path over the snapshots.
+#[derive(Serialize)]
+pub struct SpellJson<'a> {
+    /// Newest first.
+    snapshots: Vec<String>,
+    /// What changed since the version before: `new`, `content`, `metadata`, `kind` or `gone`.
+    change: &'static str,
+    /// Null where there was nothing.
+    entry: Option<EntryJson<'a>>,
+    source: &'a str,
+    host: &'a str,
+}
+
+impl<'a> SpellJson<'a> {
+    /// The versions of a path in these snapshots of one source, newest first.
+    pub fn all(path: &'a [u8], spells: &'a [Spell], snapshots: &[&'a SnapshotInfo]) -> Vec<Self> {
+        let of = |(at, spell): (usize, &'a Spell)| {
+            let first = spell.snapshots.first().map(|at| &snapshots[*at].body);
+            Self {
+                snapshots: spell.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect(),
+                change: change_of(spells.get(at + 1), spell).0,
+                entry: spell.entry.as_ref().map(|entry| EntryJson::new(path, entry)),
+                source: first.map_or("", |body| &body.source),
+                host: first.map_or("", |body| &body.host),
+            }
+        };
+        spells.iter().enumerate().map(of).collect()
+    }
+}
+
+/// What changed since the version before: the word for it, and which fields differ.
+pub fn change_of(before: Option<&Spell>, now: &Spell) -> (&'static str, Vec<&'static str>) {
+    match (before.and_then(|spell| spell.entry.as_ref()), now.entry.as_ref()) {
+        (_, None) => ("gone", Vec::new()),
+        (None, Some(_)) => ("new", Vec::new()),
+        (Some(old), Some(new)) => match compare(old, new) {
+            Some((Change::Kind, _)) => ("kind", Vec::new()),
+            Some((Change::Metadata, fields)) if old.content == new.content => ("metadata", fields),
+            _ => ("content", Vec::new()),
+        },
+    }
+}
+
+/// What differs between two trees, in numbers.
+#[derive(Debug, Default, Serialize)]
+pub struct Sums {
+    /// Only in the second tree.
+    pub added: u64,
+    /// Only in the first tree.
+    pub removed: u64,
+    /// With another content.
+    pub changed: u64,
+    /// With other metadata only.
+    pub metadata: u64,
+    /// Of another kind.
+    pub kind: u64,
+    /// Sizes of the files that are added, or have another content: as they are in the second tree.
+    pub bytes_new: u64,
+    /// Sizes of the files that are removed, or have another content: as they were in the first tree.
+    pub bytes_old: u64,
+    /// What could not be compared.
+    pub unknown: u64,
+}
+
+impl Sums {
+    /// Counts a difference.
+    pub fn add(&mut self, difference: &Difference) {
+        let count = match difference.change {
+            Change::Added => &mut self.added,
+            Change::Removed => &mut self.removed,
+            Change::Content => &mut self.changed,
+            Change::Metadata => &mut self.metadata,
+            Change::Kind => &mut self.kind,
+        };
+        *count += 1;
+        if difference.change != Change::Metadata {
+            self.bytes_new += difference.new.as_ref().map_or(0, |entry| entry.size);
+            self.bytes_old += difference.old.as_ref().map_or(0, |entry| entry.size);
+        }
+    }
+
+    /// Whether nothing differs.
+    pub const fn is_nothing(&self) -> bool {
+        self.added + self.removed + self.changed + self.metadata + self.kind == 0
+    }
+}
+
+/// The end of what `vault diff` prints.
+#[derive(Serialize)]
+pub struct SumsJson<'a> {
+    /// How much differs.
+    pub summary: &'a Sums,
+    /// The first of the snapshots that are compared.
+    pub old: String,
+    /// The second one; null for the disk.
+    pub new: Option<String>,
+}
+
+/// A path that differs.
+#[derive(Serialize)]
+pub struct DifferenceJson<'a> {
+    path: Name<'a>,
+    /// `added`, `removed`, `content`, `metadata` or `kind`.
+    change: &'static str,
+    /// Names of what differs.
+    fields: &'a [&'static str],
+    old: Option<EntryJson<'a>>,
+    new: Option<EntryJson<'a>>,
+}
+
+impl<'a> DifferenceJson<'a> {
+    /// How a path differs.
+    pub fn new(difference: &'a Difference) -> Self {
+        let entry = |entry: &'a Option<Entry>| entry.as_ref().map(|entry| EntryJson::new(&difference.path, entry));
+        Self {
+            path: Name(&difference.path),
+            change: match difference.change {
+                Change::Added => "added",
+                Change::Removed => "removed",
+                Change::Content => "content",
+                Change::Metadata => "metadata",
+                Change::Kind => "kind",
+            },
+            fields: &difference.fields,
+            old: entry(&difference.old),
+            new: entry(&difference.new),
+        }
+    }
+}
+
+/// The slots that `vault key list` prints.
+#[derive(Serialize)]
+pub struct SlotsJson<'a> {
+    slots: Vec<SlotJson<'a>>,
+}
+
+impl<'a> SlotsJson<'a> {
+    /// All slots of a vault.
+    pub fn new(slots: &'a [SlotInfo]) -> Self {
+        Self { slots: slots.iter().map(SlotJson::new).collect() }
+    }
+}
+
+/// The word for what a slot is for.
+pub const fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Password => "password",
+        Purpose::Recovery => "recovery",
+        Purpose::Device => "device",
+    }
+}
+
 /// A key slot.
 #[derive(Serialize)]
 pub struct SlotJson<'a> {
@@ -407,12 +688,12 @@ pub struct SlotJson<'a> {
 
 impl<'a> SlotJson<'a> {
     /// The slot.
-    pub fn new(slot: &'a SlotInfo, purpose: &'static str) -> Self {
+    pub fn new(slot: &'a SlotInfo) -> Self {
         Self {
             id: slot.id.to_string(),
-            purpose,
+            purpose: purpose(slot.purpose),
             label: &slot.label,
-            created: dates::from_secs(slot.created),
+            created: Time { secs: i64::try_from(slot.created).unwrap_or(i64::MAX), nanos: 0 },
             copies: slot.copies,
             state: match slot.state {
                 SlotState::Valid => "valid",

@@ -1,0 +1,202 @@
+//! What the page knows of the program around it: configuration, clock, who runs it. Each question looks anew, since the page lasts
+//! for weeks.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+use serde_json::json;
+use vault::engine::retention::Period;
+use vault::engine::retention::Rules;
+use vault::fs::replace_private_file;
+use vault::progress::Progress;
+use vault::tree::Time;
+use vault::vault::Vault;
+use vault::web::Home;
+use vault::web::Problem;
+use vault::web::Question;
+use vault::web::desk;
+
+use super::save;
+use crate::cli::args::GlobalArgs;
+use crate::cli::check;
+use crate::cli::config;
+use crate::cli::context::Chosen;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::doctor;
+use crate::cli::drill;
+use crate::cli::error::Failure;
+use crate::cli::password::Password;
+use crate::cli::prune;
+use crate::cli::restore;
+use crate::cli::run;
+use crate::cli::stats;
+
+/// The program around the page.
+pub struct Around {
+    global: GlobalArgs,
+    place: String,
+    password: Password,
+    begun: Instant,
+    threads: usize,
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self { hint: failure.hint, ..Self::of_exit(failure.exit, failure.what) }
+    }
+}
+
+impl Around {
+    /// As the command was called.
+    pub fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {
+        Self { global: context.global.clone(), place: chosen.shown(), password, begun, threads: context.threads() }
+    }
+
+    /// The same command, as if it began now. It says nothing.
+    fn context(&self) -> Context {
+        let mut global = self.global.clone();
+        (global.json, global.quiet, global.verbose, global.no_progress) = (false, true, 0, true);
+        Context::new(global).reading(true)
+    }
+
+    fn told(&self, question: &Question, vault: &Vault, progress: &dyn Progress) -> Result<Value, Failure> {
+        let context = self.context();
+        match question {
+            Question::Overview => Ok(json!({
+                "state": doctor::first(&context, vault)?,
+                "plan": run::overview::told(&context)?,
+                "running": run::goes_on(&context),
+                "drill": drill::Last::load(vault).map(|last| {
+                    json!({ "time": dates::exact(last.time()), "files": last.files, "bytes": last.bytes, "failed": last.failed })
+                }),
+            })),
+            Question::Doctor => doctor::told(&context, vault, progress),
+            Question::Stats => stats::told(&context, vault, progress),
+            Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
+            Question::Settings => settings(&context),
+            Question::Configure(wish) => configure(&context, wish),
+            Question::Runs => run::told(&context),
+            Question::Save(wish) => save::run(&self.global, &context, vault, &self.password, wish, progress),
+            Question::Check(wish) => {
+                let percent = wish.get("sample").and_then(Value::as_f64).filter(|part| (0.0..=100.0).contains(part));
+                check::told(&context, vault, percent.map(|percent| percent / 100.0), progress)
+            }
+            Question::Drill(_) => drill::told(&context, vault, progress),
+        }
+    }
+}
+
+impl Home for Around {
+    fn now(&self) -> Time {
+        dates::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn folder(&self) -> Option<PathBuf> {
+        env::home_dir().filter(|home| home.is_absolute())
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn answer(&self, question: &Question, vault: &Vault, progress: &dyn Progress) -> Result<Value, Problem> {
+        Ok(self.told(question, vault, progress)?)
+    }
+
+    fn around(&self, source: &str, delete: bool) -> Result<desk::Around, Problem> {
+        let context = self.context();
+        Ok(desk::Around {
+            today: restore::rules_of_today(&context, delete, source)?,
+            state: vec![context.state_folder()?],
+            configuration: restore::configuration(&context),
+        })
+    }
+
+    fn is_running(&self) -> bool {
+        run::goes_on(&self.context())
+    }
+
+    fn log(&self, text: &str) {
+        if self.global.verbose > 0 {
+            crate::cli::note(text);
+        }
+    }
+}
+
+/// The rules of the library from those that the page has.
+fn rules_of(given: &Value) -> Rules {
+    let given = given.get("rules").unwrap_or(given);
+    let count = |name: &str| given.get(name).and_then(Value::as_u64);
+    let periods = [
+        (Period::Hour, "hourly"),
+        (Period::Day, "daily"),
+        (Period::Week, "weekly"),
+        (Period::Month, "monthly"),
+        (Period::Year, "yearly"),
+    ];
+    Rules {
+        last: count("last"),
+        periods: periods.into_iter().filter_map(|(period, name)| Some((period, count(name)?))).collect(),
+        now: Some(dates::now()),
+        ..Rules::default()
+    }
+}
+
+/// How a text of the configuration is known again.
+fn hash(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+}
+
+fn described(context: &Context, text: &str) -> Result<Value, Failure> {
+    let path = context.config_place()?;
+    let mut told = config::command::told(context, &path, text);
+    if let Value::Object(told) = &mut told {
+        told.insert("text".to_owned(), text.into());
+        told.insert("hash".to_owned(), hash(text).into());
+    }
+    Ok(told)
+}
+
+/// The configuration as it is. One that is not there is empty.
+fn settings(context: &Context) -> Result<Value, Failure> {
+    let text = config::read(&context.config_place()?)?.unwrap_or_default();
+    described(context, &text)
+}
+
+/// Checks a text of the configuration and, if that is wanted and it has no mistake, writes it. The one before stays beside it.
+fn configure(context: &Context, wish: &Value) -> Result<Value, Failure> {
+    let text = wish.get("text").and_then(Value::as_str).ok_or_else(|| Failure::usage("there is no text"))?;
+    let told = described(context, text)?;
+    let is_sound = told.get("mistakes").and_then(Value::as_array).is_some_and(Vec::is_empty);
+    if !is_sound || wish.get("write").and_then(Value::as_bool) != Some(true) {
+        return Ok(told);
+    }
+    let path = context.config_place()?;
+    let before = config::read(&path)?;
+    let seen = wish.get("hash").and_then(Value::as_str).unwrap_or_default();
+    if hash(before.as_deref().unwrap_or_default()) != seen {
+        return Err(Failure::usage("the configuration was changed meanwhile").hint("Look at it again before you save."));
+    }
+    let failed = |error: std::io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    if let Some(before) = before {
+        replace_private_file(&path.with_extension("toml~"), before.as_bytes()).map_err(failed)?;
+    }
+    replace_private_file(&path, text.as_bytes()).map_err(failed)?;
+    Ok(told)
+}

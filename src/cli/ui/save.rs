@@ -1,0 +1,172 @@
+//! Saving now: `vault run` or `vault snapshot` as a process of its own, which goes on when the page is closed.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use vault::progress::Progress;
+use vault::vault::Vault;
+
+use crate::cli::args::GlobalArgs;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::password::Password;
+use crate::cli::roots;
+
+/// How often is looked whether it has ended, or should.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Saves what is wished for, and returns what the command printed.
+pub fn run(
+    global: &GlobalArgs,
+    context: &Context,
+    vault: &Vault,
+    password: &Password,
+    wish: &Value,
+    progress: &dyn Progress,
+) -> Result<Value, Failure> {
+    let failed = |error: io::Error| Failure::caused("cannot start vault", &error);
+    let mut command = Command::new(env::current_exe().map_err(failed)?);
+    command.args(options(global)).args(arguments(context, vault, wish)?);
+    if password.typed {
+        // It is this user's own process, which nobody else can look into.
+        command.env("VAULT_PASSWORD", password.for_child());
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Ctrl-C where the page runs is not meant for it.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().map_err(failed)?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut problem = None;
+    let (ended, printed) = thread::scope(|scope| {
+        let printed = scope.spawn(|| {
+            let mut text = String::new();
+            out.map(|mut out| out.read_to_string(&mut text));
+            text
+        });
+        let said = scope.spawn(|| {
+            let lines = err.into_iter().flat_map(|err| BufReader::new(err).lines().map_while(Result::ok));
+            lines.filter_map(|line| heard(&line, progress)).last()
+        });
+        let ended = wait(&mut child, progress);
+        problem = said.join().ok().flatten();
+        (ended, printed.join().unwrap_or_default())
+    });
+    let status = ended.map_err(failed)?;
+    match (problem, serde_json::from_str(printed.trim())) {
+        (Some(failure), Err(_)) => Err(failure),
+        (_, Ok(told)) => Ok(told),
+        (None, Err(_)) if progress.stopped() => Err(Failure::interrupted()),
+        (None, Err(_)) => Err(Failure::new(format!("vault ended without a word: {status}"))),
+    }
+}
+
+/// What is to be saved: sources of the configuration, or what the last snapshot of a source was taken of.
+fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsString>, Failure> {
+    let word = |text: &str| OsString::from(text);
+    let configured = context.config()?.map(|config| &config.sources).into_iter().flatten();
+    let configured: Vec<&str> = configured.map(|source| source.name.as_str()).collect();
+    let source = wish.get("source").and_then(Value::as_str);
+    let names = wish.get("names").and_then(Value::as_array);
+    let names: Vec<&str> = names.into_iter().flatten().filter_map(Value::as_str).chain(source).collect();
+    if let Some(name) = names.iter().find(|name| name.starts_with('-')) {
+        return Err(Failure::usage(format!("there is no source '{name}'")));
+    }
+    if !configured.is_empty() && names.iter().all(|name| configured.contains(name)) {
+        return Ok(["run", "--now"].into_iter().chain(names).map(word).collect());
+    }
+    let host = wish.get("host").and_then(Value::as_str).unwrap_or(&vault.identity().host);
+    let snapshots = vault.snapshots();
+    let last = snapshots.iter().rev().find(|info| names == [info.body.source.as_str()] && info.body.host == host);
+    let last =
+        last.filter(|info| info.body.host == vault.identity().host || vault.own_clients().contains(&info.client));
+    let Some(info) = last else {
+        return Err(Failure::usage("it is not known what is to be saved")
+            .hint("Name your sources in the configuration: vault config init"));
+    };
+    let paths = info.body.roots.iter().filter(|root| !root.path.is_empty());
+    let paths: Vec<_> = paths.map(|root| roots::path_of(&root.path).into_os_string()).collect();
+    if paths.is_empty() {
+        return Err(Failure::usage("this source did not come from the disk"));
+    }
+    let start = [word("snapshot"), word("--source"), word(&info.body.source), word("--")];
+    Ok(start.into_iter().chain(paths).collect())
+}
+
+/// The options with which the page was called, as far as they matter.
+fn options(global: &GlobalArgs) -> Vec<OsString> {
+    let mut options = vec![OsString::from("--json"), OsString::from("--no-progress")];
+    let mut add = |name: &str, value: Option<OsString>| {
+        options.extend(value.map(|value| {
+            let mut option = OsString::from(name);
+            option.push(value);
+            option
+        }));
+    };
+    add("--repo=", global.repo.clone().map(Into::into));
+    add("--config=", global.config.clone().map(Into::into));
+    add("--state=", global.state.clone().map(Into::into));
+    add("--password-file=", global.password_file.clone().map(Into::into));
+    add("--password-command=", global.password_command.clone());
+    add("--vault=", global.vault.clone().map(Into::into));
+    add("--limit-upload=", global.limit_upload.map(|rate| rate.to_string().into()));
+    options
+}
+
+/// Passes on what the process says, and keeps why it failed.
+fn heard(line: &str, progress: &dyn Progress) -> Option<Failure> {
+    let Ok(said) = serde_json::from_str::<Value>(line) else {
+        progress.warn(line);
+        return None;
+    };
+    if let Some(warning) = said.get("warning").and_then(Value::as_str) {
+        progress.warn(warning);
+        return None;
+    }
+    let what = said.get("error")?.as_str()?;
+    let code = said.get("code").and_then(Value::as_u64);
+    let exit = Exit::ALL.iter().map(|(exit, _)| *exit).find(|exit| Some(*exit as u64) == code);
+    let failure = Failure::new(what).exit(exit.unwrap_or(Exit::Failed));
+    Some(match said.get("hint").and_then(Value::as_str) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    })
+}
+
+fn wait(child: &mut Child, progress: &dyn Progress) -> io::Result<std::process::ExitStatus> {
+    let mut told = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if progress.stopped() && !told {
+            told = true;
+            stop(child)?;
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// Asks it to end in good order: what was stored stays.
+#[cfg(unix)]
+fn stop(child: &mut Child) -> io::Result<()> {
+    let pid = rustix::process::Pid::from_child(child);
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::INT)?)
+}
+
+/// Ends it: what was stored stays.
+#[cfg(not(unix))]
+fn stop(child: &mut Child) -> io::Result<()> {
+    child.kill()
+}

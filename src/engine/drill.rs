@@ -1,0 +1,349 @@
+//! A drill: a random sample of files is restored to a scratch folder, read back, and compared with what the snapshot says they
+//! hold, and with the disk where it still has them unchanged.
+//!
+//! Files are chosen with odds by their size, so that large ones, in which most of the data lies, are not passed over, and small ones
+//! still have a chance.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::engine::browse::{Step, TreeWalk};
+use crate::engine::restore::{RestoreError, RestoreOptions, Target, restore};
+use crate::path;
+use crate::progress::{Phase, Progress};
+use crate::tree::{Entry, FileKind, Time};
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+
+/// A file counts as if it were at least so long: there are many small ones, and each of them can be wrong.
+const WEIGHT_MIN: u64 = 64 << 10;
+/// Bytes that are compared at once.
+const BLOCK: usize = 64 << 10;
+
+/// What is tried.
+#[derive(Debug, Clone)]
+pub struct DrillOptions {
+    /// How many files of each snapshot.
+    pub files: usize,
+    /// No longer files than this, in bytes.
+    pub len_max: u64,
+    /// A folder that is empty; what is restored into it is removed again, but not the folder itself.
+    pub scratch: PathBuf,
+    /// Chooses the files: the same seed chooses the same.
+    pub seed: u64,
+    /// How many threads work.
+    pub threads: usize,
+}
+
+/// A file that did not come back as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Its path in the snapshot.
+    pub path: Vec<u8>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DrillReport {
+    /// Files that were restored.
+    pub files: u64,
+    /// Their sizes, in bytes.
+    pub bytes: u64,
+    /// Files that were read back, and hold what the snapshot says.
+    pub verified: u64,
+    /// Files that the disk still has as they were, and that are equal to it.
+    pub compared: u64,
+    /// What did not come back as it was.
+    pub failed: Vec<Failed>,
+    /// Folders that could not be looked into.
+    pub broken: u64,
+}
+
+/// Why there was no drill.
+#[derive(Debug, thiserror::Error)]
+pub enum DrillError {
+    /// The vault cannot be read.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A snapshot cannot be read.
+    #[error("cannot read the snapshot")]
+    Read(#[from] ReadError),
+    /// A restore failed as a whole.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The scratch folder cannot be used.
+    #[error("cannot use the folder {path}")]
+    Scratch {
+        /// The folder.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Numbers that follow from a seed (SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Above 0, up to 1.
+    #[allow(clippy::cast_precision_loss)] // 53 bits fit
+    fn part(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// A file that may be chosen. The one with the highest key comes first in a heap, so that it is dropped first.
+struct Chosen {
+    key: f64,
+    path: Vec<u8>,
+    entry: Entry,
+}
+
+impl PartialEq for Chosen {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Chosen {}
+
+impl PartialOrd for Chosen {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Chosen {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.total_cmp(&other.key)
+    }
+}
+
+/// Chooses files in one pass: each gets a random time to wait, the shorter the heavier it is, and those that waited least stay.
+struct Sample {
+    count: usize,
+    chance: Chance,
+    chosen: BinaryHeap<Chosen>,
+}
+
+impl Sample {
+    const fn new(count: usize, seed: u64) -> Self {
+        Self { count, chance: Chance(seed), chosen: BinaryHeap::new() }
+    }
+
+    #[allow(clippy::cast_precision_loss)] // odds need not be exact
+    fn add(&mut self, path: &[u8], entry: &Entry) {
+        let key = -self.chance.part().ln() / entry.size.max(WEIGHT_MIN) as f64;
+        if self.chosen.len() == self.count && self.chosen.peek().is_none_or(|last| last.key <= key) {
+            return;
+        }
+        self.chosen.push(Chosen { key, path: path.to_vec(), entry: entry.clone() });
+        if self.chosen.len() > self.count {
+            self.chosen.pop();
+        }
+    }
+
+    /// The chosen ones, by their paths.
+    fn finish(self) -> Vec<Chosen> {
+        let mut chosen = self.chosen.into_vec();
+        chosen.sort_by(|a, b| a.path.cmp(&b.path));
+        chosen
+    }
+}
+
+/// Restores a sample of these snapshots.
+///
+/// # Errors
+/// If the vault fails as a whole, nothing can be written, or the user stops it. Single files that do not come back are listed in
+/// the report.
+pub fn drill(
+    vault: &Vault,
+    snapshots: &[&SnapshotInfo],
+    options: &DrillOptions,
+    progress: &dyn Progress,
+) -> Result<DrillReport, DrillError> {
+    let mut report = DrillReport::default();
+    let mut chosen = Vec::new();
+    progress.phase(Phase::Plan);
+    for (number, info) in snapshots.iter().enumerate() {
+        let mut sample = Sample::new(options.files, options.seed.wrapping_add(number as u64));
+        let mut trees = vault.tree_reader()?;
+        let mut walk = TreeWalk::new(b"", &info.body.tree);
+        while let Some(step) = walk.next(&mut trees) {
+            if progress.stopped() {
+                return Err(DrillError::Interrupted);
+            }
+            match step {
+                Step::Other(entry) if entry.kind == FileKind::File && entry.size <= options.len_max => {
+                    sample.add(walk.path(), &entry);
+                }
+                Step::Broken(error) if error.is_contained() => report.broken += 1,
+                Step::Broken(error) => return Err(error.into()),
+                Step::Enter(_) | Step::Other(_) | Step::Leave | Step::TooDeep(_) => {}
+            }
+        }
+        chosen.extend(sample.finish().into_iter().map(|one| (*info, one)));
+    }
+    let bytes = chosen.iter().map(|(_, one)| one.entry.size).sum();
+    progress.counters().restart(chosen.len() as u64, bytes);
+    progress.phase(Phase::Restore);
+    let quiet = crate::progress::Silent::default();
+    for (number, (info, one)) in chosen.iter().enumerate() {
+        if progress.stopped() {
+            return Err(DrillError::Interrupted);
+        }
+        let folder = options.scratch.join(number.to_string());
+        let tried = try_one(vault, info, one, &folder, options, &quiet, &mut report);
+        let removed = match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        tried?;
+        removed.map_err(|source| DrillError::Scratch { path: folder.display().to_string(), source })?;
+        progress.counters().add(1, one.entry.size);
+    }
+    Ok(report)
+}
+
+fn try_one(
+    vault: &Vault,
+    info: &SnapshotInfo,
+    one: &Chosen,
+    folder: &Path,
+    options: &DrillOptions,
+    quiet: &dyn Progress,
+    report: &mut DrillReport,
+) -> Result<(), DrillError> {
+    let wish = RestoreOptions {
+        path: Some(one.path.clone()),
+        verify: true,
+        no_owner: true,
+        threads: options.threads,
+        ..RestoreOptions::new(info.id, Target::Folder(folder.to_owned()))
+    };
+    let mut fail = |what: String| report.failed.push(Failed { path: one.path.clone(), what });
+    match restore(vault, &wish, quiet) {
+        Ok(done) => {
+            report.files += 1;
+            report.bytes += one.entry.size;
+            report.verified += done.files_verified;
+            for problem in done.problems {
+                fail(problem.what);
+            }
+        }
+        Err(error) if error.is_damage() => {
+            fail(error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let Some(there) = place_of(info, &one.path) else { return Ok(()) };
+    let name = path::components(&one.path).last().unwrap_or_default();
+    let back = folder.join(path::to_path(name));
+    match compare(&there, &back, &one.entry) {
+        Ok(Some(true)) => report.compared += 1,
+        Ok(Some(false)) => fail("the disk has other content, though its size and time are the same".to_owned()),
+        // It was changed, or is gone: the disk says nothing.
+        Ok(None) | Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Where something in a snapshot came from.
+fn place_of(info: &SnapshotInfo, at: &[u8]) -> Option<PathBuf> {
+    let mut parts = path::components(at);
+    let first = parts.next()?;
+    let root = info.body.roots.iter().find(|root| root.name == first && !root.path.is_empty())?;
+    Some(parts.fold(path::to_path(&root.path).into_owned(), |place, name| place.join(path::to_path(name))))
+}
+
+/// Whether two files are equal; `None` if the first is not what it was when the snapshot was taken.
+fn compare(there: &Path, back: &Path, entry: &Entry) -> io::Result<Option<bool>> {
+    let found = fs::symlink_metadata(there)?;
+    let is_same = |found: &fs::Metadata| {
+        let time = found.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let time = time.map(|time| Time { secs: time.as_secs().cast_signed(), nanos: time.subsec_nanos() });
+        found.is_file() && found.len() == entry.size && time == Some(entry.mtime)
+    };
+    if !is_same(&found) {
+        return Ok(None);
+    }
+    let (mut a, mut b) = (File::open(there)?, File::open(back)?);
+    let equal = equal(&mut a, &mut b)?;
+    // It may have been written to meanwhile.
+    Ok((equal || is_same(&fs::symlink_metadata(there)?)).then_some(equal))
+}
+
+fn equal(a: &mut impl Read, b: &mut impl Read) -> io::Result<bool> {
+    let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
+    loop {
+        let (first, second) = (fill(a, &mut left)?, fill(b, &mut right)?);
+        if left[..first] != right[..second] {
+            return Ok(false);
+        }
+        if first == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut at = 0;
+    while at < buffer.len() {
+        match from.read(&mut buffer[at..])? {
+            0 => break,
+            read => at += read,
+        }
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_files_are_chosen_more_often_and_small_ones_still() {
+        let (mut large, mut small) = (0, 0);
+        for seed in 0..400 {
+            let mut sample = Sample::new(10, seed);
+            for number in 0..1000_u32 {
+                let mut entry = Entry::new(number.to_string(), FileKind::File);
+                // A hundredth of the files holds nearly all of the data.
+                entry.size = if number % 100 == 0 { 64 << 20 } else { 100 };
+                sample.add(&entry.name.clone(), &entry);
+            }
+            let chosen = sample.finish();
+            assert_eq!(chosen.len(), 10);
+            large += chosen.iter().filter(|one| one.entry.size > 100).count();
+            small += chosen.iter().filter(|one| one.entry.size == 100).count();
+        }
+        assert!(large > 2 * small && small > 100, "{large} large, {small} small");
+    }
+
+    #[test]
+    fn contents_are_compared_to_the_end() {
+        let check = |a: &[u8], b: &[u8]| equal(&mut &a[..], &mut &b[..]).unwrap();
+        let long = vec![7; 3 * BLOCK + 5];
+        assert!(check(&[], &[]) && check(&long, &long));
+        assert!(!check(&long, &long[1..]) && !check(&[], &[1]));
+        let mut other = long.clone();
+        *other.last_mut().unwrap() = 8;
+        assert!(!check(&long, &other));
+    }
+}

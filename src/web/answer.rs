@@ -1,0 +1,181 @@
+//! How answers look, and refusals: as what `--json` prints.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY};
+use axum::http::header::{X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use crate::catalogue::CatalogueError;
+use crate::engine::browse::BrowseError;
+use crate::engine::index::IndexError;
+use crate::engine::keys::KeyError;
+use crate::engine::restore::RestoreError;
+use crate::exit::Exit;
+use crate::vault::{ReadError, VaultError};
+
+/// The page gets nothing from elsewhere, runs nothing but its own scripts, and cannot be shown inside another page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
+     connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+/// What comes out of a snapshot is nothing that a browser should do anything with.
+pub const SANDBOX: &str = "sandbox; default-src 'none'";
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// What is wrong.
+    #[serde(rename = "error")]
+    pub what: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// With which code a command would have ended.
+    pub code: u8,
+    /// The status of the answer.
+    #[serde(skip)]
+    pub status: StatusCode,
+}
+
+/// What was asked for, as it is sent, or why not.
+pub type Told = Result<Vec<u8>, Problem>;
+
+impl Problem {
+    /// It failed.
+    pub fn new(status: StatusCode, what: impl Into<String>) -> Self {
+        let code = if status.is_client_error() { Exit::Usage } else { Exit::Failed };
+        Self { what: what.into(), hint: None, code: code as u8, status }
+    }
+
+    /// The request makes no sense.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, what)
+    }
+
+    /// It is not there.
+    pub fn missing(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, what)
+    }
+
+    /// A command would have ended like this.
+    pub fn of_exit(exit: Exit, what: impl Into<String>) -> Self {
+        let status = match exit {
+            Exit::Usage => StatusCode::BAD_REQUEST,
+            Exit::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { code: exit as u8, ..Self::new(status, what) }
+    }
+
+    /// With a line that says what to do next.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn caused(error: &dyn Error, is_damage: bool) -> Self {
+        let exit = if is_damage { Exit::Damage } else { Exit::Failed };
+        let problem = Self::of_exit(exit, chain(error));
+        if is_damage { problem.hint("The vault is damaged. What to do: vault doctor") } else { problem }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn Error) -> String {
+    let (mut text, mut next) = (error.to_string(), error.source());
+    while let Some(error) = next {
+        let _ = write!(text, ": {error}");
+        next = error.source();
+    }
+    text
+}
+
+impl From<VaultError> for Problem {
+    fn from(error: VaultError) -> Self {
+        Self::caused(&error, false)
+    }
+}
+
+impl From<CatalogueError> for Problem {
+    fn from(error: CatalogueError) -> Self {
+        Self::caused(&error, false)
+    }
+}
+
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        Self::caused(&error, false)
+    }
+}
+
+impl From<IndexError> for Problem {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Interrupted => Self::of_exit(Exit::Interrupted, "stopped"),
+            error => Self::caused(&error, false),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        Self::caused(&error, error.is_damage())
+    }
+}
+
+impl From<BrowseError> for Problem {
+    fn from(error: BrowseError) -> Self {
+        match error {
+            BrowseError::NotFound { .. } | BrowseError::NotAFile { .. } => Self::missing(error.to_string()),
+            BrowseError::Interrupted => Self::of_exit(Exit::Interrupted, "stopped"),
+            error => Self::caused(&error, error.is_damage()),
+        }
+    }
+}
+
+impl From<RestoreError> for Problem {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Interrupted => Self::of_exit(Exit::Interrupted, "stopped"),
+            error => Self::caused(&error, error.is_damage()),
+        }
+    }
+}
+
+/// A value as it is sent.
+///
+/// # Errors
+/// Never, as long as all keys are texts.
+pub fn encode(value: &impl Serialize) -> Told {
+    serde_json::to_vec(value).map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// An answer with JSON.
+pub fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A refusal.
+pub fn refuse(problem: &Problem) -> Response<Body> {
+    json(problem.status, encode(problem).unwrap_or_default())
+}
+
+/// What all answers say to the browser.
+pub fn protect(headers: &mut HeaderMap) {
+    let policy = HeaderValue::from_static(POLICY);
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(policy);
+    for (name, value) in [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}

@@ -1,0 +1,58 @@
+// What goes on, and what went on: jobs of this page, runs of the schedule and of the command line.
+import { act, ask, bring, button, card, date, duration, empty, fill, h, icon, known, note, pill, say, size, time, title, to } from './base.js';
+import { counts, follow, problems, progress } from './restore.js';
+
+const levelOf = { running: 'info', done: 'ok', failed: 'bad', stopped: 'warn' };
+const verdicts = { complete: 'ok', partial: 'warn', failed: 'bad', damaged: 'bad', interrupted: 'warn' };
+
+function jobTitle(job) {
+  const name = job.kind === 'restore' && job.request.dry_run ? 'plan' : job.kind;
+  return say(`kind.job.${name}`);
+}
+
+function runCard(run) {
+  return h('section', { class: 'card', 'aria-label': say('run.label', { when: date(run.started) }) }, h('div', { class: 'row' }, pill(verdicts[run.verdict] ?? 'warn', say(`run.${run.verdict}`)), h('b', { class: 'grow' }, time(run.started)), h('span', { class: 'mute small' }, duration(new Date(run.finished) - new Date(run.started)))),
+    h('ul', { class: 'log' }, run.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('div', {}, h('b', {}, say('run.to', { source: one.source, vault: one.vault })), one.snapshot && h('span', { class: 'mute' }, ' ', say('run.counts', { files: one.files_new + one.files_changed, size: size(one.bytes_stored) })), one.skipped > 0 && h('span', {}, ' ', one.snapshot ? h('a', { href: `#/files/${one.snapshot}?skipped=1` }, say('source.partial', { count: one.skipped })) : say('source.partial', { count: one.skipped })), one.error && h('div', { class: 'small' }, one.error), one.hint && h('div', { class: 'mute small' }, one.hint))))),
+    run.vaults.filter((one) => one.error).map((one) => h('p', { class: 'small' }, `${one.vault}: ${one.error}`)));
+}
+
+function result(job) {
+  if (job.error) return note(job.state === 'stopped' ? 'warn' : 'bad', [h('b', {}, job.state === 'stopped' ? say(`job.${job.kind}.stopped`) : job.error.error), job.error.hint && h('div', { class: 'mute small' }, job.error.hint)]);
+  const told = job.result;
+  if (!told) return null;
+  if (job.kind === 'restore') return [counts(told), problems(told)];
+  if (told.results) return runCard(told);
+  if (job.kind === 'save') return h('p', {}, told.snapshot ? say('save.done', { files: told.snapshot.files_new + told.snapshot.files_changed, size: size(told.snapshot.bytes_stored) }) : say('save.unchanged'), told.snapshot && [' ', h('a', { href: `#/files/${told.snapshot.id}` }, say('lately.open'))]);
+  if (job.kind === 'check') return [note(told.damaged ? 'bad' : 'ok', told.damaged ? say('check.damaged') : say('check.sound', { packs: told.packs, read: size(told.bytes_read) })), h('ul', { class: 'changes' }, told.problems.map((one) => h('li', { class: 'd' }, `${one.object}: ${one.what}`)))];
+  if (job.kind === 'drill') return note(told.failed > 0 ? 'bad' : 'ok', say('drill.done', { files: told.files, size: size(told.bytes), failed: told.failed }));
+  return null;
+}
+
+async function one(main, id) {
+  const left = new AbortController(), place = h('div');
+  fill(main, title(say('screen.activity'), to('#/activity', say('activity.all'))), place);
+  await bring(place, ask('job', { id }), (job) => {
+    const inside = h('section', { class: 'card stack', 'aria-label': jobTitle(job) });
+    const show = (now) => fill(inside, h('div', { class: 'row' }, h('h2', { class: 'grow' }, jobTitle(now)), pill(levelOf[now.state], say(`state.${now.state}`))), h('p', { class: 'mute small' }, time(now.started), now.state !== 'running' && `, ${duration(now.duration_ms)}`),
+      now.state === 'running' && [progress(now), !known.status.read_only && button([icon('stop'), say('job.stop')], () => act('stop', { id }), 's'), h('p', { class: 'mute small' }, say('job.goes_on'))],
+      now.messages.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('job.messages') }, now.messages.map((text) => h('li', { class: 'm' }, text))), result(now));
+    show(job);
+    if (job.state === 'running') follow(id, show, left.signal).catch(() => {});
+    return inside;
+  });
+  return () => left.abort();
+}
+
+export async function activity(main, { parts: [id] }) {
+  if (id) return one(main, Number(id));
+  const place = h('div'), runs = h('div');
+  fill(main, title(say('screen.activity')), place, h('h2', {}, say('activity.runs')), runs);
+  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, known.running && note('ok', say('activity.running')), told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), h('div', { class: 'row' }, h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});
+  const old = () => bring(runs, ask('runs'), (told) => (told.runs.length === 0 ? card(null, empty(say('activity.noruns'))) : told.runs.slice(0, 30).map(runCard)));
+  const going = (event) => { known.running = event.detail === 'begun'; load(); if (!known.running) old(); };
+  known.running = (await ask('status')).running;
+  document.addEventListener('job', load);
+  document.addEventListener('run', going);
+  await Promise.all([load(), old()]);
+  return () => { document.removeEventListener('job', load); document.removeEventListener('run', going); };
+}

@@ -1,0 +1,120 @@
+// What is asked for less often: search, comparing, what stays, space, health, keys, settings, how to begin.
+import { act, ago, ask, bring, button, card, date, dayKey, decode, empty, encode, failed, fill, h, icon, known, note, number, percent, pill, put, say, shown, size, snapshots, time, title, to } from './base.js';
+
+export async function search(main, { query }) {
+  const list = await snapshots();
+  const byId = new Map(list.snapshots.map((info) => [info.id, info])), found = h('div', { 'aria-live': 'polite' });
+  const text = decodeURIComponent(query.get('q') ?? '');
+  const field = h('input', { type: 'search', class: 'field', value: text, 'aria-label': say('search.label'), placeholder: say('search.hint'), autocomplete: 'off', spellcheck: 'false' });
+  const form = h('form', { role: 'search', class: 'row', onsubmit: (event) => { event.preventDefault(); location.hash = `#/search?q=${encodeURIComponent(field.value.trim())}`; } }, h('div', { class: 'grow' }, field), h('button', { class: 'btn primary' }, icon('search'), say('search.go')));
+  fill(main, title(say('screen.search')), card(null, form), found);
+  if (!text) { field.focus(); return; }
+  await bring(found, ask('find', { pattern: text }), (told) => (told.matches.length === 0 ? card(null, empty(say('search.none', { text }))) : [h('p', { class: 'mute small' }, say('search.found', { count: told.matches.length }), told.more ? ` ${say('search.more')}` : ''),
+    h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('search.matches') }, h('table', {}, h('thead', {}, h('tr', {}, ['name', 'size', 'changed', 'in'].map((name) => h('th', { scope: 'col', class: name === 'size' ? 'r' : name === 'changed' ? 'wide' : '' }, say(`column.${name}`))))), h('tbody', {}, told.matches.map((one) => {
+      const version = one.versions[0], newest = byId.get(version.snapshots[0]), count = new Set(one.versions.flatMap((each) => each.snapshots)).size;
+      return h('tr', {}, h('td', {}, h('a', { class: 'name', href: `#/files/${version.snapshots[0]}?path=${encode(one.path)}` }, icon(version.kind === 'directory' ? 'folder' : 'file'), h('span', {}, shown(one.path)))), h('td', { class: 'r' }, version.kind === 'file' ? size(version.size) : ''), h('td', { class: 'wide' }, time(version.mtime)), h('td', {}, newest && ago(newest.time), h('div', { class: 'mute small' }, say('search.in', { count }), one.versions.length > 1 ? `, ${say('search.versions', { count: one.versions.length })}` : '')));
+    }))))]));
+}
+
+export async function compare(main, { parts: [old, now], query }) {
+  const list = await snapshots(), all = list.snapshots;
+  if (all.length < 2) { fill(main, title(say('screen.compare')), card(null, empty(say('compare.few')))); return; }
+  const newest = all.find((info) => info.id === now) ?? all.at(-1), own = list.sources.get(JSON.stringify([newest.source, newest.host])).all;
+  const before = all.find((info) => info.id === old) ?? own.at(-2) ?? all[0];
+  const choose = (chosen, label, go) => {
+    const select = h('select', { class: 'field', 'aria-label': label, onchange: (event) => { location.hash = go(event.target.value); } }, [...all].reverse().map((info) => h('option', { value: info.id }, `${date(info.time)}, ${info.source}`)));
+    select.value = chosen.id;
+    return select;
+  };
+  const place = h('div');
+  fill(main, title(say('screen.compare')), card(null, h('div', { class: 'row' }, choose(before, say('compare.old'), (id) => `#/compare/${id}/${newest.id}`), icon('right'), choose(newest, say('compare.new'), (id) => `#/compare/${before.id}/${id}`))), place);
+  const level = { added: 'a', removed: 'd', content: 'm', metadata: '', kind: 'm' };
+  await bring(place, ask('diff', { old: before.id, new: newest.id, path: decode(query.get('path') ?? '') }), (told) => {
+    const sums = told.summary, fact = (name) => h('div', {}, h('b', { class: 'big' }, number(sums[name])), h('span', { class: 'mute' }, say(`diff.${name}`)));
+    return [card(null, h('div', { class: 'facts' }, ['added', 'changed', 'removed', 'metadata'].map(fact), h('div', {}, h('b', { class: 'big' }, size(sums.bytes_new)), h('span', { class: 'mute' }, say('diff.bytes'))))),
+      told.differences.length === 0 ? card(null, empty(say('diff.same'))) : card(say('compare.paths'), h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('compare.paths') }, told.differences.map((one) => h('li', {}, h('span', { class: level[one.change] }, say(`mark.${one.change}`)), ' ', h('a', { href: `#/files/${one.new ? newest.id : before.id}?path=${encode(one.path)}` }, shown(one.path)), one.change === 'metadata' ? ` (${one.fields.join(', ')})` : ''))), told.more && h('p', { class: 'mute small' }, say('compare.more')))];
+  });
+}
+
+const RULES = { last: 0, daily: 7, weekly: 5, monthly: 12, yearly: 3 };
+let rules = { ...RULES };
+
+// A calendar of what stays and what goes.
+function calendar(told) {
+  const byDay = Map.groupBy(told.snapshots, (one) => dayKey(one.time)), months = new Set([...byDay.keys()].map((key) => key.slice(0, 7)));
+  return h('div', { class: 'months' }, [...months].sort().reverse().slice(0, 24).map((month) => {
+    const [year, number] = month.split('-').map(Number), first = new Date(year, number - 1, 1), count = new Date(year, number, 0).getDate();
+    const blank = Array.from({ length: (first.getDay() + 6) % 7 }, () => h('span'));
+    return h('section', { 'aria-label': month }, h('h3', {}, first.toLocaleDateString(undefined, { month: 'long', year: 'numeric' })), h('div', { class: 'cal' }, blank, Array.from({ length: count }, (_, at) => {
+      const all = byDay.get(`${month}-${String(at + 1).padStart(2, '0')}`) ?? [], stays = all.filter((one) => one.keep);
+      const text = all.length === 0 ? null : stays.length > 0 ? say('keep.stays', { count: stays.length, why: [...new Set(stays.flatMap((one) => one.reasons))].join(', ') }) : say('keep.goes', { count: all.length });
+      return h('span', { class: all.length === 0 ? '' : stays.length > 0 ? 'stay' : 'go', title: text, role: text ? 'img' : undefined, 'aria-label': text ? `${at + 1}: ${text}` : undefined }, at + 1);
+    })));
+  }));
+}
+
+export async function keep(main) {
+  const place = h('div'), left = { timer: 0 };
+  const load = () => bring(place, act('keep', { rules: Object.fromEntries(Object.entries(rules).filter(([, count]) => count > 0)) }), (told) => {
+    const stay = told.snapshots.filter((one) => one.keep).length;
+    return [card(null, h('div', { class: 'facts' }, h('div', {}, h('b', { class: 'big' }, number(stay)), h('span', { class: 'mute' }, say('keep.stay'))), h('div', {}, h('b', { class: 'big' }, number(told.forgotten)), h('span', { class: 'mute' }, say('keep.go'))), h('div', {}, h('b', { class: 'big' }, size(told.bytes_deleted + told.bytes_waiting)), h('span', { class: 'mute' }, say('keep.free'))))), card(say('keep.calendar'), calendar(told))];
+  });
+  const field = (name) => h('label', { class: 'row' }, h('span', { class: 'grow' }, say(`rule.${name}`)), h('input', { type: 'number', class: 'field s', min: 0, max: 1000, value: rules[name], oninput: (event) => { rules[name] = Math.max(0, Math.floor(Number(event.target.value) || 0)); clearTimeout(left.timer); left.timer = setTimeout(load, 300); show(); } }));
+  const line = h('pre', { class: 'view', tabindex: '0', 'aria-label': say('keep.command') });
+  const show = () => { line.textContent = `vault prune ${Object.entries(rules).filter(([, count]) => count > 0).map(([name, count]) => `--keep${name === 'last' ? '' : `-${name}`} ${count}`).join(' ')} --dry-run`; };
+  show();
+  fill(main, title(say('screen.keep')), h('div', { class: 'two' }, card(say('keep.rules'), h('div', { class: 'stack' }, Object.keys(RULES).map(field)), h('p', { class: 'mute small' }, say('keep.text')), line), place));
+  await load();
+  return () => clearTimeout(left.timer);
+}
+
+export async function space(main) {
+  const place = h('div');
+  fill(main, title(say('screen.space')), place);
+  await bring(place, ask('stats'), (told) => {
+    const fact = (name, value) => h('div', {}, h('b', { class: 'big' }, value), h('span', { class: 'mute' }, say(`space.${name}`)));
+    const most = Math.max(1, ...told.growth.map((one) => one.bytes_added)), sum = Math.max(1, told.bytes_needed + told.bytes_dead);
+    return [card(null, h('div', { class: 'facts' }, fact('stored', size(told.bytes_packs + told.bytes_records)), fact('raw', size(told.bytes_raw)), fact('unique', size(told.bytes_unique)), fact('dead', size(told.bytes_dead)))),
+      told.growth.length > 0 && card(say('space.growth'), h('div', { class: 'cols', role: 'img', 'aria-label': say('space.growth.label', { months: told.growth.length, size: size(told.growth.at(-1).bytes_added) }) }, told.growth.slice(-36).map((one) => h('div', { '--part': one.bytes_added / most, title: `${one.month}: ${size(one.bytes_added)}` }))), h('p', { class: 'mute small' }, `${told.growth.slice(-36)[0].month} – ${told.growth.at(-1).month}`)),
+      h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('space.sources') }, h('table', {}, h('thead', {}, h('tr', {}, ['source', 'snapshots', 'last', 'alone', 'share'].map((name) => h('th', { scope: 'col', class: name === 'source' ? '' : 'r' }, say(`column.${name}`))))), h('tbody', {}, told.sources.map((one) => h('tr', {}, h('td', {}, say('source.of', one)), h('td', { class: 'r' }, number(one.snapshots)), h('td', { class: 'r' }, size(one.bytes_last)), h('td', { class: 'r' }, size(one.bytes_alone)), h('td', { class: 'r' }, percent(one.bytes_alone, sum))))))),
+      h('p', { class: 'mute small' }, say('space.alone'))];
+  });
+}
+
+const levels = { good: 'ok', advice: 'warn', damage: 'bad' };
+export async function health(main) {
+  const place = h('div'), list = await snapshots();
+  const begin = (kind, body, label, name) => !known.status.read_only && button([icon(name), label], async () => { try { location.hash = `#/activity/${(await act(kind, body)).id}`; } catch (error) { fill(main, failed(error)); } });
+  fill(main, title(say('screen.health'), begin('check', {}, say('health.check'), 'health'), begin('check', { sample: 10 }, say('health.sample'), 'search'), begin('drill', {}, say('health.drill'), 'restore')), place);
+  await bring(place, ask('doctor'), (told) => {
+    const order = ['damage', 'advice', 'good'], found = told.findings.toSorted((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
+    return [h('h2', {}, say(told.well ? 'health.well' : found[0].level === 'damage' ? 'health.bad' : 'health.advice')), found.map((one) => note(levels[one.level], [one.text, one.command && h('div', {}, h('code', {}, one.command))])),
+      list.findings.length > 0 && card(say('health.known'), h('ul', { class: 'stack' }, list.findings.map((one) => h('li', {}, h('b', {}, one.what), h('div', { class: 'mute small' }, say('health.since', { when: date(one.since), ends: one.ends }))))))];
+  });
+}
+
+export async function keys(main) {
+  const place = h('div');
+  fill(main, title(say('screen.keys')), place);
+  await bring(place, ask('keys'), (told) => [h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('screen.keys') }, h('table', {}, h('thead', {}, h('tr', {}, ['key', 'label', 'made', 'state'].map((name) => h('th', { scope: 'col', class: name === 'made' ? 'wide' : '' }, say(`column.${name}`))))), h('tbody', {}, told.slots.map((one) => h('tr', {}, h('td', {}, say(`key.${one.purpose}`), h('div', { class: 'mono mute' }, one.id.slice(0, 8))), h('td', {}, one.label), h('td', { class: 'wide' }, time(one.created)), h('td', {}, one.state === 'valid' && one.copies >= 2 ? pill('ok', say('key.good')) : pill('warn', say(one.state === 'valid' ? 'key.copy' : `key.state.${one.state}`)))))))),
+    told.slots.every((one) => one.purpose !== 'recovery') && note('warn', [say('key.none'), h('div', {}, h('code', {}, 'vault key add --recovery-key --label paper'))]), h('p', { class: 'mute small' }, say('key.text'))]);
+}
+
+export async function settings(main) {
+  const place = h('div');
+  fill(main, title(say('screen.settings')), place);
+  await bring(place, ask('settings'), (told) => {
+    const result = h('div', { 'aria-live': 'polite' }), field = h('textarea', { class: 'field', id: 'config', spellcheck: 'false', readonly: known.status.read_only });
+    field.value = told.text;
+    let seen = told.hash;
+    const show = (now) => fill(result, now.mistakes.map((one) => note('bad', say('settings.mistake', one))), now.warnings.map((text) => note('warn', text)), now.mistakes.length === 0 && note('ok', say('settings.sound')));
+    const send = (write) => act('configure', { text: field.value, hash: seen, write }).then((now) => { show(now); if (write && now.mistakes.length === 0) { seen = now.hash; put(result, note('ok', say('settings.written', { path: now.config }))); } }, (error) => fill(result, failed(error)));
+    show(told);
+    return [card(null, h('label', { for: 'config' }, say('settings.text', { path: told.config })), field, !known.status.read_only && h('div', { class: 'row' }, button(say('settings.check'), () => send(false)), button(say('settings.write'), () => send(true), 'primary'))), result];
+  });
+}
+
+export async function guide(main) {
+  const step = (name, command) => h('li', { class: 'card' }, h('h2', {}, say(`guide.${name}`)), h('p', {}, say(`guide.${name}.text`)), command && h('pre', { class: 'view', tabindex: '0', 'aria-label': say('guide.command') }, command));
+  fill(main, title(say('screen.guide')), h('ol', {}, step('what', `vault config init\nvault config check`), step('save', 'vault run'), step('schedule', 'vault schedule install'), step('recovery', 'vault key add --recovery-key --label paper'), step('try', 'vault restore latest --to ~/back --verify')), to('#/settings', say('guide.settings'), 'btn primary'));
+}

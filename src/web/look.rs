@@ -1,0 +1,349 @@
+//! Snapshots, folders, versions, files.
+
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::mpsc::channel;
+
+use crate::engine::browse;
+use crate::engine::history::history;
+use crate::id::ObjectName;
+use crate::json::{EntryJson, ListJson, Name, SkippedJson, SpellJson};
+use crate::path;
+use crate::progress::Silent;
+use crate::read::StoredFile;
+use crate::tree::{Entry, FileKind};
+use crate::vault::SnapshotInfo;
+use crate::web::answer::{Problem, SANDBOX, Told, encode};
+use crate::web::desk::Desk;
+use crate::web::routes::Query;
+
+/// Most entries of a folder in one answer.
+const PAGE_MAX: u64 = 10_000;
+/// Longest part of a text that is shown.
+const TEXT_MAX: u64 = 256 << 10;
+/// Longest picture that is shown.
+const PICTURE_MAX: u64 = 24 << 20;
+/// A file is sent in pieces of so many bytes.
+const PIECE: usize = 1 << 20;
+/// Pieces that wait for the browser.
+const WAITING: usize = 2;
+
+/// `GET status`.
+///
+/// # Errors
+/// None.
+pub fn status(desk: &Arc<Desk>, _: &Query) -> Told {
+    let vault = desk.view().vault();
+    encode(&json!({
+        "vault": vault.id().to_string(),
+        "place": desk.home().place(),
+        "host": vault.identity().host,
+        "user": vault.identity().user,
+        "read_only": desk.is_read_only(),
+        "running": desk.is_running(),
+        "home": desk.home().folder().map(|folder| folder.display().to_string()),
+        "now": crate::json::time_text(desk.home().now()),
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+/// `GET snapshots`: as `vault list --json`.
+///
+/// # Errors
+/// If the vault cannot be read.
+pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
+    let view = desk.fresh();
+    let vault = view.vault();
+    let moment = view.moment();
+    let findings = vault.known_findings(desk.home().now())?;
+    let damage = vault.damage()?;
+    encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &findings))
+}
+
+/// What lies at a path of a snapshot. The top of a snapshot is a folder without a name.
+fn find(desk: &Desk, info: &SnapshotInfo, at: &[u8]) -> Result<Arc<Entry>, Problem> {
+    let view = desk.view();
+    let mut top = Entry::new(Vec::new(), FileKind::Directory);
+    top.content = Some(info.body.tree.clone());
+    let mut entry = Arc::new(top);
+    let missing = || Problem::missing(format!("there is no {} in this snapshot", path::Shown(at)));
+    for name in path::components(at) {
+        let listing = entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory).ok_or_else(missing)?;
+        entry = desk.folders().entry(view.as_ref(), listing, name)?.ok_or_else(missing)?;
+    }
+    Ok(entry)
+}
+
+#[derive(Serialize)]
+struct FolderJson<'a> {
+    snapshot: String,
+    path: Name<'a>,
+    entries: Vec<EntryJson<'a>>,
+    /// The number of the first entry behind these; null if there is none.
+    next: Option<u64>,
+}
+
+/// `GET ls`: some entries of a folder, in the order of their names, each as `vault ls --json` prints it.
+///
+/// # Errors
+/// If there is no such folder, or it cannot be read.
+pub fn ls(desk: &Arc<Desk>, query: &Query) -> Told {
+    let info = desk.snapshot(query.text("snapshot")?)?;
+    let at = query.path();
+    let (from, count) = (query.number("from", 0)?, query.number("count", 500)?.clamp(1, PAGE_MAX));
+    let folder = find(desk, &info, &at)?;
+    let listing = folder.content.as_ref().filter(|_| folder.kind == FileKind::Directory);
+    let listing = listing.ok_or_else(|| Problem::usage("this is no folder"))?;
+    let mut found: Vec<(Vec<u8>, Arc<Entry>)> = Vec::new();
+    let mut next = None;
+    while let Some(page) = desk.folders().page_with(desk.view().as_ref(), listing, from + found.len() as u64)? {
+        let skip = usize::try_from(from + found.len() as u64 - page.first).unwrap_or(usize::MAX);
+        for entry in page.entries.iter().skip(skip) {
+            if found.len() as u64 == count {
+                next = Some(from + count);
+                break;
+            }
+            found.push((path::join(&at, &entry.name), entry.clone()));
+        }
+        if next.is_some() {
+            break;
+        }
+    }
+    let entries = found.iter().map(|(at, entry)| EntryJson::new(at, entry)).collect();
+    encode(&FolderJson { snapshot: info.id.to_string(), path: Name(&at), entries, next })
+}
+
+/// `GET entry`: one entry, as `vault ls --json` prints it.
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn entry(desk: &Arc<Desk>, query: &Query) -> Told {
+    let info = desk.snapshot(query.text("snapshot")?)?;
+    let at = query.path();
+    let entry = find(desk, &info, &at)?;
+    encode(&EntryJson::new(&at, &entry))
+}
+
+/// `GET skipped`: what could not be saved, as `vault ls --skipped --json`.
+///
+/// # Errors
+/// If the list cannot be read.
+pub fn skipped(desk: &Arc<Desk>, query: &Query) -> Told {
+    let info = desk.snapshot(query.text("snapshot")?)?;
+    let skipped = browse::skipped(desk.view().vault(), &info)?;
+    let skipped: Vec<_> = skipped.iter().map(SkippedJson::from).collect();
+    encode(&json!({ "snapshot": info.id.to_string(), "skipped": skipped }))
+}
+
+#[derive(Serialize)]
+struct VersionsJson<'a> {
+    versions: Vec<SpellJson<'a>>,
+    /// Snapshots that could not be looked into.
+    broken: usize,
+}
+
+/// `GET history`: the versions of a path in the snapshots of one source and host, each as `vault history --json` prints it.
+///
+/// # Errors
+/// If the vault cannot be read.
+pub fn versions(desk: &Arc<Desk>, query: &Query) -> Told {
+    let (source, host) = (query.text("source")?, query.text("host")?);
+    let at = query.path();
+    let view = desk.view();
+    let moment = view.moment();
+    let of_source = |info: &&SnapshotInfo| info.body.source == source && info.body.host == host;
+    let snapshots: Vec<&SnapshotInfo> = moment.snapshots().iter().rev().filter(of_source).collect();
+    let mut broken = Vec::new();
+    let spells = history(view.vault(), &snapshots, &|_| at.clone(), &mut broken, &Silent::default())?;
+    // What was before it was there first says nothing.
+    let first = spells.iter().rposition(|spell| spell.entry.is_some());
+    let spells: Vec<_> = spells.into_iter().take(first.map_or(0, |first| first + 1)).collect();
+    encode(&VersionsJson { versions: SpellJson::all(&at, &spells, &snapshots), broken: broken.len() })
+}
+
+/// Which kind of picture this is, by its first bytes.
+fn picture(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("image/gif"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+/// The text of some bytes, of which the last character may be cut; `None` if they are none.
+fn text_of(bytes: &[u8], is_whole: bool) -> Option<&str> {
+    if bytes.contains(&0) {
+        return None;
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() && !is_whole => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    }
+}
+
+/// `GET preview`: the start of a text, or that it is a picture, which the page then gets as the file that it is.
+///
+/// # Errors
+/// If there is no such file, or it cannot be read.
+pub fn preview(desk: &Arc<Desk>, query: &Query) -> Told {
+    let info = desk.snapshot(query.text("snapshot")?)?;
+    let entry = find(desk, &info, &query.path())?;
+    let Some(file) = StoredFile::new(&entry) else { return encode(&json!({ "kind": "none" })) };
+    let mut start = vec![0; file.size().min(TEXT_MAX) as usize];
+    let read = file.read_at(desk.view().as_ref(), 0, &mut start)?;
+    start.truncate(read);
+    let is_whole = file.size() <= TEXT_MAX;
+    if let Some(kind) = picture(&start) {
+        let kind = if file.size() <= PICTURE_MAX { kind } else { "none" };
+        return encode(&json!({ "kind": kind }));
+    }
+    match text_of(&start, is_whole) {
+        Some(text) => encode(&json!({ "kind": "text", "text": text, "whole": is_whole })),
+        None => encode(&json!({ "kind": "none" })),
+    }
+}
+
+/// What a file is called when it is downloaded: without what would end a header, hide what it is, or lead elsewhere.
+pub fn disposition(name: &[u8]) -> String {
+    let is_odd = |c: char| {
+        c.is_control()
+            || matches!(c, '"' | '\\' | '/' | ':' | '*' | '?' | '<' | '>' | '|' | '%')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let text = String::from_utf8_lossy(name);
+    let plain: String = text.chars().map(|c| if is_odd(c) { '_' } else { c }).collect();
+    let plain = plain.trim_matches(['.', ' ']);
+    let plain = if plain.is_empty() { "file" } else { plain };
+    let simple: String = plain.chars().map(|c| if c.is_ascii() { c } else { '_' }).collect();
+    let mut encoded = String::new();
+    for byte in plain.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
+}
+
+/// `GET file`: a file, to be saved and never to be shown.
+///
+/// # Errors
+/// If there is no such file, or its first part cannot be read.
+pub fn file(desk: &Arc<Desk>, query: &Query) -> Result<Response<Body>, Problem> {
+    let info = desk.snapshot(query.text("snapshot")?)?;
+    let at = query.path();
+    let entry = find(desk, &info, &at)?;
+    let file = StoredFile::new(&entry).ok_or_else(|| Problem::usage("only regular files have content"))?;
+    let size = file.size();
+    let view = desk.view().clone();
+    // Whatever is wrong with the start is an answer of its own; later it can only break off.
+    let mut first = vec![0; size.min(PIECE as u64) as usize];
+    file.read_at(view.as_ref(), 0, &mut first)?;
+    let (sender, receiver) = channel::<io::Result<Bytes>>(WAITING);
+    let read = move || {
+        let mut at = first.len() as u64;
+        if sender.blocking_send(Ok(first.into())).is_err() {
+            return;
+        }
+        while at < size {
+            let mut piece = vec![0; (size - at).min(PIECE as u64) as usize];
+            let read = file.read_at(view.as_ref(), at, &mut piece).map_err(io::Error::other);
+            let failed = read.is_err();
+            at += piece.len() as u64;
+            if sender.blocking_send(read.map(|_| piece.into())).is_err() || failed {
+                return;
+            }
+        }
+    };
+    tokio::runtime::Handle::try_current()
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
+        .spawn_blocking(read);
+    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let piece = receiver.recv().await?;
+        Some((piece, receiver))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    if let Ok(value) = HeaderValue::from_str(&disposition(&entry.name)) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    Ok(response)
+}
+
+/// Reads an id.
+///
+/// # Errors
+/// If it is none.
+pub fn id_of(text: &str) -> Result<ObjectName, Problem> {
+    let bytes = from_hex(text).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(ObjectName::new).ok_or_else(|| Problem::usage("this is no id of a snapshot"))
+}
+
+/// Bytes that are written as hexadecimal digits.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits.chunks(2).map(|pair| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_downloads_are_harmless() {
+        for (name, expected) in [
+            (&b"letter.odt"[..], "attachment; filename=\"letter.odt\"; filename*=UTF-8''letter.odt"),
+            ("é.txt".as_bytes(), "attachment; filename=\"_.txt\"; filename*=UTF-8''%C3%A9.txt"),
+            (
+                b"a\r\nSet-Cookie: x=y",
+                "attachment; filename=\"a__Set-Cookie_ x=y\"; filename*=UTF-8''a__Set-Cookie_%20x%3Dy",
+            ),
+            (
+                b"\"; filename=evil.exe",
+                "attachment; filename=\"_; filename=evil.exe\"; filename*=UTF-8''_%3B%20filename%3Devil.exe",
+            ),
+            ("gpj\u{202e}.exe".as_bytes(), "attachment; filename=\"gpj_.exe\"; filename*=UTF-8''gpj_.exe"),
+            (b"../../x", "attachment; filename=\"_.._x\"; filename*=UTF-8''_.._x"),
+            (b"..", "attachment; filename=\"file\"; filename*=UTF-8''file"),
+            (b"a\xff", "attachment; filename=\"a_\"; filename*=UTF-8''a%EF%BF%BD"),
+        ] {
+            let made = disposition(name);
+            assert_eq!(made, expected);
+            assert!(HeaderValue::from_str(&made).is_ok());
+        }
+    }
+
+    #[test]
+    fn texts_and_pictures_are_told_by_their_bytes() {
+        assert_eq!(text_of("aé".as_bytes(), true), Some("aé"));
+        assert_eq!(text_of(&"aé".as_bytes()[..2], false), Some("a"));
+        assert_eq!(text_of(&"aé".as_bytes()[..2], true), None);
+        assert_eq!(text_of(b"a\0", true), None);
+        assert_eq!(text_of(b"a\xffb", false), None);
+        assert_eq!(picture(b"\x89PNG\r\n\x1a\n...."), Some("image/png"));
+        assert_eq!(picture(b"<svg onload=x>"), None);
+        assert_eq!(from_hex("61ff"), Some(vec![0x61, 0xff]));
+        assert_eq!((from_hex("6"), from_hex("6g"), from_hex("é")), (None, None, None));
+    }
+}

@@ -1,0 +1,256 @@
+//! Restores: first what would happen, by a dry run of the same, then the restore itself; and the folders that one may go to.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::engine::restore::{Change, Mark, Overwrite, RestoreOptions, Target, restore_telling};
+use crate::json::{ChangeJson, Name, RestoreJson};
+use crate::path;
+use crate::sync::lock;
+use crate::vault::SnapshotInfo;
+use crate::web::answer::{Problem, Told, encode};
+use crate::web::desk::Desk;
+use crate::web::jobs::{Job, Jobs, State, Watcher};
+use crate::web::look::from_hex;
+
+/// How many changes of a dry run are told; all are counted.
+const CHANGES_MAX: usize = 1000;
+/// How many folders are listed to choose from.
+const FOLDERS_MAX: usize = 5000;
+
+/// The bytes of a name as JSON has them: a text, or `{text, bytes}`.
+pub fn bytes_of(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Object(name) => from_hex(name.get("bytes")?.as_str()?),
+        _ => None,
+    }
+}
+
+/// A wish that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wish {
+    snapshot: String,
+    path: Vec<u8>,
+    /// `None`: where it came from.
+    folder: Option<PathBuf>,
+    overwrite: Overwrite,
+    delete: bool,
+    verify: bool,
+}
+
+impl Wish {
+    fn read(request: &Value) -> Result<Self, Problem> {
+        let flag = |name: &str| match request.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(Problem::usage(format!("{name} is neither true nor false"))),
+        };
+        let snapshot = request.get("snapshot").and_then(Value::as_str);
+        let at = request.get("path").filter(|at| !at.is_null());
+        let at = at.map(|at| bytes_of(at).ok_or_else(|| Problem::usage("the path is no name")));
+        let at = at.transpose()?.unwrap_or_default();
+        if path::components(&at).any(|name| path::check_name(name).is_err()) {
+            return Err(Problem::usage("there is no such path in a snapshot"));
+        }
+        let folder = match request.get("to") {
+            Some(Value::String(word)) if word == "in-place" => None,
+            Some(to) => {
+                let folder = to.get("folder").and_then(bytes_of).map(|folder| path::to_path(&folder).into_owned());
+                let folder = folder.filter(|folder| folder.is_absolute());
+                Some(folder.ok_or_else(|| Problem::usage("the folder is not given by its whole path"))?)
+            }
+            None => return Err(Problem::usage("where to?")),
+        };
+        let overwrite = match request.get("overwrite").and_then(Value::as_str) {
+            None => {
+                if folder.is_none() {
+                    Overwrite::IfChanged
+                } else {
+                    Overwrite::Refuse
+                }
+            }
+            Some("refuse") => Overwrite::Refuse,
+            Some("always") => Overwrite::Always,
+            Some("if-changed") => Overwrite::IfChanged,
+            Some("keep-newer-copy") => Overwrite::KeepNewer,
+            Some("never") => Overwrite::Never,
+            Some(_) => return Err(Problem::usage("overwrite is none of the words for it")),
+        };
+        Ok(Self {
+            snapshot: snapshot.ok_or_else(|| Problem::usage("which snapshot?"))?.to_owned(),
+            path: path::components(&at).collect::<Vec<_>>().join(&b'/'),
+            folder,
+            overwrite,
+            delete: flag("delete")?,
+            verify: flag("verify")?,
+        })
+    }
+
+    /// Whether a folder is one where this may go.
+    fn check(&self, desk: &Desk, info: &SnapshotInfo) -> Result<(), Problem> {
+        let refused = |what: String| Problem::new(StatusCode::FORBIDDEN, what);
+        match &self.folder {
+            None if desk.is_own(info) => Ok(()),
+            None => {
+                let host = path::Shown(info.body.host.as_bytes());
+                Err(refused(format!("this snapshot was taken on {host}: its files have no place here"))
+                    .hint("Restore it into a folder of its own."))
+            }
+            Some(folder) => {
+                let leads_up = folder.components().any(|part| matches!(part, std::path::Component::ParentDir));
+                if leads_up || !desk.may_go(folder) {
+                    let what = format!("the page may not write to {}", folder.display());
+                    return Err(refused(what).hint("Choose a folder below your own, or look into it first."));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+const fn mark(change: &Change) -> &'static str {
+    match change.mark {
+        Mark::Added => "+",
+        Mark::Changed => "M",
+        Mark::Deleted => "-",
+    }
+}
+
+/// Begins a restore, or a dry run of one. What deletes must name the dry run of the very same that came before it.
+///
+/// # Errors
+/// If it makes no sense, or may not be done.
+pub fn begin(desk: &Arc<Desk>, request: &Value) -> Result<Arc<Job>, Problem> {
+    let wish = Wish::read(request)?;
+    let dry_run = request.get("dry_run").and_then(Value::as_bool).unwrap_or(false);
+    let info = desk.snapshot(&wish.snapshot)?;
+    wish.check(desk, &info)?;
+    if wish.delete && !dry_run {
+        let plan = request.get("plan").and_then(Value::as_u64).and_then(|id| desk.jobs().get(id).ok());
+        let is_same = |job: &Arc<Job>| {
+            let was_dry = job.request().get("dry_run").and_then(Value::as_bool) == Some(true);
+            job.state() == State::Done && was_dry && Wish::read(job.request()).as_ref() == Ok(&wish)
+        };
+        if !plan.as_ref().is_some_and(is_same) {
+            let what = "what deletes files is tried first: name the dry run as its plan";
+            return Err(Problem::new(StatusCode::CONFLICT, what));
+        }
+    }
+    let around = desk.home().around(&info.body.source, wish.delete)?;
+    let target = wish.folder.clone().map_or(Target::InPlace, Target::Folder);
+    let options = RestoreOptions {
+        path: Some(wish.path.clone()).filter(|path| !path.is_empty()),
+        overwrite: wish.overwrite,
+        delete: wish.delete,
+        today: around.today,
+        state: around.state,
+        configuration: around.configuration,
+        dry_run,
+        verify: wish.verify,
+        threads: desk.home().threads(),
+        ..RestoreOptions::new(info.id, target)
+    };
+    Jobs::begin(desk, "restore", request.clone(), move |desk, watcher| run(desk, &info, &options, watcher))
+}
+
+fn run(desk: &Desk, info: &SnapshotInfo, options: &RestoreOptions, watcher: &Watcher) -> Result<Value, Problem> {
+    let changes = Mutex::new((Vec::new(), 0_u64));
+    let tell = |change: &Change| {
+        let (first, count) = &mut *lock(&changes);
+        *count += 1;
+        if first.len() < CHANGES_MAX {
+            first.push(change.clone());
+        }
+    };
+    let view = desk.view();
+    let report = restore_telling(view.vault(), options, watcher, Some(&tell))?;
+    let (first, count) = changes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let failed = |error: serde_json::Error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let mut told = serde_json::to_value(RestoreJson::new(info, options.dry_run, &report)).map_err(failed)?;
+    let changes: Vec<_> =
+        first.iter().map(|change| ChangeJson::new(mark(change), &change.path, change.is_folder)).collect();
+    if let Value::Object(told) = &mut told {
+        told.insert("changes".to_owned(), serde_json::to_value(changes).map_err(failed)?);
+        told.insert("change_count".to_owned(), count.into());
+    }
+    Ok(told)
+}
+
+/// `POST folders`: the names of the folders in a folder, to choose from. It may then be restored into.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn folders(desk: &Arc<Desk>, request: &Value) -> Told {
+    let given = request.get("path").and_then(bytes_of).map(|at| path::to_path(&at).into_owned());
+    let folder = given.or_else(|| desk.home().folder()).unwrap_or_else(|| PathBuf::from("/"));
+    if !folder.is_absolute() || folder.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
+        return Err(Problem::usage("the folder is not given by its whole path"));
+    }
+    let failed = |error: std::io::Error| Problem::usage(format!("cannot look into {}: {error}", folder.display()));
+    let mut names = Vec::new();
+    for found in std::fs::read_dir(&folder).map_err(failed)? {
+        let Ok(found) = found else { continue };
+        if names.len() < FOLDERS_MAX && found.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.push(path::from_os(&found.file_name()));
+        }
+    }
+    names.sort();
+    desk.choose(folder.clone());
+    let shown = path::from_path(&folder);
+    let parent = folder.parent().map(path::from_path);
+    let free = free_space(&folder);
+    encode(&json!({
+        "path": Name(&shown),
+        "parent": parent.as_deref().map(Name),
+        "folders": names.iter().map(|name| Name(name)).collect::<Vec<_>>(),
+        "free": free,
+    }))
+}
+
+/// Bytes that are free where a folder lies.
+#[cfg(unix)]
+fn free_space(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_space(_: &Path) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_understood_or_refused() {
+        let id = "00112233445566778899aabbccddeeff";
+        let to = json!({ "folder": "/home/me/back" });
+        let wish = Wish::read(&json!({ "snapshot": id, "path": "/a//b/", "to": to })).unwrap();
+        assert_eq!((wish.path.as_slice(), wish.overwrite, wish.delete), (&b"a/b"[..], Overwrite::Refuse, false));
+        let bytes = json!({ "text": "x", "bytes": "61ff" });
+        let wish = Wish::read(&json!({ "snapshot": id, "path": bytes, "to": "in-place", "delete": true })).unwrap();
+        assert_eq!((wish.path.as_slice(), wish.overwrite, wish.folder), (&b"a\xff"[..], Overwrite::IfChanged, None));
+        for wrong in [
+            json!({}),
+            json!({ "snapshot": id }),
+            json!({ "snapshot": id, "to": "elsewhere" }),
+            json!({ "snapshot": id, "to": { "folder": "relative" } }),
+            json!({ "snapshot": id, "to": { "folder": 7 } }),
+            json!({ "snapshot": id, "to": to, "path": 7 }),
+            json!({ "snapshot": id, "to": to, "path": "a/../../etc" }),
+            json!({ "snapshot": id, "to": to, "path": "a\u{0}b" }),
+            json!({ "snapshot": id, "to": to, "delete": "yes" }),
+            json!({ "snapshot": id, "to": to, "overwrite": "all" }),
+            json!({ "snapshot": 7, "to": to }),
+        ] {
+            let problem = Wish::read(&wrong).unwrap_err();
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{wrong}");
+        }
+    }
+}

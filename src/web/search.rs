@@ -1,0 +1,97 @@
+//! Finding by name in all snapshots, comparing two, key slots.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::engine::diff::{diff, entry_at};
+use crate::engine::find::find;
+use crate::engine::glob::Pattern;
+use crate::engine::keys;
+use crate::json::{DifferenceJson, MatchJson, SlotsJson, Sums, SumsJson};
+use crate::progress::Silent;
+use crate::vault::SnapshotInfo;
+use crate::web::answer::{Problem, Told, encode};
+use crate::web::desk::Desk;
+use crate::web::routes::Query;
+
+/// Most paths in an answer.
+const FOUND_MAX: u64 = 2000;
+
+/// `GET find`: `{matches, more, broken}`, each match as `vault find --json` prints it.
+///
+/// # Errors
+/// If the vault cannot be read.
+pub fn matches(desk: &Arc<Desk>, query: &Query) -> Told {
+    let wanted = query.bytes("pattern").filter(|pattern| !pattern.is_empty());
+    let wanted = wanted.ok_or_else(|| Problem::usage("nothing is looked for"))?;
+    let count = query.number("count", 200)?.clamp(1, FOUND_MAX) as usize;
+    // A word is looked for wherever it stands in a name.
+    let is_pattern = wanted.iter().any(|byte| b"*?[]{}\\/".contains(byte));
+    let wanted = if is_pattern { wanted.to_vec() } else { [b"*", wanted, b"*"].concat() };
+    let pattern = Pattern::new(&wanted, true);
+    let source = query.text("source").ok();
+    let view = desk.view();
+    let moment = view.moment();
+    let is_wanted = |info: &&SnapshotInfo| source.is_none_or(|source| info.body.source == source);
+    let snapshots: Vec<&SnapshotInfo> = moment.snapshots().iter().rev().filter(is_wanted).collect();
+    let (mut found, mut more) = (Vec::new(), false);
+    let all = source.is_none();
+    let threads = desk.home().threads();
+    let searched = find(view.vault(), &snapshots, all, &pattern, threads, &Silent::default(), &mut |one| {
+        more = found.len() == count;
+        if !more {
+            found.push(one);
+        }
+        !more
+    })?;
+    let matches: Vec<_> = found.iter().map(|one| MatchJson::new(one, &snapshots)).collect();
+    encode(&serde_json::json!({ "matches": matches, "more": more, "broken": searched.broken.len() }))
+}
+
+#[derive(Serialize)]
+struct ComparedJson<'a> {
+    differences: Vec<DifferenceJson<'a>>,
+    /// There are more than these, which were only counted.
+    more: bool,
+    #[serde(flatten)]
+    sums: SumsJson<'a>,
+}
+
+/// `GET diff`: what differs between two snapshots, each path and the sums as `vault diff --json` prints them.
+///
+/// # Errors
+/// If the vault cannot be read.
+pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
+    let (old, new) = (desk.snapshot(query.text("old")?)?, desk.snapshot(query.text("new")?)?);
+    let (at, count) = (query.path(), query.number("count", 1000)?.clamp(1, FOUND_MAX) as usize);
+    let vault = desk.view().vault();
+    let (mut old_trees, mut new_trees) = (vault.tree_reader()?, vault.tree_reader()?);
+    let first = entry_at(&old.body.tree, &at, &mut old_trees)?;
+    let second = entry_at(&new.body.tree, &at, &mut new_trees)?;
+    let (mut found, mut sums) = (Vec::new(), Sums::default());
+    let mut add = |difference: crate::engine::diff::Difference| {
+        sums.add(&difference);
+        if found.len() <= count {
+            found.push(difference);
+        }
+        true
+    };
+    let progress = Silent::default();
+    let compared = diff(&at, (first, &mut old_trees), (second, &mut new_trees), &[], &progress, &mut add)?;
+    sums.unknown = compared.broken.len() as u64;
+    encode(&ComparedJson {
+        differences: found.iter().take(count).map(DifferenceJson::new).collect(),
+        more: found.len() > count,
+        sums: SumsJson { summary: &sums, old: old.id.to_string(), new: Some(new.id.to_string()) },
+    })
+}
+
+/// `GET keys`: as `vault key list --json`.
+///
+/// # Errors
+/// If the vault cannot be read.
+pub fn slots(desk: &Arc<Desk>, _: &Query) -> Told {
+    let slots = keys::list(desk.view().vault())?;
+    encode(&SlotsJson::new(&slots))
+}

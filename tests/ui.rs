@@ -1,0 +1,750 @@
+//! The page of `vault ui`, asked by a plain client: who is let in, what is told, what is written.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::PASSWORD;
+use crate::support::binary::Desk;
+use crate::support::model::{assert_same, of_disk};
+use crate::support::source::{Size, bytes, plant};
+
+/// How long is waited for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server of the page. It is gone when this is dropped.
+struct Page {
+    child: Child,
+    port: u16,
+    token: String,
+    cookie: String,
+}
+
+/// An answer.
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", self.head, String::from_utf8_lossy(&self.body)))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+/// Sends a request as it is, and reads the whole answer.
+fn exchange(mut line: impl Read + Write, request: &[u8]) -> Answer {
+    line.write_all(request).unwrap();
+    let mut all = Vec::new();
+    line.read_to_end(&mut all).unwrap();
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| {
+        panic!("no answer to {}", String::from_utf8_lossy(request));
+    });
+    let head = String::from_utf8_lossy(&all[..end]).into_owned();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut body = all[end + 4..].to_vec();
+    if head.to_lowercase().contains("transfer-encoding: chunked") {
+        body = unchunk(&body);
+    }
+    Answer { status, head, body }
+}
+
+fn unchunk(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap();
+        let len = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if len == 0 {
+            return body;
+        }
+        body.extend_from_slice(&rest[end + 2..end + 2 + len]);
+        rest = &rest[end + 2 + len + 2..];
+    }
+}
+
+impl Page {
+    fn begin(desk: &Desk, args: &[&str]) -> Self {
+        let mut child = desk.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let (mut said, mut address) = (String::new(), None);
+        while address.is_none() && out.read_line(&mut said).unwrap() > 0 {
+            address = said.lines().find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
+        }
+        let Some(address) = address else {
+            let mut err = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+            panic!("it does not begin: {said}{err}");
+        };
+        let (host, token) = address.split_once("/#token=").unwrap();
+        let token: String = token.chars().take_while(char::is_ascii_hexdigit).collect();
+        let port = host.split_once(':').unwrap().1.parse().unwrap();
+        // What it says later goes nowhere, and must not stop it.
+        thread::spawn(move || drop(out.read_to_string(&mut String::new())));
+        Self { child, port, token, cookie: String::new() }
+    }
+
+    /// One that a browser was let into.
+    fn entered(desk: &Desk, args: &[&str]) -> Self {
+        let mut page = Self::begin(desk, args);
+        let answer = page.enter(&page.token);
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        let cookie = answer.header("set-cookie").unwrap();
+        assert!(
+            cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && cookie.contains("Path=/"),
+            "{cookie}"
+        );
+        assert!(!cookie.contains(&page.token), "the token is no cookie");
+        page.cookie = cookie.split(';').next().unwrap().to_owned();
+        page
+    }
+
+    fn enter(&self, token: &str) -> Answer {
+        self.post_with("session", &json!({ "token": token }), &[])
+    }
+
+    fn raw(&self, request: &[u8]) -> Answer {
+        exchange(TcpStream::connect(("127.0.0.1", self.port)).unwrap(), request)
+    }
+
+    /// Sends a request with these lines besides those of a browser; a line replaces one of the same name.
+    fn request(&self, method: &str, target: &str, lines: &[(&str, &str)], body: &str) -> Answer {
+        let host = format!("127.0.0.1:{}", self.port);
+        let length = body.len().to_string();
+        let mut all = vec![("Host", host.as_str()), ("Connection", "close"), ("Content-Length", length.as_str())];
+        if !self.cookie.is_empty() {
+            all.push(("Cookie", &self.cookie));
+        }
+        all.retain(|(name, _)| !lines.iter().any(|(other, _)| other == name));
+        all.extend_from_slice(lines);
+        all.retain(|(_, value)| *value != "-");
+        let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.raw(format!("{method} {target} HTTP/1.1\r\n{head}\r\n{body}").as_bytes())
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.request("GET", &format!("/api/v1/{path}"), &[], "")
+    }
+
+    fn post_with(&self, path: &str, body: &Value, lines: &[(&str, &str)]) -> Answer {
+        let lines = [&[("Content-Type", "application/json")], lines].concat();
+        self.request("POST", &format!("/api/v1/{path}"), &lines, &body.to_string())
+    }
+
+    #[track_caller]
+    fn told(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    #[track_caller]
+    fn act(&self, path: &str, body: &Value) -> Value {
+        let answer = self.post_with(path, body, &[]);
+        assert_eq!(answer.status, 200, "{path} {body}: {}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    /// Begins a job, and waits until it is over.
+    #[track_caller]
+    fn done(&self, path: &str, body: &Value) -> Value {
+        let begun = self.act(path, body);
+        self.wait(begun["id"].as_u64().unwrap())
+    }
+
+    #[track_caller]
+    fn wait(&self, id: u64) -> Value {
+        let since = Instant::now();
+        loop {
+            let job = self.told(&format!("job?id={id}"));
+            if job["state"] != "running" {
+                return job;
+            }
+            assert!(since.elapsed() < PATIENCE, "it does not end: {job}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends the signal of Ctrl-C, and returns how it ends and what it said.
+    fn end(mut self) -> (i32, String) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        let since = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(since.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code().unwrap_or(-1), err)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Bytes as they stand in an address.
+fn encoded(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+fn names(listing: &Value) -> Vec<String> {
+    listing["entries"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
+    let desk = Desk::new();
+    desk.write("a.txt", "secret");
+    desk.take("2026-11-20T12:00");
+    let mut page = Page::begin(&desk, &["ui", "--no-open"]);
+    let host = format!("127.0.0.1:{}", page.port);
+    for path in
+        ["status", "snapshots", "ls?snapshot=x", "file?snapshot=x&path=a.txt", "events", "keys", "settings", "x"]
+    {
+        assert_eq!(page.get(path).status, 401, "{path}: without a cookie");
+    }
+    assert_eq!(page.enter("").status, 401);
+    assert_eq!(page.enter(&"0".repeat(32)).status, 401);
+    // Other pages cannot use the token either, and do not use it up.
+    let evil = [("Origin", "http://evil.example")];
+    assert_eq!(page.post_with("session", &json!({ "token": page.token }), &evil).status, 403);
+    let rebound = [("Host", "evil.example")];
+    assert_eq!(page.post_with("session", &json!({ "token": page.token }), &rebound).status, 421);
+    let form = page.request(
+        "POST",
+        "/api/v1/session",
+        &[("Content-Type", "text/plain")],
+        &json!({ "token": page.token }).to_string(),
+    );
+    assert_eq!(form.status, 415);
+    let entered = page.enter(&page.token);
+    assert_eq!(entered.status, 200);
+    page.cookie = entered.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(page.enter(&page.token).status, 401, "the token is good once");
+    assert_eq!(page.get("status").status, 200);
+
+    for host in [
+        "evil.example",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "127.0.0.1:80",
+        "localhost",
+        "localhost.evil.example",
+        "0.0.0.0",
+        "[::1]",
+        "127.1",
+        "2130706433",
+        "",
+        "a b",
+    ] {
+        let answer = page.request("GET", "/api/v1/status", &[("Host", host)], "");
+        assert!(matches!(answer.status, 421 | 400), "{host}: {}", answer.status);
+        assert!(!String::from_utf8_lossy(&answer.body).contains("vault\""));
+    }
+    assert_eq!(
+        page.request("GET", "/api/v1/status", &[("Host", &host.replace("127.0.0.1", "localhost"))], "").status,
+        200
+    );
+    for line in [
+        ("Origin", "http://evil.example"),
+        ("Origin", "null"),
+        ("Origin", "http://localhost:1"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+        ("Cookie", "-"),
+        ("Cookie", "vault_1=x"),
+    ] {
+        for (method, path) in [("GET", "status"), ("POST", "stop"), ("GET", "file?snapshot=x"), ("GET", "events")] {
+            let lines = [line, ("Content-Type", "application/json")];
+            let answer = page.request(method, &format!("/api/v1/{path}"), &lines, "{}");
+            assert!(matches!(answer.status, 401 | 403), "{line:?} {method} {path}: {}", answer.status);
+        }
+    }
+    // Nothing that can be got changes anything, and nothing that changes can be got.
+    for path in ["restore", "save", "check", "stop", "folders", "configure", "session", "keep", "leave"] {
+        assert_eq!(page.get(path).status, 405, "GET {path}");
+    }
+    for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+        let answer = page.request(method, "/api/v1/status", &[("Content-Type", "application/json")], "");
+        assert!(matches!(answer.status, 405 | 403), "{method}: {}", answer.status);
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    let long = "x".repeat(2 << 20);
+    let answer = page.post_with("keep", &json!({ "rules": long }), &[]);
+    assert_eq!(answer.status, 413);
+    for wrong in [
+        &b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"[..],
+        b"\0\0\0\r\n\r\n",
+        b"GET /%00 HTTP/1.1\r\nConnection: close\r\nHost: x\r\nHost: y\r\n\r\n",
+    ] {
+        assert!(page.raw(&[wrong, b""].concat()).status >= 400);
+    }
+    // Every answer is told to stay where it is.
+    for path in ["/", "/page.js", "/words.en.json", "/api/v1/status", "/nothing"] {
+        let answer = page.request("GET", path, &[], "");
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("x-frame-options", "DENY"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{path}");
+        }
+    }
+    assert_eq!(page.act("leave", &json!({})), json!({}));
+    assert_eq!(page.get("status").status, 401, "it left");
+    let (token, first) = (page.token.clone(), page.port);
+    assert_eq!(page.end(), (0, String::new()));
+    // Another one does not know what was good for the one before.
+    let later = Page::begin(&desk, &["ui", "--no-open", "--port", &first.to_string()]);
+    assert_eq!((later.port, later.enter(&token).status), (first, 401));
+}
+
+#[test]
+fn secrets_are_in_no_log_and_no_file() {
+    let desk = Desk::new();
+    desk.write("a.txt", "x");
+    desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open", "-v"]);
+    let secrets = [PASSWORD.to_owned(), page.token.clone(), page.cookie.split_once('=').unwrap().1.to_owned()];
+    let pid = page.child.id();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut texts =
+        vec![line, page.told("settings").to_string().into_bytes(), page.told("status").to_string().into_bytes()];
+    let mut folders = vec![desk.path("state")];
+    while let Some(folder) = folders.pop() {
+        for found in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if found.file_type().unwrap().is_dir() {
+                folders.push(found.path())
+            } else {
+                texts.push(fs::read(found.path()).unwrap())
+            }
+        }
+    }
+    let (code, said) = page.end();
+    assert_eq!(code, 0);
+    assert!(said.contains("a browser was let in"), "{said}");
+    texts.push(said.into_bytes());
+    for secret in &secrets {
+        let is_in = |text: &Vec<u8>| text.windows(secret.len()).any(|part| part == secret.as_bytes());
+        assert!(!texts.iter().any(is_in));
+    }
+}
+
+#[test]
+fn a_socket_is_for_tunnels_and_goes_with_the_page() {
+    let desk = Desk::new();
+    desk.write("a.txt", "x");
+    desk.take("2026-11-20T12:00");
+    let said = desk.run(&["ui", "--no-open", "--socket", desk.path("missing/s").to_str().unwrap()]);
+    assert_eq!((said.code, said.err.contains("mkdir -p -m 700")), (1, true), "{}", said.err);
+    let folder = desk.path("private");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.join("s");
+    let said = desk.run(&["ui", "--no-open", "--socket", socket.to_str().unwrap()]);
+    assert_eq!((said.code, said.err.contains("not only for you")), (1, true), "{}", said.err);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let page = Page::begin(&desk, &["ui", "--no-open", "--socket", socket.to_str().unwrap()]);
+    let ask = |host: &str, body: &str| {
+        let length = body.len();
+        let request = format!(
+            "POST /api/v1/session HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        exchange(UnixStream::connect(&socket).unwrap(), request.as_bytes())
+    };
+    let body = json!({ "token": page.token }).to_string();
+    assert_eq!(ask("evil.example:8484", &body).status, 421);
+    assert_eq!(ask("localhost:8484", &body).status, 200);
+    assert_eq!(page.end(), (0, String::new()));
+    assert!(!socket.exists());
+}
+
+/// A source with names that are meant to do harm, in a page, a header, or a path.
+fn hostile(desk: &Desk) -> Vec<Vec<u8>> {
+    let names: [&[u8]; 9] = [
+        b"<img src=x onerror=alert(1)>.txt",
+        b"a\r\nSet-Cookie: evil=1.txt",
+        b"quote\"; filename=evil.exe",
+        b"%2e%2e%2fx",
+        b"back\\slash",
+        "rtl\u{202e}gpj.exe".as_bytes(),
+        b"not\xff\xfetext",
+        b"q?a=b&c#d",
+        b" space ",
+    ];
+    for name in names {
+        let path = desk.source().join(vault::path::to_path(name));
+        fs::write(path, [b"content of ", name].concat()).unwrap();
+    }
+    names.map(<[u8]>::to_vec).to_vec()
+}
+
+#[test]
+fn files_are_looked_at_in_the_shapes_of_the_commands() {
+    let desk = Desk::new();
+    desk.write("sub/letter.txt", "one\ntwo\n");
+    desk.write("picture.png", b"\x89PNG\r\n\x1a\nxxxx");
+    desk.write("script.svg", "<svg onload=alert(1)></svg>");
+    desk.write("noise", [vec![0], bytes(7, 3 << 20)].concat());
+    let all = hostile(&desk);
+    let first = desk.take("2026-11-20T12:00");
+    desk.write("sub/letter.txt", "one\nthree\n");
+    let second = desk.take("2026-11-21T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    let list = page.told("snapshots");
+    assert_eq!(list, desk.json(&["list"])[0]);
+    assert_eq!(page.told("keys"), desk.json(&["key", "list"])[0]);
+    let mut listed = page.told(&format!("ls?snapshot={second}&path=source"));
+    assert_eq!(listed["next"], Value::Null);
+    assert_eq!(listed["entries"].take(), Value::Array(desk.json(&["ls", &format!("{second}:source")])));
+    let part = page.told(&format!("ls?snapshot={second}&path=/source/&from=2&count=3"));
+    let whole = page.told(&format!("ls?snapshot={second}&path=source"));
+    let entries = whole["entries"].as_array().unwrap();
+    assert_eq!((part["entries"].as_array().unwrap().as_slice(), &part["next"]), (&entries[2..5], &json!(5)));
+    assert_eq!(names(&page.told(&format!("ls?snapshot={second}"))), ["source"]);
+
+    let host = list["snapshots"][0]["host"].as_str().unwrap();
+    let history = page.told(&format!("history?source=source&host={host}&path=source/sub/letter.txt"));
+    assert_eq!(history["versions"], Value::Array(desk.json(&["history", "source/sub/letter.txt"])));
+    let found = page.told("find?pattern=LETTER");
+    assert_eq!(found["matches"], Value::Array(desk.json(&["find", "*letter*"])));
+    let differs = page.told(&format!("diff?old={first}&new={second}"));
+    let mut printed = desk.json(&["diff", &first, &second]);
+    assert_eq!((differs["summary"].clone(), differs["old"].clone()), {
+        let sums = printed.pop().unwrap();
+        (sums["summary"].clone(), sums["old"].clone())
+    });
+    assert_eq!(differs["differences"], Value::Array(printed));
+
+    let preview = |path: &str| page.told(&format!("preview?snapshot={second}&path={path}"));
+    assert_eq!(preview("source/sub/letter.txt"), json!({ "kind": "text", "text": "one\nthree\n", "whole": true }));
+    assert_eq!(preview("source/picture.png"), json!({ "kind": "image/png" }));
+    assert_eq!(preview("source/script.svg")["kind"], "text", "it is shown as it is written");
+    assert_eq!(preview("source/noise"), json!({ "kind": "none" }));
+    assert_eq!(preview("source/sub"), json!({ "kind": "none" }));
+
+    let noise = page.get(&format!("file?snapshot={second}&path=source/noise"));
+    assert!(noise.body == [vec![0], bytes(7, 3 << 20)].concat(), "{}", noise.head);
+    for name in &all {
+        let answer = page.get(&format!("file?snapshot={first}&path=source/{}", encoded(name)));
+        assert_eq!((answer.status, answer.body), (200, [b"content of ", name.as_slice()].concat()), "{}", answer.head);
+        let lines = |name: &str| answer.head.lines().filter(|line| line.to_lowercase().starts_with(name)).count();
+        assert_eq!((lines("set-cookie"), lines("content-disposition")), (0, 1), "{}", answer.head);
+        let sent = Answer { status: 200, head: answer.head.clone(), body: Vec::new() };
+        let disposition = sent.header("content-disposition").unwrap();
+        assert!(
+            disposition.starts_with("attachment; filename=\"") && disposition.matches('"').count() == 2,
+            "{disposition}"
+        );
+        assert!(!disposition.contains(['/', '\\']), "{disposition}");
+        assert_eq!(sent.header("content-type"), Some("application/octet-stream"));
+        assert!(sent.header("content-security-policy").unwrap().starts_with("sandbox"));
+    }
+    let (code, said) = page.end();
+    assert_eq!((code, said.as_str()), (0, ""));
+}
+
+#[test]
+fn paths_lead_nowhere_but_into_snapshots() {
+    let desk = Desk::new();
+    desk.write("a.txt", "x");
+    let id = desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    let parts = [
+        "..",
+        ".",
+        "%2e%2e",
+        "..%2f",
+        "%00",
+        "%ff",
+        "~",
+        "C:",
+        "\\..",
+        "....//",
+        "%c0%ae%c0%ae",
+        "/etc/passwd",
+        "source/..",
+        "source/../a.txt",
+        "a.txt/x",
+    ];
+    let mut count = 0;
+    for first in parts {
+        for second in parts {
+            let path = format!("{first}/{second}").replace(' ', "%20");
+            // What leads to itself leads nowhere else.
+            let asked: &[&str] = if path == "./." { &[] } else { &["ls", "file"] };
+            for ask in asked {
+                let answer = page.get(&format!("{ask}?snapshot={id}&path={path}"));
+                assert_eq!(answer.status, 404, "{ask} {path}: {}", String::from_utf8_lossy(&answer.body));
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 300);
+    for path in [
+        "/../Cargo.toml",
+        "/%2e%2e/Cargo.toml",
+        "/assets/page.js",
+        "//page.js",
+        "/page.js/..",
+        "/api/v1/../../etc/passwd",
+        "/api/v2/status",
+    ] {
+        let answer = page.request("GET", path, &[], "");
+        assert!(matches!(answer.status, 404 | 400), "{path}: {}", answer.status);
+    }
+    for id in ["", "x", "..", &id[..8], &format!("{id}0"), "00112233445566778899aabbccddeeff"] {
+        assert_eq!(page.get(&format!("ls?snapshot={id}")).status, 404, "{id}");
+    }
+}
+
+#[test]
+fn a_restore_is_tried_first_and_then_brings_all_back() {
+    let desk = Desk::new();
+    plant(&desk.source(), 11, Size::Small);
+    let before = of_disk(&desk.source(), b"source");
+    let id = desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    // Into a folder of its own, by hand a part of it, then in place.
+    let back = desk.path("back");
+    let wish = json!({ "snapshot": id, "path": "source", "to": { "folder": back }, "verify": true });
+    let with = |more: Value| {
+        let mut wish = wish.clone();
+        wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        wish
+    };
+    let tried = page.done("restore", &with(json!({ "dry_run": true })));
+    assert_eq!(tried["state"], "done", "{tried}");
+    assert!(tried["result"]["change_count"].as_u64().unwrap() > 5 && !back.exists(), "nothing was written");
+    let done = page.done("restore", &wish);
+    assert_eq!((&done["state"], &done["result"]["problem_count"]), (&json!("done"), &json!(0)), "{done}");
+    assert_eq!(done["result"]["files_verified"].as_u64().map(|count| count > 0), Some(true), "{done}");
+    assert_same(&before, &of_disk(&back.join("source"), b"source"), "in a folder of its own");
+    assert_eq!(page.post_with("restore", &wish, &[]).status, 200, "it begins, and then refuses");
+    let again = page.done("restore", &wish);
+    assert_eq!(
+        (&again["state"], again["error"]["error"].as_str().unwrap().contains("is there already")),
+        (&json!("failed"), true)
+    );
+
+    let files: Vec<_> = fs::read_dir(desk.source()).unwrap().map(|found| found.unwrap().path()).collect();
+    for path in &files {
+        if path.is_file() && !path.is_symlink() {
+            fs::write(path, "spoilt").unwrap();
+        }
+    }
+    desk.write("new.txt", "new");
+    let wish = json!({ "snapshot": id, "to": "in-place", "delete": true });
+    let with = |more: Value| {
+        let mut wish = wish.clone();
+        wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        wish
+    };
+    assert_eq!(page.post_with("restore", &wish, &[]).status, 409, "what deletes is tried first");
+    let tried = page.done("restore", &with(json!({ "dry_run": true })));
+    assert_eq!((&tried["result"]["deleted"], desk.source().join("new.txt").exists()), (&json!(1), true), "{tried}");
+    let other = with(json!({ "plan": tried["id"], "overwrite": "always" }));
+    assert_eq!(page.post_with("restore", &other, &[]).status, 409, "that was not what was tried");
+    let done = page.done("restore", &with(json!({ "plan": tried["id"] })));
+    assert_eq!((&done["state"], &done["result"]["deleted"]), (&json!("done"), &json!(1)), "{done}");
+    assert_same(&before, &of_disk(&desk.source(), b"source"), "in place");
+    // What is told of it is what the command prints.
+    let printed = desk.json(&["restore", &id, "--in-place", "--dry-run"]);
+    let (mut told, printed) =
+        (page.done("restore", &json!({ "snapshot": id, "to": "in-place", "dry_run": true })), &printed[0]);
+    told["result"].as_object_mut().unwrap().remove("change_count");
+    assert_eq!(&told["result"], printed);
+    assert_eq!(page.told("jobs")["jobs"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn a_restore_goes_only_where_it_may() {
+    let desk = Desk::new();
+    desk.write("a.txt", "x");
+    let id = desk.take("2026-11-20T12:00");
+    // A folder that is not below the home folder.
+    let elsewhere = crate::support::scratch();
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    let to = |folder: &Path| json!({ "snapshot": id, "path": "source/a.txt", "to": { "folder": folder } });
+    for folder in [elsewhere.path().join("back"), Path::new("/etc").to_owned(), desk.path("x/../../../etc")] {
+        let answer = page.post_with("restore", &to(&folder), &[]);
+        assert_eq!(answer.status, 403, "{}", folder.display());
+    }
+    for name in ["store/x", "state/x", "store"] {
+        let job = page.done("restore", &to(&desk.path(name)));
+        assert_eq!(job["state"], "failed", "{name}: {job}");
+    }
+    let listed = page.act("folders", &json!({ "path": elsewhere.path() }));
+    assert_eq!(listed["folders"], json!([]));
+    assert_eq!(page.done("restore", &to(&elsewhere.path().join("back")))["state"], "done");
+    assert_eq!(fs::read(elsewhere.path().join("back/a.txt")).unwrap(), b"x");
+    let home = page.act("folders", &json!({}));
+    assert!(home["folders"].as_array().unwrap().contains(&json!("source")), "{home}");
+    for wrong in
+        [json!({ "path": "../x" }), json!({ "path": desk.path("none") }), json!({ "path": desk.path("a/../b") })]
+    {
+        assert_eq!(page.post_with("folders", &wrong, &[]).status, 400, "{wrong}");
+    }
+    // A snapshot of another machine has no place here.
+    desk.ok(&["snapshot", ".", "--source", "other", "--host", "elsewhere"]);
+    thread::sleep(Duration::from_millis(1));
+    let since = Instant::now();
+    let other = loop {
+        let list = page.told("snapshots");
+        let found = list["snapshots"].as_array().unwrap().iter().find(|info| info["source"] == "other").cloned();
+        if let Some(found) = found {
+            break found;
+        }
+        assert!(since.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(other["host"], "elsewhere");
+}
+
+#[test]
+fn what_goes_on_is_watched_and_stopped() {
+    let desk = Desk::new();
+    for number in 0..12 {
+        desk.write(&format!("{number}"), bytes(number, 1 << 20));
+    }
+    let id = desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    let mut events = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+    write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nCookie: {}\r\n\r\n", page.port, page.cookie)
+        .unwrap();
+    events.set_read_timeout(Some(PATIENCE)).unwrap();
+    let begun = page.act("restore", &json!({ "snapshot": id, "to": { "folder": desk.path("back") } }));
+    let stopped = page.act("stop", &json!({ "id": begun["id"] }));
+    assert_eq!(stopped, begun);
+    let job = page.wait(begun["id"].as_u64().unwrap());
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("stopped"), &json!(130)), "{job}");
+    let mut lines = BufReader::new(events).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.starts_with("data: {")).unwrap();
+    let told: Value = serde_json::from_str(told.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!((&told["id"], &told["kind"]), (&begun["id"], &json!("restore")));
+    // Once more, to its end.
+    let wish = json!({ "snapshot": id, "to": { "folder": desk.path("back") }, "overwrite": "if-changed" });
+    let job = page.done("restore", &wish);
+    assert_eq!((&job["state"], &job["result"]["problem_count"]), (&json!("done"), &json!(0)), "{job}");
+    let (disk, back) = (of_disk(&desk.source(), b"x"), of_disk(&desk.path("back/source"), b"x"));
+    assert_same(&disk, &back, "after a stop");
+    // Whoever ends the page ends what it does, in good order.
+    page.act("restore", &json!({ "snapshot": id, "to": { "folder": desk.path("third") } }));
+    assert_eq!(page.end(), (0, String::new()));
+}
+
+#[test]
+fn saving_now_is_a_process_of_its_own() {
+    let desk = Desk::new();
+    desk.write("a.txt", "one");
+    desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    desk.write("a.txt", "two");
+    let job = page.done("save", &json!({ "source": "source" }));
+    assert_eq!(job["state"], "done", "{job}");
+    let taken = job["result"]["snapshot"]["id"].as_str().unwrap();
+    assert_eq!(page.get(&format!("file?snapshot={taken}&path=source/a.txt")).body, b"two");
+    let printed = &desk.json(&["list"])[0];
+    assert_eq!(page.told("snapshots")["snapshots"], printed["snapshots"]);
+    let job = page.done("save", &json!({ "source": "--delete" }));
+    assert_eq!(job["state"], "failed", "{job}");
+    let job = page.done("save", &json!({ "source": "unknown" }));
+    assert!(job["error"]["error"].as_str().unwrap().contains("not known"), "{job}");
+    let drill = page.done("drill", &json!({}));
+    assert_eq!((&drill["result"]["files"], &drill["result"]["failed"]), (&json!(1), &json!(0)), "{drill}");
+    assert_eq!(page.told("overview")["drill"]["files"], 1);
+    let check = page.done("check", &json!({ "sample": 100 }));
+    assert_eq!((&check["state"], &check["result"]["damaged"]), (&json!("done"), &json!(false)), "{check}");
+    let doctor = page.told("doctor");
+    assert!(doctor["findings"].as_array().unwrap().len() > 3, "{doctor}");
+    assert_eq!(page.told("stats")["snapshots"].as_array().unwrap().len(), 2);
+    assert_eq!(page.told("overview")["plan"], Value::Null);
+    let kept = page.act("keep", &json!({ "rules": { "last": 1 } }));
+    assert_eq!((&kept["dry_run"], &kept["forgotten"]), (&json!(true), &json!(0)), "{kept}");
+    assert_eq!(kept["snapshots"].as_array().unwrap().len(), 2, "one of a given date and one of the clock stay");
+}
+
+#[test]
+fn runs_of_the_configuration_are_begun_seen_and_reported() {
+    let desk = Desk::new();
+    desk.write("a.txt", "one");
+    let config = desk.path("vault.toml");
+    let text = format!(
+        "[vaults.disk]\npath = {:?}\n[sources.documents]\npaths = [{:?}]\nevery = \"1d\"\n",
+        desk.path("store"),
+        desk.source()
+    );
+    fs::write(&config, &text).unwrap();
+    let page = Page::entered(&desk, &["ui", "--no-open", "--config", config.to_str().unwrap(), "--repo", "disk"]);
+    let overview = page.told("overview");
+    assert_eq!(overview["plan"]["places"], json!([{ "vault": "disk", "place": desk.path("store"), "state": "there" }]));
+    assert_eq!((&overview["plan"]["sources"][0]["last"], &overview["running"]), (&Value::Null, &json!(false)));
+    let job = page.done("save", &json!({}));
+    assert_eq!((&job["state"], &job["result"]["verdict"]), (&json!("done"), &json!("complete")), "{job}");
+    let runs = page.told("runs");
+    assert_eq!(runs["runs"], json!([job["result"]]), "the report of the run is kept");
+    assert_eq!(page.told("overview")["plan"]["sources"][0]["result"], "complete");
+    // A run that somebody else has begun is seen.
+    let lock = fs::File::options().write(true).open(desk.path("state/run/lock")).unwrap();
+    lock.lock().unwrap();
+    let since = Instant::now();
+    while page.told("status")["running"] != json!(true) {
+        assert!(since.elapsed() < Duration::from_secs(5), "it is not seen");
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(lock);
+
+    let settings = page.told("settings");
+    assert_eq!(
+        (settings["text"].as_str().unwrap(), settings["mistakes"].as_array().unwrap().len()),
+        (text.as_str(), 0)
+    );
+    let wrong = page.act("configure", &json!({ "text": "[vaults", "hash": settings["hash"], "write": true }));
+    assert_eq!((wrong["mistakes"][0]["line"].as_u64(), fs::read_to_string(&config).unwrap() == text), (Some(1), true));
+    let new = format!("# mine\n{text}");
+    assert_eq!(page.post_with("configure", &json!({ "text": new, "hash": "0", "write": true }), &[]).status, 400);
+    let written = page.act("configure", &json!({ "text": new, "hash": settings["hash"], "write": true }));
+    assert_eq!((written["mistakes"].as_array().unwrap().len(), fs::read_to_string(&config).unwrap()), (0, new));
+    assert_eq!(fs::read_to_string(desk.path("vault.toml~")).unwrap(), text, "the one before stays");
+}
+
+#[test]
+fn whoever_only_looks_can_change_nothing() {
+    let desk = Desk::new();
+    desk.write("a.txt", "x");
+    let id = desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open", "--read-only"]);
+    assert_eq!(page.told("status")["read_only"], json!(true));
+    assert_eq!(names(&page.told(&format!("ls?snapshot={id}&path=source"))), ["source/a.txt"]);
+    for path in ["restore", "folders", "save", "check", "drill", "stop", "configure"] {
+        let answer = page.post_with(path, &json!({ "snapshot": id, "to": "in-place", "text": "" }), &[]);
+        assert_eq!(answer.status, 404, "{path}");
+    }
+}
