@@ -112,7 +112,7 @@ impl Page {
             "{cookie}"
         );
         assert!(!cookie.contains(&page.token), "the token is no cookie");
-        page.cookie = cookie.split(';').next().unwrap().to_owned();
+        cookie.split(';').next().unwrap().clone_into(&mut page.cookie);
         page
     }
 
@@ -135,7 +135,8 @@ impl Page {
         all.retain(|(name, _)| !lines.iter().any(|(other, _)| other == name));
         all.extend_from_slice(lines);
         all.retain(|(_, value)| *value != "-");
-        let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head: Vec<String> = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = head.concat();
         self.raw(format!("{method} {target} HTTP/1.1\r\n{head}\r\n{body}").as_bytes())
     }
 
@@ -205,7 +206,7 @@ impl Drop for Page {
 
 /// Bytes as they stand in an address.
 fn encoded(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
+    bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat()
 }
 
 fn names(listing: &Value) -> Vec<String> {
@@ -340,9 +341,9 @@ fn secrets_are_in_no_log_and_no_file() {
     while let Some(folder) = folders.pop() {
         for found in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             if found.file_type().unwrap().is_dir() {
-                folders.push(found.path())
+                folders.push(found.path());
             } else {
-                texts.push(fs::read(found.path()).unwrap())
+                texts.push(fs::read(found.path()).unwrap());
             }
         }
     }
