@@ -444,6 +444,131 @@ fn a_list_is_whole_or_none() {
     assert!(server.count(Op::List) <= 1 + 1 + 1 + 4, "{}", server.count(Op::List));
 }
 
+/// Whoever else uses a bucket may name objects as no vault does, and as the library takes no names.
+#[test]
+fn strange_names_in_a_bucket_spoil_no_list() {
+    let strange =
+        |prefix: &str, name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+    for prefix in ["", "v"] {
+        let server = FakeS3::start(7);
+        let store = opened(server.vault(prefix).trim_end_matches('/'), Quick::new(), hasty());
+        for number in 0..20 {
+            store.put(&key(Kind::Pack, number), Bytes::from_static(b"x")).unwrap();
+            for name in ["/x", "packs//x", "packs/", "packs/../x", "a//", "packs/a&\u{1}b"] {
+                server.plant(&strange(prefix, &format!("{name}{number}")), b"foreign");
+            }
+            // The folder that a browser shows, and one of our names below another place.
+            server.plant(&strange(prefix, &format!("{}/", key(Kind::Pack, 100 + number))), b"");
+            server.plant(&strange(prefix, &format!("/{}", key(Kind::Pack, 200 + number))), b"foreign");
+        }
+        let own = |count: usize| {
+            assert_eq!(list(&Shared(store.clone()), Kind::Pack).0.len(), count, "{prefix}");
+            let mut found = 0;
+            store
+                .list_all(&[Kind::Log, Kind::Meta, Kind::Pack], &mut |_, listed| {
+                    found += usize::from(matches!(listed, Listed::Object { .. }));
+                })
+                .unwrap();
+            assert_eq!(found, count, "{prefix}");
+        };
+        own(20);
+        store.delete(&key(Kind::Pack, 7)).unwrap();
+        own(19);
+    }
+}
+
+/// A request that never succeeds ends also while others do.
+#[test]
+fn an_answer_that_makes_no_sense_ends_what_waits_for_it() {
+    let (server, quick, store) = with_object();
+    server.always(Op::Get, Fault::Page(200));
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Relaxed) {
+                store.list(Kind::Pack, &mut |_| {}).unwrap();
+            }
+        });
+        let done = get(store.as_ref());
+        ends.store(true, Relaxed);
+        assert_eq!(done, End::Unreachable);
+    });
+    assert!(quick.waited() >= Duration::from_secs(10 * 60), "{:?}", quick.waited());
+}
+
+#[test]
+fn what_is_moved_aside_is_copied_once() {
+    let (server, _, store) = with_object();
+    // The copy is made, and the deletion fails.
+    server.always(Op::Delete, Fault::Status(403, "AccessDenied"));
+    assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Denied);
+    assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Denied);
+    server.heal();
+    store.quarantine(&key(Kind::Pack, 1)).unwrap();
+    let aside = || server.names().into_iter().filter(|name| name.contains("quarantine/")).count();
+    assert_eq!((aside(), server.names().len()), (1, 1));
+    // Another object of that name later.
+    store.put(&key(Kind::Pack, 1), Bytes::from_static(b"another")).unwrap();
+    store.quarantine(&key(Kind::Pack, 1)).unwrap();
+    assert_eq!(aside(), 2);
+    assert_eq!(end(store.quarantine(&key(Kind::Pack, 1))), End::Missing);
+}
+
+/// Where there are none, it is said at once, and how they are given.
+#[test]
+fn missing_credentials_are_told_at_once() {
+    let desk = Desk::new();
+    let begun = Instant::now();
+    for repo in ["s3://bucket/vault", "s3://bucket?endpoint=https://s3.example.org"] {
+        let mut command = desk.command(&["list", "--repo", repo]);
+        command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", desk.path("nobody"));
+        let said = said(&command.output().unwrap());
+        assert_eq!(said.code, 10, "{}", said.err);
+        assert!(said.err.contains("AWS_ACCESS_KEY_ID"), "{}", said.err);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// However many requests wait for credentials, the command that has them runs once; and what it gave before is used when it
+/// fails.
+#[cfg(unix)]
+#[test]
+fn a_command_is_asked_for_credentials_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = FakeS3::start(1000);
+    let home = scratch();
+    let program = home.path().join("program");
+    let text = format!(
+        "#!/bin/sh\necho x >> {0}/runs\n[ -e {0}/fails ] && exit 1\nsleep 0.2\n\
+         echo '{{\"Version\":1,\"AccessKeyId\":\"{KEY}\",\"SecretAccessKey\":\"s\",\"Expiration\":\"2030-01-01T00:00:00Z\"}}'\n",
+        home.path().display()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let config = home.path().join("config");
+    std::fs::write(&config, format!("[default]\ncredential_process = {}\n", program.display())).unwrap();
+    let quick = Quick::new();
+    let variables = [("AWS_CONFIG_FILE", config.to_str().unwrap())];
+    let store = opened_with(&server.vault("v"), quick.clone(), hasty(), &variables);
+    let runs = || std::fs::read(home.path().join("runs")).unwrap().len() / 2;
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let store = store.clone();
+            scope.spawn(move || store.put(&key(Kind::Pack, number), Bytes::from_static(b"x")).unwrap());
+        }
+    });
+    assert_eq!(runs(), 1);
+    quick.wait(Duration::from_secs(6 * 60));
+    assert_eq!(list(&Shared(store.clone()), Kind::Pack).0.len(), 8);
+    assert_eq!(runs(), 2, "before they end");
+    std::fs::write(home.path().join("fails"), "").unwrap();
+    quick.wait(Duration::from_secs(6 * 60));
+    for _ in 0..3 {
+        assert_eq!(list(&Shared(store.clone()), Kind::Pack).0.len(), 8);
+    }
+    assert_eq!(runs(), 3, "not for each request");
+}
+
 #[test]
 fn requests_are_as_few_as_they_can_be() {
     let (server, _, store) = with_object();
@@ -526,40 +651,56 @@ impl Far {
     }
 }
 
+/// What a store does that says yes and has not kept what was put.
+const NOT_KEPT: [Fault; 2] = [Fault::Forget, Fault::Half];
+
 #[test]
 fn a_store_that_says_yes_and_loses_is_caught_before_the_record() {
-    let far = Far::new();
-    std::fs::write(far.source().join("first"), bytes(1, 50_000)).unwrap();
-    let vault = far.open();
-    take(&vault, &far.source()).unwrap();
-    std::fs::write(far.source().join("second"), bytes(2, 50_000)).unwrap();
-    // The first thing that this run puts is a pack.
-    far.server.fail(Op::Put, Fault::Forget);
-    let taken = take(&vault, &far.source());
-    far.server.heal();
-    let snapshots = 1 + usize::from(taken.is_ok());
-    assert_eq!(far.snapshots_that_are_whole(&format!("{taken:?}")), snapshots, "{taken:?}");
+    for fault in NOT_KEPT {
+        let far = Far::new();
+        std::fs::write(far.source().join("first"), bytes(1, 50_000)).unwrap();
+        let vault = far.open();
+        take(&vault, &far.source()).unwrap();
+        std::fs::write(far.source().join("second"), bytes(2, 50_000)).unwrap();
+        // The first thing that this run puts is a pack.
+        far.server.fail(Op::Put, fault.clone());
+        let taken = take(&vault, &far.source());
+        assert!(taken.is_ok(), "it is stored again: {fault:?}, {taken:?}");
+        assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}")), 2, "{fault:?}");
+        // A store that keeps nothing is given up.
+        std::fs::write(far.source().join("third"), bytes(3, 50_000)).unwrap();
+        far.server.always(Op::Put, fault.clone());
+        let taken = take(&vault, &far.source());
+        assert!(taken.is_err(), "{fault:?}");
+        far.server.heal();
+        assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}")), 2, "{fault:?}");
+        // What such a run has left behind keeps no other from its work.
+        take(&far.open(), &far.source()).unwrap();
+        assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}")), 3, "{fault:?}");
+    }
 }
 
 #[test]
 fn nothing_is_deleted_for_a_copy_that_a_store_has_lost() {
-    let far = Far::new();
-    for round in 0..3 {
-        std::fs::write(far.source().join("kept"), bytes(1, 50_000)).unwrap();
-        std::fs::write(far.source().join("other"), bytes(10 + round, 50_000)).unwrap();
-        take(&far.open(), &far.source()).unwrap();
+    for fault in NOT_KEPT {
+        let far = Far::new();
+        for round in 0..3 {
+            std::fs::write(far.source().join("kept"), bytes(1, 50_000)).unwrap();
+            std::fs::write(far.source().join("other"), bytes(10 + round, 50_000)).unwrap();
+            take(&far.open(), &far.source()).unwrap();
+        }
+        let vault = far.open();
+        let rules = Rules { last: Some(1), ..Rules::default() };
+        let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
+        let options =
+            CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
+        // The record that forgets is put first, then the packs of what moves.
+        far.server.script(Op::Put, [None, Some(fault.clone())]);
+        let pruned = prune(&vault, &decisions, &options, &Silent::default());
+        far.server.heal();
+        let again = prune(&far.open(), &decisions, &options, &Silent::default());
+        assert_eq!(far.snapshots_that_are_whole(&format!("{fault:?}: {pruned:?}, {again:?}")), 1, "{fault:?}");
     }
-    let vault = far.open();
-    let rules = Rules { last: Some(1), ..Rules::default() };
-    let decisions = retention::plan(&vault.snapshots(), &rules, &|_, _| String::new());
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: THREADS };
-    // The record that forgets is put first, then the packs of what moves.
-    far.server.script(Op::Put, [None, Some(Fault::Forget)]);
-    let pruned = prune(&vault, &decisions, &options, &Silent::default());
-    far.server.heal();
-    let again = prune(&far.open(), &decisions, &options, &Silent::default());
-    far.snapshots_that_are_whole(&format!("{pruned:?}, {again:?}"));
 }
 
 /// Faults that come by chance.
@@ -683,6 +824,74 @@ fn a_vault_lives_in_an_object_store() {
     }
 }
 
+/// Trees and key slots are fetched once: of what a command looks at again, nothing is.
+#[test]
+fn what_is_kept_here_is_not_fetched_again() {
+    let server = FakeS3::start(1000);
+    let variables = vec![("AWS_ACCESS_KEY_ID", KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())];
+    let elsewhere = Elsewhere { desk: Desk::new(), repo: server.vault("v"), variables };
+    let desk = &elsewhere.desk;
+    for number in 0..20 {
+        desk.write(&format!("folder {}/file {number}", number % 4), bytes(number, 5000));
+    }
+    let run = |args: &[&str]| elsewhere.run(args, 0);
+    run(&["init"]);
+    run(&["snapshot", "."]);
+    desk.write("folder 1/two", bytes(30, 7000));
+    run(&["snapshot", "."]);
+    // What was read is not VAULT, which says each time that the vault is there.
+    let fetched = |args: &[&str]| {
+        server.asked();
+        let said = run(args);
+        let gets = server.asked().into_iter().filter(|(op, name)| *op == Op::Get && name != "v/VAULT");
+        (gets.map(|(_, name)| name).collect::<Vec<_>>(), said)
+    };
+    let commands: [&[&str]; 5] = [&["ls"], &["find", "two"], &["diff", "latest~1", "latest"], &["du"], &["stats"]];
+    // By the machine that has put them, at once.
+    let said = commands.map(|args| {
+        let (gets, said) = fetched(args);
+        assert!(gets.is_empty(), "{args:?}: {gets:?}");
+        said
+    });
+    // By one that knows nothing, once.
+    std::fs::remove_dir_all(desk.path("state")).unwrap();
+    for args in commands {
+        fetched(args);
+    }
+    for (args, said) in commands.into_iter().zip(&said) {
+        let (gets, again) = fetched(args);
+        assert!(gets.is_empty(), "{args:?}: {gets:?}");
+        assert_eq!(again, *said);
+    }
+    // Packs that another has put are looked at once, before a snapshot relies on them.
+    fetched(&["snapshot", "."]);
+    let (gets, _) = fetched(&["snapshot", "."]);
+    assert!(gets.is_empty(), "{gets:?}");
+    // What is judged is read from the store.
+    let (gets, _) = fetched(&["check"]);
+    assert!(gets.iter().any(|name| name.starts_with("v/meta/")), "{gets:?}");
+    // What was kept and is damaged is fetched.
+    let mut folders = vec![desk.path("state")];
+    let mut damaged = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if path.components().any(|part| ["trees", "slots"].iter().any(|name| part.as_os_str() == *name)) {
+                let mut bytes = std::fs::read(&path).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+                damaged += 1;
+            }
+        }
+    }
+    assert!(damaged > 4, "{damaged}");
+    let (gets, again) = fetched(&["ls"]);
+    assert!(!gets.is_empty() && again == said[0], "{gets:?}");
+}
+
 #[test]
 fn what_is_no_address_makes_no_folder() {
     let desk = Desk::new();
@@ -692,7 +901,8 @@ fn what_is_no_address_makes_no_folder() {
         ("sftp://me:secret@nas/vault", "no secret"),
         ("s4://bucket", "looks like an address"),
         ("b2:bucket:path", "looks like an address"),
-        ("s3:bucket", "looks like an address"),
+        ("s3:bucket", "Write it as: s3://bucket"),
+        ("sftp:me@nas:/srv/vault", "Write it as: sftp://me@nas/srv/vault"),
         ("rest+http://example.org/", "without encryption"),
     ] {
         let said = desk.run(&["init", "--repo", repo]);
@@ -749,6 +959,29 @@ fn a_vault_lives_where_sftp_leads() {
     let Some(sshd) = sshd() else { return };
     live(sshd.vault("life"), vec![("VAULT_SSH", sshd.program())]);
     assert_eq!(std::fs::read_dir(sshd.folder("life").join("tmp")).unwrap().count(), 0, "nothing is left behind");
+}
+
+/// Prune removes what puts that were cut off have left behind, once it is old.
+#[cfg(unix)]
+#[test]
+fn what_was_left_long_ago_is_swept() {
+    let Some(sshd) = sshd() else { return };
+    let program = sshd.program();
+    let store = new_folders(&sshd, &program)();
+    assert_eq!(store.0.sweep_leftovers().unwrap(), 0, "there is no folder for it yet");
+    store.put(&key(Kind::Pack, 1), Bytes::from_static(THERE)).unwrap();
+    let tmp = sshd.folder("v0").join("tmp");
+    let plant = |name: &str, days: u64| {
+        let file = std::fs::File::create(tmp.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
+    };
+    plant(&"a".repeat(32), 8);
+    plant(&"b".repeat(32), 6);
+    plant("a letter", 100);
+    assert_eq!(store.0.sweep_leftovers().unwrap(), 1);
+    let mut left: Vec<_> = std::fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["a letter", "b".repeat(32).as_str()]);
 }
 
 #[cfg(unix)]

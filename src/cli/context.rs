@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::env;
 use std::error::Error as _;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -57,6 +58,9 @@ use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::suggest::nearest;
 use crate::cli::temporary::Temporary;
+
+/// So many bytes of the trees of a vault on another machine are kept on this one.
+const TREES_KEPT: u64 = 1 << 30;
 
 /// Which vault is meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -354,7 +358,10 @@ impl Context {
     /// The store of a vault, which must be there.
     fn existing_store(&self, chosen: &Chosen) -> Result<(Arc<dyn Store>, LockedVault), Failure> {
         let store = self.store(&chosen.place)?;
-        let locked = LockedVault::read(store.as_ref())?;
+        let locked = match (chosen.place.address(), self.state_folder()) {
+            (Some(address), Ok(state)) => LockedVault::read_keeping(store.as_ref(), &slots_folder(&state, address))?,
+            _ => LockedVault::read(store.as_ref())?,
+        };
         if locked.is_empty() {
             // Said before anyone types a password.
             let failure = Failure::from(VaultError::NoVault { place: store.place() });
@@ -420,6 +427,7 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<Vault, VaultError> {
+        let is_far = store.folder().is_none();
         let store = self.paced(store);
         let place = store.place();
         let open = |state: PathBuf| {
@@ -447,6 +455,9 @@ impl Context {
         }
         self.screen.clear();
         let vault = vault?;
+        if is_far {
+            vault.keep_trees(TREES_KEPT);
+        }
         self.met(&place, vault.id(), wanted.vault.is_some(), &vault.others());
         tell_of_keys(&vault, progress);
         for bad in vault.bad_objects() {
@@ -537,6 +548,12 @@ pub fn place_name(place: &Place) -> String {
         Place::Folder(folder) => place::name_of(folder),
         Place::Far(address) => address.to_string(),
     }
+}
+
+/// Where the key slots of a vault on another machine are kept.
+fn slots_folder(state: &Path, address: &Address) -> PathBuf {
+    let hash = blake3::hash(address.to_string().as_bytes()).to_hex();
+    state.join("slots").join(&hash[..16])
 }
 
 /// Says what is odd about who can open a vault.

@@ -170,6 +170,8 @@ impl From<VaultError> for Failure {
                 .hint(format!("Is the path right? A new vault is made with: vault init --repo {}", quoted(&place))),
             VaultError::Exists { place } => failure
                 .hint(format!("Nothing was changed. See what is in it with: vault list --repo {}", quoted(&place))),
+            VaultError::MadeAtOnce { .. } => failure
+                .hint("What was put for it was taken back. Make it from one machine, and use it from the others."),
             VaultError::WrongSecret { mistyped: true, .. } => {
                 failure.exit(Exit::WrongPassword).hint("If it is meant as a recovery key: it has a typing mistake.")
             }

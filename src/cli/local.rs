@@ -62,12 +62,46 @@ pub fn unknown_address(text: &str) -> Failure {
     if text.starts_with("file://") {
         return remote(text, "a vault");
     }
-    Failure::usage(format!("{} looks like an address of another machine, and is none that vault knows", quoted(text)))
-        .hint(format!(
-            "Known are: {}. If a folder really has this name: {}",
-            FORMS.join(", "),
-            quoted(&format!("./{text}"))
-        ))
+    let failure = Failure::usage(format!(
+        "{} looks like an address of another machine, and is none that vault knows",
+        quoted(text)
+    ));
+    let folder = quoted(&format!("./{text}"));
+    failure.hint(match meant(text) {
+        Some(address) => {
+            format!("Write it as: {}. If a folder really has this name: {folder}", quoted(&address.to_string()))
+        }
+        None => format!("Known are: {}. If a folder really has this name: {folder}", FORMS.join(", ")),
+    })
+}
+
+/// The address that other programs write like this.
+fn meant(text: &str) -> Option<Address> {
+    let by_ssh = |text: &str| {
+        let (host, path) = text.split_once(':')?;
+        let slash = if path.starts_with('/') { "" } else { "/~/" };
+        Some(format!("sftp://{host}{slash}{}", path.trim_start_matches("~/")))
+    };
+    let written = if let Some(rest) = text.strip_prefix("sftp:") {
+        by_ssh(rest)
+    } else if let Some(rest) = text.strip_prefix("ssh://") {
+        Some(format!("sftp://{rest}"))
+    } else if let Some(rest) = text.strip_prefix("rest:") {
+        Some(format!("rest+{rest}"))
+    } else if let Some(rest) = text.strip_prefix("s3:") {
+        let (scheme, rest) = rest.split_once("://").unwrap_or(("https", rest));
+        match rest.split_once('/') {
+            None => Some(format!("s3://{rest}")),
+            Some((host, below)) if host == "s3.amazonaws.com" => Some(format!("s3://{below}")),
+            Some((host, below)) if scheme == "http" => Some(format!("s3+http://{host}/{below}")),
+            Some((host, below)) => Some(format!("s3://{below}?endpoint=https://{host}")),
+        }
+    } else if text.contains("://") {
+        None
+    } else {
+        by_ssh(text)
+    };
+    Address::parse(&written?)?.ok()
 }
 
 /// What to say of an address of another machine.
@@ -88,6 +122,28 @@ pub fn remote(text: &str, what: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_other_programs_write_is_understood() {
+        for (text, expected) in [
+            ("sftp:me@nas:/srv/vault", Some("sftp://me@nas/srv/vault")),
+            ("sftp:nas:vault", Some("sftp://nas/~/vault")),
+            ("me@nas:/srv/vault", Some("sftp://me@nas/srv/vault")),
+            ("nas:~/vault", Some("sftp://nas/~/vault")),
+            ("ssh://me@nas:2222/srv", Some("sftp://me@nas:2222/srv")),
+            ("s3:bucket", Some("s3://bucket")),
+            ("s3:s3.amazonaws.com/bucket/a", Some("s3://bucket/a")),
+            ("s3:https://host:9000/bucket/a", Some("s3://bucket/a?endpoint=https://host:9000")),
+            ("s3:http://nas:9000/bucket", Some("s3+http://nas:9000/bucket")),
+            ("s3:host/bucket", Some("s3://bucket?endpoint=https://host")),
+            ("rest:https://host:8000/a", Some("rest+https://host:8000/a")),
+            ("s4://bucket", None),
+            ("b2:bucket:path", None),
+            ("sftp:me:secret@nas:/x", None),
+        ] {
+            assert_eq!(meant(text).map(|address| address.to_string()).as_deref(), expected, "{text}");
+        }
+    }
 
     #[cfg(unix)]
     #[test]

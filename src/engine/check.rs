@@ -156,6 +156,7 @@ impl CheckReport {
 pub fn check(vault: &Vault, options: &CheckOptions<'_>, progress: &dyn Progress) -> Result<CheckReport, CheckError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build();
     let pool = pool.map_err(|error| CheckError::Threads(error.to_string()))?;
+    vault.judge_store();
     pool.install(|| Check::new(vault, options, progress)?.run())
 }
 

@@ -20,7 +20,7 @@ use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
 use crate::store::{ObjectKey, StoreError, Upload, Uploads};
 use crate::sync::lock;
 use crate::tree::{ChunkSink, Time};
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
 /// How new data is stored.
@@ -508,8 +508,11 @@ impl Publisher<'_> {
     /// Makes a pack durable, or takes rows; enters them when there are many.
     fn finish(&mut self, begun: Begun<'_>, progress: &dyn Progress) -> Result<(), VaultError> {
         match begun {
-            Begun::Pack(upload, pack) => {
+            Begun::Pack(upload, pack, kept) => {
                 upload.finish()?;
+                if let Some(bytes) = kept {
+                    self.shared.vault.keep_meta_pack(&pack.name, &bytes, &pack.footer);
+                }
                 self.shared.counters.bytes_stored.fetch_add(pack.len, Relaxed);
                 progress.counters().bytes_stored.fetch_add(pack.len, Relaxed);
                 self.chunks += pack.footer.segments.iter().map(|segment| segment.chunks.len()).sum::<usize>();
@@ -570,7 +573,8 @@ fn ids(pack: &NewPack) -> impl Iterator<Item = &ChunkId> {
 
 /// What the store has begun to take.
 enum Begun<'s> {
-    Pack(Upload<'s>, NewPack),
+    /// With its bytes, if parts of them are kept on this machine once the store has them.
+    Pack(Upload<'s>, NewPack, Option<Bytes>),
     Rows(Gathered),
 }
 
@@ -586,12 +590,13 @@ fn begin<'s>(
         Message::Pack(pack) => pack,
         Message::Rows(rows) => return Ok(Begun::Rows(rows)),
     };
-    if let Some(session) = session {
-        shared.vault.publish_claims(session, clock)?;
-        session.note_pack(&pack.name)?;
-    }
     let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
     let len = pack.bytes.len() as u64;
+    if let Some(session) = session {
+        shared.vault.publish_claims(session, clock)?;
+        session.note_pack(&pack.name, len)?;
+    }
+    let kept = shared.vault.keeps(pack.kind).then(|| pack.bytes.clone());
     let upload = put(&key, pack.bytes)?;
-    Ok(Begun::Pack(upload, NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer }))
+    Ok(Begun::Pack(upload, NewPack { kind: pack.kind, name: pack.name, len, footer: pack.footer }, kept))
 }

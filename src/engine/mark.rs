@@ -114,7 +114,7 @@ impl<'a> Segments<'a> {
     /// # Errors
     /// If the catalogue fails.
     pub fn new(vault: &'a Vault, reader: Arc<Reader>) -> Result<Self, CatalogueError> {
-        let packs = vault.pack_reader();
+        let packs = vault.tree_packs();
         let lookup = Lookup::with(vault, reader);
         let infos = lookup.reader().packs()?.into_iter().map(|(number, info)| (number, Arc::new(info))).collect();
         Ok(Self { packs, lookup, infos: RwLock::new(infos), shared: vault.segments(SEGMENTS_KEPT) })

@@ -33,6 +33,11 @@ pub fn prune(
     let mut report = collect::collect(vault, &session, options, progress)?;
     let merged = merge_log(vault, &session, options.clock, progress)?;
     (report.records_merged, report.records_deleted) = (merged.merged, merged.deleted);
+    match vault.store().sweep_leftovers() {
+        Ok(0) => {}
+        Ok(count) => progress.detail(&format!("{count} remains of puts that were cut off long ago were removed")),
+        Err(error) => progress.warn(&format!("remains of puts that were cut off stay for the next time: {error}")),
+    }
     Ok(report)
 }
 

@@ -24,7 +24,7 @@ use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Root, RuleSet, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
 use crate::varint;
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{ReadError, Vault, VaultError};
 
 /// Something to snapshot.

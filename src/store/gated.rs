@@ -75,6 +75,10 @@ impl Store for GatedStore {
         self.inner.quarantine(key)
     }
 
+    fn sweep_leftovers(&self) -> Result<u64, StoreError> {
+        self.inner.sweep_leftovers()
+    }
+
     fn limits(&self) -> StoreLimits {
         self.inner.limits()
     }

@@ -278,6 +278,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Moves an object out of the way, to where no command looks for objects but a person can find it. Nothing is lost.
     fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
+    /// Removes what puts that were cut off long ago have left in the place, where such remains are possible. Whatever may still be
+    /// at work is left alone. Returns how many there were.
+    ///
+    /// # Errors
+    /// If the store fails. What could not be removed stays for the next time.
+    fn sweep_leftovers(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// How many requests may be under way.
     fn limits(&self) -> StoreLimits;
 

@@ -414,6 +414,15 @@ fn endpoint(text: &str, form: &'static str, way: &'static str) -> Result<String,
     }
 }
 
+/// The server of an object store that something else than an address names: `https://HOST:PORT`, or `http://` on this machine.
+///
+/// # Errors
+/// If it is none.
+#[cfg(feature = "remote")]
+pub(crate) fn s3_endpoint(text: &str) -> Result<String, AddressError> {
+    endpoint(text, S3, S3_WAY)
+}
+
 /// Whether a host is this machine.
 fn is_here(host: &str) -> bool {
     let name = host.trim_start_matches('[').trim_end_matches(']');

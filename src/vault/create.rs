@@ -110,7 +110,8 @@ pub struct Created {
 /// anew by the next command that writes if this was cut off. The first record of any client says that the slots are valid.
 ///
 /// # Errors
-/// [`VaultError::Exists`] if there is a vault already, or any part of one. If the store fails, nothing stays that opens.
+/// [`VaultError::Exists`] if there is a vault already, or any part of one; [`VaultError::MadeAtOnce`] if another one is being made.
+/// If the store fails, nothing stays that opens.
 pub fn create(store: &dyn Store, options: &CreateOptions) -> Result<Created, VaultError> {
     let master = MasterKey::generate()?;
     let writer = WriterKey::derive(&master);
@@ -161,8 +162,19 @@ fn create_with(
         for slot in &slots {
             put.extend(put_slot(store, slot)?);
         }
-        let file = VaultFile { id, features: features(&keyring, &Format::default()) };
-        Ok(store.put(&ObjectKey::Vault, file.encode().into())?)
+        // Some stores replace what they should not. Of two who make a vault at once, the one who lists later sees the slots of the
+        // other, and steps back; it may be both.
+        let mut is_alone = true;
+        store.list(Kind::Key, &mut |listed| {
+            is_alone &= !matches!(listed, Listed::Object { name, .. } if !put.contains(&name));
+        })?;
+        let made_at_once = || VaultError::MadeAtOnce { place: store.place() };
+        if !is_alone {
+            return Err(made_at_once());
+        }
+        let file: Bytes = VaultFile { id, features: features(&keyring, &Format::default()) }.encode().into();
+        store.put(&ObjectKey::Vault, file.clone())?;
+        if store.holds(&ObjectKey::Vault, &file)? { Ok(()) } else { Err(made_at_once()) }
     })();
     // A vault that was reported not to be made must not open.
     result.inspect_err(|_: &VaultError| take_back(store, &put))?;
@@ -201,6 +213,43 @@ mod tests {
                 let left = Slots::read(store.inner()).unwrap();
                 assert!(left.copies.is_empty() && left.bad.is_empty(), "write {write} {leaves:?}");
             }
+        }
+    }
+
+    /// Also where a store replaces what it should not.
+    #[test]
+    fn of_two_who_make_a_vault_at_once_at_most_one_has_made_it() {
+        use crate::store::gated::GatedStore;
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        use std::sync::{Arc, Barrier};
+        for _ in 0..10 {
+            let inner = Arc::new(MemStore::new());
+            let barrier = Arc::new(Barrier::new(2));
+            let make = || {
+                let (barrier, replaced, is_first) = (barrier.clone(), inner.clone(), AtomicBool::new(true));
+                let gate = move |key: &ObjectKey, _: usize| {
+                    // Both have seen that nothing is there.
+                    if is_first.swap(false, Relaxed) {
+                        barrier.wait();
+                    }
+                    if *key == ObjectKey::Vault {
+                        replaced.remove(key);
+                    }
+                    Ok(())
+                };
+                create(&GatedStore::new(inner.clone(), gate), &options())
+            };
+            let (one, two) = std::thread::scope(|scope| {
+                let one = scope.spawn(make);
+                (make(), one.join().unwrap())
+            });
+            for done in [&one, &two] {
+                assert!(matches!(done, Ok(_) | Err(VaultError::MadeAtOnce { .. })), "{done:?}");
+            }
+            let made = usize::from(one.is_ok()) + usize::from(two.is_ok());
+            assert!(made < 2, "{one:?} {two:?}");
+            let left = Slots::read(inner.as_ref()).unwrap();
+            assert_eq!(left.copies.len(), 4 * made, "who has not made it takes back what it has put");
         }
     }
 

@@ -735,6 +735,7 @@ impl Vault {
 
 impl Witness for Vault {
     fn saw_damage(&self, pack: &ObjectKey, what: &str) {
+        self.forget_kept(pack);
         // Who reads reports the damage itself. Where it cannot be remembered either, nothing more can be done here.
         let _ = self.note_seen(pack, what);
     }

@@ -9,6 +9,7 @@ use crate::progress::Progress;
 use crate::seal::{Keyring, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError, unlock_with};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::{both, try_share};
+use crate::vault::kept::KeptSlots;
 use crate::vault::{BadObject, ObjectState, VaultError};
 
 /// Which vault is meant, and which key slot, as far as anybody said or remembers.
@@ -39,6 +40,11 @@ impl Slots {
     /// # Errors
     /// If the store fails as a whole.
     pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        Self::read_beside(store, None)
+    }
+
+    /// The same, with the slots that are kept on this machine, as far as the store lists them.
+    fn read_beside(store: &dyn Store, kept: Option<&KeptSlots<'_>>) -> Result<Self, StoreError> {
         let mut names = Vec::new();
         store.list(Kind::Key, &mut |listed| {
             if let Listed::Object { name, .. } = listed {
@@ -46,7 +52,13 @@ impl Slots {
             }
         })?;
         names.sort_unstable();
+        if let Some(kept) = kept {
+            kept.keep_only(&names);
+        }
         let parsed = try_share(names.len(), store.limits().reads, |number| {
+            if let Some(slot) = kept.and_then(|kept| kept.find(&names[number])) {
+                return Ok(Some(Ok(slot)));
+            }
             Ok(match store.get(&ObjectKey::Named(Kind::Key, names[number]), KEY_SLOT_LEN_MAX) {
                 Ok(bytes) => Some(
                     SlotFile::parse(&bytes)
@@ -61,7 +73,12 @@ impl Slots {
         let mut slots = Self { copies: Vec::new(), bad: Vec::new() };
         for (name, parsed) in names.into_iter().zip(parsed) {
             match parsed {
-                Some(Ok(slot)) => slots.copies.push((name, slot)),
+                Some(Ok(slot)) => {
+                    if let Some(kept) = kept {
+                        kept.keep(&name, &slot);
+                    }
+                    slots.copies.push((name, slot));
+                }
                 Some(Err((what, newer))) => {
                     let key = ObjectKey::Named(Kind::Key, name);
                     slots.bad.push(BadObject { key, state: state(newer), what });
@@ -124,7 +141,21 @@ impl LockedVault {
     /// # Errors
     /// [`VaultError::Newer`] if a later version wrote the vault, or if the store fails as a whole.
     pub fn read(store: &dyn Store) -> Result<Self, VaultError> {
-        let (file, slots) = both(store.limits().reads > 1, || vault_file(store), || Slots::read(store));
+        Self::read_beside(store, None)
+    }
+
+    /// As [`Self::read`]; keeps the key slots in a folder of this machine, so that they are fetched once. Only those that the store
+    /// lists count. Worth it where a request costs more than a file.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_keeping(store: &dyn Store, folder: &Path) -> Result<Self, VaultError> {
+        Self::read_beside(store, Some(&KeptSlots(folder)))
+    }
+
+    fn read_beside(store: &dyn Store, kept: Option<&KeptSlots<'_>>) -> Result<Self, VaultError> {
+        let slots = || Slots::read_beside(store, kept);
+        let (file, slots) = both(store.limits().reads > 1, || vault_file(store), slots);
         Ok(Self { file: file?, slots: slots? })
     }
 

@@ -1,7 +1,7 @@
 //! An opened vault: a store, the keys to it, and the catalogue of what is in it.
 //!
 //! [`create`] makes a new one · [`open`] unlocks it and brings the catalogue up to date · [`client`] who writes, and how
-//! its records are published · [`read`] brings chunks and trees · [`snapshots`] their
+//! its records are published · [`session`] work under way · [`read`] brings chunks and trees · [`snapshots`] their
 //! order and their dates.
 
 pub mod create;
@@ -9,6 +9,7 @@ pub mod locked;
 pub mod open;
 mod records;
 pub mod client;
+pub mod session;
 pub mod read;
 pub mod segments;
 pub mod view;
@@ -17,12 +18,13 @@ pub mod slots;
 pub mod findings;
 pub mod state;
 mod lookup;
+mod kept;
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 pub use client::Identity;
 pub use create::CreateOptions;
@@ -55,6 +57,12 @@ pub enum VaultError {
     /// There is a vault in this place already.
     #[error("there is a vault in {place} already")]
     Exists {
+        /// Where.
+        place: String,
+    },
+    /// Another vault is being made in this place at the same moment.
+    #[error("another vault is being made in {place} at this moment, so this one was not made")]
+    MadeAtOnce {
         /// Where.
         place: String,
     },
@@ -235,6 +243,10 @@ pub struct Vault {
     unread: Mutex<lookup::Unread>,
     /// Rises when the footer of a pack becomes known that was listed before.
     generation: AtomicU64,
+    /// What is kept on this machine of its meta packs, if anything is to be.
+    kept: OnceLock<kept::KeptStore>,
+    /// Trees are read from the store itself.
+    is_store_judged: AtomicBool,
     /// The opened segments that its readers share, as long as there are any.
     segments: Mutex<Weak<segments::SegmentCache>>,
     /// Which rules hold: all, but in simulations.

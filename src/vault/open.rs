@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::id::{ClientId, ObjectName};
@@ -128,6 +128,8 @@ fn open_as(
         lazy: AtomicBool::new(lazy),
         unread: Mutex::default(),
         generation: AtomicU64::new(0),
+        kept: OnceLock::new(),
+        is_store_judged: AtomicBool::new(false),
         segments: Mutex::default(),
         rules: SweepRules::default(),
         limits: RecordLimits::default(),
@@ -232,6 +234,7 @@ impl Vault {
         listing.take_out(&elsewhere);
         let Listing { packs, indexes, foreign, .. } = listing;
         *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
+        self.keep_only_listed();
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
 use crate::id::ChunkId;
@@ -89,9 +90,21 @@ pub struct TreeReader<'a> {
 }
 
 impl Vault {
-    /// A reader of packs. What it finds damaged is known from then on (see [`Self::note_findings`]).
+    /// A reader of packs in the store. What it finds damaged is known from then on (see [`Self::note_findings`]).
     pub(crate) fn pack_reader(&self) -> PackReader<'_> {
         PackReader::new(self.store(), self.keys()).watched(self)
+    }
+
+    /// The same for who wants to know what trees say, and not how the store has kept them: what is kept of them on this machine
+    /// will do.
+    pub(crate) fn tree_packs(&self) -> PackReader<'_> {
+        let store = if self.is_store_judged.load(Relaxed) { self.store() } else { self.store_with_trees() };
+        PackReader::new(store, self.keys()).watched(self)
+    }
+
+    /// From now on everything is read from the store itself: what it has is to be judged.
+    pub(crate) fn judge_store(&self) {
+        self.is_store_judged.store(true, Relaxed);
     }
 
     /// A reader of what the catalogue knows at this moment.
@@ -100,7 +113,7 @@ impl Vault {
     /// If the catalogue fails.
     pub fn tree_reader(&self) -> Result<TreeReader<'_>, ReadError> {
         Ok(TreeReader {
-            packs: self.pack_reader(),
+            packs: self.tree_packs(),
             lookup: Arc::new(Lookup::new(self)?),
             infos: HashMap::new(),
             segments: self.segments(SEGMENTS_KEPT),

@@ -15,8 +15,8 @@ use crate::pack::segment::Segment;
 use crate::progress::{Progress, Silent};
 use crate::sync::lock;
 use crate::tree::ChunkSource;
-use crate::vault::client::Session;
 use crate::vault::segments::SegmentCache;
+use crate::vault::session::Session;
 use crate::vault::{Lookup, ReadError, SnapshotInfo, Vault, VaultError};
 
 /// How many chunks that are lost are remembered, so that they are not looked for again.
@@ -284,7 +284,7 @@ impl View {
         let info = moment.info(reader, place.pack)?.ok_or_else(lost)?;
         let segment_place = info.place(place.segment).ok_or_else(lost)?;
         let segment = self.segments.get((info.name, place.segment), |decompressor| {
-            let packs = self.vault.pack_reader().sharing(&self.openers);
+            let packs = self.vault.tree_packs().sharing(&self.openers);
             Ok(packs.segment(&segment_place, None, decompressor)?)
         })?;
         let index = segment.index_of(id, place.offset, place.len).ok_or_else(lost)?;

@@ -444,6 +444,7 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
                 last = name;
             }
             if found.peek().is_some() {
+                let last = last.replace('&', "&amp;");
                 write!(xml, "<IsTruncated>true</IsTruncated><NextContinuationToken>{last}</NextContinuationToken>")
                     .unwrap();
             }

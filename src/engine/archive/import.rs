@@ -27,7 +27,7 @@ use crate::progress::{Phase, Progress};
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Owner, Root, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict, encode_entry};
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
 /// What is recorded of an imported archive.

@@ -17,7 +17,7 @@ use crate::log::{Chains, Finding, FoundRecord, Held, Link, Record, RecordBody, R
 use crate::progress::Progress;
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::tree::Time;
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError, snapshots};
 
 /// The longest objects of each tier, in bytes. Longer ones are not merged any more.

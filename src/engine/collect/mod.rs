@@ -34,7 +34,7 @@ use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::tree::Time;
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 
 /// How space is given back.

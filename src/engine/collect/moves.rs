@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
 use crate::store::{ObjectKey, Upload, Uploads};
 use crate::sync::lock;
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
 /// So many segments of a pack at most, of which only a part is needed, are compressed again one after the other by the same
@@ -177,7 +177,7 @@ fn publish(
         while let Ok(pack) = received.recv() {
             let key = ObjectKey::Named(pack.kind.store_kind(), pack.name);
             let entry = NewPack { kind: pack.kind, name: pack.name, len: pack.bytes.len() as u64, footer: pack.footer };
-            session.note_pack(&pack.name)?;
+            session.note_pack(&entry.name, entry.len)?;
             begun.push_back((uploads.begin(scope, &key, pack.bytes)?, entry));
             while begun.len() > uploads.most()
                 && let Some(first) = begun.pop_front()

@@ -35,7 +35,7 @@ use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
 use crate::store::{ObjectKey, StoreError, Subject};
 use crate::tree::Time;
-use crate::vault::client::Session;
+use crate::vault::session::Session;
 use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 
 /// How many lost files of one snapshot are written down.
@@ -170,6 +170,7 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress) -> Result<RepairPlan, RepairError> {
+    vault.judge_store();
     in_pool(options.threads, || {
         vault.know_all(progress)?;
         vault.refresh(progress)?;

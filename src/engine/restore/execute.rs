@@ -76,7 +76,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             run,
             links,
             lookup,
-            packs: run.vault.pack_reader(),
+            packs: run.vault.tree_packs(),
             workers: (0..run.options.threads.max(1)).map(|_| worker()).collect::<Result<_, ReadError>>()?,
             open: AtomicUsize::new(0),
             unfinished: Mutex::default(),

@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::CredentialProvider;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 
-use crate::store::place::S3Address;
+use crate::store::place::{S3Address, s3_endpoint};
 use crate::store::remote::line::Surroundings;
 use crate::store::remote::settings::Settings;
-use crate::sync::lock;
 
-/// A command is asked again for credentials after this long.
+/// A command is asked again for credentials that end after this long: long before those of any service end.
 const FRESH: Duration = Duration::from_secs(5 * 60);
+/// If it fails then, it is asked once more after this long, and what it gave before is used until it succeeds.
+const AGAIN: Duration = Duration::from_secs(30);
+/// What Amazon's own machines say of themselves.
+const MAKER: (&str, &str) = ("/sys/devices/virtual/dmi/id/sys_vendor", "Amazon EC2");
 
 /// A part of one of Amazon's configuration files.
 type Profile = HashMap<String, String>;
@@ -69,6 +72,51 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// The server that is meant: the address says it, or the environment, or the profile; `None` for Amazon's own.
+///
+/// # Errors
+/// If what the environment or the profile says is no server, or one that would be spoken to without encryption.
+pub(super) fn endpoint(address: &S3Address, settings: &Settings) -> Result<Option<String>, String> {
+    if address.endpoint.is_some() {
+        return Ok(address.endpoint.clone());
+    }
+    let name = profile_name(address, settings);
+    let said =
+        ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| Some((name, settings.get(name)?)));
+    let in_profile = || Some(("endpoint_url of the profile", profile(settings, &name).remove("endpoint_url")?));
+    // Where the address names a profile, that goes before variables, which may be of another account.
+    let said = if address.profile.is_some() { in_profile().or(said) } else { said.or_else(in_profile) };
+    let Some((source, text)) = said else { return Ok(None) };
+    match s3_endpoint(&text) {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(error) => Err(format!("{source} is {text}: {error}")),
+    }
+}
+
+/// Whether a server is Amazon's own.
+pub(super) fn is_amazon(endpoint: Option<&str>) -> bool {
+    let Some(endpoint) = endpoint else { return true };
+    let server = endpoint.split_once("://").map_or(endpoint, |(_, server)| server);
+    let host = server.split(['/', ':']).next().unwrap_or_default().to_lowercase();
+    ["amazonaws.com", "amazonaws.com.cn"]
+        .iter()
+        .any(|end| host.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('.')))
+}
+
+/// Whether this machine is one of Amazon's, which give credentials to what runs on them. Others would be asked in vain, and
+/// slowly. Where it cannot be seen, `AWS_EC2_METADATA_DISABLED=false` says so.
+fn has_machine_role(settings: &Settings) -> bool {
+    match settings.get("AWS_EC2_METADATA_DISABLED").map(|value| value.to_lowercase()) {
+        Some(value) => value == "false",
+        None => std::fs::read_to_string(MAKER.0).is_ok_and(|maker| maker.trim() == MAKER.1),
+    }
+}
+
+/// The profile of Amazon's configuration that is meant.
+fn profile_name(address: &S3Address, settings: &Settings) -> String {
+    address.profile.clone().or_else(|| settings.get("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned())
+}
+
 /// Gives the builder its region and its credentials.
 ///
 /// # Errors
@@ -79,7 +127,7 @@ pub(super) fn configure(
     settings: &Settings,
     surroundings: &Arc<dyn Surroundings>,
 ) -> Result<AmazonS3Builder, String> {
-    let name = address.profile.clone().or_else(|| settings.get("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
+    let name = profile_name(address, settings);
     let profile = profile(settings, &name);
     let is_named = address.profile.is_some();
     if is_named && profile.is_empty() {
@@ -109,7 +157,7 @@ pub(super) fn configure(
         if words.is_empty() {
             return Err(format!("the credential_process of the profile '{name}' is empty"));
         }
-        let source = Process { words, surroundings: surroundings.clone(), last: Mutex::default() };
+        let source = Process { words, surroundings: surroundings.clone(), last: tokio::sync::Mutex::default() };
         return Ok(builder.with_credentials(Arc::new(source)));
     }
     if let (Some(file), Some(role)) = (value("web_identity_token_file"), value("role_arn")) {
@@ -131,8 +179,7 @@ pub(super) fn configure(
         return Ok(builder.with_config(AmazonS3ConfigKey::ContainerAuthorizationTokenFile, file));
     }
     // The machine itself may have a role, but only on Amazon's own machines.
-    let is_amazon = address.endpoint.as_ref().is_none_or(|endpoint| endpoint.contains(".amazonaws.com"));
-    if is_amazon && settings.get("AWS_EC2_METADATA_DISABLED").is_none_or(|value| value != "true") {
+    if is_amazon(endpoint(address, settings)?.as_deref()) && has_machine_role(settings) {
         return Ok(builder);
     }
     Err("there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of \
@@ -152,8 +199,15 @@ fn web_identity(builder: AmazonS3Builder, file: String, role: String, session: O
 struct Process {
     words: Vec<String>,
     surroundings: Arc<dyn Surroundings>,
-    /// The last ones: when they were given, and whether they end.
-    last: Mutex<Option<(Duration, bool, Arc<AwsCredential>)>>,
+    /// The last ones. Held while the command runs: however many requests need credentials, it runs once.
+    last: tokio::sync::Mutex<Option<Given>>,
+}
+
+/// Credentials that a command has printed.
+struct Given {
+    credential: Arc<AwsCredential>,
+    /// When the command is asked again; never if they do not end.
+    until: Option<Duration>,
 }
 
 impl std::fmt::Debug for Process {
@@ -177,12 +231,28 @@ impl CredentialProvider for Process {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let mut last = self.last.lock().await;
         let now = self.surroundings.now();
-        if let Some((given, ends, credential)) = &*lock(&self.last)
-            && (!ends || now.saturating_sub(*given) < FRESH)
+        if let Some(given) = &*last
+            && given.until.is_none_or(|until| now < until)
         {
-            return Ok(credential.clone());
+            return Ok(given.credential.clone());
         }
+        match (self.ask(now).await, &mut *last) {
+            (Ok(given), last) => Ok(last.insert(given).credential.clone()),
+            // Those from before may hold for long yet. If they do not, the store says so.
+            (Err(_), Some(given)) => {
+                given.until = Some(now.saturating_add(AGAIN));
+                Ok(given.credential.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
+impl Process {
+    /// Runs the command.
+    async fn ask(&self, now: Duration) -> object_store::Result<Given> {
         let failed = |what: String| object_store::Error::Generic {
             store: "S3",
             source: format!("credential_process {}: {what}", self.words[0]).into(),
@@ -201,8 +271,8 @@ impl CredentialProvider for Process {
             secret_key: printed.secret_access_key,
             token: printed.session_token,
         });
-        *lock(&self.last) = Some((now, printed.expiration.is_some(), credential.clone()));
-        Ok(credential)
+        let until = printed.expiration.map(|_| now.saturating_add(FRESH));
+        Ok(Given { credential, until })
     }
 }
 
@@ -222,6 +292,47 @@ mod tests {
         let x = section(text, |title| title == "profile x");
         assert_eq!((x["region"].as_str(), x.len()), ("eu", 2));
         assert!(section(text, |title| title == "x").is_empty());
+    }
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings { variables: variables.collect(), ..Settings::default() }
+    }
+
+    #[test]
+    fn the_server_is_known_by_its_host() {
+        for own in ["https://s3.eu-central-1.amazonaws.com", "https://s3.cn-north-1.amazonaws.com.cn:443/"] {
+            assert!(is_amazon(Some(own)), "{own}");
+        }
+        for other in ["https://amazonaws.com.example.org", "https://notamazonaws.com", "http://127.0.0.1:8333"] {
+            assert!(!is_amazon(Some(other)), "{other}");
+        }
+        assert!(is_amazon(None));
+        let address = |endpoint: Option<&str>| S3Address {
+            bucket: "b".to_owned(),
+            prefix: String::new(),
+            endpoint: endpoint.map(str::to_owned),
+            region: None,
+            profile: None,
+            virtual_hosted: None,
+        };
+        let all = settings(&[("AWS_ENDPOINT_URL_S3", "https://one.example.org/"), ("AWS_ENDPOINT_URL", "https://two")]);
+        assert_eq!(endpoint(&address(Some("https://said")), &all).unwrap().as_deref(), Some("https://said"));
+        assert_eq!(endpoint(&address(None), &all).unwrap().as_deref(), Some("https://one.example.org"));
+        let one = settings(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")]);
+        assert_eq!(endpoint(&address(None), &one).unwrap().as_deref(), Some("http://127.0.0.1:9000"));
+        assert_eq!(endpoint(&address(None), &settings(&[])), Ok(None));
+        for (bad, expected) in [("http://nas:9000", "without encryption"), ("nas", "is no endpoint")] {
+            let error = endpoint(&address(None), &settings(&[("AWS_ENDPOINT_URL", bad)])).unwrap_err();
+            assert!(error.contains(expected) && error.contains("AWS_ENDPOINT_URL"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_machine_of_amazons_is_asked_for_credentials() {
+        for (value, expected) in [("true", false), ("False", true), ("TRUE", false)] {
+            assert_eq!(has_machine_role(&settings(&[("AWS_EC2_METADATA_DISABLED", value)])), expected, "{value}");
+        }
     }
 
     #[test]

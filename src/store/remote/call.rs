@@ -21,6 +21,10 @@ pub struct FarStore<S> {
     line: Arc<Line>,
 }
 
+/// A request of which nothing became in so many tries, and for so many times as long as is borne, is given up even while others get
+/// on: what comes in answer to it may be nonsense for ever.
+const HOPELESS: (u32, u32) = (20, 4);
+
 /// What became of a try.
 enum Verdict {
     /// The store has said something, which stands.
@@ -53,7 +57,7 @@ impl<S: Store> FarStore<S> {
     ) -> Result<T, StoreError> {
         let (policy, surroundings) = (self.line.policy(), self.line.surroundings());
         let begun = surroundings.now();
-        let (mut tries, mut may_be_done, mut is_told) = (0_u32, false, false);
+        let (mut tries, mut lost, mut may_be_done, mut is_told) = (0_u32, 0_u32, false, false);
         loop {
             let under_way = self.line.enter()?;
             let error = match attempt(may_be_done) {
@@ -69,7 +73,10 @@ impl<S: Store> FarStore<S> {
                     return Err(error);
                 }
                 Verdict::Stop => return Err(error),
-                Verdict::Lost => Duration::ZERO,
+                Verdict::Lost => {
+                    lost += 1;
+                    Duration::ZERO
+                }
                 Verdict::Refused(after) => {
                     under_way.refused(after.unwrap_or_default());
                     after.unwrap_or_default()
@@ -81,7 +88,8 @@ impl<S: Store> FarStore<S> {
             tries += 1;
             let waited = surroundings.now().saturating_sub(begun);
             let (silence, patience) = self.line.silence();
-            if waited.min(silence).saturating_add(after) >= patience {
+            let is_hopeless = lost >= HOPELESS.0 && waited >= patience.saturating_mul(HOPELESS.1);
+            if is_hopeless || waited.min(silence).saturating_add(after) >= patience {
                 return Err(error);
             }
             if !is_told && waited >= policy.tell_after {
@@ -218,6 +226,10 @@ impl<S: Store> Store for FarStore<S> {
             Err(StoreError::Missing { .. }) if may_be_done => Ok(()),
             done => done,
         })
+    }
+
+    fn sweep_leftovers(&self) -> Result<u64, StoreError> {
+        self.call("delete", &self.place().into(), |_| self.client.sweep_leftovers())
     }
 
     fn limits(&self) -> StoreLimits {

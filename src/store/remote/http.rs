@@ -192,7 +192,9 @@ impl Transport {
                     "the list was cut, and does not say where it goes on".into(),
                 ));
             }
-            return Ok(HttpResponse::from_parts(parts, bytes.into()));
+            let fit = without_unfit(&reason, ("<Contents>", "</Contents>"), "Key")
+                .or_else(|| without_unfit(&reason, ("<Blob>", "</Blob>"), "Name"));
+            return Ok(HttpResponse::from_parts(parts, fit.map_or(bytes, String::into_bytes).into()));
         }
         answer.code = element(&reason, "Code").or(answer.code);
         answer.message = element(&reason, "Message");
@@ -255,14 +257,49 @@ fn seconds(text: &str) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// The text of the first element of this name, as it is written.
+fn written<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
+    let (_, behind) = xml.split_once(&format!("<{name}>"))?;
+    behind.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
+/// What a text means in which some characters are written by their names.
+fn plain(text: &str) -> String {
+    [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")]
+        .iter()
+        .fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain))
+}
+
 /// The text of the first element of this name.
 pub(super) fn element(xml: &str, name: &str) -> Option<String> {
-    let (_, behind) = xml.split_once(&format!("<{name}>"))?;
-    let (text, _) = behind.split_once(&format!("</{name}>"))?;
-    let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")]
-        .iter()
-        .fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain));
-    Some(plain.chars().filter(|c| !c.is_control()).take(300).collect())
+    let text = plain(written(xml, name)?);
+    Some(text.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
+/// A page of a list without the objects whose names the library takes for no names, or for other ones: a part that is empty or a
+/// dot, a `/` at either end, characters that are written by number. Whoever else uses a bucket may have put such, and one of them
+/// would spoil the page. `None` if there are none.
+fn without_unfit(xml: &str, (begin, end): (&str, &str), name: &str) -> Option<String> {
+    let is_fit = |entry: &str| {
+        let text = written(entry, name).unwrap_or_default();
+        let key = plain(text);
+        !key.is_empty()
+            && !text.contains("&#")
+            && object_store::path::Path::parse(&key).is_ok_and(|path| path.as_ref() == key)
+    };
+    let mut kept: Option<String> = None;
+    let mut at = 0;
+    while let Some(from) = xml[at..].find(begin).map(|found| at + found) {
+        let to = xml[from..].find(end).map_or(xml.len(), |found| from + found + end.len());
+        let entry = &xml[from..to];
+        if !is_fit(entry) {
+            kept.get_or_insert_with(|| xml[..at].to_owned()).push_str(&xml[at..from]);
+        } else if let Some(kept) = &mut kept {
+            kept.push_str(&xml[at..to]);
+        }
+        at = to;
+    }
+    kept.map(|kept| kept + &xml[at..])
 }
 
 /// A body whose bytes are counted, in pieces.
@@ -321,6 +358,19 @@ mod tests {
         assert_eq!(element(xml, "Message").as_deref(), Some("a &lt; <b>"));
         assert_eq!(element(xml, "Region"), None);
         assert_eq!(element("<Code>", "Code"), None);
+        let page = |keys: &[&str]| {
+            let entries: Vec<String> =
+                keys.iter().map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
+            format!("<L><A>x</A>{}<Z>y</Z></L>", entries.concat())
+        };
+        let unfit = |text: &str| without_unfit(text, ("<Contents>", "</Contents>"), "Key");
+        assert_eq!(unfit(&page(&["a", "b &amp; c/d"])), None);
+        assert_eq!(unfit(&page(&[])), None);
+        for other in ["a//b", "/a", "a/", "a/../b", "./a", "a&#10;b", ""] {
+            assert_eq!(unfit(&page(&[other, "a", other, other, "b", other])), Some(page(&["a", "b"])), "{other}");
+            assert_eq!(unfit(&page(&["a", other, "b"])), Some(page(&["a", "b"])), "{other}");
+            assert_eq!(unfit(&page(&[other])), Some(page(&[])), "{other}");
+        }
         assert_eq!(seconds(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), None);
     }

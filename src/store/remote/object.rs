@@ -2,7 +2,7 @@
 //!
 //! The protocols come from a library, which makes each request once. What its answers mean is decided here, by status and code.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -407,20 +407,27 @@ impl ObjectClient {
         ))
     }
 
-    /// Moves an object's bytes under another name, which nothing has.
-    fn free_name(&self, key: &ObjectKey) -> Result<String, StoreError> {
-        let mut taken = HashSet::new();
+    /// Where an object is moved out of the way: a name that nothing has, or that of the copy which an earlier try has made. Also
+    /// whether that copy is there.
+    fn aside(&self, key: &ObjectKey, object: &ObjectMeta) -> Result<(String, bool), StoreError> {
+        let mut taken = HashMap::new();
         let name = format!("{QUARANTINE}/{key}");
         let prefix = format!("{}{name}", self.prefix);
         self.pages(&Subject::from(key), &prefix, &mut |page, _| {
-            taken.extend(page.into_iter().map(|meta| meta.location.to_string()));
+            taken.extend(page.into_iter().map(|meta| (meta.location.to_string(), (meta.size, meta.e_tag))));
             true
         })?;
+        let is_copy =
+            |(size, tag): &(u64, Option<String>)| *size == object.size && tag.is_some() && *tag == object.e_tag;
         let numbered = (2_u32..).map(|number| format!("{name}.{number}"));
-        let free = std::iter::once(name.clone())
-            .chain(numbered)
-            .find(|name| !taken.contains(&format!("{}{name}", self.prefix)));
-        Ok(free.unwrap_or(name))
+        for name in std::iter::once(name.clone()).chain(numbered) {
+            match taken.get(&format!("{}{name}", self.prefix)) {
+                None => return Ok((name, false)),
+                Some(there) if is_copy(there) => return Ok((name, true)),
+                Some(_) => {}
+            }
+        }
+        Ok((name, false))
     }
 }
 
@@ -603,14 +610,21 @@ impl Store for ObjectClient {
         let object = Subject::from(key);
         let from = self.path(key)?;
         let (before, _) = self.head(&object, &from)?;
-        let to = self.path_of(&self.free_name(key)?)?;
-        self.request(Asked::Copy, &object, |bucket| {
-            let (from, to) = (from.clone(), to.clone());
-            async move { bucket.objects.copy_opts(&from, &to, CopyOptions::default()).await }
-        })?;
-        let (after, _) = self.head(&object, &to)?;
-        if after.size != before.size {
-            return Err(self.unreachable(Asked::Copy, &object, "the copy is not whole"));
+        let (name, is_copied) = self.aside(key, &before)?;
+        let to = self.path_of(&name)?;
+        if !is_copied {
+            self.request(Asked::Copy, &object, |bucket| {
+                let (from, to) = (from.clone(), to.clone());
+                async move { bucket.objects.copy_opts(&from, &to, CopyOptions::default()).await }
+            })?;
+        }
+        match self.head(&object, &to) {
+            Ok((after, _)) if after.size == before.size => {}
+            // What is missing is the copy: the object itself was there a moment ago.
+            Ok(_) | Err(StoreError::Missing { .. }) => {
+                return Err(self.unreachable(Asked::Copy, &object, "the copy is not whole"));
+            }
+            Err(error) => return Err(error),
         }
         self.delete(key)
     }

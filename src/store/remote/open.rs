@@ -107,16 +107,16 @@ fn s3_client(
     surroundings: &Arc<dyn Surroundings>,
 ) -> Result<ObjectClient, StoreError> {
     let unusable = |what: String| line.unusable(what);
-    let transport =
-        Transport::new(aws::ca_file(settings).as_deref(), is_here(address.endpoint.as_deref())).map_err(unusable)?;
+    let given = aws::endpoint(address, settings).map_err(unusable)?;
+    let transport = Transport::new(aws::ca_file(settings).as_deref(), is_here(given.as_deref())).map_err(unusable)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&address.bucket)
         .with_retry(once())
         .with_disable_tagging(true)
         .with_http_connector(transport);
     builder = aws::configure(builder, address, settings, surroundings).map_err(unusable)?;
-    let given = address.endpoint.clone().or_else(|| settings.get("AWS_ENDPOINT_URL_S3"));
-    let is_virtual = address.virtual_hosted.unwrap_or_else(|| given.is_none() && !address.bucket.contains('.'));
+    let is_virtual =
+        address.virtual_hosted.unwrap_or_else(|| aws::is_amazon(given.as_deref()) && !address.bucket.contains('.'));
     // The server's own promise that the line is encrypted makes a second digest of each body needless.
     builder = builder.with_virtual_hosted_style_request(is_virtual);
     if let Some(endpoint) = given {

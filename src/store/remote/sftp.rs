@@ -35,6 +35,9 @@ const UNDER_WAY: usize = 16;
 const FOLDERS: usize = 16;
 /// The library's own patience, which is never needed: ours ends before.
 const NEVER: u64 = 24 * 3600;
+/// What lies in the folder of files that are being written for this long belongs to a put that was cut off, by the server's own
+/// clock, in seconds.
+const DEAD: u32 = 7 * 24 * 3600;
 /// What is kept of what ssh complains of.
 const COMPLAINT_MAX: usize = 2000;
 /// A connection that was not used for this long is not used again: something in between may have forgotten it.
@@ -408,8 +411,39 @@ impl Connection {
         self.abilities.tells_space && matches!(self.session.statvfs(root).await, Ok(space) if space.blocks_avail < 16)
     }
 
-    /// The names in a folder, each with its length, or none if it is a folder itself.
-    async fn names(&self, path: &str) -> Step<Vec<(String, Option<u64>)>> {
+    /// Removes the files of puts that were cut off long ago.
+    async fn sweep(&self, root: &str, own: &str) -> Step<u64> {
+        let folder = format!("{root}/tmp");
+        let files = match self.entries(&folder).await {
+            Err(fault) if fault.is_missing() => return Ok(0),
+            files => files?,
+        };
+        if files.is_empty() {
+            return Ok(0);
+        }
+        // What time it is there, a new file tells.
+        let own = format!("{folder}/{own}");
+        self.write(&own, &Bytes::new()).await?;
+        let now = self.session.stat(own.as_str()).await.map(|told| told.attrs.mtime);
+        self.session.remove(&own).await?;
+        let Some(now) = now? else { return Ok(0) };
+        let mut swept = 0;
+        for (name, attrs) in files {
+            let is_dead = attrs.mtime.is_some_and(|then| now.saturating_sub(then) > DEAD);
+            if is_dead && !attrs.is_dir() && name.parse::<ObjectName>().is_ok() {
+                match self.session.remove(format!("{folder}/{name}")).await.map_err(Fault::from) {
+                    Ok(_) => swept += 1,
+                    // Another machine sweeps, too.
+                    Err(fault) if fault.is_missing() => {}
+                    Err(fault) => return Err(fault),
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    /// What is in a folder, as far as the server tells it along with the names.
+    async fn entries(&self, path: &str) -> Step<Vec<(String, FileAttributes)>> {
         let handle = self.session.opendir(path).await?.handle;
         let mut names = Vec::new();
         let read = loop {
@@ -424,6 +458,12 @@ impl Connection {
         }
         read?;
         names.retain(|(name, _): &(String, FileAttributes)| !matches!(name.as_str(), "." | ".."));
+        Ok(names)
+    }
+
+    /// The names in a folder, each with its length, or none if it is a folder itself.
+    async fn names(&self, path: &str) -> Step<Vec<(String, Option<u64>)>> {
+        let names = self.entries(path).await?;
         let mut listed = Vec::with_capacity(names.len());
         for (name, mut attrs) in names {
             // A server may leave out of a listing what it knows: then it is asked.
@@ -573,6 +613,11 @@ impl SftpClient {
         })
     }
 
+    /// A name for a file that is being written.
+    fn own_name(&self) -> String {
+        format!("{:016x}{:016x}", self.surroundings.random(), self.surroundings.random())
+    }
+
     /// Makes the folder of the vault, if it is not there. The folder above it must be.
     pub fn make_root(&self) -> Result<(), StoreError> {
         let root = self.root.clone();
@@ -589,7 +634,7 @@ impl SftpClient {
 impl Store for SftpClient {
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         let (root, path) = (self.root.clone(), self.path(key));
-        let own = format!("{:016x}{:016x}", self.surroundings.random(), self.surroundings.random());
+        let own = self.own_name();
         self.unless_gone(
             self.ask(
                 "write",
@@ -696,6 +741,12 @@ impl Store for SftpClient {
                 }
             }
         }))
+    }
+
+    fn sweep_leftovers(&self) -> Result<u64, StoreError> {
+        let (root, own) = (self.root.clone(), self.own_name());
+        let place = Subject::Place(self.line.place().to_owned());
+        self.ask("delete", &place, |connection| async move { connection.sweep(&root, &own).await })
     }
 
     fn limits(&self) -> StoreLimits {

@@ -1,0 +1,325 @@
+//! Work under way (SPEC §8.5): what it had seen when it began, and what it has put.
+//!
+//! A session is a file that is held locked as long as the work lives, and beside it a list of the packs that it puts. So the other
+//! processes of its client know of it, and a record can claim what was put by work that was cut off.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::Serialize;
+
+use crate::id::{ClientId, ObjectName};
+use crate::ownfile;
+use crate::progress::Progress;
+use crate::seal::random;
+use crate::sync::lock;
+use crate::tree::Time;
+use crate::vault::client::{make_private_folder, state_error};
+use crate::vault::{Vault, VaultError};
+
+/// Work that uses what is in the store, such as a snapshot under way. As long as it lives, no record of this client
+/// acknowledges more than what this work had seen when it began; so nothing that it relies on is swept. It remembers the client
+/// that it began with: what is true of one client is not true of another (SPEC §8.5).
+#[derive(Debug)]
+pub struct Session {
+    bound: Mutex<Bound>,
+    /// The packs that this work puts, so that a record claims them even if the work is cut off.
+    packs: Mutex<Packs>,
+}
+
+/// What makes a session known to the other processes of its client.
+#[derive(Debug)]
+struct Bound {
+    /// None where nobody has joined: such work only reads.
+    client: Option<ClientId>,
+    path: PathBuf,
+    /// Held locked as long as the session lives. Empty until it is known what the work has seen.
+    file: File,
+}
+
+/// Packs that no record claims yet, and the file that lists them.
+#[derive(Debug, Default)]
+struct Packs {
+    names: Vec<ObjectName>,
+    file: Option<File>,
+    /// The length of each pack that this work has put, claimed or not: a store that keeps it shorter has not kept it.
+    lens: HashMap<ObjectName, u64>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // A file that stays behind is not locked any more, and is removed by the next record's writer. So is the list of
+        // packs, once a record has claimed them.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Names of packs begin with this in the folder of sessions.
+const PACKS: &str = "packs";
+
+impl Session {
+    fn packs_path(path: &Path) -> PathBuf {
+        path.with_extension(PACKS)
+    }
+
+    fn path(&self) -> PathBuf {
+        lock(&self.bound).path.clone()
+    }
+
+    /// The client that the work began with.
+    pub(crate) fn client(&self) -> Option<ClientId> {
+        lock(&self.bound).client
+    }
+
+    /// Notes that a pack of so many bytes is about to be put.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub fn note_pack(&self, name: &ObjectName, len: u64) -> Result<(), VaultError> {
+        let path = Self::packs_path(&self.path());
+        let mut packs = lock(&self.packs);
+        packs.names.push(*name);
+        packs.lens.insert(*name, len);
+        let note = |packs: &mut Packs| -> std::io::Result<()> {
+            let file = match &mut packs.file {
+                Some(file) => file,
+                None => packs.file.insert(File::options().create(true).append(true).open(&path)?),
+            };
+            file.write_all(name.as_bytes())
+        };
+        // The state folder may have been deleted meanwhile.
+        path.parent().map_or(Ok(()), make_private_folder)?;
+        note(&mut packs).map_err(state_error("write", &path))
+    }
+
+    /// Whether a pack that the store lists with this length may be the one that this work has put under its name. It says nothing
+    /// about what others have put.
+    pub(crate) fn may_be_as_put(&self, name: &ObjectName, len: u64) -> bool {
+        lock(&self.packs).lens.get(name).is_none_or(|put| *put == len)
+    }
+
+    /// How many packs no record claims yet.
+    pub(crate) fn unclaimed(&self) -> usize {
+        lock(&self.packs).names.len()
+    }
+
+    /// Takes packs off the list that a record claims now. If the list cannot be written, they are claimed once more, which does no
+    /// harm.
+    pub(super) fn claimed(&self, claims: &HashSet<ObjectName>) {
+        let path = Self::packs_path(&self.path());
+        let mut packs = lock(&self.packs);
+        packs.names.retain(|name| !claims.contains(name));
+        packs.file = None;
+        let _ = if packs.names.is_empty() { std::fs::remove_file(&path) } else { write_names(&path, &packs.names) };
+    }
+
+    fn noted(path: &Path) -> Vec<ObjectName> {
+        let bytes = ownfile::read(&Self::packs_path(path)).unwrap_or_default();
+        bytes.as_chunks::<{ ObjectName::LEN }>().0.iter().map(|name| ObjectName::new(*name)).collect()
+    }
+}
+
+pub(super) fn write_names(path: &Path, names: &[ObjectName]) -> std::io::Result<()> {
+    std::fs::write(path, names.iter().flat_map(|name| *name.as_bytes()).collect::<Vec<u8>>())
+}
+
+/// What the sessions of this client have put.
+#[derive(Debug, Default)]
+pub(crate) struct Noted {
+    /// Packs of this session, and of those that have ended: the next records claim them.
+    pub(crate) claimable: Vec<ObjectName>,
+    /// Packs of other sessions that are under way.
+    pub(crate) under_way: HashSet<ObjectName>,
+    /// Lists of sessions that have ended, with what is in them.
+    pub(super) ended: Vec<(PathBuf, Vec<ObjectName>)>,
+}
+
+impl Noted {
+    /// Whether it was put by a session of this client, as far as this is not known from a record.
+    pub(crate) fn contains(&self, pack: &ObjectName) -> bool {
+        self.under_way.contains(pack) || self.claimable.contains(pack)
+    }
+}
+
+impl Vault {
+    /// Begins work that relies on what this vault's log now says.
+    ///
+    /// # Errors
+    /// If the state folder cannot be written.
+    pub fn begin_session(&self) -> Result<Session, VaultError> {
+        self.begin_with(|| Ok(()))
+    }
+
+    /// The same after a look at the store, as in [`Self::begin_writing`].
+    pub(super) fn begin_with(&self, look: impl FnOnce() -> Result<(), VaultError>) -> Result<Session, VaultError> {
+        let mut bound = self.open_session()?;
+        look()?;
+        bound.client = self.client();
+        self.settle(&bound)?;
+        Ok(Session { bound: Mutex::new(bound), packs: Mutex::default() })
+    }
+
+    /// Begins work that has seen nothing yet.
+    fn open_session(&self) -> Result<Bound, VaultError> {
+        let folder = self.state().join("sessions");
+        make_private_folder(&folder)?;
+        let mut name = [0; 16];
+        random(&mut name)?;
+        let path = folder.join(ObjectName::new(name).to_string());
+        let begin = || -> std::io::Result<File> {
+            // Under its name only when it is locked, or it would be taken for one that was left behind.
+            let new = path.with_extension("new");
+            let file = File::options().create_new(true).read(true).write(true).open(&new)?;
+            file.lock()?;
+            std::fs::rename(&new, &path)?;
+            Ok(file)
+        };
+        let file = begin().map_err(state_error("write", &path))?;
+        Ok(Bound { client: None, path, file })
+    }
+
+    /// Says that this work relies on what the log now says.
+    fn settle(&self, bound: &Bound) -> Result<(), VaultError> {
+        let seen = self.log().chains.seen();
+        let mut body = Vec::new();
+        let encoded = seen.serialize(&mut rmp_serde::Serializer::new(&mut body));
+        encoded.map_err(|error| state_error("write", &bound.path)(std::io::Error::other(error.to_string())))?;
+        (&bound.file).write_all(&body).map_err(state_error("write", &bound.path))
+    }
+
+    /// Begins work that will publish a record: looks at the store, joins if this client has not, and looks again. So
+    /// everyone who deletes anything from now on knows of this client.
+    ///
+    /// # Errors
+    /// If the store or the state folder fails.
+    pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
+        // Before the look: otherwise another process could acknowledge in between what this work has not seen.
+        let session = Session { bound: Mutex::new(self.open_session()?), packs: Mutex::default() };
+        self.know_all(progress)?;
+        self.refresh_if_changed(progress)?;
+        self.may_write()?;
+        let client = if let Some(client) = self.client() {
+            client
+        } else {
+            let _lock = self.lock_client()?;
+            self.writing_client(Some(&session), time, progress)?.client
+        };
+        let mut bound = lock(&session.bound);
+        bound.client = Some(client);
+        self.settle(&bound)?;
+        drop(bound);
+        Ok(session)
+    }
+
+    /// Binds work that begins anew to the client that writes from here now, if that is another one than before.
+    ///
+    /// # Errors
+    /// As [`Self::begin_writing`].
+    pub(crate) fn begin_again(&self, session: &Session, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
+        if self.is_bound(session) || !self.rules.bound {
+            return Ok(());
+        }
+        let _lock = self.lock_client()?;
+        let client = self.writing_client(Some(session), time, progress)?.client;
+        self.rebind(session, client, progress)
+    }
+
+    /// Whether the client that work began with can go on, as far as the log was read.
+    pub(crate) fn is_bound(&self, session: &Session) -> bool {
+        session.client().is_some() && session.client() == self.client()
+    }
+
+    /// Binds work to another client than it began with: as if it began now, and found everything stored that it has stored.
+    pub(super) fn rebind(
+        &self,
+        session: &Session,
+        client: ClientId,
+        progress: &dyn Progress,
+    ) -> Result<(), VaultError> {
+        // Known as one that has seen nothing, before the look.
+        let mut bound = self.open_session()?;
+        bound.client = Some(client);
+        {
+            let mut packs = lock(&session.packs);
+            packs.file = None;
+            if !packs.names.is_empty() {
+                let path = Session::packs_path(&bound.path);
+                write_names(&path, &packs.names).map_err(state_error("write", &path))?;
+            }
+        }
+        self.refresh(progress)?;
+        self.settle(&bound)?;
+        let before = std::mem::replace(&mut *lock(&session.bound), bound);
+        let _ = std::fs::remove_file(Session::packs_path(&before.path));
+        Ok(())
+    }
+
+    /// What the sessions of this client have put and no record may have claimed yet.
+    pub(crate) fn noted(&self, own: Option<&Session>) -> Noted {
+        let mut noted = Noted::default();
+        if let Some(own) = own {
+            noted.claimable.clone_from(&lock(&own.packs).names);
+        }
+        let own = own.map(Session::path);
+        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        for list in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == PACKS)) {
+            let session = list.with_extension("");
+            if own.as_ref() == Some(&session) {
+                continue;
+            }
+            let is_alive = ownfile::open(&session).is_ok_and(|file| file.try_lock_shared().is_err());
+            let names = Session::noted(&session);
+            if is_alive {
+                noted.under_way.extend(names);
+            } else {
+                noted.claimable.extend(&names);
+                noted.ended.push((list, names));
+            }
+        }
+        noted
+    }
+
+    /// Whether other work of this client is under way.
+    pub(crate) fn has_other_work(&self, own: Option<&Session>) -> bool {
+        let own = own.map(Session::path);
+        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_none() && own.as_ref() != Some(path))
+            .any(|path| ownfile::open(&path).is_ok_and(|file| file.try_lock_shared().is_err()))
+    }
+
+    /// What a record may acknowledge: no more than what every session under way, other than `own`, had seen.
+    pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
+        let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
+        let own = own.map(Session::path);
+        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        for entry in entries {
+            let path = entry.path();
+            if own.as_ref() == Some(&path) || path.extension().is_some() {
+                continue;
+            }
+            let Ok(mut file) = ownfile::open(&path) else { continue };
+            if file.try_lock_shared().is_ok() {
+                // Nobody holds it: its process is gone.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            let mut bytes = Vec::new();
+            let theirs: BTreeMap<ClientId, u64> = match file.read_to_end(&mut bytes) {
+                // One that is just being written has seen nothing yet.
+                Ok(_) => {
+                    rmp_serde::from_slice::<Vec<(ClientId, u64)>>(&bytes).unwrap_or_default().into_iter().collect()
+                }
+                Err(_) => BTreeMap::new(),
+            };
+            for (client, number) in &mut seen {
+                *number = (*number).min(theirs.get(client).copied().unwrap_or(0));
+            }
+        }
+        seen.into_iter().filter(|(_, number)| *number > 0).collect()
+    }
+}
