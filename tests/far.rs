@@ -824,6 +824,45 @@ fn a_vault_lives_in_an_object_store() {
     }
 }
 
+/// What a place does is told before a vault is trusted to it.
+#[test]
+fn a_place_is_tried_out() {
+    let variables = vec![("AWS_ACCESS_KEY_ID", KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())];
+    let tried = |server: &FakeS3, code: i32| {
+        let elsewhere = Elsewhere { desk: Desk::new(), repo: server.vault("unused"), variables: variables.clone() };
+        let place = server.vault("a/place");
+        let told = elsewhere.run(&["doctor", &place, "--json"], code);
+        assert!(elsewhere.run(&["doctor", &place], code).contains(&place));
+        serde_json::from_str::<serde_json::Value>(&told).unwrap()
+    };
+    let server = FakeS3::start(1000);
+    let told = tried(&server, 0);
+    for name in ["fit", "reads_back", "reads_parts", "exclusive", "lists_puts", "lists_deletions", "deletes"] {
+        assert_eq!(told[name], true, "{name}: {told}");
+    }
+    assert!(told["bytes_per_s_up"].as_f64().unwrap() > 0.0 && told["clock_offset_s"].is_i64(), "{told}");
+    assert_eq!(server.names(), [""; 0], "nothing is left behind");
+    let server = FakeS3::start(1000);
+    server.ignore_conditions();
+    let told = tried(&server, 0);
+    assert_eq!((&told["exclusive"], &told["fit"]), (&false.into(), &true.into()), "{told}");
+    let server = FakeS3::start(1000);
+    server.always(Op::Delete, Fault::Status(403, "AccessDenied"));
+    let told = tried(&server, 0);
+    assert_eq!((&told["deletes"], &told["lists_deletions"]), (&false.into(), &serde_json::Value::Null), "{told}");
+    // Lists that lag.
+    let server = FakeS3::start(1000);
+    server.list_late();
+    let told = tried(&server, 3);
+    assert_eq!((&told["lists_puts"], &told["fit"]), (&false.into(), &false.into()), "{told}");
+    let elsewhere = Elsewhere { desk: Desk::new(), repo: server.vault("new"), variables };
+    assert!(elsewhere.run(&["init"], 1).contains("--delivery synced"));
+    elsewhere.run(&["init", "--delivery", "synced"], 0);
+    let desk = Desk::new();
+    let said = desk.run(&["doctor", "s4://bucket"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+}
+
 /// Trees and key slots are fetched once: of what a command looks at again, nothing is.
 #[test]
 fn what_is_kept_here_is_not_fetched_again() {

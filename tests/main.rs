@@ -75,3 +75,5 @@ mod guide;
 mod ui;
 #[cfg(feature = "remote")]
 mod far;
+#[cfg(feature = "remote")]
+mod mirror;

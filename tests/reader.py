@@ -94,7 +94,7 @@ def vault_file(text):
         return None
     known(head.startswith(b"vault archive, format 1\n"), "format version")
     found = re.fullmatch(rb"[^\n]*\nid ([0-9a-f]{32})\nfeatures ([0-9a-f]{16})\n[^\n]*\n", head)
-    known(not found or int(found[2], 16) == 0, "feature")
+    known(not found or int(found[2], 16) in (0, 1), "feature")  # 1: a mirror
     return found and bytes.fromhex(found[1].decode())
 
 def recovery_key(text):

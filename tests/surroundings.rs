@@ -66,6 +66,16 @@ fn what_is_written_is_held_to_the_limit() {
     let wide = timed(&["snapshot", ".", "--limit-upload", "1G"]);
     assert!(wide < free + Duration::from_millis(1400), "{wide:?} instead of {free:?}");
     desk.ok(&["check", "--read-data"]);
+    let (slow, quick) = (desk.path("slow"), desk.path("quick"));
+    let restored = |to: &std::path::Path, rate: &str| {
+        timed(&["restore", "latest", "--to", to.to_str().unwrap(), "--limit-download", rate])
+    };
+    assert!(
+        restored(&slow, "3M") >= Duration::from_millis(1000),
+        "6 MiB, of which the last segments wait for the others"
+    );
+    restored(&quick, "1G");
+    assert_eq!(fs::read(slow.join("source/third")).unwrap(), bytes(6, 2 << 20));
     // Ctrl-C does not wait for the limit.
     desk.write("fourth", bytes(8, 2 << 20));
     let mut child =

@@ -45,7 +45,9 @@ pub use upkeep::CollectArgs;
 pub use upkeep::DoctorArgs;
 pub use upkeep::ForgetArgs;
 pub use upkeep::KeepArgs;
+pub use upkeep::MirrorArgs;
 pub use upkeep::PinArgs;
+pub use upkeep::PromoteArgs;
 pub use upkeep::PruneArgs;
 pub use upkeep::RepairArgs;
 pub use upkeep::StatsArgs;
@@ -183,6 +185,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, hide_short_help = true, value_name = "RATE", value_parser = units::parse_rate)]
     pub limit_upload: Option<u64>,
 
+    /// Read at most so many bytes per second from the vault
+    #[arg(long, global = true, hide_short_help = true, value_name = "RATE", value_parser = units::parse_rate)]
+    pub limit_download: Option<u64>,
+
     /// Print help; --help says more than -h
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
@@ -245,6 +251,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show what takes the space
     Stats(StatsArgs),
+    /// Copy what a second place lacks of the vault, as it is
+    Mirror(MirrorArgs),
+    /// Make a mirror a vault that can be written to
+    Promote(PromoteArgs),
     /// The machines that write to the vault
     Client(ClientArgs),
     /// Passwords and recovery keys

@@ -29,6 +29,7 @@ use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
 use vault::store::paced::paced;
+use vault::store::paced::paced_reads;
 use vault::store::place::Address;
 use vault::store::place::Place;
 use vault::store::remote;
@@ -348,11 +349,16 @@ impl Context {
         Ok((vault, password))
     }
 
-    /// The store, not written to faster than `--limit-upload` says.
-    fn paced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        let Some(rate) = self.global.limit_upload else { return store };
+    /// The store, not written to faster than `--limit-upload` says, nor read faster than `--limit-download`.
+    pub fn paced(&self, mut store: Arc<dyn Store>) -> Arc<dyn Store> {
         let begun = Instant::now();
-        Arc::new(paced(store, rate, move || begun.elapsed(), self.screen.waiter()))
+        if let Some(rate) = self.global.limit_upload {
+            store = Arc::new(paced(store, rate, move || begun.elapsed(), self.screen.waiter()));
+        }
+        if let Some(rate) = self.global.limit_download {
+            store = Arc::new(paced_reads(store, rate, move || begun.elapsed(), self.screen.waiter()));
+        }
+        store
     }
 
     /// The store of a vault, which must be there.

@@ -32,6 +32,7 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::probe;
 use crate::cli::units;
 
 const DAY: i64 = 86_400;
@@ -85,6 +86,9 @@ struct DoctorJson<'a> {
 
 /// Runs `vault doctor`.
 pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
+    if let Some(place) = &args.place {
+        return probe::run(context, place);
+    }
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
     let stats = stats::stats(&vault, None, context.threads(), &context.screen);

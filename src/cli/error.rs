@@ -11,6 +11,7 @@ use vault::engine::collect::CollectError;
 use vault::engine::index::IndexError;
 use vault::engine::keys::KeyError;
 use vault::engine::mark::MarkError;
+use vault::engine::mirror::MirrorError;
 use vault::engine::repair::RepairError;
 use vault::engine::restore::RestoreError;
 use vault::engine::snapshot::SnapshotError;
@@ -202,6 +203,10 @@ impl From<VaultError> for Failure {
                 "Without a key slot nobody can open the vault. Copies of the folder 'keys' from another place help.",
             ),
             VaultError::Newer { .. } | VaultError::NewerToWrite { .. } => failure.hint(NEWER),
+            VaultError::Mirror { place } => failure.hint(format!(
+                "Write to the vault itself. If that is lost, this becomes the vault with: vault promote --repo {}",
+                quoted(&place)
+            )),
             VaultError::PreRelease { .. } => failure.hint(PRE_RELEASE),
             VaultError::Store(error)
             | VaultError::Record(RecordError::Store(error))
@@ -222,6 +227,19 @@ impl From<VaultError> for Failure {
             | VaultError::Slot(_)
             | VaultError::Unexplained => failure,
             VaultError::Interrupted => Self::interrupted(),
+        }
+    }
+}
+
+impl From<MirrorError> for Failure {
+    fn from(error: MirrorError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            MirrorError::Vault(error) => error.into(),
+            MirrorError::NoVault { .. } => failure.exit(Exit::Unreachable).hint("Mend it first: vault repair"),
+            MirrorError::Other { .. } | MirrorError::Unknown { .. } => {
+                failure.hint("Nothing was changed. A mirror is made in an empty place, and kept up to date there.")
+            }
         }
     }
 }

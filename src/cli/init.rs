@@ -46,6 +46,7 @@ use crate::cli::output::Style;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
+use crate::cli::probe;
 
 /// The text beside VAULT for who has to bring files back.
 const RESTORE_FILE: &str = "RESTORE.txt";
@@ -231,6 +232,14 @@ pub fn make(
         Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
         Place::Far(address) => {
             context.prepare(address)?;
+            if how.delivery == Delivery::Direct && !probe::listings(context, address)?.are_current() {
+                let failure =
+                    Failure::new(format!("a list of {address} does not show at once what was put or deleted there"));
+                return Err(failure.hint(
+                    "Machines would take what they do not see for missing. Make the vault with --delivery synced; \
+                     vault doctor ADDRESS says more.",
+                ));
+            }
             context.far(address)?
         }
     };

@@ -44,7 +44,9 @@ mod drill;
 mod check;
 mod repair;
 mod doctor;
+mod probe;
 mod stats;
+mod mirror;
 mod prune;
 mod client;
 mod key;
@@ -194,6 +196,8 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Repair(args) => repair::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
+        Command::Mirror(args) => mirror::run(context, &args),
+        Command::Promote(args) => mirror::promote(context, &args),
         Command::Key(args) => key::run(context, args.command),
         Command::Delivery(args) => delivery::run(context, &args),
         Command::Completions(args) => shell::completions(&args),

@@ -81,7 +81,6 @@ const OPTIONS: &[(&str, &str)] = &[
     ("--stats", "They are always printed. See also: vault stats"),
     ("--list", "-v lists each new and changed file."),
     ("--insecure-no-password", "Every vault has a password. vault key add --device lets this machine open it without."),
-    ("--limit-download", "There is --limit-upload alone."),
 ];
 
 /// The failure that a command line that is not understood ends with.

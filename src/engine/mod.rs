@@ -34,3 +34,4 @@ pub mod prune;
 pub mod weigh;
 pub mod stats;
 pub mod drill;
+pub mod mirror;

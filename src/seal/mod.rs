@@ -30,7 +30,7 @@ pub use object::{ObjectOpener, ObjectSealer};
 pub use recovery::{RecoveryKey, RecoveryKeyError};
 pub use secret::{KdfParams, RAW_SECRET_LEN_MIN, Secret};
 pub use slot::{SLOT_LEN, SlotFile, UnlockError, unlock_any, unlock_with};
-pub use vault_file::{FEATURES_KNOWN, FORMAT_VERSION, VaultFile, VaultFileError};
+pub use vault_file::{FEATURES_KNOWN, FORMAT_VERSION, MIRROR, VaultFile, VaultFileError};
 
 /// Length of the header of every sealed object.
 pub const HEADER_LEN: usize = 120;

@@ -18,8 +18,11 @@ use crate::limits::VAULT_FILE_LEN_MAX;
 
 /// The version of the format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-/// The feature flags that this program knows, in the VAULT file and in keyrings.
+/// The feature flags that this program knows, in keyrings and in all VAULT files but those of mirrors.
 pub const FEATURES_KNOWN: u64 = 0;
+
+/// The feature flag of a VAULT file that says that the place is a mirror (SPEC §8.11). No keyring has it.
+pub const MIRROR: u64 = 1;
 
 const MAGIC: &str = "vault archive, format ";
 const FOR_THE_FINDER: &str = "This folder is an encrypted backup made by the program \"vault\". Please do not change, rename \
@@ -48,7 +51,7 @@ pub enum VaultFileError {
 pub struct VaultFile {
     /// The vault's id.
     pub id: VaultId,
-    /// Feature flags; none are known yet.
+    /// Feature flags: [`MIRROR`] alone is known.
     pub features: u64,
 }
 
@@ -97,7 +100,7 @@ impl VaultFile {
         if lines.count() != 1 {
             return Err(DAMAGED);
         }
-        if features & !FEATURES_KNOWN != 0 {
+        if features & !(FEATURES_KNOWN | MIRROR) != 0 {
             return Err(VaultFileError::Newer { what: "feature" });
         }
         Ok(Self { id, features })

@@ -10,10 +10,14 @@ use crate::store::{Kind, Listed, ObjectKey, Pending, Store, StoreError, StoreLim
 /// Whether an object of this length may be put; it may wait.
 type Gate = dyn Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync;
 
+/// Is told of bytes that are read, and may wait.
+type ReadGate = dyn Fn(usize) + Send + Sync;
+
 /// Passes everything on to another store; whatever is put, only when a gate lets it.
 pub struct GatedStore {
     inner: Arc<dyn Store>,
     gate: Box<Gate>,
+    reads: Option<Box<ReadGate>>,
 }
 
 impl fmt::Debug for GatedStore {
@@ -28,7 +32,19 @@ impl GatedStore {
         inner: Arc<dyn Store>,
         gate: impl Fn(&ObjectKey, usize) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, gate: Box::new(gate) }
+        Self { inner, gate: Box::new(gate), reads: None }
+    }
+
+    /// Reads from `inner` what it has told `reads` of: before a part is read; behind what is read whole, whose length is not known
+    /// before.
+    pub fn reading(inner: Arc<dyn Store>, reads: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        Self { inner, gate: Box::new(|_, _| Ok(())), reads: Some(Box::new(reads)) }
+    }
+
+    fn read(&self, len: usize) {
+        if let Some(reads) = &self.reads {
+            reads(len);
+        }
     }
 }
 
@@ -44,6 +60,7 @@ impl Store for GatedStore {
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.read(len);
         self.inner.get_range(key, offset, len)
     }
 
@@ -96,6 +113,6 @@ impl Store for GatedStore {
     }
 
     fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
-        self.inner.get(key, max)
+        self.inner.get(key, max).inspect(|bytes| self.read(bytes.len()))
     }
 }

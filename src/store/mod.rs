@@ -8,6 +8,7 @@ mod error;
 pub mod gated;
 pub mod paced;
 pub mod place;
+pub mod probe;
 pub mod remote;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -292,6 +293,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Where the store lies, for messages.
     fn place(&self) -> String;
+
+    /// What time it was there when it answered last, in seconds since 1970, if the place tells.
+    fn told_time(&self) -> Option<i64> {
+        None
+    }
 
     /// The folder of a store on this machine, so that a snapshot can leave it out.
     fn folder(&self) -> Option<&std::path::Path> {

@@ -18,10 +18,33 @@ pub fn paced(
     clock: impl Fn() -> Duration + Send + Sync + 'static,
     wait: impl Fn(Duration) + Send + Sync + 'static,
 ) -> GatedStore {
-    // When the next object may begin.
+    let pace = pace(rate, clock, wait);
+    GatedStore::new(inner, move |_, len| {
+        pace(len);
+        Ok(())
+    })
+}
+
+/// Reads at most `rate` bytes per second (at least one) from `inner`, as [`paced`] writes.
+pub fn paced_reads(
+    inner: Arc<dyn Store>,
+    rate: u64,
+    clock: impl Fn() -> Duration + Send + Sync + 'static,
+    wait: impl Fn(Duration) + Send + Sync + 'static,
+) -> GatedStore {
+    GatedStore::reading(inner, pace(rate, clock, wait))
+}
+
+/// Waits, told of each next number of bytes, until those before have taken their time.
+fn pace(
+    rate: u64,
+    clock: impl Fn() -> Duration + Send + Sync + 'static,
+    wait: impl Fn(Duration) + Send + Sync + 'static,
+) -> impl Fn(usize) + Send + Sync + 'static {
+    // When the next bytes may begin.
     let due: Mutex<Duration> = Mutex::default();
     let rate = u128::from(rate.max(1));
-    GatedStore::new(inner, move |_, len| {
+    move |len| {
         let now = clock();
         let begin = {
             let mut due = lock(&due);
@@ -33,8 +56,7 @@ pub fn paced(
         if begin > now {
             wait(begin.saturating_sub(now));
         }
-        Ok(())
-    })
+    }
 }
 
 #[cfg(test)]

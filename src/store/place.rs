@@ -254,6 +254,23 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Where a place is tried out: below a bucket's prefix, where nothing looks for objects of a vault; otherwise in the folder
+    /// itself.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let below = |prefix: &str| if prefix.is_empty() { "doctor".to_owned() } else { format!("{prefix}/doctor") };
+        let mut beside = self.clone();
+        match &mut beside {
+            Self::S3(S3Address { prefix, .. }) | Self::Azure { prefix, .. } | Self::Google { prefix, .. } => {
+                *prefix = below(prefix);
+            }
+            Self::Sftp { .. } | Self::Rclone(_) | Self::Rest(_) | Self::WebDav(_) => {}
+        }
+        beside
+    }
+}
+
 impl fmt::Display for Address {
     /// As it is parsed, in one form for each place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::id::{ObjectName, SlotId, VaultId};
 use crate::limits::{KEY_SLOT_LEN_MAX, KEY_SLOTS_MAX, VAULT_FILE_LEN_MAX};
 use crate::progress::Progress;
-use crate::seal::{Keyring, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError, unlock_with};
+use crate::seal::{Keyring, MIRROR, Secret, SlotError, SlotFile, UnlockError, VaultFile, VaultFileError, unlock_with};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::{both, try_share};
 use crate::vault::kept::KeptSlots;
@@ -106,6 +106,8 @@ impl Slots {
 struct FileLook {
     /// The vault that it names. `None` if it is missing or damaged: its content can be had from any key slot.
     claimed: Option<VaultId>,
+    /// It says that this is a mirror.
+    is_mirror: bool,
     is_there: bool,
     bad: Option<BadObject>,
 }
@@ -114,11 +116,14 @@ struct FileLook {
 fn vault_file(store: &dyn Store) -> Result<FileLook, VaultError> {
     let damaged = |is_there, what| {
         let bad = Some(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
-        Ok(FileLook { claimed: None, is_there, bad })
+        Ok(FileLook { claimed: None, is_mirror: false, is_there, bad })
     };
     match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
         Ok(bytes) => match VaultFile::parse(&bytes) {
-            Ok(file) => Ok(FileLook { claimed: Some(file.id), is_there: true, bad: None }),
+            Ok(file) => {
+                let is_mirror = file.features & MIRROR != 0;
+                Ok(FileLook { claimed: Some(file.id), is_mirror, is_there: true, bad: None })
+            }
             Err(VaultFileError::Newer { what }) => {
                 Err(VaultError::Newer { place: store.place(), what: what.to_owned() })
             }
@@ -157,6 +162,11 @@ impl LockedVault {
         let slots = || Slots::read_beside(store, kept);
         let (file, slots) = both(store.limits().reads > 1, || vault_file(store), slots);
         Ok(Self { file: file?, slots: slots? })
+    }
+
+    /// Whether this is a mirror of a vault, which is only read.
+    pub const fn is_mirror(&self) -> bool {
+        self.file.is_mirror
     }
 
     /// Whether the VAULT file is there, and whole.

@@ -144,6 +144,12 @@ pub enum VaultError {
         /// The unknown features.
         features: u64,
     },
+    /// It is a mirror, which nobody writes to but who mirrors.
+    #[error("{place} is a mirror of a vault, which is only read")]
+    Mirror {
+        /// Where.
+        place: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -228,6 +234,8 @@ pub struct Vault {
     opened_by: SlotId,
     /// Whether the VAULT file was sound when it was opened.
     is_file_sound: bool,
+    /// Whether it is a mirror, which is only read.
+    is_mirror: bool,
     /// Its slots, as they were when it was opened: each once, forged ones too.
     slots: Mutex<Vec<SlotFile>>,
     /// Other vaults that have key slots in the same store.
@@ -355,11 +363,19 @@ impl Vault {
         if joined_synced || chains.format().synced { Delivery::Synced } else { self.keyring.delivery }
     }
 
-    /// Whether this version may write to the vault.
+    /// Whether this is a mirror of the vault: its objects in another place, which nobody writes to but who mirrors.
+    pub const fn is_mirror(&self) -> bool {
+        self.is_mirror
+    }
+
+    /// Whether the vault may be written to here, by this version.
     ///
     /// # Errors
-    /// [`VaultError::NewerToWrite`] if it may not.
+    /// [`VaultError::Mirror`] or [`VaultError::NewerToWrite`] if it may not.
     pub fn may_write(&self) -> Result<(), VaultError> {
+        if self.is_mirror {
+            return Err(VaultError::Mirror { place: self.store.place() });
+        }
         match self.log().chains.format().unknown().write {
             0 => Ok(()),
             features => Err(VaultError::NewerToWrite { place: self.store.place(), features }),

@@ -103,7 +103,13 @@ fn open_as(
     let Unlocked { keyring, slot, slots, others, named } =
         unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
-    let state = options.state.join(keyring.vault.to_string());
+    // What was seen in a mirror says nothing about the vault itself, nor about another mirror.
+    let state = match locked.is_mirror() {
+        true => {
+            options.state.join(format!("{}.{}", keyring.vault, &blake3::hash(store.place().as_bytes()).to_hex()[..16]))
+        }
+        false => options.state.join(keyring.vault.to_string()),
+    };
     crate::vault::client::make_private_folder(&state)?;
     // That the next opening is quick is worth a try, and no error.
     let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);
@@ -120,6 +126,7 @@ fn open_as(
         identity: options.identity,
         opened_by: slot.id(),
         is_file_sound: locked.is_file_sound(),
+        is_mirror: locked.is_mirror(),
         slots: Mutex::new(slots),
         others,
         named,

@@ -70,6 +70,8 @@ struct State {
     asked: Vec<(Op, String)>,
     /// It ignores conditions.
     is_simple: bool,
+    /// What there was at the last list, which is what the next one shows.
+    late: Option<BTreeMap<String, Bytes>>,
 }
 
 /// The server. It ends when it is dropped.
@@ -135,6 +137,11 @@ impl FakeS3 {
     /// Puts under a condition replace what is there, as on some servers.
     pub fn ignore_conditions(&self) {
         lock(&self.state).is_simple = true;
+    }
+
+    /// Each list shows what there was at the one before.
+    pub fn list_late(&self) {
+        lock(&self.state).late = Some(BTreeMap::new());
     }
 
     /// What was asked since the last call.
@@ -428,8 +435,10 @@ fn done(request: &Request, op: Op, state: &mut State, page: usize) -> Answer {
         Op::List => {
             let prefix = request.query.get("prefix").cloned().unwrap_or_default();
             let after = request.query.get("continuation-token").cloned().unwrap_or_default();
-            let mut found =
-                state.objects.iter().filter(|(name, _)| name.starts_with(&prefix) && **name > after).peekable();
+            let now = &state.objects;
+            let before = state.late.as_mut().map(|late| std::mem::replace(late, now.clone()));
+            let objects = before.as_ref().unwrap_or(now);
+            let mut found = objects.iter().filter(|(name, _)| name.starts_with(&prefix) && **name > after).peekable();
             let mut xml = "<?xml version=\"1.0\"?><ListBucketResult>".to_owned();
             let mut last = "";
             for (name, bytes) in found.by_ref().take(page) {

@@ -1,6 +1,7 @@
 //! The options of the commands that keep a vault well: check, prune and their like.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vault::id::ObjectName;
@@ -142,15 +143,60 @@ pub struct StatsArgs {
 Examples:
   vault doctor                     is all well, and what is to be done
   vault doctor --overdue 2d        a source is overdue after two days
+  vault doctor s3://bucket/vault   what this place does, before it is trusted
 
 It reads little, and changes nothing. Without --overdue a source is overdue
 when nothing came for three times as long as is usual for it (a week at least
 if there are fewer than three snapshots of it). The exit code is 3 if something
-should be done, 4 if there is damage.")]
+should be done, 4 if there is damage.
+
+With an address it tries out the place itself, and needs no vault there: it puts
+objects of its own, reads, lists and deletes them, and says what that showed.
+The code is 3 if the place should not be used as it is.")]
 pub struct DoctorArgs {
+    /// The address of a place on another machine that is tried out
+    #[arg(value_name = "ADDRESS")]
+    pub place: Option<String>,
+
     /// A source is overdue when its last snapshot is older than this
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub overdue: Option<Duration>,
+}
+
+/// `vault mirror`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault mirror --to /mnt/disk/vault      the vault's objects on a second disk
+  vault mirror --to sftp://nas/vault     … and on another machine
+  vault mirror --to /mnt/disk/vault --delete    … without what was pruned
+
+No password is needed to add what is missing. Each object is verified before it
+is copied. A mirror can be listed, restored from and checked like a vault, with
+the same passwords, and nobody writes to it; when the vault is lost, vault
+promote makes it one. Without --delete nothing ever goes from a mirror.")]
+pub struct MirrorArgs {
+    /// The folder or address of the mirror; it is empty the first time
+    #[arg(long, value_name = "PLACE")]
+    pub to: PathBuf,
+
+    /// Delete there what the vault's records say was given up (asks for the password)
+    #[arg(long)]
+    pub delete: bool,
+}
+
+/// `vault promote`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vault promote --repo /mnt/disk/vault --yes    the vault is lost: go on with this one
+
+What was stored in the vault since it was mirrored last is not here. Where the
+old vault may come back, do not use both: they have gone different ways.")]
+pub struct PromoteArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// The rules of retention.

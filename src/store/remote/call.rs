@@ -240,6 +240,10 @@ impl<S: Store> Store for FarStore<S> {
         self.client.place()
     }
 
+    fn told_time(&self) -> Option<i64> {
+        self.client.told_time()
+    }
+
     fn folder(&self) -> Option<&std::path::Path> {
         self.client.folder()
     }

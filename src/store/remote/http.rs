@@ -257,6 +257,27 @@ fn seconds(text: &str) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// The time that a server's `Date` says, in seconds since 1970: `Sat, 28 Nov 2026 18:00:00 GMT`.
+pub(super) fn time_of(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.split_once(", ")?;
+    let mut words = date.split(' ');
+    let day: i64 = words.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let month = words.next()?;
+    let month = MONTHS.iter().position(|name| *name == month)? as i64 + 1;
+    let year: i64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
+    let mut parts =
+        words.next()?.split(':').map(|part| part.parse::<i64>().ok().filter(|part| (0..=60).contains(part)));
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    if words.next() != Some("GMT") {
+        return None;
+    }
+    // Years that begin in March end with the leap day.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
+    Some(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+}
+
 /// The text of the first element of this name, as it is written.
 fn written<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     let (_, behind) = xml.split_once(&format!("<{name}>"))?;
@@ -370,6 +391,17 @@ mod tests {
             assert_eq!(unfit(&page(&[other, "a", other, other, "b", other])), Some(page(&["a", "b"])), "{other}");
             assert_eq!(unfit(&page(&["a", other, "b"])), Some(page(&["a", "b"])), "{other}");
             assert_eq!(unfit(&page(&[other])), Some(page(&[])), "{other}");
+        }
+        for (text, expected) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sat, 28 Nov 2026 18:00:00 GMT", Some(1_795_888_800)),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
+            ("Fri, 01 Mar 2024 00:00:00 GMT", Some(1_709_251_200)),
+            ("Sat, 28 Nov 2026 18:00:00 CET", None),
+            ("Sat, 28 Nov", None),
+            ("", None),
+        ] {
+            assert_eq!(time_of(text), expected, "{text}");
         }
         assert_eq!(seconds(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), None);

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use object_store::{
 };
 
 use crate::id::ObjectName;
-use crate::store::remote::http::{Answer, CALL, Call};
+use crate::store::remote::http::{Answer, CALL, Call, time_of};
 use crate::store::remote::line::Line;
 use crate::store::remote::runtime::Runtime;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
@@ -75,6 +75,8 @@ pub(super) struct ObjectClient {
     has_md5_tags: bool,
     /// Whether a put can be made to fail where there is an object.
     is_conditional: AtomicBool,
+    /// What time it was there when it answered last, in seconds since 1970; 0 if that is not known.
+    time: AtomicI64,
 }
 
 impl std::fmt::Debug for ObjectClient {
@@ -135,6 +137,7 @@ impl ObjectClient {
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             has_md5_tags,
             is_conditional: AtomicBool::new(true),
+            time: AtomicI64::new(0),
         })
     }
 
@@ -162,6 +165,9 @@ impl ObjectClient {
             watch.grant(granted);
             let tally = call.tally.clone();
             let outcome = self.runtime.run(&mut watch, &tally, CALL.scope(call.clone(), work(bucket)))?;
+            if let Some(time) = call.answer().dates.and_then(|(server, _)| time_of(&server)) {
+                self.time.store(time, Relaxed);
+            }
             let error = match outcome {
                 Ok(done) => return Ok(Ok((done, call.answer()))),
                 Err(error) => error,
@@ -627,6 +633,10 @@ impl Store for ObjectClient {
             Err(error) => return Err(error),
         }
         self.delete(key)
+    }
+
+    fn told_time(&self) -> Option<i64> {
+        Some(self.time.load(Relaxed)).filter(|time| *time != 0)
     }
 
     fn limits(&self) -> StoreLimits {

@@ -1,0 +1,119 @@
+//! `vault mirror` and `vault promote`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use vault::engine::mirror;
+use vault::store::Store;
+use vault::store::dir::DirStore;
+use vault::store::place::Place;
+
+use crate::cli::args::MirrorArgs;
+use crate::cli::args::PromoteArgs;
+use crate::cli::confirm;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::units;
+
+#[derive(Serialize)]
+struct MirrorJson {
+    to: String,
+    copied: u64,
+    bytes: u64,
+    there: u64,
+    mended: u64,
+    damaged: Vec<String>,
+    surplus: u64,
+    deleted: u64,
+}
+
+#[derive(Serialize)]
+struct PromoteJson {
+    promoted: bool,
+}
+
+/// Brings a mirror up to date.
+pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
+    let from = context.chosen()?;
+    let to = context.chosen_by(Some(&args.to))?.place;
+    if from.place == to {
+        return Err(Failure::usage("a vault is no mirror of itself: --to is where it lies"));
+    }
+    context.screen.watch_interrupts();
+    let source = context.paced(context.store(&from.place)?);
+    let target: Arc<dyn Store> = match &to {
+        Place::Folder(folder) if folder.join("VAULT").exists() => Arc::new(DirStore::open(folder)?),
+        Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
+        Place::Far(address) => {
+            context.prepare(address)?;
+            context.far(address)?
+        }
+    };
+    let target = context.paced(target);
+    let mut report = mirror::mirror(source.as_ref(), target.as_ref(), &context.screen)?;
+    if args.delete {
+        let (vault, _) = context.open()?;
+        report.deleted = mirror::delete_given_up(&vault, target.as_ref())?;
+    }
+    context.screen.clear();
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&MirrorJson {
+            to: to.to_string(),
+            copied: report.copied,
+            bytes: report.bytes,
+            there: report.there,
+            mended: report.mended,
+            damaged: report.damaged.iter().map(ToString::to_string).collect(),
+            surplus: report.surplus,
+            deleted: report.deleted,
+        })?;
+    } else if !context.global.quiet {
+        let copied = units::counted(report.copied, "object", "objects");
+        out.line(format!("{copied} copied to {to} ({}); {} there before.", units::size(report.bytes), report.there))?;
+        if report.mended > 0 {
+            let mended = units::counted(report.mended, "object", "objects");
+            out.line(format!("Of these, {mended} had been cut short there, and were moved aside."))?;
+        }
+        match (report.surplus, report.deleted) {
+            (0, _) => {}
+            (surplus, 0) => {
+                let surplus = units::counted(surplus, "object", "objects");
+                out.line(format!("{surplus} there that the vault has no more; --delete deletes what was given up."))?;
+            }
+            (_, deleted) => {
+                out.line(format!("{} that were given up deleted.", units::counted(deleted, "object", "objects")))?;
+            }
+        }
+    }
+    for key in &report.damaged {
+        context.screen.clear();
+        crate::cli::note(&format!("warning: {key} is damaged in the vault, and was not copied (see: vault check)"));
+    }
+    out.finish()?;
+    Ok(if report.damaged.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+/// Makes a mirror a vault.
+pub fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Failure> {
+    let (vault, _) = context.open()?;
+    let place = vault.store().place();
+    if !vault.is_mirror() {
+        return Err(Failure::new(format!("{place} is a vault already")).hint("Nothing was changed."));
+    }
+    let question = format!("Write to {place} from now on, and mirror to it no more? [y/N] ");
+    if !args.yes && !confirm(&question, false) {
+        return Err(Failure::new("nothing was changed").hint("Without a question: --yes"));
+    }
+    let promoted = mirror::promote(&vault)?;
+    context.screen.clear();
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&PromoteJson { promoted })?;
+    } else if !context.global.quiet {
+        out.line(format!("{place} is a vault of its own now."))?;
+    }
+    out.finish().map(|()| Exit::Done)
+}

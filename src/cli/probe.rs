@@ -1,0 +1,162 @@
+//! `vault doctor ADDRESS`: what a place on another machine does.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use serde::Serialize;
+use vault::id::ObjectName;
+use vault::seal;
+use vault::store::Store;
+use vault::store::StoreError;
+use vault::store::place::Address;
+use vault::store::probe::Findings;
+use vault::store::probe::Listings;
+use vault::store::probe::Means;
+use vault::store::probe::ROUNDS;
+use vault::store::probe::look_at_listings;
+use vault::store::probe::try_out;
+
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::local::unknown_address;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+
+/// Clocks may differ by so many seconds: S3 refuses requests beyond a quarter of an hour.
+const CLOCKS_APART: u64 = 60;
+
+#[derive(Serialize)]
+struct PlaceJson {
+    place: String,
+    fit: bool,
+    reads_back: bool,
+    reads_parts: bool,
+    exclusive: bool,
+    lists_puts: bool,
+    /// Null if nothing may be deleted.
+    lists_deletions: Option<bool>,
+    deletes: bool,
+    round_trip_ms: f64,
+    bytes_per_s_up: f64,
+    bytes_per_s_down: f64,
+    /// How far the clock there goes before this machine's; null if the place does not tell.
+    clock_offset_s: Option<i64>,
+}
+
+/// New names for objects that are put to be looked for.
+fn names() -> Result<Vec<ObjectName>, Failure> {
+    let names = (0..4 * ROUNDS).map(|_| seal::random_name());
+    names.collect::<Result<_, _>>().map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Whether a place shows at once what is put there and deleted. Where a vault is to be made, its folder must be there.
+pub fn listings(context: &Context, address: &Address) -> Result<Listings, Failure> {
+    let mut names = names()?.into_iter();
+    let store = context.far(&address.beside())?;
+    Ok(look_at_listings(store.as_ref(), ROUNDS, &mut || names.next().unwrap_or(ObjectName::new([0; 16])))?)
+}
+
+/// Tries out a place.
+pub fn run(context: &Context, text: &str) -> Result<Exit, Failure> {
+    let address = match Address::parse(text) {
+        Some(Ok(address)) => address,
+        Some(Err(error)) => return Err(Failure::usage(format!("{}: {error}", quoted(text))).hint(error.hint())),
+        None => return Err(unknown_address(text)),
+    };
+    context.screen.watch_interrupts();
+    context.prepare(&address)?;
+    let store = context.far(&address.beside())?;
+    let found = examine(store.as_ref())?;
+    context.screen.clear();
+    let offset = found.time.map(|time| time - dates::now().secs);
+    let fit = found.is_kept && found.gives_parts && found.listings.are_current();
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&PlaceJson {
+            place: address.to_string(),
+            fit,
+            reads_back: found.is_kept,
+            reads_parts: found.gives_parts,
+            exclusive: found.is_exclusive,
+            lists_puts: found.listings.show_puts,
+            lists_deletions: found.listings.show_deletions,
+            deletes: found.listings.show_deletions.is_some(),
+            round_trip_ms: found.round_trip.as_secs_f64() * 1000.0,
+            bytes_per_s_up: rate(found.up),
+            bytes_per_s_down: rate(found.down),
+            clock_offset_s: offset,
+        })?;
+    } else {
+        tell(&address, &found, offset, fit, &mut out)?;
+    }
+    out.finish()?;
+    Ok(if fit { Exit::Done } else { Exit::Skipped })
+}
+
+fn examine(store: &dyn Store) -> Result<Findings, Failure> {
+    let mut names = names()?.into_iter();
+    let begun = Instant::now();
+    let mut means =
+        Means { name: &mut || names.next().unwrap_or(ObjectName::new([0; 16])), clock: &|| begun.elapsed() };
+    let tried: Result<Findings, StoreError> = try_out(store, &mut means);
+    Ok(tried?)
+}
+
+/// Bytes in a second.
+fn rate((bytes, time): (u64, Duration)) -> f64 {
+    bytes as f64 / time.as_secs_f64().max(1e-6)
+}
+
+fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out: &mut Output) -> Result<(), Failure> {
+    let verdict = if fit { "can hold a vault." } else { "should not be used for a vault as it is:" };
+    out.styled(Style::Bold, &format!("{address} {verdict}"))?;
+    let mut line = |is_good: bool, text: &str| -> Result<(), Failure> {
+        if is_good { out.line(format!("  ✓ {text}")) } else { out.styled(Style::Warning, &format!("  ! {text}")) }
+    };
+    if found.is_kept {
+        line(true, "What is put is kept, and read back whole.")?;
+    } else {
+        line(false, "What was put was not read back as it was put: nothing must be trusted to this place.")?;
+    }
+    match found.gives_parts {
+        true => line(true, "A part of an object can be read alone.")?,
+        false => line(false, "A part of an object is not given as it was asked for.")?,
+    }
+    if found.is_exclusive {
+        line(true, "What is there is not replaced by a second put of its name.")?;
+    } else {
+        line(
+            false,
+            "A second put of a name replaces what is there. Names are random, so no vault is harmed by it; but \
+             whoever has the credentials can replace objects.",
+        )?;
+    }
+    match found.listings.show_puts {
+        true => line(true, "A list shows at once what was put.")?,
+        false => line(false, "A list does not show at once what was put: make the vault with --delivery synced.")?,
+    }
+    match found.listings.show_deletions {
+        Some(true) => line(true, "A list shows at once what was deleted.")?,
+        Some(false) => line(false, "A list still shows what was deleted: make the vault with --delivery synced.")?,
+        None => line(
+            true,
+            "Nothing may be deleted with these credentials: snapshots work, and prune from another \
+             machine. A few small objects of this command stay below 'doctor'.",
+        )?,
+    }
+    let speed = |sum| units::size(rate(sum) as u64);
+    let trip = found.round_trip.as_secs_f64() * 1000.0;
+    line(true, &format!("A request takes {trip:.0} ms; {}/s up, {}/s down.", speed(found.up), speed(found.down)))?;
+    match offset {
+        Some(offset) if offset.unsigned_abs() > CLOCKS_APART => {
+            let way = if offset > 0 { "before" } else { "behind" };
+            line(false, &format!("The clock there is {} s {way} this machine's.", offset.unsigned_abs()))
+        }
+        Some(_) => line(true, "The clocks agree."),
+        None => Ok(()),
+    }
+}

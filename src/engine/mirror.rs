@@ -1,0 +1,319 @@
+//! A mirror: the objects of a vault in another place, as they are (SPEC §8.11). No key is needed to add what is missing, and each
+//! object is verified by the hash that it ends with before it is copied.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::id::{ObjectName, VaultId};
+use crate::limits::{KEY_SLOT_LEN_MAX, PACK_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
+use crate::log::{RecordBody, Standing};
+use crate::pack::TRAILER_LEN;
+use crate::progress::{Phase, Progress};
+use crate::seal::{MIRROR, SlotFile, VaultFile};
+use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
+use crate::sync::try_share;
+use crate::vault::slots::digest;
+use crate::vault::{Vault, VaultError};
+
+/// A vault that is pruned meanwhile is listed so many times.
+const ROUNDS: usize = 5;
+/// Objects are copied in groups of this many; between them it is looked whether to stop.
+const GROUP: usize = 64;
+
+/// Why a mirror could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// The vault that is to be mirrored has no whole VAULT file.
+    #[error("the VAULT file in {place} is missing or damaged")]
+    NoVault {
+        /// Where.
+        place: String,
+    },
+    /// In the place of the mirror lies something else.
+    #[error("in {place} lies {}, and no mirror of this vault", other_told(.other.as_ref()))]
+    Other {
+        /// Where.
+        place: String,
+        /// The vault that lies there, if it is another one; none if it is this vault itself.
+        other: Option<VaultId>,
+    },
+    /// There are objects in the place of the mirror, and nothing says whose.
+    #[error("{place} is not empty, and has no VAULT file")]
+    Unknown {
+        /// Where.
+        place: String,
+    },
+    /// A store failed, or the user stopped it.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+fn other_told(other: Option<&VaultId>) -> String {
+    other.map_or_else(|| "this vault itself, or a mirror that was promoted".to_owned(), |id| format!("the vault {id}"))
+}
+
+impl From<StoreError> for MirrorError {
+    fn from(error: StoreError) -> Self {
+        VaultError::from(error).into()
+    }
+}
+
+/// What became of a mirror.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MirrorReport {
+    /// Objects that were copied.
+    pub copied: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were there already.
+    pub there: u64,
+    /// Objects of the mirror that were of another length, and were moved aside and copied again; they count as copied.
+    pub mended: u64,
+    /// Objects of the vault that are damaged, and were not copied.
+    pub damaged: Vec<ObjectKey>,
+    /// Objects of the mirror that the vault does not have any more.
+    pub surplus: u64,
+    /// Of those, how many were deleted.
+    pub deleted: u64,
+}
+
+/// The objects of a store, with their lengths. Records are listed first, and keys before them: what a record needs was put before
+/// it, so it is listed, too.
+fn list(store: &dyn Store) -> Result<HashMap<ObjectKey, u64>, StoreError> {
+    let mut found = HashMap::new();
+    let mut note = |kind, listed| {
+        if let Listed::Object { name, len } = listed {
+            found.insert(ObjectKey::Named(kind, name), len);
+        }
+    };
+    store.list(Kind::Key, &mut |listed| note(Kind::Key, listed))?;
+    store.list_all(&[Kind::Log, Kind::Meta, Kind::Pack, Kind::Index], &mut note)?;
+    Ok(found)
+}
+
+fn vault_file(store: &dyn Store) -> Result<Option<VaultFile>, StoreError> {
+    match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
+        Ok(bytes) => Ok(VaultFile::parse(&bytes).ok()),
+        Err(StoreError::Missing { .. } | StoreError::Long { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an object is what was put: it ends with the hash of what stands before.
+fn is_whole(kind: Kind, bytes: &[u8]) -> bool {
+    if kind == Kind::Key {
+        return SlotFile::parse(bytes).is_ok();
+    }
+    let Some((before, trailer)) = bytes.len().checked_sub(TRAILER_LEN).map(|at| bytes.split_at(at)) else {
+        return false;
+    };
+    *blake3::hash(before).as_bytes() == *trailer
+}
+
+const fn len_max(kind: Kind) -> u64 {
+    match kind {
+        Kind::Key => KEY_SLOT_LEN_MAX,
+        Kind::Log => RECORD_LEN_MAX as u64,
+        Kind::Pack | Kind::Meta | Kind::Index => PACK_LEN_MAX,
+    }
+}
+
+/// In which order kinds are copied: what is needed by others first, so that a mirror is a vault whenever this ends.
+const fn order(kind: Kind) -> u8 {
+    match kind {
+        Kind::Key => 0,
+        Kind::Pack => 1,
+        Kind::Meta => 2,
+        Kind::Log => 3,
+        Kind::Index => 4,
+    }
+}
+
+/// Copies to `to` what it does not have of the vault in `from`. Nothing is deleted there.
+///
+/// # Errors
+/// If `to` is no mirror of this vault and not empty, or a store fails. What was copied by then stays, and is not copied again.
+pub fn mirror(from: &dyn Store, to: &dyn Store, progress: &dyn Progress) -> Result<MirrorReport, MirrorError> {
+    let file = vault_file(from)?.ok_or_else(|| MirrorError::NoVault { place: from.place() })?;
+    let there_file = vault_file(to)?;
+    let source = list(from)?;
+    let there = list(to)?;
+    match there_file {
+        Some(there) if there.id != file.id => {
+            return Err(MirrorError::Other { place: to.place(), other: Some(there.id) });
+        }
+        Some(there) if there.features & MIRROR == 0 => {
+            return Err(MirrorError::Other { place: to.place(), other: None });
+        }
+        None if !there.is_empty() => return Err(MirrorError::Unknown { place: to.place() }),
+        // It is a mirror from the first object on: nobody takes a half of one for a vault.
+        None => {
+            let file = VaultFile { features: file.features | MIRROR, ..file };
+            to.put(&ObjectKey::Vault, file.encode().into())?;
+        }
+        Some(_) => {}
+    }
+    let mut report = MirrorReport::default();
+    let (mut source, mut there) = (source, there);
+    report.there = source.iter().filter(|(key, len)| there.get(key) == Some(len)).count() as u64;
+    for round in 0..ROUNDS {
+        if round > 0 {
+            // What was needed when it was listed lies elsewhere now.
+            (source, there) = (list(from)?, list(to)?);
+        }
+        if copy_missing(from, to, &source, &there, &mut report, progress)? == 0 {
+            break;
+        }
+    }
+    report.damaged.sort_unstable();
+    report.damaged.dedup();
+    report.surplus = there.keys().filter(|key| !source.contains_key(key)).count() as u64;
+    Ok(report)
+}
+
+/// Copies what is missing by these lists. Returns how many objects were gone since they were listed.
+fn copy_missing(
+    from: &dyn Store,
+    to: &dyn Store,
+    source: &HashMap<ObjectKey, u64>,
+    there: &HashMap<ObjectKey, u64>,
+    report: &mut MirrorReport,
+    progress: &dyn Progress,
+) -> Result<usize, MirrorError> {
+    let mut wanted: Vec<(ObjectKey, u64)> = Vec::new();
+    for (key, len) in source {
+        match there.get(key) {
+            Some(have) if have == len => {}
+            Some(_) => {
+                to.quarantine(key)?;
+                report.mended += 1;
+                wanted.push((*key, *len));
+            }
+            None => wanted.push((*key, *len)),
+        }
+    }
+    let order_of = |key: &ObjectKey| if let ObjectKey::Named(kind, _) = key { order(*kind) } else { u8::MAX };
+    wanted.sort_unstable_by_key(|(key, _)| (order_of(key), *key));
+    progress.counters().restart(wanted.len() as u64, wanted.iter().map(|(_, len)| len).sum());
+    progress.phase(Phase::Check);
+    let threads = from.limits().reads.min(to.limits().writes).max(1);
+    let mut gone = 0;
+    for group in wanted.chunks(GROUP) {
+        if progress.stopped() {
+            return Err(VaultError::Interrupted.into());
+        }
+        let copied = try_share(group.len(), threads, |at| {
+            let (key, len) = &group[at];
+            let copied = copy(from, to, key, *len)?;
+            progress.counters().add(1, *len);
+            Ok::<_, StoreError>(copied)
+        })?;
+        for ((key, len), copied) in group.iter().zip(copied) {
+            match copied {
+                Copied::Done => {
+                    report.copied += 1;
+                    report.bytes += len;
+                }
+                Copied::Gone => gone += 1,
+                Copied::Damaged => report.damaged.push(*key),
+            }
+        }
+    }
+    Ok(gone)
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    Done,
+    /// It was deleted since it was listed.
+    Gone,
+    Damaged,
+}
+
+fn copy(from: &dyn Store, to: &dyn Store, key: &ObjectKey, len: u64) -> Result<Copied, StoreError> {
+    let ObjectKey::Named(kind, _) = key else { return Ok(Copied::Gone) };
+    let bytes: Bytes = match from.get(key, len_max(*kind)) {
+        Ok(bytes) => bytes,
+        Err(StoreError::Missing { .. }) => return Ok(Copied::Gone),
+        Err(StoreError::Long { .. } | StoreError::Short { .. }) => return Ok(Copied::Damaged),
+        Err(error) => return Err(error),
+    };
+    if bytes.len() as u64 != len || !is_whole(*kind, &bytes) {
+        return Ok(Copied::Damaged);
+    }
+    match to.put(key, bytes) {
+        // Another machine mirrors at the same time.
+        Err(StoreError::Exists { .. }) => Ok(Copied::Done),
+        done => done.map(|()| Copied::Done),
+    }
+}
+
+/// Deletes from a mirror what the vault's records say was given up: packs that were condemned and are not in the vault any more,
+/// records that another one holds, removed key slots, and index objects that are gone. All else stays. Returns how many objects that were.
+///
+/// # Errors
+/// If `to` is no mirror of this vault, or a store fails.
+pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError> {
+    match vault_file(to)? {
+        Some(file) if file.id == vault.id() && file.features & MIRROR != 0 => {}
+        Some(file) => {
+            let other = Some(file.id).filter(|id| *id != vault.id());
+            return Err(MirrorError::Other { place: to.place(), other });
+        }
+        None => return Err(MirrorError::Unknown { place: to.place() }),
+    }
+    let there = list(to)?;
+    let source = list(vault.store())?;
+    let chains = vault.chains();
+    let condemned: HashSet<ObjectName> = chains
+        .links()
+        .filter_map(|link| if let RecordBody::Condemn(packs) = &link.record.body { Some(packs) } else { None })
+        .flatten()
+        .map(|pack| pack.name)
+        .collect();
+    let slots = vault.slot_set();
+    let is_removed = |key: &ObjectKey| match to.get(key, KEY_SLOT_LEN_MAX) {
+        Ok(bytes) => Ok(SlotFile::parse(&bytes)
+            .is_ok_and(|slot| matches!(slots.standing(&slot.id(), &digest(&slot)), Standing::Removed))),
+        Err(error) if error.is_of_whole() => Err(error),
+        Err(_) => Ok(false),
+    };
+    // What holds something must be in the mirror before that goes from there.
+    if !source.iter().all(|(key, len)| there.get(key) == Some(len)) {
+        return Ok(0);
+    }
+    let mut gone = Vec::new();
+    for key in there.keys().filter(|key| !source.contains_key(key)) {
+        let is_given_up = match key {
+            ObjectKey::Named(Kind::Pack | Kind::Meta, name) => condemned.contains(name),
+            ObjectKey::Named(Kind::Log, name) => chains.held(name).is_some() || chains.is_past(name),
+            ObjectKey::Named(Kind::Index, _) => true,
+            ObjectKey::Named(Kind::Key, _) => is_removed(key)?,
+            ObjectKey::Vault => false,
+        };
+        if is_given_up {
+            gone.push(*key);
+        }
+    }
+    let mut deleted = 0;
+    to.delete_many(&gone, &mut |_| deleted += 1)?;
+    Ok(deleted)
+}
+
+/// Makes a mirror a vault that can be written to. From then on it is not mirrored to any more.
+///
+/// # Errors
+/// If the store fails. If that is after the old VAULT file was moved aside, the next command that writes makes it anew.
+pub fn promote(vault: &Vault) -> Result<bool, VaultError> {
+    if !vault.is_mirror() {
+        return Ok(false);
+    }
+    let store = vault.store();
+    let file = vault_file(store)?.filter(|file| file.id == vault.id());
+    let Some(file) = file else { return Ok(false) };
+    store.quarantine(&ObjectKey::Vault)?;
+    store.put(&ObjectKey::Vault, VaultFile { features: file.features & !MIRROR, ..file }.encode().into())?;
+    Ok(true)
+}
