@@ -116,6 +116,15 @@ fn what_is_damaged_is_not_copied_and_what_was_cut_short_is_copied_again() {
     let mended = all.mirror(0);
     assert_eq!((&mended["mended"], &mended["copied"]), (&1.into(), &1.into()), "{mended}");
     assert_eq!(fs::read(&pack).unwrap(), whole);
+    // A check says what it finds, and writes it nowhere.
+    let mut other = whole.clone();
+    other[1000] ^= 1;
+    replace(&pack, &other);
+    let before = files(&all.mirror);
+    assert_eq!(all.desk.run(&["check", "--read-data", "--repo", &all.to]).code, 4);
+    assert_eq!(files(&all.mirror), before);
+    replace(&pack, &whole);
+    all.check();
     all.desk.write("two", bytes(3, 90_000));
     all.desk.take("2026-01-02T12:00:00Z");
     let is_new = |path: &PathBuf| !all.mirror.join(path.strip_prefix(&all.store).unwrap()).exists();

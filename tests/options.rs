@@ -677,6 +677,8 @@ fn every_command_speaks_json() {
         &["repair", "--dry-run"],
         &["doctor"],
         &["stats"],
+        &["mirror", "--to", "second"],
+        &["promote", "--repo", "second", "--yes"],
         &["client", "list"],
         &["client", "retire", "0123"],
         &["key", "list"],

@@ -25,7 +25,7 @@ const COMMANDS: &[(i32, &str)] = &[
     (1, "ls latest:nosuch"),
     (2, "snapshot"),
     (2, "restore latest --target x"),
-    (2, "mirror"),
+    (2, "juggle"),
 ];
 
 /// A vault with three snapshots of a few folders with long and wide names.

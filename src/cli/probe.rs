@@ -122,9 +122,10 @@ fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out
     } else {
         line(false, "What was put was not read back as it was put: nothing must be trusted to this place.")?;
     }
-    match found.gives_parts {
-        true => line(true, "A part of an object can be read alone.")?,
-        false => line(false, "A part of an object is not given as it was asked for.")?,
+    if found.gives_parts {
+        line(true, "A part of an object can be read alone.")?;
+    } else {
+        line(false, "A part of an object is not given as it was asked for.")?;
     }
     if found.is_exclusive {
         line(true, "What is there is not replaced by a second put of its name.")?;
@@ -135,9 +136,10 @@ fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out
              whoever has the credentials can replace objects.",
         )?;
     }
-    match found.listings.show_puts {
-        true => line(true, "A list shows at once what was put.")?,
-        false => line(false, "A list does not show at once what was put: make the vault with --delivery synced.")?,
+    if found.listings.show_puts {
+        line(true, "A list shows at once what was put.")?;
+    } else {
+        line(false, "A list does not show at once what was put: make the vault with --delivery synced.")?;
     }
     match found.listings.show_deletions {
         Some(true) => line(true, "A list shows at once what was deleted.")?,

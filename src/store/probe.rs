@@ -104,7 +104,7 @@ pub fn look_at_listings(
 /// Bytes that no line makes shorter, other ones for each number.
 fn noise(number: usize, len: usize) -> Bytes {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new().update(&(number as u64).to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes.into()
 }
 

@@ -692,13 +692,13 @@ impl Vault {
         memory.save(self.state())
     }
 
-    /// Writes what this machine noted about objects into the log, if there is anything.
+    /// Writes what this machine noted about objects into the log, if there is anything. Of a mirror it stays a note.
     ///
     /// # Errors
     /// If the store or the state folder fails; the notes stay then.
     pub fn publish_findings(&self, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
         let memory = Memory::load(self.state());
-        if memory.found.is_empty() && memory.sound.is_empty() {
+        if self.is_mirror || memory.found.is_empty() && memory.sound.is_empty() {
             return Ok(());
         }
         let findings = Findings { found: memory.found.clone(), sound: memory.sound.clone(), accepted: Vec::new() };

@@ -104,12 +104,11 @@ fn open_as(
         unlock(locked, &|| store.place(), secret, &options.state, wanted, &mut bad, progress)?;
     let keys = Keys::new(&keyring.master, &keyring.writer, keyring.vault, keyring.params);
     // What was seen in a mirror says nothing about the vault itself, nor about another mirror.
-    let state = match locked.is_mirror() {
-        true => {
-            options.state.join(format!("{}.{}", keyring.vault, &blake3::hash(store.place().as_bytes()).to_hex()[..16]))
-        }
-        false => options.state.join(keyring.vault.to_string()),
-    };
+    let mut name = keyring.vault.to_string();
+    if locked.is_mirror() {
+        name = format!("{name}.{}", &blake3::hash(store.place().as_bytes()).to_hex()[..16]);
+    }
+    let state = options.state.join(name);
     crate::vault::client::make_private_folder(&state)?;
     // That the next opening is quick is worth a try, and no error.
     let _ = replace_file(&opened_path(&options.state, keyring.vault), format!("{}\n", slot.id()).as_bytes(), false);

@@ -264,7 +264,7 @@ pub(super) fn time_of(text: &str) -> Option<i64> {
     let mut words = date.split(' ');
     let day: i64 = words.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
     let month = words.next()?;
-    let month = MONTHS.iter().position(|name| *name == month)? as i64 + 1;
+    let (month, _) = (1_i64..).zip(MONTHS).find(|(_, name)| *name == month)?;
     let year: i64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
     let mut parts =
         words.next()?.split(':').map(|part| part.parse::<i64>().ok().filter(|part| (0..=60).contains(part)));
