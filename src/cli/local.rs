@@ -92,7 +92,7 @@ fn meant(text: &str) -> Option<Address> {
         let (scheme, rest) = rest.split_once("://").unwrap_or(("https", rest));
         match rest.split_once('/') {
             None => Some(format!("s3://{rest}")),
-            Some((host, below)) if host == "s3.amazonaws.com" => Some(format!("s3://{below}")),
+            Some(("s3.amazonaws.com", below)) => Some(format!("s3://{below}")),
             Some((host, below)) if scheme == "http" => Some(format!("s3+http://{host}/{below}")),
             Some((host, below)) => Some(format!("s3://{below}?endpoint=https://{host}")),
         }

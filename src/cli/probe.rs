@@ -41,8 +41,8 @@ struct PlaceJson {
     lists_deletions: Option<bool>,
     deletes: bool,
     round_trip_ms: f64,
-    bytes_per_s_up: f64,
-    bytes_per_s_down: f64,
+    bytes_per_s_up: u64,
+    bytes_per_s_down: u64,
     /// How far the clock there goes before this machine's; null if the place does not tell.
     clock_offset_s: Option<i64>,
 }
@@ -107,8 +107,8 @@ fn examine(store: &dyn Store) -> Result<Findings, Failure> {
 }
 
 /// Bytes in a second.
-fn rate((bytes, time): (u64, Duration)) -> f64 {
-    bytes as f64 / time.as_secs_f64().max(1e-6)
+fn rate((bytes, time): (u64, Duration)) -> u64 {
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1)).unwrap_or(u64::MAX)
 }
 
 fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out: &mut Output) -> Result<(), Failure> {
@@ -150,7 +150,7 @@ fn tell(address: &Address, found: &Findings, offset: Option<i64>, fit: bool, out
              machine. A few small objects of this command stay below 'doctor'.",
         )?,
     }
-    let speed = |sum| units::size(rate(sum) as u64);
+    let speed = |sum| units::size(rate(sum));
     let trip = found.round_trip.as_secs_f64() * 1000.0;
     line(true, &format!("A request takes {trip:.0} ms; {}/s up, {}/s down.", speed(found.up), speed(found.down)))?;
     match offset {
