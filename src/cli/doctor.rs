@@ -93,7 +93,7 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     context.screen.watch_interrupts();
     let stats = stats::stats(&vault, None, context.threads(), &context.screen);
     context.screen.clear();
-    let findings = examine(context, args, &vault, &stats?)?;
+    let findings = examine(context, args.overdue, &vault, &stats?)?;
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
     let mut out = Output::new();
     if context.global.json {
@@ -113,7 +113,7 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
 #[cfg(feature = "ui")]
 pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
     let stats = stats::stats(vault, None, context.threads(), progress)?;
-    let findings = examine(context, &DoctorArgs { overdue: None }, vault, &stats)?;
+    let findings = examine(context, None, vault, &stats)?;
     let well = findings.iter().all(|finding| finding.level == Level::Good);
     Ok(serde_json::json!(DoctorJson { well, findings: &findings }))
 }
@@ -153,12 +153,17 @@ fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output)
     Ok(())
 }
 
-fn examine(context: &Context, args: &DoctorArgs, vault: &Vault, stats: &Stats) -> Result<Vec<Finding>, Failure> {
+fn examine(
+    context: &Context,
+    overdue: Option<Duration>,
+    vault: &Vault,
+    stats: &Stats,
+) -> Result<Vec<Finding>, Failure> {
     let now = dates::now();
     let snapshots = vault.snapshots();
     let mut found = Vec::new();
     examine_store(vault, stats, &mut found)?;
-    examine_sources(context, args.overdue, &snapshots, now, &mut found);
+    examine_sources(context, overdue, &snapshots, now, &mut found);
     examine_data(vault, stats, now, &mut found)?;
     examine_drill(vault, now, &mut found);
     examine_space(stats, &mut found);

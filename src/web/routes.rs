@@ -492,6 +492,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "tests may read the environment")]
     fn the_description_is_current() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
         let now = serde_json::to_string_pretty(&openapi()).unwrap() + "\n";
