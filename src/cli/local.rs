@@ -96,7 +96,8 @@ fn meant(text: &str) -> Option<Address> {
             Some((host, below)) if scheme == "http" => Some(format!("s3+http://{host}/{below}")),
             Some((host, below)) => Some(format!("s3://{below}?endpoint=https://{host}")),
         }
-    } else if text.contains("://") {
+    } else if text.contains("://") || matches!(text.split_once(':'), Some(("azure" | "b2" | "gs" | "swift", _))) {
+        // Of the last ones restic alone knows what they are.
         None
     } else {
         by_ssh(text)

@@ -116,7 +116,8 @@ Examples:
 
 Only this user of this computer can use the page: it is listened for on
 127.0.0.1, and its address is good once, for ten minutes. Enter makes a new
-one, Ctrl-C ends it. Work that the page has begun is then stopped, except saving.
+one, Ctrl-C ends it. Work that the page has begun is then stopped, except
+saving.
 
 From another computer, through ssh: vault ui --socket ~/.vault/ui.sock there,
 then ssh -L 8484:.vault/ui.sock THERE here, and the printed address.")]
