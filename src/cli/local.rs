@@ -78,7 +78,8 @@ pub fn unknown_address(text: &str) -> Failure {
 /// The address that other programs write like this.
 fn meant(text: &str) -> Option<Address> {
     let by_ssh = |text: &str| {
-        let (host, path) = text.split_once(':')?;
+        // Not one with a password in front of the host.
+        let (host, path) = text.split_once(':').filter(|(host, path)| host.contains('@') || !path.contains('@'))?;
         let slash = if path.starts_with('/') { "" } else { "/~/" };
         Some(format!("sftp://{host}{slash}{}", path.trim_start_matches("~/")))
     };

@@ -189,7 +189,7 @@ pub struct MirrorArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  vault promote --repo /mnt/disk/vault --yes    the vault is lost: go on with this one
+  vault promote --repo /mnt/disk/vault --yes    go on with the mirror
 
 What was stored in the vault since it was mirrored last is not here. Where the
 old vault may come back, do not use both: they have gone different ways.")]
