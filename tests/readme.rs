@@ -169,7 +169,8 @@ impl Home {
 
     /// Runs an example, or looks its options up if it must not be run.
     fn try_example(&self, example: &str) {
-        if NOT_RUN.contains(&example) {
+        // The page is served until somebody ends it: `ui.rs` does.
+        if NOT_RUN.contains(&example) || example.starts_with("vault ui") {
             let command = example.split(' ').nth(1).unwrap();
             let help = self.run(&format!("vault help {command}"));
             for word in example.split(' ').skip(2).filter(|word| word.starts_with("--")) {
@@ -276,7 +277,7 @@ fn every_example_of_the_commands_works() {
             ["vault snapshot", "find ", "vault import", "vault prune", "vault forget", "vault run", "vault client"];
         is_fresh = !changes.iter().any(|start| example.starts_with(start));
     }
-    println!("examples of the table of commands that were run: {}", rows.len() - NOT_RUN.len());
+    println!("examples of the table of commands that were tried: {}", rows.len());
 }
 
 #[test]
