@@ -263,9 +263,16 @@ impl Acknowledgements {
         if !self.rules.acknowledged {
             return BTreeSet::new();
         }
+        let mut obstacles = self.holding_all(me, mine);
+        self.wait_for_all(condemner, number, me, mine, &mut obstacles);
+        obstacles
+    }
+
+    /// What keeps anything at all from being deleted by `me`, whichever record condemns it.
+    fn holding_all(&self, me: Option<&ClientId>, mine: &BTreeMap<ClientId, u64>) -> BTreeSet<Obstacle> {
         let mut obstacles = self.obstacles();
         // Who does not know yet that the store delivers late may work as if all saw everything at once.
-        for (writer, number) in self.raised.iter().chain([&(*condemner, number)]) {
+        for (writer, number) in &self.raised {
             self.wait_for_all(writer, *number, me, mine, &mut obstacles);
         }
         obstacles
@@ -297,11 +304,7 @@ impl Acknowledgements {
             return last.iter().copied().collect();
         }
         // The same for all of them, and dear where many clients came and went.
-        let mut general = self.obstacles();
-        for (writer, number) in &self.raised {
-            self.wait_for_all(writer, *number, me, mine, &mut general);
-        }
-        if !general.is_empty() {
+        if !self.holding_all(me, mine).is_empty() {
             return BTreeMap::new();
         }
         let is_free = |writer: &ClientId, number: u64| {

@@ -3,12 +3,12 @@
 //! The token stands in the part of the address that browsers never send, so it is in no log of requests. Only hashes of tokens
 //! and cookies are kept, which also compares them in constant time.
 
-use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use blake3::Hash;
 
+use crate::json::hex;
 use crate::seal::{SealError, random_array};
 use crate::sync::lock;
 
@@ -35,11 +35,7 @@ struct Known {
 
 /// 128 random bits as text.
 fn secret() -> Result<String, SealError> {
-    let bytes: [u8; 16] = random_array()?;
-    Ok(bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    random_array().map(hex)
 }
 
 impl Sessions {
