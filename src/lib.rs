@@ -27,6 +27,7 @@ pub mod vault;
 pub mod read;
 pub mod fs;
 pub mod engine;
+pub mod failure;
 pub mod mount;
 pub mod json;
 #[cfg(feature = "ui")]

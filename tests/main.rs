@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
 mod reader;
+mod golden;
 #[cfg(unix)]
 mod reader_vaults;
 mod tidy;

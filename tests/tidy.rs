@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["read"],
     &["fs"],
     &["engine"],
+    &["failure"],
     &["mount"],
     &["json"],
     &["web"],

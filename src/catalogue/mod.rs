@@ -5,7 +5,7 @@
 //! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (records, and the rows of the
 //! stat cache, which flow into new trees) carries a keyed checksum of its own.
 //!
-//! [`packs`] packs and records · [`chunks`] where each chunk lies · [`filter`] what is certainly not stored ·
+//! [`packs`] packs · [`records`] records · [`chunks`] where each chunk lies · [`filter`] what is certainly not stored ·
 //! [`stat`] the stat cache · [`upkeep`] what was verified and collected when, and how well packs are known ·
 //! [`indexes`] what index objects describe ·
 //! [`names`] what lies in which folder, for searching.
@@ -13,6 +13,7 @@
 pub mod chunks;
 pub mod filter;
 pub mod packs;
+pub mod records;
 pub mod stat;
 pub mod upkeep;
 pub mod indexes;
@@ -36,7 +37,7 @@ pub use stat::{StatEntry, StatRow};
 pub use upkeep::Look;
 
 /// The layout of the tables; a catalogue of another version is built anew.
-const VERSION: u64 = 9;
+const VERSION: u64 = 10;
 
 /// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
 const DOUBTED: &str = "doubted";
@@ -185,7 +186,7 @@ impl Catalogue {
     /// # Errors
     /// If the file cannot be replaced.
     pub fn anew(path: &Path, key: [u8; 32]) -> Result<Self, CatalogueError> {
-        let remembered = packs::Remembered::salvage(path, &key);
+        let remembered = records::Remembered::salvage(path, &key);
         Self::discard(path)?;
         let (catalogue, _) = Self::try_open(path, key, Reason::Doubt)?;
         catalogue.take_over(&remembered)?;
@@ -240,6 +241,7 @@ impl Catalogue {
                     txn.open_table(NUMBERS)?.insert(DOUBTED, 1)?;
                 }
                 packs::create_tables(&txn)?;
+                records::create_tables(&txn)?;
                 chunks::create_tables(&txn)?;
                 stat::create_tables(&txn)?;
                 upkeep::create_tables(&txn)?;
@@ -313,6 +315,7 @@ pub struct Reader {
     key: [u8; 32],
     epoch: u64,
     packs: packs::Tables,
+    records: records::Tables,
     chunks: chunks::Tables,
     stat: stat::Tables,
     upkeep: upkeep::Tables,
@@ -323,10 +326,11 @@ pub struct Reader {
 impl Reader {
     fn new(txn: ReadTransaction, key: [u8; 32], doubt: Arc<AtomicBool>) -> Result<Self, CatalogueError> {
         let epoch = txn.open_table(NUMBERS)?.get("epoch")?.map_or(0, |value| value.value());
-        let (packs, chunks) = (packs::Tables::open(&txn)?, chunks::Tables::open(&txn, &key)?);
+        let (packs, records) = (packs::Tables::open(&txn)?, records::Tables::open(&txn)?);
+        let chunks = chunks::Tables::open(&txn, &key)?;
         let (stat, upkeep, names) =
             (stat::Tables::open(&txn)?, upkeep::Tables::open(&txn)?, names::Tables::open(&txn)?);
-        Ok(Self { key, epoch, packs, chunks, stat, upkeep, names, doubt })
+        Ok(Self { key, epoch, packs, records, chunks, stat, upkeep, names, doubt })
     }
 
     /// Something that the catalogue says does not fit the store, such as a chunk that is not where it should be. That may be

@@ -1,15 +1,10 @@
-//! The catalogue's tables of packs and records.
+//! The catalogue's tables of packs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use redb::{
-    ConcurrencyMode, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
-};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::catalogue::chunks::Places;
-use crate::catalogue::stat::checksum;
 use crate::catalogue::upkeep::{Look, forget_all_looks, forget_looks};
 use crate::catalogue::{Catalogue, CatalogueError, ChunkPlace, NUMBERS, Reader, next_number};
 use crate::id::ObjectName;
@@ -21,35 +16,21 @@ use crate::varint;
 const PACKS: TableDefinition<u32, &[u8]> = TableDefinition::new("packs");
 /// Name of a pack → its number.
 const NUMBERS_OF_PACKS: TableDefinition<&[u8; 16], u32> = TableDefinition::new("pack_numbers");
-/// Name of a log record → keyed checksum (16 bytes), hash of its object (32 bytes), and the record's plaintext.
-const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
-
-/// The same, for records that are no longer in the store: what this machine remembers of them.
-const LOST_RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("lost_records");
-
 /// Creates the tables.
 pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError> {
     txn.open_table(PACKS)?;
     txn.open_table(NUMBERS_OF_PACKS)?;
-    txn.open_table(RECORDS)?;
-    txn.open_table(LOST_RECORDS)?;
     Ok(())
 }
 
 /// The tables of a reader.
 pub(super) struct Tables {
     packs: ReadOnlyTable<u32, &'static [u8]>,
-    records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
-    lost_records: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
 }
 
 impl Tables {
     pub(super) fn open(txn: &ReadTransaction) -> Result<Self, CatalogueError> {
-        Ok(Self {
-            packs: txn.open_table(PACKS)?,
-            records: txn.open_table(RECORDS)?,
-            lost_records: txn.open_table(LOST_RECORDS)?,
-        })
+        Ok(Self { packs: txn.open_table(PACKS)? })
     }
 }
 
@@ -227,56 +208,6 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Enters records, within a transaction.
-    pub(crate) fn insert_records(
-        &self,
-        txn: &WriteTransaction,
-        records: &[(ObjectName, Vec<u8>)],
-    ) -> Result<(), CatalogueError> {
-        let mut table = txn.open_table(RECORDS)?;
-        for (name, value) in records {
-            table.insert(name.as_bytes(), row(&self.key, name, value).as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Takes out records that are no longer in the store; what they said is kept apart.
-    pub(crate) fn remove_records(txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
-        let mut table = txn.open_table(RECORDS)?;
-        let mut lost = txn.open_table(LOST_RECORDS)?;
-        for name in gone {
-            if let Some(value) = table.remove(name.as_bytes())? {
-                lost.insert(name.as_bytes(), value.value())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes out records that others hold: these are remembered instead.
-    pub(crate) fn drop_records(txn: &WriteTransaction, held: &[ObjectName]) -> Result<(), CatalogueError> {
-        let mut table = txn.open_table(RECORDS)?;
-        let mut lost = txn.open_table(LOST_RECORDS)?;
-        for name in held {
-            table.remove(name.as_bytes())?;
-            lost.remove(name.as_bytes())?;
-        }
-        Ok(())
-    }
-
-    /// Enters what was remembered in a catalogue before this one.
-    pub(super) fn take_over(&self, remembered: &Remembered) -> Result<(), CatalogueError> {
-        let txn = self.write()?;
-        self.insert_records(&txn, &remembered.records)?;
-        {
-            let mut lost = txn.open_table(LOST_RECORDS)?;
-            for (name, value) in &remembered.lost {
-                lost.insert(name.as_bytes(), row(&self.key, name, value).as_slice())?;
-            }
-        }
-        txn.commit()?;
-        Ok(())
-    }
-
     /// Takes out everything that is known of packs and records: it is read from the store again.
     ///
     /// # Errors
@@ -286,51 +217,10 @@ impl Catalogue {
         self.clear_places(&txn)?;
         txn.open_table(PACKS)?.retain(|_, _| false)?;
         txn.open_table(NUMBERS_OF_PACKS)?.retain(|_, _| false)?;
-        txn.open_table(RECORDS)?.retain(|_, _| false)?;
+        Self::clear_records(&txn)?;
         forget_all_looks(&txn)?;
         bump_epoch(&txn)?;
         txn.commit()?;
-        Ok(())
-    }
-}
-
-/// A remembered record as it lies in its table: with a keyed checksum in front.
-fn row(key: &[u8; 32], name: &ObjectName, value: &[u8]) -> Vec<u8> {
-    [&checksum(key, name.as_bytes(), value)[..], value].concat()
-}
-
-/// What a row says, if it is as it was written.
-fn whole<'r>(key: &[u8; 32], name: &ObjectName, row: &'r [u8]) -> Option<&'r [u8]> {
-    let (sum, value) = row.split_first_chunk::<16>()?;
-    (checksum(key, name.as_bytes(), value) == *sum).then_some(value)
-}
-
-/// The records that a catalogue remembers, with those that are not in the store any more.
-#[derive(Debug, Default)]
-pub(super) struct Remembered {
-    records: Vec<(ObjectName, Vec<u8>)>,
-    lost: Vec<(ObjectName, Vec<u8>)>,
-}
-
-impl Remembered {
-    /// What can still be read of them in a catalogue that is of no other use.
-    pub(super) fn salvage(path: &Path, key: &[u8; 32]) -> Self {
-        let mut found = Self::default();
-        // Damage inside may make redb panic: then what was found before is all.
-        let _ = crate::sync::catch(|| found.read(path, key));
-        found
-    }
-
-    fn read(&mut self, path: &Path, key: &[u8; 32]) -> Result<(), CatalogueError> {
-        let db = Database::builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(path)?;
-        let txn = db.begin_read()?;
-        for (table, rows) in [(RECORDS, &mut self.records), (LOST_RECORDS, &mut self.lost)] {
-            for entry in txn.open_table(table)?.iter()? {
-                let (name, value) = entry?;
-                let name = ObjectName::new(*name.value());
-                rows.extend(whole(key, &name, value.value()).map(|value| (name, value.to_vec())));
-            }
-        }
         Ok(())
     }
 }
@@ -367,79 +257,5 @@ impl Reader {
             packs.insert(number.value(), info);
         }
         Ok(packs)
-    }
-
-    /// All records: name, and hash of the object (32 bytes) followed by the plaintext; nothing for one that is damaged here.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
-        self.records_of(&self.packs.records)
-    }
-
-    /// One record, in the same form; `None` if it is not known, or damaged here.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn record(&self, name: &ObjectName) -> Result<Option<Vec<u8>>, CatalogueError> {
-        let Some(row) = self.packs.records.get(name.as_bytes())? else { return Ok(None) };
-        let value = whole(&self.key, name, row.value());
-        if value.is_none() {
-            self.distrust();
-        }
-        Ok(value.map(<[u8]>::to_vec))
-    }
-
-    /// All records, in the same form, so many at a time.
-    ///
-    /// # Errors
-    /// If the database fails, or what is done with them.
-    pub fn records_in_parts(
-        &self,
-        len: usize,
-        mut each: impl FnMut(Vec<(ObjectName, Vec<u8>)>),
-    ) -> Result<(), CatalogueError> {
-        let (mut part, mut bytes) = (Vec::new(), 0);
-        for row in self.packs.records.iter()? {
-            let (name, value) = row?;
-            let name = ObjectName::new(*name.value());
-            let value = whole(&self.key, &name, value.value());
-            if value.is_none() {
-                self.distrust();
-            }
-            bytes += value.map_or(0, <[u8]>::len);
-            part.push((name, value.map_or_else(Vec::new, <[u8]>::to_vec)));
-            if bytes >= len {
-                each(std::mem::take(&mut part));
-                bytes = 0;
-            }
-        }
-        each(part);
-        Ok(())
-    }
-
-    /// Records that were in the store once and are not any more, in the same form.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn lost_records(&self) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
-        self.records_of(&self.packs.lost_records)
-    }
-
-    fn records_of(
-        &self,
-        table: &ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
-    ) -> Result<Vec<(ObjectName, Vec<u8>)>, CatalogueError> {
-        let mut records = Vec::new();
-        for row in table.iter()? {
-            let (name, value) = row?;
-            let name = ObjectName::new(*name.value());
-            let value = whole(&self.key, &name, value.value());
-            if value.is_none() {
-                self.distrust();
-            }
-            records.push((name, value.map_or_else(Vec::new, <[u8]>::to_vec)));
-        }
-        Ok(records)
     }
 }

@@ -7,7 +7,6 @@ use vault::engine::diff::Change;
 use vault::engine::diff::Compared;
 use vault::engine::diff::Difference;
 use vault::engine::live::Live;
-use vault::engine::live::LiveError;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::trust::VerifyOthers;
@@ -176,19 +175,6 @@ fn live_options<'a>(
         read_special: false,
         threads: context.threads(),
     })
-}
-
-impl From<LiveError> for Failure {
-    fn from(error: LiveError) -> Self {
-        match error {
-            LiveError::Source(vault::engine::snapshot::SnapshotError::Root { path, source }) => {
-                Self::caused(format!("cannot read {}", Shown(path.as_bytes())), &source)
-                    .hint("Is the disk connected? A missing folder is never taken for an empty one.")
-            }
-            LiveError::Source(error) => error.into(),
-            LiveError::Browse(error) => error.into(),
-        }
-    }
 }
 
 /// What is printed.

@@ -5,7 +5,6 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::Serialize;
 use vault::engine::drill;
-use vault::engine::drill::DrillError;
 use vault::engine::drill::DrillOptions;
 use vault::engine::drill::DrillReport;
 use vault::fs::replace_private_file;
@@ -200,16 +199,4 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
     }
     out.styled(Style::Bold, "Not all of the sample came back as it was.")?;
     out.line("  What is damaged, and what to do: vault check --read-data")
-}
-
-impl From<DrillError> for Failure {
-    fn from(error: DrillError) -> Self {
-        match error {
-            DrillError::Vault(error) => error.into(),
-            DrillError::Read(error) => error.into(),
-            DrillError::Restore(error) => error.into(),
-            DrillError::Interrupted => Self::interrupted(),
-            error @ DrillError::Scratch { .. } => Self::caused("the drill was not finished", &error),
-        }
-    }
 }

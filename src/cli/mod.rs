@@ -2,13 +2,12 @@
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
 //! [`ahead`], [`output`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
-//! is meant · [`error`] how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
+//! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
-mod error;
 mod units;
 mod dates;
 mod suggest;
@@ -76,6 +75,7 @@ use clap::error::ErrorKind;
 use context::Context;
 use error::Exit;
 use error::Failure;
+use vault::failure as error;
 
 /// Whether a panic was reported. Others that follow from it are not.
 static REPORTED: AtomicBool = AtomicBool::new(false);

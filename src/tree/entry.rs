@@ -137,6 +137,7 @@ pub struct Owner {
 /// The bytes are pairs of LEB128 numbers: the distance from the end of the last hole (from 0 at first) to the next
 /// one, and its length, both in bytes (SPEC §7.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "HolesWire")]
 pub enum Holes {
     /// The pairs themselves, at most [`HOLES_INLINE`] bytes.
     #[serde(rename = "i")]
@@ -144,6 +145,27 @@ pub enum Holes {
     /// The pairs as a stream.
     #[serde(rename = "s")]
     Stream(Stream),
+}
+
+/// The keys of [`Holes`] as they are read: those of later versions are passed over, as in every map.
+#[derive(Deserialize)]
+struct HolesWire {
+    #[serde(rename = "i", default)]
+    inline: Option<ByteBuf>,
+    #[serde(rename = "s", default)]
+    stream: Option<Stream>,
+}
+
+impl TryFrom<HolesWire> for Holes {
+    type Error = &'static str;
+
+    fn try_from(wire: HolesWire) -> Result<Self, Self::Error> {
+        match (wire.inline, wire.stream) {
+            (Some(bytes), None) => Ok(Self::Inline(bytes.into_vec())),
+            (None, Some(stream)) => Ok(Self::Stream(stream)),
+            _ => Err("holes lie in the entry or in a stream, and nowhere else"),
+        }
+    }
 }
 
 /// File flags that Linux keeps for a file (SPEC §7.2, field `f`).
@@ -471,5 +493,17 @@ mod tests {
         refused(&|entry| entry.kind = FileKind::Symlink);
         refused(&|entry| entry.device = Some((1, 2)));
         refused(&|entry| entry.xattrs.swap(0, 1));
+    }
+
+    #[test]
+    fn holes_pass_over_what_a_later_version_adds() {
+        let decode = |bytes: &[u8]| msgpack::decode::<Holes>(bytes);
+        let inline = Ok(Holes::Inline(vec![40, 1]));
+        assert_eq!(decode(b"\x81\xa1i\xc4\x02\x28\x01"), inline);
+        assert_eq!(decode(b"\x82\xa1i\xc4\x02\x28\x01\xa3new\x05"), inline);
+        let stream = Ok(Holes::Stream(Stream::default()));
+        assert_eq!(decode(b"\x81\xa1s\x93\x00\x00\x90"), stream);
+        assert!(decode(b"\x80").is_err() && decode(b"\x81\xa3new\x05").is_err());
+        assert!(decode(b"\x82\xa1i\xc4\x00\xa1s\x93\x00\x00\x90").is_err());
     }
 }

@@ -311,8 +311,7 @@ impl Vault {
     /// The objects that this vault's records or this machine's memory name: they are this vault's.
     fn named(&self, chains: &Chains) -> Result<HashSet<ObjectName>, VaultError> {
         let reader = self.catalogue.reader()?;
-        let records = reader.records()?.into_iter().chain(reader.lost_records()?).map(|(name, _)| name);
-        let mut named: HashSet<ObjectName> = records.collect();
+        let mut named: HashSet<ObjectName> = reader.record_names()?.into_iter().collect();
         named.extend(reader.packs()?.into_values().map(|info| info.name));
         for link in chains.links() {
             named.insert(link.name);

@@ -277,7 +277,7 @@ impl Vault {
         let gone: Vec<ObjectName> = gone.into_iter().map(|row| row.name).collect();
         if !(gone.is_empty() && held.is_empty()) {
             let txn = self.catalogue().write()?;
-            Catalogue::remove_records(&txn, &gone)?;
+            self.catalogue().remove_records(&txn, &gone)?;
             Catalogue::drop_records(&txn, &held)?;
             txn.commit().map_err(CatalogueError::from)?;
         }

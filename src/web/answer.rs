@@ -1,8 +1,5 @@
 //! How answers look, and refusals: as what `--json` prints.
 
-use std::error::Error;
-use std::fmt::Write;
-
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY};
 use axum::http::header::{X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
@@ -15,6 +12,7 @@ use crate::engine::index::IndexError;
 use crate::engine::keys::KeyError;
 use crate::engine::restore::RestoreError;
 use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::vault::{ReadError, VaultError};
 
 /// The page gets nothing from elsewhere, runs nothing but its own scripts, and cannot be shown inside another page.
@@ -73,73 +71,38 @@ impl Problem {
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
+}
 
-    fn caused(error: &dyn Error, is_damage: bool) -> Self {
-        let exit = if is_damage { Exit::Damage } else { Exit::Failed };
-        let problem = Self::of_exit(exit, chain(error));
-        if is_damage { problem.hint("The vault is damaged. What to do: vault doctor") } else { problem }
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let problem = Self::of_exit(failure.exit, failure.what);
+        Self { hint: failure.hint, ..problem }
     }
 }
 
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let (mut text, mut next) = (error.to_string(), error.source());
-    while let Some(error) = next {
-        let _ = write!(text, ": {error}");
-        next = error.source();
-    }
-    text
+/// Whatever a command would have ended with.
+macro_rules! from_failures {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Problem {
+            fn from(error: $error) -> Self {
+                Failure::from(error).into()
+            }
+        })*
+    };
 }
-
-impl From<VaultError> for Problem {
-    fn from(error: VaultError) -> Self {
-        Self::caused(&error, false)
-    }
-}
+from_failures!(VaultError, KeyError, IndexError, ReadError, RestoreError);
 
 impl From<CatalogueError> for Problem {
     fn from(error: CatalogueError) -> Self {
-        Self::caused(&error, false)
-    }
-}
-
-impl From<KeyError> for Problem {
-    fn from(error: KeyError) -> Self {
-        Self::caused(&error, false)
-    }
-}
-
-impl From<IndexError> for Problem {
-    fn from(error: IndexError) -> Self {
-        match error {
-            IndexError::Interrupted => Self::of_exit(Exit::Interrupted, "stopped"),
-            error => Self::caused(&error, false),
-        }
-    }
-}
-
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        Self::caused(&error, error.is_damage())
+        VaultError::Catalogue(error).into()
     }
 }
 
 impl From<BrowseError> for Problem {
     fn from(error: BrowseError) -> Self {
-        match error {
-            BrowseError::NotFound { .. } | BrowseError::NotAFile { .. } => Self::missing(error.to_string()),
-            BrowseError::Interrupted => Self::of_exit(Exit::Interrupted, "stopped"),
-            error => Self::caused(&error, error.is_damage()),
-        }
-    }
-}
-
-impl From<RestoreError> for Problem {
-    fn from(error: RestoreError) -> Self {
-        match error {
-            RestoreError::Interrupted => Self::of_exit(Exit::Interrupted, "stopped"),
-            error => Self::caused(&error, error.is_damage()),
-        }
+        let is_missing = matches!(error, BrowseError::NotFound { .. } | BrowseError::NotAFile { .. });
+        let problem = Self::from(Failure::from(error));
+        if is_missing { Self { status: StatusCode::NOT_FOUND, ..problem } } else { problem }
     }
 }
 

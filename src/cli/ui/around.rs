@@ -45,12 +45,6 @@ pub struct Around {
     threads: usize,
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
-        Self { hint: failure.hint, ..Self::of_exit(failure.exit, failure.what) }
-    }
-}
-
 impl Around {
     /// As the command was called.
     pub fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {

@@ -1,27 +1,30 @@
-//! How commands end: every exit code, and the wording of every failure with what to do next.
+//! How work ends that failed: the exit code, what is said of it, and what to do next. The program and the page say the same.
 
 use std::fmt::Write;
 use std::io;
 
-use vault::catalogue::CatalogueError;
-use vault::chunk::ChunkParamsError;
-use vault::engine::browse::BrowseError;
-use vault::engine::check::CheckError;
-use vault::engine::collect::CollectError;
-use vault::engine::index::IndexError;
-use vault::engine::keys::KeyError;
-use vault::engine::mark::MarkError;
-use vault::engine::mirror::MirrorError;
-use vault::engine::repair::RepairError;
-use vault::engine::restore::RestoreError;
-use vault::engine::snapshot::SnapshotError;
-pub use vault::exit::Exit;
-use vault::log::RecordError;
-use vault::pack::PackError;
-use vault::store::StoreError;
-use vault::store::place::Address;
-use vault::vault::ReadError;
-use vault::vault::VaultError;
+use crate::catalogue::CatalogueError;
+use crate::chunk::ChunkParamsError;
+use crate::engine::browse::BrowseError;
+use crate::engine::check::CheckError;
+use crate::engine::collect::CollectError;
+use crate::engine::drill::DrillError;
+use crate::engine::index::IndexError;
+use crate::engine::keys::KeyError;
+use crate::engine::live::LiveError;
+use crate::engine::mark::MarkError;
+use crate::engine::mirror::MirrorError;
+use crate::engine::repair::RepairError;
+use crate::engine::restore::RestoreError;
+use crate::engine::snapshot::SnapshotError;
+pub use crate::exit::Exit;
+use crate::log::RecordError;
+use crate::pack::PackError;
+use crate::path::Shown;
+use crate::store::StoreError;
+use crate::store::place::Address;
+use crate::vault::ReadError;
+use crate::vault::VaultError;
 
 /// How a command ends that could not read some of what is stored: damage is worse than what a later version wrote.
 pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Exit {
@@ -29,7 +32,7 @@ pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Ex
     errors.into_iter().fold(Exit::Done, |worst, error| worst.worse(exit(error)))
 }
 
-/// A command that could not do what was asked.
+/// Something that could not be done as it was asked for.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.
@@ -57,11 +60,13 @@ impl Failure {
     }
 
     /// With a line that says what to do next.
+    #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
     /// With this exit code.
+    #[must_use]
     pub fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
@@ -452,6 +457,31 @@ impl From<KeyError> for Failure {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }
             KeyError::Slot(_) | KeyError::Seal(_) | KeyError::Device { .. } => failure,
+        }
+    }
+}
+
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Source(SnapshotError::Root { path, source }) => {
+                Self::caused(format!("cannot read {}", Shown(path.as_bytes())), &source)
+                    .hint("Is the disk connected? A missing folder is never taken for an empty one.")
+            }
+            LiveError::Source(error) => error.into(),
+            LiveError::Browse(error) => error.into(),
+        }
+    }
+}
+
+impl From<DrillError> for Failure {
+    fn from(error: DrillError) -> Self {
+        match error {
+            DrillError::Vault(error) => error.into(),
+            DrillError::Read(error) => error.into(),
+            DrillError::Restore(error) => error.into(),
+            DrillError::Interrupted => Self::interrupted(),
+            error @ DrillError::Scratch { .. } => Self::caused("the drill was not finished", &error),
         }
     }
 }
