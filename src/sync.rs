@@ -31,6 +31,11 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     done
 }
 
+/// Does something whose panic must not end what goes on beside it. The panic is said as any other is. Returns `None` then.
+pub fn survive<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
 /// Whether a panic that happens now may be caught and mended, so that it is no fault to report.
 pub fn is_caught() -> bool {
     CAUGHT.load(Relaxed) > 0
@@ -98,6 +103,8 @@ mod tests {
     fn a_panic_that_is_caught_is_known_as_such() {
         assert_eq!(catch(|| (is_caught(), 1)), Some((true, 1)));
         assert_eq!(catch(|| -> u8 { panic!("damage") }), None);
+        assert_eq!(survive(|| 1), Some(1));
+        assert_eq!(survive(|| -> u8 { panic!("a defect, as it should be said") }), None);
     }
 
     #[test]

@@ -74,6 +74,8 @@ mod schedule;
 mod guide;
 #[cfg(all(unix, feature = "ui"))]
 mod ui;
+#[cfg(all(unix, feature = "ui"))]
+mod share;
 #[cfg(feature = "remote")]
 mod far;
 #[cfg(feature = "remote")]

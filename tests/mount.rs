@@ -118,21 +118,6 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn packs(desk: &Desk) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut folders = vec![desk.path("store/packs"), desk.path("store/meta")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                folders.push(entry.path());
-            } else {
-                found.insert(entry.path());
-            }
-        }
-    }
-    found
-}
-
 fn names(folder: &Path) -> BTreeSet<String> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
@@ -184,7 +169,7 @@ fn what_stays_is_read_while_the_rest_is_pruned() {
             }
         };
         check(&kept[..16]);
-        let before = packs(&desk);
+        let before = desk.packs();
         desk.ok(&["forget", &first]);
         let prune = || desk.run(&["prune", "--keep", "99", "--max-unused", "0%"]);
         let said = prune();
@@ -194,7 +179,7 @@ fn what_stays_is_read_while_the_rest_is_pruned() {
         eventually("packs go", || {
             let _ = fs::metadata(folder.join("d0/f0"));
             prune();
-            before.difference(&packs(&desk)).count() > 0
+            before.difference(&desk.packs()).count() > 0
         });
         check(&kept);
         // Again, with programs that read all the time.
@@ -368,11 +353,11 @@ fn what_was_forgotten_is_not_called_damaged() {
     // Names are known, content is not.
     let files: Vec<File> = old.iter().map(|(name, _)| open(name).unwrap()).collect();
     desk.ok(&["forget", &first]);
-    let before = packs(&desk);
+    let before = desk.packs();
     eventually("packs go", || {
         let said = desk.run(&["prune", "--keep", "99", "--max-unused", "0%"]);
         assert!(matches!(said.code, 0 | 3), "{}", said.err);
-        before.difference(&packs(&desk)).count() > 0
+        before.difference(&desk.packs()).count() > 0
     });
     let mut gone = 0;
     for file in &files {
@@ -397,12 +382,12 @@ fn damage_costs_the_file_that_has_it_and_is_remembered() {
         return;
     }
     let desk = Desk::new();
-    let mut before = packs(&desk);
+    let mut before = desk.packs();
     let mut of_file = Vec::new();
     for name in ["a", "b", "c"] {
         desk.write(name, bytes(name.as_bytes()[0].into(), 150_000));
         desk.take(&format!("2026-01-0{}", of_file.len() + 1));
-        let now = packs(&desk);
+        let now = desk.packs();
         let new = now.difference(&before).max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap().clone();
         of_file.push(new);
         before = now;
@@ -599,10 +584,49 @@ fn who_sees_what_is_chosen() {
     fs::write(bin.join("xdg-open"), script).unwrap();
     fs::set_permissions(bin.join("xdg-open"), fs::Permissions::from_mode(0o755)).unwrap();
     let at = desk.path("mnt");
-    let mut command = desk.command(&["mount", at.to_str().unwrap(), "--open", "--host", "any"]);
+    let mut command = desk.command(&["mount", at.to_str().unwrap(), "--open"]);
     command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
-    let _mount = Mount::begin(command, &at);
+    let refused = desk.run(&["mount", at.to_str().unwrap(), "--host", "any"]);
+    assert!(refused.code == 1 && refused.err.contains("no snapshot of host any"), "{}", refused.err);
+    command.args(["--source", "source"]);
+    let mount = Mount::begin(command, &at);
     eventually("it is shown", || {
         fs::read_to_string(bin.join("shown")).is_ok_and(|text| text.trim() == at.to_str().unwrap())
     });
+    assert_eq!(names(&mount.at), BTreeSet::from(["README.txt", "all", "source"].map(str::to_owned)));
+    // The small file that the mount makes itself has no holes, as others.
+    let readme = File::open(mount.at.join("README.txt")).unwrap();
+    let len = readme.metadata().unwrap().len();
+    let seek = |from| rustix::fs::seek(&readme, from);
+    assert_eq!((seek(Seeking::Data(3)), seek(Seeking::Hole(3))), (Ok(3), Ok(len)));
+    assert_eq!(seek(Seeking::Data(len)), Err(rustix::io::Errno::NXIO));
+}
+
+/// What another machine kept lies in a mount that all users may look into.
+#[test]
+fn numbers_of_another_machine_are_nobody_here() {
+    if !can_mount() {
+        return;
+    }
+    let desk = Desk::new();
+    desk.write("theirs", "a secret of user 12345 there");
+    let path = desk.source().join("theirs");
+    std::os::unix::fs::chown(&path, Some(12_345), Some(12_346)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let taken = desk.run(&["snapshot", "--host", "elsewhere", ".", "--source", "source"]);
+    assert_eq!(taken.code, 0, "{}", taken.err);
+    fs::set_permissions(desk.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let read = |mount: &Mount, user: u32, group: u32| {
+        let mut command = Command::new("cat");
+        command.arg(mount.latest().join("source/theirs")).uid(user).gid(group);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let mount = Mount::by(&desk, &["mount", "--allow-other"]);
+    let shown = fs::metadata(mount.latest().join("source/theirs")).unwrap();
+    assert_eq!((shown.uid(), shown.gid(), shown.mode() & 0o7777), (0, 0, 0o600));
+    assert!(read(&mount, 0, 0) && !read(&mount, 12_345, 1) && !read(&mount, 1, 12_346));
+    drop(mount);
+    // Whoever wants the numbers gets them.
+    let mount = Mount::by(&desk, &["mount", "--allow-other", "--owner", "numbers"]);
+    assert!(read(&mount, 12_345, 1) && read(&mount, 1, 12_346) && !read(&mount, 1, 1));
 }

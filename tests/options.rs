@@ -38,7 +38,7 @@ fn help(words: &[String]) -> (Vec<Shown>, Vec<String>) {
             let names =
                 line.split_whitespace().take_while(|word| word.starts_with('-')).map(|word| word.trim_matches(','));
             let (long, short): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("--"));
-            let name = |names: Vec<&str>| names.first().map(|name| (*name).trim_end_matches("...").to_owned());
+            let name = |names: Vec<&str>| names.first().map(|name| name.split(['[', '.']).next().unwrap().to_owned());
             options.push((name(long).unwrap(), name(short)));
         }
     }

@@ -17,6 +17,7 @@ const NOT_RUN: &[&str] = &[
     "vault snapshot --read-special /dev/sdb1",
     "vault mount ~/old --background",
     "vault mount latest:Documents ~/old",
+    "vault mount --webdav",
     "vault umount ~/old",
     "vault run --report report.json --then shutdown",
     "vault doctor s3://bucket/vault",

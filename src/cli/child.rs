@@ -1,8 +1,11 @@
-//! Commands that vault starts: all of them are made here, and none of them inherits a secret.
+//! Commands that vault starts: all of them are made here, and none of them inherits a secret, or what is meant for vault alone.
 
 use std::env;
 use std::ffi::OsStr;
 use std::process::Command;
+
+/// Set for the process that goes on in the background for a mount.
+pub const IN_BACKGROUND: &str = "VAULT_MOUNT_IN_BACKGROUND";
 
 /// A program, to be found as the shell finds it.
 pub fn program(name: &str) -> Command {
@@ -18,6 +21,7 @@ fn without_secrets(mut command: Command) -> Command {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_secret)) {
         command.env_remove(name);
     }
+    command.env_remove(IN_BACKGROUND);
     command
 }
 

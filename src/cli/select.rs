@@ -149,15 +149,11 @@ impl Wanted {
     }
 
     fn not_found(&self, snapshots: &[SnapshotInfo], filter: &FilterArgs) -> Failure {
-        let of = [("source", &filter.source), ("host", &filter.host)];
-        let of = of.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!(" of {what} {name}")));
-        let of: String = of.collect();
+        let of = of(filter);
         let failure = match &self.which {
-            _ if snapshots.is_empty() => Failure::new("there is no snapshot in this vault yet"),
+            _ if snapshots.is_empty() => return none_of(snapshots, filter),
             Which::Id(prefix) => Failure::new(format!("there is no snapshot {prefix}")),
-            _ if !snapshots.iter().any(|info| matches(info, filter)) => {
-                Failure::new(format!("there is no snapshot{of}"))
-            }
+            _ if !snapshots.iter().any(|info| matches(info, filter)) => return none_of(snapshots, filter),
             Which::Latest(_) => {
                 Failure::new(format!("there is no {}{of}: the snapshots do not go back so far", self.text))
             }
@@ -168,11 +164,36 @@ impl Wanted {
             )),
             Which::Date(_) => Failure::new(format!("there is no snapshot{of} from before {}", self.text)),
         };
-        match meant(snapshots, filter) {
-            _ if snapshots.is_empty() => failure.hint("Take one with: vault snapshot PATH"),
-            Some(meant) => failure.hint(meant),
-            None => failure.hint("See which there are with: vault list"),
-        }
+        hinted(failure, snapshots, filter)
+    }
+}
+
+/// What a filter chooses, in words that follow "snapshot".
+fn of(filter: &FilterArgs) -> String {
+    let of = [("source", &filter.source), ("host", &filter.host)];
+    of.iter().filter_map(|(what, name)| name.as_ref().map(|name| format!(" of {what} {name}"))).collect()
+}
+
+/// Whether a filter leaves anything out.
+pub const fn is_chosen(filter: &FilterArgs) -> bool {
+    filter.source.is_some() || filter.host.is_some()
+}
+
+/// The failure when a filter leaves no snapshot.
+pub fn none_of(snapshots: &[SnapshotInfo], filter: &FilterArgs) -> Failure {
+    let failure = if snapshots.is_empty() {
+        Failure::new("there is no snapshot in this vault yet")
+    } else {
+        Failure::new(format!("there is no snapshot{}", of(filter)))
+    };
+    hinted(failure, snapshots, filter)
+}
+
+fn hinted(failure: Failure, snapshots: &[SnapshotInfo], filter: &FilterArgs) -> Failure {
+    match meant(snapshots, filter) {
+        _ if snapshots.is_empty() => failure.hint("Take one with: vault snapshot PATH"),
+        Some(meant) => failure.hint(meant),
+        None => failure.hint("See which there are with: vault list"),
     }
 }
 

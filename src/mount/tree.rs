@@ -50,6 +50,8 @@ pub struct TreeOptions {
     pub readme: String,
     /// Bytes of listings that are kept.
     pub listings: usize,
+    /// Which snapshots are shown.
+    pub shown: Box<dyn Fn(&SnapshotInfo) -> bool + Send + Sync>,
 }
 
 /// A snapshot in a tree.
@@ -333,7 +335,7 @@ impl Tree {
     fn name_all(&self, moment: &Moment) {
         let before = self.names();
         let mut hosts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for info in moment.snapshots() {
+        for info in moment.snapshots().iter().filter(|info| (self.options.shown)(info)) {
             hosts.entry(&info.body.source).or_default().insert(&info.body.host);
         }
         let mut taken: HashSet<Vec<u8>> = [ALL, README, VERSIONS].iter().map(|name| name.to_vec()).collect();
@@ -346,7 +348,7 @@ impl Tree {
         }
         let mut names = Names::default();
         let mut dates: HashMap<&[u8], HashSet<Vec<u8>>> = HashMap::new();
-        for info in moment.snapshots() {
+        for info in moment.snapshots().iter().filter(|info| (self.options.shown)(info)) {
             let Some(folder) = folders.get(&(info.body.source.as_str(), info.body.host.as_str())) else { continue };
             let taken = dates.entry(folder).or_insert_with(|| HashSet::from([LATEST.to_vec()]));
             let name = free_name(&plain(&(self.options.dates)(info.date)), taken);

@@ -61,6 +61,38 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item 
     lines.flat_map(|line| line.split(';')).filter_map(move |pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
+fn forbidden(what: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, what)
+}
+
+/// Refuses a request that asks for another name, or that another page has made.
+///
+/// # Errors
+/// Why it is not answered.
+pub fn judge_origin(names: &Names, headers: &HeaderMap) -> Result<(), Problem> {
+    let host = one(headers, HOST.as_str()).ok().flatten().filter(|host| names.have(host));
+    let Some(host) = host else {
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "the page is not to be had under this name"));
+    };
+    match one(headers, ORIGIN.as_str()) {
+        Ok(None) => Ok(()),
+        Ok(Some(origin)) if origin.strip_prefix("http://") == Some(host) => Ok(()),
+        _ => Err(forbidden("the request comes from another page")),
+    }
+}
+
+/// Refuses a request that a browser makes for another page. What only reads may be typed into the browser.
+///
+/// # Errors
+/// Why it is not answered.
+pub fn judge_site(headers: &HeaderMap, is_read: bool) -> Result<(), Problem> {
+    match one(headers, "sec-fetch-site") {
+        Ok(None | Some("same-origin")) => Ok(()),
+        Ok(Some("none")) if is_read => Ok(()),
+        _ => Err(forbidden("the request comes from another page")),
+    }
+}
+
 /// Decides whether a request is answered. `holds` says whether a cookie is good.
 ///
 /// # Errors
@@ -72,27 +104,13 @@ pub fn judge(
     headers: &HeaderMap,
     holds: &dyn Fn(&str) -> bool,
 ) -> Result<(), Problem> {
-    let forbidden = |what: &str| Problem::new(StatusCode::FORBIDDEN, what);
-    let host = one(headers, HOST.as_str()).ok().flatten().filter(|host| names.have(host));
-    let Some(host) = host else {
-        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "the page is not to be had under this name"));
-    };
-    match one(headers, ORIGIN.as_str()) {
-        Ok(None) => {}
-        Ok(Some(origin)) if origin.strip_prefix("http://") == Some(host) => {}
-        _ => return Err(forbidden("the request comes from another page")),
-    }
+    judge_origin(names, headers)?;
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     if !path.starts_with(API) {
         // The page itself holds no secret, and a link may lead to it.
         return Ok(());
     }
-    match one(headers, "sec-fetch-site") {
-        Ok(None | Some("same-origin")) => {}
-        // Typed into the browser.
-        Ok(Some("none")) if is_read => {}
-        _ => return Err(forbidden("the request comes from another page")),
-    }
+    judge_site(headers, is_read)?;
     if !is_read {
         let kind = one(headers, CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default();
         if kind.split(';').next().map(str::trim) != Some("application/json") {

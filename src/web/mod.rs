@@ -3,7 +3,8 @@
 //! [`gate`] who may ask, and [`session`] how a browser shows that it may · [`listen`] where it is listened · [`assets`] the page
 //! itself · [`routes`] everything that can be asked, in one table, from which the description for programs is made · [`desk`] what
 //! all answers work with · [`look`] snapshots, folders, versions, files · [`search`] finding, comparing · [`jobs`] what takes
-//! long, [`restore`] among it · [`events`] telling the page what changed · [`answer`] how answers and refusals look.
+//! long, [`restore`] among it · [`events`] telling the page what changed · [`answer`] how answers and refusals look · [`dav`]
+//! snapshots as a share, for `vault mount --webdav`.
 //!
 //! The runtime that requests run on stays in here. Whatever reads the vault runs on threads that may wait.
 
@@ -19,6 +20,7 @@ pub mod restore;
 pub mod events;
 pub mod routes;
 pub mod listen;
+pub mod dav;
 
 use std::io;
 use std::thread;

@@ -1,5 +1,7 @@
 //! The real program, with a vault and a home of its own.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -78,6 +80,22 @@ impl Desk {
     /// Runs a command, whatever comes of it.
     pub fn run(&self, args: &[&str]) -> Said {
         said(&self.command(args).output().unwrap())
+    }
+
+    /// The packs of the vault.
+    pub fn packs(&self) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        let mut folders = vec![self.path("store/packs"), self.path("store/meta")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    found.insert(entry.path());
+                }
+            }
+        }
+        found
     }
 
     /// Runs a command that succeeds, and returns what it printed.

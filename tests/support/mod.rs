@@ -2,6 +2,8 @@
 //! from the disk and from a vault by two pieces of code that know nothing of each other.
 
 pub mod binary;
+#[cfg(all(unix, feature = "ui"))]
+pub mod http;
 #[cfg(feature = "remote")]
 pub mod s3;
 #[cfg(unix)]

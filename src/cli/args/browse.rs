@@ -62,6 +62,7 @@ Examples:
   vault mount ~/old                       in this folder, which is empty
   vault mount latest:Documents ~/old      one folder of one snapshot
   vault mount ~/old --background          goes on by itself until: vault umount
+  vault mount --webdav                    as a share, for Windows and macOS
 
   Documents/2026-11-20 18.30/             a snapshot, by source and local time
   Documents/latest                        the last one
@@ -94,6 +95,17 @@ pub struct MountArgs {
     /// Show it in the file manager
     #[arg(long)]
     pub open: bool,
+
+    /// Share it on this computer instead (WebDAV), for systems that cannot mount [default port: any]
+    #[arg(
+        long,
+        value_name = "PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0",
+        conflicts_with_all = ["folder", "background", "open", "owner", "allow_other", "no_preview"]
+    )]
+    pub webdav: Option<u16>,
 
     /// To whom files seem to belong [default: names; for another machine's files, if you are not root: me]
     #[arg(long, value_name = "WHO")]

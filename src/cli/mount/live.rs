@@ -12,24 +12,17 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use jiff::tz::TimeZone;
 use serde::Serialize;
-use vault::mount::Tree;
-use vault::mount::TreeOptions;
+use vault::mount::Serving;
 use vault::mount::fuse;
 use vault::mount::fuse::MountOptions;
 use vault::mount::fuse::Mounted;
 use vault::mount::fuse::Owners;
-use vault::path::Shown;
 use vault::progress::Progress;
-use vault::tree::Time;
-use vault::vault::View;
 
 use crate::cli::args::MountArgs;
 use crate::cli::args::OwnerArg;
@@ -38,25 +31,20 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
-use crate::cli::error::chain;
 use crate::cli::error::quoted;
+use crate::cli::mount::laid;
+use crate::cli::mount::laid::Laid;
 use crate::cli::mount::point;
 use crate::cli::mount::point::Point;
 use crate::cli::output::Output;
-use crate::cli::select;
-use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 
-/// Bytes of listings that are kept.
-const LISTINGS: usize = 12 << 20;
 /// Threads that answer the system: more than processors, since they wait for the store.
 const THREADS: usize = 4;
 /// How often is looked whether it should end.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a mount that was ended goes on to serve what is open.
 const SERVED: Duration = Duration::from_secs(10);
-/// Set for the process in the background.
-const IN_BACKGROUND: &str = "VAULT_MOUNT_IN_BACKGROUND";
 /// The log of mounts in the background begins anew when it is longer.
 const LOG_MAX: u64 = 1 << 20;
 
@@ -71,7 +59,7 @@ struct MountJson {
 pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     let (snapshot, folder) = meant(args);
     let wanted = snapshot.map(|text| Wanted::parse(text, &context.zone)).transpose()?;
-    let is_child = args.background && env::var_os(IN_BACKGROUND).is_some();
+    let is_child = args.background && env::var_os(child::IN_BACKGROUND).is_some();
     let chosen = context.chosen()?;
     let name = chosen.config.as_ref().map(|vault| OsString::from(&vault.name));
     let name =
@@ -80,44 +68,7 @@ pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     if args.background && !is_child {
         return in_background(context, point);
     }
-    let (vault, _) = context.open()?;
-    let log = vault.state().join("mount.log");
-    let snapshots = vault.snapshots();
-    let aim = match &wanted {
-        Some(wanted) => {
-            let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
-            let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-            Some((info.id, path))
-        }
-        None => None,
-    };
-    let cache = usize::try_from(args.cache).unwrap_or(usize::MAX);
-    let view = View::new(Arc::new(vault), cache, &context.screen)?;
-    context.screen.clear();
-    let zone = context.zone.clone();
-    let dates = Box::new(move |time| name_of(time, &zone));
-    let options = TreeOptions { dates, readme: readme(&point.folder), listings: LISTINGS };
-    let mut tree = Tree::new(Arc::new(view), options);
-    if let Some((id, path)) = &aim {
-        let shown = format!("{}:{}", id.short(), Shown(path));
-        let only = tree.only(id, path);
-        let only = only.map_err(|error| Failure::caused(format!("cannot read {shown}"), &error))?;
-        tree = only.ok_or_else(|| {
-            Failure::new(format!("there is no folder {shown}")).hint("See what is in it with: vault ls SNAPSHOT")
-        })?;
-    }
-    let count = tree.count();
-    let told: Arc<Mutex<Vec<String>>> = Arc::default();
-    let report = {
-        let told = Arc::clone(&told);
-        move |at: &str, error: &vault::vault::ReadError| {
-            let next = if error.is_damage() { "; what to do: vault doctor" } else { "" };
-            told.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(format!("cannot read {at}: {}{next}", chain(error)));
-        }
-    };
-    let begun = Instant::now();
+    let laid = laid::lay(context, args, wanted.as_ref(), &readme(&point.folder))?;
     let is_root = rustix::process::geteuid().is_root();
     let options = MountOptions {
         owners: match args.owner {
@@ -129,25 +80,22 @@ pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
         allow_other: args.allow_other,
         no_preview: args.no_preview,
         threads: THREADS.max(context.threads()),
-        renew: args.renew,
-        now: Box::new(move || begun.elapsed()),
-        report: Box::new(report),
     };
     // From now on whatever ends the program ends the mount first.
     context.screen.watch_interrupts_quietly();
-    let mounted =
-        fuse::mount(Arc::new(tree), &point.folder, options).map_err(|error| refused(&point.folder, &error))?;
-    let said = announce(context, args, &point.folder, count, is_child);
-    let left = said.and_then(|()| if is_child { leave_terminal(&log) } else { Ok(()) });
+    let mounted = fuse::mount(Arc::clone(&laid.serving), &point.folder, options)
+        .map_err(|error| refused(&point.folder, &error))?;
+    let said = announce(context, args, &point.folder, laid.count, is_child);
+    let left = said.and_then(|()| if is_child { leave_terminal(&laid.log) } else { Ok(()) });
     if args.open && left.is_ok() {
         show(&point.folder);
     }
     if left.is_ok() {
-        wait(context, &mounted, &told);
+        wait(context, &mounted, &laid);
     }
-    finish(context, &mounted, &point.folder);
+    finish(context, &mounted, &laid.serving, &point.folder);
     left?;
-    Ok(if mounted.damaged() > 0 { Exit::Damage } else { Exit::Done })
+    Ok(laid.exit())
 }
 
 /// Which argument is the snapshot, and which the folder.
@@ -169,29 +117,9 @@ fn is_folder(text: &OsStr) -> bool {
         || point::is_dead(Path::new(text))
 }
 
-/// The name of a snapshot's folder: local date and minute, without a colon, which other systems do not allow in names.
-fn name_of(time: Time, zone: &TimeZone) -> String {
-    dates::shown(time, zone).replace(':', ".")
-}
-
+/// The text of `README.txt`: how to leave.
 fn readme(folder: &Path) -> String {
-    format!(
-        "This is a vault, mounted to be looked into. Nothing here can be changed.\n\
-         \n\
-         SOURCE/DATE/     a snapshot of a source, by the time when it was taken\n\
-         SOURCE/latest    the last one\n\
-         all/ID           each snapshot by its id\n\
-         \n\
-         Every folder in a snapshot also has a folder .versions, which is not listed.\n\
-         In it lie the versions of each file that is or was there:\n\
-         \n\
-             ls .versions/letter.odt/\n\
-         \n\
-         To bring something back, copy it. To leave, close what you have opened here, and\n\
-         \n\
-             vault umount {}\n",
-        quoted(&folder.display().to_string())
-    )
+    format!("close what you have opened here, and\n\n    vault umount {}\n", quoted(&folder.display().to_string()))
 }
 
 /// Says that it is mounted.
@@ -211,22 +139,15 @@ fn announce(context: &Context, args: &MountArgs, folder: &Path, count: usize, is
 }
 
 /// Waits until it should end, or was ended.
-fn wait(context: &Context, mounted: &Mounted, told: &Mutex<Vec<String>>) {
-    let mut ticked = Instant::now();
+fn wait(context: &Context, mounted: &Mounted, laid: &Laid) {
     while !mounted.is_ended() && !context.screen.stopped() {
         thread::sleep(TICK);
-        if ticked.elapsed() >= Duration::from_secs(1) {
-            mounted.tick();
-            ticked = Instant::now();
-        }
-        for message in std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner)) {
-            context.screen.warn(&message);
-        }
+        laid.tell(context);
     }
 }
 
 /// Unmounts, if that was not done already. What programs have open is served for a while.
-fn finish(context: &Context, mounted: &Mounted, folder: &Path) {
+fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path) {
     if !mounted.is_ended() {
         match point::end(folder, false) {
             Ok(()) => {}
@@ -248,7 +169,13 @@ fn finish(context: &Context, mounted: &Mounted, folder: &Path) {
     while !mounted.is_ended() && begun.elapsed() < SERVED {
         thread::sleep(Duration::from_millis(20));
     }
-    mounted.rest();
+    if point::is_dead(folder) {
+        // It ended by itself, and nobody answers there any more.
+        if let Err(error) = point::end(folder, true) {
+            context.screen.warn(&format!("cannot end the dead mount in {}: {error}", folder.display()));
+        }
+    }
+    serving.end();
 }
 
 /// Why the system refused to mount.
@@ -283,7 +210,7 @@ fn in_background(context: &Context, mut point: Point) -> Result<Exit, Failure> {
     let program = env::current_exe().map_err(failed)?;
     // Not by way of `child`: this is the same program, and needs the password.
     let mut command = Command::new(program);
-    command.args(env::args_os().skip(1)).env(IN_BACKGROUND, "1").stdout(Stdio::piped());
+    command.args(env::args_os().skip(1)).env(child::IN_BACKGROUND, "1").stdout(Stdio::piped());
     let mut started = command.spawn().map_err(failed)?;
     let mut line = String::new();
     if let Some(stdout) = started.stdout.take() {

@@ -28,7 +28,7 @@ use crate::cli::roots;
 /// How long is waited for a mount to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// How long programs may take to let go of a mount.
-const LET_GO_WITHIN: Duration = Duration::from_millis(300);
+const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 /// How many programs that use a mount are named.
 const USERS_SHOWN: usize = 3;
 

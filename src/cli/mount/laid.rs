@@ -1,0 +1,139 @@
+//! A tree of snapshots, laid out to be mounted, whatever asks for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use jiff::tz::TimeZone;
+use vault::mount::Serving;
+use vault::mount::ServingOptions;
+use vault::mount::Tree;
+use vault::mount::TreeOptions;
+use vault::path::Shown;
+use vault::progress::Progress;
+use vault::tree::Time;
+use vault::vault::SnapshotInfo;
+use vault::vault::View;
+
+use crate::cli::args::MountArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::error::chain;
+use crate::cli::select;
+use crate::cli::select::Aim;
+use crate::cli::select::Wanted;
+
+/// Bytes of listings that are kept.
+const LISTINGS: usize = 12 << 20;
+
+/// A tree that is laid out.
+pub struct Laid {
+    /// The tree, ready to be asked.
+    pub serving: Arc<Serving>,
+    /// How many snapshots it has.
+    pub count: usize,
+    /// Where a mount in the background writes what there is to say.
+    pub log: PathBuf,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Laid {
+    /// Says what could not be read since the last time.
+    pub fn tell(&self, context: &Context) {
+        for message in std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner)) {
+            context.screen.warn(&message);
+        }
+    }
+
+    /// How the program ends after it.
+    pub fn exit(&self) -> Exit {
+        match (self.serving.has_panicked(), self.serving.damaged()) {
+            (true, _) => Exit::Panic,
+            (_, 0) => Exit::Done,
+            _ => Exit::Damage,
+        }
+    }
+}
+
+/// Opens the vault, and lays out all its snapshots that the filter leaves, or a folder of one of them. `leave` ends the sentence of
+/// `README.txt` that begins with "To leave,".
+pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: &str) -> Result<Laid, Failure> {
+    let (vault, _) = context.open()?;
+    let log = vault.state().join("mount.log");
+    let snapshots = vault.snapshots();
+    let filter = args.filter.clone();
+    let aim = match wanted {
+        Some(wanted) => {
+            let info = wanted.find(context, &vault, &snapshots, &filter, Aim::Read)?;
+            let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+            Some((info.id, path))
+        }
+        None if select::is_chosen(&filter) && !snapshots.iter().any(|info| select::matches(info, &filter)) => {
+            return Err(select::none_of(&snapshots, &filter));
+        }
+        None => None,
+    };
+    let cache = usize::try_from(args.cache).unwrap_or(usize::MAX);
+    let view = View::new(Arc::new(vault), cache, &context.screen)?;
+    context.screen.clear();
+    let zone = context.zone.clone();
+    let is_all = aim.is_none();
+    let options = TreeOptions {
+        dates: Box::new(move |time| name_of(time, &zone)),
+        readme: readme(leave),
+        listings: LISTINGS,
+        // A tree of one snapshot alone is of that one, whoever took it.
+        shown: Box::new(move |info: &SnapshotInfo| !is_all || select::matches(info, &filter)),
+    };
+    let mut tree = Tree::new(Arc::new(view), options);
+    if let Some((id, path)) = &aim {
+        let shown = format!("{}:{}", id.short(), Shown(path));
+        let only = tree.only(id, path);
+        let only = only.map_err(|error| Failure::caused(format!("cannot read {shown}"), &error))?;
+        tree = only.ok_or_else(|| {
+            Failure::new(format!("there is no folder {shown}")).hint("See what is in it with: vault ls SNAPSHOT")
+        })?;
+    }
+    let count = tree.count();
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let report = {
+        let told = Arc::clone(&told);
+        move |at: &str, error: &vault::vault::ReadError| {
+            let next = if error.is_damage() { "; what to do: vault doctor" } else { "" };
+            told.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(format!("cannot read {at}: {}{next}", chain(error)));
+        }
+    };
+    let begun = Instant::now();
+    let serving =
+        ServingOptions { renew: args.renew, now: Box::new(move || begun.elapsed()), report: Box::new(report) };
+    let serving = Arc::new(Serving::new(Arc::new(tree), serving));
+    Ok(Laid { serving, count, log, told })
+}
+
+/// The name of a snapshot's folder: local date and minute, without a colon, which other systems do not allow in names.
+fn name_of(time: Time, zone: &TimeZone) -> String {
+    dates::shown(time, zone).replace(':', ".")
+}
+
+fn readme(leave: &str) -> String {
+    format!(
+        "This is a vault, mounted to be looked into. Nothing here can be changed.\n\
+         \n\
+         SOURCE/DATE/     a snapshot of a source, by the time when it was taken\n\
+         SOURCE/latest    the last one\n\
+         all/ID           each snapshot by its id\n\
+         \n\
+         Every folder in a snapshot also has a folder .versions, which is not listed.\n\
+         In it lie the versions of each file that is or was there:\n\
+         \n\
+             ls .versions/letter.odt/\n\
+         \n\
+         To bring something back, copy it. To leave, {leave}"
+    )
+}

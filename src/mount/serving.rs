@@ -1,0 +1,260 @@
+//! What every kind of mount needs while it lasts, whoever asks: looking which snapshots there are, renewing what is relied on,
+//! reading files, and saying what cannot be read.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::lru::Lru;
+use crate::mount::tree::{Node, Tree};
+use crate::progress::Silent;
+use crate::read::ahead::Course;
+use crate::read::{Ahead, StoredFile};
+use crate::sync::{lock, survive};
+use crate::vault::ReadError;
+
+/// How long may be remembered which snapshots there are, and how often the store is looked at for it.
+pub const FLEETING: Duration = Duration::from_secs(1);
+/// Longest read that is answered at once, in bytes.
+pub const READ_MAX: usize = 16 << 20;
+/// How many files are known where their bytes lie.
+const FILES_KEPT: usize = 64;
+/// How many places are remembered that could not be read, so that each is told once. What comes after them is only counted.
+const TOLD_MAX: usize = 1024;
+/// How often is done what has to be done once in a while.
+const TICK: Duration = Duration::from_secs(1);
+/// A look at the store that took long is followed by a pause of so many times its duration.
+const PAUSE: u32 = 20;
+
+/// Takes where something lies that cannot be read, and why.
+pub type Report = dyn Fn(&str, &ReadError) + Send + Sync;
+
+/// How a tree is served.
+pub struct ServingOptions {
+    /// How long a session lasts before it is renewed, and how long after the last read none is held.
+    pub renew: Duration,
+    /// The time since some moment.
+    pub now: Box<dyn Fn() -> Duration + Send + Sync>,
+    /// Is told of what cannot be read: where it lies, and why.
+    pub report: Box<Report>,
+}
+
+/// A file that is read.
+pub struct Open {
+    /// The file.
+    pub file: Arc<StoredFile>,
+    course: Course,
+}
+
+/// Why something cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Its snapshot was forgotten.
+    Gone,
+    /// It is damaged, or the store does not answer.
+    Unreadable,
+    /// It is no file.
+    NoFile,
+}
+
+/// A tree that is served.
+pub struct Serving {
+    tree: Arc<Tree>,
+    ahead: Ahead,
+    options: ServingOptions,
+    files: Mutex<Lru<[u8; 16], Arc<Open>>>,
+    /// Whether anything was read since the session was renewed.
+    is_used: AtomicBool,
+    /// When the store was looked at last, and when the session was renewed.
+    looked: Mutex<Duration>,
+    renewed: Mutex<Duration>,
+    /// The next look at the store is not before this.
+    paused: Mutex<Duration>,
+    told: Mutex<HashSet<String>>,
+    damaged: AtomicUsize,
+    has_panicked: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Serving {
+    /// Begins to serve.
+    pub fn new(tree: Arc<Tree>, options: ServingOptions) -> Self {
+        let now = (options.now)();
+        Self {
+            ahead: Ahead::new(tree.view(), 2),
+            tree,
+            options,
+            files: Mutex::new(Lru::new(FILES_KEPT)),
+            is_used: AtomicBool::new(true),
+            looked: Mutex::new(now),
+            renewed: Mutex::new(now),
+            paused: Mutex::new(now),
+            told: Mutex::default(),
+            damaged: AtomicUsize::new(0),
+            has_panicked: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// How many places could not be read because of damage.
+    pub fn damaged(&self) -> usize {
+        self.damaged.load(Relaxed)
+    }
+
+    /// Whether a defect of the program kept something from being answered.
+    pub fn has_panicked(&self) -> bool {
+        self.has_panicked.load(Relaxed)
+    }
+
+    /// Does something whose panic costs only the one request. The program has said what to report. Returns `None` then.
+    pub fn guard<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let done = survive(work);
+        if done.is_none() {
+            self.has_panicked.store(true, Relaxed);
+        }
+        done
+    }
+
+    /// Renews the session once in a while, or ends it if nobody reads, until [`Self::end`]; and does something else each second. That
+    /// happens on a thread of its own, which nobody waits for: the store may take its time, and so may the system.
+    ///
+    /// # Errors
+    /// If the system has no thread.
+    pub fn attend(self: &Arc<Self>, also: impl Fn() + Send + 'static) -> io::Result<()> {
+        let serving = self.clone();
+        let attend = move || {
+            while !serving.is_over.load(Relaxed) {
+                thread::sleep(TICK);
+                let _ = serving.guard(|| {
+                    serving.tick();
+                    also();
+                });
+            }
+        };
+        thread::Builder::new().name("vault-mount".to_owned()).spawn(attend).map(drop)
+    }
+
+    fn tick(&self) {
+        let now = (self.options.now)();
+        {
+            let mut renewed = lock(&self.renewed);
+            if now.saturating_sub(*renewed) < self.options.renew {
+                return;
+            }
+            *renewed = now;
+        }
+        if self.is_used.swap(false, Relaxed) {
+            self.look(Duration::ZERO);
+        } else {
+            self.tree.view().rest();
+        }
+    }
+
+    /// Ends what is held, before the program ends.
+    pub fn end(&self) {
+        self.is_over.store(true, Relaxed);
+        self.tree.view().rest();
+    }
+
+    /// Looks which snapshots there are, unless that was done in this time, or took so long that whoever reads would only wait. If it
+    /// fails, all is as it was.
+    fn look(&self, within: Duration) {
+        let now = (self.options.now)();
+        {
+            let mut looked = lock(&self.looked);
+            let is_paused = !within.is_zero() && now < *lock(&self.paused);
+            if is_paused || now.saturating_sub(*looked) < within {
+                return;
+            }
+            *looked = now;
+        }
+        let _ = self.tree.refresh(&Silent::default());
+        let ended = (self.options.now)();
+        *lock(&self.paused) = ended + ended.saturating_sub(now) * PAUSE;
+    }
+
+    /// Something is read: a session that had ended begins again.
+    fn touch(&self) {
+        if !self.is_used.swap(true, Relaxed) && !self.tree.view().is_at_work() {
+            self.look(FLEETING);
+        }
+    }
+
+    /// Looks again which snapshots there are, where that decides what a folder holds.
+    pub fn look_for(&self, node: &Node) {
+        match node {
+            Node::Top | Node::All | Node::Source(_) => self.look(FLEETING),
+            _ => self.touch(),
+        }
+    }
+
+    /// Says, once for each place, what cannot be read; and what whoever asked is told.
+    pub fn failed(&self, node: &Node, error: &ReadError) -> Trouble {
+        let moment = self.tree.view().moment();
+        if node.item().is_some_and(|item| !moment.has(&item.snap.info.id)) {
+            return Trouble::Gone;
+        }
+        if matches!(error, ReadError::Lost(_)) {
+            self.tree.view().distrust();
+        }
+        let at = self.tree.shown(node);
+        let (is_told, is_full) = {
+            let mut told = lock(&self.told);
+            let is_full = told.len() >= TOLD_MAX;
+            (told.contains(&at) || (!is_full && !told.insert(at.clone())), is_full)
+        };
+        if !is_told && error.is_damage() {
+            self.damaged.fetch_add(1, Relaxed);
+        }
+        if !is_told && !is_full {
+            (self.options.report)(&at, error);
+        }
+        Trouble::Unreadable
+    }
+
+    /// A file of a snapshot, ready to be read.
+    ///
+    /// # Errors
+    /// [`Trouble::NoFile`] if it is none.
+    pub fn open(&self, node: &Node) -> Result<Arc<Open>, Trouble> {
+        let key = self.tree.key_of(node);
+        if let Some(open) = lock(&self.files).get(&key) {
+            return Ok(open);
+        }
+        let item = node.item().ok_or(Trouble::NoFile)?;
+        let file = Arc::new(StoredFile::new(&item.entry).ok_or(Trouble::NoFile)?);
+        let open = Arc::new(Open { file, course: Course::default() });
+        lock(&self.files).insert(key, open.clone(), 1);
+        Ok(open)
+    }
+
+    /// Reads up to `size` bytes of a file into `out`, which then holds them alone.
+    ///
+    /// # Errors
+    /// Why they cannot be read. It has been reported.
+    pub fn read(&self, node: &Node, open: &Open, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), Trouble> {
+        self.touch();
+        self.ahead.tell(&open.file, &open.course, offset, size as u64);
+        out.clear();
+        out.resize(size.min(READ_MAX), 0);
+        let read = open.file.read_at(self.tree.view().as_ref(), offset, out);
+        let read = read.map_err(|error| self.failed(node, &error))?;
+        out.truncate(read);
+        Ok(())
+    }
+
+    /// Bytes of `README.txt`.
+    pub fn readme(&self, offset: u64, size: usize) -> &[u8] {
+        let text = self.tree.readme();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        &text[from..from.saturating_add(size).min(text.len())]
+    }
+}
