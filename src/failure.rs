@@ -401,6 +401,10 @@ impl From<RepairError> for Failure {
             RepairError::Changed => {
                 Self::new(chain(&error)).hint("What was done until then stays. Run vault repair again.")
             }
+            RepairError::Unlike { .. } => Self::usage(chain(&error)).hint(
+                "A mirror is made by vault mirror, and a vault like another one by vault init --like; out of any other vault \
+                 files are restored.",
+            ),
             RepairError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }

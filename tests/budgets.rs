@@ -217,7 +217,7 @@ fn each_command_keeps_to_its_budget_of_requests() {
     far.cost("check, all data", || checked(true));
     far.cost("stats", || drop(stats(&vault, None, THREADS, &silent).unwrap()));
     far.cost("repair, nothing to do", || {
-        let options = RepairOptions { read_data: false, of_others: false, clock: &now, threads: THREADS };
+        let options = RepairOptions { read_data: false, of_others: false, clock: &now, threads: THREADS, from: None };
         let plan = repair::plan(&vault, &options, &silent).unwrap();
         assert!(plan.is_empty());
     });

@@ -245,7 +245,7 @@ fn an_index_that_lies_costs_nothing_but_time() {
         // A snapshot that stores something and relies on the rest.
         fs::write(world.source().join("one more"), what).unwrap();
         take(&vault, &world.source()).unwrap();
-        let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS };
+        let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
         let planned = plan(&vault, &options, &Silent::default()).unwrap();
         assert!(!planned.has_losses() && planned.packs.is_empty(), "{what}");
         execute(&vault, planned, &options, &Silent::default()).unwrap();
@@ -307,7 +307,7 @@ fn an_index_of_a_later_version_is_newer_and_stays() {
         assert_eq!((problem.state, &problem.subject), (ObjectState::Newer, &Subject::from(&key(name))));
     };
     newer(&vault);
-    let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS };
+    let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
     let planned = plan(&vault, &options, &Silent::default()).unwrap();
     assert!(planned.aside.is_empty() && planned.packs.is_empty() && !planned.has_losses());
     // Runs of this version write their own beside it, and a prune neither stops at it nor takes it away.

@@ -476,7 +476,7 @@ impl History {
                 bytes[at] ^= 1 << (at % 8);
             }));
         }
-        let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS };
+        let options = RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
         let vault = self.world.open();
         let planned = repair::plan(&vault, &options, &Silent::default()).unwrap();
         let marked: BTreeSet<ObjectName> = planned.hurt.iter().map(|hurt| hurt.id).collect();

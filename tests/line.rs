@@ -39,7 +39,7 @@ fn end<T, E: Error>(done: Result<T, E>) -> End {
 }
 
 fn repair_options() -> RepairOptions<'static> {
-    RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS }
+    RepairOptions { read_data: true, of_others: false, clock: &now, threads: THREADS, from: None }
 }
 
 /// A command, with the folder of the source.

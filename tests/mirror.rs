@@ -209,3 +209,158 @@ fn a_mirror_may_lie_on_another_machine() {
     run(&["mirror", "--repo", &all.to, "--to", third.to_str().unwrap()]);
     run(&["check", "--read-data", "--repo", third.to_str().unwrap()]);
 }
+
+/// All that a vault needs to be healed, out of its mirror: a damaged pack, one that is gone, listings, a record.
+#[test]
+fn what_is_lost_comes_back_out_of_a_mirror() {
+    let all = Mirrored::new();
+    for day in 2..5 {
+        all.desk.write(&format!("folder {day}/file"), bytes(day, 150_000));
+        all.desk.take(&format!("2026-01-0{day}T12:00:00Z"));
+    }
+    all.mirror(0);
+    let repair = |args: &[&str]| {
+        let said = all.desk.run(&[&["repair", "--json"], args].concat());
+        let value: serde_json::Value =
+            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}{}", said.out, said.err));
+        (said.code, value)
+    };
+    let from = ["--from", &all.to][..].to_vec();
+    let (code, told) = repair(&[&from[..], &["--dry-run"]].concat());
+    assert_eq!((code, &told["chunks_lent"]), (0, &0.into()), "{told}");
+    // One pack has lost a bit, another is gone, and so are all listings.
+    let packs = Mirrored::packs(&all.store);
+    let mut content = fs::read(&packs[0]).unwrap();
+    let at = content.len() / 3;
+    content[at] ^= 1;
+    replace(&packs[0], &content);
+    fs::remove_file(&packs[1]).unwrap();
+    fs::remove_dir_all(all.store.join("meta")).unwrap();
+    assert_eq!(all.desk.run(&["check", "--read-data"]).code, 4);
+    let (code, without) = repair(&["--dry-run"]);
+    assert!(code == 4 && !without["hurt"].as_array().unwrap().is_empty(), "{without}");
+    let before = (files(&all.store), files(&all.mirror));
+    let (code, planned) = repair(&[&from[..], &["--dry-run"]].concat());
+    assert!(code == 4 && planned["chunks_lent"].as_u64().unwrap() > 4, "{planned}");
+    assert_eq!(planned["hurt"], serde_json::json!([]), "{planned}");
+    assert_eq!((files(&all.store), files(&all.mirror)), before, "a trial changes nothing");
+    let (code, done) = repair(&[&from[..], &["--yes"]].concat());
+    assert_eq!((code, &done["chunks_not_brought"]), (0, &0.into()), "{done}");
+    assert_eq!(done["chunks_brought"], planned["chunks_lent"], "{done}");
+    assert_eq!(files(&all.mirror), before.1, "a mirror is only read");
+    let said = all.desk.ok(&["check", "--read-data"]);
+    assert!(said.contains("No damage was found."), "{said}");
+    let to = all.desk.path("restored");
+    all.desk.ok(&["restore", "latest", "--to", to.to_str().unwrap()]);
+    for day in 2..5 {
+        assert_eq!(fs::read(to.join(format!("source/folder {day}/file"))).unwrap(), bytes(day, 150_000));
+    }
+    // A machine that knows nothing finds all of it, too.
+    fs::remove_dir_all(all.desk.path("state")).unwrap();
+    assert_eq!(all.desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 4);
+    all.desk.ok(&["check", "--read-data"]);
+}
+
+/// What was lost in a repair without the mirror comes back by one with it, and what is damaged in both stays lost.
+#[test]
+fn what_is_damaged_in_the_mirror_too_is_lost_and_nothing_else() {
+    let all = Mirrored::new();
+    all.desk.write("two", bytes(2, 90_000));
+    all.desk.take("2026-01-02T12:00:00Z");
+    all.mirror(0);
+    let harm = |folder: &Path| {
+        for pack in Mirrored::packs(folder) {
+            let mut content = fs::read(&pack).unwrap();
+            content[5_000] ^= 1;
+            replace(&pack, &content);
+        }
+    };
+    let whole: Vec<(PathBuf, Vec<u8>)> =
+        Mirrored::packs(&all.mirror).into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    harm(&all.store);
+    fs::remove_file(files(&all.store.join("log")).pop().unwrap()).unwrap();
+    assert_eq!(all.desk.run(&["repair", "--yes"]).code, 4);
+    assert_eq!(all.desk.run(&["check"]).code, 4);
+    harm(&all.mirror);
+    let said = all.desk.run(&["repair", "--yes", "--from", &all.to]);
+    assert!(said.code == 4 && said.out.contains("damaged there, too"), "{}{}", said.out, said.err);
+    let check = all.desk.run(&["check"]);
+    assert!(check.code == 4 && !check.out.contains(&all.to), "{}", check.out);
+    whole.iter().for_each(|(path, content)| replace(path, content));
+    let said = all.desk.run(&["repair", "--yes", "--from", &all.to]);
+    assert!(said.code == 0 && said.out.contains("bring back"), "{}{}", said.out, said.err);
+    assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
+    let to = all.desk.path("restored");
+    all.desk.ok(&["restore", "latest", "--to", to.to_str().unwrap()]);
+    assert_eq!(fs::read(to.join("source/two")).unwrap(), bytes(2, 90_000));
+}
+
+/// A record that is gone, on a machine that never knew it, is in the mirror.
+#[test]
+fn records_come_back_out_of_a_mirror() {
+    let all = Mirrored::new();
+    all.desk.write("two", bytes(2, 90_000));
+    let second = all.desk.take("2026-01-02T12:00:00Z");
+    all.mirror(0);
+    fs::remove_file(all.store.join("log").join(&second)).unwrap();
+    fs::remove_dir_all(all.desk.path("state")).unwrap();
+    assert_eq!(all.desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
+    let said = all.desk.run(&["repair", "--yes", "--quick", "--from", &all.to]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    let list = all.desk.json(&["list"]).remove(0);
+    assert_eq!(list["snapshots"][1]["id"], second.as_str(), "{list}");
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 2);
+}
+
+/// Only what calls chunks alike can lend any; its password is its own.
+#[test]
+fn only_a_mirror_or_a_vault_made_alike_brings_anything_back() {
+    let all = Mirrored::new();
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        said(&all.desk.command(args).envs(variables.iter().copied()).output().unwrap())
+    };
+    let store = all.store.to_str().unwrap();
+    let (like, other) = (all.desk.path("like"), all.desk.path("other"));
+    let (like, other) = (like.to_str().unwrap(), other.to_str().unwrap());
+    let own = [("VAULT_PASSWORD", "its own")];
+    let made = [("VAULT_PASSWORD", "its own"), ("VAULT_LIKE_PASSWORD", crate::support::PASSWORD)];
+    assert_eq!(run(&["init", "--repo", like, "--like", store], &made).code, 0);
+    assert_eq!(run(&["init", "--repo", other], &own).code, 0);
+    assert_eq!(run(&["snapshot", ".", "--repo", like], &own).code, 0);
+    let mut pack = fs::read(&Mirrored::packs(&all.store)[0]).unwrap();
+    pack[3_000] ^= 1;
+    replace(&Mirrored::packs(&all.store)[0], &pack);
+    let file = all.desk.path("password");
+    fs::write(&file, "its own\n").unwrap();
+    let file = file.to_str().unwrap();
+    let refused = all.desk.run(&["repair", "--yes", "--from", other, "--from-password-file", file]);
+    assert!(refused.code == 2 && refused.err.contains("no mirror"), "{}", refused.err);
+    let itself = all.desk.run(&["repair", "--yes", "--from", store]);
+    assert!(itself.code == 2 && itself.err.contains("the vault itself"), "{}", itself.err);
+    assert_eq!(all.desk.run(&["repair", "--yes", "--from", like]).code, 12, "it has another password");
+    let gone = all.desk.run(&["repair", "--yes", "--from", "/nowhere/at/all"]);
+    assert_eq!(gone.code, 10, "{}", gone.err);
+    let command = format!("cat {file}");
+    let done = all.desk.run(&["repair", "--yes", "--from", like, "--from-password-command", &command]);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
+}
+
+/// A mirror on another machine: what its line does is not this vault's damage.
+#[test]
+fn a_mirror_elsewhere_brings_back_what_is_lost_or_is_not_reached() {
+    let mut all = Mirrored::new();
+    let server = FakeS3::start(1000);
+    all.to = server.vault("mirror");
+    let variables = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let run = |args: &[&str]| said(&all.desk.command(args).envs(variables).output().unwrap());
+    assert_eq!(run(&["mirror", "--to", &all.to]).code, 0);
+    fs::remove_dir_all(all.store.join("packs")).unwrap();
+    let denied = said(
+        &all.desk.command(&["repair", "--yes", "--from", &all.to]).env("AWS_ACCESS_KEY_ID", "nobody").output().unwrap(),
+    );
+    assert_eq!(denied.code, 10, "{}{}", denied.out, denied.err);
+    let done = run(&["repair", "--yes", "--from", &all.to]);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert!(run(&["check", "--read-data"]).out.contains("No damage was found."));
+}

@@ -21,6 +21,7 @@ const NOT_RUN: &[&str] = &[
     "vault umount ~/old",
     "vault run --report report.json --then shutdown",
     "vault doctor s3://bucket/vault",
+    "vault repair --from /mnt/second/mirror",
     "vault mirror --to /mnt/disk/vault",
     "vault mirror --to sftp://nas/vault --delete",
     "vault promote --repo /mnt/disk/vault --yes",

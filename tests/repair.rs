@@ -25,7 +25,7 @@ use crate::support::{
 };
 
 const OPTIONS: RepairOptions<'static> =
-    RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS };
+    RepairOptions { read_data: true, of_others: true, clock: &now, threads: THREADS, from: None };
 
 fn repair(vault: &Vault) -> Result<RepairReport, RepairError> {
     let planned = plan(vault, &OPTIONS, &Silent::default())?;

@@ -386,9 +386,45 @@ impl Context {
         host: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<(Vault, Password), Failure> {
+        self.open_by(chosen, self.existing_store(chosen)?, self.password_sources(chosen), None, host, progress)
+    }
+
+    /// Opens a vault that another one is compared with or copied to. Its password comes from sources of its own, and if they
+    /// have none and this machine has no key, it may be that of the other one.
+    pub fn open_other(
+        &self,
+        chosen: &Chosen,
+        sources: Sources<'_>,
+        (vault, password): (&Vault, &Password),
+        only_looks: bool,
+    ) -> Result<Vault, Failure> {
         let (store, locked) = self.existing_store(chosen)?;
         let wanted = self.wanted(&store.place(), chosen.config.as_ref());
-        let sources = self.password_sources(chosen);
+        if !locked.is_mirror() && locked.claimed_id(&wanted) == Some(vault.id()) {
+            let shown = quoted(&chosen.shown());
+            return Err(Failure::usage(format!("{} holds the vault itself, and no mirror of it", chosen.shown()))
+                .hint(format!(
+                    "What is a mirror can be read beside the vault: vault mirror --repo {shown} --to ELSEWHERE"
+                )));
+        }
+        let before = self.only_looks.fetch_or(only_looks, Ordering::Relaxed);
+        let opened = self.open_by(chosen, (store, locked), sources, Some(password), None, &self.screen);
+        self.only_looks.store(before, Ordering::Relaxed);
+        Ok(opened?.0)
+    }
+
+    /// Opens a vault by the first of: its password as it is known or given, the key of this machine, the password of another
+    /// vault, what is typed.
+    fn open_by(
+        &self,
+        chosen: &Chosen,
+        (store, locked): (Arc<dyn Store>, LockedVault),
+        sources: Sources<'_>,
+        other: Option<&Password>,
+        host: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<(Vault, Password), Failure> {
+        let wanted = self.wanted(&store.place(), chosen.config.as_ref());
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&chosen.place).map(Password::again);
         let given = match known {
             Some(known) => Some(known),
@@ -408,11 +444,22 @@ impl Context {
                 Err(error) => return Err(error.into()),
             }
         }
+        let given = if given.is_none() { password::unasked(sources)? } else { given };
+        let mut refused = None;
+        if given.is_none()
+            && let Some(other) = other
+        {
+            match self.try_open(store.clone(), &locked, other, &wanted, host, progress) {
+                Err(error @ VaultError::WrongSecret { .. }) => refused = Some(error),
+                opened => return Ok((opened?, other.again())),
+            }
+        }
         let ask = || {
             let _hidden = self.screen.hide();
             password::existing(sources, &chosen.shown())
         };
-        let password = given.map_or_else(ask, Ok)?;
+        // Where nobody can be asked, the other one's password was the only one to try.
+        let password = given.map_or_else(ask, Ok).map_err(|failure| refused.map_or(failure, Failure::from))?;
         let vault = self.try_open(store, &locked, &password, &wanted, host, progress)?;
         Ok((vault, password))
     }

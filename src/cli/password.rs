@@ -89,6 +89,11 @@ pub fn given(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
     Ok(from_options(sources, &|name| env::var_os(name))?.map(Password::from_elsewhere))
 }
 
+/// The password that is known without asking anyone.
+pub fn unasked(sources: Sources<'_>) -> Result<Option<Password>, Failure> {
+    Ok(configured(sources, &|name| env::var_os(name))?.map(Password::from_elsewhere))
+}
+
 /// The password of an existing vault.
 pub fn existing(sources: Sources<'_>, place: &str) -> Result<Password, Failure> {
     if let Some(text) = configured(sources, &|name| env::var_os(name))? {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use serde::Serialize;
 use vault::engine::repair;
@@ -28,6 +29,8 @@ use crate::cli::error::Failure;
 use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
+use crate::cli::password::Password;
+use crate::cli::password::Sources;
 use crate::cli::units;
 
 /// How many things of one sort are shown.
@@ -66,6 +69,8 @@ struct RepairJson<'a> {
     aside: Vec<AsideJson<'a>>,
     catalogue_packs: u64,
     packs: Vec<PackJson>,
+    chunks_lent: u64,
+    bytes_lent: u64,
     hurt: Vec<HurtJson<'a>>,
     left: Vec<ProblemJson<'a>>,
     findings: Vec<String>,
@@ -73,6 +78,8 @@ struct RepairJson<'a> {
     moved_aside: u64,
     bytes_stored: u64,
     packs_left: Vec<String>,
+    chunks_brought: u64,
+    chunks_not_brought: u64,
 }
 
 /// Runs `vault repair`.
@@ -82,13 +89,15 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage("nobody is there to be asked whether the repair shall be done")
             .hint("Give --yes to do it, or --dry-run to see first what would be done."));
     }
-    let (vault, _) = context.open()?;
+    let (vault, password) = context.open()?;
     context.screen.watch_interrupts();
+    let donor = args.from.as_deref().map(|from| open_donor(context, args, from, (&vault, &password))).transpose()?;
     let options = RepairOptions {
         read_data: !args.quick,
         of_others: args.of_others,
         clock: &dates::now,
         threads: context.threads(),
+        from: donor.as_ref(),
     };
     let plan = repair::plan(&vault, &options, &context.screen);
     context.screen.clear();
@@ -120,6 +129,8 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     if let Some(json) = &mut json {
         json["moved_aside"] = report.moved_aside.into();
         json["bytes_stored"] = report.bytes_stored.into();
+        json["chunks_brought"] = report.chunks_brought.into();
+        json["chunks_not_brought"] = report.chunks_not_brought.into();
         json["packs_left"] = report.packs_left.iter().map(ToString::to_string).collect::<Vec<_>>().into();
         out.json(json)?;
     }
@@ -129,9 +140,23 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         accept::tell(&known, &context.zone, &mut out)?;
     }
     out.finish()?;
-    let is_left = has_losses || !report.packs_left.is_empty() || args.dry_run && !is_empty;
+    let is_left =
+        has_losses || !report.packs_left.is_empty() || report.chunks_not_brought > 0 || args.dry_run && !is_empty;
     let exit = if is_left { Exit::Damage } else { Exit::Done };
     Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
+}
+
+/// Opens the place that things may be brought back from.
+fn open_donor(context: &Context, args: &RepairArgs, from: &Path, vault: (&Vault, &Password)) -> Result<Vault, Failure> {
+    let chosen = context.chosen_by(Some(from))?;
+    let sources = Sources {
+        file: args.from_password_file.as_deref(),
+        command: args.from_password_command.as_deref(),
+        option: "from-password",
+        variable: "VAULT_FROM_PASSWORD",
+        config: chosen.config.as_ref().and_then(|vault| vault.password.as_ref()),
+    };
+    context.open_other(&chosen, sources, vault, true)
 }
 
 fn record_json(lost: &LostRecord) -> RecordJson {
@@ -163,6 +188,8 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
                 bytes_copied: pack.bytes_saved,
             })
             .collect(),
+        chunks_lent: plan.lent.count(),
+        bytes_lent: plan.lent.bytes,
         hurt: plan.hurt.iter().map(HurtJson::new).collect(),
         left: plan.left.iter().map(ProblemJson::new).collect(),
         findings: vault.findings().iter().map(ToString::to_string).collect(),
@@ -170,6 +197,8 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
         moved_aside: 0,
         bytes_stored: 0,
         packs_left: Vec::new(),
+        chunks_brought: 0,
+        chunks_not_brought: 0,
     };
     serde_json::to_value(json).map_err(|error| Failure::output(&error.into()))
 }
@@ -222,6 +251,10 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         format!("move aside   {}: {}; {copied}", pack.key(), pack.what)
     };
     tell_some(&plan.packs, pack, out)?;
+    if plan.lent.count() > 0 {
+        let chunks = units::counted(plan.lent.count(), "piece of files and folders", "pieces of files and folders");
+        out.say(format_args!("bring back   {chunks} ({})", units::size(plan.lent.bytes)))?;
+    }
     if let Some(marks) = &plan.marks {
         let whole = marks.snapshots.iter().filter(|snapshot| snapshot.count == 0).count() as u64;
         let hurt = marks.snapshots.len() as u64 - whole;
@@ -268,6 +301,10 @@ fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
     for name in &report.packs_left {
         let name = Shown(name.to_string().as_bytes()).to_string();
         out.styled(Style::Warning, &format!("pack {name} could not be copied, and stays: run vault repair again"))?;
+    }
+    if report.chunks_not_brought > 0 {
+        let chunks = units::counted(report.chunks_not_brought, "piece", "pieces");
+        out.styled(Style::Warning, &format!("{chunks} could not be brought back: damaged there, too"))?;
     }
     let stored =
         if report.bytes_stored > 0 { format!(", {} written", units::size(report.bytes_stored)) } else { String::new() };

@@ -227,7 +227,7 @@ impl<'a> Check<'a> {
         let mut bad = self.without_good_copy()?;
         bad.extend(&marks.lost);
         if !bad.is_empty() || !marks.is_whole() {
-            report.hurt = hurt::find(vault, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
+            report.hurt = hurt::find(vault, None, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
             (report.late, report.hurt) = vault.part_late(std::mem::take(&mut report.hurt), |hurt| hurt.id);
             if report.hurt.is_empty() && !report.late.is_empty() {
                 report.chunks_lost = 0;

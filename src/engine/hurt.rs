@@ -55,18 +55,19 @@ struct Frame {
 }
 
 /// Finds what the loss of these chunks (and of those that cannot be read at all) means for each snapshot, with so many paths
-/// of each. Snapshots that are whole are left out.
+/// of each. Snapshots that are whole are left out. Listings that cannot be read are read from `donor`, if it has them.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
 pub(crate) fn find(
     vault: &Vault,
+    donor: Option<&Vault>,
     reader: &Arc<Reader>,
     snapshots: &[SnapshotInfo],
     bad: &HashSet<ChunkId>,
     keep: usize,
 ) -> Result<Vec<HurtSnapshot>, MarkError> {
-    let segments = Segments::new(vault, reader.clone())?;
+    let segments = Segments::new(vault, reader.clone())?.lent_by(donor)?;
     let mut search = Search { source: Source::new(&segments), bad, clean: HashSet::new(), keep };
     let mut found = Vec::new();
     for snapshot in snapshots {

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
-use crate::catalogue::{CatalogueError, PackInfo, Reader};
+use crate::catalogue::{CatalogueError, ChunkPlace, PackInfo, Reader};
 use crate::id::ChunkId;
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
 use crate::progress::Progress;
+use crate::seal::ObjectKind;
 use crate::sync::lock;
 pub use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, FileKind, Holes, IdReader, Snapshot, Stream};
@@ -106,6 +107,8 @@ pub struct Segments<'a> {
     /// The packs that were used.
     infos: RwLock<HashMap<u32, Arc<PackInfo>>>,
     shared: Arc<SegmentCache>,
+    /// What is asked for chunks that cannot be read here.
+    donor: Option<Box<Self>>,
 }
 
 impl<'a> Segments<'a> {
@@ -117,7 +120,27 @@ impl<'a> Segments<'a> {
         let packs = vault.tree_packs();
         let lookup = Lookup::with(vault, reader);
         let infos = lookup.reader().packs()?.into_iter().map(|(number, info)| (number, Arc::new(info))).collect();
-        Ok(Self { packs, lookup, infos: RwLock::new(infos), shared: vault.segments(SEGMENTS_KEPT) })
+        let shared = vault.segments(SEGMENTS_KEPT);
+        Ok(Self { packs, lookup, infos: RwLock::new(infos), shared, donor: None })
+    }
+
+    /// The same; chunks that cannot be read here are read from another vault, if one is given, that calls them alike.
+    ///
+    /// # Errors
+    /// If that one's catalogue fails.
+    pub fn lent_by(self, donor: Option<&'a Vault>) -> Result<Self, CatalogueError> {
+        let donor =
+            donor.map(|donor| Ok::<_, CatalogueError>(Self::new(donor, Arc::new(donor.catalogue().reader()?))?));
+        Ok(Self { donor: donor.transpose()?.map(Box::new), ..self })
+    }
+
+    /// Where a chunk lies, if it is stored, and of which kind the pack is.
+    ///
+    /// # Errors
+    /// If the store or the catalogue fails as a whole.
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<(ChunkPlace, ObjectKind)>, ReadError> {
+        let Some(place) = self.lookup.locate(id)? else { return Ok(None) };
+        Ok(self.info(place.pack)?.map(|info| (place, info.kind)))
     }
 
     /// A pack by its number in the catalogue.
@@ -142,13 +165,26 @@ impl<'a> Segments<'a> {
         self.shared.get((info.name, segment), |decompressor| Ok(self.packs.segment(&place, None, decompressor)?))
     }
 
-    fn chunk(&self, id: &ChunkId) -> Result<(Arc<Segment>, usize), ReadError> {
+    /// Brings a chunk: the opened segment that has it, and its number there.
+    ///
+    /// # Errors
+    /// If it is in no pack, or cannot be read from any that has it.
+    pub fn chunk(&self, id: &ChunkId) -> Result<(Arc<Segment>, usize), ReadError> {
         let found = self.lookup.try_places(id, |place| {
             let segment = self.open(place.pack, place.segment)?;
             let index = segment.index_of(id, place.offset, place.len).ok_or(ReadError::Lost(*id))?;
             Ok((segment, index))
         });
-        found?.ok_or(ReadError::Lost(*id))
+        match (found.and_then(|found| found.ok_or(ReadError::Lost(*id))), &self.donor) {
+            // What is wrong with the donor says nothing about this vault.
+            (Err(error), Some(donor)) if error.is_damage() && donor.lookup.locate(id)?.is_some() => {
+                match donor.chunk(id) {
+                    Err(theirs) if theirs.is_contained() => Err(error),
+                    lent => lent,
+                }
+            }
+            (found, _) => found,
+        }
     }
 }
 
@@ -233,10 +269,24 @@ pub fn mark<'s>(
     snapshots: impl IntoIterator<Item = &'s Snapshot>,
     progress: &dyn Progress,
 ) -> Result<Marks, MarkError> {
+    mark_lent(vault, None, reader, snapshots, progress)
+}
+
+/// As [`mark`]; listings that cannot be read are read from `donor`, if it has them. Chunks that only it has are lost all the same.
+///
+/// # Errors
+/// As [`mark`].
+pub fn mark_lent<'s>(
+    vault: &Vault,
+    donor: Option<&Vault>,
+    reader: &Arc<Reader>,
+    snapshots: impl IntoIterator<Item = &'s Snapshot>,
+    progress: &dyn Progress,
+) -> Result<Marks, MarkError> {
     let marks = Marks { bits: Bits::new(reader.place_count()), ..Marks::default() };
     let marker = Marker {
         reader,
-        segments: Segments::new(vault, reader.clone())?,
+        segments: Segments::new(vault, reader.clone())?.lent_by(donor)?,
         progress,
         waiting: Mutex::new((Vec::new(), marks)),
         seen: Mutex::default(),

@@ -62,6 +62,12 @@ impl Keys {
         ChunkId::new(id)
     }
 
+    /// Whether these keys and others call equal chunks by equal ids (SPEC §4.2).
+    pub fn names_alike(&self, other: &Self) -> bool {
+        // An id of nothing at all differs as any other does.
+        self.chunk_id(&[]) == other.chunk_id(&[])
+    }
+
     /// What cuts streams into chunks in this vault.
     pub fn cutter(&self) -> &Cutter {
         &self.cutter
@@ -168,6 +174,7 @@ mod tests {
         let one = keys(1);
         let other = Keys::new(&MasterKey::from_bytes(&[3; 32]), &writer, VaultId::new([9; 16]), ChunkParams::default());
         assert_eq!(one.chunk_id(b"vault"), other.chunk_id(b"vault"));
+        assert!(one.names_alike(&other) && !one.names_alike(&keys(3)));
         let data: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
         assert_eq!(one.cutter().cut(&data), other.cutter().cut(&data));
     }

@@ -92,6 +92,7 @@ Examples:
   vault repair --dry-run     what is damaged, and what would be done about it
   vault repair               the same, and after a question it is done
   vault repair --yes         without a question, for scripts
+  vault repair --from /mnt/second/mirror    and bring back what is lost
 
 Nothing is deleted: what cannot be used any more is moved to the folder
 quarantine/ of the vault, when all of it that can still be read has been copied.
@@ -99,7 +100,13 @@ Snapshots that have lost something are marked (vault list shows them), and the
 next snapshot of the same files stores again what it still finds, which mends
 the old snapshots too. If the disk itself fails, copy the vault to another one
 first, and repair it there. If the vault lies in a synced folder, wait until
-all of it has arrived. The exit code is 4 if something is lost or left damaged.")]
+all of it has arrived. The exit code is 4 if something is lost or left damaged.
+
+With --from, what is lost here is brought back from a mirror of the vault, or
+from a vault that was made like it (vault init --like), if it is whole there.
+A mirror has the password of the vault. That of another vault comes from the
+first of: --from-password-file, --from-password-command, VAULT_FROM_PASSWORD (or
+_FILE, _COMMAND), the configuration, the terminal.")]
 pub struct RepairArgs {
     /// Say what would be done, and change nothing in the vault
     #[arg(short = 'n', long)]
@@ -116,6 +123,18 @@ pub struct RepairArgs {
     /// Move aside broken packs that another machine has put, and would repair itself
     #[arg(long)]
     pub of_others: bool,
+
+    /// Bring back what is lost from this mirror, or vault that was made like this one
+    #[arg(long, value_name = "PLACE")]
+    pub from: Option<PathBuf>,
+
+    /// Read the password of that place from the first line of a file
+    #[arg(long, value_name = "FILE", requires = "from", conflicts_with = "from_password_command")]
+    pub from_password_file: Option<PathBuf>,
+
+    /// Read it from the first line that a command prints
+    #[arg(long, value_name = "COMMAND", requires = "from")]
+    pub from_password_command: Option<OsString>,
 }
 
 /// `vault stats`.

@@ -398,7 +398,7 @@ fn a_damaged_merge_is_put_again_with_all_that_it_held() {
     let before: Vec<_> = vault.snapshots().into_iter().map(|info| info.id).collect();
     assert!(sim.world.view(0).unwrap().objects().mutate(&ObjectKey::Named(Kind::Log, merge), |bytes| bytes[300] ^= 1));
     let (clock, silent) = (|| sim.clock(0), crate::progress::Silent::default());
-    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
     let plan = repair::plan(&vault, &options, &silent).unwrap();
     assert!(plan.found.len() > 4 && plan.lost_records.is_empty(), "{:?}", plan.found);
     repair::execute(&vault, plan, &options, &silent).unwrap();
@@ -438,7 +438,7 @@ fn a_deleted_merge_is_put_again_with_what_cannot_be_restored_and_what_nobody_nee
     }
     let vault = sim.open(0).unwrap();
     let (clock, silent) = (|| sim.clock(0), crate::progress::Silent::default());
-    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
     let plan = repair::plan(&vault, &options, &silent).unwrap();
     assert!(!plan.found.is_empty() && !plan.past.is_empty() && plan.lost_records.is_empty(), "{:?}", plan.lost_records);
     repair::execute(&vault, plan, &options, &silent).unwrap();
@@ -523,7 +523,7 @@ fn a_merge_that_says_what_nobody_needs_is_checked_and_put_again() {
     fs::remove_dir_all(sim.path("state", 1)).unwrap();
     let other = sim.open(1).unwrap();
     assert!(problems(&other) > 0 && !other.findings().is_empty());
-    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let options = repair::RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
     let plan = repair::plan(&other, &options, &silent).unwrap();
     assert!(plan.past.is_empty() && plan.lost_records.len() == holders.len(), "{:?}", plan.lost_records);
     drop(other);

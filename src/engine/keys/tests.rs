@@ -242,7 +242,7 @@ fn a_slot_that_is_put_back_is_told_and_never_copied() {
     // What is under way here deletes nothing that was put back.
     assert_eq!(settle(&vault, clock(), &Silent::default()).unwrap(), []);
     assert_eq!(opening(&store), [1, 2]);
-    let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
     let planned = plan(&vault, &options, &Silent::default()).unwrap();
     assert!(planned.slot_copies.is_empty() && planned.aside.len() == 1);
     execute(&vault, planned, &options, &Silent::default()).unwrap();
@@ -269,7 +269,7 @@ fn the_first_record_says_which_slots_there_were() {
     put_slot(store.as_ref(), &other).unwrap();
     vault.publish(RecordBody::Forget(Vec::new()), clock(), None, |_| true, &Silent::default()).unwrap();
     assert_eq!(states(&vault), [SlotState::Valid, SlotState::Pending]);
-    let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
     assert!(plan(&vault, &options, &Silent::default()).unwrap().is_empty());
     assert_eq!(opening(&store), [1, 2]);
 }

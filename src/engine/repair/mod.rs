@@ -1,13 +1,15 @@
 //! Repairing a vault (SPEC §8.7): what is damaged is made again from what is left, the rest is moved aside, never deleted, and
 //! what is lost is written down, so that the next snapshot stores again what it still finds.
 //!
-//! `small` the VAULT file, key slots, records · `packs` which packs are broken, and what of them can be read.
+//! `small` the VAULT file, key slots, records · `packs` which packs are broken, and what of them can be read · `bring` what is lost,
+//! out of another vault that has it.
 //!
 //! Every step only adds, or moves aside what cannot be used any more and has been copied as far as it can be read. So a
 //! repair that is cut off has done no harm, and the next one goes on from there. Others may work with the vault meanwhile:
 //! a broken pack is condemned before it goes, as when space is given back; since all of it that can be read is in other packs
 //! by then, nobody's acknowledgement has to be waited for.
 
+pub mod bring;
 pub mod packs;
 pub mod small;
 #[cfg(test)]
@@ -22,7 +24,8 @@ use crate::catalogue::CatalogueError;
 use crate::engine::check::Problem;
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
 use crate::engine::hurt::{self, HurtSnapshot};
-use crate::engine::mark::{MarkError, mark};
+use crate::engine::mark::{LOSSES_KEPT, MarkError, mark_lent};
+use crate::engine::repair::bring::{Lent, available, bring};
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
 use crate::id::{ChunkId, ObjectName};
@@ -58,6 +61,16 @@ pub struct RepairOptions<'a> {
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// How many threads work.
     pub threads: usize,
+    /// Another vault that calls chunks alike, out of which lost ones are brought back: a mirror, or one that was made like this
+    /// one. From a mirror records come back, too.
+    pub from: Option<&'a Vault>,
+}
+
+impl<'a> RepairOptions<'a> {
+    /// The mirror of this vault from which things may be brought back.
+    fn mirror(&self, vault: &Vault) -> Option<&'a Vault> {
+        self.from.filter(|donor| donor.id() == vault.id() && donor.is_mirror())
+    }
 }
 
 /// Why a vault could not be repaired. What was done until then stays done.
@@ -69,6 +82,12 @@ pub enum RepairError {
     /// The trees could not be read, for a reason other than damage.
     #[error(transparent)]
     Mark(#[from] MarkError),
+    /// The other vault calls chunks by other names.
+    #[error("the vault in {place} is no mirror of this one, and was not made like it: nothing of it can be used here")]
+    Unlike {
+        /// Where it lies.
+        place: String,
+    },
     /// Packs went away, or were condemned, since it was planned.
     #[error("the vault was changed by another client in the meantime")]
     Changed,
@@ -108,6 +127,8 @@ pub struct RepairPlan {
     pub catalogue: u64,
     /// Packs that will be moved aside, when all of them that can be read has been copied.
     pub packs: Vec<BrokenPack>,
+    /// What will be brought back out of another vault.
+    pub lent: Lent,
     /// Snapshots that have lost something.
     pub hurt: Vec<HurtSnapshot>,
     /// What will be written down about snapshots; nothing if it is known already.
@@ -129,6 +150,7 @@ impl RepairPlan {
             && self.past.is_empty()
             && self.aside.is_empty()
             && self.packs.is_empty()
+            && self.lent.ids.is_empty()
             && self.marks.is_none()
     }
 
@@ -156,6 +178,10 @@ pub struct RepairReport {
     pub moved_aside: u64,
     /// Bytes of the packs that were written in their place.
     pub bytes_stored: u64,
+    /// Chunks that were brought back out of another vault.
+    pub chunks_brought: u64,
+    /// Chunks that the other vault should have, and that cannot be read there.
+    pub chunks_not_brought: u64,
     /// Broken packs that stay, as they became worse since it was planned.
     pub packs_left: Vec<ObjectName>,
 }
@@ -171,36 +197,49 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress) -> Result<RepairPlan, RepairError> {
     vault.judge_store();
-    in_pool(options.threads, || {
-        vault.know_all(progress)?;
-        vault.refresh(progress)?;
-        let mut plan = RepairPlan::default();
-        small::diagnose(vault, &mut plan, progress)?;
-        let packs = Packs::diagnose(vault, options, &mut plan, progress)?;
-        small::indexes(vault, options.read_data, &mut plan, progress)?;
-        find_losses(vault, &packs, &mut plan, progress)?;
-        let broken = plan.packs.iter().filter_map(|pack| {
-            let object = ObjectRef::of(&pack.key())?;
-            let snapshots = plan.hurt.len() as u64;
-            let files = plan.hurt.iter().map(|hurt| hurt.count).sum();
-            Some(FoundDamage { object, what: pack.what.clone(), snapshots, files })
-        });
-        let there = vault.catalogue().reader()?.packs()?;
-        let kinds: HashMap<ObjectName, ObjectKind> = there.into_values().map(|info| (info.name, info.kind)).collect();
-        let sound = plan.verified.iter().filter_map(|name| ObjectRef::of(&object_key(*kinds.get(name)?, *name)));
-        if let Err(error) = vault.note_findings(broken.collect(), &sound.collect::<Vec<_>>()) {
-            progress.warn(&format!("it cannot be remembered what was found: {error}"));
-        }
-        plan.left.sort_by_key(|problem| problem.subject.to_string());
-        plan.left.dedup();
-        Ok(plan)
-    })
+    if let Some(donor) = options.from.filter(|donor| !donor.keys().names_alike(vault.keys())) {
+        return Err(RepairError::Unlike { place: donor.store().place() });
+    }
+    in_pool(options.threads, || look(vault, options, &HashSet::new(), progress))
+}
+
+/// Looks at everything; these chunks cannot be brought back.
+fn look(
+    vault: &Vault,
+    options: &RepairOptions<'_>,
+    not_there: &HashSet<ChunkId>,
+    progress: &dyn Progress,
+) -> Result<RepairPlan, RepairError> {
+    vault.know_all(progress)?;
+    vault.refresh(progress)?;
+    let mut plan = RepairPlan::default();
+    small::diagnose(vault, options.mirror(vault), &mut plan, progress)?;
+    let packs = Packs::diagnose(vault, options, &mut plan, progress)?;
+    small::indexes(vault, options.read_data, &mut plan, progress)?;
+    find_losses(vault, &packs, options.from, not_there, &mut plan, progress)?;
+    let broken = plan.packs.iter().filter_map(|pack| {
+        let object = ObjectRef::of(&pack.key())?;
+        let snapshots = plan.hurt.len() as u64;
+        let files = plan.hurt.iter().map(|hurt| hurt.count).sum();
+        Some(FoundDamage { object, what: pack.what.clone(), snapshots, files })
+    });
+    let there = vault.catalogue().reader()?.packs()?;
+    let kinds: HashMap<ObjectName, ObjectKind> = there.into_values().map(|info| (info.name, info.kind)).collect();
+    let sound = plan.verified.iter().filter_map(|name| ObjectRef::of(&object_key(*kinds.get(name)?, *name)));
+    if let Err(error) = vault.note_findings(broken.collect(), &sound.collect::<Vec<_>>()) {
+        progress.warn(&format!("it cannot be remembered what was found: {error}"));
+    }
+    plan.left.sort_by_key(|problem| problem.subject.to_string());
+    plan.left.dedup();
+    Ok(plan)
 }
 
 /// Finds out what the snapshots have lost, and whether that is written down.
 fn find_losses(
     vault: &Vault,
     packs: &Packs,
+    donor: Option<&Vault>,
+    not_there: &HashSet<ChunkId>,
     plan: &mut RepairPlan,
     progress: &dyn Progress,
 ) -> Result<(), RepairError> {
@@ -209,16 +248,21 @@ fn find_losses(
     snapshots.extend(returning(&snapshots, plan));
     progress.counters().restart(snapshots.last().map_or(0, |last| last.body.files), 0);
     progress.phase(Phase::Plan);
-    let marks = mark(vault, &reader, snapshots.iter().map(|info| &info.body), progress)?;
+    let marks = mark_lent(vault, donor, &reader, snapshots.iter().map(|info| &info.body), progress)?;
     plan.left.extend(marks.newer.values().map(|what| Problem {
         subject: Subject::Place("a folder of a snapshot".to_owned()),
         state: ObjectState::Newer,
         what: what.clone(),
     }));
-    let mut bad = packs.lost_chunks(&reader)?;
+    let mut bad = packs.lost_chunks(&reader, &marks)?;
     bad.extend(&marks.lost);
+    if let Some(donor) = donor {
+        let lent = available(donor, bad.iter().filter(|id| !not_there.contains(id)).copied())?;
+        bad.retain(|id| lent.ids.binary_search(id).is_err());
+        plan.lent = Lent { is_cut: marks.lost.len() >= LOSSES_KEPT, ..lent };
+    }
     if !bad.is_empty() || !marks.is_whole() {
-        plan.hurt = hurt::find(vault, &reader, &snapshots, &bad, PATHS_KEPT)?;
+        plan.hurt = hurt::find(vault, donor, &reader, &snapshots, &bad, PATHS_KEPT)?;
         if plan.packs.is_empty() {
             let (late, lost) = vault.part_late(std::mem::take(&mut plan.hurt), |hurt| hurt.id);
             plan.hurt = lost;
@@ -301,7 +345,15 @@ pub fn execute(
 ) -> Result<RepairReport, RepairError> {
     in_pool(options.threads, || {
         let session = vault.begin_writing((options.clock)(), progress)?;
-        let repair = Repair { vault, session: &session, options, progress, report: RepairReport::default() };
+        let mut repair = Repair {
+            vault,
+            session: &session,
+            options,
+            progress,
+            report: RepairReport::default(),
+            brought: Vec::new(),
+        };
+        let plan = repair.bring_back(plan)?;
         let report = repair.run(plan)?;
         vault.look_at_slots()?;
         Ok(report)
@@ -314,9 +366,32 @@ struct Repair<'a> {
     options: &'a RepairOptions<'a>,
     progress: &'a dyn Progress,
     report: RepairReport,
+    /// Packs that hold what was brought back.
+    brought: Vec<ObjectName>,
 }
 
 impl Repair<'_> {
+    /// Stores what another vault has of what is lost, and returns what is to be done then.
+    fn bring_back(&mut self, mut plan: RepairPlan) -> Result<RepairPlan, RepairError> {
+        let Some(donor) = self.options.from else { return Ok(plan) };
+        let (mut packs, mut failed) = (Vec::new(), HashSet::new());
+        while !plan.lent.ids.is_empty() {
+            let brought = bring(self.vault, donor, &plan.lent, self.session, self.options, self.progress)?;
+            self.report.chunks_brought += plan.lent.count() - brought.failed.len() as u64;
+            self.report.bytes_stored += brought.bytes_stored;
+            packs.extend(brought.packs);
+            let is_as_planned = brought.failed.is_empty() && !plan.lent.is_cut;
+            failed.extend(brought.failed);
+            if is_as_planned {
+                break;
+            }
+            plan = look(self.vault, self.options, &failed, self.progress)?;
+        }
+        self.report.chunks_not_brought = failed.len() as u64;
+        self.brought = packs;
+        Ok(plan)
+    }
+
     fn run(mut self, plan: RepairPlan) -> Result<RepairReport, RepairError> {
         let vault = self.vault;
         if !plan.packs.is_empty() {
@@ -351,6 +426,10 @@ impl Repair<'_> {
         }
         if let Some(marks) = plan.marks {
             self.publish(RecordBody::Damage(marks))?;
+        }
+        if self.session.unclaimed() > 0 {
+            // What was brought back is claimed, so that others rely on it, too.
+            self.publish(RecordBody::Forget(Vec::new()))?;
         }
         if !plan.verified.is_empty() {
             let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
@@ -429,7 +508,8 @@ impl Repair<'_> {
             .map(|pack| PackRef { meta: pack.pack.kind == ObjectKind::Meta, name: pack.pack.name })
             .collect();
         if !fresh.is_empty() {
-            let needed: HashSet<ObjectName> = relied_on.iter().chain(&moved.packs).copied().collect();
+            let needed: HashSet<ObjectName> =
+                relied_on.iter().chain(&moved.packs).chain(&self.brought).copied().collect();
             let (body, time) = (RecordBody::Condemn(fresh), (self.options.clock)());
             if self.vault.publish_relying(&body, &needed, time, self.session, self.progress)?.is_none() {
                 return Err(RepairError::Changed);

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::catalogue::packs::NewPack;
 use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
+use crate::engine::mark::Marks;
 use crate::engine::repair::small::left;
 use crate::engine::repair::{RepairError, RepairOptions, RepairPlan};
 use crate::id::{ChunkId, ObjectName};
@@ -147,8 +148,8 @@ impl Packs {
         Ok(())
     }
 
-    /// Chunks that lie in broken packs alone, and cannot be read there.
-    pub(super) fn lost_chunks(&self, reader: &Reader) -> Result<HashSet<ChunkId>, CatalogueError> {
+    /// Chunks that lie in broken packs alone, and cannot be read there: those that the snapshots need, as far as that is known.
+    pub(super) fn lost_chunks(&self, reader: &Reader, marks: &Marks) -> Result<HashSet<ChunkId>, CatalogueError> {
         let mut lost = HashSet::new();
         if self.broken.is_empty() {
             return Ok(lost);
@@ -156,8 +157,10 @@ impl Packs {
         let infos = reader.packs()?;
         let broken: HashSet<u32> =
             infos.iter().filter(|(_, info)| self.broken.contains(&info.name)).map(|(number, _)| *number).collect();
-        reader.for_each_place(|_, id, places| {
-            if places.iter().all(|place| broken.contains(&place.pack)) && !self.saved.contains(&id) {
+        let is_known = marks.unknown().is_none();
+        reader.for_each_place(|rank, id, places| {
+            let may_be_needed = !is_known || marks.bits.get(rank);
+            if may_be_needed && places.iter().all(|place| broken.contains(&place.pack)) && !self.saved.contains(&id) {
                 lost.insert(id);
             }
             true

@@ -1,11 +1,12 @@
 //! What is wrong with the VAULT file, the key slots and the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::check::Problem;
 use crate::engine::keys::is_done_with;
-use crate::engine::mark::mark;
+use crate::engine::mark::mark_lent;
+use crate::engine::repair::bring::available;
 use crate::engine::repair::{RepairError, RepairPlan};
 use crate::id::{ClientId, ObjectName, SlotId};
 use crate::limits::{KEY_SLOT_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
@@ -49,10 +50,15 @@ pub struct LostRecord {
 }
 
 /// Looks at everything that is small.
-pub(super) fn diagnose(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Result<(), RepairError> {
+pub(super) fn diagnose(
+    vault: &Vault,
+    mirror: Option<&Vault>,
+    plan: &mut RepairPlan,
+    progress: &dyn Progress,
+) -> Result<(), RepairError> {
     plan.vault_file = vault_file(vault)?;
     slots(vault, plan)?;
-    records(vault, plan, progress)?;
+    records(vault, mirror, plan, progress)?;
     Ok(())
 }
 
@@ -169,8 +175,14 @@ fn is_damaged(
     }
 }
 
-/// Reads all records again. Those that are damaged or gone are put into the log again if this machine remembers them.
-fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Result<(), RepairError> {
+/// Reads all records again. Those that are damaged or gone are put into the log again if this machine remembers them, or if a
+/// mirror has them.
+fn records(
+    vault: &Vault,
+    mirror: Option<&Vault>,
+    plan: &mut RepairPlan,
+    progress: &dyn Progress,
+) -> Result<(), RepairError> {
     let mut names = Vec::new();
     vault.store().list(Kind::Log, &mut |listed| {
         if let Listed::Object { name, .. } = listed {
@@ -208,7 +220,11 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
         if !aside_or_left(vault, key, what, plan)? {
             continue;
         }
-        match vault.remembered_record(&name)? {
+        let remembered = match (vault.remembered_record(&name)?, mirror) {
+            (None, Some(mirror)) => mirror.remembered_record(&name)?,
+            (remembered, _) => remembered,
+        };
+        match remembered {
             // Others say all that it says.
             Some(found) if vault.is_made_up_for(&found) => {}
             None if chains.held(&name).is_some() || chains.is_past(&name) => {}
@@ -226,22 +242,57 @@ fn records(vault: &Vault, plan: &mut RepairPlan, progress: &dyn Progress) -> Res
     for found in records {
         let Some(lost) = describe(&found) else { continue };
         // What a merge held is put again whole: what is left out would be missing for ever, and hold up every deletion.
-        if inner.contains(&found.name) || is_restorable(vault, &found)? {
+        if inner.contains(&found.name) || is_restorable(vault, mirror, &found)? {
             plan.found.push((lost, found));
         } else {
             // Put again, it would be a snapshot that cannot be restored.
             plan.lost_records.push(lost);
         }
     }
+    if let Some(mirror) = mirror {
+        of_mirror(vault, mirror, plan)?;
+    }
     Ok(())
 }
 
-/// Whether a record is worth putting again: all that a snapshot needs to begin with is stored.
-fn is_restorable(vault: &Vault, found: &FoundRecord) -> Result<bool, RepairError> {
+/// Records that a mirror has, and that are missing here without this machine having known them. What the mirror holds in merges
+/// counts like all else there; what nobody needs any more is not brought back.
+fn of_mirror(vault: &Vault, mirror: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
+    let (here, there) = (vault.chains(), mirror.chains());
+    let found = plan.found.iter().map(|(_, found)| found.name);
+    let mut known: HashSet<ObjectName> = found.chain(plan.lost_records.iter().map(|lost| lost.name)).collect();
+    for link in there.links() {
+        let Record { client, number, body, .. } = &link.record;
+        if here.is_accounted(client, *number) || known.contains(&link.name) {
+            continue;
+        }
+        let Some(found) = mirror.remembered_record(&link.name)? else { continue };
+        let is_merge = matches!(body, RecordBody::Found(_));
+        let is_restorable = is_merge || is_restorable(vault, Some(mirror), &found)?;
+        // A merge comes with all that it held.
+        let Held { records, past } = unfold(found);
+        plan.past.extend(Some(past).filter(|past| !past.is_empty()));
+        for found in records.into_iter().filter(|found| known.insert(found.name)) {
+            match describe(&found) {
+                Some(lost) if is_restorable => plan.found.push((lost, found)),
+                Some(lost) => plan.lost_records.push(lost),
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a record is worth putting again: all that a snapshot needs to begin with is stored, or comes back.
+fn is_restorable(vault: &Vault, mirror: Option<&Vault>, found: &FoundRecord) -> Result<bool, RepairError> {
     let Ok(Record { body: RecordBody::Snapshot(body), .. }) = Record::decode(&found.plain) else { return Ok(true) };
     let reader = Arc::new(vault.catalogue().reader()?);
-    let marks = mark(vault, &reader, [&*body], &Silent::default())?;
-    Ok(marks.lost.is_empty() && marks.unknown().is_none())
+    let marks = mark_lent(vault, mirror, &reader, [&*body], &Silent::default())?;
+    let comes_back = match mirror {
+        Some(mirror) => available(mirror, marks.lost.iter().copied())?.count(),
+        None => 0,
+    };
+    Ok(marks.lost.len() as u64 == comes_back && marks.unknown().is_none())
 }
 
 fn describe(found: &FoundRecord) -> Option<LostRecord> {

@@ -62,7 +62,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
         threads: 1,
     };
     snapshot(&vault, options, &Silent::default()).unwrap();
-    let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+    let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
     let wrong = || plan(&vault, &options, &Silent::default()).unwrap().catalogue;
     assert_eq!(wrong(), 0);
     let infos = vault.catalogue().reader().unwrap().packs().unwrap();

@@ -796,7 +796,7 @@ impl Sim {
         self.trace(client, "begins to repair");
         let Some(vault) = self.open(client) else { return };
         let clock = || self.clock(client);
-        let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+        let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
         let done = repair::plan(&vault, &options, &Silent::default())
             .and_then(|plan| repair::execute(&vault, plan, &options, &Silent::default()));
         if done.is_ok() {
@@ -850,7 +850,7 @@ impl Sim {
         let vault = self.open_at(store, 99, fresh.path().to_owned()).unwrap();
         if lock(&self.state).counts.damaged > 0 {
             let clock = || self.clock(99);
-            let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1 };
+            let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
             let plan = repair::plan(&vault, &options, &Silent::default()).unwrap();
             repair::execute(&vault, plan, &options, &Silent::default()).unwrap();
         }

@@ -1,0 +1,175 @@
+//! Brings back from another vault what is lost in this one: from a mirror, or from a vault that was made like this one, which both
+//! call the same chunks by the same ids (SPEC §4.2). Each chunk is verified by its id, and sealed into new packs, so nothing is
+//! put under a name that was taken before. Whatever is wrong with the other vault is its own trouble.
+
+use std::collections::HashSet;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+
+use crate::engine::depot::{Depot, DepotOptions, Failed};
+use crate::engine::mark::{MarkError, Segments};
+use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
+use crate::engine::trust::VerifyOthers;
+use crate::id::{ChunkId, ObjectName};
+use crate::progress::{Phase, Progress};
+use crate::seal::ObjectKind;
+use crate::sync::lock;
+use crate::tree::ChunkSink;
+use crate::vault::session::Session;
+use crate::vault::{ReadError, Vault, VaultError};
+
+/// So many threads read at least, where the other vault takes as many requests: they wait more than they work.
+const READERS: usize = 8;
+
+/// What another vault has of what is lost.
+#[derive(Debug, Default)]
+pub struct Lent {
+    /// The chunks.
+    pub(super) ids: Vec<ChunkId>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// There may be more than was looked for.
+    pub(super) is_cut: bool,
+}
+
+impl Lent {
+    /// How many chunks there are.
+    pub const fn count(&self) -> u64 {
+        self.ids.len() as u64
+    }
+}
+
+/// What came of bringing chunks.
+#[derive(Debug, Default)]
+pub(super) struct Brought {
+    /// The packs that they lie in now.
+    pub(super) packs: Vec<ObjectName>,
+    /// Bytes of these packs.
+    pub(super) bytes_stored: u64,
+    /// Chunks that could not be read in the other vault.
+    pub(super) failed: HashSet<ChunkId>,
+}
+
+/// What goes wrong with the other vault as a whole.
+fn failure(error: ReadError) -> RepairError {
+    MarkError::from(error).into()
+}
+
+/// Says which of these chunks another vault has.
+///
+/// # Errors
+/// If its store or its catalogue fails as a whole.
+pub(super) fn available(donor: &Vault, wanted: impl Iterator<Item = ChunkId>) -> Result<Lent, RepairError> {
+    let segments = Segments::new(donor, Arc::new(donor.catalogue().reader()?))?;
+    let mut lent = Lent::default();
+    for id in wanted {
+        if let Some((place, _)) = segments.locate(&id).map_err(failure)? {
+            lent.bytes += u64::from(place.len);
+            lent.ids.push(id);
+        }
+    }
+    lent.ids.sort_unstable();
+    Ok(lent)
+}
+
+/// Stores these chunks of another vault in this one.
+///
+/// # Errors
+/// If either store or catalogue fails as a whole, or the user stops it. What was put by then is found by the next one.
+pub(super) fn bring(
+    vault: &Vault,
+    donor: &Vault,
+    lent: &Lent,
+    session: &Session,
+    options: &RepairOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Brought, RepairError> {
+    progress.counters().restart(lent.count(), lent.bytes);
+    progress.phase(Phase::Collect);
+    let threads = options.threads.max(READERS.min(donor.store().limits().reads));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| RepairError::Threads(error.to_string()))?;
+    let depot_options = DepotOptions {
+        level: LEVEL,
+        verify: true,
+        dry_run: false,
+        keep_trees: false,
+        others: VerifyOthers::Sample,
+        threads,
+        clock: options.clock,
+    };
+    let (depot, publisher) = Depot::new(vault, depot_options, Some(session))?;
+    let (failed, published) = std::thread::scope(|scope| {
+        let publisher = scope.spawn(move || publisher.run(progress));
+        let failed = pool.install(|| read(donor, lent, &depot, progress));
+        if failed.is_err() {
+            depot.abandon();
+        }
+        let finished = depot.finish();
+        let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let failed = failed?;
+        finished?;
+        Ok::<_, RepairError>((failed, published?))
+    })?;
+    let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed };
+    // What the depot took for stored elsewhere is not where it can be read.
+    let reader = vault.catalogue().reader()?;
+    let new: HashSet<ObjectName> = brought.packs.iter().copied().collect();
+    let numbers = reader.packs()?.into_iter().filter(|(_, info)| new.contains(&info.name));
+    let numbers: HashSet<u32> = numbers.map(|(number, _)| number).collect();
+    for id in &lent.ids {
+        if !reader.locate_all(id)?.iter().any(|place| numbers.contains(&place.pack)) {
+            brought.failed.insert(*id);
+        }
+    }
+    Ok(brought)
+}
+
+/// Reads the chunks in the order in which they lie there, each segment once. Returns those that cannot be read.
+fn read(
+    donor: &Vault,
+    lent: &Lent,
+    depot: &Depot<'_>,
+    progress: &dyn Progress,
+) -> Result<HashSet<ChunkId>, RepairError> {
+    let segments = Segments::new(donor, Arc::new(donor.catalogue().reader()?))?;
+    let mut placed = Vec::with_capacity(lent.ids.len());
+    for id in &lent.ids {
+        if let Some((place, kind)) = segments.locate(id).map_err(failure)? {
+            placed.push(((place.pack, place.segment, place.offset), kind, *id));
+        }
+    }
+    placed.sort_unstable_by_key(|(place, ..)| *place);
+    let groups: Vec<_> = placed.chunk_by(|(a, ..), (b, ..)| (a.0, a.1) == (b.0, b.1)).collect();
+    let failed = Mutex::new(HashSet::new());
+    groups.into_par_iter().try_for_each(|group| {
+        for (_, kind, id) in group {
+            if progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            let (segment, index) = match segments.chunk(id) {
+                Ok(found) => found,
+                Err(error) if error.is_contained() => {
+                    lock(&failed).insert(*id);
+                    continue;
+                }
+                Err(error) => return Err(failure(error)),
+            };
+            let bytes = segment.bytes(index);
+            let put = if *kind == ObjectKind::Meta {
+                depot.meta_sink().put_chunk(bytes)
+            } else {
+                depot.put_data(&mut depot.worker(), |buffer| buffer.extend_from_slice(bytes))
+            };
+            if let Err(Failed) = put {
+                // The depot knows why.
+                return Ok(());
+            }
+            progress.counters().add(1, bytes.len() as u64);
+        }
+        Ok::<_, RepairError>(())
+    })?;
+    Ok(failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
