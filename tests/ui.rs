@@ -699,3 +699,55 @@ fn whoever_only_looks_can_change_nothing() {
         assert_eq!(answer.status, 404, "{path}");
     }
 }
+
+#[test]
+fn the_page_is_put_into_the_menu_and_taken_out_again() {
+    let desk = Desk::new();
+    let (data, config) = (desk.path("data"), desk.path("config home"));
+    let run = |args: &[&str]| {
+        let mut command = desk.command(args);
+        command.env("XDG_DATA_HOME", &data).env("XDG_CONFIG_HOME", &config);
+        crate::support::binary::said(&command.output().unwrap())
+    };
+    let menu = data.join("applications/vault.desktop");
+    let login = config.join("autostart/vault.desktop");
+    let done = run(&["ui", "--install", "--read-only", "--json"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let said: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(said["installed"].as_array().unwrap().len(), 2, "an entry and its picture");
+    assert!(menu.exists() && !login.exists());
+    let text = fs::read_to_string(&menu).unwrap();
+    let exec = text.lines().find_map(|line| line.strip_prefix("Exec=")).unwrap();
+    assert!(exec.contains("\"ui\" \"--read-only\" \"--repo\"") && exec.contains("\"--state\""), "{exec}");
+    if let Ok(checked) = std::process::Command::new("desktop-file-validate").arg(&menu).output() {
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+    // What it starts is the page: the words are those that a shell would read, since none of them is odd.
+    let mut started = desk.command(&[]);
+    started.env("XDG_CONFIG_HOME", &config).arg("ui").arg("--read-only").arg("--no-open");
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(format!("exec {exec} --no-open")).stdout(Stdio::piped());
+    for (name, value) in started.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.current_dir(desk.folder.path());
+    let mut child = shell.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("The page of"), "{line}");
+    assert_eq!(run(&["ui", "--install", "--at-login"]).code, 0, "again, and more");
+    assert!(menu.exists() && login.exists());
+    // Only what vault has written is taken away, or written over.
+    fs::write(&login, "[Desktop Entry]\nName=mine\n").unwrap();
+    let refused = run(&["ui", "--install", "--at-login"]);
+    assert!(refused.code == 1 && refused.err.contains("vault has not written it"), "{}", refused.err);
+    let done = run(&["ui", "--uninstall"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(!menu.exists() && login.exists());
+    assert!(run(&["ui", "--uninstall"]).out.contains("Nothing was installed."));
+}

@@ -160,10 +160,22 @@ fn named(scheduler: SchedulerArg, system: bool) -> Box<dyn Scheduler> {
 /// What is to be started: this program, with what was given to find the configuration and the state.
 /// What the system starts has no home folder: the places are named.
 fn job(context: &Context, every: Duration, system: bool) -> Result<Job, Failure> {
-    let failed = |error: io::Error| Failure::caused("cannot find where this program lies", &error);
-    let program = env::current_exe().and_then(fs::canonicalize).map_err(failed)?;
     let mut args: Vec<String> = ["run", "--background", "--quiet", "--no-progress"].map(str::to_owned).to_vec();
+    args.extend(places(context, system)?.into_iter().flat_map(|(option, path)| [option.to_owned(), path]));
+    let on_battery = context.config()?.is_none_or(|config| config.run.on_battery);
+    Ok(Job { program: program()?, args, every, on_battery, log: run_folder(context)?.join("schedule.log") })
+}
+
+/// Where this program lies.
+pub fn program() -> Result<PathBuf, Failure> {
+    let failed = |error: io::Error| Failure::caused("cannot find where this program lies", &error);
+    env::current_exe().and_then(fs::canonicalize).map_err(failed)
+}
+
+/// The options by which what the system starts finds the same configuration and state, each with its path.
+pub fn places(context: &Context, system: bool) -> Result<Vec<(&'static str, String)>, Failure> {
     let current = current_folder()?;
+    let mut args = Vec::new();
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     // What a schedule starts does not have the variables of this shell.
     let config = match &context.global.config {
@@ -178,13 +190,15 @@ fn job(context: &Context, every: Duration, system: bool) -> Result<Job, Failure>
         if let Some(path) = path {
             let path = roots::absolute(&current, &path);
             let text = path.to_str().ok_or_else(|| {
-                Failure::new(format!("{option} {}: a schedule cannot have a path that is not UTF-8", path.display()))
+                Failure::new(format!(
+                    "{option} {}: the system cannot start it with a path that is not UTF-8",
+                    path.display()
+                ))
             })?;
-            args.extend([option.to_owned(), text.to_owned()]);
+            args.push((option, text.to_owned()));
         }
     }
-    let on_battery = context.config()?.is_none_or(|config| config.run.on_battery);
-    Ok(Job { program, args, every, on_battery, log: run_folder(context)?.join("schedule.log") })
+    Ok(args)
 }
 
 /// The program's path as text: what schedulers read is text.

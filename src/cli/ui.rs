@@ -10,6 +10,8 @@ mod around;
 #[cfg(feature = "ui")]
 mod browser;
 #[cfg(feature = "ui")]
+mod install;
+#[cfg(feature = "ui")]
 mod save;
 #[cfg(feature = "ui")]
 mod serve;
@@ -17,6 +19,12 @@ mod serve;
 /// Runs `vault ui`.
 #[cfg(feature = "ui")]
 pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
+    if args.install {
+        return install::install(context, args);
+    }
+    if args.uninstall {
+        return install::uninstall(context, args);
+    }
     serve::run(context, args)
 }
 

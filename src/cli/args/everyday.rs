@@ -113,6 +113,7 @@ Examples:
   vault ui --repo disk         of another one
   vault ui --read-only         look, and change nothing
   vault ui --no-open --port 8484
+  vault ui --install           in the menu of programs from now on
 
 Only this user of this computer can use the page: it is listened for on
 127.0.0.1, and its address is good once, for ten minutes. Enter makes a new
@@ -138,6 +139,18 @@ pub struct UiArgs {
     /// Listen at a socket in a folder that is yours alone, for ssh
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+
+    /// Put it into the menu of programs, with this vault and these places
+    #[arg(long, conflicts_with_all = ["port", "no_open", "socket", "uninstall"])]
+    pub install: bool,
+
+    /// With --install: open it at log-in, too
+    #[arg(long, requires = "install")]
+    pub at_login: bool,
+
+    /// Take it out of the menu, and of the log-in
+    #[arg(long, conflicts_with_all = ["port", "no_open", "socket", "read_only"])]
+    pub uninstall: bool,
 }
 
 /// `vault schedule`.
