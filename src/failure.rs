@@ -16,6 +16,7 @@ use crate::engine::mark::MarkError;
 use crate::engine::mirror::MirrorError;
 use crate::engine::repair::RepairError;
 use crate::engine::restore::RestoreError;
+use crate::engine::rewrite::RewriteError;
 use crate::engine::snapshot::SnapshotError;
 pub use crate::exit::Exit;
 use crate::log::RecordError;
@@ -282,6 +283,32 @@ impl From<SnapshotError> for Failure {
                 failure.hint("No snapshot was made. Another machine may be collecting: try again.")
             }
             SnapshotError::Threads(_) => failure.hint("Fewer can be asked for with --threads N."),
+        }
+    }
+}
+
+impl From<RewriteError> for Failure {
+    fn from(error: RewriteError) -> Self {
+        const AGAIN: &str = "Nothing is lost: each snapshot is as it was, or as it was to be. The same command does the rest.";
+        let failure = Self::new(chain(&error));
+        match error {
+            RewriteError::Vault(VaultError::Interrupted)
+            | RewriteError::Mark(MarkError::Vault(VaultError::Interrupted))
+            | RewriteError::Interrupted => Self::interrupted().hint(AGAIN),
+            RewriteError::Vault(error) => error.into(),
+            RewriteError::Browse(error) => error.into(),
+            RewriteError::Read(error) => error.into(),
+            RewriteError::Mark(error) => error.into(),
+            RewriteError::Index(error) => error.into(),
+            RewriteError::Pattern(_) => failure.exit(Exit::Usage),
+            RewriteError::Future => failure
+                .exit(Exit::Usage)
+                .hint("It says what the content is of, so it is never later than now. Nothing was changed."),
+            RewriteError::TooMany(_) => failure.hint("Snapshots that name fewer can be changed."),
+            RewriteError::GivenUp => {
+                failure.hint("Another machine may have forgotten them, or a prune was cut off. First: vault prune")
+            }
+            RewriteError::Unsettled => failure.hint(AGAIN),
         }
     }
 }

@@ -22,6 +22,8 @@
 //! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, failed, failures}`, each failure `{path, what}` |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for, held_up}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
+//! | `tag add`, `tag remove`, `amend` | `{changed, unchanged}`: a list of `{id, replaces, time, source, host}`; a list of ids |
+//! | `rewrite` | `{dry_run, changed, snapshots, gone, broken, bytes_stored}`: as for `amend`; ids; `{path, folder, files, bytes, snapshots}`; `{snapshot, why}` |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
 //! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, packs_sampled, packs_unseen, chunks_lost, problems, hurt, findings, log, at_least, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |
@@ -184,6 +186,8 @@ pub struct SnapshotJson<'a> {
     given: bool,
     /// The clock was wrong: `time` is an estimate, and this is what the clock showed; else null.
     clock: Option<String>,
+    /// The ids that it had before `tag`, `amend` or `rewrite` changed it.
+    replaces: Vec<String>,
 }
 
 impl<'a> SnapshotJson<'a> {
@@ -210,6 +214,7 @@ impl<'a> SnapshotJson<'a> {
             pinned: false,
             given: body.given,
             clock: None,
+            replaces: Vec::new(),
         }
     }
 
@@ -219,6 +224,7 @@ impl<'a> SnapshotJson<'a> {
             time: info.date,
             pinned: info.pinned,
             clock: info.is_outlier.then(|| time_text(info.body.time)),
+            replaces: info.replaced.iter().map(ToString::to_string).collect(),
             ..Self::new(Some(info.id), &info.body)
         }
     }

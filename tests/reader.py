@@ -355,14 +355,13 @@ def snapshots(records):
         claims[name] = [old for old in records[name]["b"].get("replaces", []) if positions.get(old, -1) < positions[name]]
         for old in claims[name]:
             winners[old] = min(name, winners.get(old, name))
-    def replaced(name):
-        return {old for direct, winner in winners.items() if winner == name for old in {direct} | replaced(direct)}
     gone = {name for record in records.values() if record["k"] == 3 for name in record["b"]} | set(winners)
     gone |= {name for name, olds in claims.items() if olds and all(winners[old] != name for old in olds)}
-    def known(name):
-        return {old for old in replaced(name) if old in taken}
-    found = [(*max([taken[old] for old in known(name) if not known(old)] or [taken[name]]), name, records[name]["b"])
-             for name in taken if name not in gone]
+    places = {}
+    for name in taken:
+        named = [] if records[name]["b"].get("redated") else [places[old] for old in claims[name] if old in places]
+        places[name] = max(named or [taken[name]])
+    found = [(*places[name], name, records[name]["b"]) for name in taken if name not in gone]
     return sorted(found, key=lambda snapshot: snapshot[:2])
 
 class Vault:

@@ -1,14 +1,11 @@
 //! `vault accept`: what is known to be wrong, and accepting that it is lost.
 
-use std::io;
-use std::io::IsTerminal;
-
 use jiff::tz::TimeZone;
 use vault::vault::findings::KnownFinding;
 use vault::vault::findings::exit_of;
 
-use super::confirm;
 use crate::cli::args::AcceptArgs;
+use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -80,15 +77,11 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
         }
     }
     if !args.yes {
-        if context.global.json || !io::stdin().is_terminal() {
-            return Err(Failure::usage("nobody is there to be asked whether the loss is accepted")
-                .hint("Give --yes to accept it. vault accept alone lists what there is."));
-        }
+        let hint = "Give --yes to accept it. vault accept alone lists what there is.";
+        let consent = Consent::new(context, false, "the loss is accepted", hint)?;
         out.line("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
         out.flush()?;
-        if !confirm("Accept the loss? [y/N] ", false) {
-            return Err(Failure::interrupted().hint("Nothing was changed."));
-        }
+        consent.ask(context, "Accept the loss?")?;
     }
     for finding in &chosen {
         vault.accept(finding, dates::now(), &context.screen)?;

@@ -1,5 +1,6 @@
 //! The command line: every command, option and help text.
 
+mod amend;
 mod browse;
 mod everyday;
 mod snapshot;
@@ -8,6 +9,11 @@ mod upkeep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use amend::AmendArgs;
+pub use amend::RewriteArgs;
+pub use amend::TagArgs;
+pub use amend::TagChangeArgs;
+pub use amend::TagCommand;
 pub use browse::CompletionsArgs;
 pub use browse::DiffArgs;
 pub use browse::DrillArgs;
@@ -241,6 +247,12 @@ pub enum Command {
     Pin(PinArgs),
     /// Leave snapshots to the rules of prune again
     Unpin(PinArgs),
+    /// Add tags to snapshots, or take them off
+    Tag(TagArgs),
+    /// Change what is said of snapshots: description, machine, date
+    Amend(AmendArgs),
+    /// Take files out of snapshots, for good
+    Rewrite(RewriteArgs),
     /// List what is known to be wrong, or accept that it is lost
     Accept(AcceptArgs),
     /// Find what is missing or damaged

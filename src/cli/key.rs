@@ -18,7 +18,7 @@ use vault::vault::Vault;
 
 use crate::cli::args::KeyCommand;
 use crate::cli::args::NewPasswordArgs;
-use crate::cli::confirm;
+use crate::cli::consent::Consent;
 use crate::cli::context;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -254,11 +254,8 @@ fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Fa
         return Err(Failure::usage(format!("'{id}' is not the id of a key slot: give {ID_DIGITS_MIN} digits or more"))
             .hint("See which there are with: vault key list"));
     }
-    let asks = !yes;
-    if asks && (context.global.json || !io::stdin().is_terminal()) {
-        return Err(Failure::usage("nobody is there to be asked whether the key slot shall be removed")
-            .hint("Give --yes to remove it. See which there are with: vault key list"));
-    }
+    let hint = "Give --yes to remove it. See which there are with: vault key list";
+    let consent = Consent::new(context, yes, "the key slot shall be removed", hint)?;
     let (vault, _) = context.open()?;
     // What an earlier try has left comes first.
     let settled = keys::settle(&vault, dates::now(), &context.screen)?;
@@ -278,9 +275,10 @@ fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Fa
             return Err(Failure::new(format!("{id} is the start of several key slots' ids")).hint("Give more digits."));
         }
     };
-    if asks && !is_confirmed(slot) {
-        return Err(Failure::interrupted().hint("Nothing was changed."));
+    if !consent.is_given() {
+        warn_of(slot);
     }
+    consent.ask(context, "Remove it?")?;
     let removal = keys::remove(&vault, slot.id, when, dates::now(), &context.screen);
     context.screen.clear();
     let removal = removal?;
@@ -290,8 +288,8 @@ fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Fa
     removed(context, slot.id, &slot.label, &removal)
 }
 
-/// Asks whether a slot shall go.
-fn is_confirmed(slot: &SlotInfo) -> bool {
+/// Says what it means that a slot goes.
+fn warn_of(slot: &SlotInfo) {
     let what = match slot.purpose {
         Purpose::Password => "This password",
         Purpose::Recovery => "This recovery key",
@@ -302,7 +300,6 @@ fn is_confirmed(slot: &SlotInfo) -> bool {
         short(slot.id),
         Shown(slot.label.as_bytes())
     ));
-    confirm("Remove it? [y/N] ", false)
 }
 
 fn removed(context: &Context, id: SlotId, label: &str, removal: &Removal) -> Result<Exit, Failure> {

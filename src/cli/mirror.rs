@@ -10,7 +10,7 @@ use vault::store::place::Place;
 
 use crate::cli::args::MirrorArgs;
 use crate::cli::args::PromoteArgs;
-use crate::cli::confirm;
+use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
@@ -98,15 +98,14 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
 
 /// Makes a mirror a vault.
 pub fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Failure> {
+    let hint = "Give --yes to do it.";
+    let consent = Consent::new(context, args.yes, "the mirror shall become a vault", hint)?;
     let (vault, _) = context.open()?;
     let place = vault.store().place();
     if !vault.is_mirror() {
         return Err(Failure::new(format!("{place} is a vault already")).hint("Nothing was changed."));
     }
-    let question = format!("Write to {place} from now on, and mirror to it no more? [y/N] ");
-    if !args.yes && !confirm(&question, false) {
-        return Err(Failure::new("nothing was changed").hint("Without a question: --yes"));
-    }
+    consent.ask(context, &format!("Write to {place} from now on, and mirror to it no more?"))?;
     let promoted = mirror::promote(&vault)?;
     context.screen.clear();
     let mut out = Output::new();

@@ -1,9 +1,9 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`output`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
+//! [`ahead`], [`consent`], [`output`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
-//! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`check`], [`repair`],
+//! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
@@ -17,6 +17,7 @@ mod roots;
 mod ahead;
 mod accept;
 mod args;
+mod consent;
 mod output;
 mod select;
 mod interrupt;
@@ -47,6 +48,7 @@ mod probe;
 mod stats;
 mod mirror;
 mod prune;
+mod amend;
 mod client;
 mod key;
 mod delivery;
@@ -190,6 +192,9 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Forget(args) => prune::forget(context, &args),
         Command::Pin(args) => prune::pin(context, &args, true),
         Command::Unpin(args) => prune::pin(context, &args, false),
+        Command::Tag(args) => amend::tag(context, args.command),
+        Command::Amend(args) => amend::amend(context, &args),
+        Command::Rewrite(args) => amend::rewrite(context, &args),
         Command::Client(args) => client::run(context, args.command),
         Command::Accept(args) => accept::run(context, &args),
         Command::Check(args) => check::run(context, &args),

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
-use std::io::IsTerminal;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -29,7 +27,7 @@ use crate::cli::args::ForgetArgs;
 use crate::cli::args::KeepArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
-use crate::cli::confirm;
+use crate::cli::consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -235,11 +233,6 @@ fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> 
     Ok(kept.filter_map(|source| Some((source.name.clone(), rules(source.keep.as_ref()?)))).collect())
 }
 
-/// Whether somebody can be asked.
-fn is_asked(context: &Context) -> bool {
-    !context.global.json && io::stdin().is_terminal()
-}
-
 /// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
 /// usually do.
 fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decisions: &[Decision]) -> Result<(), Failure> {
@@ -247,15 +240,9 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
     if dropped == 0 {
         return Ok(());
     }
-    if is_asked(context) {
+    if consent::can_ask(context) {
         let count = units::counted(dropped, "snapshot", "snapshots");
-        let _hidden = context.screen.hide();
-        let question = format!("Drop {count} for good? [y/N] ");
-        return if confirm(&question, false) {
-            Ok(())
-        } else {
-            Err(Failure::interrupted().hint("Nothing was changed."))
-        };
+        return consent::ask(context, &format!("Drop {count} for good?"));
     }
     let why = if rules.last == Some(0) {
         Some("--keep 0 may leave no snapshot".to_owned())
@@ -437,7 +424,7 @@ fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Re
 }
 
 /// Finds all the snapshots that were named.
-fn find(
+pub fn find(
     context: &Context,
     vault: &Vault,
     snapshots: &[SnapshotInfo],
@@ -491,15 +478,10 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     }
     if let Some(last) = found.iter().find(|info| is_last_complete(&snapshots, info))
         && !args.yes
-        && is_asked(context)
+        && consent::can_ask(context)
     {
-        let question = format!(
-            "{} is the last complete snapshot of its source. Forget it all the same? [y/N] ",
-            select::named(last, &context.zone)
-        );
-        if !confirm(&question, false) {
-            return Err(Failure::interrupted().hint("Nothing was changed."));
-        }
+        let last = select::named(last, &context.zone);
+        consent::ask(context, &format!("{last} is the last complete snapshot of its source. Forget it all the same?"))?;
     }
     let ids: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     prune::say(&vault, RecordBody::Forget(ids), dates::now(), &context.screen)?;

@@ -1,7 +1,5 @@
 //! `vault repair`.
 
-use std::io;
-use std::io::IsTerminal;
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,7 +19,7 @@ use crate::cli::args::RepairArgs;
 use crate::cli::check;
 use crate::cli::check::HurtJson;
 use crate::cli::check::ProblemJson;
-use crate::cli::confirm;
+use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -84,11 +82,8 @@ struct RepairJson<'a> {
 
 /// Runs `vault repair`.
 pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
-    let asks = !args.dry_run && !args.yes;
-    if asks && (context.global.json || !io::stdin().is_terminal()) {
-        return Err(Failure::usage("nobody is there to be asked whether the repair shall be done")
-            .hint("Give --yes to do it, or --dry-run to see first what would be done."));
-    }
+    let hint = "Give --yes to do it, or --dry-run to see first what would be done.";
+    let consent = Consent::new(context, args.dry_run || args.yes, "the repair shall be done", hint)?;
     let (vault, password) = context.open()?;
     context.screen.watch_interrupts();
     let donor = args.from.as_deref().map(|from| open_donor(context, args, from, (&vault, &password))).transpose()?;
@@ -116,9 +111,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
             out.say("Dry run: nothing was changed. To do it: vault repair")?;
         }
     } else {
-        if asks && !confirm("Do this? [y/N] ", false) {
-            return Err(Failure::interrupted().hint("Nothing was changed."));
-        }
+        consent.ask(context, "Do this?")?;
         let done = repair::execute(&vault, plan, &options, &context.screen);
         context.screen.clear();
         report = done?;

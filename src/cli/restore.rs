@@ -1,7 +1,5 @@
 //! `vault restore`.
 
-use std::io;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -26,7 +24,7 @@ use vault::vault::Vault;
 
 use crate::cli::args::OverwriteArg;
 use crate::cli::args::RestoreArgs;
-use crate::cli::confirm;
+use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::error::Exit;
@@ -64,11 +62,9 @@ fn shown_folder(folder: &Path) -> String {
 /// Runs `vault restore`.
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
-    let asks = args.delete && !args.dry_run && !args.yes;
-    if asks && (context.global.json || !io::stdin().is_terminal()) {
-        return Err(Failure::usage("nobody is there to be asked whether anything shall be deleted")
-            .hint("Give --yes to delete, or --dry-run to see first what would be deleted."));
-    }
+    let is_free = !args.delete || args.dry_run || args.yes;
+    let hint = "Give --yes to delete, or --dry-run to see first what would be deleted.";
+    let consent = Consent::new(context, is_free, "anything shall be deleted", hint)?;
     if let Some(to) = &args.to {
         local::refuse_remote(to, "the target of a restore")?;
     }
@@ -99,8 +95,8 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         ..RestoreOptions::new(info.id, target)
     };
     context.screen.watch_interrupts();
-    if asks && !may_delete(context, args, &vault, info, &options)? {
-        return Err(Failure::interrupted().hint("Nothing was changed."));
+    if !consent.is_given() && deletes(context, args, &vault, info, &options)? {
+        consent.ask(context, "Do this?")?;
     }
     let start = Instant::now();
     let listing = Listing::new(context, args.dry_run);
@@ -152,8 +148,8 @@ pub fn configuration(context: &Context) -> Vec<PathBuf> {
     file.into_iter().chain(folder).chain(vault).collect()
 }
 
-/// Shows what would be deleted, and asks whether it shall be. Nothing is asked if nothing would be.
-fn may_delete(
+/// Shows what would be deleted. Returns whether anything would be.
+fn deletes(
     context: &Context,
     args: &RestoreArgs,
     vault: &Vault,
@@ -172,7 +168,7 @@ fn may_delete(
     context.screen.clear();
     let report = report?;
     if report.deleted == 0 {
-        return Ok(true);
+        return Ok(false);
     }
     let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
     note(&format!("Restoring snapshot {} to {} deletes:", select::named(info, &context.zone), place(args)));
@@ -184,7 +180,7 @@ fn may_delete(
     if report.kept_count > 0 {
         note(&format!("and keeps {} as before.", units::counted(report.kept_count, "thing", "things")));
     }
-    Ok(confirm("Do this? [y/N] ", false))
+    Ok(true)
 }
 
 /// Progress without words: what a plan meets is met again, and told, when it is carried out.

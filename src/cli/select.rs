@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use jiff::tz::TimeZone;
 use vault::id::ClientId;
+use vault::id::ObjectName;
 use vault::path::Shown;
 use vault::path::components;
 use vault::progress::Progress;
@@ -87,11 +88,16 @@ impl Wanted {
         zone: &TimeZone,
     ) -> Result<(&'a SnapshotInfo, Option<String>), Failure> {
         if let Which::Id(prefix) = &self.which {
-            let fitting: Vec<_> = snapshots.iter().filter(|info| info.id.to_string().starts_with(prefix)).collect();
-            return match fitting[..] {
-                [info] => Ok((info, None)),
-                [] => Err(self.not_found(snapshots, filter)),
-                _ => Err(ambiguous(prefix, &fitting, zone)),
+            let is_meant = |id: &ObjectName| id.to_string().starts_with(prefix);
+            let fitting: Vec<_> = snapshots.iter().filter(|info| is_meant(&info.id)).collect();
+            // An id that it had before tag, amend or rewrite leads to it, too.
+            let had: Vec<_> = snapshots.iter().filter(|info| info.replaced.iter().any(is_meant)).collect();
+            return match (&fitting[..], &had[..]) {
+                ([info], _) => Ok((info, None)),
+                ([], [info]) => Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short())))),
+                ([], []) => Err(self.not_found(snapshots, filter)),
+                ([], had) => Err(ambiguous(prefix, had, zone)),
+                (fitting, _) => Err(ambiguous(prefix, fitting, zone)),
             };
         }
         let fitting: Vec<&SnapshotInfo> = snapshots.iter().filter(|info| matches(info, filter)).collect();
@@ -360,8 +366,6 @@ pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 pub mod tests {
-    use vault::id::ClientId;
-    use vault::id::ObjectName;
     use vault::tree::Snapshot;
     use vault::tree::Stream;
     use vault::tree::Time;
@@ -405,6 +409,7 @@ pub mod tests {
                 given: false,
                 rules: Stream::EMPTY,
                 replaces: Vec::new(),
+                redated: false,
             },
         )
     }
@@ -502,6 +507,23 @@ pub mod tests {
         ] {
             assert_eq!(find(text, &FilterArgs::default()).ok().as_deref(), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_that_a_snapshot_had_leads_to_it() {
+        let mut some = some();
+        some[1].replaced = vec![some[0].id, info([0x77, 0x01], 0, "docs", "laptop").id];
+        some.remove(0);
+        let choose = |text: &str| {
+            let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC).unwrap();
+            let found = wanted.choose(&some, &FilterArgs::default(), &own("laptop"), Aim::Write, &TimeZone::UTC);
+            found.map(|(info, note)| (info.id.to_string()[..4].to_owned(), note))
+        };
+        assert_eq!(choose("1f2f").unwrap(), ("1f2f".to_owned(), None));
+        let (id, note) = choose("7701").unwrap();
+        assert_eq!((id.as_str(), note.unwrap().as_str()), ("1f2f", "snapshot 7701 was changed, and is 1f2f0000 now"));
+        assert_eq!(choose("1f2e").unwrap().0, "1f2f");
+        assert!(choose("abcd").is_err());
     }
 
     #[test]

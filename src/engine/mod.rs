@@ -29,6 +29,7 @@ pub mod archive;
 pub mod check;
 pub mod repair;
 pub mod retention;
+pub mod rewrite;
 pub mod collect;
 pub mod prune;
 pub mod weigh;

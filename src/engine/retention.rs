@@ -249,6 +249,7 @@ mod tests {
             given: false,
             rules: Stream::EMPTY,
             replaces: Vec::new(),
+            redated: false,
         };
         SnapshotInfo { pinned: tag == "pin", ..SnapshotInfo::new(id, client, u64::from(number), body) }
     }

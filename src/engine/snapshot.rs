@@ -653,6 +653,7 @@ impl Pass<'_> {
             given: options.given,
             rules: taken.rules.clone(),
             replaces: Vec::new(),
+            redated: false,
         }
     }
 }

@@ -135,6 +135,9 @@ pub struct Snapshot {
     /// Snapshots whose place this one takes: their date and their pins are its own (SPEC §8.3).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<ObjectName>,
+    /// It has a date of its own all the same: a person has put it right (SPEC §8.3).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redated: bool,
 }
 
 impl Snapshot {

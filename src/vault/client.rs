@@ -254,7 +254,24 @@ impl Vault {
         session: &Session,
         progress: &dyn Progress,
     ) -> Result<Option<ObjectName>, VaultError> {
-        let is_snapshot = matches!(body, RecordBody::Snapshot(_));
+        let names = self.publish_together(&mut [body.clone()], packs, time, session, progress)?;
+        Ok(names.and_then(|names| names.last().copied()))
+    }
+
+    /// The same for several records. Only the last one acknowledges more than the session had seen when it began: all others rely on
+    /// these packs, too. A snapshot that takes the place of others is not forgotten if its client was retired meanwhile, since those
+    /// would be gone with it: the next try takes the place of it, too, and so does that of a caller who gets `None`.
+    ///
+    /// # Errors
+    /// As [`Self::publish_relying`].
+    pub(crate) fn publish_together(
+        &self,
+        bodies: &mut [RecordBody],
+        packs: &HashSet<ObjectName>,
+        time: Time,
+        session: &Session,
+        progress: &dyn Progress,
+    ) -> Result<Option<Vec<ObjectName>>, VaultError> {
         let mut earlier = Vec::new();
         for _ in 0..ATTEMPTS {
             let lock = self.lock_client()?;
@@ -277,18 +294,28 @@ impl Vault {
             }
             let writer = Writer { own: Some(session), ends: true };
             self.record_first_slots(&mut state, time, Writer { ends: false, ..writer })?;
-            let (client, name) = (state.client, self.put_in_parts(&mut state, body.clone(), time, writer)?);
+            let (client, count, mut names) = (state.client, bodies.len(), Vec::new());
+            for (number, body) in (1..).zip(bodies.iter()) {
+                let writer = Writer { ends: number == count, ..writer };
+                names.push(self.put_in_parts(&mut state, body.clone(), time, writer)?);
+            }
             drop(lock);
             if self.delivery() == Delivery::Direct && self.rules.looked_behind {
                 self.look_at_log()?;
                 if !self.log().chains.may_go_on(&client) {
                     progress.detail("this client was retired meanwhile: it goes on as a new one");
-                    earlier.extend(is_snapshot.then_some(name));
+                    for (body, name) in bodies.iter_mut().zip(names) {
+                        match body {
+                            RecordBody::Snapshot(body) if body.replaces.is_empty() => earlier.push(name),
+                            RecordBody::Snapshot(body) => body.replaces.push(name),
+                            _ => {}
+                        }
+                    }
                     continue;
                 }
             }
             self.withdraw(earlier, time, session, progress)?;
-            return Ok(Some(name));
+            return Ok(Some(names));
         }
         self.withdraw(earlier, time, session, progress)?;
         Ok(None)

@@ -222,6 +222,8 @@ impl ChunkSource for TreeReader<'_> {
 pub struct EntryDecoder {
     buffer: Vec<u8>,
     used: usize,
+    /// How many of these bytes are the last entry.
+    last_len: usize,
     /// How many bytes were decoded.
     taken: u64,
     begun: bool,
@@ -237,13 +239,18 @@ impl EntryDecoder {
     /// Adds the next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.used);
-        self.used = 0;
+        (self.used, self.last_len) = (0, 0);
         self.buffer.extend_from_slice(bytes);
     }
 
     /// How many bytes the entries took that were decoded.
     pub const fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// The bytes of the last entry, until more are added.
+    pub fn last_bytes(&self) -> &[u8] {
+        &self.buffer[self.used - self.last_len..self.used]
     }
 
     /// The name of the last entry.
@@ -271,6 +278,7 @@ impl EntryDecoder {
         match decode_entry(&self.buffer[self.used..])? {
             Some((entry, len)) => {
                 self.used += len;
+                self.last_len = len;
                 self.taken += len as u64;
                 if entry.name <= self.last {
                     return Err(EntryError::Malformed("its names are not in order".to_owned()));
@@ -298,6 +306,11 @@ impl Listing {
     /// Reads this listing from its start.
     pub fn new(listing: &Stream) -> Self {
         Self { stream: StreamReader::new(listing), entries: EntryDecoder::default(), ended: listing.len == 0 }
+    }
+
+    /// The bytes of the entry that came last, as they are stored.
+    pub fn last_bytes(&self) -> &[u8] {
+        self.entries.last_bytes()
     }
 
     /// The next entry, or `None` at the end.

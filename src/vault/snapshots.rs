@@ -12,7 +12,7 @@ use crate::vault::Vault;
 pub struct SnapshotInfo {
     /// Its id: the name of its record.
     pub id: ObjectName,
-    /// Who took it.
+    /// Who took it, whoever may have put it in the place of another one since.
     pub client: ClientId,
     /// The number of its record.
     pub number: u64,
@@ -24,6 +24,8 @@ pub struct SnapshotInfo {
     pub is_outlier: bool,
     /// The date of an outlier before it that may be the right one, its own being wrong.
     pub rival: Option<Time>,
+    /// The ids that it had before: those of all snapshots whose place it took, in rising order.
+    pub replaced: Vec<ObjectName>,
     /// What the record says.
     pub body: Snapshot,
 }
@@ -32,7 +34,12 @@ impl SnapshotInfo {
     /// A snapshot of which nothing is known but its record.
     pub fn new(id: ObjectName, client: ClientId, number: u64, body: Snapshot) -> Self {
         let date = body.time;
-        Self { id, client, number, pinned: false, date, is_outlier: false, rival: None, body }
+        Self { id, client, number, pinned: false, date, is_outlier: false, rival: None, replaced: Vec::new(), body }
+    }
+
+    /// Whether it is the snapshot of this id, or the one that took its place.
+    pub fn stands_for(&self, id: &ObjectName) -> bool {
+        self.id == *id || self.replaced.contains(id)
     }
 
     /// Whether one of the paths that it was taken of was probably not mounted.
@@ -48,6 +55,7 @@ struct Place {
     position: usize,
     is_outlier: bool,
     rival: Option<Time>,
+    client: ClientId,
 }
 
 impl Vault {
@@ -60,6 +68,38 @@ impl Vault {
     /// The snapshot with this id, if it is not forgotten.
     pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
         self.snapshots().into_iter().find(|snapshot| snapshot.id == *id)
+    }
+
+    /// Snapshots that somebody meant to put in the place of one of these, or of one that was put there, and so on; of these the last
+    /// ones, in whose place nobody meant to put another one. Of those that name the same one only one counts, and the others say
+    /// something that would be lost. Forgotten ones are left out.
+    pub(crate) fn meant_for(&self, names: &[ObjectName]) -> Vec<SnapshotInfo> {
+        let chains = self.chains();
+        let (mut forgotten, mut above): (HashSet<ObjectName>, HashMap<ObjectName, Vec<&Link>>) = Default::default();
+        for link in chains.links() {
+            match &link.record.body {
+                RecordBody::Forget(names) => forgotten.extend(names),
+                RecordBody::Snapshot(body) => {
+                    body.replaces.iter().for_each(|other| above.entry(*other).or_default().push(link));
+                }
+                _ => {}
+            }
+        }
+        let (mut look, mut seen, mut found) = (names.to_vec(), HashSet::new(), Vec::new());
+        while let Some(name) = look.pop() {
+            for link in above.get(&name).into_iter().flatten().filter(|link| seen.insert(link.name)) {
+                look.push(link.name);
+                if let RecordBody::Snapshot(body) = &link.record.body
+                    && !above.contains_key(&link.name)
+                    && !forgotten.contains(&link.name)
+                {
+                    let body = Snapshot::clone(body);
+                    found.push(SnapshotInfo::new(link.name, link.record.client, link.record.number, body));
+                }
+            }
+        }
+        found.sort_by_key(|info| info.id);
+        found
     }
 
     /// The clients that this machine is, or was before it lost its state.
@@ -98,20 +138,14 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         }
     }
     taken.sort_unstable_by_key(|(.., dated)| dated.position);
-    let places = places(&taken);
-    let replaced = Replaced::new(&taken);
+    let (replaced, places) = (Replaced::new(&taken), settled(&taken));
     let mut found: Vec<(usize, SnapshotInfo)> = Vec::new();
     for (link, body, _) in &taken {
         if forgotten.contains(&link.name) || replaced.is_hidden(&link.name) {
             continue;
         }
-        let Some(own) = places.get(&link.name) else { continue };
+        let Some(place) = places.get(&link.name) else { continue };
         let others = replaced.by(&link.name);
-        // It takes the place of the last of those that it replaces; of these, one that replaces others has none of its own.
-        let stands_in = |other: &ObjectName| replaced.by(other).iter().any(|other| places.contains_key(other));
-        let known = others.iter().filter(|other| !stands_in(other)).filter_map(|other| places.get(other));
-        let place = known.max_by_key(|place| (place.date, place.position));
-        let place = place.unwrap_or(own);
         let pin = others.iter().chain([&link.name]).filter_map(|name| pins.get(name)).max();
         found.push((
             place.position,
@@ -120,7 +154,8 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
                 date: place.date,
                 is_outlier: place.is_outlier,
                 rival: place.rival,
-                ..SnapshotInfo::new(link.name, link.record.client, link.record.number, Snapshot::clone(body))
+                replaced: others.into_iter().collect(),
+                ..SnapshotInfo::new(link.name, place.client, link.record.number, Snapshot::clone(body))
             },
         ));
     }
@@ -137,22 +172,42 @@ fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     let mut last: HashMap<(usize, &str, &str), Time> = HashMap::new();
     let mut places = HashMap::new();
     for (link, body, dated) in taken {
-        let position = dated.position;
+        let (position, client) = (dated.position, link.record.client);
         let time = own_time(body, dated);
         if body.given {
             // Whether the clock was right matters only where the given date is held against it.
             let is_held = body.time > dated.time;
             let time = body.time.min(dated.time);
             let (is_outlier, rival) = (is_held && dated.is_outlier, dated.rival.filter(|_| is_held));
-            places.insert(link.name, Place { date: time, position, is_outlier, rival });
+            places.insert(link.name, Place { date: time, position, is_outlier, rival, client });
             continue;
         }
         let last = last.entry(row(body, dated)).or_insert(time);
         let is_outlier = dated.is_outlier || time < *last;
         *last = time.max(*last);
-        places.insert(link.name, Place { date: *last, position, is_outlier, rival: dated.rival });
+        places.insert(link.name, Place { date: *last, position, is_outlier, rival: dated.rival, client });
     }
     places
+}
+
+/// The places of snapshots, which come in the order of cause: one that names others takes the place of the last of them that is known, and
+/// has none of its own, unless it was redated.
+fn settled(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
+    let own = places(taken);
+    let mut settled: HashMap<ObjectName, Place> = HashMap::new();
+    for (link, body, _) in taken {
+        let Some(own) = own.get(&link.name).copied() else { continue };
+        // Those that come before it have theirs already, and no others count.
+        let last = body.replaces.iter().filter_map(|other| settled.get(other));
+        let last = last.max_by_key(|place| (place.date, place.position)).copied();
+        let place = match last {
+            Some(last) if body.redated => Place { client: last.client, ..own },
+            Some(last) => last,
+            None => own,
+        };
+        settled.insert(link.name, place);
+    }
+    settled
 }
 
 /// When a snapshot was begun, as far as its own record says.
@@ -184,6 +239,11 @@ pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet
     }
     taken.sort_unstable_by_key(|(.., dated)| dated.position);
     let places = places(&taken);
+    let positions: HashMap<ObjectName, usize> =
+        taken.iter().map(|(link, _, dated)| (link.name, dated.position)).collect();
+    // What names another one has the date of that.
+    let is_earlier = |other: &ObjectName, dated: &Dated| positions.get(other).is_some_and(|at| *at < dated.position);
+    let has_none = |body: &Snapshot, dated| body.given || body.replaces.iter().any(|other| is_earlier(other, dated));
     // The time of the next one of the same row that stays: whatever its date is, the dates of those before it add nothing to those that
     // follow if this is not before them.
     let mut next: HashMap<(usize, &str, &str), Time> = HashMap::new();
@@ -194,7 +254,7 @@ pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet
         let is_past = body.given || next.get(&row(body, dated)).copied() >= date;
         if is_free && is_past {
             done.insert(link.name);
-        } else if !body.given {
+        } else if !has_none(body, dated) {
             next.insert(row(body, dated), own_time(body, dated));
         }
     }
@@ -292,6 +352,7 @@ mod tests {
             given,
             rules: Stream::EMPTY,
             replaces: replaces.iter().map(|name| ObjectName::new([*name; 16])).collect(),
+            redated: false,
         }
     }
 
@@ -366,9 +427,63 @@ mod tests {
         // Of two the lower name counts; one that replaces what replaced takes that place, too.
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[1]))], &["2@1"]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[2])), at(4)], &["3@1", "4@4"]);
+        // One that came too late has the same place, and so has what replaces it.
+        check(vec![at(5), at(7), (8, snapshot(5, false, &[1])), (9, snapshot(5, false, &[1])), (10, snapshot(5, false, &[4]))], &["3@5", "5@5", "2@7"]);
         // What it replaces is not here: it stands for itself. Two that replace each other cannot be true.
         check(vec![at(1), (2, snapshot(2, false, &[77]))], &["1@1", "2@2"]);
         check(vec![(1, snapshot(1, false, &[2])), (2, snapshot(2, false, &[1]))], &["2@1"]);
+    }
+
+    #[test]
+    fn what_was_redated_has_a_date_of_its_own_and_hands_it_on() {
+        let at = |day| (day, snapshot(day, false, &[]));
+        let redated = |time, replaces: &[u8]| {
+            RecordBody::Snapshot(Box::new(Snapshot { redated: true, ..body(time, true, replaces) }))
+        };
+        let pin = |name_: u8| RecordBody::Pin { snapshots: vec![name(name_)], pinned: true };
+        check(vec![at(5), (6, pin(1)), at(7), (8, redated(2, &[1]))], &["4@2p", "3@7"]);
+        check(vec![at(5), at(7), (8, redated(2, &[2])), (9, snapshot(7, true, &[3]))], &["4@2", "1@5"]);
+        // Never after its record, and what follows it is dated as if it were not there.
+        check(vec![at(5), (8, redated(900, &[1])), at(9)], &["2@8", "3@9"]);
+    }
+
+    #[test]
+    fn who_took_a_snapshot_took_what_stands_in_its_place() {
+        let by = |client: u8, number: u64, body: RecordBody| {
+            let mut link = chains(vec![(1, body)]).links().next().unwrap().clone();
+            link.name = name(10 * client + number as u8);
+            link.record.client = ClientId::new([client; 16]);
+            link.record.number = number;
+            link.record.time = day(number as i64);
+            link.record.seen = vec![(ClientId::new([1; 16]), 1)];
+            link
+        };
+        for redated in [false, true] {
+            let mut other = body(1, redated, &[11]);
+            other.redated = redated;
+            let links = [by(1, 1, snapshot(1, false, &[])), by(2, 2, RecordBody::Snapshot(Box::new(other)))];
+            let found = list(&Chains::new(links));
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].client, found[0].id), (ClientId::new([1; 16]), name(22)));
+            assert_eq!(found[0].replaced, [name(11)]);
+            assert!(found[0].stands_for(&name(11)) && found[0].stands_for(&name(22)) && !found[0].stands_for(&name(1)));
+        }
+    }
+
+    #[test]
+    fn what_replaces_others_keeps_no_forgotten_snapshot_from_being_past() {
+        let forget = |name_: u8| RecordBody::Forget(vec![name(name_)]);
+        let done_of = |records| {
+            let mut done: Vec<ObjectName> = done(&chains(records), |_| true).into_iter().collect();
+            done.sort_unstable();
+            done
+        };
+        let at = |day| (day, snapshot(day, false, &[]));
+        // 2 is forgotten, and 4, which has the date of 1, comes between it and the next one.
+        let records = vec![at(1), at(3), (4, forget(2)), (5, snapshot(1, false, &[1])), at(6)];
+        assert_eq!(done_of(records.clone()), [name(2)]);
+        check(records, &["4@1", "5@6"]);
+        assert_eq!(done_of(vec![at(1), at(3), (4, forget(2)), (5, snapshot(1, false, &[]))]), []);
     }
 
     #[test]

@@ -215,7 +215,10 @@ impl Desk {
     /// If there is none.
     pub fn snapshot(&self, id: &str) -> Result<SnapshotInfo, Problem> {
         let moment = self.view().moment();
-        let found = moment.snapshots().iter().find(|info| info.id.to_string() == id);
+        // One that was changed since the page was made has another id.
+        let is_meant = |other: &ObjectName| other.to_string() == id;
+        let stands_for = |info: &&SnapshotInfo| is_meant(&info.id) || info.replaced.iter().any(is_meant);
+        let found = moment.snapshots().iter().find(stands_for);
         found.cloned().ok_or_else(|| Problem::missing("there is no such snapshot (any more)"))
     }
 

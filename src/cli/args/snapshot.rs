@@ -192,7 +192,8 @@ pub fn parse_verify_others(text: &str) -> Result<VerifyOthers, String> {
     }
 }
 
-fn time(text: &str) -> Result<Time, String> {
+/// Reads a date and time.
+pub fn time(text: &str) -> Result<Time, String> {
     dates::parse(text, &jiff::tz::TimeZone::system()).map(|span| span.from)
 }
 

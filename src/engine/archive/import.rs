@@ -535,6 +535,7 @@ impl Run<'_> {
             given: true,
             rules: Stream::EMPTY,
             replaces: Vec::new(),
+            redated: false,
         }
     }
 }

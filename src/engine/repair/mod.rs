@@ -44,7 +44,7 @@ use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 /// How many lost files of one snapshot are written down.
 const PATHS_KEPT: usize = 10_000;
 /// A record gets no more when it has so many bytes.
-const BODY_LEN: usize = 8 << 20;
+pub(crate) const BODY_LEN: usize = 8 << 20;
 /// Broken packs that are replaced together.
 const BATCH: usize = 1 << 10;
 /// zstd level for what is compressed; whole segments are copied as they are, so there is nothing.

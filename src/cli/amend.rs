@@ -1,0 +1,382 @@
+//! `vault tag`, `vault amend` and `vault rewrite`: snapshots that take the place of others.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use vault::engine::exclude::check;
+use vault::engine::gitignore::ANY_CASE;
+use vault::engine::rewrite::Change;
+use vault::engine::rewrite::RewriteOptions;
+use vault::engine::rewrite::RewritePlan;
+use vault::engine::rewrite::RewriteReport;
+use vault::engine::rewrite::Sum;
+use vault::engine::rewrite::plan;
+use vault::engine::rewrite::rewrite as put_in_place;
+use vault::id::ObjectName;
+use vault::json::Name;
+use vault::path::Shown;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::AmendArgs;
+use crate::cli::args::FilterArgs;
+use crate::cli::args::RewriteArgs;
+use crate::cli::args::TagChangeArgs;
+use crate::cli::args::TagCommand;
+use crate::cli::consent::Consent;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::prune::LEVEL;
+use crate::cli::prune::find;
+use crate::cli::select;
+use crate::cli::units;
+
+/// How many of the things that go are shown before it is asked about them.
+const GONE_SHOWN: usize = 20;
+
+/// A snapshot that took the place of another one.
+#[derive(Serialize)]
+struct ChangedJson<'a> {
+    id: String,
+    replaces: String,
+    time: String,
+    source: &'a str,
+    host: &'a str,
+}
+
+/// A snapshot that cannot be changed.
+#[derive(Serialize)]
+struct BrokenJson<'a> {
+    snapshot: String,
+    why: &'a str,
+}
+
+#[derive(Serialize)]
+struct AmendJson<'a> {
+    changed: Vec<ChangedJson<'a>>,
+    unchanged: Vec<String>,
+}
+
+/// Something that goes.
+#[derive(Serialize)]
+struct GoneJson<'a> {
+    path: Name<'a>,
+    folder: bool,
+    /// In the snapshot that has most of it.
+    files: u64,
+    bytes: u64,
+    snapshots: u64,
+}
+
+#[derive(Serialize)]
+struct RewriteJson<'a> {
+    dry_run: bool,
+    changed: Vec<ChangedJson<'a>>,
+    /// Those that would be changed, or were.
+    snapshots: Vec<String>,
+    gone: Vec<GoneJson<'a>>,
+    broken: Vec<BrokenJson<'a>>,
+    bytes_stored: u64,
+}
+
+/// Tags as they were typed.
+fn tags(typed: &str) -> Result<Vec<String>, Failure> {
+    let tags: Vec<String> = typed.split(',').map(|tag| tag.trim().to_owned()).collect();
+    if tags.iter().any(String::is_empty) {
+        return Err(Failure::usage(format!("'{typed}' has an empty tag in it")).hint("Write tags like: weekly,important"));
+    }
+    Ok(tags)
+}
+
+/// Runs `vault tag`.
+pub fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
+    let (TagChangeArgs { tags: typed, snapshots, filter }, adds) = match command {
+        TagCommand::Add(args) => (args, true),
+        TagCommand::Remove(args) => (args, false),
+    };
+    let mut tags = tags(&typed)?;
+    let change = if adds {
+        Change { add_tags: tags, ..Change::default() }
+    } else {
+        // One that was given to a snapshot with a comma in it.
+        tags.push(typed);
+        Change { remove_tags: tags, ..Change::default() }
+    };
+    let (vault, _) = context.open()?;
+    let found = find(context, &vault, &vault.snapshots(), &snapshots, &filter)?;
+    change_all(context, &vault, &found, &change)
+}
+
+/// Runs `vault amend`.
+pub fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
+    if args.host.as_deref() == Some("") {
+        return Err(Failure::usage("the name of the machine is empty"));
+    }
+    let change = Change {
+        description: args.description.clone(),
+        host: args.host.clone(),
+        time: args.time,
+        ..Change::default()
+    };
+    let (vault, _) = context.open()?;
+    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &FilterArgs::default());
+    let found = found.map_err(|failure| match failure.exit {
+        // What else is offered does not narrow the choice here: --host says what the machine shall be called.
+        Exit::Usage => failure.hint("Name it by its id. See which there are with: vault list"),
+        _ => failure,
+    })?;
+    change_all(context, &vault, &found, &change)
+}
+
+fn options(context: &Context) -> RewriteOptions<'static> {
+    RewriteOptions {
+        clock: &dates::now,
+        level: LEVEL,
+        verify: true,
+        others: context.verify_others(None),
+        threads: context.threads(),
+    }
+}
+
+/// What is said of a snapshot that took the place of one of these.
+fn changed<'a>(
+    (id, now): &(ObjectName, ObjectName),
+    found: &'a [SnapshotInfo],
+    there: &'a [SnapshotInfo],
+) -> Option<ChangedJson<'a>> {
+    let info = there.iter().find(|info| info.id == *now).or_else(|| found.iter().find(|info| info.id == *id))?;
+    Some(ChangedJson {
+        id: now.to_string(),
+        replaces: id.to_string(),
+        time: dates::exact(info.date),
+        source: &info.body.source,
+        host: &info.body.host,
+    })
+}
+
+/// Changes what is said of snapshots, and says so.
+fn change_all(context: &Context, vault: &Vault, found: &[SnapshotInfo], change: &Change) -> Result<Exit, Failure> {
+    let report = put_in_place(vault, found, change, &options(context), &context.screen);
+    context.screen.clear();
+    let report = report?;
+    let there = vault.snapshots();
+    let mut out = Output::new();
+    let is_unchanged = |info: &&SnapshotInfo| report.replaced.iter().all(|(id, _)| *id != info.id);
+    if context.global.json {
+        out.json(&AmendJson {
+            changed: report.replaced.iter().filter_map(|pair| changed(pair, found, &there)).collect(),
+            unchanged: found.iter().filter(is_unchanged).map(|info| info.id.to_string()).collect(),
+        })?;
+    } else if !context.global.quiet {
+        tell_changed(context, &report, &there, &mut out)?;
+        for info in found.iter().filter(is_unchanged) {
+            out.say(format_args!("Snapshot {} is like that already.", select::named(info, &context.zone)))?;
+        }
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+/// Says which snapshots there are now in the place of which.
+fn tell_changed(
+    context: &Context,
+    report: &RewriteReport,
+    there: &[SnapshotInfo],
+    out: &mut Output,
+) -> Result<(), Failure> {
+    for (id, now) in &report.replaced {
+        if let Some(info) = there.iter().find(|info| info.id == *now) {
+            let named = select::named(info, &context.zone);
+            out.say(format_args!("Snapshot {} is now {named}.", id.short()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes, by path: whether it is a folder, the most of it that one snapshot has, and how many snapshots have it.
+type Gone = BTreeMap<Vec<u8>, (bool, Sum, u64)>;
+
+fn gone(plan: &RewritePlan) -> Gone {
+    let mut all = Gone::new();
+    for thinned in plan.changes.iter().filter_map(|planned| planned.thinned.as_ref()) {
+        plan.trees.for_each(thinned, |path, gone| {
+            let (is_folder, most, snapshots) = all.entry(path.to_vec()).or_default();
+            *is_folder |= gone.is_folder;
+            if gone.sum.bytes >= most.bytes {
+                *most = gone.sum;
+            }
+            *snapshots += 1;
+            true
+        });
+    }
+    all
+}
+
+/// One thing that goes, for people.
+fn line(path: &[u8], (is_folder, sum, snapshots): &(bool, Sum, u64)) -> String {
+    let count = units::counted(*snapshots, "snapshot", "snapshots");
+    let (slash, files) = if *is_folder {
+        ("/", format!("{}, ", units::counted(sum.files, "file", "files")))
+    } else {
+        ("", String::new())
+    };
+    format!("{}{slash}  ({files}{}, in {count})", Shown(path), units::size(sum.bytes))
+}
+
+/// Runs `vault rewrite`.
+pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
+    let hint = "Give --yes to take it out, or --dry-run to see first what would go.";
+    let consent = Consent::new(context, args.dry_run || args.yes, "files shall be taken out of snapshots", hint)?;
+    let any_case = args.iexclude.iter().map(|pattern| format!("{ANY_CASE}{pattern}"));
+    let exclude: Vec<String> = args.exclude.iter().cloned().chain(any_case).collect();
+    for pattern in &exclude {
+        check(pattern).map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    let (vault, _) = context.open()?;
+    context.screen.watch_interrupts();
+    let all = vault.snapshots();
+    let found = if args.snapshots.is_empty() {
+        all.into_iter().filter(|info| select::matches(info, &args.filter)).collect()
+    } else {
+        find(context, &vault, &all, &args.snapshots, &args.filter)?
+    };
+    let change = Change { exclude, ..Change::default() };
+    let planned = plan(&vault, &found, &change, context.threads(), &context.screen);
+    context.screen.clear();
+    let plan = planned?;
+    let gone = gone(&plan);
+    let mut out = Output::new();
+    if !context.global.json {
+        let shows_all = args.dry_run || context.global.verbose > 0;
+        tell_plan(context, &plan, &gone, found.len(), shows_all, &mut out)?;
+        out.flush()?;
+    }
+    let mut report = RewriteReport::default();
+    if !args.dry_run && !plan.changes.is_empty() {
+        let count = units::counted(plan.changes.len() as u64, "snapshot", "snapshots");
+        consent.ask(context, &format!("Take this out of {count} for good?"))?;
+        let meant: Vec<SnapshotInfo> = plan.changes.iter().map(|planned| planned.info.clone()).collect();
+        let done = put_in_place(&vault, &meant, &change, &options(context), &context.screen);
+        context.screen.clear();
+        report = done?;
+    }
+    let there = vault.snapshots();
+    if context.global.json {
+        out.json(&json(args.dry_run, &plan, &gone, &report, &there))?;
+    } else if !context.global.quiet && !args.dry_run && !plan.changes.is_empty() {
+        tell_changed(context, &report, &there, &mut out)?;
+        tell_broken(context, &report.broken, &mut out)?;
+        out.say("Whoever has the password can get at it until the space is given back by: vault prune")?;
+        if let Some(path) = still_taken(&plan, &gone) {
+            out.say(format_args!(
+                "{path} is still there: the next snapshot takes it again, unless it is given the same --exclude, or exclude in \
+                 the configuration."
+            ))?;
+        }
+    }
+    let is_damaged = !plan.broken.is_empty() || !report.broken.is_empty();
+    out.finish().map(|()| if is_damaged { Exit::Damage } else { Exit::Done })
+}
+
+/// Something that goes and that lies on this machine's disk where it came from.
+fn still_taken(plan: &RewritePlan, gone: &Gone) -> Option<String> {
+    let roots = || plan.changes.iter().flat_map(|planned| &planned.info.body.roots).filter(|root| !root.path.is_empty());
+    gone.keys().take(GONE_SHOWN).find_map(|path| {
+        let root = roots().find(|root| path.starts_with(&[&root.name[..], b"/"].concat()))?;
+        let place = vault::path::to_path(&root.path).join(vault::path::to_path(&path[root.name.len() + 1..]));
+        is_there(&place).then(|| place.display().to_string())
+    })
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn tell_broken(context: &Context, broken: &[(SnapshotInfo, String)], out: &mut Output) -> Result<(), Failure> {
+    for (info, why) in broken {
+        let named = select::named(info, &context.zone);
+        out.styled(Style::Warning, &format!("Snapshot {named} stays as it is, since it is damaged: {why}"))?;
+    }
+    Ok(())
+}
+
+fn tell_plan(
+    context: &Context,
+    plan: &RewritePlan,
+    gone: &Gone,
+    looked_at: usize,
+    shows_all: bool,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    tell_broken(context, &plan.broken, out)?;
+    if context.global.quiet {
+        return Ok(());
+    }
+    if plan.changes.is_empty() {
+        return out.say("Nothing in these snapshots is like that.");
+    }
+    let shown = if shows_all { gone.len() } else { GONE_SHOWN };
+    for (path, what) in gone.iter().take(shown) {
+        out.line(line(path, what))?;
+    }
+    if gone.len() > shown {
+        let more = units::count((gone.len() - shown) as u64);
+        out.line(format_args!("and {more} more (all of them are listed by --dry-run)"))?;
+    }
+    let (changing, all) = (units::count(plan.changes.len() as u64), units::count(looked_at as u64));
+    let things = units::counted(gone.len() as u64, "thing goes", "things go");
+    out.say(format_args!("{things}, from {changing} of {all} snapshots."))?;
+    if shows_all {
+        for planned in &plan.changes {
+            out.line(format_args!("  {}", select::named(&planned.info, &context.zone)))?;
+        }
+    }
+    Ok(())
+}
+
+fn json<'a>(
+    dry_run: bool,
+    plan: &'a RewritePlan,
+    gone: &'a Gone,
+    report: &'a RewriteReport,
+    there: &'a [SnapshotInfo],
+) -> RewriteJson<'a> {
+    let of = |(path, (folder, sum, snapshots)): (&'a Vec<u8>, &(bool, Sum, u64))| GoneJson {
+        path: Name(path),
+        folder: *folder,
+        files: sum.files,
+        bytes: sum.bytes,
+        snapshots: *snapshots,
+    };
+    let broken = plan.broken.iter().chain(&report.broken);
+    RewriteJson {
+        dry_run,
+        changed: report.replaced.iter().filter_map(|pair| changed(pair, &[], there)).collect(),
+        snapshots: plan.changes.iter().map(|planned| planned.info.id.to_string()).collect(),
+        gone: gone.iter().map(of).collect(),
+        broken: broken.map(|(info, why)| BrokenJson { snapshot: info.id.to_string(), why }).collect(),
+        bytes_stored: report.bytes_stored,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_parted_by_commas() {
+        assert_eq!(tags("a, b").unwrap(), ["a", "b"]);
+        assert!(tags("a,,b").is_err() && tags("").is_err());
+    }
+
+    #[test]
+    fn what_goes_is_told_in_a_line() {
+        let sum = Sum { files: 12, folders: 2, bytes: 5 << 20 };
+        assert_eq!(line(b"docs/a\x1b", &(true, sum, 3)), "docs/a\\x1b/  (12 files, 5.0 MiB, in 3 snapshots)");
+        assert_eq!(line(b"docs/a", &(false, Sum { files: 1, ..sum }, 1)), "docs/a  (5.0 MiB, in 1 snapshot)");
+    }
+}

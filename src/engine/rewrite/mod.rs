@@ -1,0 +1,519 @@
+//! Puts snapshots in the place of others (SPEC §8.3, `replaces`): with other tags, another description, host or date, or without
+//! some of their files.
+//!
+//! A rewrite is a snapshot that stores nothing but changed listings. For each snapshot that changes one record is put, so a crash
+//! leaves each of them either as it was or as it is meant to be, and the same command again does the rest.
+//!
+//! Of two that are put in one place at the same time only one counts (the one of the lower name). So behind the record it is looked
+//! whether somebody else put one there. If that one counts, it is changed in its turn. If it does not, it may have been reported all the
+//! same: then what it says is changed, and put in the place of both. Where things arrive late, neither can know.
+
+pub(crate) mod plan;
+mod thin;
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use crate::catalogue::ChunkPlace;
+use crate::engine::browse::BrowseError;
+use crate::engine::depot::{Depot, DepotOptions, Published};
+use crate::engine::exclude::PatternError;
+use crate::engine::index::IndexError;
+use crate::engine::mark::{MarkError, mark};
+use crate::engine::presence::is_future;
+use crate::engine::repair::BODY_LEN;
+use crate::engine::snapshot::Ended;
+use crate::engine::trust::{VerifyOthers, pay_debts};
+use crate::id::{ChunkId, ObjectName};
+use crate::log::record::{DamagedSnapshot, LostFile};
+use crate::log::{Damage, RecordBody};
+use crate::progress::{Phase, Progress};
+use crate::tree::{EntryError, Snapshot, Time};
+use crate::vault::session::Session;
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+
+use plan::{PlanError, TreeFate};
+pub use plan::{Gone, Sum, Thinned, TreePlan};
+use thin::{Outcome, Thinner};
+
+/// What is to be changed.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Tags that are added.
+    pub add_tags: Vec<String>,
+    /// Tags that are taken off.
+    pub remove_tags: Vec<String>,
+    /// Another description.
+    pub description: Option<String>,
+    /// Another host.
+    pub host: Option<String>,
+    /// Another date, which says what the content is of.
+    pub time: Option<Time>,
+    /// What goes, as gitignore patterns like those of [`crate::engine::exclude::ExcludeOptions`].
+    pub exclude: Vec<String>,
+}
+
+impl Change {
+    /// A snapshot with the changes that need no look at its files.
+    fn apply(&self, before: &Snapshot) -> Snapshot {
+        let mut body = before.clone();
+        let tags: BTreeSet<String> = std::mem::take(&mut body.tags).into_iter().chain(self.add_tags.clone()).collect();
+        body.tags = tags.into_iter().filter(|tag| !self.remove_tags.contains(tag)).collect();
+        body.description = self.description.clone().unwrap_or(body.description);
+        body.host = self.host.clone().unwrap_or(body.host);
+        if let Some(time) = self.time {
+            (body.time, body.given, body.redated) = (time, true, true);
+        }
+        body
+    }
+}
+
+/// How it is done.
+#[derive(Clone, Copy)]
+pub struct RewriteOptions<'a> {
+    /// The clock.
+    pub clock: &'a (dyn Fn() -> Time + Sync),
+    /// zstd level, 1 to 19.
+    pub level: i32,
+    /// Open, decompress and hash every new segment before its pack is put.
+    pub verify: bool,
+    /// How packs that this machine has not put are looked at before something relies on them.
+    pub others: VerifyOthers,
+    /// How many threads work.
+    pub threads: usize,
+}
+
+/// A snapshot that changes.
+#[derive(Debug)]
+pub struct Planned {
+    /// The snapshot.
+    pub info: SnapshotInfo,
+    /// What goes of it.
+    pub thinned: Option<Thinned>,
+}
+
+/// What a change comes to.
+#[derive(Debug, Default)]
+pub struct RewritePlan {
+    /// The snapshots that change, in their order.
+    pub changes: Vec<Planned>,
+    /// Those that cannot be read, and so stay as they are, with why.
+    pub broken: Vec<(SnapshotInfo, String)>,
+    /// What goes.
+    pub trees: TreePlan,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct RewriteReport {
+    /// The ids that were, and those of the snapshots that took their places, in the order of the snapshots.
+    pub replaced: Vec<(ObjectName, ObjectName)>,
+    /// Those that cannot be read, and so stay as they are, with why.
+    pub broken: Vec<(SnapshotInfo, String)>,
+    /// Bytes put into the store, records not counted.
+    pub bytes_stored: u64,
+}
+
+/// Why snapshots stay as they are. Where several were to change, some may have changed: the same again does the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum RewriteError {
+    /// The date that was given lies in the future.
+    #[error("the date that was given lies in the future")]
+    Future,
+    /// A pattern is not valid.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A list of a snapshot could not be read.
+    #[error(transparent)]
+    Browse(#[from] BrowseError),
+    /// Something could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is needed could not be found out.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// The folders could not be walked.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The list of what a snapshot could not save is too long.
+    #[error("a snapshot says of {0} things that they could not be saved, which are too many")]
+    TooMany(u64),
+    /// What the snapshots need lies only in packs that are being given up: it was forgotten by another machine, perhaps, or a prune was
+    /// cut off.
+    #[error("what these snapshots need is being given up")]
+    GivenUp,
+    /// Packs vanished, or others changed the same snapshots, again and again.
+    #[error("others keep changing the vault meanwhile")]
+    Unsettled,
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<EntryError> for RewriteError {
+    fn from(error: EntryError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl From<PlanError> for RewriteError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Pattern(error) => error.into(),
+            PlanError::Index(IndexError::Interrupted) => Self::Interrupted,
+            PlanError::Index(error) => error.into(),
+        }
+    }
+}
+
+/// How often it is tried.
+const ATTEMPTS: usize = 5;
+
+/// A snapshot that is to change.
+struct Goal {
+    /// The id that it had when the work began.
+    id: ObjectName,
+    /// What is changed: that one, or what somebody else has put in its place meanwhile.
+    base: SnapshotInfo,
+    /// What the next record takes the place of.
+    names: Vec<ObjectName>,
+    /// What this work has put.
+    own: Vec<ObjectName>,
+    /// Others' that were looked at.
+    rivals: Vec<ObjectName>,
+    /// Something of this work stands in the place. It stays, if it says all that the base says.
+    stands: Option<SnapshotInfo>,
+}
+
+/// Finds out what a change comes to. Nothing is changed.
+///
+/// # Errors
+/// If a pattern is not valid, the catalogue or the store fails as a whole, or the user stops it.
+pub fn plan(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    change: &Change,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<RewritePlan, RewriteError> {
+    let is_said = |info: &SnapshotInfo| change.apply(&info.body) != info.body || is_redated(info, change);
+    if change.exclude.is_empty() {
+        let changes = snapshots.iter().filter(|info| is_said(info));
+        let changes = changes.map(|info| Planned { info: info.clone(), thinned: None }).collect();
+        return Ok(RewritePlan { changes, ..RewritePlan::default() });
+    }
+    progress.counters().restart(0, 0);
+    progress.phase(Phase::Plan);
+    let (trees, fates) = plan::plan(vault, snapshots, &change.exclude, threads, progress)?;
+    let mut plan = RewritePlan { trees, ..RewritePlan::default() };
+    for (info, fate) in snapshots.iter().zip(fates) {
+        let thinned = match fate {
+            TreeFate::Thinned(thinned) => Some(thinned),
+            TreeFate::Stays if is_said(info) => None,
+            TreeFate::Stays => continue,
+            TreeFate::Broken(why) => {
+                plan.broken.push((info.clone(), why));
+                continue;
+            }
+        };
+        plan.changes.push(Planned { info: info.clone(), thinned });
+    }
+    Ok(plan)
+}
+
+/// Whether two snapshots differ in nothing but what they take the place of.
+fn says_the_same(one: &Snapshot, other: &Snapshot) -> bool {
+    *one == Snapshot { replaces: one.replaces.clone(), ..other.clone() }
+}
+
+/// Whether a snapshot gets another date, even if its record says that one already.
+fn is_redated(info: &SnapshotInfo, change: &Change) -> bool {
+    change.time.is_some_and(|time| time != info.date)
+}
+
+/// Changes these snapshots, as far as they are still there.
+///
+/// # Errors
+/// If it is not done. Where several were to change, some may have changed.
+pub fn rewrite(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    change: &Change,
+    options: &RewriteOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<RewriteReport, RewriteError> {
+    if change.time.is_some_and(|time| is_future(true, time, (options.clock)())) {
+        return Err(RewriteError::Future);
+    }
+    let mut goals: Vec<Goal> = snapshots.iter().map(Goal::new).collect();
+    let mut report = RewriteReport::default();
+    vault.know_all(progress)?;
+    for _ in 0..ATTEMPTS {
+        let session = vault.begin_writing((options.clock)(), progress)?;
+        let there = vault.snapshots();
+        // One that is nowhere any more was forgotten.
+        goals.retain_mut(|goal| goal.settle(&there));
+        let mut seen = HashSet::new();
+        goals.retain(|goal| seen.insert(goal.base.id));
+        let mut plan = plan_goals(vault, &goals, change, options.threads, progress)?;
+        report.broken.append(&mut plan.broken);
+        goals.retain(|goal| plan.changes.iter().any(|planned| planned.info.id == goal.base.id));
+        if !goals.is_empty() {
+            may_rely(vault, &plan, progress)?;
+            let work = Work { vault, change, options, progress, session: &session, plan: &plan };
+            work.attempt(&mut goals, &mut report)?;
+        }
+        if goals.is_empty() {
+            report.replaced.sort_by_key(|(id, _)| snapshots.iter().position(|info| info.id == *id));
+            return Ok(report);
+        }
+    }
+    Err(RewriteError::Unsettled)
+}
+
+impl Goal {
+    fn new(info: &SnapshotInfo) -> Self {
+        Self {
+            id: info.id,
+            base: info.clone(),
+            names: vec![info.id],
+            own: Vec::new(),
+            rivals: Vec::new(),
+            stands: None,
+        }
+    }
+
+    /// Finds what is to be changed now. Returns whether there is anything.
+    fn settle(&mut self, there: &[SnapshotInfo]) -> bool {
+        let Some(info) = there.iter().find(|info| info.stands_for(&self.id)) else { return false };
+        if !self.own.contains(&info.id) && info.id != self.base.id {
+            let (own, rivals) = (std::mem::take(&mut self.own), std::mem::take(&mut self.rivals));
+            *self = Self { id: self.id, own, rivals, ..Self::new(info) };
+        }
+        true
+    }
+
+    /// What this work has put stands in the place now. Returns whether that is all: somebody else may have meant to put something
+    /// there at the same time, and may have been told that it stands there.
+    fn is_reached(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
+        let Some(new) = self.own.last().and_then(|id| there.iter().find(|info| info.id == *id)) else { return false };
+        let rivals = vault.meant_for(&self.names);
+        let is_new = |info: &&SnapshotInfo| !self.own.contains(&info.id) && !self.rivals.contains(&info.id);
+        let Some(rival) = rivals.iter().find(is_new) else { return true };
+        self.rivals.push(rival.id);
+        self.names = vec![new.id, rival.id];
+        self.base = rival.clone();
+        self.stands = Some(new.clone());
+        false
+    }
+}
+
+/// As [`plan`]; what stands against something of this work is a part of it even if nothing of it changes.
+fn plan_goals(
+    vault: &Vault,
+    goals: &[Goal],
+    change: &Change,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<RewritePlan, RewriteError> {
+    let bases: Vec<SnapshotInfo> = goals.iter().map(|goal| goal.base.clone()).collect();
+    let mut plan = plan(vault, &bases, change, threads, progress)?;
+    let is_broken = |info: &SnapshotInfo| plan.broken.iter().any(|(other, _)| other.id == info.id);
+    let mut changes = std::mem::take(&mut plan.changes).into_iter().peekable();
+    plan.changes = goals
+        .iter()
+        .filter_map(|goal| {
+            let planned = changes.next_if(|planned| planned.info.id == goal.base.id);
+            let against = goal.stands.is_some() && !is_broken(&goal.base);
+            planned.or_else(|| against.then(|| Planned { info: goal.base.clone(), thinned: None }))
+        })
+        .collect();
+    Ok(plan)
+}
+
+/// Makes sure that nothing of what these snapshots need is being given up: others may have been told already that nobody here needs it.
+fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Result<(), RewriteError> {
+    let condemned = vault.condemned();
+    if condemned.is_empty() {
+        return Ok(());
+    }
+    let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
+    let packs = reader.packs().map_err(VaultError::from)?;
+    let is_left: HashSet<u32> =
+        packs.iter().filter(|(_, info)| !condemned.contains(&info.name)).map(|(number, _)| *number).collect();
+    let marks = mark(vault, &reader, plan.changes.iter().map(|planned| &planned.info.body), progress)?;
+    let mut is_given_up = false;
+    let look = |rank: usize, _, places: &[ChunkPlace]| {
+        is_given_up |= marks.bits.get(rank) && !places.iter().any(|place| is_left.contains(&place.pack));
+        !is_given_up
+    };
+    reader.for_each_place(look).map_err(VaultError::from)?;
+    if is_given_up { Err(RewriteError::GivenUp) } else { Ok(()) }
+}
+
+/// One attempt.
+struct Work<'w> {
+    vault: &'w Vault,
+    change: &'w Change,
+    options: &'w RewriteOptions<'w>,
+    progress: &'w dyn Progress,
+    session: &'w Session,
+    plan: &'w RewritePlan,
+}
+
+impl Work<'_> {
+    /// Puts the snapshots. Goals that are reached are taken out.
+    fn attempt(&self, goals: &mut Vec<Goal>, report: &mut RewriteReport) -> Result<(), RewriteError> {
+        let Self { vault, options, progress, .. } = *self;
+        let condemned = vault.condemned();
+        let there: Vec<ObjectName> = vault.pack_names().into_iter().filter(|name| !condemned.contains(name)).collect();
+        let (bodies, published) = self.store()?;
+        // Some turn out to be damaged only when their folders are read.
+        let mut bodies = VecDeque::from(bodies);
+        report.bytes_stored += published.bytes_stored;
+        progress.phase(Phase::Publish);
+        let mut records = Vec::new();
+        goals.retain_mut(|goal| {
+            let body = match bodies.pop_front() {
+                Some(Ok(body)) => body,
+                Some(Err(why)) => {
+                    report.broken.push((goal.base.clone(), why));
+                    return false;
+                }
+                None => return false,
+            };
+            let body = Snapshot { replaces: goal.names.clone(), ..body };
+            if let Some(stands) = goal.stands.as_ref().filter(|stands| says_the_same(&stands.body, &body)) {
+                report.replaced.push((goal.id, stands.id));
+                return false;
+            }
+            records.push(RecordBody::Snapshot(Box::new(body)));
+            true
+        });
+        if goals.is_empty() {
+            return Ok(());
+        }
+        let needed: HashSet<ObjectName> = there.into_iter().chain(published.packs.iter().copied()).collect();
+        let time = (options.clock)();
+        let names = vault.publish_together(&mut records, &needed, time, self.session, progress)?;
+        for (goal, record) in goals.iter_mut().zip(&records) {
+            if let RecordBody::Snapshot(body) = record {
+                // Some were put that do not count, since the client that put them could not go on.
+                goal.own.extend(body.replaces.iter().filter(|name| !goal.names.contains(name)));
+                goal.names.clone_from(&body.replaces);
+            }
+        }
+        let Some(names) = names else {
+            progress.detail("packs went away meanwhile: it is done again");
+            return Ok(());
+        };
+        let new: Vec<(ObjectName, ObjectName)> = goals.iter().map(|goal| goal.base.id).zip(names.clone()).collect();
+        self.carry_damage(&new)?;
+        let there = vault.snapshots();
+        let mut names = names.into_iter();
+        goals.retain_mut(|goal| {
+            goal.own.extend(names.next());
+            let is_reached = goal.is_reached(vault, &there);
+            report.replaced.extend(goal.own.last().filter(|_| is_reached).map(|now| (goal.id, *now)));
+            !is_reached
+        });
+        if !published.packs.is_empty() {
+            vault.tend_index(progress);
+        }
+        Ok(())
+    }
+
+    /// Stores the trees, and returns the snapshots as they will be.
+    fn store(&self) -> Result<(Vec<Outcome>, Published), RewriteError> {
+        let Self { vault, change, options, progress, session, plan } = *self;
+        let said = |planned: &Planned| Ok(change.apply(&planned.info.body));
+        if plan.changes.iter().all(|planned| planned.thinned.is_none()) {
+            return Ok((plan.changes.iter().map(said).collect(), Published::default()));
+        }
+        pay_debts(vault, options.others, progress)?;
+        let depot_options = DepotOptions {
+            level: options.level,
+            verify: options.verify,
+            dry_run: false,
+            keep_trees: false,
+            others: options.others,
+            threads: options.threads.max(1),
+            clock: options.clock,
+        };
+        let (depot, publisher) = Depot::new(vault, depot_options, Some(session))?;
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(move || publisher.run(progress));
+            let stored = self.store_in(&depot);
+            if stored.is_err() {
+                depot.abandon();
+            }
+            let finished = depot.finish();
+            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let bodies = match stored {
+                Ok(bodies) => bodies,
+                Err(Ended::Why(error)) => return Err(error),
+                Err(Ended::Elsewhere) => {
+                    return Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into());
+                }
+            };
+            finished?;
+            Ok((bodies, published?))
+        })
+    }
+
+    fn store_in(&self, depot: &Depot<'_>) -> Result<Vec<Outcome>, Ended<RewriteError>> {
+        let Self { vault, change, progress, plan, .. } = *self;
+        let trees = vault.tree_reader().map_err(RewriteError::from)?;
+        let mut thinner = Thinner::new(depot, &plan.trees, &change.exclude, trees);
+        let thinned = plan.changes.iter().filter_map(|planned| planned.thinned.as_ref());
+        thinner.store_folders(thinned, || progress.stopped())?;
+        let mut bodies = Vec::new();
+        for Planned { info, thinned } in &plan.changes {
+            let body = change.apply(&info.body);
+            bodies.push(match thinned {
+                Some(thinned) => thinner.snapshot(&body, thinned)?,
+                None => Ok(body),
+            });
+        }
+        Ok(bodies)
+    }
+
+    /// What is known to be lost of a snapshot is lost of that which takes its place, as far as it has not gone.
+    fn carry_damage(&self, new: &[(ObjectName, ObjectName)]) -> Result<(), RewriteError> {
+        let recorded = self.vault.recorded_damage();
+        let mut damage = Damage::default();
+        let mut bytes = 0;
+        for (base, name) in new {
+            let Some(known) = recorded.get(base).filter(|known| known.count > 0) else { continue };
+            let planned = self.plan.changes.iter().find(|planned| planned.info.id == *base);
+            let mut gone = HashSet::new();
+            if let Some(thinned) = planned.and_then(|planned| planned.thinned.as_ref()) {
+                self.plan.trees.for_each(thinned, |path, _| {
+                    gone.insert(path.to_vec());
+                    true
+                });
+            }
+            let (files, went): (Vec<_>, Vec<_>) =
+                known.files.iter().partition(|(path, _)| !thin::prefixes(path).any(|prefix| gone.contains(prefix)));
+            let count = known.count.saturating_sub(went.len() as u64);
+            let index = damage.snapshots.len() as u64;
+            damage.snapshots.push(DamagedSnapshot { id: *name, count });
+            for (path, ids) in files {
+                bytes += 24 + path.len() + ids.len() * ChunkId::LEN;
+                if bytes < BODY_LEN {
+                    let ids = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+                    damage.lost.push(LostFile { path: path.clone(), ids, of: vec![index] });
+                }
+            }
+        }
+        if !damage.snapshots.is_empty() {
+            let time = (self.options.clock)();
+            self.vault.publish(RecordBody::Damage(damage), time, Some(self.session), |_| true, self.progress)?;
+        }
+        Ok(())
+    }
+}

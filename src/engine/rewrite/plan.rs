@@ -1,0 +1,393 @@
+//! What a rewrite takes out of which snapshots. Each distinct folder is looked at once for each path that it lies at, through the
+//! index of names, and only folders in which something changes are remembered.
+
+use std::collections::HashMap;
+use std::ops::AddAssign;
+
+use crate::catalogue::names::ListingKey;
+use crate::engine::exclude::{PatternError, Rules};
+use crate::engine::index::{Hand, Index, IndexError, explore_ways};
+use crate::limits::PATH_DEPTH_MAX;
+use crate::path::{join, to_path};
+use crate::progress::Progress;
+use crate::tree::stream::stream_key;
+use crate::tree::{FileKind, Root, Snapshot, Stream};
+use crate::vault::{ReadError, SnapshotInfo, Vault};
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Files of every kind but folders.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Sizes of the regular files.
+    pub bytes: u64,
+}
+
+impl AddAssign for Sum {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.folders += other.folders;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Something that goes, with all that is in it.
+#[derive(Debug, Clone)]
+pub struct Gone {
+    /// Its name in its folder.
+    pub(super) name: Vec<u8>,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// It, and all that is in it.
+    pub sum: Sum,
+}
+
+/// A folder in which something goes, or in a folder below.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Its listing as it was.
+    pub(super) listing: Stream,
+    /// What goes, in the order of the names.
+    pub(super) gone: Vec<Gone>,
+    /// The folders in it that change, in the order of the names, by number: always a lower one than its own.
+    pub(super) below: Vec<(Vec<u8>, u32)>,
+    /// All that goes, here and below.
+    sum: Sum,
+    /// How many things that is, folders with all that is in them being one.
+    count: u64,
+}
+
+/// What becomes of a folder.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Stays,
+    Changes(u32),
+    /// It, or a folder below it, cannot be read, for this reason.
+    Broken(u32),
+}
+
+/// A snapshot from which something goes.
+#[derive(Debug)]
+pub struct Thinned {
+    /// Its top folder.
+    pub(super) node: u32,
+    /// All that goes.
+    pub sum: Sum,
+    /// How many things that is, folders with all that is in them being one.
+    pub count: u64,
+}
+
+/// What goes from some snapshots.
+#[derive(Debug, Default)]
+pub struct TreePlan {
+    pub(super) nodes: Vec<Node>,
+    fates: HashMap<(ListingKey, [u8; 16]), Fate>,
+    sums: HashMap<ListingKey, Sum>,
+    broken: Vec<String>,
+}
+
+/// What becomes of the tree of one snapshot.
+#[derive(Debug)]
+pub enum TreeFate {
+    /// Nothing in it is meant.
+    Stays,
+    /// Something goes.
+    Thinned(Thinned),
+    /// It cannot be read, for this reason.
+    Broken(String),
+}
+
+/// A folder that is being looked at.
+struct Frame {
+    key: (ListingKey, [u8; 16]),
+    name: Vec<u8>,
+    /// Below its root.
+    path: Vec<u8>,
+    node: Node,
+    rest: std::vec::IntoIter<(Vec<u8>, Stream)>,
+    broken: Option<u32>,
+}
+
+/// How a root is looked at.
+struct Ground<'r> {
+    rules: Rules,
+    root: &'r Root,
+}
+
+impl Ground<'_> {
+    /// Stands for the rules and a path below the root: what they say of all that is in it follows from this.
+    fn key(&self, path: &[u8]) -> [u8; 16] {
+        let mut key = [0; 16];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.root.path.len() as u64).to_le_bytes()).update(&self.root.path).update(path);
+        hasher.finalize_xof().fill(&mut key);
+        key
+    }
+}
+
+/// Finds out what goes from these snapshots by these patterns.
+///
+/// # Errors
+/// If a pattern is not valid, the catalogue or the store fails as a whole, or the user stops it.
+pub(super) fn plan(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    patterns: &[String],
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<(TreePlan, Vec<TreeFate>), PlanError> {
+    let index = Index::new(vault)?;
+    let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
+    // Whatever the index does not have yet is read by all threads.
+    explore_ways(&index, &tops, threads, progress)?;
+    let index = index.renew(None)?;
+    let (mut plan, mut hand) = (TreePlan::default(), index.hand());
+    let mut fates = Vec::new();
+    for info in snapshots {
+        fates.push(plan.snapshot(&mut hand, &info.body, patterns, progress)?);
+    }
+    drop(hand);
+    index.finish(None)?;
+    Ok((plan, fates))
+}
+
+/// Why it is not known what goes.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A pattern is not valid.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The catalogue or the store failed, or the user stopped it.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl From<ReadError> for PlanError {
+    fn from(error: ReadError) -> Self {
+        Self::Index(error.into())
+    }
+}
+
+impl TreePlan {
+    /// Calls `each` for everything that goes from a snapshot, with its path in it, until it returns `false`.
+    pub fn for_each(&self, thinned: &Thinned, mut each: impl FnMut(&[u8], &Gone) -> bool) {
+        let mut waiting = vec![(Vec::new(), thinned.node)];
+        while let Some((path, number)) = waiting.pop() {
+            let Some(node) = self.nodes.get(number as usize) else { continue };
+            if !node.gone.iter().all(|gone| each(&join(&path, &gone.name), gone)) {
+                return;
+            }
+            waiting.extend(node.below.iter().rev().map(|(name, below)| (join(&path, name), *below)));
+        }
+    }
+
+    fn snapshot(
+        &mut self,
+        hand: &mut Hand<'_, '_>,
+        body: &Snapshot,
+        patterns: &[String],
+        progress: &dyn Progress,
+    ) -> Result<TreeFate, PlanError> {
+        let mut roots = Vec::new();
+        let read = hand.visit(&body.tree, &mut |entry| {
+            roots.extend(entry.listing.clone().map(|listing| (entry.name.to_vec(), listing)));
+        });
+        match read {
+            Err(error) if error.is_contained() => return Ok(TreeFate::Broken(error.to_string())),
+            read => read?,
+        }
+        let mut top = Node::new(&body.tree);
+        for (name, listing) in roots {
+            let Some(root) = body.roots.iter().find(|root| root.name == name) else { continue };
+            let ground = Ground { rules: Rules::new(patterns, &to_path(&root.path))?, root };
+            match self.folder(hand, &ground, listing, progress)? {
+                Fate::Stays => {}
+                Fate::Changes(number) => self.add_below(&mut top, name, number),
+                Fate::Broken(why) => return Ok(TreeFate::Broken(self.broken[why as usize].clone())),
+            }
+        }
+        if top.below.is_empty() {
+            return Ok(TreeFate::Stays);
+        }
+        let (sum, count) = (top.sum, top.count);
+        Ok(TreeFate::Thinned(Thinned { node: self.add(top), sum, count }))
+    }
+
+    fn add(&mut self, node: Node) -> u32 {
+        self.nodes.push(node);
+        self.nodes.len() as u32 - 1
+    }
+
+    fn add_below(&self, node: &mut Node, name: Vec<u8>, number: u32) {
+        if let Some(below) = self.nodes.get(number as usize) {
+            node.sum += below.sum;
+            node.count += below.count;
+            node.below.push((name, number));
+        }
+    }
+
+    /// What becomes of a root's folder and all that is in it.
+    fn folder(
+        &mut self,
+        hand: &mut Hand<'_, '_>,
+        ground: &Ground<'_>,
+        listing: Stream,
+        progress: &dyn Progress,
+    ) -> Result<Fate, PlanError> {
+        let mut way: Vec<Frame> = Vec::new();
+        let mut next = Some((Vec::new(), Vec::new(), listing));
+        loop {
+            let mut known = None;
+            if let Some((name, path, listing)) = next.take() {
+                let key = (stream_key(&listing), ground.key(&path));
+                known = self.fates.get(&key).map(|fate| (name.clone(), *fate));
+                if known.is_none() {
+                    let frame = Frame::new(key, name, path, &listing);
+                    way.push(self.open(hand, ground, frame, way.len() > PATH_DEPTH_MAX, progress)?);
+                }
+            }
+            let (name, fate) = match known {
+                Some(known) => known,
+                None => {
+                    let Some(frame) = way.last_mut() else { return Ok(Fate::Stays) };
+                    if let Some((name, listing)) = frame.rest.next() {
+                        let path = join(&frame.path, &name);
+                        next = Some((name, path, listing));
+                        continue;
+                    }
+                    let Some(done) = way.pop() else { return Ok(Fate::Stays) };
+                    self.close(done)
+                }
+            };
+            let Some(above) = way.last_mut() else { return Ok(fate) };
+            match fate {
+                Fate::Stays => {}
+                Fate::Changes(number) => self.add_below(&mut above.node, name, number),
+                Fate::Broken(why) => above.broken = Some(why),
+            }
+        }
+    }
+
+    /// Looks into a folder: what goes of it, and which folders are to be looked at.
+    fn open(
+        &mut self,
+        hand: &mut Hand<'_, '_>,
+        ground: &Ground<'_>,
+        mut frame: Frame,
+        is_too_deep: bool,
+        progress: &dyn Progress,
+    ) -> Result<Frame, PlanError> {
+        if progress.stopped() {
+            return Err(IndexError::Interrupted.into());
+        }
+        if is_too_deep {
+            return Ok(self.give_up(frame, "a folder in it lies too deep".to_owned()));
+        }
+        let (mut gone, mut rest, mut files) = (Vec::new(), Vec::new(), 0);
+        let read = hand.visit(&frame.node.listing, &mut |entry| {
+            let is_folder = entry.kind == FileKind::Directory;
+            files += u64::from(!is_folder);
+            if ground.rules.exclude(&join(&frame.path, entry.name), is_folder) {
+                let sum = if is_folder { Sum::default() } else { Sum { files: 1, folders: 0, bytes: entry.size } };
+                gone.push((Gone { name: entry.name.to_vec(), is_folder, sum }, entry.listing.clone()));
+            } else if let Some(listing) = &entry.listing {
+                rest.push((entry.name.to_vec(), listing.clone()));
+            }
+        });
+        progress.counters().add(files, 0);
+        match read {
+            Err(error) if error.is_contained() => return Ok(self.give_up(frame, error.to_string())),
+            read => read?,
+        }
+        for (mut gone, listing) in gone {
+            if let Some(listing) = listing {
+                gone.sum = self.sum(hand, &listing, progress)?;
+                gone.sum.folders += 1;
+            }
+            frame.node.sum += gone.sum;
+            frame.node.count += 1;
+            frame.node.gone.push(gone);
+        }
+        frame.rest = rest.into_iter();
+        Ok(frame)
+    }
+
+    fn give_up(&mut self, frame: Frame, why: String) -> Frame {
+        self.broken.push(why);
+        Frame { broken: Some(self.broken.len() as u32 - 1), ..frame }
+    }
+
+    /// All in a folder has been looked at.
+    fn close(&mut self, done: Frame) -> (Vec<u8>, Fate) {
+        let fate = match done.broken {
+            Some(why) => Fate::Broken(why),
+            None if done.node.count == 0 => Fate::Stays,
+            None => Fate::Changes(self.add(done.node)),
+        };
+        self.fates.insert(done.key, fate);
+        (done.name, fate)
+    }
+
+    /// How much is in a folder, as far as it can be read: it goes as a whole.
+    fn sum(
+        &mut self,
+        hand: &mut Hand<'_, '_>,
+        listing: &Stream,
+        progress: &dyn Progress,
+    ) -> Result<Sum, PlanError> {
+        let mut way: Vec<(ListingKey, Sum, Vec<Stream>)> = Vec::new();
+        let mut next = Some(listing.clone());
+        loop {
+            let mut known = None;
+            if let Some(listing) = next.take() {
+                if progress.stopped() {
+                    return Err(IndexError::Interrupted.into());
+                }
+                let key = stream_key(&listing);
+                known = self.sums.get(&key).copied();
+                if known.is_none() && way.len() <= PATH_DEPTH_MAX {
+                    let (mut sum, mut below) = (Sum::default(), Vec::new());
+                    let read = hand.visit(&listing, &mut |entry| match &entry.listing {
+                        Some(listing) => below.push(listing.clone()),
+                        None => sum += Sum { files: 1, folders: 0, bytes: entry.size },
+                    });
+                    match read {
+                        Err(error) if error.is_contained() => {}
+                        read => read?,
+                    }
+                    way.push((key, sum, below));
+                }
+            }
+            let sum = match known {
+                Some(sum) => sum,
+                None => {
+                    let Some((_, _, below)) = way.last_mut() else { return Ok(Sum::default()) };
+                    if let Some(listing) = below.pop() {
+                        next = Some(listing);
+                        continue;
+                    }
+                    let Some((key, sum, _)) = way.pop() else { return Ok(Sum::default()) };
+                    self.sums.insert(key, sum);
+                    sum
+                }
+            };
+            let Some((_, above, _)) = way.last_mut() else { return Ok(sum) };
+            *above += sum;
+            above.folders += 1;
+        }
+    }
+}
+
+impl Node {
+    fn new(listing: &Stream) -> Self {
+        Self { listing: listing.clone(), gone: Vec::new(), below: Vec::new(), sum: Sum::default(), count: 0 }
+    }
+}
+
+impl Frame {
+    fn new(key: (ListingKey, [u8; 16]), name: Vec<u8>, path: Vec<u8>, listing: &Stream) -> Self {
+        Self { key, name, path, node: Node::new(listing), rest: Vec::new().into_iter(), broken: None }
+    }
+}

@@ -1,0 +1,246 @@
+//! Stores snapshots without what goes: each folder that changes once, and the lists of each snapshot without what names it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use crate::engine::browse::read_skipped;
+use crate::engine::depot::Depot;
+use crate::engine::exclude::Rules;
+use crate::engine::rewrite::RewriteError;
+use crate::engine::rewrite::plan::{Node, Thinned, TreePlan};
+use crate::engine::snapshot::{Ended, store_links};
+use crate::engine::walk::SkippedList;
+use crate::msgpack;
+use crate::path::{components, to_path};
+use crate::read::links::GroupReader;
+use crate::tree::entry::LISTING_VERSION;
+use crate::tree::{Entry, EntryError, RuleSet, Snapshot, Stream, StreamWriter, Verdict};
+use crate::vault::TreeReader;
+use crate::vault::read::Listing;
+
+/// The key of a folder's listing in its entry (SPEC §7.2).
+const LISTING_KEY: &str = "c";
+
+/// Stores what a plan leaves of trees.
+pub(super) struct Thinner<'t, 'a> {
+    depot: &'t Depot<'a>,
+    plan: &'t TreePlan,
+    patterns: &'t [String],
+    trees: TreeReader<'a>,
+    /// The new listing of each folder that changes, by its number; or why it cannot be read.
+    listings: Vec<Option<Result<Stream, String>>>,
+}
+
+/// What a snapshot becomes, or why it stays as it is.
+pub(super) type Outcome = Result<Snapshot, String>;
+
+/// `None` if something is damaged, or was written by a later version.
+fn contained<T>(result: Result<T, Ended<RewriteError>>) -> Result<Option<T>, Ended<RewriteError>> {
+    match result {
+        Err(Ended::Why(RewriteError::Read(error))) if error.is_contained() => Ok(None),
+        Err(Ended::Why(RewriteError::Browse(error))) if error.is_damage() => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// What goes from one snapshot, by path.
+struct Paths<'p> {
+    gone: HashSet<Vec<u8>>,
+    /// Name and rules of each root.
+    roots: Vec<(&'p [u8], Rules)>,
+}
+
+/// All beginnings of a path that are paths, the shortest first, the path itself last.
+pub(super) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    ends.chain([path.len()]).map(|end| &path[..end])
+}
+
+impl Paths<'_> {
+    /// Whether a path in the snapshot goes, or lies in what goes.
+    fn covers(&self, path: &[u8]) -> bool {
+        prefixes(path).any(|prefix| self.gone.contains(prefix))
+    }
+
+    /// Whether the patterns are about a path, whether or not it is in the snapshot.
+    fn are_about(&self, path: &[u8]) -> bool {
+        let Some(root) = components(path).next() else { return false };
+        let Some((_, rules)) = self.roots.iter().find(|(name, _)| *name == root) else { return false };
+        let below = path.get(root.len() + 1..).unwrap_or_default();
+        let excludes = |prefix: &[u8]| rules.exclude(prefix, true) || (prefix == below && rules.exclude(prefix, false));
+        !below.is_empty() && prefixes(below).any(excludes)
+    }
+}
+
+impl<'t, 'a> Thinner<'t, 'a> {
+    pub(super) fn new(depot: &'t Depot<'a>, plan: &'t TreePlan, patterns: &'t [String], trees: TreeReader<'a>) -> Self {
+        Self { depot, plan, patterns, trees, listings: vec![None; plan.nodes.len()] }
+    }
+
+    /// Stores the folders that change of these snapshots.
+    pub(super) fn store_folders<'s>(
+        &mut self,
+        snapshots: impl Iterator<Item = &'s Thinned>,
+        stopped: impl Fn() -> bool,
+    ) -> Result<(), Ended<RewriteError>> {
+        let mut waiting: Vec<u32> = snapshots.map(|thinned| thinned.node).collect();
+        let mut wanted = BTreeSet::new();
+        while let Some(number) = waiting.pop() {
+            if wanted.insert(number) {
+                waiting.extend(self.plan.nodes[number as usize].below.iter().map(|(_, below)| *below));
+            }
+        }
+        // What lies in a folder has a lower number than that.
+        for number in wanted {
+            if stopped() {
+                return Err(RewriteError::Interrupted.into());
+            }
+            let listing = match self.folder(&self.plan.nodes[number as usize]) {
+                Ok(listing) => listing,
+                Err(Ended::Why(RewriteError::Read(error))) if error.is_contained() => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            self.listings[number as usize] = Some(listing);
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, node: &Node) -> Result<Result<Stream, String>, Ended<RewriteError>> {
+        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
+        let other = || RewriteError::from(EntryError::Malformed("a folder is not as its index says".to_owned()));
+        let (mut old, mut new) = (Listing::new(&node.listing), StreamWriter::default());
+        new.write(&[LISTING_VERSION], cutter, sink)?;
+        let (mut gone, mut below) = (node.gone.iter().peekable(), node.below.iter().peekable());
+        while let Some(Entry { name, .. }) = old.next(&mut self.trees).map_err(RewriteError::from)? {
+            if gone.next_if(|gone| gone.name == name).is_some() {
+                continue;
+            }
+            let Some((_, number)) = below.next_if(|(below, _)| *below == name) else {
+                // Byte for byte, so that nothing is lost of what a later version wrote.
+                new.write(old.last_bytes(), cutter, sink)?;
+                continue;
+            };
+            let listing = match self.listings[*number as usize].as_ref().ok_or_else(other)? {
+                Ok(listing) => listing,
+                Err(why) => return Ok(Err(why.clone())),
+            };
+            let entry = msgpack::encode(listing)
+                .and_then(|listing| msgpack::replace_value(old.last_bytes(), LISTING_KEY, &listing));
+            let entry = entry.map_err(|what| RewriteError::from(EntryError::Malformed(what)))?;
+            new.write(&entry, cutter, sink)?;
+        }
+        if gone.peek().is_some() || below.peek().is_some() {
+            return Err(other().into());
+        }
+        Ok(Ok(new.finish(cutter, sink)?))
+    }
+
+    /// What is left of a snapshot.
+    pub(super) fn snapshot(
+        &mut self,
+        before: &Snapshot,
+        thinned: &Thinned,
+    ) -> Result<Outcome, Ended<RewriteError>> {
+        let tree = match self.listings[thinned.node as usize].clone().ok_or(RewriteError::Unsettled)? {
+            Ok(tree) => tree,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut gone = HashSet::new();
+        self.plan.for_each(thinned, |path, _| {
+            gone.insert(path.to_vec());
+            true
+        });
+        let rules = |path: &Path| Rules::new(self.patterns, path).map_err(RewriteError::from);
+        let roots = before.roots.iter().map(|root| Ok((root.name.as_slice(), rules(&to_path(&root.path))?)));
+        let mut paths = Paths { gone, roots: roots.collect::<Result<_, RewriteError>>()? };
+        let mut body = Snapshot { tree, ..before.clone() };
+        body.files = body.files.saturating_sub(thinned.sum.files);
+        body.folders = body.folders.saturating_sub(thinned.sum.folders);
+        body.bytes = body.bytes.saturating_sub(thinned.sum.bytes);
+        // A list that cannot be read says nothing to anybody, and stays.
+        body.links = contained(self.links(&before.links, &paths))?.unwrap_or_else(|| before.links.clone());
+        contained(self.skipped(&mut body, &mut paths))?;
+        body.rules = contained(self.rules(&before.rules, paths))?.unwrap_or_else(|| before.rules.clone());
+        Ok(Ok(body))
+    }
+
+    /// Which paths are names of one file, as far as they stay.
+    fn links(&mut self, before: &Stream, paths: &Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
+        let (mut groups, mut reader): (Vec<Vec<Vec<u8>>>, _) = (Vec::new(), GroupReader::new(before));
+        while let Some((is_first, path)) = reader.next(&mut self.trees).map_err(RewriteError::from)? {
+            if is_first {
+                groups.push(Vec::new());
+            }
+            if let Some(group) = groups.last_mut().filter(|_| !paths.covers(&path)) {
+                group.push(path);
+            }
+        }
+        Ok(store_links(self.depot, groups.into_iter())?)
+    }
+
+    /// What could not be saved, as far as it is not meant. What is meant of it counts as gone.
+    fn skipped(&mut self, body: &mut Snapshot, paths: &mut Paths<'_>) -> Result<(), Ended<RewriteError>> {
+        let list = read_skipped(&body.skipped_list, &mut self.trees).map_err(RewriteError::from)?;
+        if (list.len() as u64) < body.skipped {
+            return Err(RewriteError::TooMany(body.skipped).into());
+        }
+        let mut left = SkippedList::default();
+        for item in list {
+            if paths.covers(&item.path) {
+                continue;
+            }
+            if paths.are_about(&item.path) {
+                paths.gone.insert(item.path);
+            } else {
+                left.push(item, self.depot);
+            }
+        }
+        body.skipped = left.count;
+        if left.count == 0 {
+            body.verdict = Verdict::Complete;
+        }
+        body.skipped_list = left.stream.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?;
+        Ok(())
+    }
+
+    /// The rules: what goes was left out, so that a restore does not take it for absent. Where none were recorded, or some are not
+    /// known, that says already that much may be lacking.
+    fn rules(&mut self, before: &Stream, paths: Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
+        let Some(mut rules) = RuleSet::read(before, &mut self.trees).map_err(RewriteError::from)? else {
+            return Ok(before.clone());
+        };
+        // An ignore file that goes itself has left out what it has left out; with its folder that is gone as a whole.
+        rules.ignore_files.retain(|folder, _| !paths.covers(folder));
+        for list in [&mut rules.left_out, &mut rules.emptied, &mut rules.own] {
+            list.retain(|path| !paths.covers(path));
+        }
+        rules.left_out.extend(paths.gone);
+        Ok(rules.write(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_what_goes_goes_too() {
+        let rules = Rules::new(&["/secret".to_owned(), "*.key".to_owned()], Path::new("/home/me")).unwrap();
+        let gone = HashSet::from([b"me/a".to_vec()]);
+        let paths = Paths { gone, roots: vec![(b"me", rules)] };
+        for (path, covers, is_about) in [
+            ("me/a", true, false),
+            ("me/a/b/c", true, false),
+            ("me/ab", false, false),
+            ("me", false, false),
+            ("", false, false),
+            ("me/secret", false, true),
+            ("me/secret/x", false, true),
+            ("me/x/secret", false, false),
+            ("me/x/y.key", false, true),
+            ("other/y.key", false, false),
+        ] {
+            assert_eq!((paths.covers(path.as_bytes()), paths.are_about(path.as_bytes())), (covers, is_about), "{path}");
+        }
+    }
+}
