@@ -243,6 +243,7 @@ fn snapshot(client: u64, secs: i64) -> Snapshot {
         given: false,
         rules: Stream::default(),
         replaces: Vec::new(),
+        redated: false,
     }
 }
 
