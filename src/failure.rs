@@ -289,7 +289,8 @@ impl From<SnapshotError> for Failure {
 
 impl From<RewriteError> for Failure {
     fn from(error: RewriteError) -> Self {
-        const AGAIN: &str = "Nothing is lost: each snapshot is as it was, or as it was to be. The same command does the rest.";
+        const AGAIN: &str =
+            "Nothing is lost: each snapshot is as it was, or as it was to be. The same command does the rest.";
         let failure = Self::new(chain(&error));
         match error {
             RewriteError::Vault(VaultError::Interrupted)

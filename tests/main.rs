@@ -21,6 +21,8 @@ mod histories;
 #[cfg(unix)]
 mod order;
 #[cfg(unix)]
+mod amend;
+#[cfg(unix)]
 mod rewrite;
 #[cfg(unix)]
 mod sources;

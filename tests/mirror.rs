@@ -169,7 +169,7 @@ fn a_mirror_that_is_promoted_is_a_vault() {
     let all = Mirrored::new();
     all.mirror(0);
     let said = all.desk.run(&["promote", "--repo", &all.to]);
-    assert!(said.code == 1 && said.err.contains("--yes"), "{}", said.err);
+    assert!(said.code == 2 && said.err.contains("--yes"), "{}", said.err);
     fs::rename(&all.store, all.desk.path("lost")).unwrap();
     all.desk.ok(&["promote", "--repo", &all.to, "--yes"]);
     all.desk.write("one", bytes(7, 100_000));

@@ -107,7 +107,8 @@ fn a_date_and_a_machine_can_be_put_right() {
     desk.ok(&["snapshot", ".", "--source", "source"]);
     let ids: Vec<String> = listed(&desk).iter().map(|info| info["id"].as_str().unwrap().to_owned()).collect();
     desk.ok(&["pin", &ids[0]]);
-    desk.ok(&["amend", &ids[0], "--time", "2026-01-03"]);
+    let first = ids[0].as_str();
+    desk.ok(&["amend", first, "--time", "2026-01-03"]);
     let after = listed(&desk);
     assert_eq!((&after[0]["id"], &after[1]["time"]), (&ids[1].as_str().into(), &"2026-01-03T00:00:00.000000000Z".into()));
     assert!(after[1]["given"].as_bool().unwrap() && after[1]["pinned"].as_bool().unwrap());
@@ -595,7 +596,7 @@ fn what_is_taken_out_is_not_in_the_lists_of_a_snapshot_either() {
 }
 
 /// A member of an archive, empty.
-fn member(name: &str, kind: u8) -> Vec<u8> {
+pub fn member(name: &str, kind: u8) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..107].copy_from_slice(b"0000644");

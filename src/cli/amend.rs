@@ -16,6 +16,7 @@ use vault::engine::rewrite::rewrite as put_in_place;
 use vault::id::ObjectName;
 use vault::json::Name;
 use vault::path::Shown;
+use vault::path::join;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -80,6 +81,8 @@ struct RewriteJson<'a> {
     /// Those that would be changed, or were.
     snapshots: Vec<String>,
     gone: Vec<GoneJson<'a>>,
+    /// Those of which all would go, so that they stay.
+    whole: Vec<String>,
     broken: Vec<BrokenJson<'a>>,
     bytes_stored: u64,
 }
@@ -88,7 +91,9 @@ struct RewriteJson<'a> {
 fn tags(typed: &str) -> Result<Vec<String>, Failure> {
     let tags: Vec<String> = typed.split(',').map(|tag| tag.trim().to_owned()).collect();
     if tags.iter().any(String::is_empty) {
-        return Err(Failure::usage(format!("'{typed}' has an empty tag in it")).hint("Write tags like: weekly,important"));
+        return Err(
+            Failure::usage(format!("'{typed}' has an empty tag in it")).hint("Write tags like: weekly,important")
+        );
     }
     Ok(tags)
 }
@@ -117,12 +122,8 @@ pub fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
     if args.host.as_deref() == Some("") {
         return Err(Failure::usage("the name of the machine is empty"));
     }
-    let change = Change {
-        description: args.description.clone(),
-        host: args.host.clone(),
-        time: args.time,
-        ..Change::default()
-    };
+    let change =
+        Change { description: args.description.clone(), host: args.host.clone(), time: args.time, ..Change::default() };
     let (vault, _) = context.open()?;
     let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &FilterArgs::default());
     let found = found.map_err(|failure| match failure.exit {
@@ -270,25 +271,39 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
     } else if !context.global.quiet && !args.dry_run && !plan.changes.is_empty() {
         tell_changed(context, &report, &there, &mut out)?;
         tell_broken(context, &report.broken, &mut out)?;
-        out.say("Whoever has the password can get at it until the space is given back by: vault prune")?;
-        if let Some(path) = still_taken(&plan, &gone) {
+        tell_whole(context, &report.whole, &mut out)?;
+        out.say(
+            "Whoever has the password can get at it until all its space is given back by: vault prune --max-unused 0%",
+        )?;
+        if let Some(path) = still_taken(&vault, &plan, &gone) {
             out.say(format_args!(
-                "{path} is still there: the next snapshot takes it again, unless it is given the same --exclude, or exclude in \
-                 the configuration."
+                "{} is still there: the next snapshot takes it again, unless it is given the same --exclude, or exclude in \
+                 the configuration.",
+                Shown(&path)
             ))?;
         }
     }
     let is_damaged = !plan.broken.is_empty() || !report.broken.is_empty();
-    out.finish().map(|()| if is_damaged { Exit::Damage } else { Exit::Done })
+    let is_whole = !plan.whole.is_empty() || !report.whole.is_empty();
+    let exit = if is_whole { Exit::Skipped } else { Exit::Done };
+    out.finish().map(|()| exit.worse(if is_damaged { Exit::Damage } else { Exit::Done }))
 }
 
-/// Something that goes and that lies on this machine's disk where it came from.
-fn still_taken(plan: &RewritePlan, gone: &Gone) -> Option<String> {
-    let roots = || plan.changes.iter().flat_map(|planned| &planned.info.body.roots).filter(|root| !root.path.is_empty());
+/// Something that goes from a snapshot of this machine, and that lies on its disk where it came from.
+fn still_taken(vault: &Vault, plan: &RewritePlan, gone: &Gone) -> Option<Vec<u8>> {
+    let own = vault.own_clients();
+    let snapshots = || plan.changes.iter().map(|planned| &planned.info).filter(|info| own.contains(&info.client));
+    let roots = || snapshots().flat_map(|info| &info.body.roots).filter(|root| !root.path.is_empty());
     gone.keys().take(GONE_SHOWN).find_map(|path| {
-        let root = roots().find(|root| path.starts_with(&[&root.name[..], b"/"].concat()))?;
-        let place = vault::path::to_path(&root.path).join(vault::path::to_path(&path[root.name.len() + 1..]));
-        is_there(&place).then(|| place.display().to_string())
+        roots().find_map(|root| {
+            let below = path.strip_prefix(&root.name[..])?;
+            let place = match below {
+                [] => root.path.clone(),
+                [b'/', below @ ..] => join(&root.path, below),
+                _ => return None,
+            };
+            is_there(&vault::path::to_path(&place)).then_some(place)
+        })
     })
 }
 
@@ -300,6 +315,15 @@ fn tell_broken(context: &Context, broken: &[(SnapshotInfo, String)], out: &mut O
     for (info, why) in broken {
         let named = select::named(info, &context.zone);
         out.styled(Style::Warning, &format!("Snapshot {named} stays as it is, since it is damaged: {why}"))?;
+    }
+    Ok(())
+}
+
+fn tell_whole(context: &Context, whole: &[(SnapshotInfo, Sum)], out: &mut Output) -> Result<(), Failure> {
+    for (info, sum) in whole {
+        let (named, files) = (select::named(info, &context.zone), units::counted(sum.files, "file", "files"));
+        let all = format!("All of snapshot {named} ({files}) is like that, so it stays as it is. To forget it:");
+        out.styled(Style::Warning, &format!("{all} vault forget {}", info.id.short()))?;
     }
     Ok(())
 }
@@ -316,8 +340,12 @@ fn tell_plan(
     if context.global.quiet {
         return Ok(());
     }
+    tell_whole(context, &plan.whole, out)?;
     if plan.changes.is_empty() {
-        return out.say("Nothing in these snapshots is like that.");
+        let is_sure = plan.broken.is_empty() && plan.whole.is_empty();
+        let all =
+            if is_sure { "Nothing in these snapshots is like that." } else { "Nothing in the others is like that." };
+        return out.say(all);
     }
     let shown = if shows_all { gone.len() } else { GONE_SHOWN };
     for (path, what) in gone.iter().take(shown) {
@@ -358,6 +386,7 @@ fn json<'a>(
         changed: report.replaced.iter().filter_map(|pair| changed(pair, &[], there)).collect(),
         snapshots: plan.changes.iter().map(|planned| planned.info.id.to_string()).collect(),
         gone: gone.iter().map(of).collect(),
+        whole: plan.whole.iter().chain(&report.whole).map(|(info, _)| info.id.to_string()).collect(),
         broken: broken.map(|(info, why)| BrokenJson { snapshot: info.id.to_string(), why }).collect(),
         bytes_stored: report.bytes_stored,
     }

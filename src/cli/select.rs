@@ -94,7 +94,9 @@ impl Wanted {
             let had: Vec<_> = snapshots.iter().filter(|info| info.replaced.iter().any(is_meant)).collect();
             return match (&fitting[..], &had[..]) {
                 ([info], _) => Ok((info, None)),
-                ([], [info]) => Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short())))),
+                ([], [info]) => {
+                    Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short()))))
+                }
                 ([], []) => Err(self.not_found(snapshots, filter)),
                 ([], had) => Err(ambiguous(prefix, had, zone)),
                 (fitting, _) => Err(ambiguous(prefix, fitting, zone)),

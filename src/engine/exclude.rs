@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use crate::engine::gitignore::{ANY_CASE, Decision, Patterns, flaw};
+use crate::engine::glob::lower;
 use crate::engine::text;
 use crate::path::{from_path, slashed};
 use crate::tree::RuleOptions;
@@ -92,6 +93,42 @@ fn bad(pattern: &[u8], what: &str) -> PatternError {
 pub fn check(pattern: &str) -> Result<(), PatternError> {
     Patterns::default().add(pattern.as_bytes()).map_err(|error| bad(pattern.as_bytes(), error.what))?;
     flaw(pattern).map_or(Ok(()), |what| Err(bad(pattern.as_bytes(), what)))
+}
+
+/// Whether patterns of the command line mean all of a root with this absolute path: by its name, or by the path of it or of a folder above
+/// it. A path is one whose first component is, without wildcards, that of the root's: others are relative to the root, and mean only what
+/// is in it.
+///
+/// # Errors
+/// If a pattern is not valid.
+pub fn means_root(patterns: &[String], root: &[u8], is_folder: bool) -> Result<bool, PatternError> {
+    let start = root.iter().position(|byte| *byte != b'/').unwrap_or(root.len());
+    let root = &root[start..];
+    let ends: Vec<usize> = (1..root.len()).filter(|at| root[*at] == b'/').chain([root.len()]).collect();
+    let first = String::from_utf8_lossy(&root[..ends[0]]).into_owned();
+    let (mut paths, mut all) = (Vec::new(), Vec::new());
+    for pattern in patterns {
+        let (case, text) = pattern.strip_prefix(ANY_CASE).map_or(("", pattern.as_str()), |rest| (ANY_CASE, rest));
+        let (negated, text) = text.strip_prefix('!').map_or(("", text), |rest| ("!", rest));
+        let text = slashed(text);
+        let (below, is_name) = (text.trim_start_matches('/'), !text.trim_end_matches('/').contains('/'));
+        let begins = below
+            .split('/')
+            .next()
+            .is_some_and(|part| part == first || !case.is_empty() && lower(part.as_bytes()) == lower(first.as_bytes()));
+        if begins && !is_name && (text.starts_with('/') || first.ends_with(':')) {
+            paths.push(format!("{case}{negated}/{below}"));
+            all.push(format!("{case}{negated}/{below}"));
+        } else if is_name || text.strip_prefix("**/").is_some_and(|name| !name.trim_end_matches('/').contains('/')) {
+            all.push(pattern.clone());
+        }
+    }
+    let (paths, all) = (build(paths.iter())?, build(all.iter())?);
+    let excludes = |patterns: &Patterns, end: usize, is_folder| {
+        patterns.decide(&root[..end], is_folder).is_some_and(|decision| decision.excluded)
+    };
+    let (last, above) = ends.split_last().map_or((0, &[][..]), |(last, above)| (*last, above));
+    Ok(above.iter().any(|end| excludes(&paths, *end, true)) || last > 0 && excludes(&all, last, is_folder))
 }
 
 /// The rules in force in a folder: those of its `.vaultignore`, of its parents', and those of the command line, which
@@ -230,6 +267,44 @@ mod tests {
             assert!(rules.exclude(format!("b/c.x{number}").as_bytes(), false));
         }
         assert!(!rules.exclude(b"name-100000", false));
+    }
+
+    #[test]
+    fn a_root_is_meant_by_its_name_and_by_its_path() {
+        let means = |patterns: &[&str], root: &str| {
+            let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+            means_root(&patterns, root.trim_end_matches('/').as_bytes(), root.ends_with('/')).unwrap()
+        };
+        for (pattern, root, expected) in [
+            ("secret", "/home/me/secret/", true),
+            ("secret/", "/home/me/secret/", true),
+            ("secret/", "/home/me/secret", false),
+            ("*.iso", "/home/me/x.iso", true),
+            ("**/x.iso", "/home/me/x.iso", true),
+            (":(icase)*.ISO", "/home/me/x.iso", true),
+            (":(icase)/HOME/me", "/home/me/", true),
+            ("/home/me/secret", "/home/me/secret/", true),
+            ("/home/me", "/home/me/secret/", true),
+            ("/home/*/secret", "/home/me/secret/x/", true),
+            ("/home/", "/home/me/x", true),
+            ("/", "/home/me/", false),
+            // These are about what is in the root.
+            ("me", "/home/me/secret/", false),
+            ("**/me", "/home/me/secret/", false),
+            ("/secret", "/home/me/secret/", false),
+            ("me/secret", "/home/me/secret/", false),
+            ("home/me/secret", "/home/me/secret/", false),
+            ("/*/me", "/home/me/secret/", false),
+            ("/h*", "/home/me/", false),
+            ("/home/me/secret/x", "/home/me/secret/", false),
+            ("/tmp", "/tmp/", true),
+            ("/top", "/top/", true),
+            ("x", "/", false),
+        ] {
+            assert_eq!(means(&[pattern], root), expected, "{pattern} {root}");
+        }
+        assert!(!means(&["*.iso", "!/home/me/x.iso"], "/home/me/x.iso"));
+        assert!(means(&["!/home/me/x.iso", "*.iso"], "/home/me/x.iso"));
     }
 
     #[test]

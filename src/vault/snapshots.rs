@@ -428,7 +428,16 @@ mod tests {
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[1]))], &["2@1"]);
         check(vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[2])), at(4)], &["3@1", "4@4"]);
         // One that came too late has the same place, and so has what replaces it.
-        check(vec![at(5), at(7), (8, snapshot(5, false, &[1])), (9, snapshot(5, false, &[1])), (10, snapshot(5, false, &[4]))], &["3@5", "5@5", "2@7"]);
+        check(
+            vec![
+                at(5),
+                at(7),
+                (8, snapshot(5, false, &[1])),
+                (9, snapshot(5, false, &[1])),
+                (10, snapshot(5, false, &[4])),
+            ],
+            &["3@5", "5@5", "2@7"],
+        );
         // What it replaces is not here: it stands for itself. Two that replace each other cannot be true.
         check(vec![at(1), (2, snapshot(2, false, &[77]))], &["1@1", "2@2"]);
         check(vec![(1, snapshot(1, false, &[2])), (2, snapshot(2, false, &[1]))], &["2@1"]);

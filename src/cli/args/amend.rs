@@ -99,9 +99,15 @@ Takes out of snapshots what should never have been in them. Patterns are those
 of vault snapshot --exclude. Each snapshot keeps its date, its place, its tags
 and its pin, and gets a new id; the old one leads to it.
 
-What goes is gone for good: its space is given back by the next vault prune, and
-until then whoever has the password can get at it. Copies of the vault elsewhere
-still have it. The next snapshot takes it again, unless it excludes it, too."
+What goes is gone for good with: vault prune --max-unused 0%. Until then whoever
+has the password can get at it, for the usual prune leaves some of what nobody
+needs for later. What another machine may still rely on waits for it, which
+prune tells; what repair has put into the folder quarantine stays there, and
+copies of the vault elsewhere have it all. That something of this name was left
+out stays written in the snapshots. The next snapshot takes it again, unless it
+excludes it, too.
+
+A snapshot of which all would go stays as it is: vault forget is for these."
 )]
 pub struct RewriteArgs {
     /// The snapshots [default: all]

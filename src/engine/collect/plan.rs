@@ -22,9 +22,10 @@ pub struct SegmentUse {
 }
 
 impl SegmentUse {
-    /// Sealed bytes that nobody needs, as if they were spread evenly.
+    /// Sealed bytes that nobody needs, as if they were spread evenly; rounded up, so that the least thing that nobody needs is some.
     pub fn unused(self) -> u64 {
-        u64::from(self.sealed) * u64::from(self.raw - self.live.min(self.raw)) / u64::from(self.raw.max(1))
+        let unneeded = u64::from(self.raw - self.live.min(self.raw));
+        (u64::from(self.sealed) * unneeded).div_ceil(u64::from(self.raw.max(1)))
     }
 
     /// What compressing it again costs beyond copying it whole: as much as copying so many bytes. To open and hash a byte
@@ -347,6 +348,18 @@ mod tests {
         // 30 of 420 may stay: pack 2 goes, the first segment of pack 1 would still fit.
         let packs = [pack(1, &[1000, 1000]), pack(2, &[950, 100]), pack(3, &[1000])];
         check(&packs, 0.05, u64::MAX, &[], &[2], &[(2, 0)]);
+    }
+
+    #[test]
+    fn a_few_bytes_among_many_that_got_short_go_where_nothing_may_stay() {
+        let tiny = SegmentUse { sealed: 400, raw: 2_000_000, live: 1_999_994 };
+        assert_eq!(tiny.unused(), 1);
+        for segment in [tiny, SegmentUse { live: 0, ..tiny }, SegmentUse { raw: 0, live: 0, ..tiny }] {
+            assert!(segment.unused() <= u64::from(segment.sealed));
+        }
+        let packs = [PackUse { segments: vec![tiny], len: 500, free: true, ..pack(1, &[]) }];
+        assert_eq!(plan(&packs, 0.0, u64::MAX).moved, [1]);
+        assert!(plan(&packs, 0.05, u64::MAX).moved.is_empty());
     }
 
     #[test]

@@ -33,8 +33,8 @@ use crate::tree::{EntryError, Snapshot, Time};
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
-use plan::{PlanError, TreeFate};
 pub use plan::{Gone, Sum, Thinned, TreePlan};
+use plan::{PlanError, TreeFate};
 use thin::{Outcome, Thinner};
 
 /// What is to be changed.
@@ -100,6 +100,8 @@ pub struct RewritePlan {
     pub changes: Vec<Planned>,
     /// Those that cannot be read, and so stay as they are, with why.
     pub broken: Vec<(SnapshotInfo, String)>,
+    /// Those of which all is meant, so that nothing would be left. They stay as they are: to forget them is another command.
+    pub whole: Vec<(SnapshotInfo, Sum)>,
     /// What goes.
     pub trees: TreePlan,
 }
@@ -111,6 +113,8 @@ pub struct RewriteReport {
     pub replaced: Vec<(ObjectName, ObjectName)>,
     /// Those that cannot be read, and so stay as they are, with why.
     pub broken: Vec<(SnapshotInfo, String)>,
+    /// Those of which all is meant by now, and which stay as they are.
+    pub whole: Vec<(SnapshotInfo, Sum)>,
     /// Bytes put into the store, records not counted.
     pub bytes_stored: u64,
 }
@@ -177,6 +181,8 @@ const ATTEMPTS: usize = 5;
 struct Goal {
     /// The id that it had when the work began.
     id: ObjectName,
+    /// What it said then.
+    origin: Snapshot,
     /// What is changed: that one, or what somebody else has put in its place meanwhile.
     base: SnapshotInfo,
     /// What the next record takes the place of.
@@ -185,7 +191,7 @@ struct Goal {
     own: Vec<ObjectName>,
     /// Others' that were looked at.
     rivals: Vec<ObjectName>,
-    /// Something of this work stands in the place. It stays, if it says all that the base says.
+    /// What stands in the place, if it is not the base. It stays, if it says all that the base says.
     stands: Option<SnapshotInfo>,
 }
 
@@ -200,7 +206,10 @@ pub fn plan(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<RewritePlan, RewriteError> {
-    let is_said = |info: &SnapshotInfo| change.apply(&info.body) != info.body || is_redated(info, change);
+    let is_said = |info: &SnapshotInfo| {
+        let after = Snapshot { redated: info.body.redated, ..change.apply(&info.body) };
+        after != info.body || is_redated(info, change)
+    };
     if change.exclude.is_empty() {
         let changes = snapshots.iter().filter(|info| is_said(info));
         let changes = changes.map(|info| Planned { info: info.clone(), thinned: None }).collect();
@@ -219,10 +228,36 @@ pub fn plan(
                 plan.broken.push((info.clone(), why));
                 continue;
             }
+            TreeFate::All(sum) => {
+                plan.whole.push((info.clone(), sum));
+                continue;
+            }
         };
         plan.changes.push(Planned { info: info.clone(), thinned });
     }
     Ok(plan)
+}
+
+/// What two have made of one snapshot, in one: of each thing that one of them changed, what that one says; where both did, the first.
+fn both(origin: &Snapshot, one: Snapshot, other: &Snapshot) -> Snapshot {
+    let mut body = other.clone();
+    let tags: BTreeSet<&String> = one.tags.iter().chain(&other.tags).collect();
+    let is_off = |tag: &String| origin.tags.contains(tag) && !(one.tags.contains(tag) && other.tags.contains(tag));
+    body.tags = tags.into_iter().filter(|tag| !is_off(tag)).cloned().collect();
+    if one.description != origin.description {
+        body.description = one.description;
+    }
+    if one.host != origin.host {
+        body.host = one.host;
+    }
+    if (one.time, one.given) != (origin.time, origin.given) || one.redated && !origin.redated {
+        (body.time, body.given, body.redated) = (one.time, one.given, one.redated);
+    }
+    if one.tree == origin.tree {
+        return body;
+    }
+    let Snapshot { tags, description, host, time, given, redated, .. } = body;
+    Snapshot { tags, description, host, time, given, redated, ..one }
 }
 
 /// Whether two snapshots differ in nothing but what they take the place of.
@@ -256,11 +291,12 @@ pub fn rewrite(
         let session = vault.begin_writing((options.clock)(), progress)?;
         let there = vault.snapshots();
         // One that is nowhere any more was forgotten.
-        goals.retain_mut(|goal| goal.settle(&there));
+        goals.retain_mut(|goal| goal.settle(vault, &there));
         let mut seen = HashSet::new();
         goals.retain(|goal| seen.insert(goal.base.id));
         let mut plan = plan_goals(vault, &goals, change, options.threads, progress)?;
         report.broken.append(&mut plan.broken);
+        report.whole.append(&mut plan.whole);
         goals.retain(|goal| plan.changes.iter().any(|planned| planned.info.id == goal.base.id));
         if !goals.is_empty() {
             may_rely(vault, &plan, progress)?;
@@ -279,6 +315,7 @@ impl Goal {
     fn new(info: &SnapshotInfo) -> Self {
         Self {
             id: info.id,
+            origin: info.body.clone(),
             base: info.clone(),
             names: vec![info.id],
             own: Vec::new(),
@@ -288,11 +325,16 @@ impl Goal {
     }
 
     /// Finds what is to be changed now. Returns whether there is anything.
-    fn settle(&mut self, there: &[SnapshotInfo]) -> bool {
+    fn settle(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
         let Some(info) = there.iter().find(|info| info.stands_for(&self.id)) else { return false };
         if !self.own.contains(&info.id) && info.id != self.base.id {
-            let (own, rivals) = (std::mem::take(&mut self.own), std::mem::take(&mut self.rivals));
-            *self = Self { id: self.id, own, rivals, ..Self::new(info) };
+            // Somebody has changed what this work has put. What was looked at before has a part in that, or has none: so all is looked
+            // at again.
+            let (own, origin) = (std::mem::take(&mut self.own), self.origin.clone());
+            *self = Self { id: self.id, origin, own, ..Self::new(info) };
+            if !self.own.is_empty() {
+                self.meet_rival(vault, there, info);
+            }
         }
         true
     }
@@ -301,14 +343,25 @@ impl Goal {
     /// there at the same time, and may have been told that it stands there.
     fn is_reached(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
         let Some(new) = self.own.last().and_then(|id| there.iter().find(|info| info.id == *id)) else { return false };
-        let rivals = vault.meant_for(&self.names);
-        let is_new = |info: &&SnapshotInfo| !self.own.contains(&info.id) && !self.rivals.contains(&info.id);
-        let Some(rival) = rivals.iter().find(is_new) else { return true };
+        !self.meet_rival(vault, there, new)
+    }
+
+    /// Looks for what others have put in the place, beside what stands there. What it says is to be said, too. Returns whether there is
+    /// anything. What this work itself has put counts only if it stands there as well.
+    fn meet_rival(&mut self, vault: &Vault, there: &[SnapshotInfo], stands: &SnapshotInfo) -> bool {
+        let rivals = vault.meant_for(&[&self.names[..], &[self.id]].concat());
+        let is_there = |id: &ObjectName| there.iter().any(|info| info.id == *id);
+        let counts = |info: &&SnapshotInfo| {
+            info.id != stands.id
+                && !self.rivals.contains(&info.id)
+                && (!self.own.contains(&info.id) || is_there(&info.id))
+        };
+        let Some(rival) = rivals.iter().find(counts) else { return false };
         self.rivals.push(rival.id);
-        self.names = vec![new.id, rival.id];
+        self.names = vec![stands.id, rival.id];
         self.base = rival.clone();
-        self.stands = Some(new.clone());
-        false
+        self.stands = Some(stands.clone());
+        true
     }
 }
 
@@ -368,7 +421,7 @@ struct Work<'w> {
 impl Work<'_> {
     /// Puts the snapshots. Goals that are reached are taken out.
     fn attempt(&self, goals: &mut Vec<Goal>, report: &mut RewriteReport) -> Result<(), RewriteError> {
-        let Self { vault, options, progress, .. } = *self;
+        let Self { vault, change, options, progress, .. } = *self;
         let condemned = vault.condemned();
         let there: Vec<ObjectName> = vault.pack_names().into_iter().filter(|name| !condemned.contains(name)).collect();
         let (bodies, published) = self.store()?;
@@ -386,7 +439,13 @@ impl Work<'_> {
                 }
                 None => return false,
             };
-            let body = Snapshot { replaces: goal.names.clone(), ..body };
+            // What takes the place of one alone has that one's date, whatever clock it is put by; of several, that of the last.
+            let body = match &goal.stands {
+                Some(stands) => both(&goal.origin, body, &stands.body),
+                None => body,
+            };
+            let redated = change.time.is_some() || body.redated && goal.names != [goal.base.id];
+            let body = Snapshot { replaces: goal.names.clone(), redated, ..body };
             if let Some(stands) = goal.stands.as_ref().filter(|stands| says_the_same(&stands.body, &body)) {
                 report.replaced.push((goal.id, stands.id));
                 return false;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::AddAssign;
 
 use crate::catalogue::names::ListingKey;
-use crate::engine::exclude::{PatternError, Rules};
+use crate::engine::exclude::{PatternError, Rules, means_root};
 use crate::engine::index::{Hand, Index, IndexError, explore_ways};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{join, to_path};
@@ -26,10 +26,11 @@ pub struct Sum {
 }
 
 impl AddAssign for Sum {
+    /// Sizes are what entries say, true or not.
     fn add_assign(&mut self, other: Self) {
-        self.files += other.files;
-        self.folders += other.folders;
-        self.bytes += other.bytes;
+        self.files = self.files.saturating_add(other.files);
+        self.folders = self.folders.saturating_add(other.folders);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
@@ -95,6 +96,8 @@ pub enum TreeFate {
     Stays,
     /// Something goes.
     Thinned(Thinned),
+    /// All of it is meant. A snapshot of nothing says nothing: that is for its owner to forget.
+    All(Sum),
     /// It cannot be read, for this reason.
     Broken(String),
 }
@@ -110,18 +113,25 @@ struct Frame {
     broken: Option<u32>,
 }
 
-/// How a root is looked at.
-struct Ground<'r> {
-    rules: Rules,
-    root: &'r Root,
+/// The path by which patterns are about a root: that which it was taken from, or, of what came from an archive or from another program,
+/// that in the snapshot.
+pub(super) fn place_of(roots: &[Root], name: &[u8]) -> Vec<u8> {
+    let path = roots.iter().find(|root| root.name == name).map(|root| &root.path);
+    path.filter(|path| !path.is_empty()).cloned().unwrap_or_else(|| [b"/", name].concat())
 }
 
-impl Ground<'_> {
+/// How a root is looked at.
+struct Ground {
+    rules: Rules,
+    place: Vec<u8>,
+}
+
+impl Ground {
     /// Stands for the rules and a path below the root: what they say of all that is in it follows from this.
     fn key(&self, path: &[u8]) -> [u8; 16] {
         let mut key = [0; 16];
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(self.root.path.len() as u64).to_le_bytes()).update(&self.root.path).update(path);
+        hasher.update(&(self.place.len() as u64).to_le_bytes()).update(&self.place).update(path);
         hasher.finalize_xof().fill(&mut key);
         key
     }
@@ -192,24 +202,34 @@ impl TreePlan {
     ) -> Result<TreeFate, PlanError> {
         let mut roots = Vec::new();
         let read = hand.visit(&body.tree, &mut |entry| {
-            roots.extend(entry.listing.clone().map(|listing| (entry.name.to_vec(), listing)));
+            let is_folder = entry.kind == FileKind::Directory;
+            roots.push((Gone::new(entry.name, is_folder, entry.size), entry.listing.clone()));
         });
         match read {
             Err(error) if error.is_contained() => return Ok(TreeFate::Broken(error.to_string())),
             read => read?,
         }
         let mut top = Node::new(&body.tree);
-        for (name, listing) in roots {
-            let Some(root) = body.roots.iter().find(|root| root.name == name) else { continue };
-            let ground = Ground { rules: Rules::new(patterns, &to_path(&root.path))?, root };
+        let count = roots.len();
+        for (root, listing) in roots {
+            let place = place_of(&body.roots, &root.name);
+            if means_root(patterns, &place, root.is_folder)? {
+                self.add_gone(&mut top, hand, root, listing, progress)?;
+                continue;
+            }
+            let Some(listing) = listing else { continue };
+            let ground = Ground { rules: Rules::new(patterns, &to_path(&place))?, place };
             match self.folder(hand, &ground, listing, progress)? {
                 Fate::Stays => {}
-                Fate::Changes(number) => self.add_below(&mut top, name, number),
+                Fate::Changes(number) => self.add_below(&mut top, root.name, number),
                 Fate::Broken(why) => return Ok(TreeFate::Broken(self.broken[why as usize].clone())),
             }
         }
-        if top.below.is_empty() {
+        if top.count == 0 {
             return Ok(TreeFate::Stays);
+        }
+        if top.gone.len() == count {
+            return Ok(TreeFate::All(top.sum));
         }
         let (sum, count) = (top.sum, top.count);
         Ok(TreeFate::Thinned(Thinned { node: self.add(top), sum, count }))
@@ -223,16 +243,34 @@ impl TreePlan {
     fn add_below(&self, node: &mut Node, name: Vec<u8>, number: u32) {
         if let Some(below) = self.nodes.get(number as usize) {
             node.sum += below.sum;
-            node.count += below.count;
+            node.count = node.count.saturating_add(below.count);
             node.below.push((name, number));
         }
+    }
+
+    /// Something in a folder goes, with all that is in it.
+    fn add_gone(
+        &mut self,
+        node: &mut Node,
+        hand: &mut Hand<'_, '_>,
+        mut gone: Gone,
+        listing: Option<Stream>,
+        progress: &dyn Progress,
+    ) -> Result<(), PlanError> {
+        if let Some(listing) = listing {
+            gone.sum += self.sum(hand, &listing, progress)?;
+        }
+        node.sum += gone.sum;
+        node.count += 1;
+        node.gone.push(gone);
+        Ok(())
     }
 
     /// What becomes of a root's folder and all that is in it.
     fn folder(
         &mut self,
         hand: &mut Hand<'_, '_>,
-        ground: &Ground<'_>,
+        ground: &Ground,
         listing: Stream,
         progress: &dyn Progress,
     ) -> Result<Fate, PlanError> {
@@ -274,7 +312,7 @@ impl TreePlan {
     fn open(
         &mut self,
         hand: &mut Hand<'_, '_>,
-        ground: &Ground<'_>,
+        ground: &Ground,
         mut frame: Frame,
         is_too_deep: bool,
         progress: &dyn Progress,
@@ -290,8 +328,7 @@ impl TreePlan {
             let is_folder = entry.kind == FileKind::Directory;
             files += u64::from(!is_folder);
             if ground.rules.exclude(&join(&frame.path, entry.name), is_folder) {
-                let sum = if is_folder { Sum::default() } else { Sum { files: 1, folders: 0, bytes: entry.size } };
-                gone.push((Gone { name: entry.name.to_vec(), is_folder, sum }, entry.listing.clone()));
+                gone.push((Gone::new(entry.name, is_folder, entry.size), entry.listing.clone()));
             } else if let Some(listing) = &entry.listing {
                 rest.push((entry.name.to_vec(), listing.clone()));
             }
@@ -301,14 +338,8 @@ impl TreePlan {
             Err(error) if error.is_contained() => return Ok(self.give_up(frame, error.to_string())),
             read => read?,
         }
-        for (mut gone, listing) in gone {
-            if let Some(listing) = listing {
-                gone.sum = self.sum(hand, &listing, progress)?;
-                gone.sum.folders += 1;
-            }
-            frame.node.sum += gone.sum;
-            frame.node.count += 1;
-            frame.node.gone.push(gone);
+        for (gone, listing) in gone {
+            self.add_gone(&mut frame.node, hand, gone, listing, progress)?;
         }
         frame.rest = rest.into_iter();
         Ok(frame)
@@ -331,12 +362,7 @@ impl TreePlan {
     }
 
     /// How much is in a folder, as far as it can be read: it goes as a whole.
-    fn sum(
-        &mut self,
-        hand: &mut Hand<'_, '_>,
-        listing: &Stream,
-        progress: &dyn Progress,
-    ) -> Result<Sum, PlanError> {
+    fn sum(&mut self, hand: &mut Hand<'_, '_>, listing: &Stream, progress: &dyn Progress) -> Result<Sum, PlanError> {
         let mut way: Vec<(ListingKey, Sum, Vec<Stream>)> = Vec::new();
         let mut next = Some(listing.clone());
         loop {
@@ -375,8 +401,17 @@ impl TreePlan {
             };
             let Some((_, above, _)) = way.last_mut() else { return Ok(sum) };
             *above += sum;
-            above.folders += 1;
+            *above += Sum { folders: 1, ..Sum::default() };
         }
+    }
+}
+
+impl Gone {
+    /// A file, or a folder without what is in it.
+    fn new(name: &[u8], is_folder: bool, size: u64) -> Self {
+        let sum =
+            if is_folder { Sum { files: 0, folders: 1, bytes: 0 } } else { Sum { files: 1, folders: 0, bytes: size } };
+        Self { name: name.to_vec(), is_folder, sum }
     }
 }
 

@@ -1,20 +1,19 @@
 //! Stores snapshots without what goes: each folder that changes once, and the lists of each snapshot without what names it.
 
-use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::engine::browse::read_skipped;
 use crate::engine::depot::Depot;
-use crate::engine::exclude::Rules;
+use crate::engine::exclude::{PatternError, Rules, means_root};
 use crate::engine::rewrite::RewriteError;
-use crate::engine::rewrite::plan::{Node, Thinned, TreePlan};
+use crate::engine::rewrite::plan::{Node, Thinned, TreePlan, place_of};
 use crate::engine::snapshot::{Ended, store_links};
 use crate::engine::walk::SkippedList;
 use crate::msgpack;
-use crate::path::{components, to_path};
+use crate::path::{components, join, to_path};
 use crate::read::links::GroupReader;
 use crate::tree::entry::LISTING_VERSION;
-use crate::tree::{Entry, EntryError, RuleSet, Snapshot, Stream, StreamWriter, Verdict};
+use crate::tree::{Entry, EntryError, Root, RuleSet, Snapshot, Stream, StreamWriter, Verdict};
 use crate::vault::TreeReader;
 use crate::vault::read::Listing;
 
@@ -46,8 +45,10 @@ fn contained<T>(result: Result<T, Ended<RewriteError>>) -> Result<Option<T>, End
 /// What goes from one snapshot, by path.
 struct Paths<'p> {
     gone: HashSet<Vec<u8>>,
-    /// Name and rules of each root.
-    roots: Vec<(&'p [u8], Rules)>,
+    patterns: &'p [String],
+    roots: &'p [Root],
+    /// The rules of each root that was asked about, by its name, and whether all of it is meant.
+    rules: HashMap<Vec<u8>, (Rules, bool)>,
 }
 
 /// All beginnings of a path that are paths, the shortest first, the path itself last.
@@ -63,12 +64,17 @@ impl Paths<'_> {
     }
 
     /// Whether the patterns are about a path, whether or not it is in the snapshot.
-    fn are_about(&self, path: &[u8]) -> bool {
-        let Some(root) = components(path).next() else { return false };
-        let Some((_, rules)) = self.roots.iter().find(|(name, _)| *name == root) else { return false };
+    fn are_about(&mut self, path: &[u8]) -> Result<bool, PatternError> {
+        let Some(root) = components(path).next() else { return Ok(false) };
+        if !self.rules.contains_key(root) {
+            let place = place_of(self.roots, root);
+            let is_meant = means_root(self.patterns, &place, true)? || means_root(self.patterns, &place, false)?;
+            self.rules.insert(root.to_vec(), (Rules::new(self.patterns, &to_path(&place))?, is_meant));
+        }
+        let Some((rules, is_meant)) = self.rules.get(root) else { return Ok(false) };
         let below = path.get(root.len() + 1..).unwrap_or_default();
         let excludes = |prefix: &[u8]| rules.exclude(prefix, true) || (prefix == below && rules.exclude(prefix, false));
-        !below.is_empty() && prefixes(below).any(excludes)
+        Ok(*is_meant || !below.is_empty() && prefixes(below).any(excludes))
     }
 }
 
@@ -136,11 +142,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
     }
 
     /// What is left of a snapshot.
-    pub(super) fn snapshot(
-        &mut self,
-        before: &Snapshot,
-        thinned: &Thinned,
-    ) -> Result<Outcome, Ended<RewriteError>> {
+    pub(super) fn snapshot(&mut self, before: &Snapshot, thinned: &Thinned) -> Result<Outcome, Ended<RewriteError>> {
         let tree = match self.listings[thinned.node as usize].clone().ok_or(RewriteError::Unsettled)? {
             Ok(tree) => tree,
             Err(why) => return Ok(Err(why)),
@@ -150,17 +152,16 @@ impl<'t, 'a> Thinner<'t, 'a> {
             gone.insert(path.to_vec());
             true
         });
-        let rules = |path: &Path| Rules::new(self.patterns, path).map_err(RewriteError::from);
-        let roots = before.roots.iter().map(|root| Ok((root.name.as_slice(), rules(&to_path(&root.path))?)));
-        let mut paths = Paths { gone, roots: roots.collect::<Result<_, RewriteError>>()? };
+        let mut paths = Paths { gone, patterns: self.patterns, roots: &before.roots, rules: HashMap::new() };
         let mut body = Snapshot { tree, ..before.clone() };
+        body.roots.retain(|root| !paths.gone.contains(&root.name));
         body.files = body.files.saturating_sub(thinned.sum.files);
         body.folders = body.folders.saturating_sub(thinned.sum.folders);
         body.bytes = body.bytes.saturating_sub(thinned.sum.bytes);
-        // A list that cannot be read says nothing to anybody, and stays.
-        body.links = contained(self.links(&before.links, &paths))?.unwrap_or_else(|| before.links.clone());
+        // What a list says that cannot be read is not known: it may name what goes, to somebody who can read it once.
+        body.links = contained(self.links(&before.links, &paths))?.unwrap_or(Stream::EMPTY);
         contained(self.skipped(&mut body, &mut paths))?;
-        body.rules = contained(self.rules(&before.rules, paths))?.unwrap_or_else(|| before.rules.clone());
+        body.rules = contained(self.rules(&before.rules, paths))?.unwrap_or(Stream::EMPTY);
         Ok(Ok(body))
     }
 
@@ -189,7 +190,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
             if paths.covers(&item.path) {
                 continue;
             }
-            if paths.are_about(&item.path) {
+            if paths.are_about(&item.path).map_err(RewriteError::from)? {
                 paths.gone.insert(item.path);
             } else {
                 left.push(item, self.depot);
@@ -204,14 +205,20 @@ impl<'t, 'a> Thinner<'t, 'a> {
     }
 
     /// The rules: what goes was left out, so that a restore does not take it for absent. Where none were recorded, or some are not
-    /// known, that says already that much may be lacking.
+    /// known or cannot be read, there are none: then nothing is taken for absent, not even by somebody who knows them.
     fn rules(&mut self, before: &Stream, paths: Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
         let Some(mut rules) = RuleSet::read(before, &mut self.trees).map_err(RewriteError::from)? else {
-            return Ok(before.clone());
+            return Ok(Stream::EMPTY);
         };
-        // An ignore file that goes itself has left out what it has left out; with its folder that is gone as a whole.
+        // With its folder all that an ignore file has left out is gone. One that goes alone has left out what it has left out, and may
+        // not be told any more.
         rules.ignore_files.retain(|folder, _| !paths.covers(folder));
-        for list in [&mut rules.left_out, &mut rules.emptied, &mut rules.own] {
+        if let Some(name) = &rules.options.ignore_file
+            && rules.ignore_files.keys().any(|folder| paths.covers(&join(folder, name)))
+        {
+            return Ok(Stream::EMPTY);
+        }
+        for list in [&mut rules.left_out, &mut rules.emptied, &mut rules.own, &mut rules.listed] {
             list.retain(|path| !paths.covers(path));
         }
         rules.left_out.extend(paths.gone);
@@ -225,9 +232,10 @@ mod tests {
 
     #[test]
     fn what_lies_in_what_goes_goes_too() {
-        let rules = Rules::new(&["/secret".to_owned(), "*.key".to_owned()], Path::new("/home/me")).unwrap();
+        let patterns = ["/secret".to_owned(), "*.key".to_owned()];
         let gone = HashSet::from([b"me/a".to_vec()]);
-        let paths = Paths { gone, roots: vec![(b"me", rules)] };
+        let roots = [Root::new(b"me".to_vec(), b"/home/me".to_vec()), Root::new(b"k".to_vec(), b"/k.key".to_vec())];
+        let mut paths = Paths { gone, patterns: &patterns, roots: &roots, rules: HashMap::new() };
         for (path, covers, is_about) in [
             ("me/a", true, false),
             ("me/a/b/c", true, false),
@@ -238,9 +246,14 @@ mod tests {
             ("me/secret/x", false, true),
             ("me/x/secret", false, false),
             ("me/x/y.key", false, true),
-            ("other/y.key", false, false),
+            ("other/y.key", false, true),
+            ("other.key", false, true),
+            ("secret/x", false, true),
+            ("k", false, true),
+            ("k/any", false, true),
         ] {
-            assert_eq!((paths.covers(path.as_bytes()), paths.are_about(path.as_bytes())), (covers, is_about), "{path}");
+            let about = paths.are_about(path.as_bytes()).unwrap();
+            assert_eq!((paths.covers(path.as_bytes()), about), (covers, is_about), "{path}");
         }
     }
 }
