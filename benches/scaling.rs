@@ -244,6 +244,7 @@ fn snapshot(client: u64, secs: i64) -> Snapshot {
         rules: Stream::default(),
         replaces: Vec::new(),
         redated: false,
+        origin: None,
     }
 }
 

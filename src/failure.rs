@@ -8,6 +8,7 @@ use crate::chunk::ChunkParamsError;
 use crate::engine::browse::BrowseError;
 use crate::engine::check::CheckError;
 use crate::engine::collect::CollectError;
+use crate::engine::copy::CopyError;
 use crate::engine::drill::DrillError;
 use crate::engine::index::IndexError;
 use crate::engine::keys::KeyError;
@@ -237,6 +238,26 @@ impl From<VaultError> for Failure {
     }
 }
 
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let failure = Self::new(chain(&error));
+        match error {
+            CopyError::Vault(VaultError::Interrupted) => {
+                Self::interrupted().hint("What was copied stays. The same command goes on from there.")
+            }
+            CopyError::Vault(error) => error.into(),
+            CopyError::Catalogue(error) => VaultError::from(error).into(),
+            CopyError::Read(error) => error.into(),
+            CopyError::Same { .. } => failure.exit(Exit::Usage),
+            CopyError::Entry { .. } => failure.hint("What was copied before stays."),
+            CopyError::Unsettled => {
+                failure.hint("What was copied before stays. Another machine may be collecting there: try again.")
+            }
+            CopyError::Threads(_) => failure.hint("Fewer can be asked for with --threads N."),
+        }
+    }
+}
+
 impl From<MirrorError> for Failure {
     fn from(error: MirrorError) -> Self {
         let failure = Self::new(chain(&error));
@@ -429,10 +450,7 @@ impl From<RepairError> for Failure {
             RepairError::Changed => {
                 Self::new(chain(&error)).hint("What was done until then stays. Run vault repair again.")
             }
-            RepairError::Unlike { .. } => Self::usage(chain(&error)).hint(
-                "A mirror is made by vault mirror, and a vault like another one by vault init --like; out of any other vault \
-                 files are restored.",
-            ),
+            RepairError::Copy(error) => error.into(),
             RepairError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }

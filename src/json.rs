@@ -62,7 +62,7 @@ use crate::engine::keys::{SlotInfo, SlotState};
 use crate::engine::restore::RestoreReport;
 use crate::id::ObjectName;
 use crate::seal::Purpose;
-use crate::tree::{Entry, FileKind, Root, Skipped, Snapshot, Time, Verdict};
+use crate::tree::{Entry, FileKind, Origin, Root, Skipped, Snapshot, Time, Verdict};
 use crate::vault::findings::{About, KnownFinding};
 use crate::vault::{SnapshotDamage, SnapshotInfo};
 
@@ -188,6 +188,24 @@ pub struct SnapshotJson<'a> {
     clock: Option<String>,
     /// The ids that it had before `tag`, `amend` or `rewrite` changed it.
     replaces: Vec<String>,
+    /// What it is a copy of, if it was copied out of another vault; else null.
+    origin: Option<OriginJson>,
+}
+
+/// What a snapshot is a copy of.
+#[derive(Serialize)]
+pub struct OriginJson {
+    vault: String,
+    snapshot: String,
+    /// Something was damaged there when it was copied.
+    partial: bool,
+}
+
+impl From<&Origin> for OriginJson {
+    fn from(origin: &Origin) -> Self {
+        let (vault, snapshot) = (origin.vault.to_string(), origin.snapshot.to_string());
+        Self { vault, snapshot, partial: origin.partial }
+    }
 }
 
 impl<'a> SnapshotJson<'a> {
@@ -215,6 +233,7 @@ impl<'a> SnapshotJson<'a> {
             given: body.given,
             clock: None,
             replaces: Vec::new(),
+            origin: body.origin.as_ref().map(OriginJson::from),
         }
     }
 

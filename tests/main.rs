@@ -84,3 +84,5 @@ mod share;
 mod far;
 #[cfg(feature = "remote")]
 mod mirror;
+#[cfg(all(unix, feature = "remote"))]
+mod copy;

@@ -268,13 +268,6 @@ fn what_is_damaged_in_the_mirror_too_is_lost_and_nothing_else() {
     all.desk.write("two", bytes(2, 90_000));
     all.desk.take("2026-01-02T12:00:00Z");
     all.mirror(0);
-    let harm = |folder: &Path| {
-        for pack in Mirrored::packs(folder) {
-            let mut content = fs::read(&pack).unwrap();
-            content[5_000] ^= 1;
-            replace(&pack, &content);
-        }
-    };
     let whole: Vec<(PathBuf, Vec<u8>)> =
         Mirrored::packs(&all.mirror).into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
     harm(&all.store);
@@ -312,38 +305,84 @@ fn records_come_back_out_of_a_mirror() {
     assert_eq!(list["snapshots"].as_array().unwrap().len(), 2);
 }
 
-/// Only what calls chunks alike can lend any; its password is its own.
+/// A vault that was made alike lends chunks; its password is its own.
 #[test]
-fn only_a_mirror_or_a_vault_made_alike_brings_anything_back() {
+fn a_vault_made_alike_brings_back_what_is_lost() {
     let all = Mirrored::new();
     let run = |args: &[&str], variables: &[(&str, &str)]| {
         said(&all.desk.command(args).envs(variables.iter().copied()).output().unwrap())
     };
     let store = all.store.to_str().unwrap();
-    let (like, other) = (all.desk.path("like"), all.desk.path("other"));
-    let (like, other) = (like.to_str().unwrap(), other.to_str().unwrap());
+    let like = all.desk.path("like");
+    let like = like.to_str().unwrap();
     let own = [("VAULT_PASSWORD", "its own")];
     let made = [("VAULT_PASSWORD", "its own"), ("VAULT_LIKE_PASSWORD", crate::support::PASSWORD)];
     assert_eq!(run(&["init", "--repo", like, "--like", store], &made).code, 0);
-    assert_eq!(run(&["init", "--repo", other], &own).code, 0);
     assert_eq!(run(&["snapshot", ".", "--repo", like], &own).code, 0);
-    let mut pack = fs::read(&Mirrored::packs(&all.store)[0]).unwrap();
-    pack[3_000] ^= 1;
-    replace(&Mirrored::packs(&all.store)[0], &pack);
-    let file = all.desk.path("password");
-    fs::write(&file, "its own\n").unwrap();
-    let file = file.to_str().unwrap();
-    let refused = all.desk.run(&["repair", "--yes", "--from", other, "--from-password-file", file]);
-    assert!(refused.code == 2 && refused.err.contains("no mirror"), "{}", refused.err);
+    harm(&all.store);
     let itself = all.desk.run(&["repair", "--yes", "--from", store]);
     assert!(itself.code == 2 && itself.err.contains("the vault itself"), "{}", itself.err);
     assert_eq!(all.desk.run(&["repair", "--yes", "--from", like]).code, 12, "it has another password");
     let gone = all.desk.run(&["repair", "--yes", "--from", "/nowhere/at/all"]);
     assert_eq!(gone.code, 10, "{}", gone.err);
-    let command = format!("cat {file}");
+    let command = format!("cat {}", password_file(&all.desk));
     let done = all.desk.run(&["repair", "--yes", "--from", like, "--from-password-command", &command]);
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
     assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
+}
+
+/// A vault of other keys has copies of the snapshots: what is lost is read there, and cut anew.
+#[test]
+fn a_vault_with_copies_brings_back_what_is_lost() {
+    let all = Mirrored::new();
+    all.desk.write("folder/two", bytes(2, 1_300_000));
+    all.desk.write("folder/three", bytes(3, 50_000));
+    all.desk.take("2026-01-02T12:00:00Z");
+    let other = all.desk.path("other");
+    let other = other.to_str().unwrap();
+    let made =
+        all.desk.command(&["init", "--repo", other, "--chunk-avg", "4K"]).env("VAULT_PASSWORD", "its own").output();
+    assert!(made.unwrap().status.success());
+    let file = password_file(&all.desk);
+    // The first snapshot is not copied, and has the file `one`, which the second one has, too.
+    all.desk.ok(&["copy", "latest", "--to", other, "--to-password-file", &file]);
+    let before = files(Path::new(other));
+    harm(&all.store);
+    fs::remove_dir_all(all.store.join("meta")).unwrap();
+    let from = ["repair", "--from", other, "--from-password-file", &file];
+    let planned = all.desk.run(&[&from[..], &["--dry-run", "--json"]].concat());
+    let planned: serde_json::Value = serde_json::from_str(&planned.out).unwrap();
+    assert!(planned["files_copied"].as_u64().unwrap() >= 1, "{planned}");
+    let done = all.desk.run(&[&from[..], &["--yes"]].concat());
+    assert!(done.code == 4 && done.out.contains("came back out of the copies"), "{}{}", done.out, done.err);
+    assert!(done.out.contains("1 snapshot lacks something still"), "{}", done.out);
+    assert_eq!(files(Path::new(other)), before, "it is only read");
+    let to = all.desk.path("restored");
+    all.desk.ok(&["restore", "latest", "--to", to.to_str().unwrap()]);
+    for (name, content) in
+        [("one", bytes(1, 200_000)), ("folder/two", bytes(2, 1_300_000)), ("folder/three", bytes(3, 50_000))]
+    {
+        assert_eq!(fs::read(to.join("source").join(name)).unwrap(), content, "{name}");
+    }
+    let list = all.desk.run(&["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list.out).unwrap();
+    assert_eq!(list["damaged"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["damaged"][0]["snapshot"], list["snapshots"][0]["id"], "only the one without a copy");
+}
+
+/// Damages every pack of content.
+fn harm(folder: &Path) {
+    for pack in Mirrored::packs(folder) {
+        let mut content = fs::read(&pack).unwrap();
+        content[3_000] ^= 1;
+        replace(&pack, &content);
+    }
+}
+
+fn password_file(desk: &Desk) -> String {
+    let file = desk.path("password");
+    fs::write(&file, "its own\n").unwrap();
+    file.to_str().unwrap().to_owned()
 }
 
 /// A mirror on another machine: what its line does is not this vault's damage.

@@ -682,6 +682,8 @@ fn every_command_speaks_json() {
         &["doctor"],
         &["stats"],
         &["mirror", "--to", "second"],
+        &["init", "--repo", "third"],
+        &["copy", "--to", "third"],
         &["promote", "--repo", "second", "--yes"],
         &["client", "list"],
         &["client", "retire", "0123"],

@@ -345,8 +345,9 @@ def snapshots(records):
     taken, last = {}, {}
     for name in (name for name in row if records[name]["k"] == 2):
         body, (when, outlier) = records[name]["b"], dates[name]
-        date = when if outlier and not body.get("given") else min(body["time"], when)
-        if not body.get("given"):
+        dated = body.get("given") or body.get("origin") is not None
+        date = when if outlier and not dated else min(body["time"], when)
+        if not dated:
             key = place[records[name]["c"]], body["source"], body["host"]
             last[key] = date = max([date, *filter(None, [last.get(key)])])
         taken[name] = [date, positions[name]]

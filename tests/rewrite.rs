@@ -84,7 +84,10 @@ fn tags_and_descriptions_change_and_all_else_stays() {
     assert!(!listed(&desk)[0]["pinned"].as_bool().unwrap());
     // What is like that already stays.
     let again = desk.json(&["tag", "add", "good", "latest~1"]);
-    assert_eq!((again[0]["changed"].as_array().unwrap().len(), again[0]["unchanged"].as_array().unwrap().len()), (0, 1));
+    assert_eq!(
+        (again[0]["changed"].as_array().unwrap().len(), again[0]["unchanged"].as_array().unwrap().len()),
+        (0, 1)
+    );
     desk.ok(&["tag", "remove", "good", "latest~1"]);
     assert_eq!(listed(&desk)[0]["tags"], serde_json::json!(["old"]));
     assert_eq!(desk.json(&["list", "--tag", "old"])[0]["snapshots"].as_array().unwrap().len(), 1);
@@ -110,7 +113,10 @@ fn a_date_and_a_machine_can_be_put_right() {
     let first = ids[0].as_str();
     desk.ok(&["amend", first, "--time", "2026-01-03"]);
     let after = listed(&desk);
-    assert_eq!((&after[0]["id"], &after[1]["time"]), (&ids[1].as_str().into(), &"2026-01-03T00:00:00.000000000Z".into()));
+    assert_eq!(
+        (&after[0]["id"], &after[1]["time"]),
+        (&ids[1].as_str().into(), &"2026-01-03T00:00:00.000000000Z".into())
+    );
     assert!(after[1]["given"].as_bool().unwrap() && after[1]["pinned"].as_bool().unwrap());
     assert_eq!(desk.ok(&["cat", "2026-01-03:source/a"]), "1");
     // What comes then keeps that date, and a date can be put right twice.
@@ -133,7 +139,11 @@ fn a_date_and_a_machine_can_be_put_right() {
     let reader = desk.json(&["prune", "--keep", "1", "--dry-run"]);
     let kept: Vec<bool> =
         reader[0]["snapshots"].as_array().unwrap().iter().map(|row| row["keep"].as_bool().unwrap()).collect();
-    assert_eq!(kept, [true, true, true, true], "one of given date is pinned, one is the last of such, one of each machine and source");
+    assert_eq!(
+        kept,
+        [true, true, true, true],
+        "one of given date is pinned, one is the last of such, one of each machine and source"
+    );
 }
 
 #[test]
@@ -177,7 +187,10 @@ fn what_is_taken_out_is_gone_after_a_prune() {
     assert_eq!(planned[0]["snapshots"], serde_json::json!([first, second]));
     assert_eq!(listed(&desk), before, "a trial changes nothing");
     let said = desk.ok(&[&args[..], &["--yes"]].concat());
-    assert!(said.contains("vault prune") && said.contains("is still there: the next snapshot takes it again"), "{said}");
+    assert!(
+        said.contains("vault prune") && said.contains("is still there: the next snapshot takes it again"),
+        "{said}"
+    );
     let after = listed(&desk);
     assert_eq!(after[2], before[2]);
     for (old, new) in before.iter().zip(&after).take(2) {
@@ -328,7 +341,9 @@ fn a_crash_at_any_write_leaves_each_as_it_was_or_as_it_is_to_be() {
         for leaves in [Leaves::Nothing, Leaves::Whole] {
             fs::remove_dir_all(world.state()).unwrap();
             crate::support::copy_folder(&world.folder.path().join("saved"), &world.state());
-            let store = Arc::new(FaultyStore::new(MemStore::from_state(clean.clone())).with(Fault::CutAtWrite { write, leaves }));
+            let store = Arc::new(
+                FaultyStore::new(MemStore::from_state(clean.clone())).with(Fault::CutAtWrite { write, leaves }),
+            );
             let shared: Arc<dyn Store> = store.clone();
             let vault = open_as(&shared, &world.state(), &raw, "machine").unwrap();
             let done = rewrite(&vault, &before, &without(&PATTERNS), &how(), &Silent::default());
@@ -394,7 +409,8 @@ impl Progress for Meanwhile<'_> {
 
 /// Two machines over the same vault.
 fn two(world: &World) -> [Vault; 2] {
-    let open = |name: &str| open_as(&world.shared(), &world.folder.path().join(name), &Secret::raw(&RAW), name).unwrap();
+    let open =
+        |name: &str| open_as(&world.shared(), &world.folder.path().join(name), &Secret::raw(&RAW), name).unwrap();
     [open("first"), open("second")]
 }
 
@@ -423,18 +439,28 @@ fn two_that_change_the_same_snapshot_at_once_both_get_what_they_wanted() {
             assert_eq!(report.replaced, [(before[0].id, after[0].id)]);
             for info in &after {
                 let read = of_snapshot(vault, &info.body);
-                assert!(read.errors.is_empty() && !read.nodes.keys().any(|path| path.ends_with(b".tmp")), "round {round}");
+                assert!(
+                    read.errors.is_empty() && !read.nodes.keys().any(|path| path.ends_with(b".tmp")),
+                    "round {round}"
+                );
             }
         }
         let records = |vault: &Vault| {
             let chains = vault.chains();
             let bodies = chains.links().map(|link| link.record.body.clone()).collect::<Vec<_>>();
-            bodies.into_iter().filter(|body| matches!(body, RecordBody::Snapshot(body) if body.tags == ["mine"])).count()
+            bodies
+                .into_iter()
+                .filter(|body| matches!(body, RecordBody::Snapshot(body) if body.tags == ["mine"]))
+                .count()
         };
         // It was put once more, in the place of what the other one had put, or of both.
         assert_eq!(records(&second), 2, "round {round}");
         let is_void = |info: &SnapshotInfo| info.replaced.len();
-        if is_void(&second.snapshots()[0]) == 3 { won += 1 } else { lost += 1 }
+        if is_void(&second.snapshots()[0]) == 3 {
+            won += 1
+        } else {
+            lost += 1
+        }
         if won > 0 && lost > 0 {
             return;
         }
@@ -447,7 +473,8 @@ fn what_was_forgotten_meanwhile_stays_forgotten_or_is_changed() {
     let world = world();
     let [first, second] = two(&world);
     let before = second.snapshots();
-    let forget = |info: &SnapshotInfo| say(&first, RecordBody::Forget(vec![info.id]), now(), &Silent::default()).unwrap();
+    let forget =
+        |info: &SnapshotInfo| say(&first, RecordBody::Forget(vec![info.id]), now(), &Silent::default()).unwrap();
     // Before the records are put: forgetting the old one does not forget the new one (SPEC 8.3).
     let meanwhile = Meanwhile::new(|| forget(&before[0]));
     rewrite(&second, &before[..1], &tagged("t"), &how(), &meanwhile).unwrap();
@@ -465,8 +492,7 @@ fn what_is_being_given_up_is_not_relied_on() {
     let [first, second] = two(&world);
     take(&second, &world.source()).unwrap();
     let all = refreshed(&first);
-    let options =
-        CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: 1 };
+    let options = CollectOptions { max_unused: 0.0, max_moved: None, level: 1, verify: true, clock: &now, threads: 1 };
     // The first condemns packs, which it may not delete before the second has seen that.
     let names: Vec<ObjectName> = all.iter().skip(1).map(|info| info.id).collect();
     say(&first, RecordBody::Forget(names.clone()), now(), &Silent::default()).unwrap();

@@ -715,3 +715,33 @@ fn each_source_under_way_has_a_bar() {
     let list = ["run", "--now", "--no-progress"];
     assert!(!home.expect(0, &list).contains('\x1b'), "no terminal");
 }
+
+/// A vault with `copy-from` is filled from the other one, as long as that was taken; otherwise the disk is read.
+#[test]
+fn a_second_vault_is_filled_from_the_first() {
+    let home = Home::new();
+    home.configure(&TWO.replace("[sources.docs]", "copy-from = \"disk\"\n[sources.docs]"));
+    home.expect(0, &["init"]);
+    let report = home.json(0, &["run"]);
+    assert_eq!(states(&report), ["docs>disk=complete", "docs>usb=complete", "other>disk=complete"]);
+    let listed = |vault: &str| home.json(0, &["list", "--repo", vault])["snapshots"].clone();
+    let (disk, usb) = (listed("disk"), listed("usb"));
+    let docs = disk.as_array().unwrap().iter().find(|info| info["source"] == "docs").unwrap();
+    assert_eq!(usb[0]["origin"]["snapshot"], docs["id"], "{usb}");
+    assert_eq!((&usb[0]["time"], &usb[0]["given"]), (&docs["time"], &docs["given"]));
+    home.expect(0, &["restore", "latest", "--repo", "usb", "--to", &home.text("back")]);
+    assert_eq!(home.read("back/a/deep/two.txt"), "two");
+    // The first one is away: the second one is not.
+    fs::rename(home.path("disk"), home.path("away")).unwrap();
+    fs::write(home.path("a/one.txt"), "one more").unwrap();
+    let report = home.json(1, &["run", "--now"]);
+    assert_eq!(states(&report), ["docs>disk=failed", "docs>usb=complete", "other>disk=failed"]);
+    assert!(listed("usb")[1]["origin"].is_null());
+    fs::rename(home.path("away"), home.path("disk")).unwrap();
+    home.json(0, &["run", "--now"]);
+    assert!(listed("usb")[2]["origin"].is_object());
+    // No circles.
+    home.configure(&TWO.replace("[vaults.usb]", "[vaults.usb]\ncopy-from = \"usb\""));
+    let said = home.expect(2, &["config", "check"]);
+    assert!(said.contains("copy-from names a vault that stands before this one"), "{said}");
+}

@@ -48,6 +48,7 @@ pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
 pub use upkeep::ClientCommand;
 pub use upkeep::CollectArgs;
+pub use upkeep::CopyArgs;
 pub use upkeep::DoctorArgs;
 pub use upkeep::ForgetArgs;
 pub use upkeep::KeepArgs;
@@ -265,6 +266,8 @@ pub enum Command {
     Stats(StatsArgs),
     /// Copy what a second place lacks of the vault, as it is
     Mirror(MirrorArgs),
+    /// Copy snapshots into another vault, under its keys
+    Copy(CopyArgs),
     /// Make a mirror a vault that can be written to
     Promote(PromoteArgs),
     /// The machines that write to the vault

@@ -71,6 +71,8 @@ pub struct VaultConfig {
     pub id: Option<String>,
     /// After how long without a record a client is retired by `vault run`; `None`: never.
     pub retire_after: Option<Duration>,
+    /// The vault out of which `vault run` copies what it has just taken there, instead of reading the disk once more.
+    pub copy_from: Option<String>,
 }
 
 impl VaultConfig {
@@ -88,6 +90,7 @@ impl VaultConfig {
             check_max_time: Some(Duration::from_secs(600)),
             id: None,
             retire_after: None,
+            copy_from: None,
         }
     }
 }

@@ -47,6 +47,7 @@ mod doctor;
 mod probe;
 mod stats;
 mod mirror;
+mod copy;
 mod prune;
 mod amend;
 mod client;
@@ -202,6 +203,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
         Command::Mirror(args) => mirror::run(context, &args),
+        Command::Copy(args) => copy::run(context, &args),
         Command::Promote(args) => mirror::promote(context, &args),
         Command::Key(args) => key::run(context, args.command),
         Command::Delivery(args) => delivery::run(context, &args),

@@ -69,6 +69,7 @@ struct RepairJson<'a> {
     packs: Vec<PackJson>,
     chunks_lent: u64,
     bytes_lent: u64,
+    files_copied: u64,
     hurt: Vec<HurtJson<'a>>,
     left: Vec<ProblemJson<'a>>,
     findings: Vec<String>,
@@ -78,6 +79,8 @@ struct RepairJson<'a> {
     packs_left: Vec<String>,
     chunks_brought: u64,
     chunks_not_brought: u64,
+    files_brought: u64,
+    hurt_left: u64,
 }
 
 /// Runs `vault repair`.
@@ -99,7 +102,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     let plan = plan?;
     let mut out = Output::new();
     // Everything that the report needs of the plan, which is used up by doing it.
-    let (is_empty, has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
+    let (is_empty, mut has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
     let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan)).transpose()?;
     if !context.global.json {
         tell(context, &vault, &plan, &mut out)?;
@@ -115,6 +118,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         let done = repair::execute(&vault, plan, &options, &context.screen);
         context.screen.clear();
         report = done?;
+        has_losses = report.has_losses;
         if !context.global.json && !context.global.quiet {
             tell_report(&report, &mut out)?;
         }
@@ -124,6 +128,10 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         json["bytes_stored"] = report.bytes_stored.into();
         json["chunks_brought"] = report.chunks_brought.into();
         json["chunks_not_brought"] = report.chunks_not_brought.into();
+        json["files_brought"] = report.files_brought.into();
+        if !args.dry_run && !is_empty {
+            json["hurt_left"] = report.hurt_left.into();
+        }
         json["packs_left"] = report.packs_left.iter().map(ToString::to_string).collect::<Vec<_>>().into();
         out.json(json)?;
     }
@@ -183,6 +191,7 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
             .collect(),
         chunks_lent: plan.lent.count(),
         bytes_lent: plan.lent.bytes,
+        files_copied: plan.copies.count(),
         hurt: plan.hurt.iter().map(HurtJson::new).collect(),
         left: plan.left.iter().map(ProblemJson::new).collect(),
         findings: vault.findings().iter().map(ToString::to_string).collect(),
@@ -192,6 +201,8 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
         packs_left: Vec::new(),
         chunks_brought: 0,
         chunks_not_brought: 0,
+        files_brought: 0,
+        hurt_left: plan.hurt.len() as u64,
     };
     serde_json::to_value(json).map_err(|error| Failure::output(&error.into()))
 }
@@ -248,6 +259,10 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         let chunks = units::counted(plan.lent.count(), "piece of files and folders", "pieces of files and folders");
         out.say(format_args!("bring back   {chunks} ({})", units::size(plan.lent.bytes)))?;
     }
+    if plan.copies.count() > 0 {
+        let files = units::counted(plan.copies.count(), "file or folder", "files and folders");
+        out.say(format_args!("store again  {files} of what is lost, as far as the copies have them"))?;
+    }
     if let Some(marks) = &plan.marks {
         let whole = marks.snapshots.iter().filter(|snapshot| snapshot.count == 0).count() as u64;
         let hurt = marks.snapshots.len() as u64 - whole;
@@ -298,6 +313,16 @@ fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
     if report.chunks_not_brought > 0 {
         let chunks = units::counted(report.chunks_not_brought, "piece", "pieces");
         out.styled(Style::Warning, &format!("{chunks} could not be brought back: damaged there, too"))?;
+    }
+    if report.files_brought > 0 {
+        let files = units::counted(report.files_brought, "file or folder", "files and folders");
+        let left = match report.hurt_left {
+            0 => String::new(),
+            left => {
+                format!("; {} still", units::counted(left, "snapshot lacks something", "snapshots lack something"))
+            }
+        };
+        out.say(format_args!("{files} came back out of the copies{left}."))?;
     }
     let stored =
         if report.bytes_stored > 0 { format!(", {} written", units::size(report.bytes_stored)) } else { String::new() };

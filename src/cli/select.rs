@@ -412,6 +412,7 @@ pub mod tests {
                 rules: Stream::EMPTY,
                 replaces: Vec::new(),
                 redated: false,
+                origin: None,
             },
         )
     }

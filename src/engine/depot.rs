@@ -231,6 +231,11 @@ impl<'a> Depot<'a> {
         self.shared.vault.keys()
     }
 
+    /// How many bytes were put so far.
+    pub fn bytes_stored(&self) -> u64 {
+        self.shared.counters.bytes_stored.load(Relaxed)
+    }
+
     /// The newest view of the catalogue.
     pub fn reader(&self) -> Arc<Reader> {
         self.shared.known().reader.clone()

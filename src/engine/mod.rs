@@ -36,3 +36,4 @@ pub mod weigh;
 pub mod stats;
 pub mod drill;
 pub mod mirror;
+pub mod copy;

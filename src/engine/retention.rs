@@ -250,6 +250,7 @@ mod tests {
             rules: Stream::EMPTY,
             replaces: Vec::new(),
             redated: false,
+            origin: None,
         };
         SnapshotInfo { pinned: tag == "pin", ..SnapshotInfo::new(id, client, u64::from(number), body) }
     }

@@ -654,6 +654,7 @@ impl Pass<'_> {
             rules: taken.rules.clone(),
             replaces: Vec::new(),
             redated: false,
+            origin: None,
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod snapshot;
 
 pub use entry::{Entry, EntryError, FileKind, Holes, Owner, Time, decode_entry, encode_entry};
 pub use rules::{RuleOptions, RuleSet};
-pub use snapshot::{Root, Skipped, Snapshot, Verdict};
+pub use snapshot::{Origin, Root, Skipped, Snapshot, Verdict};
 pub use stream::{
     ChunkSink, ChunkSource, IdList, IdReader, Stream, StreamError, StreamReader, StreamWriter, read_stream,
 };

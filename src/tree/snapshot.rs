@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::Time;
 use super::stream::Stream;
-use crate::id::ObjectName;
+use crate::id::{ObjectName, VaultId};
 use crate::path::Shown;
 
 /// One of the paths that were snapshotted together.
@@ -138,9 +138,34 @@ pub struct Snapshot {
     /// It has a date of its own all the same: a person has put it right (SPEC §8.3).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redated: bool,
+    /// What it is a copy of, if it was copied out of another vault (SPEC §8.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// What a snapshot is a copy of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The vault that it was taken in.
+    #[serde(rename = "v")]
+    pub vault: VaultId,
+    /// Its id there.
+    #[serde(rename = "n")]
+    pub snapshot: ObjectName,
+    /// Its date was uncertain there.
+    #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncertain: bool,
+    /// Something of it was damaged there when it was copied, and is missing here.
+    #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 impl Snapshot {
+    /// Whether its time says what the content is of, whatever the clock of the record showed.
+    pub const fn is_dated(&self) -> bool {
+        self.given || self.origin.is_some()
+    }
+
     /// The streams of the record besides the tree, each with a name for people.
     pub fn lists(&self) -> [(&Stream, &'static str); 3] {
         [

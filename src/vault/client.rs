@@ -254,12 +254,12 @@ impl Vault {
         session: &Session,
         progress: &dyn Progress,
     ) -> Result<Option<ObjectName>, VaultError> {
-        let names = self.publish_together(&mut [body.clone()], packs, time, session, progress)?;
+        let names = self.publish_together(&mut [body.clone()], packs, time, session, true, progress)?;
         Ok(names.and_then(|names| names.last().copied()))
     }
 
-    /// The same for several records. Only the last one acknowledges more than the session had seen when it began: all others rely on
-    /// these packs, too. A snapshot that takes the place of others is not forgotten if its client was retired meanwhile, since those
+    /// The same for several records. With `ends` the last one acknowledges more than the session had seen when it began; all others rely on
+    /// these packs, too, and without it so does what the session publishes later. A snapshot that takes the place of others is not forgotten if its client was retired meanwhile, since those
     /// would be gone with it: the next try takes the place of it, too, and so does that of a caller who gets `None`.
     ///
     /// # Errors
@@ -270,6 +270,7 @@ impl Vault {
         packs: &HashSet<ObjectName>,
         time: Time,
         session: &Session,
+        ends: bool,
         progress: &dyn Progress,
     ) -> Result<Option<Vec<ObjectName>>, VaultError> {
         let mut earlier = Vec::new();
@@ -296,7 +297,7 @@ impl Vault {
             self.record_first_slots(&mut state, time, Writer { ends: false, ..writer })?;
             let (client, count, mut names) = (state.client, bodies.len(), Vec::new());
             for (number, body) in (1..).zip(bodies.iter()) {
-                let writer = Writer { ends: number == count, ..writer };
+                let writer = Writer { ends: ends && number == count, ..writer };
                 names.push(self.put_in_parts(&mut state, body.clone(), time, writer)?);
             }
             drop(lock);

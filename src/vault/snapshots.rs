@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::id::{ClientId, ObjectName};
+use crate::id::{ClientId, ObjectName, VaultId};
 use crate::log::{Chains, Dated, Link, RecordBody};
 use crate::tree::{Snapshot, Time};
 use crate::vault::Vault;
@@ -102,6 +102,23 @@ impl Vault {
         found
     }
 
+    /// What each record that a snapshot took the place of was the same as in any vault: what it was a copy of, or itself.
+    pub fn origins_before(&self, info: &SnapshotInfo) -> Vec<(VaultId, ObjectName)> {
+        let log = self.log();
+        let before = |name: &ObjectName| match log
+            .chains
+            .links()
+            .find(|link| link.name == *name)
+            .map(|link| &link.record.body)
+        {
+            Some(RecordBody::Snapshot(body)) => {
+                body.origin.as_ref().map_or((self.id(), *name), |origin| (origin.vault, origin.snapshot))
+            }
+            _ => (self.id(), *name),
+        };
+        info.replaced.iter().map(before).collect()
+    }
+
     /// The clients that this machine is, or was before it lost its state.
     pub fn own_clients(&self) -> BTreeSet<ClientId> {
         let Some(client) = self.client() else { return BTreeSet::new() };
@@ -174,11 +191,13 @@ fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
     for (link, body, dated) in taken {
         let (position, client) = (dated.position, link.record.client);
         let time = own_time(body, dated);
-        if body.given {
+        if body.is_dated() {
             // Whether the clock was right matters only where the given date is held against it.
             let is_held = body.time > dated.time;
             let time = body.time.min(dated.time);
-            let (is_outlier, rival) = (is_held && dated.is_outlier, dated.rival.filter(|_| is_held));
+            let was_uncertain = body.origin.as_ref().is_some_and(|origin| origin.uncertain);
+            let is_outlier = was_uncertain || is_held && dated.is_outlier;
+            let rival = dated.rival.filter(|_| is_held);
             places.insert(link.name, Place { date: time, position, is_outlier, rival, client });
             continue;
         }
@@ -243,7 +262,8 @@ pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet
         taken.iter().map(|(link, _, dated)| (link.name, dated.position)).collect();
     // What names another one has the date of that.
     let is_earlier = |other: &ObjectName, dated: &Dated| positions.get(other).is_some_and(|at| *at < dated.position);
-    let has_none = |body: &Snapshot, dated| body.given || body.replaces.iter().any(|other| is_earlier(other, dated));
+    let has_none =
+        |body: &Snapshot, dated| body.is_dated() || body.replaces.iter().any(|other| is_earlier(other, dated));
     // The time of the next one of the same row that stays: whatever its date is, the dates of those before it add nothing to those that
     // follow if this is not before them.
     let mut next: HashMap<(usize, &str, &str), Time> = HashMap::new();
@@ -251,7 +271,7 @@ pub(crate) fn done(chains: &Chains, is_heard: impl Fn(&Link) -> bool) -> HashSet
     for (link, body, dated) in taken.iter().rev() {
         let is_free = forgotten.contains(&link.name) && body.replaces.is_empty() && !replaced.contains(&link.name);
         let date = places.get(&link.name).map(|place| place.date);
-        let is_past = body.given || next.get(&row(body, dated)).copied() >= date;
+        let is_past = body.is_dated() || next.get(&row(body, dated)).copied() >= date;
         if is_free && is_past {
             done.insert(link.name);
         } else if !has_none(body, dated) {
@@ -316,7 +336,7 @@ mod tests {
     use super::*;
     use crate::id::Digest;
     use crate::log::Record;
-    use crate::tree::{Stream, Verdict};
+    use crate::tree::{Origin, Stream, Verdict};
 
     const DAY: i64 = 86_400;
 
@@ -353,6 +373,7 @@ mod tests {
             rules: Stream::EMPTY,
             replaces: replaces.iter().map(|name| ObjectName::new([*name; 16])).collect(),
             redated: false,
+            origin: None,
         }
     }
 
@@ -403,6 +424,24 @@ mod tests {
     #[test]
     fn a_given_date_is_never_after_the_snapshot_was_taken() {
         check(vec![(100, snapshot(900, true, &[])), (101, snapshot(101, false, &[]))], &["1@100", "2@101"]);
+    }
+
+    #[test]
+    fn a_copy_has_the_date_of_what_it_is_a_copy_of() {
+        let copy = |time, uncertain| {
+            let (vault, snapshot) = (VaultId::new([7; 16]), name(9));
+            let origin = Some(Origin { vault, snapshot, uncertain, partial: false });
+            RecordBody::Snapshot(Box::new(Snapshot { origin, ..body(time, false, &[]) }))
+        };
+        // Copied on day 101 and later, whatever was taken there before.
+        let records = vec![
+            (100, snapshot(100, false, &[])),
+            (101, copy(7, false)),
+            (102, copy(5, true)),
+            (103, snapshot(103, false, &[])),
+            (104, copy(900, false)),
+        ];
+        check(records, &["3@5!", "2@7", "1@100", "4@103", "5@104"]);
     }
 
     #[test]

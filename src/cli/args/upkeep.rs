@@ -102,11 +102,12 @@ the old snapshots too. If the disk itself fails, copy the vault to another one
 first, and repair it there. If the vault lies in a synced folder, wait until
 all of it has arrived. The exit code is 4 if something is lost or left damaged.
 
-With --from, what is lost here is brought back from a mirror of the vault, or
-from a vault that was made like it (vault init --like), if it is whole there.
-A mirror has the password of the vault. That of another vault comes from the
-first of: --from-password-file, --from-password-command, VAULT_FROM_PASSWORD (or
-_FILE, _COMMAND), the configuration, the terminal.")]
+With --from, what is lost here is brought back from a mirror of the vault, from
+a vault that was made like it (vault init --like), or from one that has copies
+of its snapshots (vault copy), as far as it is whole there. A mirror has the
+password of the vault. That of another vault comes from the first of:
+--from-password-file, --from-password-command, VAULT_FROM_PASSWORD (or _FILE,
+_COMMAND), the configuration, the key of this machine, the terminal.")]
 pub struct RepairArgs {
     /// Say what would be done, and change nothing in the vault
     #[arg(short = 'n', long)]
@@ -124,7 +125,7 @@ pub struct RepairArgs {
     #[arg(long)]
     pub of_others: bool,
 
-    /// Bring back what is lost from this mirror, or vault that was made like this one
+    /// Bring back what is lost from this mirror, or vault that has copies
     #[arg(long, value_name = "PLACE")]
     pub from: Option<PathBuf>,
 
@@ -202,6 +203,50 @@ pub struct MirrorArgs {
     /// Delete there what the vault's records say was given up (asks for the password)
     #[arg(long)]
     pub delete: bool,
+}
+
+/// `vault copy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vault copy --to /mnt/disk/vault           all snapshots that are not there yet
+  vault copy latest --to s3://bucket/vault  one of them
+  vault copy --source Documents --to offsite --dry-run
+
+The other vault has keys of its own, so what opens one of them does not open the
+other. Copies keep dates, machines, sources, tags and pins. What is there is not
+stored again, a snapshot that is there is passed over, and a copy that is
+interrupted goes on from there. Files that are damaged here are missing in the
+copy, which is then partial (the exit code is 3); once they are mended, the next
+copy takes its place.
+
+The password of the other vault comes from the first of: --to-password-file,
+--to-password-command, VAULT_TO_PASSWORD (or _FILE, _COMMAND), the configuration,
+the key of this machine, the password of this vault, the terminal.")]
+pub struct CopyArgs {
+    /// Snapshots, by id, date or latest; all if none is named
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshots: Vec<OsString>,
+
+    /// The folder or address of the other vault, or its name in the configuration
+    #[arg(long, value_name = "VAULT")]
+    pub to: PathBuf,
+
+    /// Say what would be copied, and copy nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
+    /// Read the password of the other vault from the first line of a file
+    #[arg(long, value_name = "FILE", conflicts_with = "to_password_command")]
+    pub to_password_file: Option<PathBuf>,
+
+    /// Read it from the first line that a command prints
+    #[arg(long, value_name = "COMMAND")]
+    pub to_password_command: Option<OsString>,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// `vault promote`.

@@ -192,7 +192,15 @@ impl<'t> Reader<'t> {
         }
         vault.check_max_time = section.duration_or_never("check-max-time", vault.check_max_time);
         vault.retire_after = section.duration_or_never("retire-after", vault.retire_after);
+        let copy_from = section.string("copy-from");
         section.finish();
+        if let Some((first, at)) = copy_from {
+            // So there is no circle.
+            if config.vault(&first).is_none() {
+                self.wrong(at, format!("copy-from names a vault that stands before this one, and '{first}' does not"));
+            }
+            vault.copy_from = Some(first);
+        }
         Some(vault)
     }
 

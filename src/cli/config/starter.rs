@@ -45,6 +45,7 @@ const VAULT_REST: &str = "\
 # check-sample = \"2%\"           # how much of the data each check reads
 # check-max-time = \"10m\"
 # retire-after = \"60d\"          # retire machines that wrote nothing for so long
+# copy-from = \"disk\"            # vault run copies from this vault, above
 ";
 
 const SOURCE_HEAD: &str = "

@@ -10,6 +10,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
 
+use vault::engine::copy::CopyError;
+use vault::engine::copy::CopyOptions;
+use vault::engine::copy::copy;
 use vault::engine::digest::Digests;
 use vault::engine::digest::TreeDigest;
 use vault::engine::index::Index;
@@ -18,11 +21,15 @@ use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
 use vault::fs::Dir;
+use vault::id::ObjectName;
 use vault::progress::Progress;
 pub(super) use vault::sync::lock;
+use vault::tree::Snapshot;
 use vault::tree::Stream;
 use vault::tree::Verdict;
+use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
+use vault::vault::VaultError;
 
 use super::hooks;
 use super::plan::Due;
@@ -268,17 +275,21 @@ impl<'a> Crew<'a> {
                 self.tell(Outcome { trouble: Some(trouble), ..self.outcome(job, target, state) });
             }
         } else {
-            let mut pieces: BTreeMap<u64, Vec<&Target>> = BTreeMap::new();
-            for target in targets {
-                pieces.entry(self.sites[target.vault].device).or_default().push(target);
+            let mut rest = targets;
+            while !rest.is_empty() {
+                // What is copied comes behind what it is copied from.
+                let name = |target: &&Target| self.plan.vaults[target.vault].name.as_str();
+                let waiting: Vec<&str> = rest.iter().map(name).collect();
+                let waits = |target: &&Target| {
+                    self.plan.vaults[target.vault]
+                        .copy_from
+                        .as_ref()
+                        .is_some_and(|first| waiting.contains(&first.as_str()))
+                };
+                let (later, now): (Vec<&Target>, Vec<&Target>) = rest.into_iter().partition(waits);
+                self.take_all_of(job, now);
+                rest = later;
             }
-            let pieces: Vec<(BTreeSet<u64>, Vec<&Target>)> =
-                pieces.into_iter().map(|(device, targets)| (BTreeSet::from([device]), targets)).collect();
-            self.spread(&pieces, |targets| {
-                for target in targets {
-                    self.tell(self.take(job, target));
-                }
-            });
         }
         if let Some(what) = failed {
             self.hook_failed(job, "before", what);
@@ -303,6 +314,21 @@ impl<'a> Crew<'a> {
         }
     }
 
+    /// A source into these vaults, at once where they share no disk.
+    fn take_all_of(&self, job: &Job, targets: Vec<&Target>) {
+        let mut pieces: BTreeMap<u64, Vec<&Target>> = BTreeMap::new();
+        for target in targets {
+            pieces.entry(self.sites[target.vault].device).or_default().push(target);
+        }
+        let pieces: Vec<(BTreeSet<u64>, Vec<&Target>)> =
+            pieces.into_iter().map(|(device, targets)| (BTreeSet::from([device]), targets)).collect();
+        self.spread(&pieces, |targets| {
+            for target in targets {
+                self.tell(self.take(job, target));
+            }
+        });
+    }
+
     fn hook_failed(&self, job: &Job, hook: &'static str, what: String) {
         let source = job.source.name.clone();
         if !self.context.global.json {
@@ -324,31 +350,81 @@ impl<'a> Crew<'a> {
         }
         let lane = self.context.screen.lane(format!("{} → {}", job.source.name, config.name));
         let taken = self.open(site, &lane).and_then(|vault| {
-            let report = self.snapshot(job, config, &vault, &lane)?;
-            let digest = self.digest(&vault, &report.snapshot.tree, &lane);
-            Ok((vault.id().to_string(), digest, report))
+            let (snapshot, body) = if let Some(copied) = self.copied(job, config, &vault, &lane)? {
+                copied
+            } else {
+                let report = self.snapshot(job, config, &vault, &lane)?;
+                (report.id, report.snapshot)
+            };
+            let digest = self.digest(&vault, &body.tree, &lane);
+            Ok((vault.id().to_string(), digest, snapshot, body))
         });
         drop(lane);
         match taken {
-            Ok((id, digest, report)) => {
+            Ok((id, digest, snapshot, body)) => {
                 lock(&site.taken).push(job.source.name.clone());
-                let state = match report.snapshot.verdict {
-                    _ if report.id.is_none() => State::Unchanged,
+                let state = match body.verdict {
+                    _ if snapshot.is_none() => State::Unchanged,
                     Verdict::Complete => State::Complete,
                     Verdict::Partial => State::Partial,
                 };
                 Outcome {
                     state,
                     id: Some(id),
-                    snapshot: report.id.map(|id| id.to_string()),
+                    snapshot: snapshot.map(|id| id.to_string()),
                     digest,
-                    body: Some(Box::new(report.snapshot)),
+                    body: Some(Box::new(body)),
                     overdue: false,
                     ..outcome
                 }
             }
             Err(trouble) if trouble.exit == Exit::Interrupted => Outcome { state: State::Interrupted, ..outcome },
             Err(trouble) => Outcome { trouble: Some(trouble), ..outcome },
+        }
+    }
+
+    /// Copies what this run has just taken into the vault that this one is filled from. `None` if there is nothing of the kind, or if it
+    /// cannot be had whole: then the disk is read. Otherwise the id of the copy, if it was not there, and its body.
+    fn copied(
+        &self,
+        job: &Job,
+        config: &VaultConfig,
+        vault: &Vault,
+        lane: &Lane,
+    ) -> Result<Option<(Option<ObjectName>, Snapshot)>, Trouble> {
+        let Some(first) = &config.copy_from else { return Ok(None) };
+        let Some(at) = self.plan.vaults.iter().position(|vault| vault.name == *first) else { return Ok(None) };
+        let site = &self.sites[at];
+        if !lock(&site.taken).contains(&job.source.name) {
+            return Ok(None);
+        }
+        let from = match &*lock(&site.opened) {
+            Opened::Yes(from) => Arc::clone(from),
+            Opened::Not | Opened::Never(_) => return Ok(None),
+        };
+        let is_of_source =
+            |info: &SnapshotInfo| info.body.source == job.source.name && info.body.host == from.identity().host;
+        let Some(newest) = from.snapshots().into_iter().rfind(is_of_source) else { return Ok(None) };
+        let options = CopyOptions {
+            dry_run: false,
+            level: config.level,
+            verify: true,
+            others: config.others,
+            clock: &dates::now,
+            threads: self.context.threads(),
+        };
+        let disk = |why: &str| {
+            lane.warn(&format!("{why}: {} is read from the disk again", job.source.name));
+            Ok(None)
+        };
+        match copy(&from, vault, &[newest], &options, lane) {
+            Ok(mut report) => match report.copied.pop() {
+                Some(copied) if copied.lost.is_empty() => Ok(Some((copied.id, copied.body))),
+                Some(_) => disk(&format!("a part of the last snapshot in {first} is damaged")),
+                None => Ok(vault.snapshots().into_iter().rfind(is_of_source).map(|info| (None, info.body))),
+            },
+            Err(CopyError::Vault(VaultError::Interrupted)) => Err(Failure::interrupted().into()),
+            Err(error) => disk(&format!("the snapshot in {first} cannot be copied ({error})")),
         }
     }
 

@@ -536,6 +536,7 @@ impl Run<'_> {
             rules: Stream::EMPTY,
             replaces: Vec::new(),
             redated: false,
+            origin: None,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Brings back from another vault what is lost in this one: from a mirror, or from a vault that was made like this one, which both
-//! call the same chunks by the same ids (SPEC §4.2). Each chunk is verified by its id, and sealed into new packs, so nothing is
-//! put under a name that was taken before. Whatever is wrong with the other vault is its own trouble.
+//! Brings back from another vault what is lost in this one. A mirror, and a vault that was made like this one, call the same chunks by
+//! the same ids (SPEC §4.2): each chunk is verified by its id, and sealed into new packs, so nothing is put under a name that was
+//! taken before. Of any other vault the copies of hurt snapshots (SPEC §8.12) are read: what is lost is cut anew, which gives the
+//! ids that it had. Whatever is wrong with the other vault is its own trouble.
 
 use std::collections::HashSet;
 use std::panic::resume_unwind;
@@ -8,15 +9,21 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use crate::engine::depot::{Depot, DepotOptions, Failed};
-use crate::engine::mark::{MarkError, Segments};
+use crate::engine::browse::BrowseError;
+use crate::engine::copy::tree::{Memory, Trees};
+use crate::engine::copy::{self, CopyError};
+use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
+use crate::engine::diff::entry_at;
+use crate::engine::hurt::HurtSnapshot;
+use crate::engine::mark::{MarkError, Segments, Source};
 use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
+use crate::engine::snapshot::Ended;
 use crate::engine::trust::VerifyOthers;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
 use crate::seal::ObjectKind;
 use crate::sync::lock;
-use crate::tree::ChunkSink;
+use crate::tree::{ChunkSink, FileKind, Holes, Snapshot};
 use crate::vault::session::Session;
 use crate::vault::{ReadError, Vault, VaultError};
 
@@ -50,6 +57,82 @@ pub(super) struct Brought {
     pub(super) bytes_stored: u64,
     /// Chunks that could not be read in the other vault.
     pub(super) failed: HashSet<ChunkId>,
+}
+
+/// What of hurt snapshots another vault may have, since it has copies of them.
+#[derive(Debug, Default)]
+pub struct Copies(Vec<(Snapshot, Vec<Vec<u8>>)>);
+
+impl Copies {
+    /// How many files and folders.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(_, paths)| paths.len() as u64).sum()
+    }
+}
+
+/// Finds the copies of hurt snapshots.
+pub(super) fn copies_of(vault: &Vault, donor: &Vault, hurt: &[HurtSnapshot]) -> Copies {
+    let there = copy::there(donor);
+    let snapshots = vault.snapshots();
+    let copies = hurt.iter().filter_map(|hurt| {
+        let info = snapshots.iter().find(|info| info.id == hurt.id)?;
+        let copy = there.get(&copy::identity(vault.id(), info))?;
+        Some((copy.body.clone(), hurt.files.iter().map(|file| file.path.clone()).collect()))
+    });
+    Copies(copies.collect())
+}
+
+/// Stores again what the copies have of what is lost here. What they do not have is passed over.
+///
+/// # Errors
+/// As [`bring`].
+pub(super) fn bring_copies(
+    vault: &Vault,
+    donor: &Vault,
+    copies: &Copies,
+    session: &Session,
+    options: &RepairOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Brought, RepairError> {
+    progress.counters().restart(copies.count(), 0);
+    progress.phase(Phase::Collect);
+    let ((), published) = in_depot(vault, donor, session, options, progress, |depot| {
+        let from = Segments::new(donor, Arc::new(donor.catalogue().reader()?))?;
+        let there = Segments::new(vault, Arc::new(vault.catalogue().reader()?))?;
+        let memory = Memory::new();
+        let trees = Trees { from: &from, there: &there, depot, memory: &memory, is_alike: false, progress };
+        for (body, path) in copies.0.iter().flat_map(|(body, paths)| paths.iter().map(move |path| (body, path))) {
+            match again(&trees, body, path) {
+                Ok(()) => progress.counters().add(1, 0),
+                // The depot knows why.
+                Err(Ended::Elsewhere) => return Ok(()),
+                Err(Ended::Why(CopyError::Vault(error))) => return Err(error.into()),
+                Err(Ended::Why(error)) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed: HashSet::new() })
+}
+
+/// Stores again what a copy has at a path.
+fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<(), Ended<CopyError>> {
+    if let Some((list, _)) = body.lists().into_iter().find(|(_, name)| name.as_bytes() == path) {
+        return trees.meta_stream(list).map(drop);
+    }
+    let entry = match entry_at(&body.tree, path, &mut Source::new(trees.from)) {
+        Ok(entry) => entry,
+        Err(BrowseError::Read { source, .. }) if !source.is_contained() => return Err(CopyError::from(source).into()),
+        Err(_) => return Ok(()),
+    };
+    if let Some(Holes::Stream(holes)) = &entry.holes {
+        trees.meta_stream(holes)?;
+    }
+    match (entry.kind, entry.content) {
+        (FileKind::Directory, Some(listing)) => trees.copy(&listing, None).map(drop),
+        (_, Some(content)) => trees.content(&content),
+        (_, None) => Ok(()),
+    }
 }
 
 /// What goes wrong with the other vault as a whole.
@@ -88,6 +171,31 @@ pub(super) fn bring(
 ) -> Result<Brought, RepairError> {
     progress.counters().restart(lent.count(), lent.bytes);
     progress.phase(Phase::Collect);
+    let (failed, published) =
+        in_depot(vault, donor, session, options, progress, |depot| read(donor, lent, depot, progress))?;
+    let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed };
+    // What the depot took for stored elsewhere is not where it can be read.
+    let reader = vault.catalogue().reader()?;
+    let new: HashSet<ObjectName> = brought.packs.iter().copied().collect();
+    let numbers = reader.packs()?.into_iter().filter(|(_, info)| new.contains(&info.name));
+    let numbers: HashSet<u32> = numbers.map(|(number, _)| number).collect();
+    for id in &lent.ids {
+        if !reader.locate_all(id)?.iter().any(|place| numbers.contains(&place.pack)) {
+            brought.failed.insert(*id);
+        }
+    }
+    Ok(brought)
+}
+
+/// Works with a depot of this vault, on threads enough for what is read from the other one.
+fn in_depot<T: Send>(
+    vault: &Vault,
+    donor: &Vault,
+    session: &Session,
+    options: &RepairOptions<'_>,
+    progress: &dyn Progress,
+    work: impl FnOnce(&Depot<'_>) -> Result<T, RepairError> + Send,
+) -> Result<(T, Published), RepairError> {
     let threads = options.threads.max(READERS.min(donor.store().limits().reads));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| RepairError::Threads(error.to_string()))?;
@@ -101,30 +209,18 @@ pub(super) fn bring(
         clock: options.clock,
     };
     let (depot, publisher) = Depot::new(vault, depot_options, Some(session))?;
-    let (failed, published) = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let publisher = scope.spawn(move || publisher.run(progress));
-        let failed = pool.install(|| read(donor, lent, &depot, progress));
-        if failed.is_err() {
+        let done = pool.install(|| work(&depot));
+        if done.is_err() {
             depot.abandon();
         }
         let finished = depot.finish();
         let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
-        let failed = failed?;
+        let done = done?;
         finished?;
-        Ok::<_, RepairError>((failed, published?))
-    })?;
-    let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed };
-    // What the depot took for stored elsewhere is not where it can be read.
-    let reader = vault.catalogue().reader()?;
-    let new: HashSet<ObjectName> = brought.packs.iter().copied().collect();
-    let numbers = reader.packs()?.into_iter().filter(|(_, info)| new.contains(&info.name));
-    let numbers: HashSet<u32> = numbers.map(|(number, _)| number).collect();
-    for id in &lent.ids {
-        if !reader.locate_all(id)?.iter().any(|place| numbers.contains(&place.pack)) {
-            brought.failed.insert(*id);
-        }
-    }
-    Ok(brought)
+        Ok((done, published?))
+    })
 }
 
 /// Reads the chunks in the order in which they lie there, each segment once. Returns those that cannot be read.

@@ -23,9 +23,10 @@ use bytes::Bytes;
 use crate::catalogue::CatalogueError;
 use crate::engine::check::Problem;
 use crate::engine::collect::moves::{MoveOptions, Needed, move_needed};
+use crate::engine::copy::CopyError;
 use crate::engine::hurt::{self, HurtSnapshot};
 use crate::engine::mark::{LOSSES_KEPT, MarkError, mark_lent};
-use crate::engine::repair::bring::{Lent, available, bring};
+use crate::engine::repair::bring::{Copies, Lent, available, bring, bring_copies, copies_of};
 use crate::engine::repair::packs::{BrokenPack, Packs};
 use crate::engine::repair::small::{Aside, LostRecord, SlotCopy};
 use crate::id::{ChunkId, ObjectName};
@@ -61,12 +62,17 @@ pub struct RepairOptions<'a> {
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// How many threads work.
     pub threads: usize,
-    /// Another vault that calls chunks alike, out of which lost ones are brought back: a mirror, or one that was made like this
-    /// one. From a mirror records come back, too.
+    /// Another vault, out of which is brought back what is lost. One that calls chunks alike (a mirror, or one that was made like
+    /// this one) lends chunks; of any other one the copies of snapshots are read. From a mirror records come back, too.
     pub from: Option<&'a Vault>,
 }
 
 impl<'a> RepairOptions<'a> {
+    /// The vault out of which chunks may be brought back.
+    fn lender(&self, vault: &Vault) -> Option<&'a Vault> {
+        self.from.filter(|donor| donor.keys().names_alike(vault.keys()))
+    }
+
     /// The mirror of this vault from which things may be brought back.
     fn mirror(&self, vault: &Vault) -> Option<&'a Vault> {
         self.from.filter(|donor| donor.id() == vault.id() && donor.is_mirror())
@@ -82,12 +88,9 @@ pub enum RepairError {
     /// The trees could not be read, for a reason other than damage.
     #[error(transparent)]
     Mark(#[from] MarkError),
-    /// The other vault calls chunks by other names.
-    #[error("the vault in {place} is no mirror of this one, and was not made like it: nothing of it can be used here")]
-    Unlike {
-        /// Where it lies.
-        place: String,
-    },
+    /// Copies in another vault could not be read, for a reason other than damage.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// Packs went away, or were condemned, since it was planned.
     #[error("the vault was changed by another client in the meantime")]
     Changed,
@@ -129,6 +132,8 @@ pub struct RepairPlan {
     pub packs: Vec<BrokenPack>,
     /// What will be brought back out of another vault.
     pub lent: Lent,
+    /// What may come back out of copies in another vault; it is among what snapshots have lost.
+    pub copies: Copies,
     /// Snapshots that have lost something.
     pub hurt: Vec<HurtSnapshot>,
     /// What will be written down about snapshots; nothing if it is known already.
@@ -151,6 +156,7 @@ impl RepairPlan {
             && self.aside.is_empty()
             && self.packs.is_empty()
             && self.lent.ids.is_empty()
+            && self.copies.count() == 0
             && self.marks.is_none()
     }
 
@@ -182,6 +188,12 @@ pub struct RepairReport {
     pub chunks_brought: u64,
     /// Chunks that the other vault should have, and that cannot be read there.
     pub chunks_not_brought: u64,
+    /// Files and folders that were lost and came back out of copies.
+    pub files_brought: u64,
+    /// Snapshots that still lack something.
+    pub hurt_left: u64,
+    /// Whether something is lost, or stays as it is.
+    pub has_losses: bool,
     /// Broken packs that stay, as they became worse since it was planned.
     pub packs_left: Vec<ObjectName>,
 }
@@ -197,9 +209,6 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress) -> Result<RepairPlan, RepairError> {
     vault.judge_store();
-    if let Some(donor) = options.from.filter(|donor| !donor.keys().names_alike(vault.keys())) {
-        return Err(RepairError::Unlike { place: donor.store().place() });
-    }
     in_pool(options.threads, || look(vault, options, &HashSet::new(), progress))
 }
 
@@ -216,7 +225,10 @@ fn look(
     small::diagnose(vault, options.mirror(vault), &mut plan, progress)?;
     let packs = Packs::diagnose(vault, options, &mut plan, progress)?;
     small::indexes(vault, options.read_data, &mut plan, progress)?;
-    find_losses(vault, &packs, options.from, not_there, &mut plan, progress)?;
+    find_losses(vault, &packs, options.lender(vault), not_there, &mut plan, progress)?;
+    if let (Some(donor), None) = (options.from, options.lender(vault)) {
+        plan.copies = copies_of(vault, donor, &plan.hurt);
+    }
     let broken = plan.packs.iter().filter_map(|pack| {
         let object = ObjectRef::of(&pack.key())?;
         let snapshots = plan.hurt.len() as u64;
@@ -354,6 +366,7 @@ pub fn execute(
             brought: Vec::new(),
         };
         let plan = repair.bring_back(plan)?;
+        (repair.report.has_losses, repair.report.hurt_left) = (plan.has_losses(), plan.hurt.len() as u64);
         let report = repair.run(plan)?;
         vault.look_at_slots()?;
         Ok(report)
@@ -374,6 +387,16 @@ impl Repair<'_> {
     /// Stores what another vault has of what is lost, and returns what is to be done then.
     fn bring_back(&mut self, mut plan: RepairPlan) -> Result<RepairPlan, RepairError> {
         let Some(donor) = self.options.from else { return Ok(plan) };
+        if plan.copies.count() > 0 {
+            let lost = |plan: &RepairPlan| plan.hurt.iter().map(|hurt| hurt.count).sum::<u64>();
+            let before = lost(&plan);
+            let brought = bring_copies(self.vault, donor, &plan.copies, self.session, self.options, self.progress)?;
+            self.report.bytes_stored += brought.bytes_stored;
+            self.brought = brought.packs;
+            plan = look(self.vault, self.options, &HashSet::new(), self.progress)?;
+            self.report.files_brought = before.saturating_sub(lost(&plan));
+            return Ok(plan);
+        }
         let (mut packs, mut failed) = (Vec::new(), HashSet::new());
         while !plan.lent.ids.is_empty() {
             let brought = bring(self.vault, donor, &plan.lent, self.session, self.options, self.progress)?;

@@ -458,7 +458,7 @@ impl Work<'_> {
         }
         let needed: HashSet<ObjectName> = there.into_iter().chain(published.packs.iter().copied()).collect();
         let time = (options.clock)();
-        let names = vault.publish_together(&mut records, &needed, time, self.session, progress)?;
+        let names = vault.publish_together(&mut records, &needed, time, self.session, true, progress)?;
         for (goal, record) in goals.iter_mut().zip(&records) {
             if let RecordBody::Snapshot(body) = record {
                 // Some were put that do not count, since the client that put them could not go on.

@@ -153,7 +153,8 @@ impl<'t, 'a> Thinner<'t, 'a> {
             true
         });
         let mut paths = Paths { gone, patterns: self.patterns, roots: &before.roots, rules: HashMap::new() };
-        let mut body = Snapshot { tree, ..before.clone() };
+        // What it was a copy of has files that it has not.
+        let mut body = Snapshot { tree, origin: None, ..before.clone() };
         body.roots.retain(|root| !paths.gone.contains(&root.name));
         body.files = body.files.saturating_sub(thinned.sum.files);
         body.folders = body.folders.saturating_sub(thinned.sum.folders);

@@ -1,0 +1,179 @@
+//! `vault copy`.
+
+use serde::Serialize;
+use vault::engine::copy;
+use vault::engine::copy::CopiedSnapshot;
+use vault::engine::copy::CopyOptions;
+use vault::engine::copy::CopyReport;
+use vault::json;
+use vault::json::SkippedJson;
+use vault::tree::Time;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::CopyArgs;
+use crate::cli::context::Context;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::password::Sources;
+use crate::cli::select;
+use crate::cli::select::Aim;
+use crate::cli::select::Wanted;
+use crate::cli::units;
+
+/// How many snapshots are named.
+const SHOWN: usize = 100;
+/// zstd level, where the configuration says nothing.
+const LEVEL: i32 = 3;
+
+#[derive(Serialize)]
+struct CopiedJson<'a> {
+    from: String,
+    /// Null in a dry run.
+    snapshot: Option<String>,
+    #[serde(serialize_with = "json::exact")]
+    time: Time,
+    source: &'a str,
+    host: &'a str,
+    /// What is damaged in the vault, and so is missing in the copy.
+    lost: Vec<SkippedJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct CopyJson<'a> {
+    dry_run: bool,
+    to: String,
+    copied: Vec<CopiedJson<'a>>,
+    there: u64,
+    still_lacking: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+}
+
+impl<'a> From<&'a CopiedSnapshot> for CopiedJson<'a> {
+    fn from(copied: &'a CopiedSnapshot) -> Self {
+        Self {
+            from: copied.from.to_string(),
+            snapshot: copied.id.map(|id| id.to_string()),
+            time: copied.body.time,
+            source: &copied.body.source,
+            host: &copied.body.host,
+            lost: copied.lost.iter().map(SkippedJson::from).collect(),
+        }
+    }
+}
+
+/// Runs `vault copy`.
+pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
+    let chosen = context.chosen_by(Some(&args.to))?;
+    if context.chosen()?.place == chosen.place {
+        return Err(Failure::usage("a vault is not copied into itself: --to is where another one lies"));
+    }
+    let (vault, password) = context.open()?;
+    context.screen.watch_interrupts();
+    let wanted = wanted(context, args, &vault)?;
+    let sources = Sources {
+        file: args.to_password_file.as_deref(),
+        command: args.to_password_command.as_deref(),
+        option: "to-password",
+        variable: "VAULT_TO_PASSWORD",
+        config: chosen.config.as_ref().and_then(|vault| vault.password.as_ref()),
+    };
+    let to = context.open_other(&chosen, sources, (&vault, &password), false)?;
+    let options = CopyOptions {
+        dry_run: args.dry_run,
+        level: chosen.config.as_ref().map_or(LEVEL, |vault| vault.level),
+        verify: true,
+        others: chosen.config.as_ref().map(|vault| vault.others).unwrap_or_default(),
+        clock: &dates::now,
+        threads: context.threads(),
+    };
+    let copied = copy::copy(&vault, &to, &wanted, &options, &context.screen);
+    context.screen.clear();
+    let report = copied?;
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&CopyJson {
+            dry_run: args.dry_run,
+            to: chosen.shown(),
+            copied: report.copied.iter().map(CopiedJson::from).collect(),
+            there: report.there,
+            still_lacking: report.still_lacking,
+            bytes_new: report.bytes_new,
+            bytes_stored: report.bytes_stored,
+        })?;
+    } else {
+        tell(context, args.dry_run, &chosen.shown(), &wanted, &report, &mut out)?;
+    }
+    out.finish()?;
+    let is_lacking = report.still_lacking > 0 || report.copied.iter().any(|copied| !copied.lost.is_empty());
+    Ok(if is_lacking { Exit::Skipped } else { Exit::Done })
+}
+
+/// The snapshots that are to be copied: those that are named, or all that the filter leaves.
+fn wanted(context: &Context, args: &CopyArgs, vault: &Vault) -> Result<Vec<SnapshotInfo>, Failure> {
+    let mut snapshots = vault.snapshots();
+    if args.snapshots.is_empty() {
+        if let Some(meant) = select::meant(&snapshots, &args.filter) {
+            return Err(Failure::new("there is no snapshot to copy").hint(meant));
+        }
+        snapshots.retain(|info| select::matches(info, &args.filter));
+        return Ok(snapshots);
+    }
+    let mut ids = Vec::new();
+    for name in &args.snapshots {
+        let wanted = Wanted::parse(name, &context.zone)?;
+        if wanted.path.is_some() {
+            let name = name.display();
+            return Err(Failure::usage(format!("'{name}': snapshots are copied whole, name one without a path in it")));
+        }
+        ids.push(wanted.find(context, vault, &snapshots, &args.filter, Aim::Read)?.id);
+    }
+    snapshots.retain(|info| ids.contains(&info.id));
+    Ok(snapshots)
+}
+
+fn tell(
+    context: &Context,
+    dry_run: bool,
+    to: &str,
+    wanted: &[SnapshotInfo],
+    report: &CopyReport,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    if !context.global.quiet {
+        for copied in report.copied.iter().take(SHOWN) {
+            let info = wanted.iter().find(|info| info.id == copied.from);
+            let named = info.map_or_else(|| copied.from.short(), |info| select::named(info, &context.zone));
+            match copied.id {
+                Some(id) => out.line(format_args!("{named} is {} there", id.short()))?,
+                None => out.line(named)?,
+            }
+        }
+        if report.copied.len() > SHOWN {
+            out.say(format_args!("and {} more", units::count((report.copied.len() - SHOWN) as u64)))?;
+        }
+        let count = units::counted(report.copied.len() as u64, "snapshot", "snapshots");
+        let there =
+            if report.there > 0 { format!("; {} there before", units::count(report.there)) } else { String::new() };
+        if dry_run {
+            out.styled(Style::Bold, &format!("Dry run: {count} would be copied to {to}{there}."))?;
+        } else {
+            let stored = units::size(report.bytes_stored);
+            out.styled(Style::Bold, &format!("{count} copied to {to}, {stored} stored{there}."))?;
+        }
+    }
+    let lost: u64 = report.copied.iter().map(|copied| copied.lost.len() as u64).sum();
+    if lost > 0 {
+        let lost = units::counted(lost, "file or folder is", "files and folders are");
+        out.styled(Style::Warning, &format!("{lost} damaged in the vault, and missing in the copies: vault check"))?;
+    }
+    if report.still_lacking > 0 {
+        let lacking = units::counted(report.still_lacking, "copy lacks", "copies lack");
+        out.styled(Style::Warning, &format!("{lacking} what is still damaged in the vault: vault check"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,610 @@
+//! The trees of a snapshot, rewritten for another vault: every listing with the ids that the other vault gives its content.
+//!
+//! A tree is walked twice, in the same order. The first walk runs ahead and gathers contents that must be read; they are copied by
+//! all threads, a window at a time. The second one puts the listings together. What was the same in the snapshot before, of which
+//! the other vault has a copy, is not read at all, as long as all of it is still stored there.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::engine::copy::{CopyError, DAMAGED};
+use crate::engine::depot::Depot;
+use crate::engine::mark::{Segments, Source, StreamKey, stream_key};
+use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
+use crate::engine::snapshot::Ended;
+use crate::engine::walk::SkippedList;
+use crate::lru::Lru;
+use crate::path::join;
+use crate::progress::Progress;
+use crate::sync::lock;
+use crate::tree::entry::LISTING_VERSION;
+use crate::tree::{
+    ChunkSink, Entry, FileKind, Holes, IdReader, Skipped, Stream, StreamReader, StreamWriter, encode_entry, read_stream,
+};
+use crate::vault::read::Listing;
+use crate::vault::{ReadError, VaultError};
+
+/// So many contents are gathered before they are read.
+const WINDOW: usize = 4096;
+/// Of so many streams it is remembered what they became.
+const REMEMBERED: usize = 1 << 18;
+
+/// What streams became in the other vault; it lasts from one snapshot to the next.
+pub(crate) struct Memory {
+    known: Mutex<Lru<StreamKey, Stream>>,
+    /// Streams of the other vault, with all that is below them if they are listings, that are stored there.
+    stored: Mutex<HashSet<StreamKey>>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self { known: Mutex::new(Lru::new(REMEMBERED)), stored: Mutex::default() }
+    }
+
+    fn get(&self, stream: &Stream) -> Option<Stream> {
+        lock(&self.known).get(&stream_key(stream))
+    }
+
+    fn put(&self, stream: &Stream, copy: Stream) {
+        lock(&self.known).insert(stream_key(stream), copy, 1);
+    }
+}
+
+/// A listing here and what it became in the other vault.
+type Base = (Stream, Stream);
+
+/// Copies trees.
+pub(crate) struct Trees<'t, 'a> {
+    /// Reads the vault that is copied.
+    pub(crate) from: &'t Segments<'t>,
+    /// Reads the other one, as it was when this part of the work began.
+    pub(crate) there: &'t Segments<'t>,
+    pub(crate) depot: &'t Depot<'a>,
+    pub(crate) memory: &'t Memory,
+    /// Both vaults call chunks alike.
+    pub(crate) is_alike: bool,
+    pub(crate) progress: &'t dyn Progress,
+}
+
+/// A tree that was copied.
+#[derive(Default)]
+pub(crate) struct Copied {
+    pub(crate) tree: Stream,
+    /// What could not be read.
+    pub(crate) lost: Vec<Skipped>,
+}
+
+/// Reads a listing, and beside it the same folder of the snapshot before with its copy.
+struct Level {
+    listing: Listing,
+    base: Option<BaseListing>,
+    path: Vec<u8>,
+}
+
+struct BaseListing {
+    before: Listing,
+    copied: Listing,
+    /// The last entries that were read, which may be beyond what was asked for.
+    next: Option<(Entry, Entry)>,
+}
+
+impl Level {
+    fn new(path: Vec<u8>, listing: &Stream, base: Option<&Base>) -> Self {
+        let base = base.map(|(before, copied)| BaseListing {
+            before: Listing::new(before),
+            copied: Listing::new(copied),
+            next: None,
+        });
+        Self { listing: Listing::new(listing), base, path }
+    }
+}
+
+impl BaseListing {
+    /// The entry of this name in the snapshot before, and what it became. Names are asked for in their order.
+    fn find(
+        &mut self,
+        name: &[u8],
+        from: &mut Source<'_, '_>,
+        there: &mut Source<'_, '_>,
+    ) -> Result<Option<&(Entry, Entry)>, ReadError> {
+        while self.next.as_ref().is_none_or(|(entry, _)| entry.name.as_slice() < name) {
+            let (Some(before), Some(mut copied)) = (self.before.next(from)?, self.copied.next(there)?) else {
+                return Ok(None);
+            };
+            // The copy may have more, which stands in the other vault alone.
+            while copied.name < before.name {
+                match self.copied.next(there)? {
+                    Some(next) => copied = next,
+                    None => return Ok(None),
+                }
+            }
+            if copied.name != before.name {
+                return Ok(None);
+            }
+            self.next = Some((before, copied));
+        }
+        Ok(self.next.as_ref().filter(|(entry, _)| entry.name == name))
+    }
+}
+
+/// What comes next in a folder.
+enum Step {
+    Entry(Box<Entry>, Option<Box<(Entry, Entry)>>),
+    End,
+    /// The rest of it cannot be read.
+    Broken,
+}
+
+/// A folder whose listing is being put together.
+struct Folder {
+    level: Level,
+    writer: StreamWriter,
+    /// Its listing in the vault that is copied.
+    source: Stream,
+    /// Its entry, still without content.
+    entry: Option<Entry>,
+    is_whole: bool,
+}
+
+impl Trees<'_, '_> {
+    fn step(
+        &self,
+        level: &mut Level,
+        from: &mut Source<'_, '_>,
+        there: &mut Source<'_, '_>,
+    ) -> Result<Step, Ended<CopyError>> {
+        from.asked.clear();
+        there.asked.clear();
+        if self.progress.stopped() {
+            return Err(CopyError::from(VaultError::Interrupted).into());
+        }
+        if self.depot.has_failed() {
+            return Err(Ended::Elsewhere);
+        }
+        let entry = match level.listing.next(from) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(Step::End),
+            Err(error) if error.is_contained() => return Ok(Step::Broken),
+            Err(error) => return Err(CopyError::from(error).into()),
+        };
+        let mut base = None;
+        if let Some(listing) = &mut level.base {
+            match listing.find(&entry.name, from, there) {
+                Ok(found) => base = found.cloned().map(Box::new),
+                // What was there before is of no use.
+                Err(error) if error.is_contained() => level.base = None,
+                Err(error) => return Err(CopyError::from(error).into()),
+            }
+        }
+        Ok(Step::Entry(Box::new(entry), base))
+    }
+
+    /// What a stream of content became, if that is known and stored.
+    fn known(&self, stream: &Stream, base: Option<(&Stream, &Stream)>) -> Result<Option<Stream>, CopyError> {
+        if stream.is_empty() {
+            return Ok(Some(Stream::EMPTY));
+        }
+        if let Some(copy) = self.memory.get(stream) {
+            return Ok(Some(copy));
+        }
+        let copy = base.filter(|(before, _)| *before == stream).map(|(_, copy)| copy.clone());
+        match copy {
+            Some(copy) if self.is_stored(&copy)? => Ok(Some(copy)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether all chunks of a stream of the other vault are stored there.
+    fn is_stored(&self, stream: &Stream) -> Result<bool, CopyError> {
+        let is_there = |ids: &[crate::id::ChunkId]| ids.iter().all(|id| self.depot.is_stored(id));
+        if stream.depth == 0 {
+            return Ok(is_there(&stream.ids));
+        }
+        let key = stream_key(stream);
+        if lock(&self.memory.stored).contains(&key) {
+            return Ok(true);
+        }
+        let (mut source, mut ids) = (Source::new(self.there), IdReader::new(stream));
+        loop {
+            match ids.next(&mut source) {
+                Ok(Some(id)) if !self.depot.is_stored(&id) => return Ok(false),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) if error.is_contained() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !is_there(&source.asked) {
+            return Ok(false);
+        }
+        lock(&self.memory.stored).insert(key);
+        Ok(true)
+    }
+
+    /// Whether a folder of the other vault is stored there with all below it.
+    fn is_folder_stored(&self, listing: &Stream) -> Result<bool, CopyError> {
+        let mut folders = vec![listing.clone()];
+        let mut done = Vec::new();
+        let mut source = Source::new(self.there);
+        while let Some(listing) = folders.pop() {
+            let key = stream_key(&listing);
+            if lock(&self.memory.stored).contains(&key) {
+                continue;
+            }
+            source.asked.clear();
+            let mut entries = Listing::new(&listing);
+            loop {
+                let entry = match entries.next(&mut source) {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => break,
+                    Err(error) if error.is_contained() => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some(Holes::Stream(holes)) = &entry.holes
+                    && !self.is_stored(holes)?
+                {
+                    return Ok(false);
+                }
+                match (entry.kind, entry.content) {
+                    (FileKind::Directory, Some(content)) => folders.push(content),
+                    (_, Some(content)) if !self.is_stored(&content)? => return Ok(false),
+                    _ => {}
+                }
+            }
+            if !source.asked.iter().all(|id| self.depot.is_stored(id)) {
+                return Ok(false);
+            }
+            done.push(key);
+        }
+        lock(&self.memory.stored).extend(done);
+        Ok(true)
+    }
+
+    /// What a folder became, if that is known and stored with all below it.
+    fn known_folder(&self, listing: &Stream, base: Option<&Base>) -> Result<Option<Stream>, CopyError> {
+        if let Some(copy) = self.memory.get(listing) {
+            return Ok(Some(copy));
+        }
+        let Some((before, copy)) = base.filter(|(before, _)| before == listing) else { return Ok(None) };
+        if !self.is_folder_stored(copy)? {
+            return Ok(None);
+        }
+        self.memory.put(before, copy.clone());
+        Ok(Some(copy.clone()))
+    }
+
+    /// Copies a tree. `base`: the tree of a snapshot before it, and what that became.
+    pub(crate) fn copy(&self, tree: &Stream, base: Option<&Base>) -> Result<Copied, Ended<CopyError>> {
+        let mut copied = Copied::default();
+        if let Some(known) = self.known_folder(tree, base)? {
+            copied.tree = known;
+            return Ok(copied);
+        }
+        let (mut from, mut there) = (Source::new(self.from), Source::new(self.there));
+        let stack = vec![Level::new(Vec::new(), tree, base)];
+        let mut ahead = Ahead { trees: self, stack, lost: HashSet::new() };
+        let folder =
+            |level, source, entry| Folder { level, writer: StreamWriter::default(), source, entry, is_whole: true };
+        let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
+        let mut stack = vec![folder(Level::new(Vec::new(), tree, base), tree.clone(), None)];
+        if let Some(first) = stack.last_mut() {
+            first.writer.write(&[LISTING_VERSION], cutter, sink)?;
+        }
+        while let Some(current) = stack.last_mut() {
+            match self.step(&mut current.level, &mut from, &mut there)? {
+                Step::Entry(entry, before) => {
+                    let path = join(&current.level.path, &entry.name);
+                    if entry.kind == FileKind::Directory {
+                        let listing = entry.content.clone().unwrap_or_default();
+                        let base = folders_of(before.as_deref());
+                        if let Some(known) = self.known_folder(&listing, base.as_ref())? {
+                            let entry = Entry { content: Some(known), ..*entry };
+                            write_entry(&entry, &mut current.writer, self.depot, &path)?;
+                        } else {
+                            let level = Level::new(path, &listing, base.as_ref());
+                            let mut below = folder(level, listing, Some(*entry));
+                            below.writer.write(&[LISTING_VERSION], cutter, sink)?;
+                            stack.push(below);
+                        }
+                        continue;
+                    }
+                    match self.entry(*entry, before.as_deref(), &mut ahead)? {
+                        Some(entry) => write_entry(&entry, &mut current.writer, self.depot, &path)?,
+                        None => {
+                            current.is_whole = false;
+                            copied.lost.push(Skipped { path, why: DAMAGED.to_owned(), stored: false });
+                        }
+                    }
+                }
+                Step::Broken => {
+                    let path = current.level.path.clone();
+                    copied.lost.push(Skipped { path, why: DAMAGED.to_owned(), stored: false });
+                    current.is_whole = false;
+                    self.leave(&mut stack, &mut copied)?;
+                }
+                Step::End => self.leave(&mut stack, &mut copied)?,
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Ends the last folder, and enters it in the one above.
+    fn leave(&self, stack: &mut Vec<Folder>, copied: &mut Copied) -> Result<(), Ended<CopyError>> {
+        let Some(Folder { level, writer, source, entry, is_whole }) = stack.pop() else { return Ok(()) };
+        let listing = self.finish(writer)?;
+        if is_whole {
+            self.memory.put(&source, listing.clone());
+        }
+        match (stack.last_mut(), entry) {
+            (Some(above), Some(entry)) => {
+                above.is_whole &= is_whole;
+                let entry = Entry { content: Some(listing), ..entry };
+                write_entry(&entry, &mut above.writer, self.depot, &level.path)
+            }
+            _ => {
+                copied.tree = listing;
+                Ok(())
+            }
+        }
+    }
+
+    /// An entry that is no folder as it is in the other vault; `None` if its content is lost.
+    fn entry(
+        &self,
+        mut entry: Entry,
+        before: Option<&(Entry, Entry)>,
+        ahead: &mut Ahead<'_, '_, '_>,
+    ) -> Result<Option<Entry>, Ended<CopyError>> {
+        if let Some(Holes::Stream(holes)) = &entry.holes {
+            let Some(holes) = self.meta_stream(holes)? else { return Ok(None) };
+            entry.holes = Some(Holes::Stream(holes));
+        }
+        let Some(content) = &entry.content else { return Ok(Some(entry)) };
+        let base = contents_of(before);
+        if let Some(known) = self.known(content, base)? {
+            entry.content = Some(known);
+            return Ok(Some(entry));
+        }
+        if !ahead.lost.contains(&stream_key(content)) {
+            ahead.fill(content)?;
+        }
+        entry.content = self.memory.get(content);
+        Ok(Some(entry).filter(|entry| entry.content.is_some()))
+    }
+
+    /// Copies one content, unless that was done already. One that is lost is passed over.
+    pub(crate) fn content(&self, stream: &Stream) -> Result<(), Ended<CopyError>> {
+        match self.known(stream, None)? {
+            Some(_) => Ok(()),
+            None => self.contents(vec![stream.clone()]).map(drop),
+        }
+    }
+
+    /// Copies contents, with all threads. What they became is remembered; those that are lost are returned.
+    fn contents(&self, wanted: Vec<Stream>) -> Result<HashSet<StreamKey>, Ended<CopyError>> {
+        let lost = Mutex::new(HashSet::new());
+        let note = |stream: &Stream, copy: Option<Stream>| match copy {
+            Some(copy) => self.memory.put(stream, copy),
+            None => drop(lock(&lost).insert(stream_key(stream))),
+        };
+        let (large, small): (Vec<Stream>, Vec<Stream>) =
+            wanted.into_iter().partition(|stream| stream.len > SMALL_MAX && !self.is_alike);
+        small.par_iter().try_for_each(|stream| {
+            if self.progress.stopped() {
+                return Err(CopyError::from(VaultError::Interrupted).into());
+            }
+            let copy = if self.is_alike { self.same_content(stream) } else { self.small_content(stream) };
+            note(stream, copy?);
+            Ok::<_, Ended<CopyError>>(())
+        })?;
+        for stream in large {
+            note(&stream, self.large_content(&stream)?);
+        }
+        Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is damaged is lost; anything else ends the work.
+    fn unless_damaged<T>(read: Result<T, ReadError>) -> Result<Option<T>, Ended<CopyError>> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if error.is_contained() => Ok(None),
+            Err(error) => Err(CopyError::from(error).into()),
+        }
+    }
+
+    fn small_content(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+        let read = read_stream(stream, stream.len, &mut Source::new(self.from));
+        let Some(bytes) = Self::unless_damaged(read)? else { return Ok(None) };
+        let counters = self.progress.counters();
+        counters.bytes.fetch_add(bytes.len() as u64, Relaxed);
+        counters.bytes_read.fetch_add(bytes.len() as u64, Relaxed);
+        Ok(Some(store_whole(self.depot, &bytes)?))
+    }
+
+    fn large_content(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+        let mut content = Content {
+            stream: StreamReader::new(stream),
+            source: Source::new(self.from),
+            rest: Vec::new(),
+            used: 0,
+            error: None,
+        };
+        let result = Mutex::new(Err(ReadFailed::Run));
+        rayon::scope(|scope| {
+            let done = Box::new(|read| *lock(&result) = read);
+            read_large(self.depot, Feed::Reader(Box::new(&mut content)), Some(scope), self.progress, done);
+        });
+        match (result.into_inner().unwrap_or_else(PoisonError::into_inner), content.error) {
+            (Ok((copy, _)), None) => Ok(Some(copy)),
+            (_, Some(error)) => Self::unless_damaged(Err(error)),
+            (Err(_), None) if self.progress.stopped() => Err(CopyError::from(VaultError::Interrupted).into()),
+            (Err(_), None) => Err(Ended::Elsewhere),
+        }
+    }
+
+    /// Content that the other vault cuts and names alike: only the chunks that it does not have are read.
+    fn same_content(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+        let (mut source, mut ids) = (Source::new(self.from), IdReader::new(stream));
+        while let Some(next) = Self::unless_damaged(ids.next(&mut source))? {
+            let Some(id) = next else {
+                for id in std::mem::take(&mut source.asked) {
+                    let Some((segment, index)) = Self::unless_damaged(self.from.chunk(&id))? else { return Ok(None) };
+                    self.depot.meta_sink().put_chunk(segment.bytes(index))?;
+                }
+                self.progress.counters().bytes.fetch_add(stream.len, Relaxed);
+                return Ok(Some(stream.clone()));
+            };
+            if self.depot.is_stored(&id) {
+                continue;
+            }
+            let Some((segment, index)) = Self::unless_damaged(self.from.chunk(&id))? else { return Ok(None) };
+            let bytes = segment.bytes(index);
+            self.progress.counters().bytes_read.fetch_add(bytes.len() as u64, Relaxed);
+            self.depot.put_data(&mut self.depot.worker(), |buffer| buffer.extend_from_slice(bytes))?;
+        }
+        Ok(None)
+    }
+
+    /// Copies a stream that is no content of a file: a list of some kind. `None` if it is lost.
+    pub(crate) fn meta_stream(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+        let mut writer = StreamWriter::default();
+        if !self.append(stream, &mut writer)? {
+            return Ok(None);
+        }
+        self.finish(writer).map(Some)
+    }
+
+    /// Ends a stream that is no content of a file.
+    pub(crate) fn finish(&self, writer: StreamWriter) -> Result<Stream, Ended<CopyError>> {
+        Ok(writer.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
+    }
+
+    /// The list of what was skipped, and what is lost behind it.
+    pub(crate) fn skipped(&self, stream: &Stream, lost: &mut Vec<Skipped>) -> Result<SkippedList, Ended<CopyError>> {
+        let mut list = SkippedList::default();
+        if !self.append(stream, &mut list.stream)? {
+            list = SkippedList::default();
+            let why = "the list of what was skipped is damaged in the vault that this is a copy from".to_owned();
+            lost.push(Skipped { path: Vec::new(), why, stored: false });
+        }
+        lost.iter().cloned().for_each(|skipped| list.push(skipped, self.depot));
+        Ok(list)
+    }
+
+    fn append(&self, stream: &Stream, writer: &mut StreamWriter) -> Result<bool, Ended<CopyError>> {
+        let (mut reader, mut source) = (StreamReader::new(stream), Source::new(self.from));
+        loop {
+            match Self::unless_damaged(reader.next(&mut source))? {
+                Some(Some(bytes)) => writer.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
+                Some(None) => return Ok(true),
+                None => return Ok(false),
+            }
+        }
+    }
+}
+
+/// The listings of a folder in the snapshot before and in its copy.
+fn folders_of(before: Option<&(Entry, Entry)>) -> Option<Base> {
+    let (before, copied) = before?;
+    if [before.kind, copied.kind] != [FileKind::Directory; 2] {
+        return None;
+    }
+    Some((before.content.clone()?, copied.content.clone()?))
+}
+
+/// The contents of a file in the snapshot before and in its copy.
+fn contents_of(before: Option<&(Entry, Entry)>) -> Option<(&Stream, &Stream)> {
+    let (before, copied) = before?;
+    if [before.kind, copied.kind] != [FileKind::File; 2] {
+        return None;
+    }
+    Some((before.content.as_ref()?, copied.content.as_ref()?))
+}
+
+fn write_entry(
+    entry: &Entry,
+    writer: &mut StreamWriter,
+    depot: &Depot<'_>,
+    path: &[u8],
+) -> Result<(), Ended<CopyError>> {
+    let mut bytes = Vec::new();
+    encode_entry(entry, &mut bytes)
+        .map_err(|error| CopyError::Entry { path: crate::path::Shown(path).to_string(), what: error.to_string() })?;
+    writer.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink())?;
+    Ok(())
+}
+
+/// The walk that runs ahead and gathers contents.
+struct Ahead<'w, 't, 'a> {
+    trees: &'w Trees<'t, 'a>,
+    stack: Vec<Level>,
+    /// Contents that cannot be read.
+    lost: HashSet<StreamKey>,
+}
+
+impl Ahead<'_, '_, '_> {
+    /// Copies the next contents that are not known yet, this one among them.
+    fn fill(&mut self, wanted: &Stream) -> Result<(), Ended<CopyError>> {
+        let trees = self.trees;
+        let (mut from, mut there) = (Source::new(trees.from), Source::new(trees.there));
+        // That it was remembered when this walk came by does not mean that it still is.
+        let mut found = HashSet::from([stream_key(wanted)]);
+        let mut window = vec![wanted.clone()];
+        while window.len() < WINDOW
+            && let Some(level) = self.stack.last_mut()
+        {
+            match trees.step(level, &mut from, &mut there)? {
+                Step::Entry(entry, before) => {
+                    let path = join(&level.path, &entry.name);
+                    let Some(content) = &entry.content else { continue };
+                    if entry.kind == FileKind::Directory {
+                        let base = folders_of(before.as_deref());
+                        if trees.known_folder(content, base.as_ref())?.is_none() {
+                            self.stack.push(Level::new(path, content, base.as_ref()));
+                        }
+                    } else if trees.known(content, contents_of(before.as_deref()))?.is_none()
+                        && found.insert(stream_key(content))
+                    {
+                        window.push(content.clone());
+                    }
+                }
+                Step::End | Step::Broken => drop(self.stack.pop()),
+            }
+        }
+        self.lost.extend(trees.contents(window)?);
+        Ok(())
+    }
+}
+
+/// The content of a file of the vault that is copied, from front to back.
+struct Content<'s, 'a> {
+    stream: StreamReader,
+    source: Source<'s, 'a>,
+    rest: Vec<u8>,
+    used: usize,
+    error: Option<ReadError>,
+}
+
+impl Read for &mut Content<'_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.used == self.rest.len() {
+            self.source.asked.clear();
+            match self.stream.next(&mut self.source) {
+                Ok(Some(bytes)) => (self.rest, self.used) = (bytes, 0),
+                Ok(None) => return Ok(0),
+                Err(error) => {
+                    self.error = Some(error);
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+        }
+        let len = out.len().min(self.rest.len() - self.used);
+        out[..len].copy_from_slice(&self.rest[self.used..self.used + len]);
+        self.used += len;
+        Ok(len)
+    }
+}

@@ -1,0 +1,464 @@
+//! Snapshots that are copied into another vault: what reads back there, what is read and stored for it, and what becomes of a copy
+//! that is interrupted, or that is made of a damaged vault.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+
+use vault::chunk::ChunkParams;
+use vault::engine::check::{CheckOptions, check};
+use vault::engine::copy::{CopyError, CopyOptions, CopyReport, copy};
+use vault::engine::trust::VerifyOthers;
+use vault::id::ObjectName;
+use vault::progress::Silent;
+use vault::seal::Secret;
+use vault::store::testing::counting::CountingStore;
+use vault::store::testing::faulty::{Fault, FaultyStore, Leaves};
+use vault::store::testing::mem::MemStore;
+use vault::store::{Kind, ObjectKey, Store};
+use vault::tree::Verdict;
+use vault::vault::create::create_like;
+use vault::vault::{CreateOptions, Vault};
+
+use crate::support::binary::{Desk, said};
+use crate::support::model::{self, Model};
+use crate::support::s3::{FakeS3, KEY};
+use crate::support::source::{Size, bytes, plant};
+use crate::support::{
+    PASSWORD, RAW, THREADS, World, campaign, cheap, copies, create_vault, now, open_vault, small_chunks,
+};
+
+const OPTIONS: CopyOptions<'static> =
+    CopyOptions { dry_run: false, level: 1, verify: true, others: VerifyOthers::Sample, clock: &now, threads: THREADS };
+
+/// Copies all snapshots.
+fn copy_all(from: &Vault, to: &Vault) -> Result<CopyReport, CopyError> {
+    copy(from, to, &from.snapshots(), &OPTIONS, &Silent::default())
+}
+
+/// A vault of three snapshots with much in common.
+fn world(seed: u64) -> World {
+    let mut world = World::new(small_chunks());
+    plant(&world.source(), seed, Size::Tiny);
+    // Longer than what is read in one piece.
+    fs::write(world.source().join("large"), bytes(seed + 2, 1_200_000)).unwrap();
+    take_three(&mut world, seed);
+    world
+}
+
+fn take_three(world: &mut World, seed: u64) {
+    for round in 0..3 {
+        fs::create_dir_all(world.source().join("changing/deep")).unwrap();
+        for file in 0..3 {
+            fs::write(world.source().join(format!("changing/{file}")), bytes(seed + round * file, 20_000)).unwrap();
+        }
+        fs::write(world.source().join("changing/deep/one"), bytes(seed + round, 9_000)).unwrap();
+        world.take();
+    }
+}
+
+/// Every snapshot of `to` reads back as what it is a copy of; all are there, and nothing is damaged.
+#[track_caller]
+fn check_copies(from: &World, to: &Vault) {
+    let mut there: BTreeMap<ObjectName, Model> = BTreeMap::new();
+    for info in to.snapshots() {
+        let origin = info.body.origin.clone().unwrap();
+        assert!(!origin.partial && origin.vault == from.open().id());
+        let read = model::of_snapshot(to, &info.body);
+        assert!(read.errors.is_empty(), "{:?}", read.errors);
+        assert!(there.insert(origin.snapshot, read.nodes).is_none(), "{} is there twice", origin.snapshot);
+    }
+    assert_eq!(there.len(), from.expected.len());
+    for (id, expected) in &from.expected {
+        model::assert_same(expected, &there[id], "a copy");
+    }
+    check_sound(to);
+}
+
+#[track_caller]
+fn check_sound(vault: &Vault) {
+    let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &now, threads: THREADS };
+    let report = check(vault, &options, &Silent::default()).unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.problems);
+}
+
+/// Another vault, empty, that is made with these sizes of chunks or like a vault.
+fn other(world: &World, params: Option<ChunkParams>) -> MemStore {
+    let store = MemStore::new();
+    match params {
+        Some(params) => drop(create_vault(&store, params).unwrap()),
+        None => {
+            let options = CreateOptions {
+                secret: Secret::password(PASSWORD),
+                label: String::new(),
+                kdf: cheap(),
+                params: small_chunks(),
+                delivery: vault::store::Delivery::Direct,
+                now: 1_700_000_000,
+                recovery: Some(Secret::raw(&RAW)),
+            };
+            create_like(&store, &options, world.open().keyring()).unwrap();
+        }
+    }
+    store
+}
+
+#[test]
+fn copies_read_back_as_what_they_are_copies_of() {
+    let larger = ChunkParams::new(1024, 4096, 16384).unwrap();
+    for (number, params) in [Some(small_chunks()), Some(larger), None].into_iter().enumerate() {
+        let world = world(20 + number as u64);
+        let from = world.open();
+        let store = other(&world, params);
+        let shared: Arc<dyn Store> = Arc::new(store.clone());
+        let state = world.folder.path().join("other");
+        let to = open_vault(&shared, &state).unwrap();
+        let before = world.store.objects();
+        let report = copy_all(&from, &to).unwrap();
+        assert_eq!((report.copied.len(), report.there), (3, 0));
+        assert!(report.copied.iter().all(|copied| copied.lost.is_empty()));
+        assert_eq!(world.store.objects(), before, "the vault that is copied is only read");
+        check_copies(&world, &to);
+        assert_eq!(copies(&to), 0, "nothing is stored twice");
+        // A snapshot of the same folder, taken there, finds all of it stored.
+        let chunks = to.catalogue().reader().unwrap().place_count();
+        let report = crate::support::take(&to, &world.source()).unwrap();
+        assert_eq!(report.snapshot.bytes_new, 0);
+        assert_eq!(report.snapshot.tree, to.snapshots()[2].body.tree, "equal trees have equal ids");
+        assert_eq!(to.catalogue().reader().unwrap().place_count(), chunks);
+        // Twice is once: also for a machine that knows nothing, and back again.
+        let objects = store.objects();
+        let again = copy_all(&from, &to).unwrap();
+        assert_eq!((again.copied.len(), again.there, again.bytes_stored), (0, 3, 0));
+        let stranger = open_vault(&shared, &world.folder.path().join("stranger")).unwrap();
+        assert_eq!(copy_all(&from, &stranger).unwrap().there, 3);
+        assert_eq!(store.objects(), objects, "what is there is passed over");
+        let back = copy_all(&stranger, &from).unwrap();
+        assert_eq!((back.copied.len(), back.there), (1, 3), "only what was taken there comes here");
+        // By way of a third vault it is still the same snapshot.
+        let third: Arc<dyn Store> = Arc::new(other(&world, Some(larger)));
+        let third = open_vault(&third, &world.folder.path().join("third")).unwrap();
+        assert_eq!(copy_all(&to, &third).unwrap().copied.len(), 4);
+        let direct = copy_all(&from, &third).unwrap();
+        assert_eq!((direct.copied.len(), direct.there), (0, 4));
+        check_sound(&third);
+    }
+}
+
+#[test]
+fn a_later_copy_reads_only_what_is_new() {
+    let mut world = world(30);
+    let counting = Arc::new(CountingStore::new(world.store.clone()));
+    let source: Arc<dyn Store> = counting.clone();
+    let store = other(&world, Some(small_chunks()));
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let (here, state) = (world.state(), world.folder.path().join("other"));
+    let copied = |state_here: &Path, what: &str| {
+        let from = open_vault(&source, state_here).unwrap();
+        let to = open_vault(&shared, &state).unwrap();
+        counting.take_read();
+        let report = copy_all(&from, &to).unwrap();
+        let read = counting.take_read();
+        println!("{what}: {read} bytes read, {} stored", report.bytes_stored);
+        (read, report)
+    };
+    let (all, first) = copied(&here, "all");
+    assert_eq!(first.copied.len(), 3);
+    assert!(all < world.store.total_len() * 3 / 2, "each segment is read about once");
+    fs::write(world.source().join("changing/1"), bytes(77, 5_000)).unwrap();
+    world.take();
+    let (one, second) = copied(&here, "one file more");
+    assert_eq!((second.copied.len(), second.there), (1, 3));
+    assert!(one < all / 5, "{one} of {all}");
+    let to = open_vault(&shared, &state).unwrap();
+    check_copies(&world, &to);
+}
+
+/// Cut off at every write, and gone on with: nothing is stored twice, and nothing is missing.
+#[test]
+fn a_copy_that_is_interrupted_goes_on() {
+    let mut world = World::new(small_chunks());
+    take_three(&mut world, 40);
+    let from = world.open();
+    let params = ChunkParams::new(512, 2048, 8192).unwrap();
+    let mut cut = 0;
+    for leaves in [Leaves::Nothing, Leaves::Whole] {
+        for write in 0.. {
+            if campaign() == 0 && leaves == Leaves::Whole && write % 2 == 1 {
+                continue;
+            }
+            let store = Arc::new(FaultyStore::new(other(&world, Some(params))));
+            let shared: Arc<dyn Store> = store.clone();
+            let state = world.folder.path().join(format!("other {leaves:?} {write}"));
+            let to = open_vault(&shared, &state).unwrap();
+            store.add(Fault::CutAtWrite { write: store.counts().writes + write, leaves });
+            let is_cut = copy_all(&from, &to).is_err();
+            drop(to);
+            store.heal();
+            let to = open_vault(&shared, &state).unwrap();
+            copy_all(&from, &to).unwrap();
+            check_copies(&world, &to);
+            assert_eq!(copies(&to), 0, "cut at write {write}, leaving {leaves:?}");
+            if !is_cut {
+                break;
+            }
+            cut += 1;
+        }
+    }
+    assert!(cut >= 8, "{cut}");
+}
+
+/// Only what is damaged is missing, it is told, and once it is mended the copy is, too.
+#[test]
+fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
+    let world = world(50);
+    let clean = world.store.snapshot();
+    let params = Some(ChunkParams::new(512, 2048, 8192).unwrap());
+    let is_pack = |key: &ObjectKey| matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _));
+    let keys: Vec<ObjectKey> = world.store.objects().into_iter().map(|(key, _)| key).filter(is_pack).collect();
+    let (mut partial, mut nothing) = (0, 0);
+    for (number, key) in keys.iter().enumerate() {
+        world.store.restore(clean.clone());
+        let whole = world.store.objects().into_iter().find(|(other, _)| other == key).unwrap().1;
+        world.store.mutate(key, |bytes| {
+            bytes[1_000..1_040].fill(7);
+        });
+        let here = world.folder.path().join(format!("here {number}"));
+        crate::support::copy_folder(&world.state(), &here);
+        let from = open_vault(&world.shared(), &here).unwrap();
+        let store = other(&world, params);
+        let shared: Arc<dyn Store> = Arc::new(store.clone());
+        let to = open_vault(&shared, &world.folder.path().join(format!("other {number}"))).unwrap();
+        let report = copy_all(&from, &to).unwrap();
+        let lost: usize = report.copied.iter().map(|copied| copied.lost.len()).sum();
+        check_sound(&to);
+        for info in to.snapshots() {
+            let origin = info.body.origin.clone().unwrap();
+            let read = model::of_snapshot(&to, &info.body);
+            assert!(read.errors.is_empty(), "{:?}", read.errors);
+            let expected = &world.expected[&origin.snapshot];
+            let is_less = read.nodes.len() < expected.len();
+            assert!(!is_less || origin.partial, "{key}: what is missing is said");
+            assert_eq!(origin.partial, info.body.verdict == Verdict::Partial, "{key}");
+            for (path, node) in &read.nodes {
+                let mut node = node.clone();
+                node.first_name.clone_from(&expected[path].first_name);
+                assert_eq!(node, expected[path], "{key}: {path:?}");
+            }
+        }
+        if lost == 0 {
+            nothing += 1;
+            check_copies(&world, &to);
+            continue;
+        }
+        partial += 1;
+        // As long as it is damaged, no copy gets better.
+        let objects = store.objects().len();
+        let again = copy_all(&from, &to).unwrap();
+        assert!(again.copied.is_empty() && again.still_lacking > 0, "{key}");
+        assert_eq!(to.snapshots().len(), 3);
+        assert!(store.objects().len() <= objects + 1, "{key}");
+        world.store.replace(*key, whole);
+        let here = world.folder.path().join(format!("mended {number}"));
+        let from = open_vault(&world.shared(), &here).unwrap();
+        let mended = copy_all(&from, &to).unwrap();
+        assert!(mended.still_lacking == 0 && !mended.copied.is_empty(), "{key}");
+        check_copies(&world, &to);
+    }
+    println!("packs damaged: {} that cost something, {nothing} that did not", partial);
+    assert!(partial >= 4, "{partial}");
+}
+
+/// Content that was lost in the other vault is stored again, also where the snapshot before relied on it.
+#[test]
+fn what_the_other_vault_has_lost_is_not_relied_on() {
+    let mut world = world(60);
+    let store = other(&world, Some(small_chunks()));
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let state = world.folder.path().join("other");
+    copy_all(&world.open(), &open_vault(&shared, &state).unwrap()).unwrap();
+    let is_pack = |key: &ObjectKey| matches!(key, ObjectKey::Named(Kind::Pack, _));
+    for (key, _) in store.objects().iter().filter(|(key, _)| is_pack(key)) {
+        store.remove(key);
+    }
+    fs::write(world.source().join("new"), bytes(61, 3_000)).unwrap();
+    world.take();
+    let to = open_vault(&shared, &state).unwrap();
+    assert_eq!(copy_all(&world.open(), &to).unwrap().copied.len(), 1);
+    let last = to.snapshots().pop().unwrap();
+    let read = model::of_snapshot(&to, &last.body);
+    assert!(read.errors.is_empty(), "{:?}", read.errors);
+    model::assert_same(&world.expected[&last.body.origin.unwrap().snapshot], &read.nodes, "the last copy");
+}
+
+/// A desk with a second vault of another password.
+struct Two {
+    desk: Desk,
+    to: String,
+}
+
+const OTHER: (&str, &str) = ("VAULT_TO_PASSWORD", "another password");
+
+impl Two {
+    fn new() -> Self {
+        let desk = Desk::new();
+        let to = desk.path("other").to_str().unwrap().to_owned();
+        let output = desk.command(&["init", "--repo", &to]).env("VAULT_PASSWORD", OTHER.1).output().unwrap();
+        assert!(output.status.success());
+        Self { desk, to }
+    }
+
+    fn output(&self, args: &[&str]) -> Output {
+        self.desk.command(&[args, &["--to", &self.to]].concat()).env(OTHER.0, OTHER.1).output().unwrap()
+    }
+
+    fn copy(&self, args: &[&str]) -> serde_json::Value {
+        let said = said(&self.output(&[args, &["--json"]].concat()));
+        assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    fn list(&self, repo: Option<&str>) -> Vec<serde_json::Value> {
+        let mut command = self.desk.command(&["list", "--json"]);
+        if let Some(repo) = repo {
+            command.args(["--repo", repo]).env("VAULT_PASSWORD", OTHER.1);
+        }
+        let said = said(&command.output().unwrap());
+        let list: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        list["snapshots"].as_array().unwrap().clone()
+    }
+}
+
+#[test]
+fn dates_tags_pins_and_order_are_kept() {
+    let two = Two::new();
+    let desk = &two.desk;
+    desk.write("one", bytes(1, 30_000));
+    desk.take("2026-01-03T12:00:00Z");
+    desk.write("two", bytes(2, 30_000));
+    desk.ok(&["snapshot", ".", "--source", "source", "--tag", "b", "--tag", "a", "--description", "the second"]);
+    desk.take("2026-01-01T12:00:00Z");
+    desk.ok(&["snapshot", ".", "--source", "another", "--exclude", "one"]);
+    desk.ok(&["pin", "2026-01-03", "--source", "source"]);
+    let here = two.list(None);
+    let copied = two.copy(&["copy"]);
+    assert_eq!(copied["copied"].as_array().unwrap().len(), 4, "{copied}");
+    let there = two.list(Some(&two.to));
+    assert_eq!(here.len(), there.len());
+    for (mut here, mut there) in here.iter().cloned().zip(there.iter().cloned()) {
+        assert_eq!(there["origin"]["snapshot"], here["id"]);
+        assert!(here["origin"].is_null());
+        for value in [&mut here, &mut there] {
+            let object = value.as_object_mut().unwrap();
+            object.remove("id");
+            object.remove("origin");
+        }
+        assert_eq!(here, there);
+    }
+    // What rules would keep is the same.
+    let decided = |repo: Option<&str>, list: &[serde_json::Value]| -> Vec<(usize, serde_json::Value)> {
+        let mut command = desk.command(&["prune", "--keep-daily", "1", "--dry-run", "--json"]);
+        if let Some(repo) = repo {
+            command.args(["--repo", repo]).env("VAULT_PASSWORD", OTHER.1);
+        }
+        let said = said(&command.output().unwrap());
+        let plan: serde_json::Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{}", said.err));
+        let decisions = plan["snapshots"].as_array().unwrap().clone();
+        let of = |decision: serde_json::Value| {
+            let at = list.iter().position(|info| info["id"] == decision["snapshot"]).unwrap();
+            (at, decision["reasons"].clone())
+        };
+        decisions.into_iter().map(of).collect()
+    };
+    assert_eq!(decided(None, &here), decided(Some(&two.to), &there));
+    // Rules of what was left out are there: a restore that deletes does not delete what was left out.
+    let last = there.iter().find(|info| info["source"] == "another").unwrap()["id"].as_str().unwrap().to_owned();
+    let mut restore = desk.command(&["restore", &last, "--in-place", "--delete", "--yes", "--repo", &two.to]);
+    assert!(restore.env("VAULT_PASSWORD", OTHER.1).output().unwrap().status.success());
+    assert!(desk.source().join("one").exists());
+}
+
+#[test]
+fn the_command_copies_what_it_is_told_and_says_so() {
+    let two = Two::new();
+    let desk = &two.desk;
+    desk.write("one", bytes(1, 30_000));
+    let first = desk.take("2026-01-01T12:00:00Z");
+    desk.write("one", bytes(2, 30_000));
+    desk.ok(&["snapshot", ".", "--source", "another", "--time", "2026-01-02T12:00:00Z"]);
+    let dry = two.copy(&["copy", "--dry-run"]);
+    assert_eq!((dry["copied"].as_array().unwrap().len(), &dry["copied"][0]["snapshot"]), (2, &serde_json::Value::Null));
+    assert!(two.list(Some(&two.to)).is_empty(), "a trial copies nothing");
+    let one = two.copy(&["copy", &first[..8]]);
+    assert_eq!((one["copied"].as_array().unwrap().len(), &one["copied"][0]["from"]), (1, &first.clone().into()));
+    let other = two.copy(&["copy", "--source", "another"]);
+    assert_eq!((other["copied"].as_array().unwrap().len(), &other["there"]), (1, &0.into()));
+    let said_all = said(&two.output(&["copy"]));
+    assert!(said_all.code == 0 && said_all.out.contains("2 there before"), "{}{}", said_all.out, said_all.err);
+    // Passwords.
+    let file = desk.path("password");
+    fs::write(&file, format!("{}\n", OTHER.1)).unwrap();
+    let (file, command) = (file.to_str().unwrap(), format!("cat {}", file.display()));
+    desk.ok(&["copy", "--to", &two.to, "--to-password-file", file]);
+    desk.ok(&["copy", "--to", &two.to, "--to-password-command", &command]);
+    assert_eq!(desk.run(&["copy", "--to", &two.to]).code, 12);
+    // What cannot be.
+    let store = desk.path("store");
+    assert_eq!(desk.run(&["copy", "--to", store.to_str().unwrap()]).code, 2);
+    assert_eq!(two.output(&["copy", "latest:one"]).status.code(), Some(2));
+    assert_eq!(two.output(&["copy", "--source", "nothing"]).status.code(), Some(1));
+    assert_eq!(two.output(&["copy", "--host", "nowhere"]).status.code(), Some(1));
+    assert_eq!(desk.run(&["copy", "--to", "/nowhere/at/all"]).code, 10);
+    let mirror = desk.path("mirror");
+    desk.ok(&["mirror", "--to", mirror.to_str().unwrap()]);
+    let said = said(&two.output(&["copy", "--repo", mirror.to_str().unwrap()]));
+    assert!(said.code == 0 && said.out.contains("2 there before"), "a mirror is a vault to copy from: {}", said.err);
+    // A file that is damaged costs the copy that file, and the exit code says so.
+    desk.write("two", bytes(3, 90_000));
+    let before: Vec<_> = packs(&store);
+    desk.take("2026-01-03T12:00:00Z");
+    let new = packs(&store).into_iter().find(|path| !before.contains(path)).unwrap();
+    let mut content = fs::read(&new).unwrap();
+    content[2_000] ^= 1;
+    fs::remove_file(&new).unwrap();
+    fs::write(&new, content).unwrap();
+    let output = crate::support::binary::said(&two.output(&["copy"]));
+    assert!(output.code == 3 && output.out.contains("missing in the copies"), "{}{}", output.out, output.err);
+    let again = crate::support::binary::said(&two.output(&["copy"]));
+    assert!(again.code == 3 && again.out.contains("still damaged"), "{}{}", again.out, again.err);
+}
+
+fn packs(store: &Path) -> Vec<std::path::PathBuf> {
+    let folders = fs::read_dir(store.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path())).collect()
+}
+
+#[test]
+fn the_other_vault_may_lie_on_another_machine() {
+    let mut two = Two::new();
+    let server = FakeS3::start(1000);
+    two.to = server.vault("copies");
+    let desk = &two.desk;
+    desk.write("one", bytes(1, 200_000));
+    desk.take("2026-01-01T12:00:00Z");
+    let variables = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let run = |args: &[&str], password: &str| {
+        let mut command = desk.command(args);
+        let said =
+            said(&command.envs(variables).env("VAULT_PASSWORD", password).env(OTHER.0, OTHER.1).output().unwrap());
+        assert_eq!(said.code, 0, "{args:?}: {}{}", said.out, said.err);
+        said.out
+    };
+    run(&["init", "--repo", &two.to], OTHER.1);
+    assert!(run(&["copy", "--to", &two.to], PASSWORD).contains("1 snapshot copied"));
+    assert!(run(&["check", "--read-data", "--repo", &two.to], OTHER.1).contains("No damage was found."));
+    let restored = desk.path("restored");
+    run(&["restore", "latest", "--repo", &two.to, "--to", restored.to_str().unwrap()], OTHER.1);
+    assert_eq!(fs::read(restored.join("source/one")).unwrap(), bytes(1, 200_000));
+    // And back into a third one, on this machine.
+    let third = desk.path("third").to_str().unwrap().to_owned();
+    run(&["init", "--repo", &third], OTHER.1);
+    assert!(run(&["copy", "--repo", &two.to, "--to", &third], OTHER.1).contains("1 snapshot copied"));
+}
