@@ -74,6 +74,11 @@ pub trait Progress: Send + Sync {
         false
     }
 
+    /// Whether someone wants to know of each file why it counts as new or changed (`-vv`).
+    fn wants_reasons(&self) -> bool {
+        false
+    }
+
     /// A file that takes long is being read (`Some`), or is done (`None`).
     fn long_file(&self, _path: Option<&[u8]>) {}
 

@@ -20,6 +20,82 @@ fn kept(desk: &Desk) -> Vec<String> {
 }
 
 #[test]
+fn each_new_and_changed_file_is_told_and_why_it_counts_as_that() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    for name in ["size", "time", "mode", "inode", "type", "xattr", "names", "same", "all at once"] {
+        desk.write(name, "as it was");
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        fs::File::options().write(true).open(desk.source().join(name)).unwrap().set_modified(old).unwrap();
+    }
+    let told = |args: &[&str]| -> Vec<String> {
+        let said = desk.run(&[&["snapshot", ".", "--source", "source"][..], args].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        let mut lines: Vec<String> =
+            said.err.lines().filter(|line| line.starts_with(['+', 'M'])).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    // What was just written is too fresh to be believed.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(told(&["--dry-run"]).is_empty());
+    let first = told(&["-vv"]);
+    assert!(first.len() == 9 && first[8] == "+ source/xattr (new)", "{first:?}");
+    let path = |name: &str| desk.source().join(name);
+    fs::write(path("size"), "longer than it was").unwrap();
+    let old = fs::metadata(path("same")).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(path("size")).unwrap().set_modified(old).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(path("time"))
+        .unwrap()
+        .set_modified(old - std::time::Duration::from_secs(9))
+        .unwrap();
+    fs::set_permissions(path("mode"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(path("other"), "as it was").unwrap();
+    fs::File::options().write(true).open(path("other")).unwrap().set_modified(old).unwrap();
+    fs::rename(path("other"), path("inode")).unwrap();
+    fs::remove_file(path("type")).unwrap();
+    std::os::unix::fs::symlink("same", path("type")).unwrap();
+    crate::support::os::set_xattr(&path("xattr"), "user.test", b"x");
+    fs::hard_link(path("names"), desk.path("another name")).unwrap();
+    fs::write(path("all at once"), "other").unwrap();
+    fs::set_permissions(path("all at once"), fs::Permissions::from_mode(0o600)).unwrap();
+    let names: Vec<String> = told(&["-v", "--dry-run"]).iter().map(|line| line[2..].to_owned()).collect();
+    assert_eq!(names.len(), 8 - usize::from(!has_xattr(&path("xattr"))), "{names:?}");
+    let reasons = told(&["-vv"]);
+    for (name, why) in [
+        ("size", "size"),
+        ("time", "time"),
+        ("mode", "mode"),
+        ("inode", "inode"),
+        ("type", "type, inode, size, time"),
+        ("names", "change time"),
+        ("all at once", "size, time, mode"),
+    ] {
+        assert!(reasons.contains(&format!("M source/{name} ({why})")), "{name}: {reasons:?}");
+    }
+    if has_xattr(&path("xattr")) {
+        assert!(reasons.contains(&"M source/xattr (xattr)".to_owned()), "{reasons:?}");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    told(&[]);
+    assert!(told(&["-vv", "--read-all"]).iter().all(|line| line.ends_with("(all files are read)")));
+    // A file that is a path of its own, too.
+    let single = ["snapshot", "same", "--source", "single", "-vv"];
+    assert!(desk.run(&single).err.contains("+ same (new)"));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    desk.ok(&single);
+    fs::set_permissions(path("same"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(desk.run(&single).err.contains("M same (mode)"));
+}
+
+/// Whether the file system has kept the attribute.
+fn has_xattr(path: &Path) -> bool {
+    rustix::fs::lgetxattr(path, "user.test", &mut [0_u8; 8][..]).is_ok()
+}
+
+#[test]
 fn patterns_leave_out_what_git_leaves_out() {
     let desk = Desk::new();
     if Command::new("git").arg("--version").output().is_err() {

@@ -169,6 +169,22 @@ fn sources_and_machines_narrow_what_is_meant() {
 
     assert_eq!(ids(&["pin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
     assert_eq!(ids(&["pin", "latest", "--host", "h2"]), std::slice::from_ref(&two));
+    assert_eq!(ids(&["rewrite", "--exclude", "*", "--dry-run", "--source", "alpha"]), std::slice::from_ref(&one));
+    assert_eq!(ids(&["rewrite", "--iexclude", "TWO", "--dry-run", "--host", "h2"]), std::slice::from_ref(&two));
+    assert!(ids(&["rewrite", "--exclude", "TWO", "--yes"]).is_empty());
+    // From here on the snapshots have other ids.
+    let changed = |args: &[&str]| {
+        let said = desk.json(args)[0]["changed"][0].clone();
+        (said["replaces"].as_str().unwrap().to_owned(), said["id"].as_str().unwrap().to_owned())
+    };
+    let (was, three) = changed(&["tag", "add", "x", "latest", "--source", "alpha"]);
+    assert_eq!(was, one);
+    let (was, one) = changed(&["tag", "remove", "x", "latest", "--source", "alpha"]);
+    assert_eq!(was, three);
+    let (was, four) = changed(&["tag", "add", "x", "latest", "--host", "h2"]);
+    assert_eq!(was, two);
+    let (was, two) = changed(&["tag", "remove", "x", "latest", "--host", "h2"]);
+    assert_eq!(was, four);
     assert_eq!(ids(&["unpin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
     assert_eq!(ids(&["unpin", "latest", "--host", "h2"]), std::slice::from_ref(&two));
     // With a given date, as the others: dates of the clock count apart.

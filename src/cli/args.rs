@@ -165,7 +165,7 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Print details
+    /// Print details: of a snapshot each new and changed file (twice: and why it counts as that)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 

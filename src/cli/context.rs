@@ -104,8 +104,12 @@ pub struct Context {
 impl Context {
     /// As the options and the environment say.
     pub fn new(global: GlobalArgs) -> Self {
-        let manner =
-            Manner { json: global.json, verbose: global.verbose > 0, bar: !global.quiet && !global.no_progress };
+        let manner = Manner {
+            json: global.json,
+            verbose: global.verbose > 0,
+            reasons: global.verbose > 1,
+            bar: !global.quiet && !global.no_progress,
+        };
         Self {
             screen: Screen::new(manner),
             zone: TimeZone::system(),

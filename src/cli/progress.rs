@@ -52,6 +52,8 @@ pub struct Manner {
     pub json: bool,
     /// Details are shown.
     pub verbose: bool,
+    /// And reasons.
+    pub reasons: bool,
     /// A bar may be drawn, if there is a terminal.
     pub bar: bool,
 }
@@ -185,6 +187,10 @@ impl Progress for Lane {
         self.shared.wants_details()
     }
 
+    fn wants_reasons(&self) -> bool {
+        self.shared.wants_reasons()
+    }
+
     fn long_file(&self, path: Option<&[u8]>) {
         let mut state = self.shared.state();
         let own = state.works.iter_mut().find(|work| Arc::ptr_eq(&work.counters, &self.counters));
@@ -244,6 +250,10 @@ impl Shared {
 
     fn wants_details(&self) -> bool {
         self.manner.verbose && !self.manner.json
+    }
+
+    fn wants_reasons(&self) -> bool {
+        self.manner.reasons && self.wants_details()
     }
 
     fn detail(&self, message: &str) {
@@ -404,6 +414,10 @@ impl Progress for Screen {
 
     fn wants_details(&self) -> bool {
         self.shared.wants_details()
+    }
+
+    fn wants_reasons(&self) -> bool {
+        self.shared.wants_reasons()
     }
 
     fn long_file(&self, path: Option<&[u8]>) {

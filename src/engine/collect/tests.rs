@@ -1,5 +1,5 @@
 //! The protocol of collecting, simulated with the real code: several clients with states of their own over a folder that
-//! delivers late, twice and in any order, or over one that all see at once. They snapshot and prune, by one process or two,
+//! delivers late, twice and in any order, or over one that all see at once. They snapshot, take files out of snapshots, and prune, by one process or two,
 //! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the
 //! store, crash, lose their state or have it set back. No snapshot that is retained may lose a chunk.
 //!
@@ -78,13 +78,15 @@ fn go_through(machines: Machines, deliveries: &[(Delivery, u64)]) {
         assert_eq!(counts.lost, 0);
         all.add(&counts);
     }
-    let Counts { snapshots, imports, prunes, deleted, crashes, slept, second, states, retired, retained, .. } = all;
+    let Counts {
+        snapshots, imports, rewrites, prunes, deleted, crashes, slept, second, states, retired, retained, ..
+    } = all;
     let Counts { damaged, repairs, live_states, merged, merged_deleted, past, .. } = all;
     // The simulation damages objects, and changes states under a live run, only where all is seen at once.
     let is_direct = deliveries.iter().any(|(delivery, _)| *delivery == Delivery::Direct);
     assert!(!is_direct || damaged > 0 && repairs > 0 && live_states > 0, "{all:?}");
     let merges = [merged, merged_deleted, past];
-    for happened in [snapshots, imports, prunes, deleted, crashes, slept, second, states, retired, retained]
+    for happened in [snapshots, imports, rewrites, prunes, deleted, crashes, slept, second, states, retired, retained]
         .into_iter()
         .chain(merges)
     {

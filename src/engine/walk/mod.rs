@@ -8,6 +8,7 @@
 
 mod finish;
 mod page;
+mod reason;
 mod root;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -92,6 +92,7 @@ impl<'a> Walk<'a> {
             let Some(stat) = self.look(folder, name) else { continue };
             let remembered = old.take(name);
             let was_there = remembered.is_some();
+            let before = if self.progress.wants_reasons() { remembered.clone() } else { None };
             let same = remembered.filter(|entry| self.is_unchanged(entry, &stat));
             let slot_index = slots.len();
             if stat.kind == FileKind::Directory {
@@ -122,8 +123,7 @@ impl<'a> Walk<'a> {
             let counter = if was_there { &self.found.files_changed } else { &self.found.files_new };
             counter.fetch_add(1, Relaxed);
             if self.progress.wants_details() {
-                let mark = if was_there { "M" } else { "+" };
-                self.progress.detail(&format!("{mark} {}", Shown(&path())));
+                self.tell(&path(), was_there, before.as_ref(), &stat, &folder.dir, name);
             }
             if stat.kind == FileKind::File {
                 files.push((slot_index, stat));

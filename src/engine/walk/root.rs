@@ -10,7 +10,6 @@ use crate::engine::read_file::ReadFailed;
 use crate::engine::walk::Walk;
 use crate::engine::walk::page::SHARED_LEN;
 use crate::fs::{Dir, Stat};
-use crate::path::Shown;
 use crate::sync::lock;
 use crate::tree::{Entry, FileKind};
 
@@ -38,6 +37,7 @@ impl<'a> Walk<'a> {
         self.found.bytes.fetch_add(stat.size, Relaxed);
         let remembered = self.remembered_root(&root);
         let remembered_before = remembered.is_some();
+        let before = remembered.as_ref().map(|(entry, _)| entry.clone());
         let counter = if remembered_before { &self.found.files_changed } else { &self.found.files_new };
         let same = remembered
             .filter(|(entry, trusted)| self.is_unchanged(entry, &stat) && (*trusted || self.is_stored(&entry.entry)));
@@ -51,8 +51,7 @@ impl<'a> Walk<'a> {
         }
         counter.fetch_add(1, Relaxed);
         if self.progress.wants_details() {
-            let mark = if remembered_before { "M" } else { "+" };
-            self.progress.detail(&format!("{mark} {}", Shown(&root.name)));
+            self.tell(&root.name, remembered_before, before.as_ref(), &stat, parent, file_name);
         }
         if stat.kind == FileKind::File {
             let (file, local) = (parent.open_file(file_name), parent.is_local());

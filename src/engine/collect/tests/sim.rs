@@ -17,6 +17,7 @@ use crate::engine::exclude::ExcludeOptions;
 use crate::engine::prune::{OwnRetirement, prune, retire_self, say};
 use crate::engine::repair::{self, RepairOptions};
 use crate::engine::retention::{self, Rules};
+use crate::engine::rewrite::{Change, RewriteOptions, rewrite};
 use crate::engine::snapshot::{Input, SnapshotOptions, snapshot};
 use crate::id::{ClientId, ObjectName};
 use crate::log::{RecordBody, SweepRules};
@@ -27,7 +28,7 @@ use crate::store::{Delivery, Kind, Listed, ObjectKey, Store, StoreError, StoreLi
 pub use crate::sync::lock;
 use crate::tree::{StreamReader, Time};
 use crate::vault::client::ClientState;
-use crate::vault::{CreateOptions, Identity, OpenOptions, Vault};
+use crate::vault::{CreateOptions, Identity, OpenOptions, SnapshotInfo, Vault};
 
 /// Different files that there are.
 const FILES: u64 = 6;
@@ -139,6 +140,8 @@ pub struct Counts {
     /// Clients that were retired, by a person or by themselves.
     pub retired: u64,
     pub imports: u64,
+    /// Snapshots that were put in the place of others.
+    pub rewrites: u64,
     /// Snapshots that were not reported, and are not whole, of clients that cannot go on: their runs were cut off.
     pub unreported: u64,
     /// Packs whose index was damaged, and repairs.
@@ -165,6 +168,7 @@ impl Counts {
         self.live_states += other.live_states;
         self.retired += other.retired;
         self.imports += other.imports;
+        self.rewrites += other.rewrites;
         self.unreported += other.unreported;
         self.damaged += other.damaged;
         self.repairs += other.repairs;
@@ -605,7 +609,8 @@ impl Sim {
                 self.take(client);
             }
             34..40 => self.import(client),
-            40..76 => self.prune(client),
+            40..48 => self.rewrite(client),
+            48..76 => self.prune(client),
             76..79 => {
                 self.trace(client, "loses its state");
                 self.leave(client, busy);
@@ -720,6 +725,28 @@ impl Sim {
             let mut state = lock(&self.state);
             state.counts.imports += 1;
             state.taken.extend(id);
+        }
+    }
+
+    /// Takes a file out of some snapshots, and says so in a tag.
+    fn rewrite(self: &Arc<Self>, client: usize) {
+        let number = self.roll(FILES);
+        self.trace(client, &format!("begins to take {number} out"));
+        let Some(vault) = self.open(client) else { return };
+        let meant: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|_| self.roll(2) == 0).collect();
+        let clock = || self.clock(client);
+        let others = crate::engine::trust::VerifyOthers::Sample;
+        let options = RewriteOptions { clock: &clock, level: 1, verify: false, others, threads: 1 };
+        let change =
+            Change { add_tags: vec![number.to_string()], exclude: vec![format!("/{number}")], ..Change::default() };
+        match rewrite(&vault, &meant, &change, &options, &Silent::default()) {
+            Ok(report) => {
+                self.trace(client, &format!("has put {:?}", report.replaced));
+                let mut state = lock(&self.state);
+                state.counts.rewrites += report.replaced.len() as u64;
+                state.taken.extend(report.replaced.iter().map(|(_, now)| *now));
+            }
+            Err(error) => self.trace(client, &format!("has put nothing: {error}")),
         }
     }
 
@@ -855,7 +882,9 @@ impl Sim {
             repair::execute(&vault, plan, &options, &Silent::default()).unwrap();
         }
         for info in vault.snapshots() {
-            let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == info.body.description);
+            let left = info.body.description.split(' ').filter(|name| !info.body.tags.iter().any(|tag| tag == name));
+            let left = left.collect::<Vec<_>>().join(" ");
+            let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == left);
             let may_go_on = vault.chains().may_go_on(&info.client);
             let mut state = lock(&self.state);
             state.counts.retained += 1;
