@@ -17,7 +17,7 @@ use crate::engine::mark::MarkError;
 use crate::engine::mirror::MirrorError;
 use crate::engine::repair::RepairError;
 use crate::engine::restore::RestoreError;
-use crate::engine::rewrite::RewriteError;
+use crate::engine::rewrite::{RewriteError, Unread, Why};
 use crate::engine::snapshot::SnapshotError;
 pub use crate::exit::Exit;
 use crate::log::RecordError;
@@ -326,12 +326,29 @@ impl From<RewriteError> for Failure {
             RewriteError::Future => failure
                 .exit(Exit::Usage)
                 .hint("It says what the content is of, so it is never later than now. Nothing was changed."),
-            RewriteError::TooMany(_) => failure.hint("Snapshots that name fewer can be changed."),
             RewriteError::GivenUp => {
                 failure.hint("Another machine may have forgotten them, or a prune was cut off. First: vault prune")
             }
             RewriteError::Unsettled => failure.hint(AGAIN),
+            RewriteError::Partly { source, .. } => {
+                let inner = Self::from(*source);
+                let then = "The same command goes on with the others.";
+                let hint =
+                    inner.hint.filter(|hint| hint != AGAIN).map_or(then.to_owned(), |hint| format!("{hint} {then}"));
+                Self { exit: inner.exit, what: failure.what, hint: Some(hint) }
+            }
         }
+    }
+}
+
+/// How work ends that left something as it is since it could not look into it, and what is said of it, after "since".
+pub fn of_unread(unread: &Unread) -> (Exit, String) {
+    let what = &unread.what;
+    match unread.why {
+        Why::Damaged => (Exit::Damage, format!("it is damaged: {what}")),
+        Why::Newer => (Exit::Skipped, format!("a later version of vault wrote it: {what}")),
+        Why::NotArrived => (Exit::Skipped, "it has not arrived yet; the sync brings it".to_owned()),
+        Why::TooLong => (Exit::Skipped, format!("its lists are too long: {what}")),
     }
 }
 

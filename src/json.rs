@@ -22,8 +22,8 @@
 //! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, failed, failures}`, each failure `{path, what}` |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for, held_up}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
-//! | `tag add`, `tag remove`, `amend` | `{changed, unchanged}`: a list of `{id, replaces, time, source, host}`; a list of ids |
-//! | `rewrite` | `{dry_run, changed, snapshots, gone, whole, broken, bytes_stored}`: as for `amend`; ids; `{path, folder, files, bytes, snapshots}`; ids; `{snapshot, why}` |
+//! | `tag add`, `tag remove`, `amend` | `{changed, unchanged, forgotten, broken}`: a list of `{id, replaces, time, source, host}`; ids; ids; as for `rewrite` |
+//! | `rewrite` | `{dry_run, changed, snapshots, gone, whole, broken, bytes_stored}`: as for `amend`; ids; `{path, folder, files, bytes, snapshots}`; ids; `{snapshot, path, state, why}` |
 //! | `client list` | `{clients}` |
 //! | `client retire` | `{retired}` |
 //! | `check` | `{damaged, snapshots, folders, files, packs, bytes, packs_read, bytes_read, packs_sampled, packs_unseen, chunks_lost, problems, hurt, findings, log, at_least, foreign, returned_slots, other_vaults, verified_since, never_verified, out_of_time}` |

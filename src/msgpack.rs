@@ -1,6 +1,6 @@
 //! MessagePack as the format uses it (SPEC §2): maps with text keys, each once; keys that begin with `!` are critical.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io::Cursor;
 
@@ -44,10 +44,30 @@ pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
 /// If a key is no text, or is there twice.
 pub fn critical_key(bytes: &[u8]) -> Result<Option<String>, String> {
     let mut critical = None;
+    each_key(bytes, &mut |key| {
+        if key.starts_with(CRITICAL) && critical.is_none() {
+            critical = Some(key.to_owned());
+        }
+    })?;
+    Ok(critical)
+}
+
+/// The keys of all maps in a value, each once.
+///
+/// # Errors
+/// As [`critical_key`].
+pub fn keys(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
+    let mut keys = BTreeSet::new();
+    each_key(bytes, &mut |key| {
+        keys.insert(key.to_owned());
+    })?;
+    Ok(keys)
+}
+
+fn each_key(bytes: &[u8], each: &mut dyn FnMut(&str)) -> Result<(), String> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(DEPTH_MAX);
-    Keys(&mut critical).deserialize(&mut deserializer).map_err(|error| error.to_string())?;
-    Ok(critical)
+    Keys(each).deserialize(&mut deserializer).map_err(|error| error.to_string())
 }
 
 /// A map with another value (in msgpack) for a key that it has; all else stays byte for byte.
@@ -78,8 +98,8 @@ pub fn replace_value(map: &[u8], key: &str, value: &[u8]) -> Result<Vec<u8>, Str
     Err(format!("the key {key:?} is not there"))
 }
 
-/// Goes through a value and keeps the first critical key.
-struct Keys<'c>(&'c mut Option<String>);
+/// Goes through a value and shows the keys of its maps.
+struct Keys<'c>(&'c mut dyn FnMut(&str));
 
 impl<'de> DeserializeSeed<'de> for Keys<'_> {
     type Value = ();
@@ -122,9 +142,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
             if !seen.insert(key) {
                 return Err(serde::de::Error::custom(format_args!("the key {key:?} is there twice")));
             }
-            if key.starts_with(CRITICAL) && self.0.is_none() {
-                *self.0 = Some(key.to_owned());
-            }
+            (self.0)(key);
             map.next_value_seed(Keys(&mut *self.0))?;
         }
         Ok(())

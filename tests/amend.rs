@@ -2,16 +2,20 @@
 //! put right, what is left of a secret after a prune.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::Value;
 use vault::engine::prune::say;
-use vault::engine::rewrite::{Change, RewriteOptions, rewrite};
+use vault::engine::rewrite::{Change, RewriteError, RewriteOptions, rewrite};
 use vault::engine::snapshot::{SnapshotOptions, snapshot};
 use vault::engine::trust::VerifyOthers;
+use vault::failure::{Exit, Failure};
 use vault::id::ChunkId;
 use vault::log::RecordBody;
-use vault::progress::Silent;
+use vault::progress::{Counters, Phase, Progress, Silent};
 use vault::seal::Secret;
 use vault::store::Store;
 use vault::store::dir::DirStore;
@@ -21,7 +25,7 @@ use vault::vault::read::Listing;
 
 use crate::rewrite::member;
 use crate::support::binary::Desk;
-use crate::support::{RAW, World, now, open_as, options, small_chunks};
+use crate::support::{RAW, World, copy_folder, now, open_as, options, small_chunks};
 
 /// The vault of a desk, opened by a machine of this name.
 fn opened(desk: &Desk, machine: &str) -> Vault {
@@ -251,4 +255,151 @@ fn snapshots_to_be_changed_are_chosen_as_others_are() {
     assert_eq!(count(&["rewrite", "--iexclude", "FILE", "--host", "h2", "-n"]), 2);
     assert_eq!(count(&["rewrite", "--exclude", "file", "--source", "a", "--host", "h2", "--yes"]), 1);
     assert_eq!(count(&["rewrite", "--exclude", "file", "--dry-run"]), 2);
+}
+
+/// The meta packs of a desk's vault.
+fn meta_packs(desk: &Desk) -> Vec<PathBuf> {
+    desk.packs().into_iter().filter(|path| path.starts_with(desk.path("store/meta"))).collect()
+}
+
+#[test]
+fn a_folder_that_is_lost_stays_and_all_else_is_taken_out() {
+    let desk = Desk::new();
+    desk.write("a/x.tmp", "1");
+    desk.write("a/keep", "1");
+    desk.take("2026-01-01");
+    let lost = meta_packs(&desk).remove(0);
+    desk.write("b/y.tmp", "2");
+    desk.write("b/keep", "2");
+    desk.take("2026-01-02");
+    fs::rename(&lost, desk.path("aside")).unwrap();
+    let state = desk.path("fresh").display().to_string();
+    let none = desk.run(&["rewrite", "--exclude", "none", "--yes", "--state", &state]);
+    assert_eq!(none.code, 4, "{}", none.err);
+    assert!(none.out.contains("Nothing in what could be looked into is like that."), "{}", none.out);
+    assert!(none.out.contains("the folder source/a stays as it is, since it is damaged"), "{}", none.out);
+    let said = desk.run(&["rewrite", "--exclude", "*.tmp", "--yes", "--state", &state, "--json"]);
+    assert_eq!(said.code, 4, "{}", said.err);
+    let said: Value = serde_json::from_str(&said.out).unwrap();
+    let broken = said["broken"].as_array().unwrap();
+    let paths: Vec<&str> = broken.iter().map(|one| one["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["", "source/a"]);
+    assert!(broken.iter().all(|one| one["state"] == "damaged"), "{said}");
+    assert_eq!(said["changed"].as_array().unwrap().len(), 1);
+    let shown = |path: &str| desk.ok(&["ls", path, "--state", &state]);
+    assert_eq!(shown("latest:source/b"), "keep\n");
+    // Once it is there again, the rest is taken out, too.
+    fs::rename(desk.path("aside"), &lost).unwrap();
+    assert_eq!(shown("latest:source/a"), "keep\nx.tmp\n");
+    desk.ok(&["rewrite", "--exclude", "*.tmp", "--yes", "--state", &state]);
+    assert_eq!(shown("latest:source/a"), "keep\n");
+    assert!(desk.json(&["find", "*.tmp"]).is_empty());
+}
+
+#[test]
+fn what_another_machine_has_put_in_the_place_may_be_on_its_way() {
+    let desk = Desk::new();
+    desk.ok(&["delivery", "synced"]);
+    desk.write("a/x.tmp", "1");
+    desk.write("b/keep", "2");
+    desk.take("2026-01-01");
+    let [here, there] = ["store", "there"].map(|name| desk.path(name));
+    copy_folder(&here, &there);
+    let elsewhere = ["--repo", there.to_str().unwrap(), "--state", "../elsewhere"];
+    desk.ok(&[&["rewrite", "--exclude", "*.tmp", "--yes"][..], &elsewhere].concat());
+    // All but the new listings arrives.
+    let mut folders = vec![there.clone()];
+    let mut late = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let (path, to) = (entry.path(), here.join(entry.path().strip_prefix(&there).unwrap()));
+            if path.is_dir() {
+                fs::create_dir_all(to).unwrap();
+                folders.push(path);
+            } else if path.starts_with(there.join("meta")) {
+                late += usize::from(!to.exists());
+            } else if !to.exists() {
+                fs::copy(path, to).unwrap();
+            }
+        }
+    }
+    assert_eq!(late, 1);
+    let checked = desk.run(&["check"]);
+    assert_eq!(checked.code, 3, "{}{}", checked.out, checked.err);
+    let said = desk.run(&["rewrite", "--exclude", "keep", "--yes"]);
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    assert!(said.out.contains("stays as it is, since it has not arrived yet"), "{}", said.out);
+}
+
+/// Wants it to end once records are being put.
+#[derive(Default)]
+struct Impatient {
+    silent: Silent,
+    ends: AtomicBool,
+}
+
+impl Progress for Impatient {
+    fn phase(&self, phase: Phase) {
+        self.ends.store(phase == Phase::Publish, Relaxed);
+    }
+
+    fn warn(&self, _: &str) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn counters(&self) -> &Counters {
+        self.silent.counters()
+    }
+
+    fn stopped(&self) -> bool {
+        self.ends.load(Relaxed)
+    }
+}
+
+#[test]
+fn many_can_be_stopped_between_and_the_same_again_does_the_rest() {
+    let world = World::new(small_chunks());
+    fs::write(world.source().join("a"), "1").unwrap();
+    let vault = world.open();
+    for _ in 0..70 {
+        crate::support::take(&vault, &world.source()).unwrap();
+    }
+    let how = RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 1 };
+    let change = Change { add_tags: vec!["t".to_owned()], ..Change::default() };
+    let all = vault.snapshots();
+    let error = rewrite(&vault, &all, &change, &how, &Impatient::default()).unwrap_err();
+    assert!(matches!(error, RewriteError::Partly { done: 64, all: 70, .. }), "{error}");
+    let failure = Failure::from(error);
+    assert_eq!(failure.exit, Exit::Interrupted);
+    assert!(failure.what.contains("64 of 70") && failure.hint.unwrap().contains("goes on with the others"));
+    assert_eq!(vault.snapshots().len(), 70);
+    let report = rewrite(&vault, &vault.snapshots(), &change, &how, &Silent::default()).unwrap();
+    assert_eq!((report.replaced.len(), report.unchanged.len()), (6, 64));
+    assert!(vault.snapshots().iter().all(|info| info.body.tags == ["t"]));
+}
+
+#[test]
+fn two_that_are_one_by_now_are_both_reported() {
+    let mut world = World::new(small_chunks());
+    fs::write(world.source().join("a"), "1").unwrap();
+    world.take();
+    world.take();
+    let vault = world.open();
+    let before = vault.snapshots();
+    let replaces = before.iter().map(|info| info.id).collect();
+    let one = Snapshot { replaces, ..before[0].body.clone() };
+    say(&vault, RecordBody::Snapshot(Box::new(one)), now(), &Silent::default()).unwrap();
+    let how = RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 1 };
+    let change = Change { add_tags: vec!["t".to_owned()], ..Change::default() };
+    for round in 0..2 {
+        let report = rewrite(&vault, &before, &change, &how, &Silent::default()).unwrap();
+        let now = vault.snapshots();
+        assert_eq!(now.len(), 1);
+        let both = [before[0].id, before[1].id];
+        if round == 0 {
+            assert_eq!(report.replaced, both.map(|id| (id, now[0].id)));
+        } else {
+            assert_eq!((report.unchanged, report.replaced.len()), (both.to_vec(), 0));
+        }
+    }
 }

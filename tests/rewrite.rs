@@ -1,6 +1,7 @@
 //! Snapshots that are put in the place of others: tags, descriptions, dates and machines that are put right, and files that are taken
 //! out of all of them. Everything else of them stays, whatever is cut off or done by others meanwhile.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -373,24 +374,31 @@ fn a_crash_at_any_write_leaves_each_as_it_was_or_as_it_is_to_be() {
     }
 }
 
-/// Does something when the records are about to be put.
+/// What is done at such a moment.
+type Deed<'m> = Box<dyn FnOnce() + Send + 'm>;
+
+/// Does something when records are about to be put, one thing each time.
 struct Meanwhile<'m> {
     silent: Silent,
-    work: Mutex<Option<Box<dyn FnOnce() + Send + 'm>>>,
+    deeds: Mutex<VecDeque<Deed<'m>>>,
 }
 
 impl<'m> Meanwhile<'m> {
     fn new(work: impl FnOnce() + Send + 'm) -> Self {
-        Self { silent: Silent::default(), work: Mutex::new(Some(Box::new(work))) }
+        Self::each([Box::new(work) as Deed<'m>])
+    }
+
+    fn each(deeds: impl IntoIterator<Item = Deed<'m>>) -> Self {
+        Self { silent: Silent::default(), deeds: Mutex::new(deeds.into_iter().collect()) }
     }
 }
 
 impl Progress for Meanwhile<'_> {
     fn phase(&self, phase: Phase) {
         if phase == Phase::Publish
-            && let Some(work) = self.work.lock().unwrap().take()
+            && let Some(deed) = self.deeds.lock().unwrap().pop_front()
         {
-            work();
+            deed();
         }
     }
 
@@ -469,6 +477,33 @@ fn two_that_change_the_same_snapshot_at_once_both_get_what_they_wanted() {
 }
 
 #[test]
+fn what_three_say_at_once_is_all_said() {
+    // Names are random: each of these times others count.
+    for round in 0..12 {
+        let world = world();
+        let [first, second] = two(&world);
+        let before = second.snapshots();
+        // One that is done before it can know of the second one, and one that changes whatever counts by then.
+        let deeds: [Deed<'_>; 2] = [
+            Box::new(|| drop(change(&first, &without(&PATTERNS)))),
+            Box::new(|| {
+                let now = refreshed(&first);
+                rewrite(&first, &now[..1], &tagged("third"), &how(), &Silent::default()).unwrap();
+            }),
+        ];
+        let meanwhile = Meanwhile::each(deeds);
+        rewrite(&second, &before[..1], &tagged("mine"), &how(), &meanwhile).unwrap();
+        assert!(meanwhile.deeds.lock().unwrap().is_empty());
+        let after = refreshed(&first);
+        assert_eq!(after.len(), 3, "round {round}");
+        assert!(after[0].stands_for(&before[0].id) && after[0].date == before[0].date);
+        assert_eq!(after[0].body.tags, ["mine", "third"], "round {round}");
+        let read = of_snapshot(&first, &after[0].body);
+        assert!(read.errors.is_empty() && !read.nodes.keys().any(|path| path.ends_with(b".tmp")), "round {round}");
+    }
+}
+
+#[test]
 fn what_was_forgotten_meanwhile_stays_forgotten_or_is_changed() {
     let world = world();
     let [first, second] = two(&world);
@@ -482,7 +517,8 @@ fn what_was_forgotten_meanwhile_stays_forgotten_or_is_changed() {
     // Before the work begins: there is nothing to change.
     forget(&before[1]);
     let report = rewrite(&second, &before[1..2], &tagged("t"), &how(), &Silent::default()).unwrap();
-    assert!(report.replaced.is_empty());
+    assert!(report.replaced.is_empty() && report.unchanged.is_empty());
+    assert_eq!(report.forgotten, [before[1].id]);
     assert_eq!(refreshed(&second).len(), 2);
 }
 

@@ -11,8 +11,10 @@ use vault::engine::rewrite::RewriteOptions;
 use vault::engine::rewrite::RewritePlan;
 use vault::engine::rewrite::RewriteReport;
 use vault::engine::rewrite::Sum;
+use vault::engine::rewrite::Unread;
 use vault::engine::rewrite::plan;
 use vault::engine::rewrite::rewrite as put_in_place;
+use vault::failure::of_unread;
 use vault::id::ObjectName;
 use vault::json::Name;
 use vault::path::Shown;
@@ -35,6 +37,7 @@ use crate::cli::output::Style;
 use crate::cli::prune::LEVEL;
 use crate::cli::prune::find;
 use crate::cli::select;
+use crate::cli::select::Aim;
 use crate::cli::units;
 
 /// How many of the things that go are shown before it is asked about them.
@@ -50,17 +53,32 @@ struct ChangedJson<'a> {
     host: &'a str,
 }
 
-/// A snapshot that cannot be changed.
+/// What of a snapshot could not be looked into.
 #[derive(Serialize)]
 struct BrokenJson<'a> {
     snapshot: String,
+    /// Empty if the whole snapshot stays as it is.
+    path: Name<'a>,
+    state: &'a str,
     why: &'a str,
+}
+
+impl<'a> BrokenJson<'a> {
+    fn new((info, unread): &'a (SnapshotInfo, Unread)) -> Self {
+        let (path, state) = (Name(&unread.path), unread.why.word());
+        Self { snapshot: info.id.to_string(), path, state, why: &unread.what }
+    }
 }
 
 #[derive(Serialize)]
 struct AmendJson<'a> {
     changed: Vec<ChangedJson<'a>>,
+    /// Those that are like that already.
     unchanged: Vec<String>,
+    /// Those that were forgotten meanwhile.
+    forgotten: Vec<String>,
+    /// Those of which a later version has said more than this one knows.
+    broken: Vec<BrokenJson<'a>>,
 }
 
 /// Something that goes.
@@ -113,7 +131,7 @@ pub fn tag(context: &Context, command: TagCommand) -> Result<Exit, Failure> {
         Change { remove_tags: tags, ..Change::default() }
     };
     let (vault, _) = context.open()?;
-    let found = find(context, &vault, &vault.snapshots(), &snapshots, &filter)?;
+    let found = find(context, &vault, &vault.snapshots(), &snapshots, &filter, Aim::Write)?;
     change_all(context, &vault, &found, &change)
 }
 
@@ -125,12 +143,8 @@ pub fn amend(context: &Context, args: &AmendArgs) -> Result<Exit, Failure> {
     let change =
         Change { description: args.description.clone(), host: args.host.clone(), time: args.time, ..Change::default() };
     let (vault, _) = context.open()?;
-    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &FilterArgs::default());
-    let found = found.map_err(|failure| match failure.exit {
-        // What else is offered does not narrow the choice here: --host says what the machine shall be called.
-        Exit::Usage => failure.hint("Name it by its id. See which there are with: vault list"),
-        _ => failure,
-    })?;
+    // What else is offered does not narrow the choice here: --host says what the machine shall be called.
+    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &FilterArgs::default(), Aim::Name)?;
     change_all(context, &vault, &found, &change)
 }
 
@@ -167,19 +181,24 @@ fn change_all(context: &Context, vault: &Vault, found: &[SnapshotInfo], change: 
     let report = report?;
     let there = vault.snapshots();
     let mut out = Output::new();
-    let is_unchanged = |info: &&SnapshotInfo| report.replaced.iter().all(|(id, _)| *id != info.id);
+    let ids = |ids: &[ObjectName]| ids.iter().map(ToString::to_string).collect();
     if context.global.json {
         out.json(&AmendJson {
             changed: report.replaced.iter().filter_map(|pair| changed(pair, found, &there)).collect(),
-            unchanged: found.iter().filter(is_unchanged).map(|info| info.id.to_string()).collect(),
+            unchanged: ids(&report.unchanged),
+            forgotten: ids(&report.forgotten),
+            broken: report.unread.iter().map(BrokenJson::new).collect(),
         })?;
     } else if !context.global.quiet {
         tell_changed(context, &report, &there, &mut out)?;
-        for info in found.iter().filter(is_unchanged) {
+        for info in found.iter().filter(|info| report.unchanged.contains(&info.id)) {
             out.say(format_args!("Snapshot {} is like that already.", select::named(info, &context.zone)))?;
         }
+        tell_forgotten(context, &report, found, &mut out)?;
+        tell_unread(context, &report.unread.iter().collect::<Vec<_>>(), &mut out)?;
     }
-    out.finish().map(|()| Exit::Done)
+    let exit = report.unread.iter().fold(Exit::Done, |exit, (_, unread)| exit.worse(of_unread(unread).0));
+    out.finish().map(|()| exit)
 }
 
 /// Says which snapshots there are now in the place of which.
@@ -194,6 +213,18 @@ fn tell_changed(
             let named = select::named(info, &context.zone);
             out.say(format_args!("Snapshot {} is now {named}.", id.short()))?;
         }
+    }
+    Ok(())
+}
+
+fn tell_forgotten(
+    context: &Context,
+    report: &RewriteReport,
+    found: &[SnapshotInfo],
+    out: &mut Output,
+) -> Result<(), Failure> {
+    for info in found.iter().filter(|info| report.forgotten.contains(&info.id)) {
+        out.say(format_args!("Snapshot {} was forgotten meanwhile.", select::named(info, &context.zone)))?;
     }
     Ok(())
 }
@@ -243,7 +274,7 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
     let found = if args.snapshots.is_empty() {
         all.into_iter().filter(|info| select::matches(info, &args.filter)).collect()
     } else {
-        find(context, &vault, &all, &args.snapshots, &args.filter)?
+        find(context, &vault, &all, &args.snapshots, &args.filter, Aim::Write)?
     };
     let change = Change { exclude, ..Change::default() };
     let planned = plan(&vault, &found, &change, context.threads(), &context.screen);
@@ -270,7 +301,9 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
         out.json(&json(args.dry_run, &plan, &gone, &report, &there))?;
     } else if !context.global.quiet && !args.dry_run && !plan.changes.is_empty() {
         tell_changed(context, &report, &there, &mut out)?;
-        tell_broken(context, &report.broken, &mut out)?;
+        let meant: Vec<SnapshotInfo> = plan.changes.iter().map(|planned| planned.info.clone()).collect();
+        tell_forgotten(context, &report, &meant, &mut out)?;
+        tell_unread(context, &news(&plan, &report), &mut out)?;
         tell_whole(context, &report.whole, &mut out)?;
         out.say(
             "Whoever has the password can get at it until all its space is given back by: vault prune --max-unused 0%",
@@ -283,10 +316,19 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> Result<Exit, Failure> {
             ))?;
         }
     }
-    let is_damaged = !plan.broken.is_empty() || !report.broken.is_empty();
     let is_whole = !plan.whole.is_empty() || !report.whole.is_empty();
     let exit = if is_whole { Exit::Skipped } else { Exit::Done };
-    out.finish().map(|()| exit.worse(if is_damaged { Exit::Damage } else { Exit::Done }))
+    let unread = plan.unread.iter().chain(&report.unread);
+    let exit = unread.fold(exit, |exit, (_, unread)| exit.worse(of_unread(unread).0));
+    out.finish().map(|()| exit)
+}
+
+/// What could not be looked into only when it came to it.
+fn news<'a>(plan: &RewritePlan, report: &'a RewriteReport) -> Vec<&'a (SnapshotInfo, Unread)> {
+    let is_told = |(info, unread): &(SnapshotInfo, Unread)| {
+        plan.unread.iter().any(|(other, told)| other.id == info.id && told.path == unread.path)
+    };
+    report.unread.iter().filter(|unread| !is_told(unread)).collect()
 }
 
 /// Something that goes from a snapshot of this machine, and that lies on its disk where it came from.
@@ -311,10 +353,15 @@ fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-fn tell_broken(context: &Context, broken: &[(SnapshotInfo, String)], out: &mut Output) -> Result<(), Failure> {
-    for (info, why) in broken {
-        let named = select::named(info, &context.zone);
-        out.styled(Style::Warning, &format!("Snapshot {named} stays as it is, since it is damaged: {why}"))?;
+fn tell_unread(context: &Context, unread: &[&(SnapshotInfo, Unread)], out: &mut Output) -> Result<(), Failure> {
+    for (info, unread) in unread {
+        let (named, (_, why)) = (select::named(info, &context.zone), of_unread(unread));
+        let what = if unread.path.is_empty() {
+            format!("Snapshot {named} stays as it is, since {why}")
+        } else {
+            format!("In snapshot {named} the folder {} stays as it is, since {why}", Shown(&unread.path))
+        };
+        out.styled(Style::Warning, &what)?;
     }
     Ok(())
 }
@@ -336,16 +383,17 @@ fn tell_plan(
     shows_all: bool,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    tell_broken(context, &plan.broken, out)?;
+    tell_unread(context, &plan.unread.iter().collect::<Vec<_>>(), out)?;
     if context.global.quiet {
         return Ok(());
     }
     tell_whole(context, &plan.whole, out)?;
     if plan.changes.is_empty() {
-        let is_sure = plan.broken.is_empty() && plan.whole.is_empty();
-        let all =
-            if is_sure { "Nothing in these snapshots is like that." } else { "Nothing in the others is like that." };
-        return out.say(all);
+        return out.say(match (plan.unread.is_empty(), plan.whole.is_empty()) {
+            (true, true) => "Nothing in these snapshots is like that.",
+            (true, _) => "Nothing in the others is like that.",
+            _ => "Nothing in what could be looked into is like that.",
+        });
     }
     let shown = if shows_all { gone.len() } else { GONE_SHOWN };
     for (path, what) in gone.iter().take(shown) {
@@ -380,14 +428,14 @@ fn json<'a>(
         bytes: sum.bytes,
         snapshots: *snapshots,
     };
-    let broken = plan.broken.iter().chain(&report.broken);
+    let broken = plan.unread.iter().chain(news(plan, report));
     RewriteJson {
         dry_run,
         changed: report.replaced.iter().filter_map(|pair| changed(pair, &[], there)).collect(),
         snapshots: plan.changes.iter().map(|planned| planned.info.id.to_string()).collect(),
         gone: gone.iter().map(of).collect(),
         whole: plan.whole.iter().chain(&report.whole).map(|(info, _)| info.id.to_string()).collect(),
-        broken: broken.map(|(info, why)| BrokenJson { snapshot: info.id.to_string(), why }).collect(),
+        broken: broken.map(BrokenJson::new).collect(),
         bytes_stored: report.bytes_stored,
     }
 }

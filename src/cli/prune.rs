@@ -430,6 +430,7 @@ pub fn find(
     snapshots: &[SnapshotInfo],
     names: &[OsString],
     filter: &FilterArgs,
+    aim: Aim,
 ) -> Result<Vec<SnapshotInfo>, Failure> {
     let mut found: Vec<SnapshotInfo> = Vec::new();
     for name in names {
@@ -437,7 +438,7 @@ pub fn find(
         if wanted.path.is_some() {
             return Err(Failure::usage(format!("'{}': name a snapshot, without a path in it", name.display())));
         }
-        let info = wanted.find(context, vault, snapshots, filter, Aim::Write)?;
+        let info = wanted.find(context, vault, snapshots, filter, aim)?;
         if !found.iter().any(|other| other.id == info.id) {
             found.push(info.clone());
         }
@@ -471,7 +472,7 @@ fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Re
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let found = find(context, &vault, &snapshots, &args.snapshots, &args.filter)?;
+    let found = find(context, &vault, &snapshots, &args.snapshots, &args.filter, Aim::Write)?;
     if let Some(pinned) = found.iter().find(|info| info.pinned) {
         return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
             .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
@@ -499,7 +500,7 @@ fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool {
 /// Runs `vault pin` and `vault unpin`.
 pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &args.filter)?;
+    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &args.filter, Aim::Write)?;
     let snapshots: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     let body = RecordBody::Pin { snapshots, pinned };
     prune::say(&vault, body, dates::now(), &context.screen)?;

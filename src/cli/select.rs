@@ -89,34 +89,34 @@ impl Wanted {
     ) -> Result<(&'a SnapshotInfo, Option<String>), Failure> {
         if let Which::Id(prefix) = &self.which {
             let is_meant = |id: &ObjectName| id.to_string().starts_with(prefix);
-            let fitting: Vec<_> = snapshots.iter().filter(|info| is_meant(&info.id)).collect();
             // An id that it had before tag, amend or rewrite leads to it, too.
-            let had: Vec<_> = snapshots.iter().filter(|info| info.replaced.iter().any(is_meant)).collect();
-            return match (&fitting[..], &had[..]) {
-                ([info], _) => Ok((info, None)),
-                ([], [info]) => {
-                    Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short()))))
-                }
-                ([], []) => Err(self.not_found(snapshots, filter)),
-                ([], had) => Err(ambiguous(prefix, had, zone)),
-                (fitting, _) => Err(ambiguous(prefix, fitting, zone)),
+            let fits = |info: &&SnapshotInfo| is_meant(&info.id) || info.replaced.iter().any(is_meant);
+            let fitting: Vec<_> = snapshots.iter().filter(fits).collect();
+            return match fitting[..] {
+                [info] if is_meant(&info.id) => Ok((info, None)),
+                [info] => Ok((info, Some(format!("snapshot {prefix} was changed, and is {} now", info.id.short())))),
+                [] => Err(self.not_found(snapshots, filter)),
+                _ => Err(ambiguous(prefix, &fitting, zone)),
             };
         }
         let fitting: Vec<&SnapshotInfo> = snapshots.iter().filter(|info| matches(info, filter)).collect();
         let (mut chosen, is_own) = if filter.host.is_some() { (fitting, true) } else { own.only(fitting) };
         let is_foreign = !is_own && !chosen.is_empty();
-        if is_foreign && aim == Aim::Write {
+        if is_foreign && aim != Aim::Read {
             let host = Shown(own.host.as_bytes());
             return Err(Failure::usage(format!(
                 "there is no snapshot of this machine, {host}, for {} to mean",
                 self.text
             ))
-            .hint(format!("Say whose it is: {}", options("--host", hosts(&chosen)))));
+            .hint(match aim {
+                Aim::Name => BY_ID.to_owned(),
+                _ => format!("Say whose it is: {}", options("--host", hosts(&chosen))),
+            }));
         }
         if let Some(path) = self.path.as_deref().filter(|path| components(path).next().is_some()) {
             let covering: Vec<_> = chosen.iter().copied().filter(|info| covers(info, path)).collect();
             chosen = if covering.is_empty() { chosen } else { covering };
-        } else if aim == Aim::Write {
+        } else if aim != Aim::Read {
             for (option, names) in [("--host", hosts(&chosen)), ("--source", sources(&chosen))] {
                 if names.len() > 1 {
                     let what = if option == "--host" { "machines" } else { "sources" };
@@ -127,7 +127,10 @@ impl Wanted {
                         all.len(),
                         all.join(", ")
                     ))
-                    .hint(format!("Say which: {}", options(option, names))));
+                    .hint(match aim {
+                        Aim::Name => BY_ID.to_owned(),
+                        _ => format!("Say which: {}", options(option, names)),
+                    }));
                 }
             }
         }
@@ -240,7 +243,12 @@ pub enum Aim {
     Read,
     /// It decides what is overwritten, deleted or forgotten: nothing is guessed.
     Write,
+    /// The same, of a command whose options do not narrow the choice.
+    Name,
 }
+
+/// What to do where only that is left.
+const BY_ID: &str = "Name it by its id. See which there are with: vault list";
 
 /// Which snapshots are of this machine.
 struct Own {
@@ -526,6 +534,9 @@ pub mod tests {
         let (id, note) = choose("7701").unwrap();
         assert_eq!((id.as_str(), note.unwrap().as_str()), ("1f2f", "snapshot 7701 was changed, and is 1f2f0000 now"));
         assert_eq!(choose("1f2e").unwrap().0, "1f2f");
+        // One is there, another one had it.
+        let unclear = choose("1f2").unwrap_err();
+        assert!(unclear.what.contains("1f2"), "{unclear:?}");
         assert!(choose("abcd").is_err());
     }
 

@@ -11,7 +11,7 @@ use crate::msgpack;
 use crate::pack::TRAILER_LEN;
 use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN};
 use crate::store::{Kind, ObjectKey, Store, StoreError};
-use crate::tree::{Snapshot, Time};
+use crate::tree::{Root, Snapshot, Stream, Time};
 
 /// Records are padded to a multiple of this many bytes before they are sealed, so that their length says little.
 const PADDING: usize = 1 << 10;
@@ -602,6 +602,30 @@ impl Record {
             closed: wire.closed,
             body,
         })
+    }
+
+    /// Whether the plaintext of a snapshot's record has keys in its body that this version does not know: a later one has said more of
+    /// the snapshot than would be left of it.
+    ///
+    /// # Errors
+    /// If it is no record.
+    pub fn says_more(plain: &[u8]) -> Result<bool, DecodeRecordError> {
+        let RecordBody::Snapshot(snapshot) = Self::decode(plain)?.body else { return Ok(false) };
+        let len = plain.first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+        let wire: Wire = msgpack::decode(plain.get(4..4 + len).unwrap_or_default())?;
+        // With all that is written only where it says something.
+        let name = ObjectName::new([0; ObjectName::LEN]);
+        let root = Root { real: vec![0], lost: true, ..Root::new(vec![0], Vec::new()) };
+        let all = Snapshot {
+            roots: vec![root],
+            given: true,
+            rules: Stream { len: 1, depth: 0, ids: vec![ChunkId::new([0; ChunkId::LEN])] },
+            replaces: vec![name],
+            redated: true,
+            ..*snapshot
+        };
+        let known = msgpack::keys(&msgpack::encode(&all)?)?;
+        Ok(!msgpack::keys(&wire.body)?.is_subset(&known))
     }
 
     /// Seals the record as a new object.

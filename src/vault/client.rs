@@ -164,6 +164,8 @@ struct Writer<'s> {
     ends: bool,
 }
 
+/// After so many records that are put together it is looked whether the user wants it to stop.
+const TOGETHER: usize = 64;
 /// How often a record is put again because its client turned out to be retired behind it.
 const ATTEMPTS: usize = 5;
 
@@ -263,7 +265,7 @@ impl Vault {
     /// would be gone with it: the next try takes the place of it, too, and so does that of a caller who gets `None`.
     ///
     /// # Errors
-    /// As [`Self::publish_relying`].
+    /// As [`Self::publish_relying`], or if the user stops it. What was put by then stays.
     pub(crate) fn publish_together(
         &self,
         bodies: &mut [RecordBody],
@@ -296,8 +298,12 @@ impl Vault {
             let writer = Writer { own: Some(session), ends: true };
             self.record_first_slots(&mut state, time, Writer { ends: false, ..writer })?;
             let (client, count, mut names) = (state.client, bodies.len(), Vec::new());
-            for (number, body) in (1..).zip(bodies.iter()) {
-                let writer = Writer { ends: ends && number == count, ..writer };
+            for (number, body) in (0..).zip(bodies.iter()) {
+                // Each is true by itself, so it may end between any two.
+                if number > 0 && number % TOGETHER == 0 && progress.stopped() {
+                    return Err(VaultError::Interrupted);
+                }
+                let writer = Writer { ends: ends && number + 1 == count, ..writer };
                 names.push(self.put_in_parts(&mut state, body.clone(), time, writer)?);
             }
             drop(lock);

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::id::{ClientId, ObjectName, VaultId};
-use crate::log::{Chains, Dated, Link, RecordBody};
+use crate::id::{ClientId, Digest, ObjectName, VaultId};
+use crate::log::{Chains, Dated, Link, Record, RecordBody};
 use crate::tree::{Snapshot, Time};
-use crate::vault::Vault;
+use crate::vault::{Vault, VaultError};
 
 /// A snapshot as the log has it.
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
     /// Its id: the name of its record.
     pub id: ObjectName,
-    /// Who took it, whoever may have put it in the place of another one since.
+    /// Who took it, whoever may have put it in the place of another one since: the record may be another client's.
     pub client: ClientId,
-    /// The number of its record.
+    /// The number of its record, in the chain of whoever put that.
     pub number: u64,
     /// Whether it is pinned.
     pub pinned: bool,
@@ -65,9 +65,34 @@ impl Vault {
         list(&self.log().chains)
     }
 
-    /// The snapshot with this id, if it is not forgotten.
+    /// The snapshot with this id, or the one that took its place, if it is not forgotten.
     pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
-        self.snapshots().into_iter().find(|snapshot| snapshot.id == *id)
+        self.snapshots().into_iter().find(|snapshot| snapshot.stands_for(id))
+    }
+
+    /// Whether a later version has said more of a snapshot than this one knows.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub(crate) fn says_more(&self, id: &ObjectName) -> Result<bool, VaultError> {
+        let (chains, reader) = (self.chains(), self.catalogue().reader()?);
+        let plain_of = |name: &ObjectName| -> Result<Option<Vec<u8>>, VaultError> {
+            Ok(reader.record(name)?.map(|value| value.get(Digest::LEN..).unwrap_or_default().to_vec()))
+        };
+        let is_more = |plain: &[u8]| Record::says_more(plain).unwrap_or(false);
+        if let Some(plain) = plain_of(id)? {
+            return Ok(is_more(&plain));
+        }
+        // Another record holds it.
+        for holder in chains.links().filter(|link| chains.is_holder(&link.name)) {
+            let record = plain_of(&holder.name)?.and_then(|plain| Record::decode(&plain).ok());
+            if let Some(RecordBody::Found(held)) = record.map(|record| record.body)
+                && let Some(found) = held.records.iter().find(|found| found.name == *id)
+            {
+                return Ok(is_more(&found.plain));
+            }
+        }
+        Ok(false)
     }
 
     /// Snapshots that somebody meant to put in the place of one of these, or of one that was put there, and so on; of these the last
@@ -334,8 +359,6 @@ impl Replaced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Digest;
-    use crate::log::Record;
     use crate::tree::{Origin, Stream, Verdict};
 
     const DAY: i64 = 86_400;
@@ -397,6 +420,10 @@ mod tests {
                 body,
             },
         }))
+    }
+
+    fn any_record() -> Record {
+        chains(vec![(1, RecordBody::Forget(Vec::new()))]).links().next().unwrap().record.clone()
     }
 
     /// Names, effective days, and a mark: `!` an outlier, `p` pinned.
@@ -532,6 +559,36 @@ mod tests {
         assert_eq!(done_of(records.clone()), [name(2)]);
         check(records, &["4@1", "5@6"]);
         assert_eq!(done_of(vec![at(1), at(3), (4, forget(2)), (5, snapshot(1, false, &[]))]), []);
+    }
+
+    #[test]
+    fn what_a_later_version_says_of_a_snapshot_is_noticed() {
+        let plain_of = |snapshot: &Snapshot, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+            let record = Record { body: RecordBody::Snapshot(Box::new(snapshot.clone())), ..any_record() };
+            let (plain, inner) = (record.encode().unwrap(), crate::msgpack::encode(snapshot).unwrap());
+            let len = u32::from_le_bytes(plain[..4].try_into().unwrap()) as usize;
+            let at = plain.windows(inner.len()).position(|part| part == inner).unwrap();
+            // The head of the bytes that hold the body: one byte for their length, or two.
+            let head = at - if plain[at - 2] == 0xc4 { 2 } else { 3 };
+            let (end, inner) = (at + inner.len(), change(inner));
+            let size = (inner.len() as u16).to_be_bytes();
+            let message = [&plain[4..head], &[0xc5], &size, &inner[..], &plain[end..4 + len]].concat();
+            [&(message.len() as u32).to_le_bytes()[..], &message].concat()
+        };
+        let more = |mut inner: Vec<u8>| {
+            assert_eq!(inner[0], 0xde);
+            inner[2] += 1;
+            [&inner[..], b"\xa5later\x01"].concat()
+        };
+        let full = Snapshot {
+            redated: true,
+            roots: vec![crate::tree::Root { lost: true, ..crate::tree::Root::new(vec![1], vec![2]) }],
+            ..body(1, true, &[7])
+        };
+        for snapshot in [body(1, false, &[]), full] {
+            assert_eq!(Record::says_more(&plain_of(&snapshot, &|inner| inner)), Ok(false));
+            assert_eq!(Record::says_more(&plain_of(&snapshot, &more)), Ok(true));
+        }
     }
 
     #[test]

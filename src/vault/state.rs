@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::id::ObjectName;
+use crate::id::{ClientId, ObjectName};
 use crate::log::Chains;
 use crate::pack::TRAILER_LEN;
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::vault::client::ClientState;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{SnapshotInfo, Vault, VaultError};
 
 /// What an object is. Only one of these is damage; each has words of its own everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,14 +103,21 @@ impl Vault {
     }
 
     /// Parts what lacks something into that of snapshots which may just not have arrived yet, and the rest: in a store that
-    /// delivers late, what another client has put may be on its way.
+    /// delivers late, what another client has put may be on its way. That is so of a snapshot that this one took, too, if another one has
+    /// put something in its place, or whatever came before it there.
     pub fn part_late<T>(&self, hurt: Vec<T>, id: impl Fn(&T) -> ObjectName) -> (Vec<T>, Vec<T>) {
         if self.delivery() == Delivery::Direct {
             return (Vec::new(), hurt);
         }
         let me = ClientState::load(self.state()).map(|state| state.client);
-        let own: HashSet<ObjectName> =
-            self.snapshots().into_iter().filter(|info| Some(info.client) == me).map(|info| info.id).collect();
+        let chains = self.chains();
+        let writers: HashMap<ObjectName, ClientId> =
+            chains.links().map(|link| (link.name, link.record.client)).collect();
+        let is_own = |info: &SnapshotInfo| {
+            let mut names = info.replaced.iter().chain([&info.id]);
+            me.is_some() && Some(info.client) == me && names.all(|name| writers.get(name).copied() == me)
+        };
+        let own: HashSet<ObjectName> = self.snapshots().into_iter().filter(is_own).map(|info| info.id).collect();
         hurt.into_iter().partition(|hurt| !own.contains(&id(hurt)))
     }
 
@@ -149,7 +156,7 @@ impl Vault {
         }
     }
 
-    fn is_this_client(&self, client: crate::id::ClientId) -> bool {
+    fn is_this_client(&self, client: ClientId) -> bool {
         ClientState::load(self.state()).is_some_and(|state| state.client == client)
     }
 

@@ -11,7 +11,7 @@
 pub(crate) mod plan;
 mod thin;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use crate::tree::{EntryError, Snapshot, Time};
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
-pub use plan::{Gone, Sum, Thinned, TreePlan};
+pub use plan::{Gone, Sum, Thinned, TreePlan, Unread, Why};
 use plan::{PlanError, TreeFate};
 use thin::{Outcome, Thinner};
 
@@ -98,8 +98,8 @@ pub struct Planned {
 pub struct RewritePlan {
     /// The snapshots that change, in their order.
     pub changes: Vec<Planned>,
-    /// Those that cannot be read, and so stay as they are, with why.
-    pub broken: Vec<(SnapshotInfo, String)>,
+    /// Those in which something could not be looked into: what of each stays as it is, and why.
+    pub unread: Vec<(SnapshotInfo, Unread)>,
     /// Those of which all is meant, so that nothing would be left. They stay as they are: to forget them is another command.
     pub whole: Vec<(SnapshotInfo, Sum)>,
     /// What goes.
@@ -111,8 +111,12 @@ pub struct RewritePlan {
 pub struct RewriteReport {
     /// The ids that were, and those of the snapshots that took their places, in the order of the snapshots.
     pub replaced: Vec<(ObjectName, ObjectName)>,
-    /// Those that cannot be read, and so stay as they are, with why.
-    pub broken: Vec<(SnapshotInfo, String)>,
+    /// Those that are like that already.
+    pub unchanged: Vec<ObjectName>,
+    /// Those that were forgotten meanwhile.
+    pub forgotten: Vec<ObjectName>,
+    /// Those in which something could not be looked into: what of each stays as it is, and why.
+    pub unread: Vec<(SnapshotInfo, Unread)>,
     /// Those of which all is meant by now, and which stay as they are.
     pub whole: Vec<(SnapshotInfo, Sum)>,
     /// Bytes put into the store, records not counted.
@@ -143,9 +147,6 @@ pub enum RewriteError {
     /// The folders could not be walked.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The list of what a snapshot could not save is too long.
-    #[error("a snapshot says of {0} things that they could not be saved, which are too many")]
-    TooMany(u64),
     /// What the snapshots need lies only in packs that are being given up: it was forgotten by another machine, perhaps, or a prune was
     /// cut off.
     #[error("what these snapshots need is being given up")]
@@ -156,6 +157,16 @@ pub enum RewriteError {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
+    /// It ended when some had changed already.
+    #[error("{done} of {all} snapshots are changed by now")]
+    Partly {
+        /// How many.
+        done: usize,
+        /// Of how many.
+        all: usize,
+        /// Why it ended.
+        source: Box<Self>,
+    },
 }
 
 impl From<EntryError> for RewriteError {
@@ -211,31 +222,56 @@ pub fn plan(
         after != info.body || is_redated(info, change)
     };
     if change.exclude.is_empty() {
-        let changes = snapshots.iter().filter(|info| is_said(info));
-        let changes = changes.map(|info| Planned { info: info.clone(), thinned: None }).collect();
-        return Ok(RewritePlan { changes, ..RewritePlan::default() });
+        let mut plan = RewritePlan::default();
+        for info in snapshots.iter().filter(|info| is_said(info)) {
+            plan.add(vault, info, None)?;
+        }
+        return Ok(plan);
     }
     progress.counters().restart(0, 0);
     progress.phase(Phase::Plan);
     let (trees, fates) = plan::plan(vault, snapshots, &change.exclude, threads, progress)?;
     let mut plan = RewritePlan { trees, ..RewritePlan::default() };
-    for (info, fate) in snapshots.iter().zip(fates) {
+    for (info, (fate, unread)) in snapshots.iter().zip(fates) {
+        plan.unread.extend(unread.map(|unread| (info.clone(), unread)));
         let thinned = match fate {
             TreeFate::Thinned(thinned) => Some(thinned),
             TreeFate::Stays if is_said(info) => None,
             TreeFate::Stays => continue,
-            TreeFate::Broken(why) => {
-                plan.broken.push((info.clone(), why));
-                continue;
-            }
             TreeFate::All(sum) => {
                 plan.whole.push((info.clone(), sum));
                 continue;
             }
         };
-        plan.changes.push(Planned { info: info.clone(), thinned });
+        plan.add(vault, info, thinned)?;
     }
+    part_late(vault, &mut plan.unread);
     Ok(plan)
+}
+
+impl RewritePlan {
+    /// A snapshot changes, unless a later version has said something of it that would be lost.
+    fn add(&mut self, vault: &Vault, info: &SnapshotInfo, thinned: Option<Thinned>) -> Result<(), VaultError> {
+        if vault.says_more(&info.id)? {
+            let what = "its record has keys that this version does not know".to_owned();
+            self.unread.push((info.clone(), Unread { path: Vec::new(), why: Why::Newer, what }));
+        } else {
+            self.changes.push(Planned { info: info.clone(), thinned });
+        }
+        Ok(())
+    }
+}
+
+/// Of what seems to be lost, finds what may just not have arrived yet.
+fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
+    let lost = unread.iter().filter(|(_, unread)| unread.why == Why::Damaged);
+    let late: HashSet<ObjectName> =
+        vault.part_late(lost.map(|(info, _)| info.id).collect(), |id| *id).0.into_iter().collect();
+    for (info, unread) in unread {
+        if unread.why == Why::Damaged && late.contains(&info.id) {
+            unread.why = Why::NotArrived;
+        }
+    }
 }
 
 /// What two have made of one snapshot, in one: of each thing that one of them changed, what that one says; where both did, the first.
@@ -284,31 +320,86 @@ pub fn rewrite(
     if change.time.is_some_and(|time| is_future(true, time, (options.clock)())) {
         return Err(RewriteError::Future);
     }
+    put_all(vault, snapshots, change, options, progress).map_err(|error| {
+        let there = vault.snapshots();
+        let is_done = |info: &&SnapshotInfo| there.iter().any(|now| now.replaced.contains(&info.id));
+        match snapshots.iter().filter(is_done).count() {
+            0 => error,
+            done => RewriteError::Partly { done, all: snapshots.len(), source: Box::new(error) },
+        }
+    })
+}
+
+fn put_all(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    change: &Change,
+    options: &RewriteOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<RewriteReport, RewriteError> {
     let mut goals: Vec<Goal> = snapshots.iter().map(Goal::new).collect();
-    let mut report = RewriteReport::default();
+    let (mut report, mut merged) = (RewriteReport::default(), Vec::new());
     vault.know_all(progress)?;
     for _ in 0..ATTEMPTS {
         let session = vault.begin_writing((options.clock)(), progress)?;
         let there = vault.snapshots();
         // One that is nowhere any more was forgotten.
-        goals.retain_mut(|goal| goal.settle(vault, &there));
-        let mut seen = HashSet::new();
-        goals.retain(|goal| seen.insert(goal.base.id));
+        goals.retain_mut(|goal| {
+            let is_there = goal.settle(vault, &there);
+            report.forgotten.extend((!is_there).then_some(goal.id));
+            is_there
+        });
+        let mut first: HashMap<ObjectName, ObjectName> = HashMap::new();
+        goals.retain(|goal| {
+            let of = *first.entry(goal.base.id).or_insert(goal.id);
+            // Somebody has put one in the place of both.
+            merged.extend((of != goal.id).then_some((goal.id, of)));
+            of == goal.id
+        });
         let mut plan = plan_goals(vault, &goals, change, options.threads, progress)?;
-        report.broken.append(&mut plan.broken);
+        report.unread.append(&mut plan.unread);
         report.whole.append(&mut plan.whole);
-        goals.retain(|goal| plan.changes.iter().any(|planned| planned.info.id == goal.base.id));
+        goals.retain(|goal| {
+            let changes = plan.changes.iter().any(|planned| planned.info.id == goal.base.id);
+            let stays = |info: &SnapshotInfo| info.id == goal.base.id;
+            let is_told = report.unread.iter().any(|(info, unread)| stays(info) && unread.path.is_empty())
+                || report.whole.iter().any(|(info, _)| stays(info));
+            if !changes && !goal.own.is_empty() {
+                // Somebody has changed what this work had put.
+                report.replaced.push((goal.id, goal.base.id));
+            } else if !changes && !is_told {
+                report.unchanged.push(goal.id);
+            }
+            changes
+        });
         if !goals.is_empty() {
             may_rely(vault, &plan, progress)?;
             let work = Work { vault, change, options, progress, session: &session, plan: &plan };
             work.attempt(&mut goals, &mut report)?;
         }
         if goals.is_empty() {
+            report.join(&merged);
             report.replaced.sort_by_key(|(id, _)| snapshots.iter().position(|info| info.id == *id));
+            let mut told = HashSet::new();
+            report.unread.retain(|(info, unread)| told.insert((info.id, unread.path.clone())));
+            part_late(vault, &mut report.unread);
             return Ok(report);
         }
     }
     Err(RewriteError::Unsettled)
+}
+
+impl RewriteReport {
+    /// What has become of snapshots that are one with another by now.
+    fn join(&mut self, merged: &[(ObjectName, ObjectName)]) {
+        for (id, with) in merged.iter().rev() {
+            let now = self.replaced.iter().find(|(id, _)| id == with).map(|(_, now)| *now);
+            self.replaced.extend(now.map(|now| (*id, now)));
+            if self.unchanged.contains(with) {
+                self.unchanged.push(*id);
+            }
+        }
+    }
 }
 
 impl Goal {
@@ -375,13 +466,13 @@ fn plan_goals(
 ) -> Result<RewritePlan, RewriteError> {
     let bases: Vec<SnapshotInfo> = goals.iter().map(|goal| goal.base.clone()).collect();
     let mut plan = plan(vault, &bases, change, threads, progress)?;
-    let is_broken = |info: &SnapshotInfo| plan.broken.iter().any(|(other, _)| other.id == info.id);
     let mut changes = std::mem::take(&mut plan.changes).into_iter().peekable();
     plan.changes = goals
         .iter()
         .filter_map(|goal| {
             let planned = changes.next_if(|planned| planned.info.id == goal.base.id);
-            let against = goal.stands.is_some() && !is_broken(&goal.base);
+            let is_kept = plan.unread.iter().any(|(info, unread)| info.id == goal.base.id && unread.path.is_empty());
+            let against = goal.stands.is_some() && !is_kept;
             planned.or_else(|| against.then(|| Planned { info: goal.base.clone(), thinned: None }))
         })
         .collect();
@@ -434,7 +525,7 @@ impl Work<'_> {
             let body = match bodies.pop_front() {
                 Some(Ok(body)) => body,
                 Some(Err(why)) => {
-                    report.broken.push((goal.base.clone(), why));
+                    report.unread.push((goal.base.clone(), why));
                     return false;
                 }
                 None => return false,

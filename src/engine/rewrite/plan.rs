@@ -14,6 +14,49 @@ use crate::tree::stream::stream_key;
 use crate::tree::{FileKind, Root, Snapshot, Stream};
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
+/// Why something could not be looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is lost or damaged.
+    Damaged,
+    /// A later version wrote it.
+    Newer,
+    /// Another machine put it, and the sync has not brought all of it yet.
+    NotArrived,
+    /// There is more of it than is read.
+    TooLong,
+}
+
+impl Why {
+    /// A word for programs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Newer => "newer",
+            Self::NotArrived => "not arrived",
+            Self::TooLong => "too long",
+        }
+    }
+}
+
+/// Something of a snapshot that could not be looked into, and so stays as it is.
+#[derive(Debug, Clone)]
+pub struct Unread {
+    /// The path of a folder in the snapshot, with all that is in it; empty if the whole snapshot stays as it is.
+    pub path: Vec<u8>,
+    /// Why.
+    pub why: Why,
+    /// What was found, in words.
+    pub what: String,
+}
+
+impl Unread {
+    pub(super) fn new(path: &[u8], error: &ReadError) -> Self {
+        let why = if error.is_newer() { Why::Newer } else { Why::Damaged };
+        Self { path: path.to_vec(), why, what: error.to_string() }
+    }
+}
+
 /// How much there is of something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -62,11 +105,15 @@ pub(super) struct Node {
 
 /// What becomes of a folder.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
-    Stays,
-    Changes(u32),
-    /// It, or a folder below it, cannot be read, for this reason.
-    Broken(u32),
+struct Fate {
+    /// Something in it goes: its number.
+    changes: Option<u32>,
+    /// The first folder, it or below it, that cannot be looked into.
+    unread: Option<u32>,
+}
+
+impl Fate {
+    const STAYS: Self = Self { changes: None, unread: None };
 }
 
 /// A snapshot from which something goes.
@@ -86,7 +133,8 @@ pub struct TreePlan {
     pub(super) nodes: Vec<Node>,
     fates: HashMap<(ListingKey, [u8; 16]), Fate>,
     sums: HashMap<ListingKey, Sum>,
-    broken: Vec<String>,
+    /// Folders that cannot be looked into, by their paths below the root.
+    unread: Vec<Unread>,
 }
 
 /// What becomes of the tree of one snapshot.
@@ -98,8 +146,6 @@ pub enum TreeFate {
     Thinned(Thinned),
     /// All of it is meant. A snapshot of nothing says nothing: that is for its owner to forget.
     All(Sum),
-    /// It cannot be read, for this reason.
-    Broken(String),
 }
 
 /// A folder that is being looked at.
@@ -110,7 +156,7 @@ struct Frame {
     path: Vec<u8>,
     node: Node,
     rest: std::vec::IntoIter<(Vec<u8>, Stream)>,
-    broken: Option<u32>,
+    unread: Option<u32>,
 }
 
 /// The path by which patterns are about a root: that which it was taken from, or, of what came from an archive or from another program,
@@ -137,7 +183,8 @@ impl Ground {
     }
 }
 
-/// Finds out what goes from these snapshots by these patterns.
+/// Finds out what goes from these snapshots by these patterns, and the first folder of each that cannot be looked into. Whatever is in
+/// such a folder stays.
 ///
 /// # Errors
 /// If a pattern is not valid, the catalogue or the store fails as a whole, or the user stops it.
@@ -147,7 +194,7 @@ pub(super) fn plan(
     patterns: &[String],
     threads: usize,
     progress: &dyn Progress,
-) -> Result<(TreePlan, Vec<TreeFate>), PlanError> {
+) -> Result<(TreePlan, Vec<(TreeFate, Option<Unread>)>), PlanError> {
     let index = Index::new(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
     // Whatever the index does not have yet is read by all threads.
@@ -199,18 +246,18 @@ impl TreePlan {
         body: &Snapshot,
         patterns: &[String],
         progress: &dyn Progress,
-    ) -> Result<TreeFate, PlanError> {
+    ) -> Result<(TreeFate, Option<Unread>), PlanError> {
         let mut roots = Vec::new();
         let read = hand.visit(&body.tree, &mut |entry| {
             let is_folder = entry.kind == FileKind::Directory;
             roots.push((Gone::new(entry.name, is_folder, entry.size), entry.listing.clone()));
         });
         match read {
-            Err(error) if error.is_contained() => return Ok(TreeFate::Broken(error.to_string())),
+            Err(error) if error.is_contained() => return Ok((TreeFate::Stays, Some(Unread::new(b"", &error)))),
             read => read?,
         }
         let mut top = Node::new(&body.tree);
-        let count = roots.len();
+        let (count, mut unread) = (roots.len(), None);
         for (root, listing) in roots {
             let place = place_of(&body.roots, &root.name);
             if means_root(patterns, &place, root.is_folder)? {
@@ -219,20 +266,21 @@ impl TreePlan {
             }
             let Some(listing) = listing else { continue };
             let ground = Ground { rules: Rules::new(patterns, &to_path(&place))?, place };
-            match self.folder(hand, &ground, listing, progress)? {
-                Fate::Stays => {}
-                Fate::Changes(number) => self.add_below(&mut top, root.name, number),
-                Fate::Broken(why) => return Ok(TreeFate::Broken(self.broken[why as usize].clone())),
+            let fate = self.folder(hand, &ground, listing, progress)?;
+            if let Some(below) = fate.unread.and_then(|number| self.unread.get(number as usize)) {
+                unread.get_or_insert(Unread { path: join(&root.name, &below.path), ..below.clone() });
+            }
+            if let Some(number) = fate.changes {
+                self.add_below(&mut top, root.name, number);
             }
         }
-        if top.count == 0 {
-            return Ok(TreeFate::Stays);
-        }
-        if top.gone.len() == count {
-            return Ok(TreeFate::All(top.sum));
-        }
-        let (sum, count) = (top.sum, top.count);
-        Ok(TreeFate::Thinned(Thinned { node: self.add(top), sum, count }))
+        let (sum, goes) = (top.sum, top.count);
+        let fate = match top.gone.len() {
+            _ if goes == 0 => TreeFate::Stays,
+            gone if gone == count => TreeFate::All(sum),
+            _ => TreeFate::Thinned(Thinned { node: self.add(top), sum, count: goes }),
+        };
+        Ok((fate, unread))
     }
 
     fn add(&mut self, node: Node) -> u32 {
@@ -289,21 +337,20 @@ impl TreePlan {
             let (name, fate) = match known {
                 Some(known) => known,
                 None => {
-                    let Some(frame) = way.last_mut() else { return Ok(Fate::Stays) };
+                    let Some(frame) = way.last_mut() else { return Ok(Fate::STAYS) };
                     if let Some((name, listing)) = frame.rest.next() {
                         let path = join(&frame.path, &name);
                         next = Some((name, path, listing));
                         continue;
                     }
-                    let Some(done) = way.pop() else { return Ok(Fate::Stays) };
+                    let Some(done) = way.pop() else { return Ok(Fate::STAYS) };
                     self.close(done)
                 }
             };
             let Some(above) = way.last_mut() else { return Ok(fate) };
-            match fate {
-                Fate::Stays => {}
-                Fate::Changes(number) => self.add_below(&mut above.node, name, number),
-                Fate::Broken(why) => above.broken = Some(why),
+            above.unread = above.unread.or(fate.unread);
+            if let Some(number) = fate.changes {
+                self.add_below(&mut above.node, name, number);
             }
         }
     }
@@ -321,7 +368,8 @@ impl TreePlan {
             return Err(IndexError::Interrupted.into());
         }
         if is_too_deep {
-            return Ok(self.give_up(frame, "a folder in it lies too deep".to_owned()));
+            let what = "it lies too deep".to_owned();
+            return Ok(self.give_up(frame, |path| Unread { path, why: Why::Damaged, what }));
         }
         let (mut gone, mut rest, mut files) = (Vec::new(), Vec::new(), 0);
         let read = hand.visit(&frame.node.listing, &mut |entry| {
@@ -335,7 +383,7 @@ impl TreePlan {
         });
         progress.counters().add(files, 0);
         match read {
-            Err(error) if error.is_contained() => return Ok(self.give_up(frame, error.to_string())),
+            Err(error) if error.is_contained() => return Ok(self.give_up(frame, |path| Unread::new(&path, &error))),
             read => read?,
         }
         for (gone, listing) in gone {
@@ -345,18 +393,14 @@ impl TreePlan {
         Ok(frame)
     }
 
-    fn give_up(&mut self, frame: Frame, why: String) -> Frame {
-        self.broken.push(why);
-        Frame { broken: Some(self.broken.len() as u32 - 1), ..frame }
+    fn give_up(&mut self, frame: Frame, unread: impl FnOnce(Vec<u8>) -> Unread) -> Frame {
+        self.unread.push(unread(frame.path.clone()));
+        Frame { unread: Some(self.unread.len() as u32 - 1), ..frame }
     }
 
     /// All in a folder has been looked at.
     fn close(&mut self, done: Frame) -> (Vec<u8>, Fate) {
-        let fate = match done.broken {
-            Some(why) => Fate::Broken(why),
-            None if done.node.count == 0 => Fate::Stays,
-            None => Fate::Changes(self.add(done.node)),
-        };
+        let fate = Fate { changes: (done.node.count > 0).then(|| self.add(done.node)), unread: done.unread };
         self.fates.insert(done.key, fate);
         (done.name, fate)
     }
@@ -423,6 +467,6 @@ impl Node {
 
 impl Frame {
     fn new(key: (ListingKey, [u8; 16]), name: Vec<u8>, path: Vec<u8>, listing: &Stream) -> Self {
-        Self { key, name, path, node: Node::new(listing), rest: Vec::new().into_iter(), broken: None }
+        Self { key, name, path, node: Node::new(listing), rest: Vec::new().into_iter(), unread: None }
     }
 }

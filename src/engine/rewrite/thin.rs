@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::engine::browse::read_skipped;
+use crate::engine::browse::{BrowseError, read_skipped};
 use crate::engine::depot::Depot;
 use crate::engine::exclude::{PatternError, Rules, means_root};
 use crate::engine::rewrite::RewriteError;
-use crate::engine::rewrite::plan::{Node, Thinned, TreePlan, place_of};
+use crate::engine::rewrite::plan::{Node, Thinned, TreePlan, Unread, Why, place_of};
 use crate::engine::snapshot::{Ended, store_links};
 use crate::engine::walk::SkippedList;
 use crate::msgpack;
@@ -27,18 +27,24 @@ pub(super) struct Thinner<'t, 'a> {
     patterns: &'t [String],
     trees: TreeReader<'a>,
     /// The new listing of each folder that changes, by its number; or why it cannot be read.
-    listings: Vec<Option<Result<Stream, String>>>,
+    listings: Vec<Option<Result<Stream, Unread>>>,
 }
 
 /// What a snapshot becomes, or why it stays as it is.
-pub(super) type Outcome = Result<Snapshot, String>;
+pub(super) type Outcome = Result<Snapshot, Unread>;
 
-/// `None` if something is damaged, or was written by a later version.
-fn contained<T>(result: Result<T, Ended<RewriteError>>) -> Result<Option<T>, Ended<RewriteError>> {
-    match result {
-        Err(Ended::Why(RewriteError::Read(error))) if error.is_contained() => Ok(None),
-        Err(Ended::Why(RewriteError::Browse(error))) if error.is_damage() => Ok(None),
-        result => result.map(Some),
+/// What cannot be read, if it is only that.
+fn contained<T>(result: Result<T, Ended<RewriteError>>) -> Result<Result<T, Unread>, Ended<RewriteError>> {
+    let error = match result {
+        Ok(done) => return Ok(Ok(done)),
+        Err(error) => error,
+    };
+    match &error {
+        Ended::Why(
+            RewriteError::Read(source)
+            | RewriteError::Browse(BrowseError::Read { source, .. } | BrowseError::Partial { source, .. }),
+        ) if source.is_contained() => Ok(Err(Unread::new(b"", source))),
+        _ => Err(error),
     }
 }
 
@@ -101,17 +107,13 @@ impl<'t, 'a> Thinner<'t, 'a> {
             if stopped() {
                 return Err(RewriteError::Interrupted.into());
             }
-            let listing = match self.folder(&self.plan.nodes[number as usize]) {
-                Ok(listing) => listing,
-                Err(Ended::Why(RewriteError::Read(error))) if error.is_contained() => Err(error.to_string()),
-                Err(error) => return Err(error),
-            };
-            self.listings[number as usize] = Some(listing);
+            let listing = contained(self.folder(&self.plan.nodes[number as usize]))?;
+            self.listings[number as usize] = Some(listing.flatten());
         }
         Ok(())
     }
 
-    fn folder(&mut self, node: &Node) -> Result<Result<Stream, String>, Ended<RewriteError>> {
+    fn folder(&mut self, node: &Node) -> Result<Result<Stream, Unread>, Ended<RewriteError>> {
         let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
         let other = || RewriteError::from(EntryError::Malformed("a folder is not as its index says".to_owned()));
         let (mut old, mut new) = (Listing::new(&node.listing), StreamWriter::default());
@@ -153,17 +155,77 @@ impl<'t, 'a> Thinner<'t, 'a> {
             true
         });
         let mut paths = Paths { gone, patterns: self.patterns, roots: &before.roots, rules: HashMap::new() };
-        // What it was a copy of has files that it has not.
-        let mut body = Snapshot { tree, origin: None, ..before.clone() };
-        body.roots.retain(|root| !paths.gone.contains(&root.name));
-        body.files = body.files.saturating_sub(thinned.sum.files);
-        body.folders = body.folders.saturating_sub(thinned.sum.folders);
-        body.bytes = body.bytes.saturating_sub(thinned.sum.bytes);
+        let left = match contained(self.skipped(before, &mut paths))?.flatten() {
+            Ok(left) => left,
+            Err(why) => return Ok(Err(why)),
+        };
         // What a list says that cannot be read is not known: it may name what goes, to somebody who can read it once.
-        body.links = contained(self.links(&before.links, &paths))?.unwrap_or(Stream::EMPTY);
-        contained(self.skipped(&mut body, &mut paths))?;
-        body.rules = contained(self.rules(&before.rules, paths))?.unwrap_or(Stream::EMPTY);
-        Ok(Ok(body))
+        let links = contained(self.links(&before.links, &paths))?.unwrap_or(Stream::EMPTY);
+        let rules = contained(self.rules(&before.rules, &paths))?.unwrap_or(Stream::EMPTY);
+        // Each by its name: whoever adds one has to say here whether it is still true of what is left.
+        let Snapshot {
+            time,
+            source,
+            host,
+            user,
+            roots,
+            tree: _,
+            links: _,
+            files,
+            folders,
+            bytes,
+            files_new,
+            files_changed,
+            files_unchanged,
+            bytes_read,
+            bytes_new,
+            bytes_stored,
+            duration_ms,
+            program,
+            tags,
+            description,
+            verdict,
+            skipped,
+            skipped_list: _,
+            given,
+            rules: _,
+            replaces,
+            redated,
+            origin: _,
+        } = before.clone();
+        // Without a list it is partial for a reason that stays.
+        let is_whole = skipped > 0 && left.count == 0;
+        Ok(Ok(Snapshot {
+            time,
+            source,
+            host,
+            user,
+            roots: roots.into_iter().filter(|root| !paths.gone.contains(&root.name)).collect(),
+            tree,
+            links,
+            files: files.saturating_sub(thinned.sum.files),
+            folders: folders.saturating_sub(thinned.sum.folders),
+            bytes: bytes.saturating_sub(thinned.sum.bytes),
+            files_new,
+            files_changed,
+            files_unchanged,
+            bytes_read,
+            bytes_new,
+            bytes_stored,
+            duration_ms,
+            program,
+            tags,
+            description,
+            verdict: if is_whole { Verdict::Complete } else { verdict },
+            skipped: left.count,
+            skipped_list: left.stream.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
+            given,
+            rules,
+            replaces,
+            redated,
+            // What it was a copy of has files that it has not.
+            origin: None,
+        }))
     }
 
     /// Which paths are names of one file, as far as they stay.
@@ -181,10 +243,15 @@ impl<'t, 'a> Thinner<'t, 'a> {
     }
 
     /// What could not be saved, as far as it is not meant. What is meant of it counts as gone.
-    fn skipped(&mut self, body: &mut Snapshot, paths: &mut Paths<'_>) -> Result<(), Ended<RewriteError>> {
-        let list = read_skipped(&body.skipped_list, &mut self.trees).map_err(RewriteError::from)?;
-        if (list.len() as u64) < body.skipped {
-            return Err(RewriteError::TooMany(body.skipped).into());
+    fn skipped(
+        &mut self,
+        before: &Snapshot,
+        paths: &mut Paths<'_>,
+    ) -> Result<Result<SkippedList, Unread>, Ended<RewriteError>> {
+        let list = read_skipped(&before.skipped_list, &mut self.trees).map_err(RewriteError::from)?;
+        if (list.len() as u64) < before.skipped {
+            let what = format!("it says of {} things that they could not be saved", before.skipped);
+            return Ok(Err(Unread { path: Vec::new(), why: Why::TooLong, what }));
         }
         let mut left = SkippedList::default();
         for item in list {
@@ -197,17 +264,12 @@ impl<'t, 'a> Thinner<'t, 'a> {
                 left.push(item, self.depot);
             }
         }
-        body.skipped = left.count;
-        if left.count == 0 {
-            body.verdict = Verdict::Complete;
-        }
-        body.skipped_list = left.stream.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?;
-        Ok(())
+        Ok(Ok(left))
     }
 
     /// The rules: what goes was left out, so that a restore does not take it for absent. Where none were recorded, or some are not
     /// known or cannot be read, there are none: then nothing is taken for absent, not even by somebody who knows them.
-    fn rules(&mut self, before: &Stream, paths: Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
+    fn rules(&mut self, before: &Stream, paths: &Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
         let Some(mut rules) = RuleSet::read(before, &mut self.trees).map_err(RewriteError::from)? else {
             return Ok(Stream::EMPTY);
         };
@@ -222,7 +284,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
         for list in [&mut rules.left_out, &mut rules.emptied, &mut rules.own, &mut rules.listed] {
             list.retain(|path| !paths.covers(path));
         }
-        rules.left_out.extend(paths.gone);
+        rules.left_out.extend(paths.gone.iter().cloned());
         Ok(rules.write(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
     }
 }
