@@ -87,21 +87,20 @@ fn check_sound(vault: &Vault) {
 /// Another vault, empty, that is made with these sizes of chunks or like a vault.
 fn other(world: &World, params: Option<ChunkParams>) -> MemStore {
     let store = MemStore::new();
-    match params {
-        Some(params) => drop(create_vault(&store, params).unwrap()),
-        None => {
-            let options = CreateOptions {
-                secret: Secret::password(PASSWORD),
-                label: String::new(),
-                kdf: cheap(),
-                params: small_chunks(),
-                delivery: vault::store::Delivery::Direct,
-                now: 1_700_000_000,
-                recovery: Some(Secret::raw(&RAW)),
-            };
-            create_like(&store, &options, world.open().keyring()).unwrap();
-        }
-    }
+    let Some(params) = params else {
+        let options = CreateOptions {
+            secret: Secret::password(PASSWORD),
+            label: String::new(),
+            kdf: cheap(),
+            params: small_chunks(),
+            delivery: vault::store::Delivery::Direct,
+            now: 1_700_000_000,
+            recovery: Some(Secret::raw(&RAW)),
+        };
+        create_like(&store, &options, world.open().keyring()).unwrap();
+        return store;
+    };
+    create_vault(&store, params).unwrap();
     store
 }
 
@@ -267,7 +266,7 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
         assert!(mended.still_lacking == 0 && !mended.copied.is_empty(), "{key}");
         check_copies(&world, &to);
     }
-    println!("packs damaged: {} that cost something, {nothing} that did not", partial);
+    println!("packs damaged: {partial} that cost something, {nothing} that did not");
     assert!(partial >= 4, "{partial}");
 }
 

@@ -39,14 +39,14 @@ pub struct Quick {
 }
 
 impl Quick {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         let quick = Self::default();
         *quick.begun.lock().unwrap() = Some(Instant::now());
         Arc::new(quick)
     }
 
     /// How long was waited.
-    fn waited(&self) -> Duration {
+    pub fn waited(&self) -> Duration {
         Duration::from_nanos(self.skipped.load(Relaxed))
     }
 }
@@ -79,7 +79,12 @@ fn opened(address: &str, surroundings: Arc<Quick>, policy: Policy) -> Arc<dyn St
 }
 
 /// The same, with these variables.
-fn opened_with(address: &str, surroundings: Arc<Quick>, policy: Policy, variables: &[(&str, &str)]) -> Arc<dyn Store> {
+pub fn opened_with(
+    address: &str,
+    surroundings: Arc<Quick>,
+    policy: Policy,
+    variables: &[(&str, &str)],
+) -> Arc<dyn Store> {
     let variables: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let settings = Settings { variables, home: None, policy };
@@ -89,7 +94,7 @@ fn opened_with(address: &str, surroundings: Arc<Quick>, policy: Policy, variable
 
 /// A store of the suite, which takes stores by value.
 #[derive(Debug, Clone)]
-struct Shared(Arc<dyn Store>);
+pub struct Shared(pub Arc<dyn Store>);
 
 impl Store for Shared {
     fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
@@ -202,7 +207,7 @@ fn end<T>(done: Result<T, StoreError>) -> End {
 }
 
 /// Soon out of patience, and with no long silences.
-fn hasty() -> Policy {
+pub fn hasty() -> Policy {
     Policy { timeout: Duration::from_millis(400), rate_min: 1 << 30, ..Policy::default() }
 }
 
@@ -774,7 +779,7 @@ impl Elsewhere {
 }
 
 /// The life of a vault that lies elsewhere.
-fn live(repo: String, variables: Vec<(&'static str, String)>) {
+pub fn live(repo: String, variables: Vec<(&'static str, String)>) {
     let elsewhere = Elsewhere { desk: Desk::new(), repo, variables };
     let desk = &elsewhere.desk;
     desk.write("a/one", bytes(1, 300_000));

@@ -174,7 +174,7 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
 fn addresses_of_other_machines_are_never_folders() {
     let desk = Desk::new();
     for repo in
-        ["sftp:user@nas:/backup", "s3:bucket", "rclone:remote:path", "user@host:path", "rest:http://host/", "b2:x"]
+        ["sftp:user@nas:/backup", "s3:bucket", "webdavs://host/dav", "user@host:path", "rest:http://host/", "b2:x"]
     {
         for args in [&["init"][..], &["snapshot", "--init", "."], &["list"]] {
             let given = said(&desk.command(args).env("VAULT_REPO", repo).output().unwrap());

@@ -82,6 +82,8 @@ mod ui;
 mod share;
 #[cfg(feature = "remote")]
 mod far;
+#[cfg(all(unix, feature = "remote"))]
+mod rest;
 #[cfg(feature = "remote")]
 mod mirror;
 #[cfg(all(unix, feature = "remote"))]

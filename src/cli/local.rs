@@ -138,8 +138,7 @@ mod tests {
             ("s3:https://host:9000/bucket/a", Some("s3://bucket/a?endpoint=https://host:9000")),
             ("s3:http://nas:9000/bucket", Some("s3+http://nas:9000/bucket")),
             ("s3:host/bucket", Some("s3://bucket?endpoint=https://host")),
-            // Which this version cannot open.
-            ("rest:https://host:8000/a", None),
+            ("rest:https://host:8000/a", Some("rest+https://host:8000/a")),
             ("s4://bucket", None),
             ("b2:bucket:path", None),
             ("sftp:me:secret@nas:/x", None),

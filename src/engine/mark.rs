@@ -129,8 +129,7 @@ impl<'a> Segments<'a> {
     /// # Errors
     /// If that one's catalogue fails.
     pub fn lent_by(self, donor: Option<&'a Vault>) -> Result<Self, CatalogueError> {
-        let donor =
-            donor.map(|donor| Ok::<_, CatalogueError>(Self::new(donor, Arc::new(donor.catalogue().reader()?))?));
+        let donor = donor.map(|donor| Self::new(donor, Arc::new(donor.catalogue().reader()?)));
         Ok(Self { donor: donor.transpose()?.map(Box::new), ..self })
     }
 

@@ -191,7 +191,7 @@ const REST: &str = "rest+https://USER@HOST:PORT/PATH";
 const WEBDAV: &str = "webdavs://USER@HOST:PORT/PATH";
 
 /// How each kind of address is written that this version can open.
-pub const FORMS: &[&str] = &[S3, S3_HTTP, AZURE, GOOGLE, SFTP];
+pub const FORMS: &[&str] = &[S3, S3_HTTP, AZURE, GOOGLE, SFTP, REST, RCLONE];
 
 const S3_WAY: &str = "Give it as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile of ~/.aws/credentials.";
 const AZURE_WAY: &str = "Give it as AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN.";
@@ -221,8 +221,6 @@ impl Address {
     /// If it begins like one, and is none; or if it is one that this version cannot open.
     pub fn parse(text: &str) -> Option<Result<Self, AddressError>> {
         let form = |address: &Self| match address {
-            Self::Rclone(_) => Some(RCLONE),
-            Self::Rest(_) => Some(REST),
             Self::WebDav(_) => Some(WEBDAV),
             _ => None,
         };

@@ -5,6 +5,8 @@ pub mod binary;
 #[cfg(all(unix, feature = "ui"))]
 pub mod http;
 #[cfg(feature = "remote")]
+pub mod rest;
+#[cfg(feature = "remote")]
 pub mod s3;
 #[cfg(unix)]
 pub mod ssh;

@@ -224,9 +224,12 @@ fn threads(from: &Vault, options: &CopyOptions<'_>) -> usize {
 /// Snapshots of which both vaults have all: what is unchanged since one of them need not be read.
 #[derive(Default)]
 struct Bases {
-    /// For each source and host: date, tree here, tree there.
-    trees: BTreeMap<(String, String), Vec<(Time, Stream, Stream)>>,
+    /// For each source and host.
+    trees: BTreeMap<(String, String), Vec<Copied>>,
 }
+
+/// The date of a snapshot, its tree here, and what that is there.
+type Copied = (Time, Stream, Stream);
 
 impl Bases {
     fn new(from: &Vault, there: &HashMap<Identity, SnapshotInfo>) -> Self {

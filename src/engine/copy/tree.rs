@@ -312,12 +312,11 @@ impl Trees<'_, '_> {
                         }
                         continue;
                     }
-                    match self.entry(*entry, before.as_deref(), &mut ahead)? {
-                        Some(entry) => write_entry(&entry, &mut current.writer, self.depot, &path)?,
-                        None => {
-                            current.is_whole = false;
-                            copied.lost.push(Skipped { path, why: DAMAGED.to_owned(), stored: false });
-                        }
+                    if let Some(entry) = self.entry(*entry, before.as_deref(), &mut ahead)? {
+                        write_entry(&entry, &mut current.writer, self.depot, &path)?;
+                    } else {
+                        current.is_whole = false;
+                        copied.lost.push(Skipped { path, why: DAMAGED.to_owned(), stored: false });
                     }
                 }
                 Step::Broken => {
@@ -339,17 +338,13 @@ impl Trees<'_, '_> {
         if is_whole {
             self.memory.put(&source, listing.clone());
         }
-        match (stack.last_mut(), entry) {
-            (Some(above), Some(entry)) => {
-                above.is_whole &= is_whole;
-                let entry = Entry { content: Some(listing), ..entry };
-                write_entry(&entry, &mut above.writer, self.depot, &level.path)
-            }
-            _ => {
-                copied.tree = listing;
-                Ok(())
-            }
-        }
+        let (Some(above), Some(entry)) = (stack.last_mut(), entry) else {
+            copied.tree = listing;
+            return Ok(());
+        };
+        above.is_whole &= is_whole;
+        let entry = Entry { content: Some(listing), ..entry };
+        write_entry(&entry, &mut above.writer, self.depot, &level.path)
     }
 
     /// An entry that is no folder as it is in the other vault; `None` if its content is lost.

@@ -16,6 +16,10 @@ mod object;
 #[cfg(feature = "remote")]
 mod open;
 #[cfg(feature = "remote")]
+mod rclone;
+#[cfg(feature = "remote")]
+mod rest;
+#[cfg(feature = "remote")]
 mod runtime;
 mod settings;
 #[cfg(feature = "remote")]

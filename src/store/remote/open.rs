@@ -1,5 +1,6 @@
 //! From an address to a store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::aws::AmazonS3Builder;
@@ -12,6 +13,8 @@ use crate::store::remote::call::FarStore;
 use crate::store::remote::http::Transport;
 use crate::store::remote::line::{Line, Surroundings};
 use crate::store::remote::object::{Bucket, ObjectClient, once};
+use crate::store::remote::rclone::Rclone;
+use crate::store::remote::rest::{RestClient, Server, authorization};
 use crate::store::remote::settings::Settings;
 use crate::store::remote::sftp::{Carrier, SftpClient};
 use crate::store::{Store, StoreError};
@@ -46,9 +49,22 @@ pub fn open(
             let client = sftp_client(address, settings, &line, &surroundings)?;
             Ok(Arc::new(FarStore::new(client, line)))
         }
-        Address::Rclone(_) | Address::Rest(_) | Address::WebDav(_) => {
-            Err(line.unusable("this version cannot open addresses of this kind yet"))
+        Address::Rest(web) => {
+            let told = |what: String| line.unusable(what);
+            let ca_file = settings.get("VAULT_REST_CA_FILE").map(PathBuf::from);
+            let transport = Transport::new(ca_file.as_deref(), !web.is_secure).map_err(told)?;
+            let password = settings.get("VAULT_REST_PASSWORD").unwrap_or_default();
+            let authorization = web.user.as_ref().map(|user| authorization(user, &password));
+            let client = RestClient::new(line.clone(), transport, Server::At { url: web.url(), authorization })?;
+            Ok(Arc::new(FarStore::new(client, line)))
         }
+        Address::Rclone(path) => {
+            let transport = Transport::new(None, true).map_err(|what| line.unusable(what))?;
+            let server = Server::Rclone(Rclone::new(settings.get("VAULT_RCLONE"), path));
+            let client = RestClient::new(line.clone(), transport, server)?;
+            Ok(Arc::new(FarStore::new(client, line)))
+        }
+        Address::WebDav(_) => Err(line.unusable("this version cannot open addresses of this kind yet")),
     }
 }
 
