@@ -523,7 +523,9 @@ pub mod tests {
     #[test]
     fn an_id_that_a_snapshot_had_leads_to_it() {
         let mut some = some();
-        some[1].replaced = vec![some[0].id, info([0x77, 0x01], 0, "docs", "laptop").id];
+        let mut near = [0; 16];
+        near[..3].copy_from_slice(&[0x3a, 0x00, 0x01]);
+        some[1].replaced = vec![some[0].id, info([0x77, 0x01], 0, "docs", "laptop").id, ObjectName::new(near)];
         some.remove(0);
         let choose = |text: &str| {
             let wanted = Wanted::parse(OsStr::new(text), &TimeZone::UTC).unwrap();
@@ -535,8 +537,9 @@ pub mod tests {
         assert_eq!((id.as_str(), note.unwrap().as_str()), ("1f2f", "snapshot 7701 was changed, and is 1f2f0000 now"));
         assert_eq!(choose("1f2e").unwrap().0, "1f2f");
         // One is there, another one had it.
-        let unclear = choose("1f2").unwrap_err();
-        assert!(unclear.what.contains("1f2"), "{unclear:?}");
+        let unclear = choose("3a00").unwrap_err();
+        assert!(unclear.what.contains("3a00"), "{unclear:?}");
+        assert_eq!((choose("3a0000").unwrap().0, choose("3a0001").unwrap().0), ("3a00".to_owned(), "1f2f".to_owned()));
         assert!(choose("abcd").is_err());
     }
 
