@@ -465,9 +465,9 @@ fn two_that_change_the_same_snapshot_at_once_both_get_what_they_wanted() {
         assert_eq!(records(&second), 2, "round {round}");
         let is_void = |info: &SnapshotInfo| info.replaced.len();
         if is_void(&second.snapshots()[0]) == 3 {
-            won += 1
+            won += 1;
         } else {
-            lost += 1
+            lost += 1;
         }
         if won > 0 && lost > 0 {
             return;

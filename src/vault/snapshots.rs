@@ -70,29 +70,38 @@ impl Vault {
         self.snapshots().into_iter().find(|snapshot| snapshot.stands_for(id))
     }
 
-    /// Whether a later version has said more of a snapshot than this one knows.
+    /// Those of these snapshots of which a later version has said more than this one knows.
     ///
     /// # Errors
     /// If the catalogue fails.
-    pub(crate) fn says_more(&self, id: &ObjectName) -> Result<bool, VaultError> {
+    pub(crate) fn said_by_later(
+        &self,
+        ids: impl Iterator<Item = ObjectName>,
+    ) -> Result<HashSet<ObjectName>, VaultError> {
         let (chains, reader) = (self.chains(), self.catalogue().reader()?);
         let plain_of = |name: &ObjectName| -> Result<Option<Vec<u8>>, VaultError> {
             Ok(reader.record(name)?.map(|value| value.get(Digest::LEN..).unwrap_or_default().to_vec()))
         };
         let is_more = |plain: &[u8]| Record::says_more(plain).unwrap_or(false);
-        if let Some(plain) = plain_of(id)? {
-            return Ok(is_more(&plain));
-        }
-        // Another record holds it.
-        for holder in chains.links().filter(|link| chains.is_holder(&link.name)) {
-            let record = plain_of(&holder.name)?.and_then(|plain| Record::decode(&plain).ok());
-            if let Some(RecordBody::Found(held)) = record.map(|record| record.body)
-                && let Some(found) = held.records.iter().find(|found| found.name == *id)
-            {
-                return Ok(is_more(&found.plain));
+        let (mut found, mut held) = (HashSet::new(), HashSet::new());
+        for id in ids {
+            match plain_of(&id)? {
+                Some(plain) => found.extend(is_more(&plain).then_some(id)),
+                None => drop(held.insert(id)),
             }
         }
-        Ok(false)
+        // Other records hold these.
+        for holder in chains.links().filter(|link| chains.is_holder(&link.name)) {
+            if held.is_empty() {
+                break;
+            }
+            let record = plain_of(&holder.name)?.and_then(|plain| Record::decode(&plain).ok());
+            if let Some(RecordBody::Found(inner)) = record.map(|record| record.body) {
+                let of_these = inner.records.iter().filter(|record| held.remove(&record.name));
+                found.extend(of_these.filter(|record| is_more(&record.plain)).map(|record| record.name));
+            }
+        }
+        Ok(found)
     }
 
     /// Snapshots that somebody meant to put in the place of one of these, or of one that was put there, and so on; of these the last

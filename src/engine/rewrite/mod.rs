@@ -222,10 +222,10 @@ pub fn plan(
         after != info.body || is_redated(info, change)
     };
     if change.exclude.is_empty() {
-        let mut plan = RewritePlan::default();
-        for info in snapshots.iter().filter(|info| is_said(info)) {
-            plan.add(vault, info, None)?;
-        }
+        let changes = snapshots.iter().filter(|info| is_said(info));
+        let changes = changes.map(|info| Planned { info: info.clone(), thinned: None }).collect();
+        let mut plan = RewritePlan { changes, ..RewritePlan::default() };
+        plan.leave_newer(vault)?;
         return Ok(plan);
     }
     progress.counters().restart(0, 0);
@@ -243,20 +243,20 @@ pub fn plan(
                 continue;
             }
         };
-        plan.add(vault, info, thinned)?;
+        plan.changes.push(Planned { info: info.clone(), thinned });
     }
+    plan.leave_newer(vault)?;
     part_late(vault, &mut plan.unread);
     Ok(plan)
 }
 
 impl RewritePlan {
-    /// A snapshot changes, unless a later version has said something of it that would be lost.
-    fn add(&mut self, vault: &Vault, info: &SnapshotInfo, thinned: Option<Thinned>) -> Result<(), VaultError> {
-        if vault.says_more(&info.id)? {
+    /// Leaves out snapshots of which a later version has said something that would be lost.
+    fn leave_newer(&mut self, vault: &Vault) -> Result<(), VaultError> {
+        let newer = vault.said_by_later(self.changes.iter().map(|planned| planned.info.id))?;
+        for Planned { info, .. } in self.changes.extract_if(.., |planned| newer.contains(&planned.info.id)) {
             let what = "its record has keys that this version does not know".to_owned();
-            self.unread.push((info.clone(), Unread { path: Vec::new(), why: Why::Newer, what }));
-        } else {
-            self.changes.push(Planned { info: info.clone(), thinned });
+            self.unread.push((info, Unread { path: Vec::new(), why: Why::Newer, what }));
         }
         Ok(())
     }
@@ -292,8 +292,8 @@ fn both(origin: &Snapshot, one: Snapshot, other: &Snapshot) -> Snapshot {
     if one.tree == origin.tree {
         return body;
     }
-    let Snapshot { tags, description, host, time, given, redated, .. } = body;
-    Snapshot { tags, description, host, time, given, redated, ..one }
+    let Snapshot { time, host, tags, description, given, redated, .. } = body;
+    Snapshot { time, host, tags, description, given, redated, ..one }
 }
 
 /// Whether two snapshots differ in nothing but what they take the place of.

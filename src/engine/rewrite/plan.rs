@@ -148,6 +148,9 @@ pub enum TreeFate {
     All(Sum),
 }
 
+/// That, and the first folder in it that cannot be looked into.
+type Planned = (TreeFate, Option<Unread>);
+
 /// A folder that is being looked at.
 struct Frame {
     key: (ListingKey, [u8; 16]),
@@ -194,7 +197,7 @@ pub(super) fn plan(
     patterns: &[String],
     threads: usize,
     progress: &dyn Progress,
-) -> Result<(TreePlan, Vec<(TreeFate, Option<Unread>)>), PlanError> {
+) -> Result<(TreePlan, Vec<Planned>), PlanError> {
     let index = Index::new(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
     // Whatever the index does not have yet is read by all threads.
@@ -246,7 +249,7 @@ impl TreePlan {
         body: &Snapshot,
         patterns: &[String],
         progress: &dyn Progress,
-    ) -> Result<(TreeFate, Option<Unread>), PlanError> {
+    ) -> Result<Planned, PlanError> {
         let mut roots = Vec::new();
         let read = hand.visit(&body.tree, &mut |entry| {
             let is_folder = entry.kind == FileKind::Directory;
@@ -334,18 +337,17 @@ impl TreePlan {
                     way.push(self.open(hand, ground, frame, way.len() > PATH_DEPTH_MAX, progress)?);
                 }
             }
-            let (name, fate) = match known {
-                Some(known) => known,
-                None => {
-                    let Some(frame) = way.last_mut() else { return Ok(Fate::STAYS) };
-                    if let Some((name, listing)) = frame.rest.next() {
-                        let path = join(&frame.path, &name);
-                        next = Some((name, path, listing));
-                        continue;
-                    }
-                    let Some(done) = way.pop() else { return Ok(Fate::STAYS) };
-                    self.close(done)
+            let (name, fate) = if let Some(known) = known {
+                known
+            } else {
+                let Some(frame) = way.last_mut() else { return Ok(Fate::STAYS) };
+                if let Some((name, listing)) = frame.rest.next() {
+                    let path = join(&frame.path, &name);
+                    next = Some((name, path, listing));
+                    continue;
                 }
+                let Some(done) = way.pop() else { return Ok(Fate::STAYS) };
+                self.close(done)
             };
             let Some(above) = way.last_mut() else { return Ok(fate) };
             above.unread = above.unread.or(fate.unread);
@@ -430,18 +432,17 @@ impl TreePlan {
                     way.push((key, sum, below));
                 }
             }
-            let sum = match known {
-                Some(sum) => sum,
-                None => {
-                    let Some((_, _, below)) = way.last_mut() else { return Ok(Sum::default()) };
-                    if let Some(listing) = below.pop() {
-                        next = Some(listing);
-                        continue;
-                    }
-                    let Some((key, sum, _)) = way.pop() else { return Ok(Sum::default()) };
-                    self.sums.insert(key, sum);
-                    sum
+            let sum = if let Some(sum) = known {
+                sum
+            } else {
+                let Some((_, _, below)) = way.last_mut() else { return Ok(Sum::default()) };
+                if let Some(listing) = below.pop() {
+                    next = Some(listing);
+                    continue;
                 }
+                let Some((key, sum, _)) = way.pop() else { return Ok(Sum::default()) };
+                self.sums.insert(key, sum);
+                sum
             };
             let Some((_, above, _)) = way.last_mut() else { return Ok(sum) };
             *above += sum;
