@@ -25,6 +25,8 @@ mod amend;
 #[cfg(unix)]
 mod rewrite;
 #[cfg(unix)]
+mod complete;
+#[cfg(unix)]
 mod sources;
 #[cfg(unix)]
 mod inputs;

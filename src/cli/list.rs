@@ -12,6 +12,7 @@ use vault::vault::findings::exit_of;
 
 use crate::cli::accept;
 use crate::cli::args::ListArgs;
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
@@ -42,6 +43,8 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let known = vault.known_findings(dates::now())?;
     let mut snapshots = vault.snapshots();
+    complete::note_snapshots(&vault, &snapshots, &context.zone);
+    complete::note_findings(&vault, &known);
     let all = snapshots.len();
     snapshots.retain(|info| {
         select::matches(info, &args.filter)

@@ -5,7 +5,7 @@
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
-//! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`version`].
+//! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`complete`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
 mod units;
@@ -16,6 +16,7 @@ mod table;
 mod roots;
 mod ahead;
 mod accept;
+mod complete;
 mod args;
 mod consent;
 mod output;
@@ -91,6 +92,9 @@ pub fn main() -> ExitCode {
     // Each folder on the way down to what is being read is open.
     vault::fs::raise_file_limit();
     let args: Vec<OsString> = std::env::args_os().collect();
+    if complete::answer(&args) {
+        return ExitCode::SUCCESS;
+    }
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     panic::set_hook(Box::new(move |info| {
         // The library catches panics of the catalogue's database and goes on.

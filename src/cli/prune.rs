@@ -27,6 +27,7 @@ use crate::cli::args::ForgetArgs;
 use crate::cli::args::KeepArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
+use crate::cli::complete;
 use crate::cli::consent;
 use crate::cli::context::Context;
 use crate::cli::dates;
@@ -190,6 +191,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     context.screen.clear();
     let report = report?;
     if !args.dry_run {
+        complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
         key::settle(context, &vault);
     }
     let told = if context.global.json {
@@ -486,6 +488,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     }
     let ids: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     prune::say(&vault, RecordBody::Forget(ids), dates::now(), &context.screen)?;
+    complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     said(context, &found, "Forgot snapshot", "The space is given back by: vault prune")
 }
 

@@ -15,6 +15,7 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::args::FilterArgs;
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::dates::Span;
@@ -69,6 +70,7 @@ impl Wanted {
         filter: &FilterArgs,
         aim: Aim,
     ) -> Result<&'a SnapshotInfo, Failure> {
+        complete::note_snapshots(vault, snapshots, &context.zone);
         let own = Own { host: vault.identity().host.clone(), clients: vault.own_clients() };
         let (info, note) = self.choose(snapshots, filter, &own, aim, &context.zone)?;
         if let Some(note) = note {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cli::args::Cli;
 use crate::cli::args::CompletionsArgs;
 use crate::cli::args::ManArgs;
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
@@ -22,8 +23,13 @@ use vault::json::Name;
 
 /// Runs `vault completions`.
 pub fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "vault", &mut script);
+    let script = if args.dynamic {
+        complete::script(args.shell)?
+    } else {
+        let mut script = Vec::new();
+        clap_complete::generate(args.shell, &mut Cli::command(), "vault", &mut script);
+        script
+    };
     let mut out = Output::new();
     out.bytes(&script)?;
     out.finish().map(|()| Exit::Done)

@@ -31,6 +31,7 @@ use crate::cli::ahead::is_first;
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::child::shell;
+use crate::cli::complete;
 use crate::cli::config::SourceConfig;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
@@ -110,6 +111,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
     });
     context.screen.clear();
     let report = report?;
+    complete::note_snapshots(&vault, &vault.snapshots(), &context.zone);
     if args.retire_after_run && !args.dry_run {
         match retire_self(&vault, dates::now(), &context.screen)? {
             OwnRetirement::Done => {}

@@ -106,8 +106,8 @@ impl Vault {
 
     /// Snapshots that somebody meant to put in the place of one of these, or of one that was put there, and so on; of these the last
     /// ones, in whose place nobody meant to put another one. Of those that name the same one only one counts, and the others say
-    /// something that would be lost. Forgotten ones are left out.
-    pub(crate) fn meant_for(&self, names: &[ObjectName]) -> Vec<SnapshotInfo> {
+    /// something that would be lost. Forgotten ones are left out; whether any of all these was forgotten is said, too.
+    pub(crate) fn meant_for(&self, names: &[ObjectName]) -> (Vec<SnapshotInfo>, bool) {
         let chains = self.chains();
         let (mut forgotten, mut above): (HashSet<ObjectName>, HashMap<ObjectName, Vec<&Link>>) = Default::default();
         for link in chains.links() {
@@ -119,13 +119,16 @@ impl Vault {
                 _ => {}
             }
         }
+        let is_gone = |name: &ObjectName| forgotten.contains(name) || chains.is_past(name);
         let (mut look, mut seen, mut found) = (names.to_vec(), HashSet::new(), Vec::new());
+        let mut is_forgotten = names.iter().any(is_gone);
         while let Some(name) = look.pop() {
             for link in above.get(&name).into_iter().flatten().filter(|link| seen.insert(link.name)) {
                 look.push(link.name);
+                is_forgotten |= is_gone(&link.name);
                 if let RecordBody::Snapshot(body) = &link.record.body
                     && !above.contains_key(&link.name)
-                    && !forgotten.contains(&link.name)
+                    && !is_gone(&link.name)
                 {
                     let body = Snapshot::clone(body);
                     found.push(SnapshotInfo::new(link.name, link.record.client, link.record.number, body));
@@ -133,7 +136,7 @@ impl Vault {
             }
         }
         found.sort_by_key(|info| info.id);
-        found
+        (found, is_forgotten)
     }
 
     /// What each record that a snapshot took the place of was the same as in any vault: what it was a copy of, or itself.
@@ -538,7 +541,7 @@ mod tests {
             link.name = name(10 * client + number as u8);
             link.record.client = ClientId::new([client; 16]);
             link.record.number = number;
-            link.record.time = day(number as i64);
+            link.record.time = day(number.cast_signed());
             link.record.seen = vec![(ClientId::new([1; 16]), 1)];
             link
         };

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::ValueEnum;
+use clap_complete::engine::ArgValueCompleter;
 use vault::engine::trust::VerifyOthers;
 
 use super::ExcludeArgs;
 use super::FilterArgs;
 use super::parse_duration;
+use crate::cli::complete;
 use crate::cli::units;
 
 /// `vault find`.
@@ -81,7 +83,7 @@ leave it out: put fuse.vault into PRUNEFS in /etc/updatedb.conf.")]
 )]
 pub struct MountArgs {
     /// The snapshot, and a folder in it [default: all snapshots]
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: Option<OsString>,
 
     /// The folder in which it appears [default: one that is made for it]
@@ -225,11 +227,11 @@ last kept. What was left out of the snapshot is to be left out here too. The
 time of a folder does not count: it changes with whatever is in it.")]
 pub struct DiffArgs {
     /// The older one: a snapshot, and a path in it
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub old: OsString,
 
     /// The newer one; live is the disk as it is now
-    #[arg(value_name = "SNAPSHOT[:PATH]|live", default_value = "live")]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]|live", default_value = "live")]
     pub new: OsString,
 
     /// Print only the sums
@@ -257,11 +259,11 @@ Examples:
 Sizes are those of the files, not what they take up in the vault.")]
 pub struct DuArgs {
     /// The snapshot, and a folder in it
-    #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
     pub snapshot: OsString,
 
     /// Count only files that are not in this snapshot, or have another content there
-    #[arg(long, value_name = "SNAPSHOT")]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), long, value_name = "SNAPSHOT")]
     pub since: Option<OsString>,
 
     /// How far to go down
@@ -291,7 +293,7 @@ the archive; sockets, file flags and times of birth are not. What is damaged in
 the vault is left out or filled with zeros, and listed.")]
 pub struct ExportArgs {
     /// The snapshot, and a path in it
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
 
     /// Write a tar archive; .zst at the end of the name compresses it (-: standard output)
@@ -365,10 +367,20 @@ pub struct ImportArgs {
 Examples:
   vault completions bash > ~/.local/share/bash-completion/completions/vault
   vault completions zsh > ~/.zfunc/_vault          with fpath+=(~/.zfunc)
-  vault completions fish > ~/.config/fish/completions/vault.fish")]
+  vault completions fish > ~/.config/fish/completions/vault.fish
+  vault completions bash --dynamic       with snapshots and sources, see below
+
+With --dynamic the shell asks vault itself while a line is typed: it offers
+vaults and sources of the configuration, and snapshots, tags, machines and
+findings that this machine saw when it opened the vault last. It asks for no
+password, and looks at no vault.")]
 pub struct CompletionsArgs {
     /// Which shell
     pub shell: clap_complete::Shell,
+
+    /// Complete snapshots, sources and vaults, too
+    #[arg(long)]
+    pub dynamic: bool,
 }
 
 /// `vault man`.

@@ -8,8 +8,10 @@ use vault::id::ObjectName;
 
 use clap::Args;
 use clap::Subcommand;
+use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::args::FilterArgs;
+use crate::cli::complete;
 use crate::cli::units;
 
 /// Reads a duration: a number and one of s, m, h, d, w, y.
@@ -77,7 +79,7 @@ repaired, or is accepted here. Accepting changes nothing in what is stored: it
 says that you know of the loss. New damage is a new finding.")]
 pub struct AcceptArgs {
     /// Findings, as vault accept, list, check and doctor name them
-    #[arg(value_name = "FINDING")]
+    #[arg(add = ArgValueCompleter::new(complete::findings), value_name = "FINDING")]
     pub findings: Vec<String>,
 
     /// Do not ask
@@ -376,7 +378,7 @@ one is to be named with --source. On a terminal it asks before it forgets the
 last complete snapshot of a source.")]
 pub struct ForgetArgs {
     /// The snapshots
-    #[arg(value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Do not ask
@@ -396,7 +398,7 @@ Examples:
   vault unpin 1f2e3d4c")]
 pub struct PinArgs {
     /// The snapshots
-    #[arg(value_name = "SNAPSHOT", required = true)]
+    #[arg(add = ArgValueCompleter::new(complete::snapshots), value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<OsString>,
 
     /// Which ones.

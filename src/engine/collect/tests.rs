@@ -173,6 +173,22 @@ fn success_is_said_only_after_a_look_behind_the_record() {
     assert!(retired_when_the_record_is_put(weak).lost > 0, "without the look data is lost");
 }
 
+/// A machine is retired by its copy just before it puts what takes the place of all snapshots, and what it has stored for that is deleted,
+/// as is what it takes the place of: that was forgotten.
+#[test]
+fn what_is_changed_as_a_machine_is_retired_is_whole_or_forgotten() {
+    for (number, after) in [(1, 0), (1, 1), (3, 0), (3, 1), (9, 0)] {
+        let sim = alike(sound());
+        sim.when(0, after, |sim| {
+            another_takes_its_place(sim);
+            and_what_it_relied_on_is_deleted(sim);
+        });
+        sim.take_out(0, number, |_| true);
+        let counts = sim.finish();
+        assert!(counts.deleted > 0 && counts.lost == 0, "{number} {after}: {counts:?}");
+    }
+}
+
 /// A machine is retired by its copy while its snapshot puts the last pack: what that needs is condemned, and deleted just before the
 /// record is put.
 fn retired_while_it_stores(rules: SweepRules) -> Counts {

@@ -15,12 +15,12 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use crate::catalogue::ChunkPlace;
+use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::browse::BrowseError;
 use crate::engine::depot::{Depot, DepotOptions, Published};
 use crate::engine::exclude::PatternError;
 use crate::engine::index::IndexError;
-use crate::engine::mark::{MarkError, mark};
+use crate::engine::mark::{MarkError, Marks, mark};
 use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
 use crate::engine::snapshot::Ended;
@@ -204,6 +204,10 @@ struct Goal {
     rivals: Vec<ObjectName>,
     /// What stands in the place, if it is not the base. It stays, if it says all that the base says.
     stands: Option<SnapshotInfo>,
+    /// The same, put by a client that could not go on: nobody waited for that, so what it relies on may be gone.
+    doubted: Option<SnapshotInfo>,
+    /// A record is put even if the base is like that already.
+    forced: bool,
 }
 
 /// Finds out what a change comes to. Nothing is changed.
@@ -349,6 +353,7 @@ fn put_all(
             report.forgotten.extend((!is_there).then_some(goal.id));
             is_there
         });
+        look_again(vault, &mut goals, &session, options, &mut report, progress)?;
         let mut first: HashMap<ObjectName, ObjectName> = HashMap::new();
         goals.retain(|goal| {
             let of = *first.entry(goal.base.id).or_insert(goal.id);
@@ -412,6 +417,8 @@ impl Goal {
             own: Vec::new(),
             rivals: Vec::new(),
             stands: None,
+            doubted: None,
+            forced: false,
         }
     }
 
@@ -427,6 +434,7 @@ impl Goal {
                 self.meet_rival(vault, there, info);
             }
         }
+        self.doubted = (self.own.contains(&info.id) && self.stands.is_none()).then(|| info.clone());
         true
     }
 
@@ -440,7 +448,7 @@ impl Goal {
     /// Looks for what others have put in the place, beside what stands there. What it says is to be said, too. Returns whether there is
     /// anything. What this work itself has put counts only if it stands there as well.
     fn meet_rival(&mut self, vault: &Vault, there: &[SnapshotInfo], stands: &SnapshotInfo) -> bool {
-        let rivals = vault.meant_for(&[&self.names[..], &[self.id]].concat());
+        let rivals = vault.meant_for(&[&self.names[..], &[self.id]].concat()).0;
         let is_there = |id: &ObjectName| there.iter().any(|info| info.id == *id);
         let counts = |info: &&SnapshotInfo| {
             info.id != stands.id
@@ -448,15 +456,76 @@ impl Goal {
                 && (!self.own.contains(&info.id) || is_there(&info.id))
         };
         let Some(rival) = rivals.iter().find(counts) else { return false };
-        self.rivals.push(rival.id);
-        self.names = vec![stands.id, rival.id];
-        self.base = rival.clone();
+        self.take_over(stands.id, rival.clone());
         self.stands = Some(stands.clone());
         true
     }
+
+    /// What somebody else meant to put in the place, of these, and was not looked at yet.
+    fn rival(&self, meant: Vec<SnapshotInfo>) -> Option<SnapshotInfo> {
+        let is_new = |info: &SnapshotInfo| !self.own.contains(&info.id) && !self.rivals.contains(&info.id);
+        meant.into_iter().find(is_new)
+    }
+
+    /// What somebody else meant is changed next, in the place of that and of what this work has put.
+    fn take_over(&mut self, own: ObjectName, rival: SnapshotInfo) {
+        self.rivals.push(rival.id);
+        self.names = vec![own, rival.id];
+        self.base = rival;
+        self.forced = true;
+    }
 }
 
-/// As [`plan`]; what stands against something of this work is a part of it even if nothing of it changes.
+/// Looks at what this work has put as a client that could not go on. If all is there that it needs, it stays: from now on it is needed
+/// like any other. If not, what somebody else meant to put there is changed instead, if there is any. If what it was to take the place of
+/// was forgotten meanwhile, or what somebody else had put there, it is forgotten as well. Otherwise it is put once more.
+fn look_again(
+    vault: &Vault,
+    goals: &mut Vec<Goal>,
+    session: &Session,
+    options: &RewriteOptions<'_>,
+    report: &mut RewriteReport,
+    progress: &dyn Progress,
+) -> Result<(), RewriteError> {
+    let mut withdrawn = Vec::new();
+    let mut left = Vec::new();
+    for mut goal in std::mem::take(goals) {
+        let Some(put) = goal.doubted.take() else {
+            left.push(goal);
+            continue;
+        };
+        if is_whole(vault, &put, progress)? {
+            report.replaced.push((goal.id, put.id));
+            continue;
+        }
+        let (meant, is_forgotten) = vault.meant_for(&[goal.base.id]);
+        match goal.rival(meant) {
+            Some(rival) => goal.take_over(put.id, rival),
+            None if is_forgotten => {
+                withdrawn.push(put.id);
+                report.forgotten.push(goal.id);
+                continue;
+            }
+            None => {}
+        }
+        left.push(goal);
+    }
+    *goals = left;
+    for part in withdrawn.chunks(vault.limits.names) {
+        let time = (options.clock)();
+        vault.publish(RecordBody::Forget(part.to_vec()), time, Some(session), |_| true, progress)?;
+    }
+    Ok(())
+}
+
+/// Whether all that a snapshot needs is there, and nothing of it is being given up.
+fn is_whole(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Result<bool, RewriteError> {
+    let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
+    let marks = mark(vault, &reader, [&info.body], progress)?;
+    Ok(marks.unknown().is_none() && marks.lost.is_empty() && !is_given_up(vault, &reader, &marks)?)
+}
+
+/// As [`plan`]; what somebody else meant to put in the same place is a part of it even if nothing of it changes.
 fn plan_goals(
     vault: &Vault,
     goals: &[Goal],
@@ -472,8 +541,8 @@ fn plan_goals(
         .filter_map(|goal| {
             let planned = changes.next_if(|planned| planned.info.id == goal.base.id);
             let is_kept = plan.unread.iter().any(|(info, unread)| info.id == goal.base.id && unread.path.is_empty());
-            let against = goal.stands.is_some() && !is_kept;
-            planned.or_else(|| against.then(|| Planned { info: goal.base.clone(), thinned: None }))
+            let forced = goal.forced && !is_kept;
+            planned.or_else(|| forced.then(|| Planned { info: goal.base.clone(), thinned: None }))
         })
         .collect();
     Ok(plan)
@@ -481,22 +550,27 @@ fn plan_goals(
 
 /// Makes sure that nothing of what these snapshots need is being given up: others may have been told already that nobody here needs it.
 fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Result<(), RewriteError> {
-    let condemned = vault.condemned();
-    if condemned.is_empty() {
+    if vault.condemned().is_empty() {
         return Ok(());
     }
     let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
+    let marks = mark(vault, &reader, plan.changes.iter().map(|planned| &planned.info.body), progress)?;
+    if is_given_up(vault, &reader, &marks)? { Err(RewriteError::GivenUp) } else { Ok(()) }
+}
+
+/// Whether something that is needed lies in condemned packs only.
+fn is_given_up(vault: &Vault, reader: &Arc<Reader>, marks: &Marks) -> Result<bool, RewriteError> {
+    let condemned = vault.condemned();
     let packs = reader.packs().map_err(VaultError::from)?;
     let is_left: HashSet<u32> =
         packs.iter().filter(|(_, info)| !condemned.contains(&info.name)).map(|(number, _)| *number).collect();
-    let marks = mark(vault, &reader, plan.changes.iter().map(|planned| &planned.info.body), progress)?;
     let mut is_given_up = false;
     let look = |rank: usize, _, places: &[ChunkPlace]| {
         is_given_up |= marks.bits.get(rank) && !places.iter().any(|place| is_left.contains(&place.pack));
         !is_given_up
     };
     reader.for_each_place(look).map_err(VaultError::from)?;
-    if is_given_up { Err(RewriteError::GivenUp) } else { Ok(()) }
+    Ok(is_given_up)
 }
 
 /// One attempt.

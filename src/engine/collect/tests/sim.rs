@@ -728,12 +728,16 @@ impl Sim {
         }
     }
 
-    /// Takes a file out of some snapshots, and says so in a tag.
+    /// Takes a file out of some snapshots.
     fn rewrite(self: &Arc<Self>, client: usize) {
-        let number = self.roll(FILES);
+        self.take_out(client, self.roll(FILES), |sim| sim.roll(2) == 0);
+    }
+
+    /// Takes a file out of snapshots that are chosen one by one, and says so in a tag.
+    pub fn take_out(self: &Arc<Self>, client: usize, number: u64, is_meant: impl Fn(&Self) -> bool) {
         self.trace(client, &format!("begins to take {number} out"));
         let Some(vault) = self.open(client) else { return };
-        let meant: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|_| self.roll(2) == 0).collect();
+        let meant: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|_| is_meant(self)).collect();
         let clock = || self.clock(client);
         let others = crate::engine::trust::VerifyOthers::Sample;
         let options = RewriteOptions { clock: &clock, level: 1, verify: false, others, threads: 1 };
@@ -885,10 +889,14 @@ impl Sim {
             let left = info.body.description.split(' ').filter(|name| !info.body.tags.iter().any(|tag| tag == name));
             let left = left.collect::<Vec<_>>().join(" ");
             let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == left);
-            let may_go_on = vault.chains().may_go_on(&info.client);
+            // Whoever put it, if in the place of another one.
+            let chains = vault.chains();
+            let writer = chains.links().find(|link| link.name == info.id).unwrap().record.client;
+            let may_go_on = chains.may_go_on(&writer);
             let mut state = lock(&self.state);
             state.counts.retained += 1;
-            if !is_whole && !may_go_on && !state.taken.contains(&info.id) {
+            let is_loss = info.replaced.iter().any(|id| state.taken.contains(id) && !vault.meant_for(&[*id]).1);
+            if !is_whole && !may_go_on && !is_loss && !state.taken.contains(&info.id) {
                 state.counts.unreported += 1;
             } else if !is_whole {
                 state.counts.lost += 1;
