@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::fs;
 use std::io::Write;
 use std::panic;
 use std::path::Path;
@@ -23,6 +22,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::Serialize;
 use vault::fs::replace_private_file;
+use vault::ownfile;
 use vault::path::Shown;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -64,7 +64,7 @@ struct KnownSnapshot {
 
 impl Names {
     fn load(state: &Path) -> Self {
-        fs::read(state.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        ownfile::read(&state.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     /// Remembers something else, if it is something else. If it cannot be remembered, it is not offered.
@@ -229,6 +229,8 @@ pub fn repos(current: &OsStr) -> Vec<CompletionCandidate> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
