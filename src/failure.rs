@@ -327,7 +327,7 @@ impl From<RewriteError> for Failure {
                 .exit(Exit::Usage)
                 .hint("It says what the content is of, so it is never later than now. Nothing was changed."),
             RewriteError::GivenUp => {
-                failure.hint("Another machine may have forgotten them, or a prune was cut off. First: vault prune")
+                failure.hint("Another machine may have forgotten them, or does not know this one yet: again when all has arrived, or after vault prune")
             }
             RewriteError::Unsettled => failure.hint(AGAIN),
             RewriteError::Partly { source, .. } => {

@@ -550,7 +550,7 @@ fn plan_goals(
 
 /// Makes sure that nothing of what these snapshots need is being given up: others may have been told already that nobody here needs it.
 fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Result<(), RewriteError> {
-    if vault.condemned().is_empty() {
+    if unreliable(vault).is_empty() {
         return Ok(());
     }
     let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
@@ -558,9 +558,16 @@ fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Resul
     if is_given_up(vault, &reader, &marks)? { Err(RewriteError::GivenUp) } else { Ok(()) }
 }
 
-/// Whether something that is needed lies in condemned packs only.
+/// Packs that may go whatever this client needs: those that are condemned, and where things arrive late all that others have put, as long
+/// as not all of them know this client. That a pack is damaged changes nothing here.
+fn unreliable(vault: &Vault) -> HashSet<ObjectName> {
+    let (damaged, condemned) = (vault.damaged_packs(), vault.condemned());
+    vault.unusable().into_iter().filter(|pack| condemned.contains(pack) || !damaged.contains(pack)).collect()
+}
+
+/// Whether something that is needed lies in such packs only.
 fn is_given_up(vault: &Vault, reader: &Arc<Reader>, marks: &Marks) -> Result<bool, RewriteError> {
-    let condemned = vault.condemned();
+    let condemned = unreliable(vault);
     let packs = reader.packs().map_err(VaultError::from)?;
     let is_left: HashSet<u32> =
         packs.iter().filter(|(_, info)| !condemned.contains(&info.name)).map(|(number, _)| *number).collect();
