@@ -52,7 +52,7 @@ impl Share {
     fn ask_for(&self, method: &str, target: &str, host: &str, lines: &[(&str, &str)]) -> Answer {
         let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         for (name, value) in lines {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            text.extend([name, ": ", value, "\r\n"]);
         }
         text.push_str("\r\n");
         exchange(TcpStream::connect(("127.0.0.1", self.port)).unwrap(), text.as_bytes())
