@@ -2,7 +2,7 @@
 //! put right, what is left of a secret after a prune.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -296,6 +296,19 @@ fn a_folder_that_is_lost_stays_and_all_else_is_taken_out() {
     assert!(desk.json(&["find", "*.tmp"]).is_empty());
 }
 
+/// Brings what one folder has and another one lacks.
+fn copy_missing(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            fs::create_dir_all(&to).unwrap();
+            copy_missing(&path, &to);
+        } else if !to.exists() {
+            fs::copy(path, to).unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_another_machine_has_put_in_the_place_may_be_on_its_way() {
     let desk = Desk::new();
@@ -306,6 +319,11 @@ fn what_another_machine_has_put_in_the_place_may_be_on_its_way() {
     let [here, there] = ["store", "there"].map(|name| desk.path(name));
     copy_folder(&here, &there);
     let elsewhere = ["--repo", there.to_str().unwrap(), "--state", "../elsewhere"];
+    // The machines get to know each other: until then nobody relies on what others have put.
+    desk.ok(&[&["snapshot", ".", "--source", "other", "--time", "2026-01-02"][..], &elsewhere].concat());
+    copy_missing(&there, &here);
+    desk.take("2026-01-03");
+    copy_missing(&here, &there);
     desk.ok(&[&["rewrite", "--exclude", "*.tmp", "--yes"][..], &elsewhere].concat());
     // All but the new listings arrives.
     let mut folders = vec![there.clone()];
