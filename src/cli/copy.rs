@@ -49,6 +49,7 @@ struct CopyJson<'a> {
     copied: Vec<CopiedJson<'a>>,
     there: u64,
     still_lacking: u64,
+    unreadable: Vec<String>,
     bytes_new: u64,
     bytes_stored: u64,
 }
@@ -102,6 +103,7 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
             copied: report.copied.iter().map(CopiedJson::from).collect(),
             there: report.there,
             still_lacking: report.still_lacking,
+            unreadable: report.unreadable.iter().map(ToString::to_string).collect(),
             bytes_new: report.bytes_new,
             bytes_stored: report.bytes_stored,
         })?;
@@ -110,7 +112,11 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     }
     out.finish()?;
     let is_lacking = report.still_lacking > 0 || report.copied.iter().any(|copied| !copied.lost.is_empty());
-    Ok(if is_lacking { Exit::Skipped } else { Exit::Done })
+    Ok(match (report.unreadable.is_empty(), is_lacking) {
+        (false, _) => Exit::Damage,
+        (true, true) => Exit::Skipped,
+        (true, false) => Exit::Done,
+    })
 }
 
 /// The snapshots that are to be copied: those that are named, or all that the filter leaves.
@@ -170,6 +176,11 @@ fn tell(
     if lost > 0 {
         let lost = units::counted(lost, "file or folder is", "files and folders are");
         out.styled(Style::Warning, &format!("{lost} damaged in the vault, and missing in the copies: vault check"))?;
+    }
+    for id in &report.unreadable {
+        let named = wanted.iter().find(|info| info.id == *id).map(|info| select::named(info, &context.zone));
+        let named = named.unwrap_or_else(|| id.short());
+        out.styled(Style::Warning, &format!("{named} cannot be read, and was not copied: vault check"))?;
     }
     if report.still_lacking > 0 {
         let lacking = units::counted(report.still_lacking, "copy lacks", "copies lack");

@@ -44,6 +44,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PAGE: usize = 512;
 /// Bytes that are read at once for an answer.
 const READ: usize = 512 << 10;
+/// The last second of the year 9999: later ones cannot be written in HTTP.
+const SECS_LAST: u64 = 253_402_300_799;
 /// Most links that are followed on the way to something.
 const LINKS_MAX: usize = 40;
 
@@ -282,10 +284,10 @@ const fn refused(trouble: Trouble) -> FsError {
     }
 }
 
-/// A stored time; one before 1970, which HTTP has not, is the beginning of 1970.
+/// A stored time; one that HTTP has not, before 1970 or after the year 9999, is the nearest one that it has.
 fn time_of(time: Time) -> SystemTime {
-    let whole = u64::try_from(time.secs).ok().and_then(|secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs)));
-    whole.unwrap_or(UNIX_EPOCH)
+    let secs = u64::try_from(time.secs).unwrap_or(0).min(SECS_LAST);
+    UNIX_EPOCH.checked_add(Duration::from_secs(secs)).unwrap_or(UNIX_EPOCH)
 }
 
 #[derive(Debug, Clone)]
@@ -492,9 +494,9 @@ mod tests {
     }
 
     #[test]
-    fn times_before_the_beginning_of_http_are_its_beginning() {
-        assert_eq!(time_of(Time { secs: -5, nanos: 3 }), UNIX_EPOCH);
-        assert_eq!(time_of(Time { secs: 5, nanos: 3 }), UNIX_EPOCH + Duration::from_secs(5));
-        assert_eq!(time_of(Time { secs: i64::MAX, nanos: 0 }), UNIX_EPOCH, "no system has it");
+    fn times_that_http_has_not_are_the_nearest_that_it_has() {
+        let at = |secs| time_of(Time { secs, nanos: 3 });
+        assert_eq!((at(-5), at(5)), (UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(5)));
+        assert_eq!(at(i64::MAX), UNIX_EPOCH + Duration::from_secs(SECS_LAST));
     }
 }

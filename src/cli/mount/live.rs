@@ -169,7 +169,8 @@ fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path
     while !mounted.is_ended() && begun.elapsed() < SERVED {
         thread::sleep(Duration::from_millis(20));
     }
-    if point::is_dead(folder) {
+    // The folder itself is not asked: it might be this program that would have to answer.
+    if mounted.is_ended() && point::all().iter().any(|other| other == folder) {
         // It ended by itself, and nobody answers there any more.
         if let Err(error) = point::end(folder, true) {
             context.screen.warn(&format!("cannot end the dead mount in {}: {error}", folder.display()));

@@ -421,6 +421,9 @@ impl<'a> Crew<'a> {
             Ok(mut report) => match report.copied.pop() {
                 Some(copied) if copied.lost.is_empty() => Ok(Some((copied.id, copied.body))),
                 Some(_) => disk(&format!("a part of the last snapshot in {first} is damaged")),
+                None if report.still_lacking > 0 || !report.unreadable.is_empty() => {
+                    disk(&format!("the last snapshot in {first} is damaged"))
+                }
                 None => Ok(vault.snapshots().into_iter().rfind(is_of_source).map(|info| (None, info.body))),
             },
             Err(CopyError::Vault(VaultError::Interrupted)) => Err(Failure::interrupted().into()),

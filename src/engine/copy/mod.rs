@@ -103,6 +103,8 @@ pub struct CopyReport {
     pub there: u64,
     /// How many are there without what is damaged here, which has not changed.
     pub still_lacking: u64,
+    /// Those of which nothing can be read: these are not copied.
+    pub unreadable: Vec<ObjectName>,
     /// Bytes of new chunks of content, before compression.
     pub bytes_new: u64,
     /// Bytes put into the other vault's store, records not counted.
@@ -404,6 +406,11 @@ impl Run<'_> {
         self.usable.retain(|name| !damaged.contains(name));
         let mut pinned = Vec::new();
         for Ready { info, body, lost } in ready {
+            // A listing begins with its version; this one has nothing behind it.
+            if body.tree.len <= 1 && lost.iter().any(|lost| lost.path.is_empty()) {
+                self.report.unreadable.push(info.id);
+                continue;
+            }
             let old = self.there.get(&identity(self.from.id(), info));
             // One that lacks something is no better for another one that does.
             if old.is_some() && !lost.is_empty() || old.is_some_and(|old| old.body.tree == body.tree) {

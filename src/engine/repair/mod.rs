@@ -397,8 +397,13 @@ impl Repair<'_> {
             self.report.files_brought = before.saturating_sub(lost(&plan));
             return Ok(plan);
         }
-        let (mut packs, mut failed) = (Vec::new(), HashSet::new());
+        let (mut packs, mut failed, mut done) = (Vec::new(), HashSet::new(), HashSet::new());
         while !plan.lent.ids.is_empty() {
+            // The store has not kept what was put into it.
+            if plan.lent.ids.iter().any(|id| done.contains(id)) {
+                return Err(RepairError::Changed);
+            }
+            done.extend(plan.lent.ids.iter().copied());
             let brought = bring(self.vault, donor, &plan.lent, self.session, self.options, self.progress)?;
             self.report.chunks_brought += plan.lent.count() - brought.failed.len() as u64;
             self.report.bytes_stored += brought.bytes_stored;
@@ -448,11 +453,11 @@ impl Repair<'_> {
             self.replace_packs(broken, &plan.relied_on)?;
         }
         if let Some(marks) = plan.marks {
-            self.publish(RecordBody::Damage(marks))?;
+            self.publish_on_brought(RecordBody::Damage(marks))?;
         }
         if self.session.unclaimed() > 0 {
             // What was brought back is claimed, so that others rely on it, too.
-            self.publish(RecordBody::Forget(Vec::new()))?;
+            self.publish_on_brought(RecordBody::Forget(Vec::new()))?;
         }
         if !plan.verified.is_empty() {
             let there: HashSet<ObjectName> = vault.pack_names().into_iter().collect();
@@ -466,6 +471,16 @@ impl Repair<'_> {
     fn publish(&self, body: RecordBody) -> Result<(), RepairError> {
         self.vault.publish(body, (self.options.clock)(), Some(self.session), |_| true, self.progress)?;
         Ok(())
+    }
+
+    /// Publishes what is true only if the store has kept what was brought back.
+    fn publish_on_brought(&self, body: RecordBody) -> Result<(), RepairError> {
+        if self.brought.is_empty() {
+            return self.publish(body);
+        }
+        let (brought, time) = (self.brought.iter().copied().collect(), (self.options.clock)());
+        let put = self.vault.publish_relying(&body, &brought, time, self.session, self.progress)?;
+        put.map(drop).ok_or(RepairError::Changed)
     }
 
     /// Moves an object aside. One that is gone already is out of the way.

@@ -99,6 +99,8 @@ struct State {
     left: usize,
     /// Snapshots that were reported as taken.
     taken: BTreeSet<ObjectName>,
+    /// A folder could not be read when files were to be taken out: they stayed, and that was said.
+    was_unread: bool,
     /// Machines whose state was lost where things arrive late: a person may retire the clients that wrote there.
     gone: Vec<ClientId>,
     /// How far the clock of each machine is off, in seconds.
@@ -748,6 +750,7 @@ impl Sim {
                 self.trace(client, &format!("has put {:?}", report.replaced));
                 let mut state = lock(&self.state);
                 state.counts.rewrites += report.replaced.len() as u64;
+                state.was_unread |= !report.unread.is_empty();
                 state.taken.extend(report.replaced.iter().map(|(_, now)| *now));
             }
             Err(error) => self.trace(client, &format!("has put nothing: {error}")),
@@ -886,9 +889,15 @@ impl Sim {
             repair::execute(&vault, plan, &options, &Silent::default()).unwrap();
         }
         for info in vault.snapshots() {
-            let left = info.body.description.split(' ').filter(|name| !info.body.tags.iter().any(|tag| tag == name));
-            let left = left.collect::<Vec<_>>().join(" ");
-            let is_whole = read_back(&vault, &info.body).is_some_and(|names| names == left);
+            let all: BTreeSet<&str> = info.body.description.split(' ').filter(|name| !name.is_empty()).collect();
+            let is_out = |name: &&&str| info.body.tags.iter().any(|tag| tag == *name);
+            let left: BTreeSet<&str> = all.iter().filter(|name| !is_out(name)).copied().collect();
+            // What lay in a folder that could not be read may have stayed: that was said.
+            let may_stay = lock(&self.state).was_unread;
+            let is_whole = read_back(&vault, &info.body).is_some_and(|names| {
+                let names: BTreeSet<&str> = names.split(' ').filter(|name| !name.is_empty()).collect();
+                names == left || may_stay && names.is_superset(&left) && names.is_subset(&all)
+            });
             // Whoever put it, if in the place of another one.
             let chains = vault.chains();
             let writer = chains.links().find(|link| link.name == info.id).unwrap().record.client;
