@@ -525,7 +525,7 @@ fn is_whole(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Resu
     Ok(marks.unknown().is_none() && marks.lost.is_empty() && !is_given_up(vault, &reader, &marks)?)
 }
 
-/// As [`plan`]; what somebody else meant to put in the same place is a part of it even if nothing of it changes.
+/// As [`plan()`]; what somebody else meant to put in the same place is a part of it even if nothing of it changes.
 fn plan_goals(
     vault: &Vault,
     goals: &[Goal],
