@@ -14,7 +14,6 @@ use crate::cli::error::Failure;
 use crate::cli::suggest::nearest;
 
 const LOCKS: &str = "There are no locks: nothing has to be unlocked, not even after a crash.";
-const CHANGE: &str = "A snapshot is never changed. Take another one, and forget it with: vault forget";
 
 /// Commands of other programs, and what answers them here.
 const COMMANDS: &[(&str, &str)] = &[
@@ -32,11 +31,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("delete", "Single snapshots are forgotten by: vault forget"),
     ("remove", "Single snapshots are forgotten by: vault forget"),
     ("rm", "Single snapshots are forgotten by: vault forget"),
-    ("tag", CHANGE),
-    ("rename", CHANGE),
-    ("rewrite", CHANGE),
-    ("recreate", CHANGE),
-    ("amend", CHANGE),
+    ("rename", "Description and machine are changed by: vault amend"),
+    ("recreate", "What should never have been kept is taken out by: vault rewrite --exclude"),
     ("verify", "It is called: vault check --read-data"),
     ("scrub", "It is called: vault check --read-data"),
     ("recover", "It is called: vault repair"),

@@ -134,6 +134,61 @@ impl Shared<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Failed;
 
+/// Why work with a depot ended early.
+pub(crate) enum Ended<E> {
+    /// For this reason.
+    Why(E),
+    /// The depot or its publisher failed, and knows why.
+    Elsewhere,
+}
+
+impl<E> From<E> for Ended<E>
+where
+    E: std::error::Error,
+{
+    fn from(error: E) -> Self {
+        Self::Why(error)
+    }
+}
+
+impl<E> From<Failed> for Ended<E>
+where
+    E: std::error::Error,
+{
+    fn from(_: Failed) -> Self {
+        Self::Elsewhere
+    }
+}
+
+/// Does work that puts chunks into a new depot, while another thread puts into the store what the depot has filled. If the work ends early, so
+/// does that.
+///
+/// # Errors
+/// Why the work ended early; or why the depot, or else its publisher, has failed.
+pub(crate) fn fill<T, E: From<VaultError>>(
+    vault: &Vault,
+    options: DepotOptions<'_>,
+    session: Option<&Session>,
+    progress: &dyn Progress,
+    work: impl FnOnce(&Depot<'_>) -> Result<T, Ended<E>>,
+) -> Result<(T, Published), E> {
+    let (depot, publisher) = Depot::new(vault, options, session)?;
+    std::thread::scope(|scope| {
+        let publisher = scope.spawn(move || publisher.run(progress));
+        let done = work(&depot);
+        if done.is_err() {
+            depot.abandon();
+        }
+        let finished = depot.finish();
+        let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
+        match done {
+            Ok(done) => Ok(finished.and(published).map(|published| (done, published))?),
+            Err(Ended::Why(error)) => Err(error),
+            Err(Ended::Elsewhere) => Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into()),
+        }
+    })
+}
+
 /// Takes chunks from many threads.
 pub struct Depot<'a> {
     shared: Arc<Shared<'a>>,

@@ -1,7 +1,6 @@
 //! Taking a snapshot (SPEC §8): walk, compare with the stat cache, read what changed, store, and write the record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
+use crate::engine::depot::{self, Depot, DepotOptions, Failed, Published};
 use crate::engine::exclude::{ExcludeOptions, PatternError, Rules};
 use crate::engine::presence::{Presence, is_future};
 use crate::engine::read_file::{Feed, ReadFailed, read_large};
@@ -363,34 +362,11 @@ struct Fed {
 }
 
 /// Why a run ended early.
-pub(crate) enum Ended<E = SnapshotError> {
-    /// For this reason.
-    Why(E),
-    /// The depot or its publisher failed, and knows why.
-    Elsewhere,
-}
+pub(crate) type Ended<E = SnapshotError> = depot::Ended<E>;
 
 impl Ended {
     fn vault(error: VaultError) -> Self {
         Self::Why(error.into())
-    }
-}
-
-impl<E> From<E> for Ended<E>
-where
-    E: std::error::Error,
-{
-    fn from(error: E) -> Self {
-        Self::Why(error)
-    }
-}
-
-impl<E> From<Failed> for Ended<E>
-where
-    E: std::error::Error,
-{
-    fn from(_: Failed) -> Self {
-        Self::Elsewhere
     }
 }
 
@@ -439,27 +415,10 @@ impl Pass<'_> {
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20);
         let pool = pool.build().map_err(|error| SnapshotError::Threads(error.to_string()))?;
-        let (depot, publisher) = Depot::new(self.vault, depot_options, self.session)?;
-        let progress = self.progress;
-        std::thread::scope(|scope| {
-            let publisher = scope.spawn(move || publisher.run(progress));
-            let walked = self.walk(&depot, &pool, readers, fed);
-            if walked.is_err() {
-                depot.abandon();
-            }
-            let finished = depot.finish();
-            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let mut taken = match walked {
-                Ok(taken) => taken,
-                Err(Ended::Why(error)) => return Err(error),
-                Err(Ended::Elsewhere) => {
-                    return Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into());
-                }
-            };
-            finished?;
-            taken.published = published?;
-            Ok(taken)
-        })
+        let work = |depot: &Depot<'_>| self.walk(depot, &pool, readers, fed);
+        let (mut taken, published) = depot::fill(self.vault, depot_options, self.session, self.progress, work)?;
+        taken.published = published;
+        Ok(taken)
     }
 
     /// Walks the paths, reads the feeds, and stores the trees.

@@ -166,6 +166,11 @@ impl Snapshot {
         self.given || self.origin.is_some()
     }
 
+    /// What the snapshot of this id in this vault is in any vault: what it is a copy of, or itself (SPEC §8.12).
+    pub fn origin_in(&self, vault: VaultId, id: ObjectName) -> (VaultId, ObjectName) {
+        self.origin.as_ref().map_or((vault, id), |origin| (origin.vault, origin.snapshot))
+    }
+
     /// The streams of the record besides the tree, each with a name for people.
     pub fn lists(&self) -> [(&Stream, &'static str); 3] {
         [

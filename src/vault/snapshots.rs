@@ -139,21 +139,14 @@ impl Vault {
         (found, is_forgotten)
     }
 
-    /// What each record that a snapshot took the place of was the same as in any vault: what it was a copy of, or itself.
-    pub fn origins_before(&self, info: &SnapshotInfo) -> Vec<(VaultId, ObjectName)> {
+    /// What each snapshot record is in any vault: what it is a copy of, or itself. Also those that others took the place of.
+    pub fn origins(&self) -> HashMap<ObjectName, (VaultId, ObjectName)> {
         let log = self.log();
-        let before = |name: &ObjectName| match log
-            .chains
-            .links()
-            .find(|link| link.name == *name)
-            .map(|link| &link.record.body)
-        {
-            Some(RecordBody::Snapshot(body)) => {
-                body.origin.as_ref().map_or((self.id(), *name), |origin| (origin.vault, origin.snapshot))
-            }
-            _ => (self.id(), *name),
+        let origin = |link: &Link| match &link.record.body {
+            RecordBody::Snapshot(body) => Some((link.name, body.origin_in(self.id(), link.name))),
+            _ => None,
         };
-        info.replaced.iter().map(before).collect()
+        log.chains.links().filter_map(origin).collect()
     }
 
     /// The clients that this machine is, or was before it lost its state.

@@ -223,8 +223,9 @@ copy, which is then partial (the exit code is 3); once they are mended, the next
 copy takes its place.
 
 The password of the other vault comes from the first of: --to-password-file,
---to-password-command, VAULT_TO_PASSWORD (or _FILE, _COMMAND), the configuration,
-the key of this machine, the password of this vault, the terminal.")]
+--to-password-command, VAULT_TO_PASSWORD (or _FILE, _COMMAND), what the
+configuration says, the key of this machine, the password of this vault, the
+terminal.")]
 pub struct CopyArgs {
     /// Snapshots, by id, date or latest; all if none is named
     #[arg(value_name = "SNAPSHOT")]

@@ -45,7 +45,7 @@ const VAULT_REST: &str = "\
 # check-sample = \"2%\"           # how much of the data each check reads
 # check-max-time = \"10m\"
 # retire-after = \"60d\"          # retire machines that wrote nothing for so long
-# copy-from = \"disk\"            # vault run copies from this vault, above
+# copy-from = \"first\"           # filled by copies from that vault, named above
 ";
 
 const SOURCE_HEAD: &str = "
@@ -164,7 +164,8 @@ mod tests {
     /// Every remark that looks like a setting is one.
     #[test]
     fn what_the_starter_offers_can_be_put_in_force() {
-        let mut text = String::new();
+        // The vault from which the one of the starter is a copy.
+        let mut text = format!("[vaults.first]\npath = '{DISK}'\n");
         for line in super::text(&Filled::default()).lines() {
             let setting = line.strip_prefix("# ").filter(|line| {
                 line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
@@ -176,7 +177,8 @@ mod tests {
         }
         let (config, mistakes) = parse(&text, Some(Path::new(HOME)));
         assert!(mistakes.is_empty(), "{mistakes:?}");
-        assert_eq!((config.vaults.len(), config.sources.len()), (1, 1));
+        assert_eq!((config.vaults.len(), config.sources.len()), (2, 1));
+        assert_eq!(config.vaults[1].copy_from.as_deref(), Some("first"));
         assert_eq!(config.sources[0].paths[0], Path::new(HOME).join("Documents"));
         assert!(config.sources[0].hooks.on_failure.is_some() && !config.run.on_battery);
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
-use std::panic::resume_unwind;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::AcqRel;
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +10,10 @@ use rayon::Scope;
 
 use crate::engine::archive::acl;
 use crate::engine::archive::read::{ArchiveError, ArchiveReader, Member, MemberKind};
-use crate::engine::depot::{Depot, DepotOptions, Published};
+use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
 use crate::engine::presence::is_future;
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, holes_between, read_large, store_whole};
-use crate::engine::snapshot::{Ended, SnapshotError, SnapshotReport, store_links, store_top};
+use crate::engine::snapshot::{SnapshotError, SnapshotReport, store_links, store_top};
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::engine::walk::{LeftOut, SkippedList};
 use crate::fs::OwnerNames;
@@ -251,27 +250,10 @@ impl Run<'_> {
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|error| SnapshotError::Threads(error.to_string()))?;
-        let (depot, publisher) = Depot::new(self.vault, depot_options, Some(self.session))?;
-        let progress = self.progress;
-        std::thread::scope(|scope| {
-            let publisher = scope.spawn(move || publisher.run(progress));
-            let taken = self.read(&depot, &pool, input);
-            if taken.is_err() {
-                depot.abandon();
-            }
-            let finished = depot.finish();
-            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let mut taken = match taken {
-                Ok(taken) => taken,
-                Err(Ended::Why(error)) => return Err(error),
-                Err(Ended::Elsewhere) => {
-                    return Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into());
-                }
-            };
-            finished?;
-            taken.published = published?;
-            Ok(taken)
-        })
+        let work = |depot: &Depot<'_>| self.read(depot, &pool, input);
+        let (mut taken, published) = depot::fill(self.vault, depot_options, Some(self.session), self.progress, work)?;
+        taken.published = published;
+        Ok(taken)
     }
 
     fn read(

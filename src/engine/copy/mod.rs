@@ -7,14 +7,12 @@
 pub(crate) mod tree;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use crate::catalogue::CatalogueError;
 use crate::engine::copy::tree::{Memory, Trees};
-use crate::engine::depot::{Depot, DepotOptions};
+use crate::engine::depot::{self, Depot, DepotOptions, Ended};
 use crate::engine::mark::Segments;
-use crate::engine::snapshot::Ended;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ObjectName, VaultId};
 use crate::log::RecordBody;
@@ -115,15 +113,24 @@ pub struct CopyReport {
 pub(crate) type Identity = (VaultId, ObjectName);
 
 pub(crate) fn identity(vault: VaultId, info: &SnapshotInfo) -> Identity {
-    info.body.origin.as_ref().map_or((vault, info.id), |origin| (origin.vault, origin.snapshot))
+    info.body.origin_in(vault, info.id)
+}
+
+/// What the records that a snapshot of this vault took the place of are in any vault.
+fn before(
+    info: &SnapshotInfo,
+    vault: VaultId,
+    origins: &HashMap<ObjectName, Identity>,
+) -> impl Iterator<Item = Identity> {
+    info.replaced.iter().map(move |name| origins.get(name).copied().unwrap_or((vault, *name)))
 }
 
 /// Says which of these snapshots are in the other vault: those that were copied from here or to here, or that both have from a third. What
 /// was changed there since stands for what it was before: nothing that was taken out comes back.
 pub(crate) fn there(to: &Vault) -> HashMap<Identity, SnapshotInfo> {
-    let mut there = HashMap::new();
+    let (mut there, origins) = (HashMap::new(), to.origins());
     for info in to.snapshots() {
-        for before in to.origins_before(&info) {
+        for before in before(&info, to.id(), &origins) {
             there.insert(before, info.clone());
         }
         there.insert(identity(to.id(), &info), info);
@@ -195,6 +202,7 @@ pub fn copy(
         progress,
         session: &session,
         pool: &pool,
+        origins: from.origins(),
         bases: Bases::new(from, &there),
         there,
         memory: Memory::new(),
@@ -268,6 +276,8 @@ struct Run<'r> {
     pool: &'r rayon::ThreadPool,
     /// What the other vault has.
     there: HashMap<Identity, SnapshotInfo>,
+    /// What each snapshot record of the vault that is copied is in any vault.
+    origins: HashMap<ObjectName, Identity>,
     bases: Bases,
     memory: Memory,
     /// The packs that the copies must not rely on, as was known when what is remembered was stored or found.
@@ -304,24 +314,8 @@ impl Run<'_> {
             threads: self.pool.current_num_threads(),
             clock: options.clock,
         };
-        let (depot, publisher) = Depot::new(self.to, depot_options, Some(self.session))?;
-        let progress = self.progress;
-        let (ready, published) = std::thread::scope(|scope| {
-            let publisher = scope.spawn(move || publisher.run(progress));
-            let ready = self.pool.install(|| self.trees(&depot, wanted));
-            if ready.is_err() {
-                depot.abandon();
-            }
-            let finished = depot.finish();
-            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
-            match ready {
-                Ok(ready) => finished.and(published).map(|published| (ready, published)).map_err(CopyError::from),
-                Err(Ended::Why(error)) => Err(error),
-                Err(Ended::Elsewhere) => {
-                    Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into())
-                }
-            }
-        })?;
+        let work = |depot: &Depot<'_>| self.pool.install(|| self.trees(depot, wanted));
+        let (ready, published) = depot::fill(self.to, depot_options, Some(self.session), self.progress, work)?;
         self.report.bytes_new += published.bytes_new;
         self.report.bytes_stored += published.bytes_stored;
         self.usable.extend(published.packs);
@@ -374,8 +368,8 @@ impl Run<'_> {
         let (vault, snapshot) = identity(self.from.id(), info);
         let mut replaces: Vec<ObjectName> = Vec::new();
         let old = self.there.get(&(vault, snapshot)).map(|info| info.id);
-        let before = self.from.origins_before(info);
-        replaces.extend(before.iter().filter_map(|before| self.there.get(before)).map(|info| info.id).chain(old));
+        let before = before(info, self.from.id(), &self.origins);
+        replaces.extend(before.filter_map(|before| self.there.get(&before)).map(|info| info.id).chain(old));
         replaces.sort_unstable();
         replaces.dedup();
         let body = Snapshot {

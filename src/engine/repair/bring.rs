@@ -4,7 +4,6 @@
 //! ids that it had. Whatever is wrong with the other vault is its own trouble.
 
 use std::collections::HashSet;
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
@@ -12,12 +11,11 @@ use rayon::prelude::*;
 use crate::engine::browse::BrowseError;
 use crate::engine::copy::tree::{Memory, Trees};
 use crate::engine::copy::{self, CopyError};
-use crate::engine::depot::{Depot, DepotOptions, Failed, Published};
+use crate::engine::depot::{self, Depot, DepotOptions, Ended, Failed, Published};
 use crate::engine::diff::entry_at;
 use crate::engine::hurt::HurtSnapshot;
 use crate::engine::mark::{MarkError, Segments, Source};
 use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
-use crate::engine::snapshot::Ended;
 use crate::engine::trust::VerifyOthers;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
@@ -97,17 +95,17 @@ pub(super) fn bring_copies(
     progress.counters().restart(copies.count(), 0);
     progress.phase(Phase::Collect);
     let ((), published) = in_depot(vault, donor, session, options, progress, |depot| {
-        let from = Segments::new(donor, Arc::new(donor.catalogue().reader()?))?;
-        let there = Segments::new(vault, Arc::new(vault.catalogue().reader()?))?;
+        let reader = |vault: &Vault| Ok::<_, RepairError>(Arc::new(vault.catalogue().reader()?));
+        let from = Segments::new(donor, reader(donor)?).map_err(RepairError::from)?;
+        let there = Segments::new(vault, reader(vault)?).map_err(RepairError::from)?;
         let memory = Memory::new();
         let trees = Trees { from: &from, there: &there, depot, memory: &memory, is_alike: false, progress };
         for (body, path) in copies.0.iter().flat_map(|(body, paths)| paths.iter().map(move |path| (body, path))) {
             match again(&trees, body, path) {
                 Ok(()) => progress.counters().add(1, 0),
-                // The depot knows why.
-                Err(Ended::Elsewhere) => return Ok(()),
-                Err(Ended::Why(CopyError::Vault(error))) => return Err(error.into()),
-                Err(Ended::Why(error)) => return Err(error.into()),
+                Err(Ended::Elsewhere) => return Err(Ended::Elsewhere),
+                Err(Ended::Why(CopyError::Vault(error))) => return Err(RepairError::from(error).into()),
+                Err(Ended::Why(error)) => return Err(RepairError::from(error).into()),
             }
         }
         Ok(())
@@ -171,8 +169,9 @@ pub(super) fn bring(
 ) -> Result<Brought, RepairError> {
     progress.counters().restart(lent.count(), lent.bytes);
     progress.phase(Phase::Collect);
-    let (failed, published) =
-        in_depot(vault, donor, session, options, progress, |depot| read(donor, lent, depot, progress))?;
+    let (failed, published) = in_depot(vault, donor, session, options, progress, |depot| {
+        read(donor, lent, depot, progress).map_err(Ended::Why)
+    })?;
     let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed };
     // What the depot took for stored elsewhere is not where it can be read.
     let reader = vault.catalogue().reader()?;
@@ -194,7 +193,7 @@ fn in_depot<T: Send>(
     session: &Session,
     options: &RepairOptions<'_>,
     progress: &dyn Progress,
-    work: impl FnOnce(&Depot<'_>) -> Result<T, RepairError> + Send,
+    work: impl FnOnce(&Depot<'_>) -> Result<T, Ended<RepairError>> + Send,
 ) -> Result<(T, Published), RepairError> {
     let threads = options.threads.max(READERS.min(donor.store().limits().reads));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
@@ -208,19 +207,7 @@ fn in_depot<T: Send>(
         threads,
         clock: options.clock,
     };
-    let (depot, publisher) = Depot::new(vault, depot_options, Some(session))?;
-    std::thread::scope(|scope| {
-        let publisher = scope.spawn(move || publisher.run(progress));
-        let done = pool.install(|| work(&depot));
-        if done.is_err() {
-            depot.abandon();
-        }
-        let finished = depot.finish();
-        let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
-        let done = done?;
-        finished?;
-        Ok((done, published?))
-    })
+    depot::fill(vault, depot_options, Some(session), progress, |depot| pool.install(|| work(depot)))
 }
 
 /// Reads the chunks in the order in which they lie there, each segment once. Returns those that cannot be read.

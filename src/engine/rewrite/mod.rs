@@ -12,18 +12,16 @@ pub(crate) mod plan;
 mod thin;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::browse::BrowseError;
-use crate::engine::depot::{Depot, DepotOptions, Published};
+use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
 use crate::engine::exclude::PatternError;
 use crate::engine::index::IndexError;
 use crate::engine::mark::{MarkError, Marks, mark};
 use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
-use crate::engine::snapshot::Ended;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ChunkId, ObjectName};
 use crate::log::record::{DamagedSnapshot, LostFile};
@@ -675,25 +673,7 @@ impl Work<'_> {
             threads: options.threads.max(1),
             clock: options.clock,
         };
-        let (depot, publisher) = Depot::new(vault, depot_options, Some(session))?;
-        std::thread::scope(|scope| {
-            let publisher = scope.spawn(move || publisher.run(progress));
-            let stored = self.store_in(&depot);
-            if stored.is_err() {
-                depot.abandon();
-            }
-            let finished = depot.finish();
-            let published = publisher.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let bodies = match stored {
-                Ok(bodies) => bodies,
-                Err(Ended::Why(error)) => return Err(error),
-                Err(Ended::Elsewhere) => {
-                    return Err(finished.err().or(published.err()).unwrap_or(VaultError::Unexplained).into());
-                }
-            };
-            finished?;
-            Ok((bodies, published?))
-        })
+        depot::fill(vault, depot_options, Some(session), progress, |depot| self.store_in(depot))
     }
 
     fn store_in(&self, depot: &Depot<'_>) -> Result<Vec<Outcome>, Ended<RewriteError>> {

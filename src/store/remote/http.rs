@@ -31,6 +31,34 @@ const PIECE: usize = 64 << 10;
 /// What is read of an answer that says why something failed.
 const REASON_MAX: usize = 64 << 10;
 
+/// What was asked for, of any kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Read,
+    List,
+    Put,
+    Delete,
+    Quarantine,
+}
+
+impl Asked {
+    /// In the word that errors have for it.
+    pub(super) const fn action(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Put => "write",
+            Self::Delete => "delete",
+            Self::Quarantine => "quarantine",
+        }
+    }
+
+    /// Whether it changes what is there.
+    pub(super) const fn writes(self) -> bool {
+        matches!(self, Self::Put | Self::Delete | Self::Quarantine)
+    }
+}
+
 /// What an answer said beside its body.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {

@@ -22,7 +22,7 @@ use object_store::{
 };
 
 use crate::id::ObjectName;
-use crate::store::remote::http::{Answer, CALL, Call, time_of};
+use crate::store::remote::http::{Answer, Asked, CALL, Call, time_of};
 use crate::store::remote::line::Line;
 use crate::store::remote::runtime::Runtime;
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
@@ -82,32 +82,6 @@ pub(super) struct ObjectClient {
 impl std::fmt::Debug for ObjectClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ObjectClient").field("place", &self.line.place()).finish_non_exhaustive()
-    }
-}
-
-/// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Read,
-    List,
-    Put,
-    Delete,
-    Copy,
-}
-
-impl Asked {
-    const fn action(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::List => "list",
-            Self::Put => "write",
-            Self::Delete => "delete",
-            Self::Copy => "quarantine",
-        }
-    }
-
-    const fn writes(self) -> bool {
-        matches!(self, Self::Put | Self::Delete | Self::Copy)
     }
 }
 
@@ -619,7 +593,7 @@ impl Store for ObjectClient {
         let (name, is_copied) = self.aside(key, &before)?;
         let to = self.path_of(&name)?;
         if !is_copied {
-            self.request(Asked::Copy, &object, |bucket| {
+            self.request(Asked::Quarantine, &object, |bucket| {
                 let (from, to) = (from.clone(), to.clone());
                 async move { bucket.objects.copy_opts(&from, &to, CopyOptions::default()).await }
             })?;
@@ -628,7 +602,7 @@ impl Store for ObjectClient {
             Ok((after, _)) if after.size == before.size => {}
             // What is missing is the copy: the object itself was there a moment ago.
             Ok(_) | Err(StoreError::Missing { .. }) => {
-                return Err(self.unreachable(Asked::Copy, &object, "the copy is not whole"));
+                return Err(self.unreachable(Asked::Quarantine, &object, "the copy is not whole"));
             }
             Err(error) => return Err(error),
         }

@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Full};
 use object_store::client::HttpError;
 use serde::Deserialize;
 
-use crate::store::remote::http::{CALL, Call, Transport, time_of};
+use crate::store::remote::http::{Asked, CALL, Call, Transport, time_of};
 use crate::store::remote::line::Line;
 use crate::store::remote::rclone::Rclone;
 use crate::store::remote::runtime::Runtime;
@@ -73,32 +73,6 @@ pub(super) struct RestClient {
 impl std::fmt::Debug for RestClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RestClient").field("place", &self.line.place()).finish_non_exhaustive()
-    }
-}
-
-/// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Read,
-    List,
-    Put,
-    Delete,
-    Quarantine,
-}
-
-impl Asked {
-    const fn action(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::List => "list",
-            Self::Put => "write",
-            Self::Delete => "delete",
-            Self::Quarantine => "quarantine",
-        }
-    }
-
-    const fn writes(self) -> bool {
-        matches!(self, Self::Put | Self::Delete | Self::Quarantine)
     }
 }
 
