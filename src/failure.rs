@@ -411,6 +411,7 @@ impl From<BrowseError> for Failure {
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             BrowseError::Read { source, .. } if source.is_newer() => failure.hint(NEWER),
             BrowseError::Read { source, .. } => source.into(),
+            BrowseError::Partial { source, .. } if source.is_newer() => failure.exit(Exit::Skipped).hint(NEWER),
             BrowseError::Partial { .. } => failure,
             BrowseError::Interrupted => Self::interrupted(),
             BrowseError::Output(error) => Self::output(&error),

@@ -500,6 +500,7 @@ impl FindingJson {
                 About::Files { .. } => "files",
                 About::Source { .. } => "source",
                 About::Slot(_) => "slot",
+                About::OtherVault(_) => "vault",
                 About::Clocks { .. } => "clocks",
             },
             what: finding.text(),
@@ -623,8 +624,8 @@ impl Sums {
         };
         *count += 1;
         if difference.change != Change::Metadata {
-            self.bytes_new += difference.new.as_ref().map_or(0, |entry| entry.size);
-            self.bytes_old += difference.old.as_ref().map_or(0, |entry| entry.size);
+            self.bytes_new = self.bytes_new.saturating_add(difference.new.as_ref().map_or(0, |entry| entry.size));
+            self.bytes_old = self.bytes_old.saturating_add(difference.old.as_ref().map_or(0, |entry| entry.size));
         }
     }
 

@@ -75,6 +75,11 @@ pub const KEY_SLOT_LEN_MAX: u64 = 64 << 10;
 /// Most key slots in a vault.
 pub const KEY_SLOTS_MAX: usize = 16;
 
+/// The sum of figures that somebody else has written: what does not fit is the highest number.
+pub fn sum_of(figures: impl IntoIterator<Item = u64>) -> u64 {
+    figures.into_iter().fold(0, u64::saturating_add)
+}
+
 const _: () = assert!(SEGMENT_TARGET + (CHUNK_MAX_CEILING as usize) < SEGMENT_RAW_MAX);
 const _: () = assert!(SEGMENT_RAW_MAX + (1 << 20) < PACK_LEN);
 const _: () = assert!(SEGMENT_CHUNKS_TARGET <= PACK_CHUNKS_TARGET && SEGMENT_CHUNKS_TARGET <= SEGMENT_CHUNKS_MAX);

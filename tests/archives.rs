@@ -2,7 +2,7 @@
 //! cut off, damaged or hostile does no harm.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -392,4 +392,21 @@ fn dated_copies_of_a_folder_become_snapshots() {
     assert_eq!(desk.run(&["import", "--dirs", text(&desk.source())]).code, 1);
     assert_eq!(desk.run(&["import"]).code, 2);
     assert_eq!(desk.run(&["import", "--tar", "x", "--dirs", "y"]).code, 2);
+}
+
+#[test]
+fn an_archive_that_nobody_reads_to_its_end_is_no_success() {
+    let desk = Desk::new();
+    desk.write("a", crate::support::source::bytes(1, 3_000_000));
+    desk.take("2026-01-01 12:00");
+    let mut child = desk
+        .command(&["export", "latest", "--tar", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut begin = [0; 1000];
+    child.stdout.take().unwrap().read_exact(&mut begin).unwrap();
+    let said = said(&child.wait_with_output().unwrap());
+    assert!(said.code == 1 && said.err.contains("before it was whole"), "{} {}", said.code, said.err);
 }

@@ -198,7 +198,9 @@ fn folders_of_other_vaults_stay_as_they_are() {
     desk.write("a", "a");
     desk.write("inner/VAULT", "vault archive, format 1\nold");
     desk.write("inner/packs/00/old", "old");
+    desk.write("inner/keys/removed", "a key that was removed since");
     desk.take("2026-01-01");
+    fs::remove_file(desk.source().join("inner/keys/removed")).unwrap();
     desk.write("inner/VAULT", "vault archive, format 1\nnew");
     desk.write("inner/packs/00/new", "new");
     desk.write("other/deep/VAULT", "vault archive, format 7\n");
@@ -210,6 +212,7 @@ fn folders_of_other_vaults_stay_as_they_are() {
     assert!(text("inner/VAULT").ends_with("new"), "nothing in it is set back");
     assert_eq!((text("inner/packs/00/new"), text("other/deep/packs/x")), ("new".to_owned(), "x".to_owned()));
     assert!(!desk.source().join("other/beside").exists());
+    assert!(!desk.source().join("inner/keys/removed").exists(), "nothing is added to it");
     // Into an empty place it comes back whole.
     desk.ok(&["restore", "latest", "--to", "../back"]);
     assert!(fs::read_to_string(desk.path("back/source/inner/VAULT")).unwrap().ends_with("old"));
@@ -863,4 +866,48 @@ fn nothing_is_restored_into_the_state_folder() {
         }
     }
     assert!(!desk.path("state/new").exists());
+}
+
+#[test]
+fn every_folder_of_state_and_every_file_with_a_password_stays() {
+    let desk = Desk::new();
+    desk.write("a", "one");
+    desk.take("2026-01-01 12:00");
+    // The source is the home, in which the usual state folder lies, and passwords beside it.
+    let (home, config) = (desk.source(), desk.path("vault.toml"));
+    let kept = [".local/state/vault/device", "set/device", "given/device", "password of disk", "password given"];
+    kept.iter().for_each(|path| desk.write(path, "secret"));
+    desk.write("password given", crate::support::PASSWORD);
+    desk.write("surplus", "goes");
+    let password = home.join("password of disk");
+    fs::write(&config, format!("[vaults.other]\npath = '/nowhere'\npassword-file = {password:?}\n")).unwrap();
+    let said = said(
+        &desk
+            .command(&[
+                "--state",
+                home.join("given").to_str().unwrap(),
+                "restore",
+                "latest",
+                "--in-place",
+                "--delete",
+                "--yes",
+            ])
+            .args([
+                "--config",
+                config.to_str().unwrap(),
+                "--password-file",
+                home.join("password given").to_str().unwrap(),
+            ])
+            .env("HOME", &home)
+            .env("VAULT_STATE_DIR", home.join("set"))
+            .env_remove("VAULT_PASSWORD")
+            .env_remove("XDG_STATE_HOME")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    for path in kept {
+        assert!(home.join(path).exists(), "{path}: {}{}", said.out, said.err);
+    }
+    assert!(!home.join("surplus").exists(), "{}{}", said.out, said.err);
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::binary::{Desk, said};
+use crate::support::copy_folder;
 use crate::support::s3::{FakeS3, KEY};
 use crate::support::source::bytes;
 
@@ -104,6 +105,40 @@ fn a_mirror_is_read_like_the_vault_and_written_by_nobody_else() {
     assert!(second["copied"].as_u64().unwrap() >= 3 && second["there"] == count, "{second}");
     assert_eq!(all.restored(), bytes(2, 200_000));
     assert_eq!(all.desk.run(&["mirror", "--to", all.store.to_str().unwrap()]).code, 2, "no mirror of itself");
+}
+
+#[test]
+fn a_mirror_that_is_away_is_not_made_again_unasked() {
+    let all = Mirrored::new();
+    all.mirror(0);
+    let aside = all.desk.path("aside");
+    fs::rename(&all.mirror, &aside).unwrap();
+    fs::create_dir(&all.mirror).unwrap();
+    let said = all.desk.run(&["mirror", "--to", &all.to]);
+    assert!(said.code == 10 && said.err.contains("--another"), "{} {}", said.code, said.err);
+    assert_eq!(files(&all.mirror), Vec::<PathBuf>::new());
+    assert!(all.desk.ok(&["mirror", "--to", &all.to, "--another"]).contains("0 there before"));
+    all.check();
+    // Nor is what lies in the place of the vault copied, if that is another one.
+    let other = Desk::new();
+    fs::rename(&all.store, all.desk.path("away")).unwrap();
+    copy_folder(&other.path("store"), &all.store);
+    let said = all.desk.run(&["mirror", "--to", all.desk.path("third").to_str().unwrap()]);
+    assert!(said.code == 10 && said.err.contains("another vault"), "{} {}", said.code, said.err);
+}
+
+#[test]
+fn a_key_slot_of_a_later_version_is_mirrored() {
+    let all = Mirrored::new();
+    let mut slot = fs::read(&files(&all.store.join("keys"))[0]).unwrap();
+    slot[8] = 3;
+    let end = slot.len() - 32;
+    let hash = blake3::hash(&slot[..end]);
+    slot[end..].copy_from_slice(hash.as_bytes());
+    let name = format!("keys/{}", "ee".repeat(16));
+    fs::write(all.store.join(&name), &slot).unwrap();
+    all.mirror(0);
+    assert_eq!(fs::read(all.mirror.join(&name)).unwrap(), slot);
 }
 
 #[test]

@@ -58,12 +58,17 @@ fn bin(bytes: &[u8]) -> Vec<u8> {
 /// The message of the first record of client 16 × 0xf0. Its time is before that of everything else, so that its clock contradicts
 /// nobody's.
 fn message(version: u64, kind: u64, body: &[u8]) -> Map {
+    numbered(1, &[0; 32], vec![0x90], version, kind, body)
+}
+
+/// The message of the record of this number, whose writer had seen `seen`.
+fn numbered(number: u64, previous: &[u8], seen: Vec<u8>, version: u64, kind: u64, body: &[u8]) -> Map {
     Map::default()
         .with("v", int(version))
         .with("c", bin(&[0xf0; 16]))
-        .with("n", int(1))
-        .with("p", bin(&[0; 32]))
-        .with("s", vec![0x90])
+        .with("n", int(number))
+        .with("p", bin(previous))
+        .with("s", seen)
         .with("t", vec![0x92, 0xce, 0x60, 0, 0, 0, 0])
         .with("k", int(kind))
         .with("b", bin(body))
@@ -335,6 +340,42 @@ fn a_record_of_a_later_version() {
     }
     let other = Map::default().with("v", int(2)).with("other", vec![0xc3]);
     check("a record without the keys of this version", |future| log_file(future, &other), HELD);
+    // What every version has is enough to count in a chain.
+    let chained = |number: u64, previous: &[u8], version: u64| {
+        let map = Map::default().with("v", int(version)).with("c", bin(&[0xf0; 16])).with("n", int(number));
+        map.with("p", bin(previous)).with("s", vec![0x90])
+    };
+    check(
+        "records of a later version in a chain",
+        |future| {
+            let first = future.record(&chained(1, &[0; 32], 2));
+            let digest = blake3::hash(&fs::read(&first).unwrap());
+            vec![first, future.record(&numbered(2, digest.as_bytes(), vec![0x90], 1, 3, &[0x90]))]
+        },
+        HELD,
+    );
+}
+
+/// A record that can be read speaks of one of which nothing is known.
+#[test]
+fn a_number_that_may_be_that_of_a_newer_object_is_not_missing() {
+    let later = |bytes: &mut Vec<u8>| bytes[8] = 7;
+    check(
+        "a newer object in the middle of a chain",
+        |future| vec![future.changed("log", later), future.record(&numbered(2, &[9; 32], vec![0x90], 1, 3, &[0x90]))],
+        HELD,
+    );
+    let seen = [&[0x91, 0x92][..], &bin(&[0xf1; 16]), &int(1)].concat();
+    check(
+        "a newer object that was acknowledged",
+        |future| vec![future.changed("log", later), future.record(&numbered(1, &[0; 32], seen.clone(), 1, 3, &[0x90]))],
+        HELD,
+    );
+    // Two are missing, and one cannot be read.
+    let future = Future::new();
+    future.changed("log", later);
+    future.record(&numbered(3, &[9; 32], vec![0x90], 1, 3, &[0x90]));
+    assert_eq!(future.desk.run(&["check"]).code, 4);
 }
 
 #[test]
@@ -451,6 +492,41 @@ fn packs_of_a_later_version() {
     check("method", |future| vec![future.pack(&footer, b"\x07\x01\x01\x01a")], REPORTED);
 }
 
+/// A snapshot of which something lies only in a pack that a later version has written.
+#[test]
+fn what_lies_in_packs_of_a_later_version_is_not_lost() {
+    let crafted = |future: &Future| {
+        future.desk.write("new", crate::support::source::bytes(3, 20_000));
+        let before = future.desk.packs();
+        future.desk.take("2026-01-03 12:00");
+        let fresh: Vec<PathBuf> = future.desk.packs().difference(&before).cloned().collect();
+        // Only the pack of content goes; a newer one is there instead.
+        let pack = fresh.into_iter().find(|path| path.starts_with(future.desk.path("store/packs"))).unwrap();
+        fs::remove_file(pack).unwrap();
+        fs::remove_file(future.desk.source().join("new")).unwrap();
+        vec![future.pack(&[2, 1, 9, 9], b"\x00\x01\x01\x01a")]
+    };
+    check("content in a newer pack", crafted, REPORTED);
+    let future = Future::new();
+    crafted(&future);
+    for (args, code) in [
+        (&["cat", "2026-01-03:source/new"][..], 1),
+        (&["restore", "2026-01-03", "--to", "../out"], 3),
+        (&["export", "2026-01-03", "--tar", "../out.tar"], 3),
+        (&["check"], 3),
+        (&["drill"], 3),
+    ] {
+        let said = future.desk.run(args);
+        assert_eq!(said.code, code, "{args:?}: {}{}", said.out, said.err);
+        assert!(
+            !format!("{}{}", said.out, said.err).contains("vault is damaged"),
+            "{args:?}: {}{}",
+            said.out,
+            said.err
+        );
+    }
+}
+
 #[test]
 fn listings_and_entries_of_a_later_version() {
     let entry = |further: &[(&str, Vec<u8>)], kind: u64| {
@@ -468,6 +544,9 @@ fn listings_and_entries_of_a_later_version() {
         ("kind of file beyond 255", entry(&[], 300)),
         ("critical key", entry(&[("!new", int(1))], 3)),
         ("user beyond 32 bits", entry(&[("u", int(1 << 40))], 3)),
+        ("critical key and another sort of size", entry(&[("!new", int(1)), ("s", bin(b"x"))], 3)),
+        ("kind of file with another sort of content", entry(&[("c", int(7))], 9)),
+        ("kind of file and nothing else", [&[1][..], &Map::default().with("k", int(9)).bytes()].concat()),
     ] {
         let expected = [REPORTED, &known, &[("find b", 3), ("history source/a", 3)]].concat();
         check(what, |future| vec![future.snapshot(&listing)], &expected);
@@ -733,6 +812,8 @@ fn a_vault_of_a_later_format() {
     };
     let format = |future: &Future| vault_file(future, &|text| text.replace("format 1", "format 2"));
     check("format 2", format, &[("", 1)]);
+    let beyond = |future: &Future| vault_file(future, &|text| text.replace("format 1", "format 18446744073709551616"));
+    check("format beyond 64 bits", beyond, &[("", 1)]);
     let features = |future: &Future| vault_file(future, &|text| text.replace("features 0", "features 8"));
     check("features", features, &[("", 1)]);
 }

@@ -485,7 +485,7 @@ fn what_the_vault_file_alone_speaks_of_is_not_damaged() {
         let text = ends(&desk, args, 3);
         assert!(text.contains(&id[..8]) && !text.contains("The vault is damaged"), "{args:?}: {text}");
     }
-    desk.ok(&["list"]);
+    ends(&desk, &["list"], 3);
     desk.run(&["repair", "--yes"]);
     assert_eq!(objects(&desk, ""), before, "nothing was moved");
     // Alone, such a file is a mistake, and repair makes the right one.
@@ -708,6 +708,75 @@ const KINDS: &[Kind] = &[
         },
     ),
     (
+        "a record that is damaged",
+        "object",
+        4,
+        |desk| {
+            flip(&newest(desk), 300);
+            ends(desk, &["check"], 4);
+        },
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
+        "an index object that is damaged",
+        "object",
+        3,
+        |desk| {
+            let index = &objects(desk, "index")[0];
+            flip(index, fs::metadata(index).unwrap().len() as usize / 2);
+            ends(desk, &["check", "--read-data"], 3);
+        },
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
+        "a key slot of which one copy is left",
+        "slot",
+        3,
+        |desk| {
+            let (_, files) = second_password(desk);
+            fs::remove_file(&files[0].0).unwrap();
+            ends(desk, &["repair", "--dry-run"], 3);
+        },
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
+        "a key slot that is gone",
+        "slot",
+        4,
+        |desk| {
+            let (_, files) = second_password(desk);
+            files.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+        },
+        |desk| {
+            let found: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
+            desk.ok(&["accept", found["findings"][0]["id"].as_str().unwrap(), "--yes"]);
+        },
+    ),
+    (
+        "another vault in the same folder",
+        "vault",
+        3,
+        |desk| {
+            let other = Desk::new();
+            for (number, slot) in objects(&other, "keys").iter().enumerate() {
+                fs::copy(slot, desk.path("store/keys").join(format!("{number:032x}"))).unwrap();
+            }
+        },
+        |desk| {
+            for slot in objects(desk, "keys") {
+                if slot.file_name().unwrap().to_str().unwrap().starts_with("0000000") {
+                    fs::remove_file(slot).unwrap();
+                }
+            }
+        },
+    ),
+    (
         "clocks that contradict each other",
         "clocks",
         3,
@@ -786,6 +855,91 @@ fn is_told_by_all((name, about, code, make, end): &Kind) {
     let left = desk.run(&["list"]);
     assert_eq!(left.code, 0, "{name} does not end: {}{}", left.out, left.err);
     assert_eq!(run(&["run"]).code, 0, "{name}: the run still speaks of it");
+}
+
+/// Accepts all that is known to be wrong.
+fn accept_all(desk: &Desk) {
+    let known: serde_json::Value = serde_json::from_str(&desk.run(&["accept", "--json"]).out).unwrap();
+    for finding in known["findings"].as_array().unwrap() {
+        desk.run(&["accept", finding["id"].as_str().unwrap(), "--yes"]);
+    }
+}
+
+#[test]
+fn what_is_lost_beyond_what_was_accepted_is_new() {
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    let first = objects(&desk, "packs");
+    desk.write("b", bytes(7, 50_000));
+    desk.take("2026-01-02 12:00");
+    let kept: Vec<_> = first.iter().map(|path| (path, fs::read(path).unwrap())).collect();
+    first.iter().for_each(|path| fs::remove_file(path).unwrap());
+    ends(&desk, &["check"], 4);
+    assert!(ends(&desk, &["list"], 4).contains("damaged"));
+    accept_all(&desk);
+    for args in [&["list"][..], &["accept"], &["check"]] {
+        ends(&desk, args, 0);
+    }
+    // More than that.
+    objects(&desk, "packs").iter().for_each(|path| fs::remove_file(path).unwrap());
+    ends(&desk, &["check"], 4);
+    for args in [&["list"][..], &["accept"], &["doctor"], &["check"]] {
+        ends(&desk, args, 4);
+    }
+    accept_all(&desk);
+    ends(&desk, &["check"], 0);
+    // It comes back, and goes again.
+    for (path, bytes) in &kept {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    ends(&desk, &["check"], 0);
+    ends(&desk, &["list"], 0);
+}
+
+#[test]
+fn a_loss_that_was_accepted_and_healed_is_new_when_it_happens_again() {
+    let desk = Desk::new();
+    desk.write("a", vec![1; 3000]);
+    desk.take("2026-01-01 12:00");
+    let (pack, aside) = (objects(&desk, "packs").remove(0), desk.path("aside"));
+    fs::rename(&pack, &aside).unwrap();
+    ends(&desk, &["check"], 4);
+    accept_all(&desk);
+    ends(&desk, &["check"], 0);
+    fs::rename(&aside, &pack).unwrap();
+    ends(&desk, &["check", "--read-data"], 0);
+    fs::rename(&pack, &aside).unwrap();
+    ends(&desk, &["check"], 4);
+    ends(&desk, &["list"], 4);
+}
+
+#[test]
+fn latest_is_nothing_older_where_the_latest_is_missing() {
+    let desk = desk();
+    let (record, first) = (newest(&desk), desk.json(&["list"])[0]["snapshots"][0]["id"].as_str().unwrap().to_owned());
+    fs::rename(&record, desk.path("record")).unwrap();
+    let out = desk.path("out");
+    for args in [
+        &["restore", "latest", "--in-place", "--delete", "--yes"][..],
+        &["restore", "2026-01-02", "--in-place", "--yes"],
+        &["forget", "latest", "--yes"],
+        &["tag", "add", "x", "latest"],
+    ] {
+        let said = ends(&desk, args, 4);
+        assert!(said.contains("missing from the store"), "{args:?}: {said}");
+    }
+    assert!(desk.source().join("b").exists());
+    // What is only looked at is told, and so is that it is not what was meant.
+    for args in [&["ls", "latest"][..], &["restore", "latest", "--to", out.to_str().unwrap()]] {
+        assert!(ends(&desk, args, 4).contains("is taken"), "{args:?}");
+    }
+    ends(&desk, &["ls", &first], 0);
+    ends(&desk, &["ls", "2026-01-01"], 0);
+    ends(&desk, &["restore", &first, "--in-place", "--yes"], 0);
+    fs::rename(desk.path("record"), &record).unwrap();
+    ends(&desk, &["ls", "latest"], 0);
 }
 
 #[test]

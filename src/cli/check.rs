@@ -233,12 +233,6 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
     for finding in report.known.iter().filter(|finding| !matches!(finding.about, About::Object { .. })) {
         out.styled(Style::Warning, &accept::line(finding, &context.zone))?;
     }
-    for id in &report.other_vaults {
-        out.styled(
-            Style::Warning,
-            &format!("the folder also holds the vault {id}, which was not checked: --vault {}", &id.to_string()[..8]),
-        )?;
-    }
     for path in &report.foreign {
         out.say(format_args!("not part of the vault: {}", Shown(path.as_bytes())))?;
     }
@@ -246,9 +240,14 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         out.styled(Style::Warning, &format!("{}: {}: {}", problem.state.word(), problem.subject, problem.what))?;
     }
     tell_hurt(context, &report.hurt, snapshots, out)?;
-    for late in &report.late {
-        let count = units::counted(late.count, "file or folder has", "files and folders have");
-        out.styled(Style::Warning, &format!("snapshot {}: {count} not arrived yet", late.id.short()))?;
+    for unsure in &report.unsure {
+        let text = if report.why_unsure == Some(ObjectState::Newer) {
+            let count = units::counted(unsure.count, "file or folder needs", "files and folders need");
+            format!("{count} a newer version of vault, whose packs are here")
+        } else {
+            format!("{} not arrived yet", units::counted(unsure.count, "file or folder has", "files and folders have"))
+        };
+        out.styled(Style::Warning, &format!("snapshot {}: {text}", unsure.id.short()))?;
     }
     if report.is_damaged() {
         out.styled(Style::Bold, "The vault is damaged.")?;

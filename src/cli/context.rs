@@ -40,6 +40,7 @@ use vault::vault::OpenOptions;
 use vault::vault::Vault;
 use vault::vault::VaultError;
 use vault::vault::Wanted;
+use vault::vault::findings::note_away;
 use vault::vault::open;
 use vault::vault::slots::SlotFault;
 
@@ -99,6 +100,8 @@ pub struct Context {
     temporary: Mutex<Option<Temporary>>,
     /// This command looks into snapshots, and stores nothing.
     only_looks: AtomicBool,
+    /// How the command ends at least, whatever it says itself.
+    end: Mutex<Exit>,
 }
 
 impl Context {
@@ -119,6 +122,7 @@ impl Context {
             reads_only: false,
             temporary: Mutex::default(),
             only_looks: AtomicBool::default(),
+            end: Mutex::new(Exit::Done),
             global,
         }
     }
@@ -126,6 +130,17 @@ impl Context {
     /// The same for a command that only reads, or not.
     pub fn reading(self, reads_only: bool) -> Self {
         Self { reads_only, ..self }
+    }
+
+    /// The command ends with this, or with something worse.
+    pub fn end_with(&self, exit: Exit) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        *end = end.worse(exit);
+    }
+
+    /// How a command ends that says this itself.
+    pub fn ended(&self, exit: Exit) -> Exit {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).worse(exit)
     }
 
     /// Does not ask for the password of this vault again.
@@ -273,7 +288,7 @@ impl Context {
     }
 
     /// Which vault is meant in this place, which is called `name` in the memory of places.
-    fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
+    pub fn wanted(&self, name: &str, config: Option<&VaultConfig>) -> Wanted {
         let id = config.and_then(|config| config.id.clone());
         let known = self.state_folder().map(|state| place::known(&state, name)).unwrap_or_default();
         Wanted { vault: self.global.vault.clone().or(id), known, slot: self.global.slot.clone() }
@@ -499,6 +514,9 @@ impl Context {
             source: std::io::Error::other(failure.what),
         });
         let mut vault = state.and_then(open);
+        if let (Err(error @ VaultError::OtherVault { known, .. }), Ok(state)) = (&vault, self.state_folder()) {
+            note_away(&state.join(known.to_string()), &error.to_string());
+        }
         if let Err(error) = &vault
             && self.reads_only
             && matches!(error, VaultError::State { .. } | VaultError::Catalogue(CatalogueError::Unusable { .. }))
@@ -569,6 +587,26 @@ impl Context {
             local::refuse_remote(state, "the state folder")?;
             return Ok(roots::absolute(&current_folder()?, state));
         }
+        Self::usual_state_folder().ok_or_else(|| {
+            Failure::new("there is no home folder to keep the catalogue in")
+                .hint("Give --state DIR, or set VAULT_STATE_DIR.")
+        })
+    }
+
+    /// Every folder that may hold state of this user's vaults: that of this command, and those of commands without its options.
+    pub fn state_folders(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut folders = vec![self.state_folder()?];
+        let set = env::var_os("VAULT_STATE_DIR").filter(|folder| !folder.is_empty());
+        let set =
+            set.map(|folder| Ok::<_, Failure>(roots::absolute(&current_folder()?, std::path::Path::new(&folder))));
+        folders.extend(set.transpose()?.into_iter().chain(Self::usual_state_folder()));
+        folders.sort_unstable();
+        folders.dedup();
+        Ok(folders)
+    }
+
+    /// Where state lies if nothing else is said.
+    fn usual_state_folder() -> Option<PathBuf> {
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = || env::home_dir().filter(|home| home.is_absolute());
         let folder = if cfg!(windows) {
@@ -578,10 +616,7 @@ impl Context {
         } else {
             absolute("XDG_STATE_HOME").or_else(|| home().map(|home| home.join(".local/state")))
         };
-        folder.map(|folder| folder.join("vault")).ok_or_else(|| {
-            Failure::new("there is no home folder to keep the catalogue in")
-                .hint("Give --state DIR, or set VAULT_STATE_DIR.")
-        })
+        folder.map(|folder| folder.join("vault"))
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::Serialize;
 use vault::engine::keys;
 use vault::engine::keys::SlotInfo;
-use vault::engine::keys::SlotState;
 use vault::engine::prune;
 use vault::engine::stats;
 use vault::engine::stats::Stats;
@@ -22,7 +21,7 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 use vault::vault::findings::About;
 use vault::vault::findings::exit_of;
-use vault::vault::slots::SlotFault;
+use vault::vault::slots::{OddSlot, SlotFault};
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;
@@ -186,7 +185,11 @@ fn examine_known(vault: &Vault, found: &mut Vec<Finding>) -> Result<Exit, Failur
             About::Slot(odd) if odd.fault == SlotFault::Unlisted => {
                 format!("vault key remove {}   (or: vault accept {})", &odd.slot.id.to_string()[..8], finding.id)
             }
+            About::Slot(OddSlot { fault: SlotFault::Missing | SlotFault::Late, .. }) => {
+                format!("vault key add   (or: vault accept {})", finding.id)
+            }
             About::Slot(_) => "vault repair".to_owned(),
+            About::OtherVault(id) => format!("vault list --vault {}", &id.to_string()[..8]),
             About::Clocks { .. } => "vault client list".to_owned(),
             About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
         };
@@ -228,7 +231,8 @@ fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Resu
 
 /// How long after its last snapshot a source is overdue, in seconds, by when its snapshots were taken so far.
 fn patience(times: &[i64]) -> i64 {
-    let mut gaps: Vec<i64> = times.windows(2).rev().take(GAPS).map(|pair| (pair[1] - pair[0]).abs()).collect();
+    let mut gaps: Vec<i64> =
+        times.windows(2).rev().take(GAPS).map(|pair| pair[1].saturating_sub(pair[0]).saturating_abs()).collect();
     gaps.sort_unstable();
     let usual = gaps.get(gaps.len() / 2).copied().unwrap_or(0).saturating_mul(3);
     if gaps.len() < 2 { usual.max(7 * DAY) } else { usual.max(DAY) }
@@ -306,16 +310,17 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
             let text = format!("{} never read and verified here.", units::packs_were(never, stats.packs));
             Finding::advice("data", text, sample)
         }
-        Some(oldest) if now.secs - oldest > VERIFY_WITHIN => {
-            let text = format!("Some data was last verified {}.", ago(now.secs - oldest));
+        Some(oldest) if now.secs.saturating_sub(oldest) > VERIFY_WITHIN => {
+            let text = format!("Some data was last verified {}.", ago(now.secs.saturating_sub(oldest)));
             Finding::advice("data", text, sample)
         }
-        Some(oldest) if never == 0 => {
-            Finding::good("data", format!("Every byte was verified; the oldest of it {}.", ago(now.secs - oldest)))
-        }
+        Some(oldest) if never == 0 => Finding::good(
+            "data",
+            format!("Every byte was verified; the oldest of it {}.", ago(now.secs.saturating_sub(oldest))),
+        ),
         Some(oldest) => Finding::good(
             "data",
-            format!("All but what is new was verified; the oldest of it {}.", ago(now.secs - oldest)),
+            format!("All but what is new was verified; the oldest of it {}.", ago(now.secs.saturating_sub(oldest))),
         ),
     });
     Ok(())
@@ -389,18 +394,6 @@ fn examine_clients(vault: &Vault, found: &mut Vec<Finding>) {
 
 fn examine_keys(vault: &Vault, found: &mut Vec<Finding>) -> Result<(), Failure> {
     let slots = keys::list(vault)?;
-    for slot in slots.iter().filter(|slot| slot.state == SlotState::Valid && slot.copies < 2) {
-        let text = format!("Of the key slot {} only one copy is left.", Shown(slot.label.as_bytes()));
-        found.push(Finding::damage("keys", text, "vault repair"));
-    }
-    for slot in slots.iter().filter(|slot| slot.state == SlotState::Missing) {
-        let text = format!("The files of key slot {} are missing: it opens nothing.", slot.id);
-        found.push(Finding::advice("keys", text, format!("vault key remove {}", &slot.id.to_string()[..8])));
-    }
-    for id in vault.others() {
-        let text = format!("The folder holds another vault too, {id}. Nothing of it is touched.");
-        found.push(Finding::advice("store", text, format!("vault list --vault {}", &id.to_string()[..8])));
-    }
     let people: Vec<&SlotInfo> = slots.iter().filter(|slot| slot.is_for_a_person()).collect();
     if people.is_empty() {
         let text = "No password and no recovery key opens it, only the key of a machine.";

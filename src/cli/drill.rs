@@ -171,7 +171,11 @@ pub fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> {
         tell(context, &report, &mut out)?;
     }
     out.finish()?;
-    Ok(if report.failed.is_empty() && report.broken == 0 { Exit::Done } else { Exit::Damage })
+    Ok(match (report.failed.is_empty() && report.broken == 0, report.newer) {
+        (true, 0) => Exit::Done,
+        (true, _) => Exit::Skipped,
+        (false, _) => Exit::Damage,
+    })
 }
 
 fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(), Failure> {
@@ -190,6 +194,10 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
     if report.broken > 0 {
         let many = units::counted(report.broken, "folder", "folders");
         out.styled(Style::Warning, &format!("{many} of the snapshots cannot be read"))?;
+    }
+    if report.newer > 0 {
+        let many = units::counted(report.newer, "thing needs", "things need");
+        out.styled(Style::Warning, &format!("{many} a newer version of vault"))?;
     }
     if report.failed.is_empty() && report.broken == 0 {
         if !context.global.quiet {

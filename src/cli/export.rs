@@ -76,7 +76,13 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
     let report = if to_stdout {
         let written = write(context, &vault, info, &path, BufWriter::with_capacity(BUFFER, io::stdout()));
-        written.map_err(Failure::from)?.0
+        match written {
+            Err(BrowseError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                let what = "whoever was to read the archive stopped before it was whole";
+                return Err(Failure::new(what).hint("What was read of it is no backup."));
+            }
+            written => written?.0,
+        }
     } else {
         write_file(context, args, &vault, info, &path, compressed)?
     };

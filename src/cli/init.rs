@@ -196,14 +196,17 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
 
 /// No vault is made where this machine knows one that is not there now: its disk may not be mounted.
 pub fn refuse_where_known(context: &Context, place: &Place) -> Result<(), Failure> {
+    let anyway =
+        format!("To make a new vault there all the same: vault init --another --repo {}", quoted(&place.to_string()));
+    refuse_where_one_is_known(context, place, &anyway)
+}
+
+/// Refuses a place where this machine knows a vault, or a mirror of one, that is not there now. `anyway` tells how it is used all the same.
+pub fn refuse_where_one_is_known(context: &Context, place: &Place, anyway: &str) -> Result<(), Failure> {
     let Some(id) = context.known_in(place) else { return Ok(()) };
-    let shown = place.to_string();
-    Err(Failure::new(format!("this machine knows the vault {id} in {shown}, and it is not there now"))
+    Err(Failure::new(format!("this machine knows the vault {id} in {place}, and it is not there now"))
         .exit(Exit::Unreachable)
-        .hint(format!(
-            "Is its disk mounted? To make a new vault there all the same: vault init --another --repo {}",
-            quoted(&shown)
-        )))
+        .hint(format!("Is its disk mounted? {anyway}")))
 }
 
 /// How a vault is made.

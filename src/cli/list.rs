@@ -53,7 +53,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     });
     let surplus = args.last.map_or(0, |last| snapshots.len().saturating_sub(last));
     snapshots.drain(..surplus);
-    let mut damage = vault.damage()?;
+    let mut damage = vault.known_damage()?;
     damage.retain(|id, _| snapshots.iter().any(|info| info.id == *id));
     let mut out = Output::new();
     if context.global.json {

@@ -1,5 +1,6 @@
 //! `vault mirror` and `vault promote`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,9 +12,11 @@ use vault::store::place::Place;
 use crate::cli::args::MirrorArgs;
 use crate::cli::args::PromoteArgs;
 use crate::cli::consent::Consent;
+use crate::cli::context;
 use crate::cli::context::Context;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::init;
 use crate::cli::output::Output;
 use crate::cli::units;
 
@@ -43,6 +46,10 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
     }
     context.screen.watch_interrupts();
     let source = context.paced(context.store(&from.place)?);
+    if !args.another && context.known_in(&to).is_some() && !context.has_vault(&to)? {
+        let anyway = "To make a new mirror there all the same: --another";
+        init::refuse_where_one_is_known(context, &to, anyway)?;
+    }
     let target: Arc<dyn Store> = match &to {
         Place::Folder(folder) if folder.join("VAULT").exists() => Arc::new(DirStore::open(folder)?),
         Place::Folder(folder) => Arc::new(DirStore::create(folder)?),
@@ -52,7 +59,11 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
         }
     };
     let target = context.paced(target);
-    let mut report = mirror::mirror(source.as_ref(), target.as_ref(), &context.screen)?;
+    let wanted = context.wanted(&context::place_name(&from.place), from.config.as_ref());
+    let mut report = mirror::mirror(source.as_ref(), target.as_ref(), &wanted, &context.screen)?;
+    if let Some(id) = report.vault {
+        context.met(&context::place_name(&to), id, false, &BTreeSet::new());
+    }
     if args.delete {
         let (vault, _) = context.open()?;
         report.deleted = mirror::delete_given_up(&vault, target.as_ref())?;

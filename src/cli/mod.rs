@@ -148,7 +148,7 @@ fn run(args: &[OsString]) -> Result<Exit, Failure> {
     let context = Context::new(cli.global).reading(reads_only(&command));
     let done = perform(&context, command);
     context.give_back();
-    done
+    done.map(|exit| context.ended(exit))
 }
 
 /// Whether a command changes nothing in a vault, so that it needs no state that stays.

@@ -103,6 +103,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     let mut out = Output::new();
     // Everything that the report needs of the plan, which is used up by doing it.
     let (is_empty, mut has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
+    let is_spare = plan.restores_redundancy_only();
     let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan)).transpose()?;
     if !context.global.json {
         tell(context, &vault, &plan, &mut out)?;
@@ -141,9 +142,13 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         accept::tell(&known, &context.zone, &mut out)?;
     }
     out.finish()?;
-    let is_left =
-        has_losses || !report.packs_left.is_empty() || report.chunks_not_brought > 0 || args.dry_run && !is_empty;
-    let exit = if is_left { Exit::Damage } else { Exit::Done };
+    let is_due = args.dry_run && !is_empty;
+    let is_left = has_losses || !report.packs_left.is_empty() || report.chunks_not_brought > 0 || is_due && !is_spare;
+    let exit = match (is_left, is_due) {
+        (true, _) => Exit::Damage,
+        (false, true) => Exit::Skipped,
+        (false, false) => Exit::Done,
+    };
     Ok(exit.worse(if has_remarks { Exit::Skipped } else { Exit::Done }).worse(exit_of(&known)))
 }
 

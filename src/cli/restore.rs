@@ -24,6 +24,7 @@ use vault::vault::Vault;
 
 use crate::cli::args::OverwriteArg;
 use crate::cli::args::RestoreArgs;
+use crate::cli::config::PasswordFrom;
 use crate::cli::consent::Consent;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
@@ -85,7 +86,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         delete: args.delete,
         delete_excluded: args.delete_excluded,
         today: rules_of_today(context, args.delete, &info.body.source)?,
-        state: vec![context.state_folder()?],
+        state: context.state_folders()?,
         configuration: configuration(context),
         dry_run: args.dry_run,
         verify: args.verify,
@@ -139,13 +140,22 @@ pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<E
     }
 }
 
-/// The file that configures the program, and its folder if that is there for nothing else; and the path by which the vault
-/// is found, on which links may lie.
+/// The file that configures the program, and its folder if that is there for nothing else; the files with passwords that it or an option
+/// names; and the path by which the vault is found, on which links may lie.
 pub fn configuration(context: &Context) -> Vec<PathBuf> {
     let file = context.config_place().ok();
     let folder = file.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("vault")).map(Path::to_owned);
     let vault = context.chosen().ok().and_then(|chosen| chosen.place.folder().map(Path::to_owned));
-    file.into_iter().chain(folder).chain(vault).collect()
+    let config = context.config().ok().flatten();
+    let of_vaults = config.into_iter().flat_map(|config| &config.vaults).filter_map(|vault| match &vault.password {
+        Some(PasswordFrom::File(file)) => Some(file.clone()),
+        _ => None,
+    });
+    let given = [context.global.password_file.clone(), std::env::var_os("VAULT_PASSWORD_FILE").map(PathBuf::from)];
+    let here = current_folder().ok();
+    let passwords = of_vaults.chain(given.into_iter().flatten());
+    let passwords = passwords.filter_map(|file| here.as_ref().map(|here| roots::absolute(here, &file)));
+    file.into_iter().chain(folder).chain(vault).chain(passwords).collect()
 }
 
 /// Shows what would be deleted. Returns whether anything would be.

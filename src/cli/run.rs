@@ -138,7 +138,9 @@ fn work(
     let check_is_due = |vault: &&VaultConfig| {
         let last = status.checked.get(&vault.place.to_string());
         let is_old = |every: Duration| {
-            last.is_none_or(|last| u64::try_from(begun.secs - last).map_or(true, |age| age >= every.as_secs()))
+            last.is_none_or(|last| {
+                u64::try_from(begun.secs.saturating_sub(*last)).map_or(true, |age| age >= every.as_secs())
+            })
         };
         vault.check_every.is_some_and(is_old)
     };
@@ -297,7 +299,9 @@ fn finish_idle(
 
 /// What would be done.
 fn trial(context: &Context, plan: &Plan, begun: Time) -> Result<Exit, Failure> {
-    let report = idle(plan, begun);
+    let mut report = idle(plan, begun);
+    report.known = known(context, plan);
+    tell_known(context, &report);
     let mut out = Output::new();
     if context.global.json {
         out.json(&report.json(begun, dates::now()))?;
@@ -307,7 +311,7 @@ fn trial(context: &Context, plan: &Plan, begun: Time) -> Result<Exit, Failure> {
         }
         out.styled(Style::Bold, "Dry run: nothing was done.")?;
     }
-    out.finish().map(|()| Exit::Done)
+    out.finish().map(|()| report.exit())
 }
 
 /// What is due and what is not, before anything is done.

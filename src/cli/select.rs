@@ -19,6 +19,7 @@ use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::dates::Span;
+use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::roots::bytes_of;
@@ -72,11 +73,49 @@ impl Wanted {
     ) -> Result<&'a SnapshotInfo, Failure> {
         complete::note_snapshots(vault, snapshots, &context.zone);
         let own = Own { host: vault.identity().host.clone(), clients: vault.own_clients() };
-        let (info, note) = self.choose(snapshots, filter, &own, aim, &context.zone)?;
+        let chosen = self.choose(snapshots, filter, &own, aim, &context.zone);
+        if let Some(missing) = self.missing(vault, snapshots, filter, &own, aim, &context.zone)? {
+            let what = format!(
+                "{} is snapshot {}, whose record is missing from the store",
+                self.text,
+                named(&missing, &context.zone)
+            );
+            let Some((info, _)) = chosen.as_ref().ok().filter(|_| aim == Aim::Read) else {
+                return Err(Failure::new(what).exit(Exit::Damage).hint(
+                    "Name another one by its id. What is missing, and what to do: vault repair --dry-run, or vault accept",
+                ));
+            };
+            context.screen.warn(&format!("{what}: {} is taken (see: vault repair --dry-run)", info.id.short()));
+            context.end_with(Exit::Damage);
+        }
+        let (info, note) = chosen?;
         if let Some(note) = note {
             context.screen.warn(&note);
         }
         Ok(info)
+    }
+
+    /// The snapshot that would be meant if nothing were missing from the store, where that is one of those that are.
+    fn missing(
+        &self,
+        vault: &Vault,
+        snapshots: &[SnapshotInfo],
+        filter: &FilterArgs,
+        own: &Own,
+        aim: Aim,
+        zone: &TimeZone,
+    ) -> Result<Option<SnapshotInfo>, Failure> {
+        if matches!(self.which, Which::Id(_)) {
+            return Ok(None);
+        }
+        let missing = vault.missing_snapshots()?;
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let mut all: Vec<SnapshotInfo> = snapshots.iter().chain(&missing).cloned().collect();
+        all.sort_by_key(|info| info.date);
+        let meant = self.choose(&all, filter, own, aim, zone).ok().map(|(meant, _)| meant.id);
+        Ok(missing.into_iter().find(|info| Some(info.id) == meant))
     }
 
     /// Finds the snapshot, and what is to be said about the choice. An id is an id; `latest` and dates mean what the filter

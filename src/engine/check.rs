@@ -9,29 +9,28 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::catalogue::{CatalogueError, Look, PackInfo, Reader};
+use crate::engine::browse::{BrowseError, read_skipped};
 use crate::engine::collect::plan::part_of;
 use crate::engine::hurt::{self, HurtSnapshot, PATHS_KEPT};
 use crate::engine::inspect::{Inspection, ListedPack, inspect, is_of_pack};
-use crate::engine::keys::is_done_with;
 use crate::engine::mark::{MarkError, mark};
 use crate::engine::trust::{LOOK_BYTES, OTHER_FOOTER, open_segments};
 use crate::exit::Exit;
 use crate::id::{ChunkId, ObjectName, SlotId, VaultId};
 use crate::log::record::{FoundDamage, ObjectRef};
-use crate::log::{Record, RecordError, Standing};
+use crate::log::{Record, RecordError};
 use crate::pack::reader::object_key;
 use crate::pack::{Footer, PackError, PackReader};
 use crate::progress::{Phase, Progress};
+use crate::read::links::GroupReader;
 use crate::seal::SealError;
 use crate::store::{Kind, Listed, ObjectKey, StoreError, Subject};
 use crate::sync::{lock, try_share};
-use crate::tree::Time;
+use crate::tree::stream::stream_key;
+use crate::tree::{RuleSet, Snapshot, Stream, Time};
 use crate::vault::findings::{About, KnownFinding, Lacking, exit_of};
-use crate::vault::locked::Slots;
-use crate::vault::{ObjectState, Vault, VaultError};
-
-/// How many lost chunks of each snapshot are remembered.
-const CHUNKS_NOTED: usize = 1000;
+use crate::vault::slots::SlotFault;
+use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 
 /// What is checked.
 pub struct CheckOptions<'a> {
@@ -110,8 +109,12 @@ pub struct CheckReport {
     pub chunks_lost: u64,
     /// Snapshots that are hurt by it.
     pub hurt: Vec<HurtSnapshot>,
-    /// Snapshots of other clients, in a store that delivers late, of which something has not arrived yet.
-    pub late: Vec<HurtSnapshot>,
+    /// Snapshots of which it is not known whether something is lost: it may not have arrived yet, or lie in a pack of a later version.
+    pub unsure: Vec<HurtSnapshot>,
+    /// Snapshots that have lost no more than was accepted.
+    pub accepted: Vec<HurtSnapshot>,
+    /// Which of these it is.
+    pub why_unsure: Option<ObjectState>,
     /// What the log says of itself: forks, broken chains, records that are missing.
     pub findings: Vec<String>,
     /// Everything that is known to be wrong, by this check or an earlier one.
@@ -142,8 +145,7 @@ impl CheckReport {
     /// Whether a person should know of something that is no damage.
     pub fn has_remarks(&self) -> bool {
         !self.returned_slots.is_empty()
-            || !self.other_vaults.is_empty()
-            || !self.late.is_empty()
+            || !self.unsure.is_empty()
             || exit_of(&self.known) == Exit::Skipped
             || self.problems.iter().any(|problem| problem.state.is_remark())
     }
@@ -174,6 +176,8 @@ struct Check<'a> {
     bad_chunks: Mutex<HashSet<ChunkId>>,
     /// Packs of which every byte was read and found right.
     good: Mutex<HashSet<ObjectName>>,
+    /// Records, and index objects of which every entry was compared, that were found right.
+    good_small: Mutex<Vec<ObjectRef>>,
     begun: Time,
 }
 
@@ -193,6 +197,7 @@ impl<'a> Check<'a> {
             missing: Mutex::default(),
             bad_chunks: Mutex::default(),
             good: Mutex::default(),
+            good_small: Mutex::default(),
             begun: (options.clock)(),
         })
     }
@@ -204,8 +209,7 @@ impl<'a> Check<'a> {
         }
         let mut report = CheckReport::default();
         self.check_slots(&mut report)?;
-        let is_thorough = self.options.read_data || self.options.sample.is_some() || self.options.max_time.is_some();
-        self.check_records(is_thorough)?;
+        self.check_records()?;
         report.packs = self.packs.len() as u64;
         report.bytes = self.packs.values().map(|info| info.len).sum();
         report.findings = vault.findings().iter().map(ToString::to_string).collect();
@@ -216,20 +220,30 @@ impl<'a> Check<'a> {
         progress.counters().restart(goal, 0);
         progress.phase(Phase::Plan);
         let marks = mark(vault, &self.reader, snapshots.iter().map(|info| &info.body), progress)?;
+        self.check_lists(&snapshots)?;
         report.snapshots = snapshots.len() as u64;
         report.folders = marks.folders;
         report.files = marks.files;
         report.chunks_lost = marks.lost.len() as u64;
         self.read_packs(&mut report)?;
-        for bad in vault.bad_indexes(self.options.read_data, progress)? {
+        let indexes = vault.bad_indexes(self.options.read_data, progress)?;
+        if self.options.read_data {
+            let is_bad = |key: &ObjectKey| indexes.iter().any(|bad| bad.key == *key);
+            lock(&self.good_small)
+                .extend(vault.index_keys().filter(|key| !is_bad(key)).filter_map(|key| ObjectRef::of(&key)));
+        }
+        for bad in indexes {
             self.problem(Subject::Object(bad.key), bad.what, bad.state);
         }
         let mut bad = self.without_good_copy()?;
         bad.extend(&marks.lost);
         if !bad.is_empty() || !marks.is_whole() {
             report.hurt = hurt::find(vault, None, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
-            (report.late, report.hurt) = vault.part_late(std::mem::take(&mut report.hurt), |hurt| hurt.id);
-            if report.hurt.is_empty() && !report.late.is_empty() {
+            let (state, unsure, hurt) = vault.part_unsure(std::mem::take(&mut report.hurt), |hurt| hurt.id);
+            (report.why_unsure, report.unsure, report.hurt) = (Some(state), unsure, hurt);
+            let is_accepted = |hurt: &HurtSnapshot| vault.is_loss_accepted(&hurt.id, hurt.count);
+            (report.accepted, report.hurt) = std::mem::take(&mut report.hurt).into_iter().partition(is_accepted);
+            if report.hurt.is_empty() && !(report.unsure.is_empty() && report.accepted.is_empty()) {
                 report.chunks_lost = 0;
             }
         }
@@ -247,20 +261,26 @@ impl<'a> Check<'a> {
         let files = report.hurt.iter().map(|hurt| hurt.count).sum();
         let snapshots = report.hurt.len() as u64;
         let found = report.problems.iter().filter_map(|problem| match problem {
-            Problem { subject: Subject::Object(key), state: ObjectState::Damaged, what } => {
-                let is_pack = matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _));
-                let object = ObjectRef::of(key).filter(|_| is_pack)?;
-                Some(FoundDamage { object, what: what.clone(), snapshots, files })
+            Problem { subject: Subject::Object(key), state: ObjectState::Damaged | ObjectState::Redundant, what } => {
+                let ObjectKey::Named(kind, name) = key else { return None };
+                let (snapshots, files) = match kind {
+                    Kind::Pack | Kind::Meta => (snapshots, files),
+                    Kind::Log => (u64::from(self.vault.snapshot(name).is_some()), 0),
+                    Kind::Index => (0, 0),
+                    Kind::Key => return None,
+                };
+                Some(FoundDamage { object: ObjectRef::of(key)?, what: what.clone(), snapshots, files })
             }
             _ => None,
         });
         let good = lock(&self.good);
         let sound = self.packs.values().filter(|info| good.contains(&info.name));
-        let sound: Vec<ObjectRef> = sound.filter_map(|info| ObjectRef::of(&object_key(info.kind, info.name))).collect();
+        let sound = sound.filter_map(|info| ObjectRef::of(&object_key(info.kind, info.name)));
+        let sound: Vec<ObjectRef> = sound.chain(std::mem::take(&mut *lock(&self.good_small))).collect();
         let lacking = report.hurt.iter().map(|hurt| Lacking {
             snapshot: hurt.id,
             count: hurt.count,
-            chunks: hurt.files.iter().flat_map(|file| &file.ids).take(CHUNKS_NOTED).copied().collect(),
+            files: hurt.files.iter().map(|file| (file.path.clone().into(), file.ids.clone())).collect(),
         });
         let lacking = self.vault.note_lacking(lacking.collect());
         if let Err(error) = lacking.and_then(|()| self.vault.note_findings(found.collect(), &sound)) {
@@ -309,53 +329,30 @@ impl<'a> Check<'a> {
         self.unreadable(object_key(info.kind, info.name), error.reason(), error.is_newer())
     }
 
-    /// Each key slot should have two readable copies, and none that was removed should be there.
+    /// Looks at the key slots again: what is odd about them is known then.
     fn check_slots(&self, report: &mut CheckReport) -> Result<(), CheckError> {
-        let slots = Slots::read(self.vault.store())?;
-        let set = self.vault.slot_set();
-        let mut copies: BTreeMap<SlotId, Vec<ObjectName>> = BTreeMap::new();
-        for (name, slot) in &slots.copies {
-            let Some(valid) = self.vault.valid_slot(slot) else { continue };
-            match set.standing(&valid.id, &valid.digest) {
-                Standing::Removed if is_done_with(self.vault, slot) => drop(report.returned_slots.insert(valid.id)),
-                Standing::Removed | Standing::Other => {}
-                Standing::Pending | Standing::Valid => copies.entry(valid.id).or_default().push(*name),
-            }
-        }
-        for (id, names) in copies {
-            if let [only] = names.as_slice() {
-                let subject = Subject::Object(ObjectKey::Named(Kind::Key, *only));
-                self.problem(
-                    subject,
-                    format!("it is the only copy left of key slot {id}; vault repair makes the second one"),
-                    ObjectState::OnlyCopy,
-                );
-            }
-        }
+        self.vault.look_at_slots()?;
+        let returned = self.vault.odd_slots().into_iter().filter(|odd| odd.fault == SlotFault::Returned);
+        report.returned_slots = returned.map(|odd| odd.slot.id).collect();
         Ok(())
     }
 
-    /// The catalogue remembers records, so what became of their objects since is not noticed when the vault is opened. Those that hold
-    /// others are few, and as much hangs on one of them as on all that it holds: they are read always, the others only if `all` are.
-    fn check_records(&self, all: bool) -> Result<(), CheckError> {
+    /// The catalogue remembers records, so what became of their objects since is not noticed when the vault is opened.
+    fn check_records(&self) -> Result<(), CheckError> {
         let mut names = Vec::new();
-        if all {
-            self.vault.store().list(Kind::Log, &mut |listed| {
-                if let Listed::Object { name, .. } = listed {
-                    names.push(name);
-                }
-            })?;
-        } else {
-            let chains = self.vault.chains();
-            names.extend(self.vault.log_objects().into_keys().filter(|name| chains.is_holder(name)));
-        }
+        self.vault.store().list(Kind::Log, &mut |listed| {
+            if let Listed::Object { name, .. } = listed {
+                names.push(name);
+            }
+        })?;
         try_share(names.len(), self.vault.store().limits().reads, |number| {
             if self.progress.stopped() {
                 return Err(VaultError::Interrupted);
             }
             let name = &names[number];
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
-                Ok(_) | Err(RecordError::Store(StoreError::Missing { .. })) => {}
+                Ok(_) => lock(&self.good_small).push(ObjectRef::record(*name)),
+                Err(RecordError::Store(StoreError::Missing { .. })) => {}
                 Err(RecordError::Store(error)) if error.is_of_whole() => return Err(error.into()),
                 Err(error) => {
                     let newer = matches!(error, RecordError::Newer { .. });
@@ -364,6 +361,51 @@ impl<'a> Check<'a> {
             }
             Ok(())
         })?;
+        Ok(())
+    }
+
+    /// Reads the lists of each snapshot as a restore would. What of them lies in chunks that are lost is found by the marks.
+    fn check_lists(&self, snapshots: &[SnapshotInfo]) -> Result<(), CheckError> {
+        let mut trees = self.vault.tree_reader().map_err(MarkError::from)?;
+        let mut seen = HashSet::new();
+        for info in snapshots {
+            if self.progress.stopped() {
+                return Err(VaultError::Interrupted.into());
+            }
+            let Snapshot { links, skipped_list, rules, .. } = &info.body;
+            let mut is_new = |stream: &Stream, list: u8| seen.insert((list, stream_key(stream)));
+            let mut read = Vec::new();
+            if is_new(links, 0) {
+                let mut groups = GroupReader::new(links);
+                read.push(loop {
+                    match groups.next(&mut trees) {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                });
+            }
+            if is_new(skipped_list, 1) {
+                read.push(match read_skipped(skipped_list, &mut trees) {
+                    Err(BrowseError::Read { source, .. } | BrowseError::Partial { source, .. }) => Err(source),
+                    _ => Ok(()),
+                });
+            }
+            if is_new(rules, 2) {
+                read.push(RuleSet::read(rules, &mut trees).map(drop));
+            }
+            for error in read.into_iter().filter_map(Result::err) {
+                match error {
+                    error @ (ReadError::Stream(_) | ReadError::Entry(_)) if error.is_damage() => self.problem(
+                        Subject::Place(format!("a list of snapshot {}", info.id.short())),
+                        error.to_string(),
+                        ObjectState::Damaged,
+                    ),
+                    error if error.is_contained() => {}
+                    error => return Err(MarkError::from(error).into()),
+                }
+            }
+        }
         Ok(())
     }
 

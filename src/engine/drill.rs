@@ -59,8 +59,10 @@ pub struct DrillReport {
     pub compared: u64,
     /// What did not come back as it was.
     pub failed: Vec<Failed>,
-    /// Folders that could not be looked into.
+    /// Folders that are damaged.
     pub broken: u64,
+    /// Folders and files that need a later version.
+    pub newer: u64,
 }
 
 /// Why there was no drill.
@@ -192,7 +194,8 @@ pub fn drill(
                 Step::Other(entry) if entry.kind == FileKind::File && entry.size <= options.len_max => {
                     sample.add(walk.path(), &entry);
                 }
-                Step::Broken(error) if error.is_contained() => report.broken += 1,
+                Step::Broken(error) if error.is_newer() => report.newer += 1,
+                Step::Broken(error) if error.is_damage() => report.broken += 1,
                 Step::Broken(error) => return Err(error.into()),
                 Step::Enter(_) | Step::Other(_) | Step::Leave | Step::TooDeep(_) => {}
             }
@@ -236,18 +239,22 @@ fn try_one(
         threads: options.threads,
         ..RestoreOptions::new(info.id, Target::Folder(folder.to_owned()))
     };
-    let mut fail = |what: String| report.failed.push(Failed { path: one.path.clone(), what });
     match restore(vault, &wish, quiet) {
         Ok(done) => {
             report.files += 1;
-            report.bytes += one.entry.size;
+            report.bytes = report.bytes.saturating_add(one.entry.size);
             report.verified += done.files_verified;
             for problem in done.problems {
-                fail(problem.what);
+                // What is no damage may lie in packs of a later version.
+                if !problem.damage && vault.has_newer_packs() {
+                    report.newer += 1;
+                } else {
+                    report.failed.push(Failed { path: one.path.clone(), what: problem.what });
+                }
             }
         }
         Err(error) if error.is_damage() => {
-            fail(error.to_string());
+            report.failed.push(Failed { path: one.path.clone(), what: error.to_string() });
             return Ok(());
         }
         Err(error) => return Err(error.into()),
@@ -257,7 +264,10 @@ fn try_one(
     let back = folder.join(path::to_path(name));
     match compare(&there, &back, &one.entry) {
         Ok(Some(true)) => report.compared += 1,
-        Ok(Some(false)) => fail("the disk has other content, though its size and time are the same".to_owned()),
+        Ok(Some(false)) => {
+            let what = "the disk has other content, though its size and time are the same".to_owned();
+            report.failed.push(Failed { path: one.path.clone(), what });
+        }
         // It was changed, or is gone: the disk says nothing.
         Ok(None) | Err(_) => {}
     }

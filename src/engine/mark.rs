@@ -174,9 +174,9 @@ impl<'a> Segments<'a> {
             let index = segment.index_of(id, place.offset, place.len).ok_or(ReadError::Lost(*id))?;
             Ok((segment, index))
         });
-        match (found.and_then(|found| found.ok_or(ReadError::Lost(*id))), &self.donor) {
+        match (found.and_then(|found| found.ok_or_else(|| self.lookup.lost(id))), &self.donor) {
             // What is wrong with the donor says nothing about this vault.
-            (Err(error), Some(donor)) if error.is_damage() && donor.lookup.locate(id)?.is_some() => {
+            (Err(error), Some(donor)) if error.is_contained() && donor.lookup.locate(id)?.is_some() => {
                 match donor.chunk(id) {
                     Err(theirs) if theirs.is_contained() => Err(error),
                     lent => lent,

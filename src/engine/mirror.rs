@@ -10,9 +10,10 @@ use crate::limits::{KEY_SLOT_LEN_MAX, PACK_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_L
 use crate::log::{RecordBody, Standing};
 use crate::pack::TRAILER_LEN;
 use crate::progress::{Phase, Progress};
-use crate::seal::{MIRROR, SlotFile, VaultFile};
+use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
+use crate::vault::locked::Wanted;
 use crate::vault::slots::digest;
 use crate::vault::{Vault, VaultError};
 
@@ -62,6 +63,8 @@ impl From<StoreError> for MirrorError {
 /// What became of a mirror.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MirrorReport {
+    /// The vault.
+    pub vault: Option<VaultId>,
     /// Objects that were copied.
     pub copied: u64,
     /// Their bytes.
@@ -103,7 +106,8 @@ fn vault_file(store: &dyn Store) -> Result<Option<VaultFile>, StoreError> {
 /// Whether an object is what was put: it ends with the hash of what stands before.
 fn is_whole(kind: Kind, bytes: &[u8]) -> bool {
     if kind == Kind::Key {
-        return SlotFile::parse(bytes).is_ok();
+        // A newer one is what was put, too.
+        return matches!(SlotFile::parse(bytes), Ok(_) | Err(SlotError::Newer { .. }));
     }
     let Some((before, trailer)) = bytes.len().checked_sub(TRAILER_LEN).map(|at| bytes.split_at(at)) else {
         return false;
@@ -130,12 +134,20 @@ const fn order(kind: Kind) -> u8 {
     }
 }
 
-/// Copies to `to` what it does not have of the vault in `from`. Nothing is deleted there.
+/// Copies to `to` what it does not have of the vault in `from`. Nothing is deleted there. `wanted` tells which vault is meant, if that is
+/// known.
 ///
 /// # Errors
-/// If `to` is no mirror of this vault and not empty, or a store fails. What was copied by then stays, and is not copied again.
-pub fn mirror(from: &dyn Store, to: &dyn Store, progress: &dyn Progress) -> Result<MirrorReport, MirrorError> {
+/// If another vault lies in `from`, if `to` is no mirror of this vault and not empty, or if a store fails. What was copied by then stays,
+/// and is not copied again.
+pub fn mirror(
+    from: &dyn Store,
+    to: &dyn Store,
+    wanted: &Wanted,
+    progress: &dyn Progress,
+) -> Result<MirrorReport, MirrorError> {
     let file = vault_file(from)?.ok_or_else(|| MirrorError::NoVault { place: from.place() })?;
+    wanted.require(file.id, &|| from.place())?;
     let there_file = vault_file(to)?;
     let source = list(from)?;
     let there = list(to)?;
@@ -154,7 +166,7 @@ pub fn mirror(from: &dyn Store, to: &dyn Store, progress: &dyn Progress) -> Resu
         }
         Some(_) => {}
     }
-    let mut report = MirrorReport::default();
+    let mut report = MirrorReport { vault: Some(file.id), ..MirrorReport::default() };
     let (mut source, mut there) = (source, there);
     report.there = source.iter().filter(|(key, len)| there.get(key) == Some(len)).count() as u64;
     for round in 0..ROUNDS {

@@ -14,6 +14,7 @@ use crate::catalogue::{CatalogueError, PackInfo, Reader};
 use crate::engine::mark::{MarkError, Segments, Source, StreamKey, by_segment, in_order, stream_key};
 use crate::engine::weigh::{Sample, weigh};
 use crate::id::{ChunkId, ObjectName};
+use crate::limits::sum_of;
 use crate::progress::{Phase, Progress};
 use crate::store::{Kind, Listed, StoreError};
 use crate::sync::lock;
@@ -470,7 +471,7 @@ fn sum(
     stats.chunks = sums.iter().map(|(count, _)| count).sum();
     stats.bytes_unique = sums.iter().map(|(_, bytes)| bytes).sum();
     let held = |class: Class| held.get(class as usize).copied().unwrap_or(0);
-    stats.bytes_raw = snapshots.iter().map(|info| info.body.bytes).sum();
+    stats.bytes_raw = sum_of(snapshots.iter().map(|info| info.body.bytes));
     stats.bytes_shared = held(walk.classes.mixed()) / FINE;
     stats.bytes_needed = ((1..=walk.classes.mixed()).map(held).sum::<u64>() / FINE).min(stats.bytes_packs);
     stats.bytes_dead = stats.bytes_packs - stats.bytes_needed;
@@ -490,7 +491,7 @@ fn sum(
         let source = walk.classes.source_of.get(index).and_then(|source| sources.get_mut(*source as usize));
         if let Some(source) = source {
             source.snapshots += 1;
-            source.bytes_raw += info.body.bytes;
+            source.bytes_raw = source.bytes_raw.saturating_add(info.body.bytes);
             source.bytes_last = info.body.bytes;
             source.bytes_alone += alone;
         }

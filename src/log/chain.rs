@@ -44,6 +44,58 @@ pub enum Finding {
         /// The highest number that is there now.
         there: u64,
     },
+    /// Records of a client may be among those of a later version of which this one can read nothing.
+    Hidden {
+        /// Whose.
+        client: ClientId,
+        /// Their numbers.
+        numbers: Vec<u64>,
+    },
+}
+
+impl Finding {
+    /// The numbers of records that are not there by it, no more than [`NUMBERS_KEPT`], and whose they are.
+    pub fn missing(&self) -> Option<(ClientId, Vec<u64>)> {
+        match self {
+            Self::Missing { client, numbers } | Self::Hidden { client, numbers } => Some((*client, numbers.clone())),
+            Self::RolledBack { client, seen, there } => {
+                Some((*client, (there + 1..=*seen).take(NUMBERS_KEPT).collect()))
+            }
+            Self::Fork { .. } | Self::Broken { .. } => None,
+        }
+    }
+
+    /// Where there are objects of a later version of which nothing is known (`count` of them), as many records as that may be among them:
+    /// if no more are missing, none of them is called so. What this machine has seen before is missing all the same.
+    pub fn hidden(findings: Vec<Self>, count: usize) -> Vec<Self> {
+        let back: BTreeMap<ClientId, u64> = findings
+            .iter()
+            .filter_map(|finding| match finding {
+                Self::RolledBack { client, seen, .. } => Some((*client, *seen)),
+                _ => None,
+            })
+            .collect();
+        let is_seen = |client: &ClientId, number: u64| back.get(client).is_some_and(|seen| number <= *seen);
+        let missing: usize = findings
+            .iter()
+            .map(|finding| match finding {
+                Self::Missing { client, numbers } if !numbers.iter().any(|number| is_seen(client, *number)) => {
+                    numbers.len()
+                }
+                _ => 0,
+            })
+            .sum();
+        if missing > count {
+            return findings;
+        }
+        let hide = |finding| match finding {
+            Self::Missing { client, numbers } if !numbers.iter().any(|number| is_seen(&client, *number)) => {
+                Self::Hidden { client, numbers }
+            }
+            finding => finding,
+        };
+        findings.into_iter().map(hide).collect()
+    }
 }
 
 impl std::fmt::Display for Finding {
@@ -68,6 +120,16 @@ impl std::fmt::Display for Finding {
             Self::Broken { client, number } => {
                 write!(f, "record {number} of client {} does not follow the one before it", short(client))
             }
+            Self::Hidden { client, numbers } => {
+                let shown: Vec<String> = numbers.iter().take(5).map(u64::to_string).collect();
+                let more = if numbers.len() > 5 { ", …" } else { "" };
+                write!(
+                    f,
+                    "log records of client {} may be among those that a newer vault wrote (number {}{more})",
+                    short(client),
+                    shown.join(", ")
+                )
+            }
             Self::RolledBack { client, seen, there } => write!(
                 f,
                 "the store was set back: of client {} record {seen} had been seen here, now the last is {there}",
@@ -87,6 +149,9 @@ pub struct Link {
     /// The record.
     pub record: Record,
 }
+
+/// Of missing records so many are named.
+pub(crate) const NUMBERS_KEPT: usize = 10_000;
 
 /// All records that could be read, by client and number.
 #[derive(Debug, Clone, Default)]

@@ -446,6 +446,21 @@ struct Versioned {
     version: u64,
 }
 
+/// What means the same in every version, by which a record counts in its chain.
+#[derive(Deserialize)]
+struct Place {
+    #[serde(rename = "c")]
+    client: ClientId,
+    #[serde(rename = "n")]
+    number: u64,
+    #[serde(rename = "p")]
+    previous: Digest,
+    #[serde(rename = "s")]
+    seen: Vec<(ClientId, u64)>,
+    #[serde(rename = "a", default)]
+    claims: ByteBuf,
+}
+
 /// Why the plaintext of a record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeRecordError {
@@ -572,8 +587,13 @@ impl Record {
         if version == 0 {
             return Err("there is no version 0 of records".into());
         }
-        let wire: Wire = match msgpack::decode(message) {
-            Err(_) if version > VERSION => return Err(DecodeRecordError::Newer(version)),
+        let wire = match msgpack::decode(message) {
+            Err(_) if version > VERSION => {
+                let place: Place = msgpack::decode(message).map_err(|_| DecodeRecordError::Newer(version))?;
+                let Place { client, number, previous, seen, claims } = place;
+                let (time, closed, kind, body) = Default::default();
+                Wire { version, client, number, previous, seen, time, claims, closed, kind, body }
+            }
             wire => wire?,
         };
         if wire.number == 0 {
@@ -658,11 +678,12 @@ impl Record {
             return Err(damaged("it is cut short"));
         }
         let (head, trailer) = bytes.split_at(bytes.len() - TRAILER_LEN);
-        let opener = keys.open_object(ObjectKind::Record, name, &head[..HEADER_LEN]).map_err(failed)?;
-        let plain = opener.open_record(&head[HEADER_LEN..]).map_err(failed)?;
+        // Every version ends with this: what a header says that is not as it was put is not believed.
         if blake3::hash(head) != *trailer {
             return Err(damaged("its checksum is wrong"));
         }
+        let opener = keys.open_object(ObjectKind::Record, name, &head[..HEADER_LEN]).map_err(failed)?;
+        let plain = opener.open_record(&head[HEADER_LEN..]).map_err(failed)?;
         let record = Self::decode(&plain).map_err(|error| match error {
             DecodeRecordError::Malformed(what) => damaged(&what),
             DecodeRecordError::Newer(_) => RecordError::Newer { object, what: error.to_string() },

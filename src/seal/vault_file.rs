@@ -92,7 +92,9 @@ impl VaultFile {
         let mut field = |prefix: &str| lines.next().and_then(|line| line.strip_prefix(prefix)).ok_or(DAMAGED);
         let version = field(MAGIC)?;
         if version != "1" {
-            let canonical = version.parse::<u32>().is_ok_and(|number| number > 1 && number.to_string() == version);
+            let canonical = version.bytes().all(|byte| byte.is_ascii_digit())
+                && !matches!(version, "" | "1")
+                && !version.starts_with('0');
             return Err(if canonical { VaultFileError::Newer { what: "format version" } } else { DAMAGED });
         }
         let id = field("id ")?.parse().map_err(|_| DAMAGED)?;

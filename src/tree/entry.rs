@@ -280,6 +280,9 @@ impl Entry {
     }
 }
 
+/// So deep may values lie in each other in an entry.
+const ENTRY_DEPTH_MAX: usize = 16;
+
 /// The fields as they are stored: a map with one-letter keys, so that fields can be added; empty ones are left out.
 /// Borrowed where an entry is encoded.
 #[derive(Serialize, Deserialize)]
@@ -370,15 +373,15 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> 
 pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> {
     let mut cursor = std::io::Cursor::new(bytes);
     let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
-    deserializer.set_max_depth(16);
+    deserializer.set_max_depth(ENTRY_DEPTH_MAX);
     let wire = match Wire::deserialize(&mut deserializer) {
         Ok(wire) => wire,
-        Err(rmp_serde::decode::Error::InvalidMarkerRead(error) | rmp_serde::decode::Error::InvalidDataRead(error))
-            if error.kind() == std::io::ErrorKind::UnexpectedEof && bytes.len() < ENTRY_LEN_MAX =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(EntryError::Malformed(error.to_string())),
+        Err(error) if is_cut(&error) && bytes.len() < ENTRY_LEN_MAX => return Ok(None),
+        Err(error) => match newer(bytes) {
+            None => return Ok(None),
+            Some(EntryError::Malformed(_)) => return Err(EntryError::Malformed(error.to_string())),
+            Some(newer) => return Err(newer),
+        },
     };
     let used = cursor.position() as usize;
     let shown = || Shown(&wire.name).to_string();
@@ -418,6 +421,38 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Option<(Entry, usize)>, EntryError> 
     };
     entry.check()?;
     Ok(Some((entry, used)))
+}
+
+/// What an entry is that is not as this version writes them: a later one says so by a critical key, or by a kind of file that is unknown.
+/// `None` if more bytes are needed to tell.
+#[cold]
+fn newer(bytes: &[u8]) -> Option<EntryError> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "k", default)]
+        kind: u64,
+    }
+    let mut cursor = std::io::Cursor::new(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(&mut cursor);
+    deserializer.set_max_depth(ENTRY_DEPTH_MAX);
+    let unknown = |what: String| Some(EntryError::Unknown { name: String::new(), what });
+    match Kind::deserialize(&mut deserializer) {
+        Err(error) if is_cut(&error) && bytes.len() < ENTRY_LEN_MAX => return None,
+        Ok(Kind { kind }) if !u8::try_from(kind).is_ok_and(|kind| FileKind::try_from(kind).is_ok()) => {
+            return unknown(format!("kind of file {kind}"));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    match msgpack::critical_key(bytes) {
+        Ok(Some(key)) => unknown(format!("key {key:?}")),
+        Ok(None) | Err(_) => Some(EntryError::Malformed("it is no entry".to_owned())),
+    }
+}
+
+/// Whether bytes are missing at the end.
+fn is_cut(error: &rmp_serde::decode::Error) -> bool {
+    use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
+    matches!(error, InvalidMarkerRead(error) | InvalidDataRead(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 #[cfg(test)]

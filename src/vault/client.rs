@@ -423,7 +423,7 @@ impl Vault {
         if self.slot_set().exists() {
             return Ok(());
         }
-        let add: Vec<ValidSlot> = lock(&self.slots).iter().filter_map(|slot| self.valid_slot(slot)).collect();
+        let add: Vec<ValidSlot> = lock(&self.slots).iter().filter_map(|(slot, _)| self.valid_slot(slot)).collect();
         if !add.is_empty() {
             self.put_record(state, RecordBody::Slots(SlotChange { add, remove: Vec::new() }), time, writer)?;
         }

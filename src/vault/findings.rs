@@ -8,220 +8,23 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::exit::Exit;
 use crate::id::{ChunkId, ClientId, ObjectName};
-use crate::log::record::{FoundDamage, ObjectRef};
-use crate::log::{Chains, Finding, Findings, Record, RecordBody, Sight, SlotChange};
+use crate::log::chain::NUMBERS_KEPT;
+use crate::log::record::{DamagedSnapshot, FoundDamage, LostFile, ObjectRef};
+use crate::log::{Chains, Damage, Finding, Findings, Record, RecordBody, Sight, SlotChange};
 use crate::msgpack;
 use crate::pack::Witness;
 use crate::progress::Progress;
-use crate::store::{Delivery, ObjectKey};
+use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
 use crate::vault::client::replace_file;
+pub use crate::vault::finding::{About, FindingId, KnownFinding, exit_of};
 use crate::vault::slots::{OddSlot, SlotFault};
-use crate::vault::{ObjectState, Vault, VaultError};
-
-/// A finding's id: the first eight digits of the hash of what it is about. So the same thing has the same id on every machine,
-/// and what was accepted is exactly that.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FindingId(String);
-
-impl FindingId {
-    fn of(kind: &str, parts: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(kind.as_bytes());
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(&part);
-        }
-        Self(hasher.finalize().to_hex().chars().take(8).collect())
-    }
-}
-
-impl std::fmt::Display for FindingId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What a finding is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
-    /// An object that is not what was put.
-    Object {
-        /// Which one.
-        key: ObjectKey,
-        /// What it is.
-        state: ObjectState,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// Records of a client that were seen, or that others have seen, and that the store does not have.
-    Records {
-        /// Whose.
-        client: ClientId,
-        /// Their numbers; the first ones, if there are many.
-        numbers: Vec<u64>,
-        /// Those of them that are known to be snapshots.
-        snapshots: Vec<ObjectName>,
-        /// Whether they may just not have arrived yet.
-        late: bool,
-    },
-    /// Files of a snapshot are lost.
-    Files {
-        /// The snapshot.
-        snapshot: ObjectName,
-        /// How many.
-        count: u64,
-    },
-    /// The last snapshot of a source found a root empty, or on another device, that was not before.
-    Source {
-        /// The source.
-        source: String,
-        /// The root's path.
-        path: Vec<u8>,
-        /// The snapshot that found it.
-        snapshot: ObjectName,
-    },
-    /// A key slot of this vault lies in the store that no record calls valid.
-    Slot(OddSlot),
-    /// The dates of two machines contradict each other: the first one's last record says a time long before that of a record
-    /// of the other one, which its writer had seen. Which clock is wrong is not known, and no date is moved.
-    Clocks {
-        /// The client whose date is the earlier one.
-        early: ClientId,
-        /// The name of its machine.
-        early_host: String,
-        /// The client whose record was seen.
-        late: ClientId,
-        /// The name of its machine.
-        late_host: String,
-        /// By how many seconds the dates differ.
-        apart: i64,
-    },
-}
-
-/// Something that is known to be wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownFinding {
-    /// How it is named, as in `vault accept`.
-    pub id: FindingId,
-    /// What it is about.
-    pub about: About,
-    /// When this machine noticed it first, or the log says that it was found.
-    pub since: Time,
-    /// Snapshots that it costs something, as far as that is known.
-    pub snapshots: u64,
-    /// Files that it costs in them.
-    pub files: u64,
-}
-
-impl KnownFinding {
-    /// How a command ends that knows of it.
-    pub const fn exit(&self) -> Exit {
-        match &self.about {
-            About::Object { state, .. } if state.is_loss() => Exit::Damage,
-            About::Records { late: false, .. } | About::Files { .. } => Exit::Damage,
-            About::Object { .. }
-            | About::Records { .. }
-            | About::Source { .. }
-            | About::Slot(_)
-            | About::Clocks { .. } => Exit::Skipped,
-        }
-    }
-
-    /// Whether a person can accept it: nothing else that ends it is left.
-    pub const fn can_be_accepted(&self) -> bool {
-        match &self.about {
-            About::Object { state, .. } => state.is_loss(),
-            About::Records { .. } | About::Files { .. } => true,
-            About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted),
-            About::Source { .. } | About::Clocks { .. } => false,
-        }
-    }
-
-    /// What it is, in one sentence without a full stop.
-    pub fn text(&self) -> String {
-        let more = |count: usize| if count > 5 { ", …" } else { "" };
-        match &self.about {
-            About::Object { key, state, what } => format!("{key} is {}: {what}", state.word()),
-            About::Records { client, numbers, snapshots, late } => {
-                let shown: Vec<String> = numbers.iter().take(5).map(u64::to_string).collect();
-                let of = match snapshots.len() {
-                    0 => String::new(),
-                    1 => ", one of them a snapshot".to_owned(),
-                    many => format!(", {many} of them snapshots"),
-                };
-                let client = &client.to_string()[..8];
-                let (shown, more) = (shown.join(", "), more(numbers.len()));
-                if *late {
-                    format!("records of client {client} have not arrived yet (number {shown}{more}{of})")
-                } else {
-                    format!("records of client {client} are missing from the log (number {shown}{more}{of})")
-                }
-            }
-            About::Files { snapshot, count } => {
-                format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
-            }
-            About::Source { source, path, snapshot } => format!(
-                "the source {source}: {}, or a mount point below it, was empty or another device when snapshot {} was taken, and was \
-                 not before",
-                crate::path::Shown(path),
-                snapshot.short()
-            ),
-            About::Slot(OddSlot { slot, fault }) => {
-                let id = &slot.id.to_string()[..8];
-                match fault {
-                    SlotFault::Returned => {
-                        format!("key slot {id} was removed, and its file is here again: it opens the vault")
-                    }
-                    SlotFault::Unlisted => {
-                        format!("key slot {id} opens the vault, and no record of the vault says that it is valid")
-                    }
-                    SlotFault::Forged => format!(
-                        "key slot {id} was made without the key of this vault: it opens nothing, and somebody put it here"
-                    ),
-                }
-            }
-            About::Clocks { early_host, late_host, apart, .. } => {
-                let hours = apart / 3600;
-                let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
-                format!(
-                    "the clocks of {} and {} contradict each other by {apart}",
-                    crate::path::Shown(early_host.as_bytes()),
-                    crate::path::Shown(late_host.as_bytes())
-                )
-            }
-        }
-    }
-
-    /// What ends it.
-    pub const fn ends(&self) -> &'static str {
-        match &self.about {
-            About::Object { state: ObjectState::NotArrived, .. } | About::Records { late: true, .. } => {
-                "when the sync has brought the rest"
-            }
-            About::Object { state: ObjectState::Newer, .. } => "with a newer version of vault",
-            About::Object { .. } => "vault repair, or a check that reads it and finds it sound",
-            About::Records { .. } => "vault repair on a machine that remembers them, or accepting that they are lost",
-            About::Files { .. } => "a snapshot that stores the files again, or accepting that they are lost",
-            About::Source { .. } => "a snapshot that finds the files again",
-            About::Slot(odd) => match odd.fault {
-                SlotFault::Returned | SlotFault::Forged => "vault repair, which moves its file aside",
-                SlotFault::Unlisted => "vault key remove, or accepting it, which makes it a valid one",
-            },
-            About::Clocks { .. } => {
-                "the next records of these machines with the right time, or vault client retire for one that is gone"
-            }
-        }
-    }
-}
-
-/// How a command ends that knows of these findings.
-pub fn exit_of(findings: &[KnownFinding]) -> Exit {
-    findings.iter().fold(Exit::Done, |exit, finding| exit.worse(finding.exit()))
-}
+use crate::vault::{ObjectState, SnapshotDamage, Vault, VaultError};
 
 /// What the state folder remembers about findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,6 +41,9 @@ struct Memory {
     /// Snapshots that the last check found to lack files, of which no record says so.
     #[serde(default)]
     lacking: Vec<Lacking>,
+    /// Snapshots that were seen whole after a loss of theirs was accepted: what they lose then is new.
+    #[serde(default)]
+    healed: BTreeSet<ObjectName>,
     /// What the findings were when they were looked at last: each a sentence, and whether something is lost.
     #[serde(default)]
     last: Vec<(String, bool)>,
@@ -250,9 +56,12 @@ pub struct Lacking {
     pub snapshot: ObjectName,
     /// How many files, or folders with all that is in them.
     pub count: u64,
-    /// Some of the chunks. Once all of these are stored again, it is whole as far as is known.
-    pub chunks: Vec<ChunkId>,
+    /// Some of the paths, each with some of its chunks. Once all of these are stored again, it is whole as far as is known.
+    pub files: Vec<(ByteBuf, Vec<ChunkId>)>,
 }
+
+/// The kind of records among objects that findings name.
+const RECORD: u64 = ObjectRef::record(ObjectName::new([0; ObjectName::LEN])).kind;
 
 /// The file in a vault's state folder.
 const FILE: &str = "findings";
@@ -281,6 +90,17 @@ pub fn last_known(folder: &Path) -> (Exit, Vec<String>) {
         .iter()
         .fold(Exit::Done, |exit, (_, is_loss)| exit.worse(if *is_loss { Exit::Damage } else { Exit::Skipped }));
     (exit, last.into_iter().map(|(text, _)| text).collect())
+}
+
+/// Notes that a vault is not where this machine knows it, until it is opened again. `folder` is the state folder of that vault.
+pub fn note_away(folder: &Path, what: &str) {
+    let mut memory = Memory::load(folder);
+    let what = (what.to_owned(), false);
+    if folder.is_dir() && !memory.last.contains(&what) {
+        memory.last.push(what);
+        // Where no state can be written, nothing is remembered.
+        let _ = memory.save(folder);
+    }
 }
 
 /// The records that say something about each object, by what they say.
@@ -360,7 +180,9 @@ impl<'c> Words<'c> {
     /// damaged after that is new.
     fn accepted(&self) -> BTreeSet<ObjectRef> {
         let holds = |object: &ObjectRef, accepted: &Record| {
-            let sound = self.sound.get(object).into_iter().flatten();
+            // That the record of a snapshot is sound says nothing of files that were lost: of these its name was accepted.
+            let is_of_object = object.kind != RECORD || self.found.contains_key(object);
+            let sound = self.sound.get(object).filter(|_| is_of_object).into_iter().flatten();
             let lost = self.lost.get(&object.name).into_iter().flatten();
             !sound.into_iter().any(|sound| self.has_seen(sound, accepted))
                 && lost.into_iter().all(|lost| self.has_seen(accepted, lost))
@@ -387,9 +209,9 @@ impl Vault {
         let mut findings = Vec::new();
         self.object_findings(&memory, open, &accepted, &mut findings);
         self.record_findings(&mut findings)?;
-        self.file_findings(&memory, &accepted, &mut findings)?;
+        self.file_findings(&mut memory, &accepted, &mut findings)?;
         self.source_findings(&mut findings);
-        self.slot_findings(&mut findings);
+        self.slot_findings(&mut findings)?;
         self.clock_findings(&mut findings);
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
@@ -441,11 +263,18 @@ impl Vault {
             let Some(key) = damage.object.key() else { continue };
             // What is gone can hold nothing up: what snapshots lack because of it is found by itself.
             let is_there = match key {
-                ObjectKey::Named(_, name) => log.packs.contains_key(&name),
-                ObjectKey::Vault => false,
+                ObjectKey::Named(Kind::Log, name) => log.records.contains_key(&name),
+                ObjectKey::Named(Kind::Pack | Kind::Meta, name) => log.packs.contains_key(&name),
+                ObjectKey::Named(Kind::Index, name) => log.indexes.contains_key(&name),
+                // What is wrong with these is seen whenever the vault is opened.
+                ObjectKey::Named(Kind::Key, _) | ObjectKey::Vault => false,
+            };
+            let state = match key {
+                ObjectKey::Named(Kind::Index, _) => ObjectState::Redundant,
+                _ => ObjectState::Damaged,
             };
             if is_there && !memory.sound.contains(&damage.object) && !accepted.contains(&damage.object) {
-                add(key, ObjectState::Damaged, &damage.what, since, (damage.snapshots, damage.files));
+                add(key, state, &damage.what, since, (damage.snapshots, damage.files));
             }
         }
     }
@@ -463,15 +292,9 @@ impl Vault {
         }
         let log = self.log();
         for finding in &log.findings {
-            match finding {
-                Finding::Missing { client, numbers } => {
-                    missing.entry(*client).or_default().0.extend(numbers);
-                }
-                Finding::RolledBack { client, seen, there } => {
-                    let numbers = &mut missing.entry(*client).or_default().0;
-                    numbers.extend((there + 1..=*seen).take(NUMBERS_KEPT));
-                }
-                Finding::Fork { .. } | Finding::Broken { .. } => {}
+            // The objects that they may be among are known to be newer each.
+            if let (Some((client, numbers)), false) = (finding.missing(), matches!(finding, Finding::Hidden { .. })) {
+                missing.entry(client).or_default().0.extend(numbers);
             }
         }
         for (client, (numbers, snapshots)) in missing {
@@ -488,29 +311,61 @@ impl Vault {
         Ok(())
     }
 
+    /// What snapshots have lost, by the log and by what the last check here has found, as far as it has not been stored again since.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn known_damage(&self) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
+        self.damage_with(&Memory::load(self.state()))
+    }
+
+    fn damage_with(&self, memory: &Memory) -> Result<BTreeMap<ObjectName, SnapshotDamage>, VaultError> {
+        let mut lost = self.damage()?;
+        if memory.lacking.is_empty() {
+            return Ok(lost);
+        }
+        let reader = self.catalogue().reader()?;
+        for lacking in &memory.lacking {
+            let mut is_whole = !lacking.files.is_empty();
+            for chunk in lacking.files.iter().flat_map(|(_, chunks)| chunks) {
+                is_whole &= reader.locate(chunk)?.is_some();
+            }
+            let known = lost.get(&lacking.snapshot).map_or(0, |damage| damage.count);
+            if !is_whole && lacking.count > known {
+                let files = lacking.files.iter().map(|(path, chunks)| (path.to_vec(), chunks.clone())).collect();
+                lost.insert(lacking.snapshot, SnapshotDamage { count: lacking.count, files });
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether it was accepted that a snapshot has lost so many files: as many as a record said when that was done, and it was not seen
+    /// whole since.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn is_loss_accepted(&self, snapshot: &ObjectName, count: u64) -> bool {
+        let recorded = self.recorded_damage().get(snapshot).map_or(0, |damage| damage.count);
+        count <= recorded
+            && self.accepted_objects().contains(&ObjectRef::record(*snapshot))
+            && !Memory::load(self.state()).healed.contains(snapshot)
+    }
+
     fn file_findings(
         &self,
-        memory: &Memory,
+        memory: &mut Memory,
         accepted: &BTreeSet<ObjectRef>,
         findings: &mut Vec<KnownFinding>,
     ) -> Result<(), VaultError> {
         let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
-        let mut lost: BTreeMap<ObjectName, u64> =
-            self.damage()?.into_iter().map(|(snapshot, damage)| (snapshot, damage.count)).collect();
-        if !memory.lacking.is_empty() {
-            let reader = self.catalogue().reader()?;
-            for lacking in &memory.lacking {
-                let mut is_whole = !lacking.chunks.is_empty();
-                for chunk in &lacking.chunks {
-                    is_whole &= reader.locate(chunk)?.is_some();
-                }
-                if !is_whole {
-                    lost.entry(lacking.snapshot).or_insert(lacking.count);
-                }
-            }
-        }
-        for (snapshot, count) in lost {
-            if there.contains(&snapshot) && !accepted.contains(&ObjectRef::record(snapshot)) {
+        let (recorded, lost) = (self.recorded_damage(), self.damage_with(memory)?);
+        let is_accepted = |snapshot: &ObjectName| accepted.contains(&ObjectRef::record(*snapshot));
+        let healed = recorded.iter().filter(|(snapshot, damage)| damage.count > 0 && !lost.contains_key(snapshot));
+        memory.healed.extend(healed.map(|(snapshot, _)| *snapshot).filter(is_accepted));
+        for (snapshot, SnapshotDamage { count, .. }) in lost {
+            let known = recorded.get(&snapshot).map_or(0, |damage| damage.count);
+            let is_given_up = is_accepted(&snapshot) && count <= known && !memory.healed.contains(&snapshot);
+            if there.contains(&snapshot) && !is_given_up {
                 findings.push(KnownFinding {
                     id: FindingId::of("files", [snapshot.as_bytes().to_vec()]),
                     about: About::Files { snapshot, count },
@@ -544,14 +399,23 @@ impl Vault {
         }
     }
 
-    fn slot_findings(&self, findings: &mut Vec<KnownFinding>) {
-        findings.extend(self.odd_slots().into_iter().map(|odd| KnownFinding {
-            id: FindingId::of("slot", [odd.slot.digest.as_bytes().to_vec()]),
-            about: About::Slot(odd),
-            since: Time::default(),
-            snapshots: 0,
-            files: 0,
-        }));
+    fn slot_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
+        let mut odd = self.odd_slots();
+        let lacks = |odd: &OddSlot| matches!(odd.fault, SlotFault::OnlyCopy | SlotFault::Missing | SlotFault::Late);
+        if odd.iter().any(lacks) {
+            // Since they were looked at, copies may have been put, and the record of a slot been read.
+            self.look_at_slots()?;
+            odd = self.odd_slots();
+        }
+        let odd =
+            odd.into_iter().map(|odd| (FindingId::of("slot", [odd.slot.digest.as_bytes().to_vec()]), About::Slot(odd)));
+        let others = self
+            .others()
+            .into_iter()
+            .map(|id| (FindingId::of("vault", [id.as_bytes().to_vec()]), About::OtherVault(id)));
+        let finding = |(id, about)| KnownFinding { id, about, since: Time::default(), snapshots: 0, files: 0 };
+        findings.extend(odd.chain(others).map(finding));
+        Ok(())
     }
 
     /// Machines whose last record says a time long before that of a record which its writer had seen. Only the last words of
@@ -650,7 +514,8 @@ impl Vault {
         }
         for object in sound {
             memory.found.retain(|known| known.object != *object);
-            if (open.contains_key(object) || accepted.contains(object)) && !memory.sound.contains(object) {
+            let is_accepted = object.kind != RECORD && accepted.contains(object);
+            if (open.contains_key(object) || is_accepted) && !memory.sound.contains(object) {
                 memory.sound.push(*object);
             }
         }
@@ -720,16 +585,45 @@ impl Vault {
                 Some(object) => RecordBody::Findings(accepted(object)),
                 None => return Ok(()),
             },
-            About::Files { snapshot, .. } => RecordBody::Findings(accepted(ObjectRef::record(*snapshot))),
+            About::Files { snapshot, .. } => {
+                self.record_loss(*snapshot, time, progress)?;
+                RecordBody::Findings(accepted(ObjectRef::record(*snapshot)))
+            }
             About::Records { client, numbers, .. } => {
                 RecordBody::Lost(numbers.iter().map(|number| (*client, *number)).collect())
             }
+            About::Slot(OddSlot { slot, fault: SlotFault::Missing | SlotFault::Late }) => {
+                RecordBody::Slots(SlotChange { add: Vec::new(), remove: vec![slot.id] })
+            }
             About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
-            About::Source { .. } | About::Clocks { .. } => return Ok(()),
+            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;
         Ok(())
+    }
+}
+
+impl Vault {
+    /// Writes down what a snapshot has lost, if no record says as much: what is accepted is exactly that.
+    fn record_loss(&self, snapshot: ObjectName, time: Time, progress: &dyn Progress) -> Result<(), VaultError> {
+        let mut memory = Memory::load(self.state());
+        let is_healed = memory.healed.remove(&snapshot);
+        let recorded = self.recorded_damage().get(&snapshot).map_or(0, |damage| damage.count);
+        let lost = self.damage_with(&memory)?.remove(&snapshot).unwrap_or_default();
+        if lost.count > recorded {
+            let of_one = |(path, ids): (Vec<u8>, Vec<ChunkId>)| LostFile {
+                path,
+                ids: ids.iter().flat_map(|id| *id.as_bytes()).collect(),
+                of: vec![0],
+            };
+            let body = RecordBody::Damage(Damage {
+                snapshots: vec![DamagedSnapshot { id: snapshot, count: lost.count }],
+                lost: lost.files.into_iter().map(of_one).collect(),
+            });
+            self.publish(body, time, None, |_| true, progress)?;
+        }
+        if is_healed { memory.save(self.state()) } else { Ok(()) }
     }
 }
 
@@ -746,8 +640,6 @@ const SEEN_NOTED: usize = 1000;
 
 /// Clocks of machines may differ by so many seconds without a word: a day, as retention counts by days.
 const CLOCKS_APART: i64 = 86_400;
-/// Of missing records so many are named.
-const NUMBERS_KEPT: usize = 10_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! A vault that nobody has opened yet: reads its VAULT file and its key slots, and finds the slot that a secret opens (SPEC §3, §4).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::id::{ObjectName, SlotId, VaultId};
@@ -21,6 +22,16 @@ pub struct Wanted {
     pub known: Vec<VaultId>,
     /// The slot whose id begins with these digits, and no other.
     pub slot: Option<String>,
+}
+
+impl Wanted {
+    /// Refuses a vault that is not the one that is meant.
+    ///
+    /// # Errors
+    /// [`VaultError::NotThatVault`], [`VaultError::OtherVault`].
+    pub fn require(&self, id: VaultId, place: &dyn Fn() -> String) -> Result<(), VaultError> {
+        choose(&BTreeSet::from([id]), Some(id), self, place).map(drop)
+    }
 }
 
 /// From this much work on (memory in KiB times passes, of all slots that are tried), a person is told why it takes so long.
@@ -91,9 +102,23 @@ impl Slots {
 
     /// The slots, each once: a forged copy that only borrows the id of a genuine one does not hide it.
     pub fn distinct(&self) -> Vec<SlotFile> {
-        let mut seen = HashSet::new();
-        let distinct = self.copies.iter().filter(|(_, slot)| seen.insert(*slot.as_bytes()));
-        distinct.map(|(_, slot)| slot.clone()).collect()
+        self.counted().into_iter().map(|(slot, _)| slot).collect()
+    }
+
+    /// The slots, each once, and how many copies of it there are.
+    pub(super) fn counted(&self) -> Vec<(SlotFile, u64)> {
+        let mut counted: Vec<(SlotFile, u64)> = Vec::new();
+        let mut places: HashMap<&[u8], usize> = HashMap::new();
+        for (_, slot) in &self.copies {
+            match places.entry(slot.as_bytes().as_slice()) {
+                Entry::Occupied(at) => counted[*at.get()].1 += 1,
+                Entry::Vacant(at) => {
+                    at.insert(counted.len());
+                    counted.push((slot.clone(), 1));
+                }
+            }
+        }
+        counted
     }
 
     /// The vaults that the slots say they belong to.
@@ -230,8 +255,8 @@ fn opened_last(state: &Path, vault: VaultId) -> Option<SlotId> {
 pub(super) struct Unlocked {
     pub(super) keyring: Keyring,
     pub(super) slot: SlotFile,
-    /// This vault's slots, each once.
-    pub(super) slots: Vec<SlotFile>,
+    /// This vault's slots, each once, and how many copies of it there are.
+    pub(super) slots: Vec<(SlotFile, u64)>,
     /// Other vaults that have slots here.
     pub(super) others: BTreeSet<VaultId>,
     /// The vault that the VAULT file names, if that is another one and has no slots here.
@@ -308,7 +333,7 @@ pub(super) fn unlock(
                 bad.extend(slots.bad.iter().filter(|bad| bad.state == ObjectState::Newer).cloned());
             }
             let slot = candidates.swap_remove(index);
-            let slots = slots.distinct().into_iter().filter(|slot| slot.vault() == id).collect();
+            let slots = slots.counted().into_iter().filter(|(slot, _)| slot.vault() == id).collect();
             Ok(Unlocked { keyring, slot, slots, others, named })
         }
         Err(UnlockError::Stopped) => Err(VaultError::Interrupted),

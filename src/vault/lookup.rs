@@ -18,7 +18,7 @@ use crate::pack::index::{IndexHead, IndexReader, IndexedPack, Start, start_of};
 use crate::pack::{PackError, PackReader};
 use crate::progress::{Phase, Progress, Silent};
 use crate::seal::ObjectKind;
-use crate::store::{ObjectKey, StoreError};
+use crate::store::{Kind, ObjectKey, StoreError};
 use crate::sync::{lock, try_share};
 use crate::vault::locked::state;
 use crate::vault::{BadObject, ReadError, Vault, VaultError};
@@ -162,6 +162,11 @@ impl Vault {
         self.generation.fetch_add(1, Relaxed);
     }
 
+    /// The index objects that the store listed last.
+    pub(crate) fn index_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.listed_indexes().into_iter().map(|(name, _)| ObjectKey::Named(Kind::Index, name))
+    }
+
     /// The index objects that the store listed last, with their lengths, the longest first.
     pub(crate) fn listed_indexes(&self) -> Vec<(ObjectName, u64)> {
         let mut listed: Vec<_> = self.log().indexes.iter().map(|(name, len)| (*name, *len)).collect();
@@ -263,6 +268,11 @@ pub struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
+    /// Why a chunk cannot be read that no place was found for.
+    pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
+        self.vault.lost(id)
+    }
+
     /// What the catalogue knows at this moment.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub mod segments;
 pub mod view;
 pub mod snapshots;
 pub mod slots;
+pub mod finding;
 pub mod findings;
 pub mod state;
 mod lookup;
@@ -236,8 +237,8 @@ pub struct Vault {
     is_file_sound: bool,
     /// Whether it is a mirror, which is only read.
     is_mirror: bool,
-    /// Its slots, as they were when it was opened: each once, forged ones too.
-    slots: Mutex<Vec<SlotFile>>,
+    /// Its slots, as they were when they were looked at last: each once with the number of its copies, forged ones too.
+    slots: Mutex<Vec<(SlotFile, u64)>>,
     /// Other vaults that have key slots in the same store.
     others: BTreeSet<VaultId>,
     /// Another vault that the VAULT file names, without key slots here.

@@ -235,6 +235,8 @@ impl Vault {
             let what = format!("it uses features that are unknown ({features:016x})");
             return Err(VaultError::Newer { place: self.store.place(), what });
         }
+        let is_unknown = |bad: &&BadObject| matches!(bad.key, ObjectKey::Named(Kind::Log, name) if bad.state == ObjectState::Newer && !chains.has(&name));
+        let findings = Finding::hidden(findings, bad.iter().filter(is_unknown).count());
         self.refresh_packs(&listing, &mut bad, progress)?;
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);

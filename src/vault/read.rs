@@ -22,6 +22,9 @@ pub enum ReadError {
     /// No pack has this chunk.
     #[error("chunk {0} is in no pack of the store")]
     Lost(ChunkId),
+    /// No pack that this version can read has this chunk, and there are others.
+    #[error("chunk {0} is in no pack that this version of vault can read, and a newer one has written packs here")]
+    Hidden(ChunkId),
     /// A pack could not be read.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -46,7 +49,7 @@ impl ReadError {
             Self::Lost(_) | Self::Stream(_) => true,
             Self::Entry(error) => !error.is_newer(),
             Self::Pack(error) => error.is_damage(),
-            Self::Catalogue(_) | Self::Seal(_) => false,
+            Self::Hidden(_) | Self::Catalogue(_) | Self::Seal(_) => false,
         }
     }
 
@@ -55,6 +58,7 @@ impl ReadError {
         match self {
             Self::Entry(error) => error.is_newer(),
             Self::Pack(error) => error.is_newer(),
+            Self::Hidden(_) => true,
             Self::Lost(_) | Self::Stream(_) | Self::Catalogue(_) | Self::Seal(_) => false,
         }
     }
@@ -212,7 +216,7 @@ impl ChunkSource for TreeReader<'_> {
         }
         let lookup = self.lookup.clone();
         let found = lookup.try_places(id, |place| self.chunk_at(id, place))?;
-        let (segment, index) = found.ok_or(ReadError::Lost(*id))?;
+        let (segment, index) = found.ok_or_else(|| lookup.lost(id))?;
         Ok(self.take(segment, index))
     }
 }

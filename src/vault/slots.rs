@@ -20,6 +20,12 @@ pub enum SlotFault {
     Unlisted,
     /// It bears this vault's id, and was made without its key: it opens nothing.
     Forged,
+    /// It is valid, and one of the two copies that there should be is gone.
+    OnlyCopy,
+    /// It is valid, and there is no copy of it: whoever relies on it cannot open the vault.
+    Missing,
+    /// It is valid, and its copies may just not have arrived yet.
+    Late,
 }
 
 /// A key slot with something odd about it.
@@ -80,18 +86,19 @@ impl Vault {
     /// # Errors
     /// If the store fails as a whole.
     pub(crate) fn look_at_slots(&self) -> Result<(), StoreError> {
-        let slots = Slots::read(self.store())?.distinct();
-        *lock(&self.slots) = slots.into_iter().filter(|slot| slot.vault() == self.id()).collect();
+        let slots = Slots::read(self.store())?.counted();
+        *lock(&self.slots) = slots.into_iter().filter(|(slot, _)| slot.vault() == self.id()).collect();
         Ok(())
     }
 
-    /// Slots of this vault that are here and should not be, as it was found when they were looked at last. One that was removed
-    /// and is still there only until its file is deleted is none of them, unless it opened the vault now.
+    /// Slots of this vault that are here and should not be, and valid ones that lack a copy, as it was found when they were looked at
+    /// last. One that was removed and is still there only until its file is deleted is none of them, unless it opened the vault now.
     pub fn odd_slots(&self) -> Vec<OddSlot> {
         let set = self.slot_set();
         let mut odd = Vec::new();
         let files = lock(&self.slots).clone();
-        for file in &files {
+        let mut there = BTreeSet::new();
+        for (file, copies) in &files {
             let valid = self.valid_slot(file);
             let slot = valid.unwrap_or_else(|| ValidSlot { id: file.id(), digest: digest(file), device: false });
             let fault = match (valid.is_some(), set.standing(&slot.id, &slot.digest)) {
@@ -102,10 +109,19 @@ impl Vault {
                 (true, Standing::Other) => SlotFault::Unlisted,
                 // Before there is any record, those are valid that were put when the vault was made.
                 (true, Standing::Pending) if set.exists() => SlotFault::Unlisted,
-                (true, Standing::Removed | Standing::Pending | Standing::Valid) => continue,
+                (true, Standing::Removed) => continue,
+                (true, Standing::Pending | Standing::Valid) => {
+                    there.insert(slot.id);
+                    if *copies > 1 {
+                        continue;
+                    }
+                    SlotFault::OnlyCopy
+                }
             };
             odd.push(OddSlot { slot, fault });
         }
+        let gone = if self.delivery() == Delivery::Synced { SlotFault::Late } else { SlotFault::Missing };
+        odd.extend(set.valid().filter(|slot| !there.contains(&slot.id)).map(|slot| OddSlot { slot, fault: gone }));
         odd
     }
 }

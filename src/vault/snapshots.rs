@@ -65,6 +65,26 @@ impl Vault {
         list(&self.log().chains)
     }
 
+    /// Snapshots that there would be if the store had all records that this machine remembers, the oldest first.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub fn missing_snapshots(&self) -> Result<Vec<SnapshotInfo>, VaultError> {
+        let missing = self.missing_records()?.records;
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: HashSet<ObjectName> = missing.iter().map(|found| found.name).collect();
+        let mut links: Vec<Link> = self.chains().links().cloned().collect();
+        links.extend(missing.into_iter().filter_map(|found| {
+            let record = Record::decode(&found.plain).ok()?;
+            Some(Link { name: found.name, digest: found.digest, record })
+        }));
+        let mut all = list(&Chains::new(links));
+        all.retain(|info| names.contains(&info.id));
+        Ok(all)
+    }
+
     /// The snapshot with this id, or the one that took its place, if it is not forgotten.
     pub fn snapshot(&self, id: &ObjectName) -> Option<SnapshotInfo> {
         self.snapshots().into_iter().find(|snapshot| snapshot.stands_for(id))

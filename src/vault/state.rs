@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::id::{ClientId, ObjectName};
+use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::Chains;
 use crate::pack::TRAILER_LEN;
 use crate::store::{Delivery, Kind, ObjectKey, StoreError};
 use crate::vault::client::ClientState;
-use crate::vault::{SnapshotInfo, Vault, VaultError};
+use crate::vault::{BadObject, ReadError, SnapshotInfo, Vault, VaultError};
 
 /// What an object is. Only one of these is damage; each has words of its own everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +24,6 @@ pub enum ObjectState {
     Foreign,
     /// It was there, and is gone.
     Missing,
-    /// It is sound, but the second copy that there should be is gone.
-    OnlyCopy,
     /// It is not what was put, but only made things quicker: all that it said stands elsewhere, too.
     Redundant,
     /// It is not what was put.
@@ -40,7 +38,7 @@ impl ObjectState {
 
     /// Whether a person should know of it although nothing is lost.
     pub const fn is_remark(self) -> bool {
-        matches!(self, Self::NotArrived | Self::Newer | Self::OnlyCopy | Self::Redundant)
+        matches!(self, Self::NotArrived | Self::Newer | Self::Redundant)
     }
 
     /// What is said of an object in this state that could not be read for a reason: of one that is on its way the reason says nothing.
@@ -57,7 +55,6 @@ impl ObjectState {
             Self::OfAnotherVault => "of another vault",
             Self::Foreign => "foreign",
             Self::Missing => "missing",
-            Self::OnlyCopy => "only copy",
             Self::Redundant => "redundant",
             Self::Damaged => "damaged",
         }
@@ -100,6 +97,29 @@ impl Vault {
         }
         let is_key = matches!(key, ObjectKey::Named(Kind::Key, _));
         Ok(if (!is_strange || is_key) && self.is_whole(key)? { useless } else { ObjectState::NotArrived })
+    }
+
+    /// Whether the store has packs that a later version wrote: what this one finds nowhere may lie in them.
+    pub fn has_newer_packs(&self) -> bool {
+        let is_newer_pack = |bad: &BadObject| {
+            bad.state == ObjectState::Newer && matches!(bad.key, ObjectKey::Named(Kind::Pack | Kind::Meta, _))
+        };
+        self.log().bad.iter().any(is_newer_pack)
+    }
+
+    /// Why a chunk cannot be read that is in none of the packs whose footers were read.
+    pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
+        if self.has_newer_packs() { ReadError::Hidden(*id) } else { ReadError::Lost(*id) }
+    }
+
+    /// Parts what lacks something into that which may be sound all the same, and the rest. Says of the former what it is: newer if there
+    /// are packs that it may lie in and this version cannot read; otherwise not arrived.
+    pub fn part_unsure<T>(&self, hurt: Vec<T>, id: impl Fn(&T) -> ObjectName) -> (ObjectState, Vec<T>, Vec<T>) {
+        if self.has_newer_packs() {
+            return (ObjectState::Newer, hurt, Vec::new());
+        }
+        let (late, lost) = self.part_late(hurt, id);
+        (ObjectState::NotArrived, late, lost)
     }
 
     /// Parts what lacks something into that of snapshots which may just not have arrived yet, and the rest: in a store that
@@ -187,8 +207,8 @@ mod tests {
 
     #[test]
     fn only_damage_and_loss_are_losses() {
-        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, OnlyCopy, Redundant, Sound};
-        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign, OnlyCopy, Redundant] {
+        use ObjectState::{Damaged, Foreign, Missing, Newer, NotArrived, OfAnotherVault, Redundant, Sound};
+        for state in [Sound, NotArrived, Newer, OfAnotherVault, Foreign, Redundant] {
             assert!(!state.is_loss(), "{state:?}");
         }
         assert!(Missing.is_loss() && Damaged.is_loss());

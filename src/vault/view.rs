@@ -240,7 +240,7 @@ impl View {
             }
             match if bring { lookup.more(id, &reader)? } else { None } {
                 Some(newer) => reader = newer,
-                None => return Err(first.unwrap_or(ReadError::Lost(*id))),
+                None => return Err(first.unwrap_or_else(|| lookup.lost(id))),
             }
             *moment.reader.write().unwrap_or_else(PoisonError::into_inner) = reader.clone();
         }
@@ -250,11 +250,11 @@ impl View {
     fn look_for<T>(&self, id: &ChunkId, get: &Get<'_, T>) -> Result<T, ReadError> {
         let moment = self.moment();
         let mut found = self.try_places(&moment, id, false, get);
-        if found.as_ref().is_err_and(ReadError::is_damage) && self.vault.unread() > 0 {
+        if found.as_ref().is_err_and(ReadError::is_contained) && self.vault.unread() > 0 {
             found = self.try_places(&moment, id, true, get);
         }
         let error = match found {
-            Err(error) if error.is_damage() => error,
+            Err(error) if error.is_contained() => error,
             found => return found,
         };
         if lock(&moment.failed).contains(id) {
@@ -264,7 +264,7 @@ impl View {
         let newer = self.newer(&moment).map_err(ReadError::from)?;
         self.try_places(&newer, id, true, get).inspect_err(|error| {
             let mut failed = lock(&newer.failed);
-            if error.is_damage() && failed.len() < FAILED_KEPT {
+            if error.is_contained() && failed.len() < FAILED_KEPT {
                 failed.insert(*id);
             }
         })

@@ -64,7 +64,7 @@ pub fn snapshots(desk: &Arc<Desk>, _: &Query) -> Told {
     let vault = view.vault();
     let moment = view.moment();
     let findings = vault.known_findings(desk.home().now())?;
-    let damage = vault.damage()?;
+    let damage = vault.known_damage()?;
     encode(&ListJson::new(vault.id().to_string(), moment.snapshots(), &damage, &findings))
 }
 

@@ -196,7 +196,9 @@ Examples:
 No password is needed to add what is missing. Each object is verified before it
 is copied. A mirror can be listed, restored from and checked like a vault, with
 the same passwords, and nobody writes to it; when the vault is lost, vault
-promote makes it one. Without --delete nothing ever goes from a mirror.")]
+promote makes it one. Without --delete nothing ever goes from a mirror. Where this
+machine knows a mirror that is not there, its disk may not be mounted: nothing
+is copied then.")]
 pub struct MirrorArgs {
     /// The folder or address of the mirror; it is empty the first time
     #[arg(long, value_name = "PLACE")]
@@ -205,6 +207,10 @@ pub struct MirrorArgs {
     /// Delete there what the vault's records say was given up (asks for the password)
     #[arg(long)]
     pub delete: bool,
+
+    /// Make a new mirror in a place where this machine knows one that is not there
+    #[arg(long)]
+    pub another: bool,
 }
 
 /// `vault copy`.

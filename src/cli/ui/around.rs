@@ -114,7 +114,7 @@ impl Home for Around {
         let context = self.context();
         Ok(desk::Around {
             today: restore::rules_of_today(&context, delete, source)?,
-            state: vec![context.state_folder()?],
+            state: context.state_folders()?,
             configuration: restore::configuration(&context),
         })
     }

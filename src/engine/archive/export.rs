@@ -266,7 +266,7 @@ impl Packer<'_, '_> {
             self.report.folders += 1;
         } else {
             self.report.files += 1;
-            self.report.bytes += entry.size;
+            self.report.bytes = self.report.bytes.saturating_add(entry.size);
             self.progress.counters().add(1, 0);
         }
         Ok(())

@@ -458,7 +458,7 @@ impl Run<'_> {
                 entry.content = Some(listing.finish(cutter, sink)?);
             } else {
                 taken.files += 1;
-                taken.bytes += entry.size;
+                taken.bytes = taken.bytes.saturating_add(entry.size);
                 if let Some(group) = tree.nodes[number].group {
                     groups.entry(group).or_default().push(tree.path(number));
                 }

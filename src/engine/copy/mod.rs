@@ -15,6 +15,7 @@ use crate::engine::depot::{self, Depot, DepotOptions, Ended};
 use crate::engine::mark::Segments;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ObjectName, VaultId};
+use crate::limits::sum_of;
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
@@ -192,8 +193,8 @@ pub fn copy(
     wanted.retain(|info| missing(&there, info));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(from, options)).build();
     let pool = pool.map_err(|error| CopyError::Threads(error.to_string()))?;
-    let files = wanted.iter().map(|info| info.body.files).sum();
-    progress.counters().restart(files, wanted.iter().map(|info| info.body.bytes).sum());
+    let files = sum_of(wanted.iter().map(|info| info.body.files));
+    progress.counters().restart(files, sum_of(wanted.iter().map(|info| info.body.bytes)));
     progress.phase(Phase::Snapshot);
     let mut run = Run {
         from,

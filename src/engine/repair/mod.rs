@@ -37,7 +37,7 @@ use crate::pack::PackError;
 use crate::pack::reader::object_key;
 use crate::progress::{Phase, Progress};
 use crate::seal::{ObjectKind, SealError};
-use crate::store::{ObjectKey, StoreError, Subject};
+use crate::store::{Kind, ObjectKey, StoreError, Subject};
 use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
@@ -160,6 +160,19 @@ impl RepairPlan {
             && self.marks.is_none()
     }
 
+    /// Whether all that is to be done is to restore what is kept twice, or only makes things quicker.
+    pub fn restores_redundancy_only(&self) -> bool {
+        let is_index = |aside: &Aside| matches!(aside.key, ObjectKey::Named(Kind::Index, _));
+        self.vault_file.is_none()
+            && self.found.is_empty()
+            && self.past.is_empty()
+            && self.aside.iter().all(is_index)
+            && self.packs.is_empty()
+            && self.lent.ids.is_empty()
+            && self.copies.count() == 0
+            && self.marks.is_none()
+    }
+
     /// Whether something is left that is no damage: newer, or not arrived yet.
     pub fn has_remarks(&self) -> bool {
         self.left.iter().any(|problem| problem.state.is_remark())
@@ -235,10 +248,19 @@ fn look(
         let files = plan.hurt.iter().map(|hurt| hurt.count).sum();
         Some(FoundDamage { object, what: pack.what.clone(), snapshots, files })
     });
+    let records = plan.aside.iter().filter_map(|aside| match aside.key {
+        ObjectKey::Named(Kind::Log, name) => Some(FoundDamage {
+            object: ObjectRef::record(name),
+            what: aside.what.clone(),
+            snapshots: u64::from(vault.snapshot(&name).is_some()),
+            files: 0,
+        }),
+        _ => None,
+    });
     let there = vault.catalogue().reader()?.packs()?;
     let kinds: HashMap<ObjectName, ObjectKind> = there.into_values().map(|info| (info.name, info.kind)).collect();
     let sound = plan.verified.iter().filter_map(|name| ObjectRef::of(&object_key(*kinds.get(name)?, *name)));
-    if let Err(error) = vault.note_findings(broken.collect(), &sound.collect::<Vec<_>>()) {
+    if let Err(error) = vault.note_findings(broken.chain(records).collect(), &sound.collect::<Vec<_>>()) {
         progress.warn(&format!("it cannot be remembered what was found: {error}"));
     }
     plan.left.sort_by_key(|problem| problem.subject.to_string());
@@ -275,12 +297,12 @@ fn find_losses(
     }
     if !bad.is_empty() || !marks.is_whole() {
         plan.hurt = hurt::find(vault, donor, &reader, &snapshots, &bad, PATHS_KEPT)?;
-        if plan.packs.is_empty() {
-            let (late, lost) = vault.part_late(std::mem::take(&mut plan.hurt), |hurt| hurt.id);
+        if plan.packs.is_empty() || vault.has_newer_packs() {
+            let (state, unsure, lost) = vault.part_unsure(std::mem::take(&mut plan.hurt), |hurt| hurt.id);
             plan.hurt = lost;
-            plan.left.extend(late.iter().map(|hurt| Problem {
-                subject: Subject::Object(ObjectKey::Named(crate::store::Kind::Log, hurt.id)),
-                state: ObjectState::NotArrived,
+            plan.left.extend(unsure.iter().map(|hurt| Problem {
+                subject: Subject::Object(ObjectKey::Named(Kind::Log, hurt.id)),
+                state,
                 what: format!("{} of its files and folders", hurt.count),
             }));
         }
@@ -311,9 +333,8 @@ fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
         let same = recorded.get(&snapshot.id).is_some_and(|known| {
             let files: BTreeSet<_> = known.files.iter().map(|(path, ids)| (path, ids)).collect();
             let mut now = snapshot.files.iter().map(|file| (&file.path, &file.ids));
-            known.count == snapshot.count
-                && files.len() == snapshot.files.len()
-                && now.all(|file| files.contains(&file))
+            // A check names fewer of many.
+            known.count == snapshot.count && now.by_ref().filter(|file| files.contains(file)).count() == files.len()
         });
         if same {
             continue;
@@ -502,9 +523,7 @@ impl Repair<'_> {
         }
         for copy in &plan.slot_copies {
             let name = crate::seal::random_name()?;
-            self.vault
-                .store()
-                .put(&ObjectKey::Named(crate::store::Kind::Key, name), Bytes::copy_from_slice(copy.slot.as_bytes()))?;
+            self.vault.store().put(&ObjectKey::Named(Kind::Key, name), Bytes::copy_from_slice(copy.slot.as_bytes()))?;
             self.report.slot_copies += 1;
         }
         Ok(())

@@ -328,6 +328,9 @@ fn readable(
         }
         Err(_) => match reader.scan(pack.kind, pack.name, pack.len, &mut Decompressor::new()?) {
             Ok(footer) => footer,
+            // The footer tells that the pack is of this version: then the header that says otherwise is damaged, and the keys of all
+            // segments with it.
+            Err(PackError::Newer { .. }) if reader.footer(pack.kind, pack.name, pack.len).is_ok() => Footer::default(),
             Err(error @ PackError::Newer { .. }) => {
                 plan.left.push(left(key, error.reason(), ObjectState::Newer));
                 return Ok(None);

@@ -14,8 +14,8 @@ use crate::engine::restore::run::{Halt, Mark, Run, fatal, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
 use crate::fs::{Stat, TargetDir, TargetFile};
+use crate::pack::PackReader;
 use crate::pack::segment::Segment;
-use crate::pack::{PackError, PackReader};
 use crate::seal::Decompressor;
 use crate::tree::FileKind;
 use crate::vault::{Lookup, ReadError};
@@ -200,8 +200,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             Err(error) => {
                 let (what, damage) = match fatal(error) {
                     Ok(error) => return Err(self.run.fail(error)),
-                    Err(ReadError::Pack(error @ PackError::Newer { .. })) => (error.to_string(), false),
-                    Err(error) => (error.to_string(), true),
+                    Err(error) => (error.to_string(), !error.is_newer()),
                 };
                 let what: Arc<str> = what.into();
                 lock(failed).extend(group.iter().map(|piece| (*piece, what.clone(), damage)));

@@ -6,7 +6,7 @@
 //! | what | is it removed? | may what is in it be overwritten? |
 //! |---|---|---|
 //! | the opened vault, by device and inode, through whatever mount or link | never | never, and nothing is added |
-//! | a folder that holds the `VAULT` file or all folders of a vault: another one | never | never; what is missing is added |
+//! | a folder that holds the `VAULT` file or all folders of a vault: another one | never | never; what is missing is added, but not in place |
 //! | the state folder | never | never, and nothing is added |
 //! | the configuration | never | as the snapshot has it |
 //! | what lies on another mount than the folder above it | never | as the snapshot has it |

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use crate::catalogue::ChunkPlace;
 use crate::engine::browse::{Step, TreeWalk};
-use crate::engine::restore::RestoreError;
 use crate::engine::restore::folder::{Folder, Made};
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::{Links, Member};
@@ -16,6 +15,7 @@ use crate::engine::restore::run::{Halt, Run, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::Decision;
 use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
+use crate::engine::restore::{RestoreError, Target};
 use crate::fs::{Names, Stat};
 use crate::id::ChunkId;
 use crate::path::{Shown, join};
@@ -307,6 +307,12 @@ impl<'r, 'a> Planner<'r, 'a> {
         let Some(ward) = ward else { return Ok(()) };
         let frozen = ward.is_frozen();
         let there = match self.run.decide(&folder, &entry.name, path, entry.kind, ward)? {
+            // What a living vault has given up, such as a key that was removed, does not come back to it.
+            Decision::Free if frozen && matches!(self.run.options.target, Target::InPlace) => {
+                self.run.keep(path.to_vec(), Kept::OtherVault);
+                self.run.progress.counters().add(1, entry.size);
+                return Ok(());
+            }
             Decision::Free => None,
             Decision::Over(stat) => Some(stat),
             Decision::Done => {
@@ -428,7 +434,7 @@ impl<'r, 'a> Planner<'r, 'a> {
                 Ok(Some(place)) if place.len > 0 => place,
                 Ok(_) => {
                     lookup.reader().distrust();
-                    return failed((format!("chunk {id} is in no pack of the store"), true));
+                    return failed(self.run.read(lookup.lost(&id))?);
                 }
                 Err(error) => return failed(self.run.read(error)?),
             };
@@ -537,7 +543,7 @@ pub(super) fn totals(
     let (mut files, mut bytes, mut anything) = (0, 0, false);
     let mut count = |entry: &Entry| {
         files += u64::from(entry.kind != FileKind::Directory);
-        bytes += entry.size;
+        bytes = entry.size.saturating_add(bytes);
         run.progress.counters().add(u64::from(entry.kind != FileKind::Directory), entry.size);
     };
     for place in &places.0 {

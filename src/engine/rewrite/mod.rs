@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::browse::BrowseError;
 use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
+use crate::engine::diff::{self, Difference, entry_at};
 use crate::engine::exclude::PatternError;
 use crate::engine::index::IndexError;
 use crate::engine::mark::{MarkError, Marks, mark};
@@ -32,7 +33,7 @@ use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
 pub use plan::{Gone, Sum, Thinned, TreePlan, Unread, Why};
-use plan::{PlanError, TreeFate};
+use plan::{PlanError, Taken, TreeFate};
 use thin::{Outcome, Thinner};
 
 /// What is to be changed.
@@ -219,11 +220,23 @@ pub fn plan(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<RewritePlan, RewriteError> {
+    plan_without(vault, snapshots, &HashMap::new(), change, threads, progress)
+}
+
+/// As [`plan()`]; what was taken out of some of them goes as well.
+fn plan_without(
+    vault: &Vault,
+    snapshots: &[SnapshotInfo],
+    taken: &HashMap<ObjectName, Taken>,
+    change: &Change,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<RewritePlan, RewriteError> {
     let is_said = |info: &SnapshotInfo| {
         let after = Snapshot { redated: info.body.redated, ..change.apply(&info.body) };
         after != info.body || is_redated(info, change)
     };
-    if change.exclude.is_empty() {
+    if change.exclude.is_empty() && taken.is_empty() {
         let changes = snapshots.iter().filter(|info| is_said(info));
         let changes = changes.map(|info| Planned { info: info.clone(), thinned: None }).collect();
         let mut plan = RewritePlan { changes, ..RewritePlan::default() };
@@ -232,7 +245,7 @@ pub fn plan(
     }
     progress.counters().restart(0, 0);
     progress.phase(Phase::Plan);
-    let (trees, fates) = plan::plan(vault, snapshots, &change.exclude, threads, progress)?;
+    let (trees, fates) = plan::plan(vault, snapshots, &change.exclude, taken, threads, progress)?;
     let mut plan = RewritePlan { trees, ..RewritePlan::default() };
     for (info, (fate, unread)) in snapshots.iter().zip(fates) {
         plan.unread.extend(unread.map(|unread| (info.clone(), unread)));
@@ -459,6 +472,25 @@ impl Goal {
         true
     }
 
+    /// What was taken out of what stands in the place, by this work or by others: it goes from the base as well, so that nothing of it comes
+    /// back. `None` if nothing was.
+    fn taken(&self, vault: &Vault, progress: &dyn Progress) -> Result<Option<Taken>, RewriteError> {
+        let Some(stands) = self.stands.as_ref().filter(|stands| stands.body.tree != self.origin.tree) else {
+            return Ok(None);
+        };
+        let mut taken = Taken::new();
+        let mut found = |difference: Difference| {
+            if difference.change == diff::Change::Removed {
+                taken.insert(difference.path);
+            }
+            true
+        };
+        let (mut old, mut new) = (vault.tree_reader()?, vault.tree_reader()?);
+        let pair = (entry_at(&self.origin.tree, b"", &mut old)?, entry_at(&stands.body.tree, b"", &mut new)?);
+        diff::diff(b"", (pair.0, &mut old), (pair.1, &mut new), &[], progress, &mut found)?;
+        Ok(Some(taken).filter(|taken| !taken.is_empty()))
+    }
+
     /// What somebody else meant to put in the place, of these, and was not looked at yet.
     fn rival(&self, meant: Vec<SnapshotInfo>) -> Option<SnapshotInfo> {
         let is_new = |info: &SnapshotInfo| !self.own.contains(&info.id) && !self.rivals.contains(&info.id);
@@ -532,7 +564,9 @@ fn plan_goals(
     progress: &dyn Progress,
 ) -> Result<RewritePlan, RewriteError> {
     let bases: Vec<SnapshotInfo> = goals.iter().map(|goal| goal.base.clone()).collect();
-    let mut plan = plan(vault, &bases, change, threads, progress)?;
+    let taken = goals.iter().filter_map(|goal| Some((goal.base.id, goal.taken(vault, progress).transpose()?)));
+    let taken = taken.map(|(id, taken)| Ok((id, taken?))).collect::<Result<HashMap<_, _>, RewriteError>>()?;
+    let mut plan = plan_without(vault, &bases, &taken, change, threads, progress)?;
     let mut changes = std::mem::take(&mut plan.changes).into_iter().peekable();
     plan.changes = goals
         .iter()

@@ -1,12 +1,13 @@
 //! What a rewrite takes out of which snapshots. Each distinct folder is looked at once for each path that it lies at, through the
 //! index of names, and only folders in which something changes are remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::AddAssign;
 
 use crate::catalogue::names::ListingKey;
 use crate::engine::exclude::{PatternError, Rules, means_root};
 use crate::engine::index::{Hand, Index, IndexError, explore_ways};
+use crate::id::ObjectName;
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path::{join, to_path};
 use crate::progress::Progress;
@@ -169,24 +170,38 @@ pub(super) fn place_of(roots: &[Root], name: &[u8]) -> Vec<u8> {
     path.filter(|path| !path.is_empty()).cloned().unwrap_or_else(|| [b"/", name].concat())
 }
 
+/// Paths in a snapshot that go, whatever patterns say: somebody else has taken them out of it.
+pub(super) type Taken = BTreeSet<Vec<u8>>;
+
 /// How a root is looked at.
-struct Ground {
+struct Ground<'g> {
     rules: Rules,
     place: Vec<u8>,
+    name: &'g [u8],
+    taken: &'g Taken,
 }
 
-impl Ground {
+impl Ground<'_> {
     /// Stands for the rules and a path below the root: what they say of all that is in it follows from this.
     fn key(&self, path: &[u8]) -> [u8; 16] {
         let mut key = [0; 16];
         let mut hasher = blake3::Hasher::new();
+        for taken in self.taken {
+            hasher.update(&(taken.len() as u64).to_le_bytes()).update(taken);
+        }
+        hasher.update(&u64::MAX.to_le_bytes());
         hasher.update(&(self.place.len() as u64).to_le_bytes()).update(&self.place).update(path);
         hasher.finalize_xof().fill(&mut key);
         key
     }
+
+    /// Whether what lies at a path below the root goes.
+    fn goes(&self, path: &[u8], is_folder: bool) -> bool {
+        self.rules.exclude(path, is_folder) || !self.taken.is_empty() && self.taken.contains(&join(self.name, path))
+    }
 }
 
-/// Finds out what goes from these snapshots by these patterns, and the first folder of each that cannot be looked into. Whatever is in
+/// Finds out what goes from these snapshots by these patterns, and of what was taken out of each, and the first folder of each that cannot be looked into. Whatever is in
 /// such a folder stays.
 ///
 /// # Errors
@@ -195,6 +210,7 @@ pub(super) fn plan(
     vault: &Vault,
     snapshots: &[SnapshotInfo],
     patterns: &[String],
+    taken: &HashMap<ObjectName, Taken>,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<(TreePlan, Vec<Planned>), PlanError> {
@@ -204,9 +220,10 @@ pub(super) fn plan(
     explore_ways(&index, &tops, threads, progress)?;
     let index = index.renew(None)?;
     let (mut plan, mut hand) = (TreePlan::default(), index.hand());
-    let mut fates = Vec::new();
+    let (mut fates, nothing) = (Vec::new(), Taken::new());
     for info in snapshots {
-        fates.push(plan.snapshot(&mut hand, &info.body, patterns, progress)?);
+        let taken = taken.get(&info.id).unwrap_or(&nothing);
+        fates.push(plan.snapshot(&mut hand, &info.body, patterns, taken, progress)?);
     }
     drop(hand);
     index.finish(None)?;
@@ -248,6 +265,7 @@ impl TreePlan {
         hand: &mut Hand<'_, '_>,
         body: &Snapshot,
         patterns: &[String],
+        taken: &Taken,
         progress: &dyn Progress,
     ) -> Result<Planned, PlanError> {
         let mut roots = Vec::new();
@@ -263,12 +281,12 @@ impl TreePlan {
         let (count, mut unread) = (roots.len(), None);
         for (root, listing) in roots {
             let place = place_of(&body.roots, &root.name);
-            if means_root(patterns, &place, root.is_folder)? {
+            if taken.contains(&root.name) || means_root(patterns, &place, root.is_folder)? {
                 self.add_gone(&mut top, hand, root, listing, progress)?;
                 continue;
             }
             let Some(listing) = listing else { continue };
-            let ground = Ground { rules: Rules::new(patterns, &to_path(&place))?, place };
+            let ground = Ground { rules: Rules::new(patterns, &to_path(&place))?, place, name: &root.name, taken };
             let fate = self.folder(hand, &ground, listing, progress)?;
             if let Some(below) = fate.unread.and_then(|number| self.unread.get(number as usize)) {
                 unread.get_or_insert(Unread { path: join(&root.name, &below.path), ..below.clone() });
@@ -321,7 +339,7 @@ impl TreePlan {
     fn folder(
         &mut self,
         hand: &mut Hand<'_, '_>,
-        ground: &Ground,
+        ground: &Ground<'_>,
         listing: Stream,
         progress: &dyn Progress,
     ) -> Result<Fate, PlanError> {
@@ -361,7 +379,7 @@ impl TreePlan {
     fn open(
         &mut self,
         hand: &mut Hand<'_, '_>,
-        ground: &Ground,
+        ground: &Ground<'_>,
         mut frame: Frame,
         is_too_deep: bool,
         progress: &dyn Progress,
@@ -377,7 +395,7 @@ impl TreePlan {
         let read = hand.visit(&frame.node.listing, &mut |entry| {
             let is_folder = entry.kind == FileKind::Directory;
             files += u64::from(!is_folder);
-            if ground.rules.exclude(&join(&frame.path, entry.name), is_folder) {
+            if ground.goes(&join(&frame.path, entry.name), is_folder) {
                 gone.push((Gone::new(entry.name, is_folder, entry.size), entry.listing.clone()));
             } else if let Some(listing) = &entry.listing {
                 rest.push((entry.name.to_vec(), listing.clone()));

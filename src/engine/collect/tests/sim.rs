@@ -894,7 +894,8 @@ impl Sim {
             let left: BTreeSet<&str> = all.iter().filter(|name| !is_out(name)).copied().collect();
             // What lay in a folder that could not be read may have stayed: that was said.
             let may_stay = lock(&self.state).was_unread;
-            let is_whole = read_back(&vault, &info.body).is_some_and(|names| {
+            let there = read_back(&vault, &info.body);
+            let is_whole = there.as_ref().is_some_and(|names| {
                 let names: BTreeSet<&str> = names.split(' ').filter(|name| !name.is_empty()).collect();
                 names == left || may_stay && names.is_superset(&left) && names.is_subset(&all)
             });
@@ -909,7 +910,7 @@ impl Sim {
                 state.counts.unreported += 1;
             } else if !is_whole {
                 state.counts.lost += 1;
-                state.trace.push(format!("snapshot {} is not whole", info.id));
+                state.trace.push(format!("snapshot {} is not whole: it has {there:?} of {left:?}", info.id));
             }
         }
         let chains = vault.chains();

@@ -1,0 +1,230 @@
+//! What a finding is: what it is about, what it costs, and what ends it, in words and as an exit code.
+
+use crate::exit::Exit;
+use crate::id::{ClientId, ObjectName, VaultId};
+use crate::store::ObjectKey;
+use crate::tree::Time;
+use crate::vault::ObjectState;
+use crate::vault::slots::{OddSlot, SlotFault};
+
+/// A finding's id: the first eight digits of the hash of what it is about. So the same thing has the same id on every machine,
+/// and what was accepted is exactly that.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingId(String);
+
+impl FindingId {
+    pub(super) fn of(kind: &str, parts: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(kind.as_bytes());
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(&part);
+        }
+        Self(hasher.finalize().to_hex().chars().take(8).collect())
+    }
+}
+
+impl std::fmt::Display for FindingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// An object that is not what was put.
+    Object {
+        /// Which one.
+        key: ObjectKey,
+        /// What it is.
+        state: ObjectState,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Records of a client that were seen, or that others have seen, and that the store does not have.
+    Records {
+        /// Whose.
+        client: ClientId,
+        /// Their numbers; the first ones, if there are many.
+        numbers: Vec<u64>,
+        /// Those of them that are known to be snapshots.
+        snapshots: Vec<ObjectName>,
+        /// Whether they may just not have arrived yet.
+        late: bool,
+    },
+    /// Files of a snapshot are lost.
+    Files {
+        /// The snapshot.
+        snapshot: ObjectName,
+        /// How many.
+        count: u64,
+    },
+    /// The last snapshot of a source found a root empty, or on another device, that was not before.
+    Source {
+        /// The source.
+        source: String,
+        /// The root's path.
+        path: Vec<u8>,
+        /// The snapshot that found it.
+        snapshot: ObjectName,
+    },
+    /// A key slot of this vault lies in the store that no record calls valid, or one that is valid lacks copies.
+    Slot(OddSlot),
+    /// Another vault lies in the same place. Nothing of it is looked at.
+    OtherVault(VaultId),
+    /// The dates of two machines contradict each other: the first one's last record says a time long before that of a record
+    /// of the other one, which its writer had seen. Which clock is wrong is not known, and no date is moved.
+    Clocks {
+        /// The client whose date is the earlier one.
+        early: ClientId,
+        /// The name of its machine.
+        early_host: String,
+        /// The client whose record was seen.
+        late: ClientId,
+        /// The name of its machine.
+        late_host: String,
+        /// By how many seconds the dates differ.
+        apart: i64,
+    },
+}
+
+/// Something that is known to be wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownFinding {
+    /// How it is named, as in `vault accept`.
+    pub id: FindingId,
+    /// What it is about.
+    pub about: About,
+    /// When this machine noticed it first, or the log says that it was found.
+    pub since: Time,
+    /// Snapshots that it costs something, as far as that is known.
+    pub snapshots: u64,
+    /// Files that it costs in them.
+    pub files: u64,
+}
+
+impl KnownFinding {
+    /// How a command ends that knows of it.
+    pub const fn exit(&self) -> Exit {
+        match &self.about {
+            About::Object { state, .. } if state.is_loss() => Exit::Damage,
+            About::Records { late: false, .. }
+            | About::Files { .. }
+            | About::Slot(OddSlot { fault: SlotFault::Missing, .. }) => Exit::Damage,
+            About::Object { .. }
+            | About::Records { .. }
+            | About::Source { .. }
+            | About::Slot(_)
+            | About::OtherVault(_)
+            | About::Clocks { .. } => Exit::Skipped,
+        }
+    }
+
+    /// Whether a person can accept it: nothing else that ends it is left.
+    pub const fn can_be_accepted(&self) -> bool {
+        match &self.about {
+            About::Object { state, .. } => state.is_loss(),
+            About::Records { .. } | About::Files { .. } => true,
+            About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
+            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
+        }
+    }
+
+    /// What it is, in one sentence without a full stop.
+    pub fn text(&self) -> String {
+        let more = |count: usize| if count > 5 { ", …" } else { "" };
+        match &self.about {
+            About::Object { key, state, what } => format!("{key} is {}: {what}", state.word()),
+            About::Records { client, numbers, snapshots, late } => {
+                let shown: Vec<String> = numbers.iter().take(5).map(u64::to_string).collect();
+                let of = match snapshots.len() {
+                    0 => String::new(),
+                    1 => ", one of them a snapshot".to_owned(),
+                    many => format!(", {many} of them snapshots"),
+                };
+                let client = &client.to_string()[..8];
+                let (shown, more) = (shown.join(", "), more(numbers.len()));
+                if *late {
+                    format!("records of client {client} have not arrived yet (number {shown}{more}{of})")
+                } else {
+                    format!("records of client {client} are missing from the log (number {shown}{more}{of})")
+                }
+            }
+            About::Files { snapshot, count } => {
+                format!("snapshot {} has lost {count} {}", snapshot.short(), if *count == 1 { "file" } else { "files" })
+            }
+            About::Source { source, path, snapshot } => format!(
+                "the source {source}: {}, or a mount point below it, was empty or another device when snapshot {} was taken, and was \
+                 not before",
+                crate::path::Shown(path),
+                snapshot.short()
+            ),
+            About::Slot(OddSlot { slot, fault }) => {
+                let id = &slot.id.to_string()[..8];
+                match fault {
+                    SlotFault::Returned => {
+                        format!("key slot {id} was removed, and its file is here again: it opens the vault")
+                    }
+                    SlotFault::Unlisted => {
+                        format!("key slot {id} opens the vault, and no record of the vault says that it is valid")
+                    }
+                    SlotFault::Forged => format!(
+                        "key slot {id} was made without the key of this vault: it opens nothing, and somebody put it here"
+                    ),
+                    SlotFault::OnlyCopy => format!("key slot {id} has one copy, where there should be two"),
+                    SlotFault::Missing => {
+                        format!("key slot {id} is gone from the store: what it was made for opens the vault no more")
+                    }
+                    SlotFault::Late => format!("key slot {id} has not arrived yet"),
+                }
+            }
+            About::OtherVault(vault) => {
+                format!(
+                    "the vault {vault} lies in the same place, and is not looked at: --vault {}",
+                    &vault.to_string()[..8]
+                )
+            }
+            About::Clocks { early_host, late_host, apart, .. } => {
+                let hours = apart / 3600;
+                let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+                format!(
+                    "the clocks of {} and {} contradict each other by {apart}",
+                    crate::path::Shown(early_host.as_bytes()),
+                    crate::path::Shown(late_host.as_bytes())
+                )
+            }
+        }
+    }
+
+    /// What ends it.
+    pub const fn ends(&self) -> &'static str {
+        match &self.about {
+            About::Object { state: ObjectState::NotArrived, .. } | About::Records { late: true, .. } => {
+                "when the sync has brought the rest"
+            }
+            About::Object { state: ObjectState::Newer, .. } => "with a newer version of vault",
+            About::Object { .. } => "vault repair, or a check that reads it and finds it sound",
+            About::Records { .. } => "vault repair on a machine that remembers them, or accepting that they are lost",
+            About::Files { .. } => "a snapshot that stores the files again, or accepting that they are lost",
+            About::Source { .. } => "a snapshot that finds the files again",
+            About::Slot(odd) => match odd.fault {
+                SlotFault::Returned | SlotFault::Forged => "vault repair, which moves its file aside",
+                SlotFault::Unlisted => "vault key remove, or accepting it, which makes it a valid one",
+                SlotFault::OnlyCopy => "vault repair, which makes the second copy",
+                SlotFault::Missing => {
+                    "its file being there again, or accepting that it is gone: vault key add makes another"
+                }
+                SlotFault::Late => "when the sync has brought it, or accepting that it is gone",
+            },
+            About::OtherVault(_) => "that vault being moved to a folder of its own",
+            About::Clocks { .. } => {
+                "the next records of these machines with the right time, or vault client retire for one that is gone"
+            }
+        }
+    }
+}
+
+/// How a command ends that knows of these findings.
+pub fn exit_of(findings: &[KnownFinding]) -> Exit {
+    findings.iter().fold(Exit::Done, |exit, finding| exit.worse(finding.exit()))
+}
