@@ -49,6 +49,7 @@ Examples:
   vault run --dry-run          what would be done
   vault run --report r.json --then shutdown
   vault run --list backups.csv
+  vault run --follow           watch the one that the schedule has started
 
 Each source goes to each of its vaults; then old snapshots are dropped by its
 keep rules, and a part of the data is checked. One vault that is away or one
@@ -97,6 +98,14 @@ pub struct RunArgs {
     /// Let other programs go first, and wait for the mains if so configured: for schedules
     #[arg(long)]
     pub background: bool,
+
+    /// Show the run that goes on, whoever started it, and end with it and its exit code
+    #[arg(long, conflicts_with_all = ["names", "list", "report", "then", "now", "dry_run", "background", "no_prune", "no_check"])]
+    pub follow: bool,
+
+    /// Ask the run that goes on to stop: what it has stored stays
+    #[arg(long, conflicts_with_all = ["names", "list", "report", "then", "now", "dry_run", "background", "no_prune", "no_check"])]
+    pub stop: bool,
 
     /// Drop no old snapshots
     #[arg(long)]

@@ -27,6 +27,7 @@ use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::key;
 use crate::cli::progress::Lane;
+use crate::cli::progress::Of;
 use crate::cli::prune as prune_command;
 
 /// How much of a vault may stay occupied by what nobody needs.
@@ -40,6 +41,7 @@ impl Crew<'_> {
             (0..self.sites.len()).filter(used).map(|at| (BTreeSet::from([self.sites[at].device]), at)).collect();
         self.spread(&pieces, |at| {
             let care = self.care(*at);
+            self.journal.care(&care);
             if let Some(line) = report::care_line(&care).filter(|_| !self.context.global.json) {
                 let is_bad = care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged);
                 let is_bad = is_bad || !care.held.is_empty();
@@ -74,7 +76,7 @@ impl Crew<'_> {
             trouble: None,
         };
         let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
-        let lane = self.context.screen.lane(config.name.clone());
+        let lane = self.context.screen.lane(Of::vault(&config.name));
         let done = self.prune(at, config, vault, &lane, &mut care).and_then(|()| {
             let is_due = self.wishes.check.contains(&care.place);
             if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
