@@ -675,6 +675,38 @@ fn what_follows_a_run_is_done() {
         assert_eq!(home.read("system"), "poweroff\nsuspend\n");
     }
     home.expect(1, &["run", "--then", "exit 3"]);
+    assert!(home.expect(1, &["run", "--then", "eject"]).contains("removable = true"));
+}
+
+/// A restore is tried when that is due, and told of by the run, its figures, and the doctor.
+#[test]
+fn a_restore_is_tried_where_that_is_due() {
+    let home = Home::new();
+    let configure = |every: &str| {
+        home.configure(&format!(
+            "[vaults.disk]\npath = \"HOME/disk\"\ndrill-every = \"{every}\"\n[sources.a]\npaths = [\"~/a\"]\n\
+             [notify]\nprometheus = \"~/vault.prom\"\n"
+        ));
+    };
+    configure("30d");
+    home.expect(0, &["init"]);
+    home.expect(0, &["run", "--no-check"]);
+    assert!(!home.read("vault.prom").contains("vault_last_drill_files{"), "it is left out if that is wanted");
+    home.expect(0, &["run", "--now"]);
+    let figures = home.read("vault.prom");
+    let labels = format!("{{place=\"{}\"}}", home.text("disk"));
+    assert!(figures.contains(&format!("vault_last_drill_files{labels} 2\n")), "{figures}");
+    assert!(figures.contains(&format!("vault_last_drill_failed{labels} 0\n")), "{figures}");
+    let report = home.json(0, &["run", "--now"]);
+    assert_eq!(report["vaults"][0]["drilled"], false, "it is not due yet: {report}");
+    assert!(home.vault(&["doctor"]).1.contains("A restore of 2 files was tried"), "the doctor knows of it");
+    configure("1s");
+    std::thread::sleep(Duration::from_millis(2100));
+    assert!(home.vault(&["doctor"]).1.contains("No restore was tried for a long time"));
+    let report = home.json(0, &["run", "--now"]);
+    let tried = &report["vaults"][0];
+    let (drilled, files, failed) = (&tried["drilled"], &tried["drill_files"], &tried["drill_failed"]);
+    assert_eq!((drilled, files, failed), (&true.into(), &2.into(), &0.into()), "{report}");
 }
 
 #[test]

@@ -648,20 +648,32 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
     desk.write("a.txt", "one");
     let config = desk.path("vault.toml");
     let text = format!(
-        "[vaults.disk]\npath = {:?}\n[sources.documents]\npaths = [{:?}]\nevery = \"1d\"\n",
+        "[vaults.disk]\npath = {:?}\nremovable = true\n[sources.documents]\npaths = [{:?}]\nevery = \"1d\"\n",
         desk.path("store"),
         desk.source()
     );
     fs::write(&config, &text).unwrap();
     let page = Page::entered(&desk, &["ui", "--no-open", "--config", config.to_str().unwrap(), "--repo", "disk"]);
     let overview = page.told("overview");
-    assert_eq!(overview["plan"]["places"], json!([{ "vault": "disk", "place": desk.path("store"), "state": "there" }]));
+    assert_eq!(
+        overview["plan"]["places"],
+        json!([{ "vault": "disk", "place": desk.path("store"), "state": "there", "removable": true }])
+    );
     assert_eq!((&overview["plan"]["sources"][0]["last"], &overview["running"]), (&Value::Null, &json!(false)));
     let job = page.done("save", &json!({}));
     assert_eq!((&job["state"], &job["result"]["verdict"]), (&json!("done"), &json!("complete")), "{job}");
     let runs = page.told("runs");
     assert_eq!(runs["runs"], json!([job["result"]]), "the report of the run is kept");
     assert_eq!(page.told("overview")["plan"]["sources"][0]["result"], "complete");
+    // What follows is one of three things, and no command.
+    let job = page.done("save", &json!({ "then": "touch x" }));
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!(2)), "{job}");
+    let job = page.done("save", &json!({ "source": "source", "then": "suspend" }));
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!(2)), "{job}");
+    let job = page.done("save", &json!({ "then": "eject" }));
+    let not_ejected = job["messages"].to_string() + &job["error"].to_string();
+    assert!(not_ejected.contains("not on a disk that can be ejected"), "{job}");
+    assert_eq!(page.told("runs")["runs"].as_array().unwrap().len(), 2, "all before it was done");
     // A run that somebody else has begun is seen.
     let lock = fs::File::options().write(true).open(desk.path("state/run/lock")).unwrap();
     lock.lock().unwrap();

@@ -53,6 +53,7 @@ use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::context::place_name;
 use crate::cli::dates;
+use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
@@ -151,6 +152,7 @@ fn work(
     let wishes = Wishes {
         prune: !args.no_prune,
         check: check.map(|vault| vault.place.to_string()).collect::<BTreeSet<_>>(),
+        drill: !args.no_check,
         parallel: settings.parallel,
         digests: context.global.json || args.report.is_some(),
     };
@@ -182,6 +184,7 @@ fn work_told(
     let start = Instant::now();
     let mut report = Crew::new(context, plan, wishes, journal).work()?;
     report.known = known(context, plan);
+    report.drills = drills(context, plan);
     tell_known(context, &report);
     let ended = dates::now();
     remember(status, &report, ended.secs);
@@ -204,7 +207,7 @@ fn work_told(
         out.styled(Style::Bold, &summary)?;
     }
     out.finish()?;
-    act_then(context, args, exit)
+    act_then(context, args, plan, exit)
 }
 
 /// Keeps the report of a run beside those before it, of which the last [`REPORTS_KEPT`] stay.
@@ -266,10 +269,12 @@ pub fn stop(context: &Context, run: &str) -> Result<(), Failure> {
 }
 
 /// Does what `--then` says.
-fn act_then(context: &Context, args: &RunArgs, exit: Exit) -> Result<Exit, Failure> {
+fn act_then(context: &Context, args: &RunArgs, plan: &Plan, exit: Exit) -> Result<Exit, Failure> {
     let Some(action) = &args.then else { return Ok(exit) };
     if then::is_wanted(exit, args.then_always) {
-        then::act(action, exit)?;
+        let removable = plan.vaults.iter().filter(|vault| vault.removable);
+        let removable: Vec<&Path> = removable.filter_map(|vault| vault.place.folder()).collect();
+        then::act(action, exit, &removable)?;
     } else if !context.global.quiet {
         context.screen.warn(&format!("not done, as not all went well: --then {action} (see --then-always)"));
     }
@@ -306,6 +311,16 @@ fn known(context: &Context, plan: &Plan) -> Vec<Known> {
     plan.vaults.iter().filter_map(look).collect()
 }
 
+/// The last restore that was tried of each vault of a plan on this machine.
+fn drills(context: &Context, plan: &Plan) -> Vec<(String, Last)> {
+    let Ok(state) = context.state_folder() else { return Vec::new() };
+    let look = |vault: &VaultConfig| {
+        let id = *place::known(&state, &place_name(&vault.place)).first()?;
+        Some((vault.place.to_string(), Last::in_folder(&state.join(id.to_string()))?))
+    };
+    plan.vaults.iter().filter_map(look).collect()
+}
+
 /// Says what is known to be wrong.
 fn tell_known(context: &Context, report: &Report) {
     for known in &report.known {
@@ -326,6 +341,7 @@ fn finish_idle(
 ) -> Result<Exit, Failure> {
     let mut report = idle(plan, begun);
     report.known = known(context, plan);
+    report.drills = drills(context, plan);
     tell_known(context, &report);
     let exit = report.exit();
     if exit != Exit::Done {
@@ -343,7 +359,7 @@ fn finish_idle(
         out.say(format_args!("Nothing is due.{next}"))?;
     }
     out.finish()?;
-    act_then(context, args, exit)
+    act_then(context, args, plan, exit)
 }
 
 /// What would be done.

@@ -254,6 +254,10 @@ const ROUTES: &[Route] = &[
             ("names?", "sources of the configuration"),
             ("source?", "a source that was saved before"),
             ("host?", "its machine"),
+            (
+                "then?",
+                "what follows if all goes well: eject, suspend or shutdown; only after sources of the configuration",
+            ),
         ],
         |desk, request| begin(desk, "save", request, Question::Save),
     ),

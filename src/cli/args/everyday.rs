@@ -79,7 +79,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// When all is done and nothing failed: shutdown, suspend, or a shell command
+    /// When all is done and nothing failed: eject (removable vaults), suspend, shutdown, or a shell command
     #[arg(long, value_name = "ACTION")]
     pub then: Option<String>,
 
@@ -111,7 +111,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_prune: bool,
 
-    /// Check nothing
+    /// Check nothing, and try no restore
     #[arg(long)]
     pub no_check: bool,
 }

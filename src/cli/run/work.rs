@@ -66,6 +66,8 @@ pub struct Wishes {
     pub prune: bool,
     /// The vaults whose check is due, by folder.
     pub check: BTreeSet<String>,
+    /// Try a restore where that is due.
+    pub drill: bool,
     /// How many snapshots are taken at once.
     pub parallel: usize,
     /// The digest of each tree, for the report.

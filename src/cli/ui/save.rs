@@ -33,6 +33,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// In how many of these it is looked once how far it is.
 const LOOK: u32 = 8;
 
+/// What may follow.
+const THEN: [&str; 3] = ["eject", "suspend", "shutdown"];
+
 /// Saves what is wished for, and returns what the command printed.
 pub fn run(
     global: &GlobalArgs,
@@ -74,7 +77,11 @@ pub fn run(
     let status = ended.map_err(failed)?;
     match (problem, serde_json::from_str(printed.trim())) {
         (Some(failure), Err(_)) => Err(failure),
-        (_, Ok(told)) => Ok(told),
+        (problem, Ok(told)) => {
+            // It is about what followed: all before it was done.
+            problem.into_iter().for_each(|failure| progress.warn(&failure.what));
+            Ok(told)
+        }
         (None, Err(_)) if progress.stopped() => Err(Failure::interrupted()),
         (None, Err(_)) => Err(Failure::new(format!("vault ended without a word: {status}"))),
     }
@@ -91,8 +98,17 @@ fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsStr
     if let Some(name) = names.iter().find(|name| name.starts_with('-')) {
         return Err(Failure::usage(format!("there is no source '{name}'")));
     }
+    let then = wish.get("then").and_then(Value::as_str);
+    // A command of the shell is nothing that a page may ask for.
+    if let Some(then) = then.filter(|then| !THEN.contains(then)) {
+        return Err(Failure::usage(format!("'{then}' is nothing that can follow")));
+    }
     if !configured.is_empty() && names.iter().all(|name| configured.contains(name)) {
-        return Ok(["run", "--now"].into_iter().chain(names).map(word).collect());
+        let then = then.map(|then| ["--then", then]).into_iter().flatten();
+        return Ok(["run", "--now"].into_iter().chain(then).chain(names).map(word).collect());
+    }
+    if then.is_some() {
+        return Err(Failure::usage("something follows only what the configuration names"));
     }
     let host = wish.get("host").and_then(Value::as_str).unwrap_or(&vault.identity().host);
     let snapshots = vault.snapshots();
