@@ -22,6 +22,25 @@ pub enum Phase {
     Collect,
 }
 
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Catalogue, Self::Snapshot, Self::Publish, Self::Plan, Self::Restore, Self::Check, Self::Collect];
+
+    /// The word for it, as in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Catalogue => "catalogue",
+            Self::Snapshot => "snapshot",
+            Self::Publish => "publish",
+            Self::Plan => "plan",
+            Self::Restore => "restore",
+            Self::Check => "check",
+            Self::Collect => "collect",
+        }
+    }
+}
+
 /// How far the work is. All counters only grow within one phase.
 #[derive(Debug, Default)]
 pub struct Counters {

@@ -2,6 +2,7 @@
 //! and the exit code and the report say what happened.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -567,6 +568,88 @@ fn one_run_at_a_time_and_ctrl_c_ends_it_in_good_order() {
     assert!(home.json(0, &["list"])["snapshots"].as_array().unwrap().is_empty());
 }
 
+/// Waits until something is so.
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_run_is_followed_and_stopped_from_elsewhere() {
+    let home = Home::new();
+    home.configure(
+        "[vaults.disk]\npath = \"HOME/disk\"\n[sources.a]\npaths = [\"~/a\"]\n[sources.b]\npaths = [\"~/b\"]\n\
+         before = \"touch ~/begun; sleep 60\"\n",
+    );
+    home.expect(0, &["init"]);
+    assert!(home.expect(0, &["run", "--follow"]).contains("No vault run is going on"));
+    assert!(home.expect(0, &["run", "--stop"]).contains("No vault run is going on"));
+    let piped = |args: &[&str]| {
+        home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap().wait_with_output()
+    };
+    let run = home.command(&["run", "--background", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    until("it does not begin", || home.path("begun").exists());
+    let now = find(&home.path("state"), "now.json");
+    let folder = now.parent().unwrap().to_owned();
+    let (stopped, followed, told) = std::thread::scope(|scope| {
+        let followed = scope.spawn(|| piped(&["run", "--follow"]));
+        let told = scope.spawn(|| {
+            let mut child = home.command(&["run", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            // The hook of one source goes on while the other is taken.
+            let is_taken = |line: &String| line.contains("\"state\":\"complete\"");
+            let first = lines.by_ref().map(Result::unwrap).find(is_taken).unwrap();
+            // Whoever has heard of it asks it to stop.
+            let asked = home.json(0, &["run", "--stop"]);
+            let last = lines.last().unwrap().unwrap();
+            (first, asked, last, child.wait().unwrap().code())
+        });
+        let stopped = result(run.wait_with_output().unwrap());
+        (stopped, result(followed.join().unwrap().unwrap()), told.join().unwrap())
+    });
+    assert_eq!(stopped.0, 130, "{stopped:?}");
+    let report: Value = serde_json::from_str(&stopped.1).unwrap();
+    assert_eq!(states(&report), ["a>disk=complete", "b>disk=interrupted"], "what was done stays");
+    assert_eq!(home.json(0, &["list"])["snapshots"].as_array().unwrap().len(), 1);
+    let (first, asked, last, code) = told;
+    let first: Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&first["background"], &first["due"]), (&Value::from(true), &Value::from(2)), "{first}");
+    assert_eq!(first["results"][0]["state"], "complete", "{first}");
+    assert_eq!(asked["stopping"], first["run"]);
+    assert_eq!((serde_json::from_str::<Value>(&last).unwrap(), code), (report, Some(130)));
+    assert_eq!(followed.0, 130, "{followed:?}");
+    assert!(followed.1.contains("a → disk") && followed.1.contains("b → disk"), "{followed:?}");
+    assert!(!now.exists() && !folder.join("stop").exists());
+
+    // What it leaves is for this user alone, and holds no secret.
+    let log = fs::read_dir(folder.join("log")).unwrap().next().unwrap().unwrap().path();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(!text.contains("password") && text.contains("\"exit_code\":130"), "{text}");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&log), mode(log.parent().unwrap())), (0o600, 0o700));
+
+    // One that is killed is no run, and whoever follows it learns that.
+    fs::remove_file(home.path("begun")).unwrap();
+    let mut run = home.command(&["run", "b"]).stdout(Stdio::null()).spawn().unwrap();
+    until("it does not begin", || home.path("begun").exists());
+    assert_eq!(mode(&now), 0o600);
+    let args = ["run", "--follow", "--json"];
+    let mut follow = home.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(lines.last().unwrap().unwrap().contains("\"exit_code\":null"));
+    let (code, _, err) = result(follow.wait_with_output().unwrap());
+    assert!(code == 1 && err.contains("without a word"), "{code} {err}");
+    assert!(now.exists(), "it had no time to clean up");
+    assert!(home.expect(0, &["run", "--follow"]).contains("No vault run is going on"));
+}
+
 /// A schedule's run lets others go first, and is remembered.
 #[test]
 fn a_run_in_the_background_is_modest() {
@@ -592,6 +675,38 @@ fn what_follows_a_run_is_done() {
         assert_eq!(home.read("system"), "poweroff\nsuspend\n");
     }
     home.expect(1, &["run", "--then", "exit 3"]);
+    assert!(home.expect(1, &["run", "--then", "eject"]).contains("removable = true"));
+}
+
+/// A restore is tried when that is due, and told of by the run, its figures, and the doctor.
+#[test]
+fn a_restore_is_tried_where_that_is_due() {
+    let home = Home::new();
+    let configure = |every: &str| {
+        home.configure(&format!(
+            "[vaults.disk]\npath = \"HOME/disk\"\ndrill-every = \"{every}\"\n[sources.a]\npaths = [\"~/a\"]\n\
+             [notify]\nprometheus = \"~/vault.prom\"\n"
+        ));
+    };
+    configure("30d");
+    home.expect(0, &["init"]);
+    home.expect(0, &["run", "--no-check"]);
+    assert!(!home.read("vault.prom").contains("vault_last_drill_files{"), "it is left out if that is wanted");
+    home.expect(0, &["run", "--now"]);
+    let figures = home.read("vault.prom");
+    let labels = format!("{{place=\"{}\"}}", home.text("disk"));
+    assert!(figures.contains(&format!("vault_last_drill_files{labels} 2\n")), "{figures}");
+    assert!(figures.contains(&format!("vault_last_drill_failed{labels} 0\n")), "{figures}");
+    let report = home.json(0, &["run", "--now"]);
+    assert_eq!(report["vaults"][0]["drilled"], false, "it is not due yet: {report}");
+    assert!(home.vault(&["doctor"]).1.contains("A restore of 2 files was tried"), "the doctor knows of it");
+    configure("1s");
+    std::thread::sleep(Duration::from_millis(2100));
+    assert!(home.vault(&["doctor"]).1.contains("No restore was tried for a long time"));
+    let report = home.json(0, &["run", "--now"]);
+    let tried = &report["vaults"][0];
+    let (drilled, files, failed) = (&tried["drilled"], &tried["drill_files"], &tried["drill_failed"]);
+    assert_eq!((drilled, files, failed), (&true.into(), &2.into(), &0.into()), "{report}");
 }
 
 #[test]

@@ -648,20 +648,32 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
     desk.write("a.txt", "one");
     let config = desk.path("vault.toml");
     let text = format!(
-        "[vaults.disk]\npath = {:?}\n[sources.documents]\npaths = [{:?}]\nevery = \"1d\"\n",
+        "[vaults.disk]\npath = {:?}\nremovable = true\n[sources.documents]\npaths = [{:?}]\nevery = \"1d\"\n",
         desk.path("store"),
         desk.source()
     );
     fs::write(&config, &text).unwrap();
     let page = Page::entered(&desk, &["ui", "--no-open", "--config", config.to_str().unwrap(), "--repo", "disk"]);
     let overview = page.told("overview");
-    assert_eq!(overview["plan"]["places"], json!([{ "vault": "disk", "place": desk.path("store"), "state": "there" }]));
+    assert_eq!(
+        overview["plan"]["places"],
+        json!([{ "vault": "disk", "place": desk.path("store"), "state": "there", "removable": true }])
+    );
     assert_eq!((&overview["plan"]["sources"][0]["last"], &overview["running"]), (&Value::Null, &json!(false)));
     let job = page.done("save", &json!({}));
     assert_eq!((&job["state"], &job["result"]["verdict"]), (&json!("done"), &json!("complete")), "{job}");
     let runs = page.told("runs");
     assert_eq!(runs["runs"], json!([job["result"]]), "the report of the run is kept");
     assert_eq!(page.told("overview")["plan"]["sources"][0]["result"], "complete");
+    // What follows is one of three things, and no command.
+    let job = page.done("save", &json!({ "then": "touch x" }));
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!(2)), "{job}");
+    let job = page.done("save", &json!({ "source": "source", "then": "suspend" }));
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!(2)), "{job}");
+    let job = page.done("save", &json!({ "then": "eject" }));
+    let not_ejected = job["messages"].to_string() + &job["error"].to_string();
+    assert!(not_ejected.contains("not on a disk that can be ejected"), "{job}");
+    assert_eq!(page.told("runs")["runs"].as_array().unwrap().len(), 2, "all before it was done");
     // A run that somebody else has begun is seen.
     let lock = fs::File::options().write(true).open(desk.path("state/run/lock")).unwrap();
     lock.lock().unwrap();
@@ -687,6 +699,56 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
 }
 
 #[test]
+fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
+    let desk = Desk::new();
+    desk.write("a.txt", "one");
+    let (config, begun) = (desk.path("vault.toml"), desk.path("begun"));
+    let text = format!(
+        "[vaults.disk]\npath = {:?}\n[sources.documents]\npaths = [{:?}]\n[sources.slow]\npaths = [{:?}]\n\
+         before = \"touch {}; sleep 60\"\n",
+        desk.path("store"),
+        desk.source(),
+        desk.source(),
+        begun.display()
+    );
+    fs::write(&config, &text).unwrap();
+    let config = config.to_str().unwrap();
+    let page = Page::entered(&desk, &["ui", "--no-open", "--config", config, "--repo", "disk"]);
+    assert_eq!(page.told("run"), json!({ "running": false, "now": null, "log": [] }));
+    assert_eq!(page.post_with("stop-run", &json!({ "run": "1-2" }), &[]).status, 500);
+    let mut events = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+    write!(events, "GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nCookie: {}\r\n\r\n", page.port, page.cookie)
+        .unwrap();
+    events.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = BufReader::new(events).lines().map(Result::unwrap);
+    let mut run = desk.command(&["run", "--background", "--config", config]).stdout(Stdio::null()).spawn().unwrap();
+    let data = |line: &str| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap()).unwrap();
+    assert!(lines.any(|line| line == "event: run"));
+    assert_eq!(lines.next().unwrap(), "data: begun");
+    // It is told while it goes on: the first is done, and the other has begun.
+    let now = loop {
+        assert!(lines.any(|line| line == "event: now"));
+        let now = data(&lines.next().unwrap());
+        if now["results"][0]["state"] == "complete" && begun.exists() {
+            break now;
+        }
+    };
+    assert_eq!((&now["background"], &now["due"], &now["process"]), (&json!(true), &json!(2), &json!(run.id())));
+    let told = page.told("run");
+    assert_eq!((&told["running"], &told["now"]["run"]), (&json!(true), &now["run"]));
+    assert_eq!(told["log"][0]["event"], "begun");
+    assert_eq!(page.act("stop-run", &json!({ "run": now["run"] })), json!({ "stopping": now["run"] }));
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert!(lines.any(|line| line == "data: ended"));
+    assert_eq!(page.told("run")["running"], json!(false));
+    let runs = page.told("runs");
+    assert_eq!(
+        (&runs["runs"][0]["verdict"], &runs["runs"][0]["results"][0]["state"]),
+        (&json!("interrupted"), &json!("complete"))
+    );
+}
+
+#[test]
 fn whoever_only_looks_can_change_nothing() {
     let desk = Desk::new();
     desk.write("a.txt", "x");
@@ -694,7 +756,7 @@ fn whoever_only_looks_can_change_nothing() {
     let page = Page::entered(&desk, &["ui", "--no-open", "--read-only"]);
     assert_eq!(page.told("status")["read_only"], json!(true));
     assert_eq!(names(&page.told(&format!("ls?snapshot={id}&path=source"))), ["source/a.txt"]);
-    for path in ["restore", "folders", "save", "check", "drill", "stop", "configure"] {
+    for path in ["restore", "folders", "save", "check", "drill", "stop", "stop-run", "configure"] {
         let answer = page.post_with(path, &json!({ "snapshot": id, "to": "in-place", "text": "" }), &[]);
         assert_eq!(answer.status, 404, "{path}");
     }

@@ -67,6 +67,8 @@ pub struct VaultConfig {
     pub check_sample: f64,
     /// How long each such check may read.
     pub check_max_time: Option<Duration>,
+    /// How often `vault run` tries a restore of a sample out of it; `None`: never.
+    pub drill_every: Option<Duration>,
     /// The id that the vault has, or the start of it: another one is not opened.
     pub id: Option<String>,
     /// After how long without a record a client is retired by `vault run`; `None`: never.
@@ -88,6 +90,7 @@ impl VaultConfig {
             check_every: Some(Duration::from_secs(7 * 86_400)),
             check_sample: 0.02,
             check_max_time: Some(Duration::from_secs(600)),
+            drill_every: None,
             id: None,
             retire_after: None,
             copy_from: None,

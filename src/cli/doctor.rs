@@ -164,7 +164,7 @@ fn examine(
     examine_store(vault, stats, &mut found)?;
     examine_sources(context, overdue, &snapshots, now, &mut found);
     examine_data(vault, stats, now, &mut found)?;
-    examine_drill(vault, now, &mut found);
+    examine_drill(context, vault, now, &mut found);
     examine_space(stats, &mut found);
     examine_unclaimed(vault, stats, &mut found);
     examine_clients(vault, &mut found);
@@ -327,8 +327,16 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
 }
 
 /// What came of the last drill on this machine.
-fn examine_drill(vault: &Vault, now: Time, found: &mut Vec<Finding>) {
-    let Some(last) = Last::load(vault) else { return };
+fn examine_drill(context: &Context, vault: &Vault, now: Time, found: &mut Vec<Finding>) {
+    let last = Last::load(vault);
+    let every = context.chosen().ok().and_then(|chosen| chosen.config).and_then(|config| config.drill_every);
+    if let Some(every) = every.filter(|_| !vault.snapshots().is_empty())
+        && Last::is_due(last.as_ref(), every * 2, now.secs)
+    {
+        let text = "No restore was tried for a long time, although drill-every asks for it.";
+        found.push(Finding::advice("data", text, "vault drill"));
+    }
+    let Some(last) = last else { return };
     let when = ago(now.secs.saturating_sub(last.secs));
     let files = units::counted(last.files, "file", "files");
     found.push(if last.failed == 0 {

@@ -1,6 +1,7 @@
 //! `vault drill`: a restore of a sample, to see that it works.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -32,6 +33,10 @@ use crate::cli::units;
 pub const FILES: u16 = 50;
 /// How long the files that are tried may be, where nothing is said, in bytes.
 pub const LEN_MAX: u64 = 1 << 30;
+/// How many files of each source a run tries, and how long they may be: it does so often.
+pub const FILES_OF_RUN: u16 = 20;
+/// The same in bytes.
+pub const LEN_MAX_OF_RUN: u64 = 64 << 20;
 /// How many failures are shown.
 const SHOWN: usize = 20;
 
@@ -70,11 +75,21 @@ pub struct Last {
 impl Last {
     /// The last drill of a vault on this machine, if there was one.
     pub fn load(vault: &Vault) -> Option<Self> {
-        serde_json::from_slice(&vault::ownfile::read(&vault.state().join("drill")).ok()?).ok()
+        Self::in_folder(vault.state())
     }
 
     fn save(&self, state: &Path) -> std::io::Result<()> {
         replace_private_file(&state.join("drill"), &serde_json::to_vec(self)?)
+    }
+
+    /// The last drill of a vault whose state lies in this folder.
+    pub fn in_folder(state: &Path) -> Option<Self> {
+        serde_json::from_slice(&vault::ownfile::read(&state.join("drill")).ok()?).ok()
+    }
+
+    /// Whether another one is due. A clock that was set back makes it due.
+    pub fn is_due(last: Option<&Self>, every: Duration, now: i64) -> bool {
+        last.is_none_or(|last| u64::try_from(now - last.secs).map_or(true, |age| age >= every.as_secs()))
     }
 
     /// When it was.
@@ -94,7 +109,7 @@ pub struct Wish<'a> {
 }
 
 /// Tries a restore of a sample of the last snapshot of each source, and remembers what came of it.
-fn perform(
+pub fn perform(
     context: &Context,
     vault: &Vault,
     wish: &Wish<'_>,
@@ -207,4 +222,18 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
     }
     out.styled(Style::Bold, "Not all of the sample came back as it was.")?;
     out.line("  What is damaged, and what to do: vault check --read-data")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_is_due_when_the_last_one_is_old_enough() {
+        let (last, day) = (Last { secs: 1000, files: 1, bytes: 1, failed: 0 }, Duration::from_secs(86_400));
+        assert!(Last::is_due(None, day, 1000));
+        assert!(!Last::is_due(Some(&last), day, 1000 + 86_399));
+        assert!(Last::is_due(Some(&last), day, 1000 + 86_400));
+        assert!(Last::is_due(Some(&last), day, 999), "the clock was set back");
+    }
 }

@@ -23,11 +23,15 @@ use indicatif::MultiProgress;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
+use serde::Serialize;
 use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
 use vault::store::remote::Surroundings;
+use vault::sync::lock;
+use vault::tree::Time;
 
+use crate::cli::dates;
 use crate::cli::interrupt;
 use crate::cli::output;
 use crate::cli::output::Style;
@@ -73,6 +77,78 @@ struct Shared {
     bars: MultiProgress,
     state: Mutex<State>,
     ended: Condvar,
+    /// Who hears what is said and begun, beside who looks at the screen.
+    hearer: Mutex<Option<Arc<dyn Hear>>>,
+}
+
+/// Hears what is said and begun.
+pub trait Hear: Send + Sync {
+    /// A warning.
+    fn warning(&self, text: &str);
+
+    /// A piece of work enters a phase.
+    fn phase(&self, of: &Of, phase: Phase);
+}
+
+/// What a piece of work is about: a source that goes into a vault, or a vault that is cared for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Of {
+    /// The source.
+    pub source: Option<String>,
+    /// The vault.
+    pub vault: String,
+}
+
+impl Of {
+    /// A source that goes into a vault.
+    pub fn source(source: &str, vault: &str) -> Self {
+        Self { source: Some(source.to_owned()), vault: vault.to_owned() }
+    }
+
+    /// A vault that is cared for.
+    pub fn vault(vault: &str) -> Self {
+        Self { source: None, vault: vault.to_owned() }
+    }
+
+    fn name(&self) -> String {
+        self.source.as_ref().map_or_else(|| self.vault.clone(), |source| format!("{source} → {}", self.vault))
+    }
+}
+
+/// A piece of work as it is at one moment.
+#[derive(Debug, Clone)]
+pub struct AtWork {
+    /// What it is about.
+    pub of: Of,
+    /// What is being done, if that has begun.
+    pub phase: Option<Phase>,
+    /// Since when.
+    pub since: Time,
+    /// How far it is.
+    pub numbers: Numbers,
+}
+
+/// Looks at the work from another thread, and can end it.
+#[derive(Clone)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// The pieces of work that go on at once.
+    pub fn at_work(&self) -> Vec<AtWork> {
+        let state = self.0.state();
+        // The first one is the command's own, which has no lane.
+        state.works.iter().skip(1).map(Work::now).collect()
+    }
+
+    /// Asks the work to end in good order, as Ctrl-C does.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Whether it has been asked to end.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.load(Relaxed)
+    }
 }
 
 #[derive(Default)]
@@ -86,8 +162,12 @@ struct State {
 
 /// A piece of work.
 struct Work {
-    /// What it is called, if there may be several.
+    /// What it is about, if there may be several.
+    of: Of,
+    /// What it is called then.
     name: String,
+    /// When it began what is being done, by the clock.
+    begun: Time,
     counters: Arc<Counters>,
     /// What is being done; `None` while nothing is.
     phase: Option<Phase>,
@@ -100,12 +180,20 @@ struct Work {
 }
 
 impl Work {
-    fn new(name: String, counters: Arc<Counters>) -> Self {
-        Self { name, counters, phase: None, long: Vec::new(), pace: Pace::default(), since: None, bar: None }
+    fn new(of: Of, counters: Arc<Counters>) -> Self {
+        let name = of.name();
+        let begun = dates::now();
+        Self { of, name, begun, counters, phase: None, long: Vec::new(), pace: Pace::default(), since: None, bar: None }
+    }
+
+    fn now(&self) -> AtWork {
+        let numbers = Numbers::of(&self.counters);
+        AtWork { of: self.of.clone(), phase: self.phase, since: self.begun, numbers }
     }
 
     fn begin(&mut self, phase: Phase) {
         self.phase = Some(phase);
+        self.begun = dates::now();
         self.long.clear();
         self.pace = Pace::default();
     }
@@ -155,6 +243,7 @@ impl Work {
 pub struct Lane {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    of: Of,
     name: String,
 }
 
@@ -173,6 +262,10 @@ impl Progress for Lane {
         let mut state = self.shared.state();
         let own = state.works.iter_mut().find(|work| Arc::ptr_eq(&work.counters, &self.counters));
         own.into_iter().for_each(|work| work.begin(phase));
+        drop(state);
+        if let Some(hearer) = self.shared.hearer() {
+            hearer.phase(&self.of, phase);
+        }
     }
 
     fn warn(&self, message: &str) {
@@ -220,6 +313,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hearer(&self) -> Option<Arc<dyn Hear>> {
+        lock(&self.hearer).clone()
+    }
+
+    /// Asks the work to end in good order. Whether it was asked for the first time.
+    fn stop(&self) -> bool {
+        let first = !self.stop.swap(true, Relaxed);
+        if first && !self.manner.json {
+            self.say("stopping ... (once more stops at once)");
+        }
+        first
+    }
+
     /// Waits so long, or until the work is to stop.
     fn wait(&self, time: Duration) {
         let begun = Instant::now();
@@ -239,6 +345,9 @@ impl Shared {
     }
 
     fn warn(&self, message: &str) {
+        if let Some(hearer) = self.hearer() {
+            hearer.warning(message);
+        }
         if self.manner.json {
             self.say(&serde_json::json!({ "warning": message }).to_string());
         } else {
@@ -303,9 +412,10 @@ impl Screen {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             state: Mutex::default(),
             ended: Condvar::new(),
+            hearer: Mutex::default(),
         });
         let counters: Arc<Counters> = Arc::default();
-        shared.state().works.push(Work::new(String::new(), Arc::clone(&counters)));
+        shared.state().works.push(Work::new(Of::default(), Arc::clone(&counters)));
         let ticker = shared.manner.bar.then(|| {
             let shared = Arc::clone(&shared);
             thread::spawn(move || tick(&shared))
@@ -316,13 +426,17 @@ impl Screen {
     /// From now on, Ctrl-C lets the work end in good order.
     pub fn watch_interrupts(&self) {
         let shared = Arc::clone(&self.shared);
-        interrupt::end_gently(move || {
-            let first = !shared.stop.swap(true, Relaxed);
-            if first && !shared.manner.json {
-                shared.say("stopping ... (once more stops at once)");
-            }
-            first
-        });
+        interrupt::end_gently(move || shared.stop());
+    }
+
+    /// A handle for another thread that looks at the work, and can end it.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
+    }
+
+    /// Lets somebody hear what is said and begun from now on; `None` for nobody.
+    pub fn let_hear(&self, hearer: Option<Arc<dyn Hear>>) {
+        *lock(&self.shared.hearer) = hearer;
     }
 
     /// Waits so long, or until the work is to stop.
@@ -368,10 +482,11 @@ impl Screen {
     }
 
     /// A piece of work that may go on beside others, until it is dropped.
-    pub fn lane(&self, name: String) -> Lane {
+    pub fn lane(&self, of: Of) -> Lane {
         let counters: Arc<Counters> = Arc::default();
-        self.shared.state().works.push(Work::new(name.clone(), Arc::clone(&counters)));
-        Lane { shared: Arc::clone(&self.shared), counters, name }
+        let name = of.name();
+        self.shared.state().works.push(Work::new(of.clone(), Arc::clone(&counters)));
+        Lane { shared: Arc::clone(&self.shared), counters, of, name }
     }
 
     /// Prints to the terminal by other means, above the bars.
@@ -452,11 +567,13 @@ fn new_bar() -> ProgressBar {
 }
 
 /// The counters at one moment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Numbers {
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Numbers {
     files: u64,
     bytes: u64,
+    #[serde(rename = "files_unchanged")]
     unchanged: u64,
+    #[serde(rename = "bytes_read")]
     read: u64,
     files_goal: u64,
     bytes_goal: u64,

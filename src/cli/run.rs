@@ -2,12 +2,14 @@
 //!
 //! [`plan`] what is due · [`list`] sources from a CSV file · [`status`] what earlier runs did · [`work`] doing it, and [`care`]
 //! for the vaults ·
-//! [`hooks`] commands before and after · [`report`] what happened · [`overview`] how things stand · [`notice`] who is told · [`then`] what follows.
+//! [`hooks`] commands before and after · [`now`] telling others while it goes on, and [`follow`] showing that · [`report`] what happened · [`overview`] how things stand · [`notice`] who is told · [`then`] what follows.
 
 mod care;
+mod follow;
 mod hooks;
 mod list;
 mod notice;
+pub mod now;
 pub mod overview;
 mod plan;
 mod report;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use notice::Ping;
+use now::Journal;
 use plan::Due;
 use plan::Job;
 use plan::Plan;
@@ -50,6 +53,7 @@ use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::context::place_name;
 use crate::cli::dates;
+use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
@@ -71,6 +75,9 @@ pub fn folder(context: &Context) -> Result<PathBuf, Failure> {
 
 /// Runs `vault run`.
 pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
+    if args.follow || args.stop {
+        return follow::run(context, args.stop, args.follow);
+    }
     let begun = dates::now();
     if args.background {
         vault::fs::low_priority();
@@ -131,7 +138,6 @@ fn work(
     folder: &Path,
     begun: Time,
 ) -> Result<Exit, Failure> {
-    let start = Instant::now();
     if args.list.is_some() {
         make_vaults(context, plan)?;
     }
@@ -148,6 +154,7 @@ fn work(
     let wishes = Wishes {
         prune: !args.no_prune,
         check: check.map(|vault| vault.place.to_string()).collect::<BTreeSet<_>>(),
+        drill: !args.no_check,
         parallel: settings.parallel,
         digests: context.global.json || args.report.is_some(),
     };
@@ -155,8 +162,31 @@ fn work(
         ping(context, address, Ping::Start, "");
     }
     context.screen.watch_interrupts();
-    let mut report = Crew::new(context, plan, wishes).work()?;
+    let targets = plan.jobs.iter().flat_map(|job| &job.targets);
+    let due = targets.filter(|target| target.due == Due::Now).count();
+    let journal = Journal::begin(&context.screen, folder, begun, args.background, due);
+    let done = work_told(context, args, plan, wishes, notify, status, folder, begun, &journal);
+    journal.end(&context.screen, &done);
+    done
+}
+
+/// Works, while others are told of it.
+#[allow(clippy::too_many_arguments)] // each is one thing, and they are used once
+fn work_told(
+    context: &Context,
+    args: &RunArgs,
+    plan: &Plan,
+    wishes: Wishes,
+    notify: &NotifyConfig,
+    status: &mut Status,
+    folder: &Path,
+    begun: Time,
+    journal: &Journal,
+) -> Result<Exit, Failure> {
+    let start = Instant::now();
+    let mut report = Crew::new(context, plan, wishes, journal).work()?;
     report.known = known(context, plan);
+    report.drills = drills(context, plan);
     tell_known(context, &report);
     let ended = dates::now();
     remember(status, &report, ended.secs);
@@ -171,6 +201,7 @@ fn work(
     if let Err(error) = keep_report(folder, &report, begun, ended) {
         context.screen.detail(&format!("the report of this run cannot be kept: {error}"));
     }
+    journal.summary(&summary);
     let mut out = Output::new();
     if context.global.json {
         out.json(&report.json(begun, ended))?;
@@ -178,19 +209,23 @@ fn work(
         out.styled(Style::Bold, &summary)?;
     }
     out.finish()?;
-    follow(context, args, exit)
+    act_then(context, args, plan, exit)
 }
 
 /// Keeps the report of a run beside those before it, of which the last [`REPORTS_KEPT`] stay.
 fn keep_report(folder: &Path, report: &Report, begun: Time, ended: Time) -> std::io::Result<()> {
+    let path = report_path(folder, &now::name(begun));
     let folder = folder.join("reports");
     vault::fs::make_private_folder(&folder)?;
-    // Times of equal length sort as numbers do.
-    let path = folder.join(format!("{:020}-{:09}.json", begun.secs.max(0), begun.nanos));
     vault::fs::replace_private_file(&path, &serde_json::to_vec(&report.json(begun, ended))?)?;
     let kept = reports(&folder);
     let surplus = kept.len().saturating_sub(REPORTS_KEPT);
     kept.iter().take(surplus).try_for_each(std::fs::remove_file)
+}
+
+/// Where the report of a run lies.
+fn report_path(folder: &Path, run: &str) -> PathBuf {
+    folder.join("reports").join(format!("{run}.json"))
 }
 
 /// The reports that are kept, the oldest first.
@@ -210,17 +245,38 @@ pub fn told(context: &Context) -> Result<serde_json::Value, Failure> {
     Ok(serde_json::json!({ "runs": runs }))
 }
 
-/// Whether a run goes on, whoever started it.
+/// How many lines of the log of a run are told at once.
 #[cfg(feature = "ui")]
-pub fn goes_on(context: &Context) -> bool {
-    folder(context).is_ok_and(|folder| status::is_locked(&folder))
+const LINES: usize = 200;
+
+/// The run that goes on, whoever started it, with the last lines of its log.
+#[cfg(feature = "ui")]
+pub fn now_with_log(context: &Context) -> Result<serde_json::Value, Failure> {
+    let folder = folder(context)?;
+    let told = now::look(&folder);
+    let run = told.as_ref().and_then(|told| told["run"].as_str()).unwrap_or_default();
+    let lines = now::log_from(&folder, run, 0).0;
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    Ok(serde_json::json!({ "running": told.is_some(), "now": told, "log": last }))
+}
+
+/// Asks a run to stop, if it is the one that goes on.
+#[cfg(feature = "ui")]
+pub fn stop(context: &Context, run: &str) -> Result<(), Failure> {
+    let folder = folder(context)?;
+    if now::look(&folder).is_none_or(|told| told["run"] != run) {
+        return Err(Failure::new("this run goes on no more"));
+    }
+    now::ask_to_stop(&folder, run)
 }
 
 /// Does what `--then` says.
-fn follow(context: &Context, args: &RunArgs, exit: Exit) -> Result<Exit, Failure> {
+fn act_then(context: &Context, args: &RunArgs, plan: &Plan, exit: Exit) -> Result<Exit, Failure> {
     let Some(action) = &args.then else { return Ok(exit) };
     if then::is_wanted(exit, args.then_always) {
-        then::act(action, exit)?;
+        let removable = plan.vaults.iter().filter(|vault| vault.removable);
+        let removable: Vec<&Path> = removable.filter_map(|vault| vault.place.folder()).collect();
+        then::act(action, exit, &removable)?;
     } else if !context.global.quiet {
         context.screen.warn(&format!("not done, as not all went well: --then {action} (see --then-always)"));
     }
@@ -257,6 +313,16 @@ fn known(context: &Context, plan: &Plan) -> Vec<Known> {
     plan.vaults.iter().filter_map(look).collect()
 }
 
+/// The last restore that was tried of each vault of a plan on this machine.
+fn drills(context: &Context, plan: &Plan) -> Vec<(String, Last)> {
+    let Ok(state) = context.state_folder() else { return Vec::new() };
+    let look = |vault: &VaultConfig| {
+        let id = *place::known(&state, &place_name(&vault.place)).first()?;
+        Some((vault.place.to_string(), Last::in_folder(&state.join(id.to_string()))?))
+    };
+    plan.vaults.iter().filter_map(look).collect()
+}
+
 /// Says what is known to be wrong.
 fn tell_known(context: &Context, report: &Report) {
     for known in &report.known {
@@ -277,6 +343,7 @@ fn finish_idle(
 ) -> Result<Exit, Failure> {
     let mut report = idle(plan, begun);
     report.known = known(context, plan);
+    report.drills = drills(context, plan);
     tell_known(context, &report);
     let exit = report.exit();
     if exit != Exit::Done {
@@ -294,7 +361,7 @@ fn finish_idle(
         out.say(format_args!("Nothing is due.{next}"))?;
     }
     out.finish()?;
-    follow(context, args, exit)
+    act_then(context, args, plan, exit)
 }
 
 /// What would be done.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,10 @@ pub enum Question {
     Check(Value),
     /// Restores a sample, and compares it.
     Drill(Value),
+    /// The run that goes on, whoever started it, with its log.
+    Run,
+    /// Asks the run that goes on to stop.
+    StopRun(Value),
 }
 
 /// What a restore has to know of the surroundings.
@@ -93,8 +97,8 @@ pub trait Home: Send + Sync + 'static {
     /// If something is configured that cannot be read.
     fn around(&self, source: &str, delete: bool) -> Result<Around, Problem>;
 
-    /// Whether a run goes on, whoever started it.
-    fn is_running(&self) -> bool;
+    /// What the run that goes on says of itself, whoever started it: null if it says nothing yet, `None` if none goes on.
+    fn running(&self) -> Option<Value>;
 
     /// Makes a change of state known to who watches the log.
     fn log(&self, text: &str);
@@ -116,8 +120,32 @@ pub struct Desk {
     /// When the store was looked at last, and when the session was renewed.
     looked: Mutex<Duration>,
     renewed: Mutex<Duration>,
-    /// Whether a run went on when that was looked at last.
-    running: AtomicBool,
+    /// The run that went on when that was looked at last.
+    running: Mutex<Option<Arc<Value>>>,
+    /// How many pages want to be told what changes.
+    watchers: AtomicUsize,
+}
+
+/// A page that wants to be told what changes, until this is dropped.
+pub struct Watching(Arc<Desk>);
+
+impl Watching {
+    /// One more.
+    pub fn new(desk: Arc<Desk>) -> Self {
+        desk.watchers.fetch_add(1, Relaxed);
+        Self(desk)
+    }
+
+    /// What all answers work with.
+    pub const fn desk(&self) -> &Arc<Desk> {
+        &self.0
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Desk {
@@ -128,7 +156,7 @@ impl Desk {
     pub fn new(vault: Arc<Vault>, home: Box<dyn Home>, names: Names, read_only: bool) -> Result<Self, VaultError> {
         let view = Arc::new(View::new(vault, CACHE, &Silent::default())?);
         let now = home.elapsed();
-        let running = home.is_running();
+        let running = home.running().map(Arc::new);
         Ok(Self {
             view,
             folders: Folders::new(LISTINGS),
@@ -141,7 +169,8 @@ impl Desk {
             is_used: AtomicBool::new(true),
             looked: Mutex::new(now),
             renewed: Mutex::new(now),
-            running: AtomicBool::new(running),
+            running: Mutex::new(running),
+            watchers: AtomicUsize::new(0),
         })
     }
 
@@ -245,9 +274,33 @@ impl Desk {
         is_home || chosen.contains(folder) || folder.parent().is_some_and(|parent| chosen.contains(parent))
     }
 
+    /// The run that goes on, as far as is known.
+    pub fn running(&self) -> Option<Arc<Value>> {
+        lock(&self.running).clone()
+    }
+
     /// Whether a run goes on, as far as is known.
     pub fn is_running(&self) -> bool {
-        self.running.load(Relaxed)
+        lock(&self.running).is_some()
+    }
+
+    /// Looks whether a run goes on, and what it does, if anybody wants to know: a few times in each second.
+    pub fn watch(&self) {
+        if self.watchers.load(Relaxed) == 0 && !self.is_used.load(Relaxed) {
+            return;
+        }
+        let now = self.home.running();
+        let has_ended = {
+            let mut running = lock(&self.running);
+            let has_ended = running.is_some() && now.is_none();
+            if running.as_deref() != now.as_ref() {
+                *running = now.map(Arc::new);
+            }
+            has_ended
+        };
+        if has_ended {
+            self.changed();
+        }
     }
 
     /// What has to be done once in a while: about each second.
@@ -264,12 +317,6 @@ impl Desk {
                 self.look(Duration::ZERO);
             } else {
                 self.view.rest();
-            }
-        }
-        if self.is_used.load(Relaxed) {
-            let running = self.home.is_running();
-            if self.running.swap(running, Relaxed) && !running {
-                self.changed();
             }
         }
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
-use crate::web::desk::Desk;
+use crate::web::desk::{Desk, Watching};
 
 /// How often it is looked whether anything changed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -17,17 +18,18 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// What a page has been told.
 struct Told {
-    desk: Arc<Desk>,
+    watching: Watching,
     jobs: HashMap<u64, Vec<u8>>,
     records: Arc<std::collections::HashSet<crate::id::ObjectName>>,
-    running: bool,
+    running: Option<Arc<Value>>,
     waiting: Vec<Event>,
 }
 
 impl Told {
     fn look(&mut self) {
-        let now = self.desk.home().elapsed();
-        for job in self.desk.jobs().all() {
+        let desk = self.watching.desk().clone();
+        let now = desk.home().elapsed();
+        for job in desk.jobs().all() {
             let told = job.told(now, false);
             let before = self.jobs.insert(job.id(), told.clone());
             if before.as_ref() != Some(&told) {
@@ -35,25 +37,30 @@ impl Told {
                 self.waiting.push(Event::default().event("job").data(text));
             }
         }
-        let records = self.desk.records();
+        let records = desk.records();
         if !Arc::ptr_eq(&records, &self.records) {
             if records != self.records {
                 self.waiting.push(Event::default().event("changed").data("snapshots"));
             }
             self.records = records;
         }
-        let running = self.desk.is_running();
-        if running != self.running {
-            self.running = running;
-            self.waiting.push(Event::default().event("run").data(if running { "begun" } else { "ended" }));
+        let running = desk.running();
+        if running.is_some() != self.running.is_some() {
+            self.waiting.push(Event::default().event("run").data(if running.is_some() { "begun" } else { "ended" }));
         }
+        if let Some(now) = &running
+            && self.running.as_ref().is_none_or(|before| !Arc::ptr_eq(before, now))
+        {
+            self.waiting.push(Event::default().event("now").data(now.to_string()));
+        }
+        self.running = running;
     }
 }
 
 /// `GET events`.
 pub fn stream(desk: Arc<Desk>) -> Response {
-    let (records, running) = (desk.records(), desk.is_running());
-    let told = Told { desk, jobs: HashMap::new(), records, running, waiting: Vec::new() };
+    let (records, running) = (desk.records(), desk.running());
+    let told = Told { watching: Watching::new(desk), jobs: HashMap::new(), records, running, waiting: Vec::new() };
     let events = futures_util::stream::unfold(told, |mut told| async move {
         loop {
             if !told.waiting.is_empty() {

@@ -92,15 +92,7 @@ pub struct Watcher {
 
 impl Progress for Watcher {
     fn phase(&self, phase: Phase) {
-        *lock(&self.phase) = Some(match phase {
-            Phase::Catalogue => "catalogue",
-            Phase::Snapshot => "snapshot",
-            Phase::Publish => "publish",
-            Phase::Plan => "plan",
-            Phase::Restore => "restore",
-            Phase::Check => "check",
-            Phase::Collect => "collect",
-        });
+        *lock(&self.phase) = Some(phase.word());
     }
 
     fn warn(&self, message: &str) {

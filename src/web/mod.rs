@@ -38,6 +38,8 @@ const READERS: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
 /// How many of these make a second.
 const TICKS: u32 = 10;
+/// In how many of these it is looked once what a run does.
+const WATCH: u32 = 2;
 /// How long work that was told to stop may take to end in good order.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,6 +56,9 @@ pub fn serve(desk: &std::sync::Arc<Desk>, bound: Bound, stopped: &dyn Fn() -> bo
     while !stopped() {
         thread::sleep(TICK);
         ticks = (ticks + 1) % TICKS;
+        if ticks % WATCH == 0 {
+            desk.watch();
+        }
         if ticks == 0 {
             desk.tick();
         }

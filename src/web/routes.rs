@@ -198,6 +198,12 @@ const ROUTES: &[Route] = &[
         ask(desk, &Question::Settings)
     }),
     read("runs", "What earlier runs did: {runs}, each as vault run --json", &[], |desk, _| ask(desk, &Question::Runs)),
+    read(
+        "run",
+        "The run that goes on, whoever started it: {running, now, log}; now as vault run --follow --json",
+        &[],
+        |desk, _| ask(desk, &Question::Run),
+    ),
     read("jobs", "All jobs, the newest first: {jobs}", &[], |desk, _| {
         let now = desk.home().elapsed();
         Ok(list_jobs(&desk.jobs().all(), now))
@@ -208,7 +214,7 @@ const ROUTES: &[Route] = &[
     }),
     Route {
         path: "events",
-        summary: "A stream of events: job (as in jobs), changed, run",
+        summary: "A stream of events: job (as in jobs), changed, run (begun or ended), now (as in run)",
         parameters: &[],
         changes: false,
         handler: Handler::Events,
@@ -248,6 +254,10 @@ const ROUTES: &[Route] = &[
             ("names?", "sources of the configuration"),
             ("source?", "a source that was saved before"),
             ("host?", "its machine"),
+            (
+                "then?",
+                "what follows if all goes well: eject, suspend or shutdown; only after sources of the configuration",
+            ),
         ],
         |desk, request| begin(desk, "save", request, Question::Save),
     ),
@@ -267,6 +277,9 @@ const ROUTES: &[Route] = &[
         let job = desk.jobs().get(request.get("id").and_then(Value::as_u64).unwrap_or(0))?;
         job.stop();
         begun(&job)
+    }),
+    act("stop-run", "Asks the run that goes on to stop", &[("run", "its id")], |desk, request| {
+        ask(desk, &Question::StopRun(request.clone()))
     }),
     act(
         "configure",

@@ -49,6 +49,7 @@ Examples:
   vault run --dry-run          what would be done
   vault run --report r.json --then shutdown
   vault run --list backups.csv
+  vault run --follow           watch the one that the schedule has started
 
 Each source goes to each of its vaults; then old snapshots are dropped by its
 keep rules, and a part of the data is checked. One vault that is away or one
@@ -78,7 +79,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// When all is done and nothing failed: shutdown, suspend, or a shell command
+    /// When all is done and nothing failed: eject (removable vaults), suspend, shutdown, or a shell command
     #[arg(long, value_name = "ACTION")]
     pub then: Option<String>,
 
@@ -98,11 +99,19 @@ pub struct RunArgs {
     #[arg(long)]
     pub background: bool,
 
+    /// Show the run that goes on, whoever started it, and end with it and its exit code
+    #[arg(long, conflicts_with_all = ["names", "list", "report", "then", "now", "dry_run", "background", "no_prune", "no_check"])]
+    pub follow: bool,
+
+    /// Ask the run that goes on to stop: what it has stored stays
+    #[arg(long, conflicts_with_all = ["names", "list", "report", "then", "now", "dry_run", "background", "no_prune", "no_check"])]
+    pub stop: bool,
+
     /// Drop no old snapshots
     #[arg(long)]
     pub no_prune: bool,
 
-    /// Check nothing
+    /// Check nothing, and try no restore
     #[arg(long)]
     pub no_check: bool,
 }

@@ -191,6 +191,7 @@ impl<'t> Reader<'t> {
             vault.check_sample = sample;
         }
         vault.check_max_time = section.duration_or_never("check-max-time", vault.check_max_time);
+        vault.drill_every = section.duration_or_never("drill-every", vault.drill_every);
         vault.retire_after = section.duration_or_never("retire-after", vault.retire_after);
         let copy_from = section.string("copy-from");
         section.finish();

@@ -44,6 +44,7 @@ const VAULT_REST: &str = "\
 # check-every = \"7d\"            # \"never\" leaves it out
 # check-sample = \"2%\"           # how much of the data each check reads
 # check-max-time = \"10m\"
+# drill-every = \"30d\"           # try a restore of some files so often
 # retire-after = \"60d\"          # retire machines that wrote nothing for so long
 # copy-from = \"first\"           # filled by copies from that vault, named above
 ";

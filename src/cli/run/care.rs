@@ -20,13 +20,18 @@ use super::work::Crew;
 use super::work::Opened;
 use super::work::lock;
 use crate::cli::args::CollectArgs;
+use crate::cli::args::FilterArgs;
 use crate::cli::config::VaultConfig;
 use crate::cli::dates;
+use crate::cli::drill;
+use crate::cli::drill::Last;
+use crate::cli::drill::Wish;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::key;
 use crate::cli::progress::Lane;
+use crate::cli::progress::Of;
 use crate::cli::prune as prune_command;
 
 /// How much of a vault may stay occupied by what nobody needs.
@@ -40,12 +45,14 @@ impl Crew<'_> {
             (0..self.sites.len()).filter(used).map(|at| (BTreeSet::from([self.sites[at].device]), at)).collect();
         self.spread(&pieces, |at| {
             let care = self.care(*at);
+            self.journal.care(&care);
             if let Some(line) = report::care_line(&care).filter(|_| !self.context.global.json) {
                 let is_bad = care.trouble.is_some() || care.checked.is_some_and(|checked| checked.damaged);
-                let is_bad = is_bad || !care.held.is_empty();
+                let is_hurt = care.drilled.as_ref().is_some_and(|last| last.failed > 0);
+                let is_bad = is_bad || is_hurt || !care.held.is_empty();
                 if is_bad || !self.context.global.quiet {
                     let hint = care.trouble.as_ref().and_then(|trouble| trouble.hint.clone());
-                    let damaged = care.checked.is_some_and(|checked| checked.damaged);
+                    let damaged = is_hurt || care.checked.is_some_and(|checked| checked.damaged);
                     let repo = quoted(&care.vault);
                     let hint = hint.or_else(|| {
                         let of = "They are in the next run, unless that is earlier. By hand: vault prune";
@@ -71,14 +78,16 @@ impl Crew<'_> {
             held: vec![],
             pruned: vec![],
             checked: None,
+            drilled: None,
             trouble: None,
         };
         let Opened::Yes(vault) = &*lock(&self.sites[at].opened) else { return care };
-        let lane = self.context.screen.lane(config.name.clone());
+        let lane = self.context.screen.lane(Of::vault(&config.name));
         let done = self.prune(at, config, vault, &lane, &mut care).and_then(|()| {
             let is_due = self.wishes.check.contains(&care.place);
             if is_due && !self.context.screen.stopped() { self.check(config, vault, &lane, &mut care) } else { Ok(()) }
         });
+        let done = done.and_then(|()| self.drill(config, vault, &lane, &mut care));
         drop(lane);
         key::settle(self.context, vault);
         // What is known is kept for the report and for runs that do not open the vault.
@@ -139,6 +148,21 @@ impl Crew<'_> {
         let report = prune::prune(vault, &decisions, &options, lane)?;
         care.forgotten = decisions.len() as u64;
         care.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_stored);
+        Ok(())
+    }
+
+    /// Tries a restore of a few files, if that is due.
+    fn drill(&self, config: &VaultConfig, vault: &Vault, lane: &Lane, care: &mut Care) -> Result<(), Failure> {
+        let last = Last::load(vault);
+        let is_due = |every| Last::is_due(last.as_ref(), every, dates::now().secs);
+        let is_wanted = self.wishes.drill && config.drill_every.is_some_and(is_due) && !vault.snapshots().is_empty();
+        if !is_wanted || self.context.screen.stopped() {
+            return Ok(());
+        }
+        let filter = FilterArgs::default();
+        let wish = Wish { files: drill::FILES_OF_RUN, len_max: drill::LEN_MAX_OF_RUN, filter: &filter };
+        drill::perform(self.context, vault, &wish, lane)?;
+        care.drilled = Last::load(vault);
         Ok(())
     }
 

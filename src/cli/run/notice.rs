@@ -17,6 +17,7 @@ use super::status::Pair;
 use super::status::Status;
 use crate::cli::child::program;
 use crate::cli::config::Desktop;
+use crate::cli::drill::Last;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 
@@ -177,6 +178,17 @@ pub fn metrics(status: &Status, report: &Report) -> String {
     for (place, time) in &status.checked {
         let _ = writeln!(text, "{name}{{place=\"{}\"}} {time}", label(place));
     }
+    let figures: [(&str, &str, fn(&Last) -> i64); 3] = [
+        ("vault_last_drill_timestamp_seconds", "When a restore was last tried.", |last| last.secs),
+        ("vault_last_drill_files", "How many files were restored then.", |last| last.files.cast_signed()),
+        ("vault_last_drill_failed", "How many did not come back.", |last| last.failed.cast_signed()),
+    ];
+    for (name, help, figure) in figures {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for (place, last) in &report.drills {
+            let _ = writeln!(text, "{name}{{place=\"{}\"}} {}", label(place), figure(last));
+        }
+    }
     let name = "vault_known_findings";
     let _ = write!(text, "# HELP {name} How much is known to be wrong with a vault.\n# TYPE {name} gauge\n");
     for known in &report.known {
@@ -291,7 +303,8 @@ mod tests {
             exit: crate::cli::error::Exit::Damage,
             findings: vec!["lost".into()],
         };
-        let report = Report { known: vec![known], ..Report::default() };
+        let drills = vec![("/v".to_owned(), Last { secs: 8, files: 12, bytes: 99, failed: 1 })];
+        let report = Report { known: vec![known], drills, ..Report::default() };
         let text = metrics(&status, &report);
         let labels = "{source=\"a \\\"b\\\"\\\\\",vault=\"disk\"}";
         for line in [
@@ -300,6 +313,9 @@ mod tests {
             format!("vault_last_try_complete{labels} 0"),
             format!("vault_snapshot_duration_seconds{labels} 1.5"),
             "vault_last_check_timestamp_seconds{place=\"/v\"} 7".to_owned(),
+            "vault_last_drill_timestamp_seconds{place=\"/v\"} 8".to_owned(),
+            "vault_last_drill_files{place=\"/v\"} 12".to_owned(),
+            "vault_last_drill_failed{place=\"/v\"} 1".to_owned(),
             "vault_known_findings{place=\"/v\",code=\"4\"} 1".to_owned(),
             "vault_last_run_timestamp_seconds 9".to_owned(),
         ] {

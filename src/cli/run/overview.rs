@@ -58,6 +58,8 @@ struct PlaceJson<'a> {
     place: String,
     /// `there`, `empty` (no vault is in it yet) or `away`.
     state: &'static str,
+    /// Whether it may be taken out.
+    removable: bool,
 }
 
 /// How things stand, for programs; null if nothing is configured.
@@ -94,7 +96,12 @@ pub fn told(context: &Context) -> Result<serde_json::Value, Failure> {
             Ok(false) if local::is_there(&vault.place) => "empty",
             Ok(false) | Err(_) => "away",
         };
-        serde_json::json!(PlaceJson { vault: &vault.name, place: vault.place.to_string(), state })
+        serde_json::json!(PlaceJson {
+            vault: &vault.name,
+            place: vault.place.to_string(),
+            state,
+            removable: vault.removable
+        })
     };
     let places: Vec<_> = plan.vaults.iter().map(place).collect();
     let findings: Vec<String> = known(context, &plan).into_iter().flat_map(|known| known.findings).collect();

@@ -7,6 +7,7 @@ use vault::path::Shown;
 use vault::tree::Snapshot;
 use vault::tree::Time;
 
+use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::units;
@@ -119,6 +120,8 @@ pub struct Care {
     pub pruned: Vec<String>,
     /// What a check read, if there was one.
     pub checked: Option<Checked>,
+    /// What came of a restore that was tried, if one was.
+    pub drilled: Option<Last>,
     /// What failed.
     pub trouble: Option<Trouble>,
 }
@@ -158,6 +161,8 @@ pub struct Report {
     pub hooks: Vec<HookTrouble>,
     /// What is known to be wrong with vaults, whether this run opened them or not.
     pub known: Vec<Known>,
+    /// By place: the last restore that was tried of each vault on this machine, in this run or before.
+    pub drills: Vec<(String, Last)>,
 }
 
 /// What is known to be wrong with a vault.
@@ -181,6 +186,7 @@ impl Report {
         let mut troubles = troubles.chain(self.cares.iter().filter_map(|care| care.trouble.as_ref()));
         let damaged = troubles.any(|trouble| trouble.exit == Exit::Damage)
             || self.cares.iter().any(|care| care.checked.is_some_and(|checked| checked.damaged))
+            || self.cares.iter().any(|care| care.drilled.as_ref().is_some_and(|last| last.failed > 0))
             || self.known.iter().any(|known| known.exit == Exit::Damage);
         let overdue = self.outcomes.iter().any(|outcome| outcome.overdue && outcome.state == State::Away);
         let care_failed = self.cares.iter().any(|care| care.trouble.is_some());
@@ -217,6 +223,9 @@ impl Report {
             (Some(trouble), _) => Some(format!("{}: {}", care.vault, trouble.what)),
             (None, Some(Checked { remarks: false, damaged: true, .. })) => {
                 Some(format!("{}: the vault is damaged", care.vault))
+            }
+            _ if care.drilled.as_ref().is_some_and(|last| last.failed > 0) => {
+                Some(format!("{}: of a restore that was tried, not all came back", care.vault))
             }
             _ => None,
         });
@@ -339,6 +348,10 @@ struct CareJson<'a> {
     damaged: bool,
     packs_read: u64,
     bytes_read: u64,
+    /// Whether a restore was tried, of how many files, and how many did not come back.
+    drilled: bool,
+    drill_files: u64,
+    drill_failed: u64,
     error: Option<&'a str>,
     hint: Option<&'a str>,
 }
@@ -355,6 +368,9 @@ impl<'a> CareJson<'a> {
             damaged: care.checked.is_some_and(|checked| checked.damaged),
             packs_read: care.checked.map_or(0, |checked| checked.packs_read),
             bytes_read: care.checked.map_or(0, |checked| checked.bytes_read),
+            drilled: care.drilled.is_some(),
+            drill_files: care.drilled.as_ref().map_or(0, |last| last.files),
+            drill_failed: care.drilled.as_ref().map_or(0, |last| last.failed),
             error: care.trouble.as_ref().map(|trouble| trouble.what.as_str()),
             hint: care.trouble.as_ref().and_then(|trouble| trouble.hint.as_deref()),
         }
@@ -419,6 +435,13 @@ pub fn care_line(care: &Care) -> Option<String> {
         let word = if checked.damaged { "DAMAGE was found" } else { "checked" };
         parts.push(format!("{word}, {} read and verified", units::size(checked.bytes_read)));
     }
+    if let Some(last) = &care.drilled {
+        let files = units::counted(last.files, "file", "files");
+        parts.push(match last.failed {
+            0 => format!("a restore of {files} was tried, and all came back as they were"),
+            failed => format!("of {files} of which a restore was tried, {} DID NOT COME BACK", units::count(failed)),
+        });
+    }
     if let Some(trouble) = &care.trouble {
         parts.push(format!("FAILED: {}", trouble.what));
     }
@@ -480,6 +503,7 @@ pub mod tests {
             held: vec![],
             pruned: vec![],
             checked,
+            drilled: None,
             trouble,
         }
     }

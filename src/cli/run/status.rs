@@ -144,7 +144,6 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
 }
 
 /// Whether a run goes on.
-#[cfg(feature = "ui")]
 pub fn is_locked(folder: &Path) -> bool {
     let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     vault::ownfile::open(&folder.join("lock")).is_ok_and(held)
@@ -178,10 +177,8 @@ mod tests {
         let held = lock(folder.path()).unwrap();
         assert!(held.is_some());
         assert!(lock(folder.path()).unwrap().is_none());
-        #[cfg(feature = "ui")]
         assert!(is_locked(folder.path()));
         drop(held);
-        #[cfg(feature = "ui")]
         assert!(!is_locked(folder.path()));
         assert!(lock(folder.path()).unwrap().is_some());
     }

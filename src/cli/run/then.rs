@@ -1,5 +1,8 @@
-//! What is done when all is done: the machine is switched off or put to sleep, or a command runs.
+//! What is done when all is done: disks are ejected, the machine is switched off or put to sleep, or a command runs.
 
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -17,8 +20,11 @@ pub fn is_wanted(exit: Exit, always: bool) -> bool {
     }
 }
 
-/// Does it, and waits for it.
-pub fn act(action: &str, exit: Exit) -> Result<(), Failure> {
+/// Does it, and waits for it. `removable` are the folders of vaults that lie on disks which may be taken out.
+pub fn act(action: &str, exit: Exit, removable: &[&Path]) -> Result<(), Failure> {
+    if action == "eject" {
+        return eject(removable);
+    }
     let mut command = match action {
         "shutdown" => system(SHUTDOWN),
         "suspend" => system(SUSPEND),
@@ -28,6 +34,74 @@ pub fn act(action: &str, exit: Exit) -> Result<(), Failure> {
     let failed = |what: String| Failure::new(format!("--then {action}: {what}")).hint("Everything before it was done.");
     let status = command.status().map_err(|error| failed(format!("it cannot be started: {error}")))?;
     if status.success() { Ok(()) } else { Err(failed(format!("it failed: {status}"))) }
+}
+
+/// Ejects the disks of vaults. Those that are away are out already.
+fn eject(removable: &[&Path]) -> Result<(), Failure> {
+    let failed = |what: String| Failure::new(format!("--then eject: {what}")).hint("Everything before it was done.");
+    if removable.is_empty() {
+        return Err(failed("no vault of this run is on a disk that may be taken out".to_owned())
+            .hint("Say so in its section of the configuration: removable = true"));
+    }
+    let there = removable.iter().filter_map(|folder| fs::canonicalize(folder).ok());
+    let mut words: Vec<Vec<String>> = Vec::new();
+    for folder in there {
+        let shown = folder.display();
+        let disk = disk_of(&folder).ok_or_else(|| failed(format!("{shown} is not on a disk that can be ejected")))?;
+        words.extend(disk.into_iter().filter(|line| !words.contains(line)).collect::<Vec<_>>());
+    }
+    for line in &words {
+        let words: Vec<&str> = line.iter().map(String::as_str).collect();
+        let mut command = system(&words);
+        command.stdin(Stdio::null()).stdout(std::io::stderr());
+        let status = command.status();
+        let status = status.map_err(|error| failed(format!("{} cannot be started: {error}", words[0])))?;
+        if !status.success() {
+            return Err(failed(format!("{}: {status}", words.join(" "))));
+        }
+    }
+    Ok(())
+}
+
+/// The commands that eject the disk of a folder; `None` if it is none that can be taken out.
+#[cfg(target_os = "linux")]
+fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    let device = device_of(&table, folder)?;
+    let line = |what: &str| ["udisksctl", what, "--no-user-interaction", "--block-device", &device].map(str::to_owned);
+    Some(["unmount", "power-off"].into_iter().map(|what| line(what).to_vec()).collect())
+}
+
+/// The same: a disk is a folder of its own there.
+#[cfg(target_os = "macos")]
+fn disk_of(folder: &Path) -> Option<Vec<Vec<String>>> {
+    let name = folder.strip_prefix("/Volumes").ok()?.components().next()?;
+    let disk = Path::new("/Volumes").join(name).to_str()?.to_owned();
+    Some(vec![vec!["diskutil".to_owned(), "eject".to_owned(), disk]])
+}
+
+/// Nothing is known that does it elsewhere.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn disk_of(_: &Path) -> Option<Vec<Vec<String>>> {
+    None
+}
+
+/// The device that a folder is on, by the system's table of what is mounted. That of the root is never ejected.
+#[cfg(any(target_os = "linux", test))]
+fn device_of(table: &[u8], folder: &Path) -> Option<String> {
+    let field = |text: &str| -> PathBuf {
+        let parts = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+        PathBuf::from(parts)
+    };
+    let text = String::from_utf8_lossy(table);
+    let mount = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        Some((field(before.split(' ').nth(4)?), after.split(' ').nth(1)?.to_owned()))
+    };
+    // Of two at the same place, the later one is what is seen.
+    let above = text.lines().filter_map(mount).filter(|(point, _)| folder.starts_with(point));
+    let (point, device) = above.max_by_key(|(point, _)| point.components().count())?;
+    (point != Path::new("/") && device.starts_with("/dev/")).then_some(device)
 }
 
 const SHUTDOWN: &[&str] = if cfg!(windows) {
@@ -55,6 +129,28 @@ fn system(words: &[&str]) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_disk_of_a_folder_is_found_and_never_that_of_the_system() {
+        let table = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            23 22 0:5 / /proc rw - proc proc rw\n\
+            24 22 8:17 / /media/me/my\\040disk rw,nosuid shared:9 - vfat /dev/sdb1 rw\n\
+            25 22 0:9 / /media/me rw - tmpfs tmpfs rw\n\
+            26 24 8:33 / /media/me/my\\040disk/inner rw - ext4 /dev/sdc1 rw\n";
+        let device = |folder: &str| device_of(table, Path::new(folder));
+        assert_eq!(device("/media/me/my disk/vault").as_deref(), Some("/dev/sdb1"));
+        assert_eq!(device("/media/me/my disk/inner/vault").as_deref(), Some("/dev/sdc1"));
+        assert_eq!(device("/media/me/my disk2/vault"), None, "what is in memory is no disk");
+        assert_eq!((device("/home/me/vault"), device("/proc/x")), (None, None));
+    }
+
+    #[test]
+    fn what_cannot_be_ejected_is_said() {
+        assert!(eject(&[]).unwrap_err().hint.unwrap().contains("removable = true"));
+        assert!(eject(&[Path::new("/nowhere/vault")]).is_ok(), "it is out already");
+        let here = eject(&[Path::new("/")]).unwrap_err();
+        assert!(here.what.contains("not on a disk that can be ejected"), "{}", here.what);
+    }
 
     #[test]
     fn nothing_follows_a_failure_unless_told() {

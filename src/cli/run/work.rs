@@ -32,6 +32,7 @@ use vault::vault::Vault;
 use vault::vault::VaultError;
 
 use super::hooks;
+use super::now::Journal;
 use super::plan::Due;
 use super::plan::Job;
 use super::plan::Plan;
@@ -53,6 +54,7 @@ use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::progress::Lane;
+use crate::cli::progress::Of;
 use crate::cli::roots;
 use crate::cli::snapshot as snapshot_command;
 use vault::json;
@@ -64,6 +66,8 @@ pub struct Wishes {
     pub prune: bool,
     /// The vaults whose check is due, by folder.
     pub check: BTreeSet<String>,
+    /// Try a restore where that is due.
+    pub drill: bool,
     /// How many snapshots are taken at once.
     pub parallel: usize,
     /// The digest of each tree, for the report.
@@ -77,6 +81,7 @@ pub struct Crew<'a> {
     pub(super) wishes: Wishes,
     pub(super) sites: Vec<Site>,
     pub(super) report: Mutex<Report>,
+    pub(super) journal: &'a Journal,
     out: Mutex<Output>,
 }
 
@@ -124,7 +129,7 @@ impl Drop for Release<'_> {
 
 impl<'a> Crew<'a> {
     /// Gets ready.
-    pub fn new(context: &'a Context, plan: &'a Plan, wishes: Wishes) -> Self {
+    pub fn new(context: &'a Context, plan: &'a Plan, wishes: Wishes, journal: &'a Journal) -> Self {
         let site = |config: &VaultConfig| Site {
             chosen: Chosen { place: config.place.clone(), config: Some(config.clone()) },
             device: config.place.folder().map_or(0, device),
@@ -132,7 +137,7 @@ impl<'a> Crew<'a> {
             taken: Mutex::default(),
         };
         let sites: Vec<Site> = plan.vaults.iter().map(site).collect();
-        Self { context, plan, wishes, sites, report: Mutex::default(), out: Mutex::new(Output::new()) }
+        Self { context, plan, wishes, sites, report: Mutex::default(), journal, out: Mutex::new(Output::new()) }
     }
 
     /// Takes what is due, then cares for the vaults. Returns what happened.
@@ -186,6 +191,7 @@ impl<'a> Crew<'a> {
         let global = &self.context.global;
         let is_news = outcome.state != State::NotDue || global.verbose > 0;
         let is_bad = !matches!(outcome.state, State::Complete | State::Unchanged | State::NotDue);
+        self.journal.result(&outcome);
         if !global.json && is_news && (is_bad || !global.quiet) {
             let (text, hint) = report::line(&outcome);
             self.say(&text, hint.as_deref(), is_bad);
@@ -334,6 +340,7 @@ impl<'a> Crew<'a> {
         if !self.context.global.json {
             self.say(&format!("{source}: the command {hook}: {what}"), None, true);
         }
+        self.journal.hook(&source, hook, &what);
         lock(&self.report).hooks.push(HookTrouble { source, hook, what });
     }
 
@@ -348,7 +355,7 @@ impl<'a> Crew<'a> {
         if config.removable && matches!(self.context.has_vault(&config.place), Ok(false)) {
             return Outcome { state: State::Away, ..outcome };
         }
-        let lane = self.context.screen.lane(format!("{} → {}", job.source.name, config.name));
+        let lane = self.context.screen.lane(Of::source(&job.source.name, &config.name));
         let taken = self.open(site, &lane).and_then(|vault| {
             let (snapshot, body) = if let Some(copied) = self.copied(job, config, &vault, &lane)? {
                 copied

@@ -43,12 +43,21 @@ pub struct Around {
     password: Password,
     begun: Instant,
     threads: usize,
+    /// Where runs are remembered.
+    runs: Option<PathBuf>,
 }
 
 impl Around {
     /// As the command was called.
     pub fn new(context: &Context, chosen: &Chosen, password: Password, begun: Instant) -> Self {
-        Self { global: context.global.clone(), place: chosen.shown(), password, begun, threads: context.threads() }
+        Self {
+            global: context.global.clone(),
+            place: chosen.shown(),
+            password,
+            begun,
+            threads: context.threads(),
+            runs: run::folder(context).ok(),
+        }
     }
 
     /// The same command, as if it began now. It says nothing.
@@ -64,7 +73,7 @@ impl Around {
             Question::Overview => Ok(json!({
                 "state": doctor::first(&context, vault)?,
                 "plan": run::overview::told(&context)?,
-                "running": run::goes_on(&context),
+                "running": self.running().is_some(),
                 "drill": drill::Last::load(vault).map(|last| {
                     json!({ "time": dates::exact(last.time()), "files": last.files, "bytes": last.bytes, "failed": last.failed })
                 }),
@@ -81,6 +90,11 @@ impl Around {
                 check::told(&context, vault, percent.map(|percent| percent / 100.0), progress)
             }
             Question::Drill(_) => drill::told(&context, vault, progress),
+            Question::Run => run::now_with_log(&context),
+            Question::StopRun(wish) => {
+                let id = wish.get("run").and_then(Value::as_str).unwrap_or_default();
+                run::stop(&context, id).map(|()| json!({ "stopping": id }))
+            }
         }
     }
 }
@@ -119,8 +133,8 @@ impl Home for Around {
         })
     }
 
-    fn is_running(&self) -> bool {
-        run::goes_on(&self.context())
+    fn running(&self) -> Option<Value> {
+        run::now::look(self.runs.as_ref()?)
     }
 
     fn log(&self, text: &str) {

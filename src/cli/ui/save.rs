@@ -6,13 +6,16 @@ use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
+use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use vault::progress::Phase;
 use vault::progress::Progress;
 use vault::vault::Vault;
 
@@ -22,9 +25,16 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::password::Password;
 use crate::cli::roots;
+use crate::cli::run::folder as folder_of_runs;
+use crate::cli::run::now;
 
 /// How often is looked whether it has ended, or should.
 const TICK: Duration = Duration::from_millis(50);
+/// In how many of these it is looked once how far it is.
+const LOOK: u32 = 8;
+
+/// What may follow.
+const THEN: [&str; 3] = ["eject", "suspend", "shutdown"];
 
 /// Saves what is wished for, and returns what the command printed.
 pub fn run(
@@ -46,6 +56,7 @@ pub fn run(
     // Ctrl-C where the page runs is not meant for it.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let folder = folder_of_runs(context)?;
     let mut child = command.spawn().map_err(failed)?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let mut problem = None;
@@ -59,14 +70,18 @@ pub fn run(
             let lines = err.into_iter().flat_map(|err| BufReader::new(err).lines().map_while(Result::ok));
             lines.filter_map(|line| heard(&line, progress)).last()
         });
-        let ended = wait(&mut child, progress);
+        let ended = wait(&mut child, &folder, progress);
         problem = said.join().ok().flatten();
         (ended, printed.join().unwrap_or_default())
     });
     let status = ended.map_err(failed)?;
     match (problem, serde_json::from_str(printed.trim())) {
         (Some(failure), Err(_)) => Err(failure),
-        (_, Ok(told)) => Ok(told),
+        (problem, Ok(told)) => {
+            // It is about what followed: all before it was done.
+            problem.into_iter().for_each(|failure| progress.warn(&failure.what));
+            Ok(told)
+        }
         (None, Err(_)) if progress.stopped() => Err(Failure::interrupted()),
         (None, Err(_)) => Err(Failure::new(format!("vault ended without a word: {status}"))),
     }
@@ -83,8 +98,17 @@ fn arguments(context: &Context, vault: &Vault, wish: &Value) -> Result<Vec<OsStr
     if let Some(name) = names.iter().find(|name| name.starts_with('-')) {
         return Err(Failure::usage(format!("there is no source '{name}'")));
     }
+    let then = wish.get("then").and_then(Value::as_str);
+    // A command of the shell is nothing that a page may ask for.
+    if let Some(then) = then.filter(|then| !THEN.contains(then)) {
+        return Err(Failure::usage(format!("'{then}' is nothing that can follow")));
+    }
     if !configured.is_empty() && names.iter().all(|name| configured.contains(name)) {
-        return Ok(["run", "--now"].into_iter().chain(names).map(word).collect());
+        let then = then.map(|then| ["--then", then]).into_iter().flatten();
+        return Ok(["run", "--now"].into_iter().chain(then).chain(names).map(word).collect());
+    }
+    if then.is_some() {
+        return Err(Failure::usage("something follows only what the configuration names"));
     }
     let host = wish.get("host").and_then(Value::as_str).unwrap_or(&vault.identity().host);
     let snapshots = vault.snapshots();
@@ -144,8 +168,30 @@ fn heard(line: &str, progress: &dyn Progress) -> Option<Failure> {
     })
 }
 
-fn wait(child: &mut Child, progress: &dyn Progress) -> io::Result<std::process::ExitStatus> {
-    let mut told = false;
+/// Passes on how far a run is, if it is that of this process.
+fn pass_on(child: &Child, folder: &Path, progress: &dyn Progress) -> Option<()> {
+    let now = now::look(folder)?;
+    if now["process"] != child.id() {
+        return None;
+    }
+    let works = now["works"].as_array()?;
+    let counters = progress.counters();
+    for (counter, name) in [
+        (&counters.files, "files"),
+        (&counters.bytes, "bytes"),
+        (&counters.bytes_read, "bytes_read"),
+        (&counters.files_goal, "files_goal"),
+        (&counters.bytes_goal, "bytes_goal"),
+    ] {
+        counter.store(works.iter().filter_map(|work| work[name].as_u64()).sum(), Relaxed);
+    }
+    let phase = works.iter().find_map(|work| Phase::ALL.into_iter().find(|phase| work["phase"] == phase.word()));
+    progress.phase(phase?);
+    Some(())
+}
+
+fn wait(child: &mut Child, folder: &Path, progress: &dyn Progress) -> io::Result<std::process::ExitStatus> {
+    let (mut told, mut ticks) = (false, 0);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -153,6 +199,10 @@ fn wait(child: &mut Child, progress: &dyn Progress) -> io::Result<std::process::
         if progress.stopped() && !told {
             told = true;
             stop(child)?;
+        }
+        ticks = (ticks + 1) % LOOK;
+        if ticks == 0 {
+            let _ = pass_on(child, folder, progress);
         }
         thread::sleep(TICK);
     }

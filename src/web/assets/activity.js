@@ -1,5 +1,5 @@
 // What goes on, and what went on: jobs of this page, runs of the schedule and of the command line.
-import { act, ask, bring, button, card, date, duration, empty, fill, h, icon, known, note, pill, say, size, time, title, to } from './base.js';
+import { act, ask, bar, bring, button, card, date, duration, empty, failed, fill, h, icon, known, note, pill, say, size, time, title, to } from './base.js';
 import { counts, follow, problems, progress } from './restore.js';
 
 const levelOf = { running: 'info', done: 'ok', failed: 'bad', stopped: 'warn' };
@@ -43,16 +43,40 @@ async function one(main, id) {
   return () => left.abort();
 }
 
+// A run that goes on, whoever started it: what it does, what is done, and a way to stop it.
+function nowCard(now, log) {
+  const lane = (one) => h('li', {}, h('div', { class: 'row' }, h('b', { class: 'grow' }, one.source === null ? one.vault : say('run.to', one)), h('span', { class: 'mute small' }, one.phase ? say(`phase.${one.phase}`) : say('phase.begin'), ' ', say('job.counts', { files: one.files, size: size(one.bytes), time: duration(new Date(now.at) - new Date(one.since)) }))), bar(one.bytes_goal ? one.bytes : one.files, one.bytes_goal || one.files_goal, one.source === null ? one.vault : say('run.to', one)));
+  const stop = button([icon('stop'), say('job.stop')], async () => { stop.disabled = true; await act('stop-run', { run: now.run }).catch((error) => stop.closest('.card').append(failed(error))); }, 's');
+  const said = log.filter((line) => line.event === 'warning' || line.event === 'hook');
+  return h('section', { class: 'card stack', 'aria-label': say('now.title') }, h('div', { class: 'row' }, h('h2', { class: 'grow' }, say('now.title')), pill('info', say(now.stopping ? 'now.stopping' : now.background ? 'now.schedule' : 'now.hand'))),
+    h('p', { class: 'mute small' }, time(now.started), ', ', say('now.count', { done: now.results.length, due: now.due })),
+    now.works.length > 0 ? h('ul', { class: 'stack' }, now.works.map(lane)) : h('p', { class: 'mute' }, say('now.between')),
+    now.results.length > 0 && h('ul', { class: 'log' }, now.results.map((one) => h('li', {}, h('span', {}, say(`result.state.${one.state}`)), h('b', {}, say('run.to', one))))),
+    said.length > 0 && h('ul', { class: 'changes', tabindex: '0', 'aria-label': say('job.messages') }, said.map((line) => h('li', { class: 'm' }, line.text))),
+    !known.status.read_only && !now.stopping && h('div', { class: 'row' }, stop, h('span', { class: 'mute small' }, say('now.stop.text'))));
+}
+
 export async function activity(main, { parts: [id] }) {
   if (id) return one(main, Number(id));
-  const place = h('div'), runs = h('div');
-  fill(main, title(say('screen.activity')), place, h('h2', {}, say('activity.runs')), runs);
-  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, known.running && note('ok', say('activity.running')), told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), h('div', { class: 'row' }, h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});
+  const place = h('div'), runs = h('div'), going = h('div', {});
+  fill(main, title(say('screen.activity')), going, place, h('h2', {}, say('activity.runs')), runs);
+  let now = null, log = [];
+  const draw = () => { if (going.isConnected) fill(going, !known.running ? null : now?.run ? nowCard(now, log) : note('ok', say('activity.running'))); };
+  const look = () => ask('run').then((told) => { known.running = told.running; now = told.now; log = told.log; draw(); }, () => {});
+  let asked = 0;
+  const told = (event) => {
+    const before = now;
+    known.running = true;
+    now = event.detail;
+    // What it says besides is asked for less often than what it does.
+    if (Date.now() - asked > 3000 || before?.run !== now.run) { asked = Date.now(); look(); } else draw();
+  };
+  const load = () => ask('jobs').then((told) => place.isConnected && fill(place, told.jobs.length === 0 ? card(null, empty(say('activity.none'))) : h('section', { class: 'card', 'aria-label': say('activity.jobs') }, h('ul', { class: 'log' }, told.jobs.map((job) => h('li', {}, time(job.started), h('div', { class: 'row' }, h('a', { href: `#/activity/${job.id}` }, jobTitle(job)), pill(levelOf[job.state], say(`state.${job.state}`)), job.state === 'running' && h('span', { class: 'mute small' }, size(job.bytes)))))))), () => {});
   const old = () => bring(runs, ask('runs'), (told) => (told.runs.length === 0 ? card(null, empty(say('activity.noruns'))) : told.runs.slice(0, 30).map(runCard)));
-  const going = (event) => { known.running = event.detail === 'begun'; load(); if (!known.running) old(); };
-  known.running = (await ask('status')).running;
+  const turned = () => { look(); load(); if (!known.running) old(); };
   document.addEventListener('job', load);
-  document.addEventListener('run', going);
-  await Promise.all([load(), old()]);
-  return () => { document.removeEventListener('job', load); document.removeEventListener('run', going); };
+  document.addEventListener('run', turned);
+  document.addEventListener('now', told);
+  await Promise.all([look(), load(), old()]);
+  return () => { document.removeEventListener('job', load); document.removeEventListener('run', turned); document.removeEventListener('now', told); };
 }

@@ -52,7 +52,7 @@ function saveButton(names, label, kind = 'primary') {
   const press = button([icon('save'), label], async () => {
     press.disabled = true;
     try {
-      const job = await act('save', names);
+      const job = await act('save', typeof names === 'function' ? names() : names);
       location.hash = `#/activity/${job.id}`;
     } catch (error) {
       press.closest('.card').append(failed(error));
@@ -81,11 +81,13 @@ function render(told, list) {
   const state = sentence(told, list);
   const many = new Set(list.snapshots.map((info) => info.host)).size > 1;
   const notes = told.state.findings.filter((one) => one.level !== 'good');
+  const can = ['nothing', told.plan?.places.some((place) => place.removable) && 'eject', 'suspend', 'shutdown'].filter(Boolean);
+  const then = h('select', { class: 'field s', 'aria-label': say('then.label') }, can.map((name) => h('option', { value: name }, say(`then.${name}`))));
   const own = [...list.sources.values()].some((one) => one.host === known.status.host);
   return [
     h('section', { class: 'card hero', 'aria-label': say('state.label'), 'data-level': state.level }, dial(list.snapshots, state.level), h('div', {},
       h('h1', {}, state.head), h('p', {}, state.text),
-      h('div', { class: 'row' }, !known.status.read_only && told.plan && saveButton({}, say('save.all')), list.snapshots.length > 0 && to('#/files', say('overview.files')), list.snapshots.length === 0 && !told.plan && to('#/guide', say('overview.guide')), told.running && to('#/activity', say('overview.running'), 'btn')))),
+      h('div', { class: 'row' }, !known.status.read_only && told.plan && [saveButton(() => (then.value === 'nothing' ? {} : { then: then.value }), say('save.all')), then], list.snapshots.length > 0 && to('#/files', say('overview.files')), list.snapshots.length === 0 && !told.plan && to('#/guide', say('overview.guide')), told.running && to('#/activity', say('overview.running'), 'btn')))),
     notes.map((one) => note(levels[one.level], [h('b', {}, one.text), one.command && h('div', {}, h('code', {}, one.command))], to('#/health', say('overview.health'), 'btn s'))),
     own || list.sources.size > 0 ? h('section', { class: 'card flush', 'aria-label': say('overview.sources') }, [...list.sources.values()].map((one) => sourceRow(one, many, told.plan))) : null,
     told.drill && note(told.drill.failed > 0 ? 'bad' : 'ok', say('drill.last', { files: told.drill.files, when: ago(told.drill.time), failed: told.drill.failed })),

@@ -78,7 +78,8 @@ function listen() {
     if (before?.state === 'running' && job.state !== 'running') hear(say(`job.${job.kind}.${job.state}`));
   });
   stream.addEventListener('changed', () => { known.list = null; document.dispatchEvent(new Event('changed')); });
-  stream.addEventListener('run', (event) => { document.dispatchEvent(new CustomEvent('run', { detail: event.data })); });
+  stream.addEventListener('run', (event) => { known.running = event.data === 'begun'; document.dispatchEvent(new CustomEvent('run', { detail: event.data })); });
+  stream.addEventListener('now', (event) => { document.dispatchEvent(new CustomEvent('now', { detail: JSON.parse(event.data) })); });
   stream.onerror = async () => {
     if (stream?.readyState !== EventSource.CLOSED) return;
     stream = null;

@@ -1,0 +1,184 @@
+//! `vault run --follow` and `--stop`: the run that goes on, seen from another process.
+
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::json;
+use vault::ownfile;
+use vault::progress::Phase;
+use vault::progress::Progress;
+
+use super::folder;
+use super::now;
+use super::report_path;
+use super::say;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::progress::Lane;
+use crate::cli::progress::Of;
+
+/// How often is looked what goes on.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a run that has just begun may take to say what it is called.
+const PATIENCE: u32 = 50;
+
+/// Runs `vault run --follow` and `--stop`.
+pub fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure> {
+    let folder = folder(context)?;
+    let Some(run) = begun(&folder)? else { return say(context, "No vault run is going on.") };
+    if stop {
+        now::ask_to_stop(&folder, &run)?;
+        if !follow {
+            let mut out = Output::new();
+            if context.global.json {
+                out.json(&json!({ "stopping": run }))?;
+            } else if !context.global.quiet {
+                out.line("It was asked to stop. What it has stored stays.")?;
+            }
+            return out.finish().map(|()| Exit::Done);
+        }
+    }
+    let mut watcher = Watcher { context, out: Output::new(), lanes: Vec::new(), read: 0, at: Value::Null, exit: None };
+    while let Some(told) = now::look(&folder) {
+        if !told.is_null() && told["run"] != *run {
+            break;
+        }
+        watcher.lines(&folder, &run)?;
+        watcher.draw(&told)?;
+        thread::sleep(LOOK);
+    }
+    watcher.end(&folder, &run)
+}
+
+/// The id of the run that goes on, if one does.
+fn begun(folder: &Path) -> Result<Option<String>, Failure> {
+    for _ in 0..PATIENCE {
+        match now::look(folder) {
+            None => return Ok(None),
+            Some(told) => match told["run"].as_str() {
+                Some(run) => return Ok(Some(run.to_owned())),
+                None => thread::sleep(LOOK),
+            },
+        }
+    }
+    Err(Failure::new("a vault run is going on, but does not say what it does")
+        .hint("It may be of another version of vault, or waits for a password."))
+}
+
+/// Somebody who watches a run.
+struct Watcher<'a> {
+    context: &'a Context,
+    out: Output,
+    /// What goes on, each with a bar.
+    lanes: Vec<(Of, Lane, Option<Phase>)>,
+    /// How far its log was read.
+    read: u64,
+    /// When it last said what it does.
+    at: Value,
+    exit: Option<u64>,
+}
+
+impl Watcher<'_> {
+    /// Prints what the log has got.
+    fn lines(&mut self, folder: &Path, run: &str) -> Result<(), Failure> {
+        let (lines, read) = now::log_from(folder, run, self.read);
+        self.read = read;
+        for line in lines {
+            self.exit = line["exit_code"].as_u64().or(self.exit);
+            let global = &self.context.global;
+            let text = line["text"].as_str().or(line["error"].as_str());
+            let Some(text) = text.filter(|_| !global.json) else { continue };
+            let event = line["event"].as_str().unwrap_or_default();
+            if event == "warning" {
+                self.context.screen.warn(text);
+                continue;
+            }
+            let is_bad = matches!(event, "hook" | "ended")
+                || matches!(line["state"].as_str(), Some("partial" | "failed" | "away" | "interrupted"));
+            if global.quiet && !is_bad {
+                continue;
+            }
+            let out = &mut self.out;
+            let printed = self.context.screen.aside(|| {
+                match (event, is_bad) {
+                    ("summary", _) => out.styled(Style::Bold, text)?,
+                    (_, true) => out.styled(Style::Warning, text)?,
+                    (_, false) => out.line(text)?,
+                }
+                if let Some(hint) = line["hint"].as_str() {
+                    out.line(format_args!("    {hint}"))?;
+                }
+                out.flush()
+            });
+            printed?;
+        }
+        Ok(())
+    }
+
+    /// Draws what goes on, or prints it for programs.
+    fn draw(&mut self, told: &Value) -> Result<(), Failure> {
+        if told.is_null() || told["at"] == self.at {
+            return Ok(());
+        }
+        self.at = told["at"].clone();
+        if self.context.global.json {
+            self.out.json(told)?;
+            return self.out.flush();
+        }
+        let works: Vec<&Value> = told["works"].as_array().into_iter().flatten().collect();
+        let of = |work: &Value| Of {
+            source: work["source"].as_str().map(str::to_owned),
+            vault: work["vault"].as_str().unwrap_or_default().to_owned(),
+        };
+        self.lanes.retain(|(own, ..)| works.iter().any(|work| of(work) == *own));
+        for work in works {
+            let own = of(work);
+            if !self.lanes.iter().any(|(other, ..)| *other == own) {
+                let lane = self.context.screen.lane(own.clone());
+                self.lanes.push((own.clone(), lane, None));
+            }
+            let Some((_, lane, before)) = self.lanes.iter_mut().find(|(other, ..)| *other == own) else { continue };
+            let number = |name: &str| work[name].as_u64().unwrap_or(0);
+            let counters = lane.counters();
+            for (counter, name) in [
+                (&counters.files, "files"),
+                (&counters.bytes, "bytes"),
+                (&counters.files_unchanged, "files_unchanged"),
+                (&counters.bytes_read, "bytes_read"),
+                (&counters.files_goal, "files_goal"),
+                (&counters.bytes_goal, "bytes_goal"),
+            ] {
+                counter.store(number(name), Relaxed);
+            }
+            let phase = Phase::ALL.into_iter().find(|phase| work["phase"] == phase.word());
+            if let Some(phase) = phase.filter(|_| phase != *before) {
+                lane.phase(phase);
+                *before = Some(phase);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends as the run did.
+    fn end(mut self, folder: &Path, run: &str) -> Result<Exit, Failure> {
+        self.lanes.clear();
+        self.lines(folder, run)?;
+        let exit = Exit::ALL.into_iter().map(|(exit, _)| exit).find(|exit| Some(*exit as u64) == self.exit);
+        if self.context.global.json {
+            let report = ownfile::read(&report_path(folder, run)).ok();
+            let report: Option<Value> = report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            self.out.json(&report.unwrap_or_else(|| json!({ "run": run, "exit_code": self.exit })))?;
+        }
+        self.out.finish()?;
+        exit.ok_or_else(|| {
+            Failure::new("the run ended without a word: it was killed, or did not come to its end")
+                .hint("What it has stored stays, and is not stored again. Go on with: vault run")
+        })
+    }
+}

@@ -1,0 +1,495 @@
+//! What another process can know of a run that goes on, in the state folder: `now.json`, which is replaced about once a second and gone
+//! at the end, and a log of each run, which only grows. A file `stop` that holds the run's id asks it to end.
+//!
+//! Whether a run goes on is never believed of these files: only the lock says so, and that ends with the process.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+use vault::json::exact;
+use vault::path::Shown;
+use vault::progress::Phase;
+use vault::sync::lock;
+use vault::tree::Time;
+
+use super::report;
+use super::report::Care;
+use super::report::Outcome;
+use super::report::State;
+use super::status;
+use crate::cli::dates;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::progress::Hear;
+use crate::cli::progress::Numbers;
+use crate::cli::progress::Of;
+use crate::cli::progress::Screen;
+use crate::cli::progress::Watch;
+
+/// The version of the file's content.
+const VERSION: u64 = 1;
+/// How often is looked whether the run should end.
+const TICK: Duration = Duration::from_millis(200);
+/// In how many ticks what goes on is written once.
+const TICKS: u32 = 4;
+/// How long a log gets: what would make it longer is left out.
+const LOG_MAX: u64 = 1 << 20;
+/// How long a text in it may be.
+const TEXT_MAX: usize = 2000;
+/// How many logs of runs are kept.
+const LOGS_KEPT: usize = 50;
+
+/// What a run says of itself.
+#[derive(Serialize)]
+struct NowJson<'a> {
+    version: u64,
+    /// Its id, by which it can be asked to stop.
+    run: &'a str,
+    process: u32,
+    #[serde(serialize_with = "exact")]
+    started: Time,
+    /// When this was written.
+    #[serde(serialize_with = "exact")]
+    at: Time,
+    /// Whether a schedule started it.
+    background: bool,
+    /// Whether it has been asked to stop.
+    stopping: bool,
+    /// How many sources are due, each counted once for each of its vaults.
+    due: usize,
+    works: Vec<WorkJson<'a>>,
+    results: &'a [ResultJson],
+}
+
+/// Something that is being done.
+#[derive(Serialize)]
+struct WorkJson<'a> {
+    /// Null where it is the vault that is cared for.
+    source: Option<&'a str>,
+    vault: &'a str,
+    /// Null while the vault is opened.
+    phase: Option<&'static str>,
+    #[serde(serialize_with = "exact")]
+    since: Time,
+    #[serde(flatten)]
+    numbers: Numbers,
+}
+
+/// Something that is done.
+#[derive(Clone, Serialize)]
+struct ResultJson {
+    source: String,
+    vault: String,
+    state: State,
+}
+
+/// Tells of a run while it goes on.
+pub struct Journal {
+    desk: Arc<Desk>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Desk {
+    folder: PathBuf,
+    run: String,
+    started: Time,
+    background: bool,
+    due: usize,
+    watch: Watch,
+    log: Mutex<Log>,
+    results: Mutex<Vec<ResultJson>>,
+    /// Whether it has been asked to stop, and whether it is over.
+    state: Mutex<(bool, bool)>,
+    over: Condvar,
+}
+
+/// The log, as long as it can be written.
+struct Log {
+    file: Option<File>,
+    len: u64,
+    is_cut: bool,
+}
+
+impl Log {
+    fn line(&mut self, line: &Value, is_last: bool) {
+        let text = format!("{line}\n");
+        let len = text.len() as u64;
+        if self.len + len > LOG_MAX && !is_last {
+            if !self.is_cut {
+                self.is_cut = true;
+                self.line(&json!({ "time": dates::exact(dates::now()), "event": "cut" }), true);
+            }
+            return;
+        }
+        self.len += len;
+        if self.file.as_mut().is_some_and(|file| file.write_all(text.as_bytes()).is_err()) {
+            self.file = None;
+        }
+    }
+}
+
+impl Journal {
+    /// Begins to tell of a run that holds the lock. What cannot be written is not told: the run is what matters.
+    pub fn begin(screen: &Screen, folder: &Path, started: Time, background: bool, due: usize) -> Self {
+        let run = name(started);
+        // What a run left behind that was killed.
+        let _ = fs::remove_file(now_path(folder));
+        let _ = fs::remove_file(stop_path(folder));
+        let file = open_log(folder, &run).ok();
+        let desk = Arc::new(Desk {
+            folder: folder.to_owned(),
+            run,
+            started,
+            background,
+            due,
+            watch: screen.watch(),
+            log: Mutex::new(Log { file, len: 0, is_cut: false }),
+            results: Mutex::default(),
+            state: Mutex::default(),
+            over: Condvar::new(),
+        });
+        desk.say("begun", json!({ "run": desk.run, "process": process::id(), "background": background, "due": due }));
+        desk.write();
+        screen.let_hear(Some(Arc::clone(&desk) as Arc<dyn Hear>));
+        let own = Arc::clone(&desk);
+        let writer = thread::Builder::new().name("vault-journal".to_owned()).spawn(move || own.tell()).ok();
+        Self { desk, writer }
+    }
+
+    /// What became of a source in a vault.
+    pub fn result(&self, outcome: &Outcome) {
+        if outcome.state == State::NotDue {
+            return;
+        }
+        let (source, vault, state) = (outcome.source.clone(), outcome.vault.clone(), outcome.state);
+        let (text, hint) = report::line(outcome);
+        let told = json!({ "source": source, "vault": vault, "state": state, "text": cut(&text), "hint": hint });
+        self.desk.say("result", told);
+        lock(&self.desk.results).push(ResultJson { source, vault, state });
+    }
+
+    /// What the care for a vault did.
+    pub fn care(&self, care: &Care) {
+        if let Some(text) = report::care_line(care) {
+            self.desk.say("vault", json!({ "vault": care.vault, "text": cut(&text) }));
+        }
+    }
+
+    /// A hook that failed.
+    pub fn hook(&self, source: &str, hook: &str, what: &str) {
+        let text = format!("{}: the command {hook}: {what}", Shown(source.as_bytes()));
+        self.desk.say("hook", json!({ "source": source, "hook": hook, "text": cut(&text) }));
+    }
+
+    /// What all of it came to, in a line.
+    pub fn summary(&self, text: &str) {
+        self.desk.say("summary", json!({ "text": cut(text) }));
+    }
+
+    /// The run is over.
+    pub fn end(mut self, screen: &Screen, done: &Result<Exit, Failure>) {
+        screen.let_hear(None);
+        let (exit, text) = match done {
+            Ok(exit) => (*exit, None),
+            Err(failure) => (failure.exit, Some(cut(&failure.what))),
+        };
+        self.finish(exit, text.as_deref());
+    }
+
+    fn finish(&mut self, exit: Exit, error: Option<&str>) {
+        let Some(writer) = self.writer.take() else { return };
+        lock(&self.desk.state).1 = true;
+        self.desk.over.notify_all();
+        let _ = writer.join(); // it only tells: if it failed, the run did not
+        let line = json!({
+            "time": dates::exact(dates::now()), "event": "ended", "exit_code": exit as u8, "error": error,
+        });
+        lock(&self.desk.log).line(&line, true);
+        let _ = fs::remove_file(now_path(&self.desk.folder));
+        let _ = fs::remove_file(stop_path(&self.desk.folder));
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Only a defect gets here before the end was told.
+        self.finish(Exit::Panic, None);
+    }
+}
+
+impl Hear for Desk {
+    fn warning(&self, text: &str) {
+        self.say("warning", json!({ "text": cut(text) }));
+    }
+
+    fn phase(&self, of: &Of, phase: Phase) {
+        self.say("phase", json!({ "source": of.source, "vault": of.vault, "phase": phase.word() }));
+    }
+}
+
+impl Desk {
+    fn say(&self, event: &str, mut told: Value) {
+        if let Value::Object(fields) = &mut told {
+            fields.insert("time".to_owned(), dates::exact(dates::now()).into());
+            fields.insert("event".to_owned(), event.into());
+        }
+        lock(&self.log).line(&told, false);
+    }
+
+    /// Tells until the run is over, and sees whether it is asked to stop.
+    fn tell(&self) {
+        let mut ticks = 0;
+        loop {
+            let state = lock(&self.state);
+            let (mut state, _) = self.over.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+            if state.1 {
+                return;
+            }
+            let asked = !state.0 && is_asked(&self.folder, &self.run);
+            state.0 |= asked;
+            drop(state);
+            if asked {
+                self.watch.stop();
+                self.say("stopping", json!({}));
+            }
+            ticks = (ticks + 1) % TICKS;
+            if ticks == 0 || asked {
+                self.write();
+            }
+        }
+    }
+
+    fn write(&self) {
+        let works = self.watch.at_work();
+        let works = works.iter().map(|one| WorkJson {
+            source: one.of.source.as_deref(),
+            vault: &one.of.vault,
+            phase: one.phase.map(Phase::word),
+            since: one.since,
+            numbers: one.numbers,
+        });
+        let results = lock(&self.results).clone();
+        let now = NowJson {
+            version: VERSION,
+            run: &self.run,
+            process: process::id(),
+            started: self.started,
+            at: dates::now(),
+            background: self.background,
+            stopping: self.watch.is_stopped(),
+            due: self.due,
+            works: works.collect(),
+            results: &results,
+        };
+        let _ = serde_json::to_vec(&now).map_err(io::Error::from).and_then(|bytes| replace(&self.folder, &bytes));
+    }
+}
+
+fn now_path(folder: &Path) -> PathBuf {
+    folder.join("now.json")
+}
+
+fn stop_path(folder: &Path) -> PathBuf {
+    folder.join("stop")
+}
+
+fn log_path(folder: &Path, run: &str) -> PathBuf {
+    folder.join("log").join(format!("{run}.ndjson"))
+}
+
+/// What a run that began then is called, in its log and its report. Times of equal length sort as numbers do.
+pub fn name(started: Time) -> String {
+    format!("{:020}-{:09}", started.secs.max(0), started.nanos)
+}
+
+/// A text that is not too long for the log.
+fn cut(text: &str) -> String {
+    text.char_indices().nth(TEXT_MAX).map_or_else(|| text.to_owned(), |(at, _)| format!("{}…", &text[..at]))
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Puts what goes on in the place of what went on. It need not survive a crash, so no disk is waited for.
+fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (path, temporary) = (now_path(folder), folder.join("now.new"));
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    private().write(true).open(&temporary)?.write_all(bytes)?;
+    fs::rename(&temporary, path)
+}
+
+/// Begins a log, and drops the oldest.
+fn open_log(folder: &Path, run: &str) -> io::Result<File> {
+    let path = log_path(folder, run);
+    let folder = folder.join("log");
+    vault::fs::make_private_folder(&folder)?;
+    let found = fs::read_dir(&folder)?.filter_map(|found| Some(found.ok()?.path()));
+    let mut logs: Vec<PathBuf> = found.filter(|path| path.extension().is_some_and(|end| end == "ndjson")).collect();
+    logs.sort();
+    let surplus = (logs.len() + 1).saturating_sub(LOGS_KEPT);
+    logs.iter().take(surplus).try_for_each(fs::remove_file)?;
+    private().append(true).open(path)
+}
+
+/// Whether this run is asked to stop.
+fn is_asked(folder: &Path, run: &str) -> bool {
+    vault::ownfile::read(&stop_path(folder)).is_ok_and(|asked| asked == run.as_bytes())
+}
+
+/// Asks a run to stop. It sees that within a second, and ends as it does after Ctrl-C.
+pub fn ask_to_stop(folder: &Path, run: &str) -> Result<(), Failure> {
+    let path = stop_path(folder);
+    let failed = |error: io::Error| Failure::caused(format!("cannot write {}", path.display()), &error);
+    vault::fs::replace_private_file(&path, run.as_bytes()).map_err(failed)
+}
+
+/// What the run that goes on says of itself: null if it says nothing (yet), `None` if none goes on.
+pub fn look(folder: &Path) -> Option<Value> {
+    if !status::is_locked(folder) {
+        return None;
+    }
+    let bytes = vault::ownfile::read(&now_path(folder)).unwrap_or_default();
+    let told: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    Some(if told["version"] == VERSION { told } else { Value::Null })
+}
+
+/// The whole lines of a run's log from this byte on, and where they end.
+pub fn log_from(folder: &Path, run: &str, from: u64) -> (Vec<Value>, u64) {
+    let is_name = run.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = vault::ownfile::open(&log_path(folder, run))?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(2 * LOG_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = if is_name { read().unwrap_or_default() } else { Vec::new() };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    (lines.filter_map(|line| serde_json::from_slice(line).ok()).collect(), from + whole as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::progress::Manner;
+    use crate::cli::run::report::tests::outcome;
+    use vault::progress::Progress;
+
+    fn screen() -> Screen {
+        Screen::new(Manner { json: true, verbose: false, reasons: false, bar: false })
+    }
+
+    fn events(folder: &Path, run: &str) -> Vec<String> {
+        let (lines, _) = log_from(folder, run, 0);
+        lines.iter().map(|line| line["event"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_run_is_told_of_while_it_goes_on_and_only_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert_eq!(look(folder), None);
+        let held = status::lock(folder).unwrap();
+        assert_eq!(look(folder), Some(Value::Null));
+        let (screen, started) = (screen(), Time { secs: 7, nanos: 5 });
+        let journal = Journal::begin(&screen, folder, started, true, 2);
+        let lane = screen.lane(Of::source("documents", "disk"));
+        lane.counters().restart(10, 100);
+        lane.counters().add(3, 30);
+        lane.phase(Phase::Snapshot);
+        lane.warn("a file cannot be read");
+        journal.result(&outcome("pictures", State::Complete));
+        journal.desk.write();
+        let now = look(folder).unwrap();
+        assert_eq!(
+            (&now["process"], &now["due"], &now["background"]),
+            (&json!(process::id()), &json!(2), &json!(true))
+        );
+        let work = &now["works"][0];
+        let told = (&work["source"], &work["vault"], &work["phase"], &work["files"], &work["bytes_goal"]);
+        assert_eq!(told, (&json!("documents"), &json!("disk"), &json!("snapshot"), &json!(3), &json!(100)));
+        assert_eq!(now["results"][0]["state"], "complete");
+        drop(lane);
+        // A wish that is meant for another run is none.
+        ask_to_stop(folder, "another").unwrap();
+        thread::sleep(3 * TICK);
+        assert!(!screen.stopped());
+        ask_to_stop(folder, now["run"].as_str().unwrap()).unwrap();
+        let since = std::time::Instant::now();
+        while !screen.stopped() {
+            assert!(since.elapsed() < Duration::from_secs(30), "it does not hear");
+            thread::sleep(Duration::from_millis(5));
+        }
+        journal.end(&screen, &Ok(Exit::Interrupted));
+        assert!(!now_path(folder).exists() && !stop_path(folder).exists());
+        let run = name(started);
+        assert_eq!(events(folder, &run), ["begun", "phase", "warning", "result", "stopping", "ended"]);
+        assert_eq!(log_from(folder, &run, 0).0[5]["exit_code"], 130);
+        assert_eq!(log_from(folder, "../status", 0).0, Vec::<Value>::new());
+        drop(held);
+        assert_eq!(look(folder), None);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_no_run() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(status::lock(folder.path()).unwrap());
+        fs::write(now_path(folder.path()), json!({ "version": 1, "run": "0-0" }).to_string()).unwrap();
+        assert_eq!(look(folder.path()), None);
+        let _held = status::lock(folder.path()).unwrap();
+        assert!(look(folder.path()).is_some());
+        let screen = screen();
+        drop(Journal::begin(&screen, folder.path(), Time { secs: 9, nanos: 0 }, false, 0));
+        let (lines, _) = log_from(folder.path(), &name(Time { secs: 9, nanos: 0 }), 0);
+        assert_eq!(lines.last().unwrap()["exit_code"], 101, "it did not come to its end");
+        fs::write(now_path(folder.path()), "{").unwrap();
+        assert_eq!(look(folder.path()), Some(Value::Null));
+    }
+
+    #[test]
+    fn logs_are_bounded_in_length_and_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let screen = screen();
+        for secs in 0..=LOGS_KEPT as i64 {
+            let journal = Journal::begin(&screen, folder.path(), Time { secs, nanos: 0 }, false, 0);
+            if secs == LOGS_KEPT as i64 {
+                (0..2000).for_each(|_| journal.desk.warning(&"x".repeat(3000)));
+            }
+            journal.end(&screen, &Ok(Exit::Done));
+        }
+        assert_eq!(fs::read_dir(folder.path().join("log")).unwrap().count(), LOGS_KEPT);
+        let run = name(Time { secs: LOGS_KEPT as i64, nanos: 0 });
+        let len = fs::metadata(log_path(folder.path(), &run)).unwrap().len();
+        assert!(len > LOG_MAX / 2 && len < LOG_MAX + 1000, "{len}");
+        let events = events(folder.path(), &run);
+        assert_eq!(events[events.len() - 2..], ["cut", "ended"]);
+    }
+}
