@@ -76,3 +76,38 @@ fn what_packages_are_made_of_is_there() {
         }
     }
 }
+
+/// The script that installs the package in a fresh system says so where it cannot, and that is no failure.
+#[test]
+fn a_trial_of_the_package_that_cannot_be_made_is_said() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        eprintln!("skipped: bash is not here");
+        return;
+    }
+    let home = Home::new();
+    let mut script = Command::new("bash");
+    script.arg(root().join("packaging/test.sh")).env("CARGO_TARGET_DIR", home.path("nothing"));
+    let said = script.output().unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.status.success() && text.starts_with("skipped: the Debian package was not tried: there is none"),
+        "{text}"
+    );
+}
+
+/// Packages teach the shells to ask the program, by scripts that it prints.
+#[test]
+fn the_completions_of_packages_ask_the_program() {
+    for file in [
+        "packaging/build.sh",
+        "packaging/arch/PKGBUILD",
+        "packaging/homebrew/vault-backup.rb",
+        "packaging/nix/flake.nix",
+    ] {
+        let text = read(file);
+        let calls = ["vault completions ", "vault\" completions ", "vault\", \"completions\""];
+        let mut lines = text.lines().filter(|line| calls.iter().any(|call| line.contains(call))).peekable();
+        assert!(lines.peek().is_some(), "{file}");
+        assert!(lines.all(|line| line.contains("--dynamic")), "{file}");
+    }
+}

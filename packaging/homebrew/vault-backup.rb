@@ -12,7 +12,7 @@ class VaultBackup < Formula
     system "cargo", "install", *std_cargo_args
     system bin/"vault", "man", buildpath/"man"
     man1.install Dir["man/*.1"]
-    generate_completions_from_executable(bin/"vault", "completions")
+    generate_completions_from_executable(bin/"vault", "completions", "--dynamic")
   end
 
   service do

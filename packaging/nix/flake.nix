@@ -21,7 +21,7 @@
             $out/bin/vault man man
             installManPage man/*.1
             for shell in bash zsh fish; do
-              $out/bin/vault completions $shell > vault.$shell
+              $out/bin/vault completions $shell --dynamic > vault.$shell
             done
             installShellCompletion vault.{bash,zsh,fish}
           '';
