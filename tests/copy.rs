@@ -12,6 +12,7 @@ use vault::engine::check::{CheckOptions, check};
 use vault::engine::copy::{CopyError, CopyOptions, CopyReport, copy};
 use vault::engine::trust::VerifyOthers;
 use vault::id::ObjectName;
+use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::testing::counting::CountingStore;
@@ -175,12 +176,23 @@ fn a_later_copy_reads_only_what_is_new() {
     check_copies(&world, &to);
 }
 
-/// Cut off at every write, and gone on with: nothing is stored twice, and nothing is missing.
+/// Copies are pinned as what they are copies of.
+#[track_caller]
+fn check_pins(to: &Vault, pinned: &[ObjectName], when: &str) {
+    for info in to.snapshots() {
+        assert_eq!(info.pinned, pinned.contains(&info.body.origin.unwrap().snapshot), "{when}");
+    }
+}
+
+/// Cut off at every write, and gone on with: nothing is stored twice, and nothing is missing, no pin either.
 #[test]
 fn a_copy_that_is_interrupted_goes_on() {
     let mut world = World::new(small_chunks());
     take_three(&mut world, 40);
     let from = world.open();
+    let pinned: Vec<ObjectName> = from.snapshots()[..2].iter().map(|info| info.id).collect();
+    let body = RecordBody::Pin { snapshots: pinned.clone(), pinned: true };
+    from.publish(body, now(), None, |_| true, &Silent::default()).unwrap();
     let params = ChunkParams::new(512, 2048, 8192).unwrap();
     let mut cut = 0;
     for leaves in [Leaves::Nothing, Leaves::Whole] {
@@ -197,8 +209,10 @@ fn a_copy_that_is_interrupted_goes_on() {
             drop(to);
             store.heal();
             let to = open_vault(&shared, &state).unwrap();
+            check_pins(&to, &pinned, &format!("cut at write {write}, leaving {leaves:?}"));
             copy_all(&from, &to).unwrap();
             check_copies(&world, &to);
+            check_pins(&to, &pinned, &format!("gone on with after write {write}, leaving {leaves:?}"));
             assert_eq!(copies(&to), 0, "cut at write {write}, leaving {leaves:?}");
             if !is_cut {
                 break;

@@ -1,8 +1,8 @@
 //! Copying snapshots into another vault (SPEC §8.12): read, opened and verified here, cut and named anew there, unless both vaults
 //! cut alike. What is there already is not stored again, and a snapshot that is there is passed over.
 //!
-//! Snapshots are copied in their order, in parts: of each part the packs are put first, then the records of its snapshots. So an
-//! interrupted copy has what it has put, and the next one goes on from there.
+//! Snapshots are copied in their order, in parts: of each part the packs are put first, then the pins, then the records of its
+//! snapshots. So an interrupted copy has what it has put, and the next one goes on from there.
 
 pub(crate) mod tree;
 
@@ -18,6 +18,7 @@ use crate::id::{ObjectName, VaultId};
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
+use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
@@ -398,7 +399,7 @@ impl Run<'_> {
     fn record(&mut self, ready: Vec<Ready<'_>>) -> Result<(), CopyError> {
         let damaged = self.to.damaged_packs();
         self.usable.retain(|name| !damaged.contains(name));
-        let mut pinned = Vec::new();
+        let mut chosen = Vec::new();
         for Ready { info, body, lost } in ready {
             // A listing begins with its version; this one has nothing behind it.
             if body.tree.len <= 1 && lost.iter().any(|lost| lost.path.is_empty()) {
@@ -411,25 +412,25 @@ impl Run<'_> {
                 self.report.still_lacking += 1;
                 continue;
             }
-            let record = RecordBody::Snapshot(Box::new(body.clone()));
-            let time = (self.options.clock)();
-            // The session goes on to rely on what it had seen when it began.
-            let (mut records, session) = ([record], self.session);
-            let put = self.to.publish_together(&mut records, &self.usable, time, session, false, self.progress)?;
-            let id = put.and_then(|names| names.last().copied()).ok_or(CopyError::Unsettled)?;
-            if info.pinned {
-                pinned.push(id);
-            }
+            chosen.push(Ready { info, body, lost });
+        }
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let record = |ready: &Ready<'_>| RecordBody::Snapshot(Box::new(ready.body.clone()));
+        let mut records: Vec<RecordBody> = chosen.iter().map(record).collect();
+        let pinned = (0..).zip(&chosen).filter(|(_, ready)| ready.info.pinned).map(|(number, _)| number).collect();
+        // The session goes on to rely on what it had seen when it began.
+        let batch = Batch { bodies: &mut records, pinned: &pinned, ends: false };
+        let time = (self.options.clock)();
+        let put = self.to.publish_together(batch, &self.usable, time, self.session, self.progress)?;
+        for (Ready { info, body, lost }, id) in chosen.into_iter().zip(put.ok_or(CopyError::Unsettled)?) {
             let copy = SnapshotInfo::new(id, info.client, info.number, body.clone());
             if lost.is_empty() && !is_partial(&copy) {
                 self.bases.add(info, body.tree.clone());
             }
             self.there.insert(identity(self.from.id(), info), copy);
             self.report.copied.push(CopiedSnapshot { from: info.id, id: Some(id), body, lost });
-        }
-        if !pinned.is_empty() {
-            let body = RecordBody::Pin { snapshots: pinned, pinned: true };
-            self.to.publish(body, (self.options.clock)(), Some(self.session), |_| true, self.progress)?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
 use crate::tree::{EntryError, Snapshot, Time};
+use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
@@ -628,7 +629,8 @@ impl Work<'_> {
         }
         let needed: HashSet<ObjectName> = there.into_iter().chain(published.packs.iter().copied()).collect();
         let time = (options.clock)();
-        let names = vault.publish_together(&mut records, &needed, time, self.session, true, progress)?;
+        let batch = Batch { bodies: &mut records, pinned: &HashSet::new(), ends: true };
+        let names = vault.publish_together(batch, &needed, time, self.session, progress)?;
         for (goal, record) in goals.iter_mut().zip(&records) {
             if let RecordBody::Snapshot(body) = record {
                 // Some were put that do not count, since the client that put them could not go on.
