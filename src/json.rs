@@ -500,6 +500,7 @@ impl FindingJson {
                 About::Files { .. } => "files",
                 About::Source { .. } => "source",
                 About::Slot(_) => "slot",
+                About::Change { .. } => "change",
                 About::Clocks { .. } => "clocks",
             },
             what: finding.text(),

@@ -187,6 +187,9 @@ fn examine_known(vault: &Vault, found: &mut Vec<Finding>) -> Result<Exit, Failur
                 format!("vault key remove {}   (or: vault accept {})", &odd.slot.id.to_string()[..8], finding.id)
             }
             About::Slot(_) => "vault repair".to_owned(),
+            About::Change { snapshot, .. } => {
+                format!("vault list   (then vault tag, amend or rewrite {})", snapshot.short())
+            }
             About::Clocks { .. } => "vault client list".to_owned(),
             About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
         };

@@ -86,6 +86,13 @@ pub enum About {
     },
     /// A key slot of this vault lies in the store that no record calls valid.
     Slot(OddSlot),
+    /// A change of a snapshot does not count, as another machine changed the same one at the same time.
+    Change {
+        /// The snapshot as it is.
+        snapshot: ObjectName,
+        /// The machine whose change does not count.
+        host: String,
+    },
     /// The dates of two machines contradict each other: the first one's last record says a time long before that of a record
     /// of the other one, which its writer had seen. Which clock is wrong is not known, and no date is moved.
     Clocks {
@@ -127,6 +134,7 @@ impl KnownFinding {
             | About::Records { .. }
             | About::Source { .. }
             | About::Slot(_)
+            | About::Change { .. }
             | About::Clocks { .. } => Exit::Skipped,
         }
     }
@@ -137,7 +145,7 @@ impl KnownFinding {
             About::Object { state, .. } => state.is_loss(),
             About::Records { .. } | About::Files { .. } => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted),
-            About::Source { .. } | About::Clocks { .. } => false,
+            About::Source { .. } | About::Change { .. } | About::Clocks { .. } => false,
         }
     }
 
@@ -184,6 +192,11 @@ impl KnownFinding {
                     ),
                 }
             }
+            About::Change { snapshot, host } => format!(
+                "what {} changed of snapshot {} does not count, since another machine changed it at the same time",
+                crate::path::Shown(host.as_bytes()),
+                snapshot.short()
+            ),
             About::Clocks { early_host, late_host, apart, .. } => {
                 let hours = apart / 3600;
                 let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
@@ -211,6 +224,7 @@ impl KnownFinding {
                 SlotFault::Returned | SlotFault::Forged => "vault repair, which moves its file aside",
                 SlotFault::Unlisted => "vault key remove, or accepting it, which makes it a valid one",
             },
+            About::Change { .. } => "the next change of that snapshot, with vault tag, amend or rewrite",
             About::Clocks { .. } => {
                 "the next records of these machines with the right time, or vault client retire for one that is gone"
             }
@@ -391,6 +405,13 @@ impl Vault {
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings);
         self.clock_findings(&mut findings);
+        findings.extend(self.void_changes().into_iter().map(|void| KnownFinding {
+            id: FindingId::of("change", [void.change.as_bytes().to_vec()]),
+            about: About::Change { snapshot: void.snapshot, host: void.host },
+            since: Time::default(),
+            snapshots: 0,
+            files: 0,
+        }));
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
             if finding.since == Time::default() {
@@ -725,7 +746,7 @@ impl Vault {
                 RecordBody::Lost(numbers.iter().map(|number| (*client, *number)).collect())
             }
             About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
-            About::Source { .. } | About::Clocks { .. } => return Ok(()),
+            About::Source { .. } | About::Change { .. } | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;

@@ -8,7 +8,8 @@
 //! whether somebody else put one there. If that one counts, it is changed in its turn. If it does not, it may have been reported all the
 //! same: then what it says is changed, and put in the place of both. Where things arrive late, neither can know.
 
-pub(crate) mod plan;
+pub(crate) mod before;
+mod plan;
 mod thin;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -32,6 +33,7 @@ use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
+pub use before::as_it_was;
 pub use plan::{Gone, Sum, Thinned, TreePlan, Unread, Why};
 use plan::{PlanError, TreeFate};
 use thin::{Outcome, Thinner};
