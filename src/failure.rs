@@ -8,7 +8,7 @@ use crate::chunk::ChunkParamsError;
 use crate::engine::browse::BrowseError;
 use crate::engine::check::CheckError;
 use crate::engine::collect::CollectError;
-use crate::engine::copy::CopyError;
+use crate::engine::copy::{CopyError, Left};
 use crate::engine::drill::DrillError;
 use crate::engine::index::IndexError;
 use crate::engine::keys::KeyError;
@@ -241,13 +241,17 @@ impl From<VaultError> for Failure {
 impl From<CopyError> for Failure {
     fn from(error: CopyError) -> Self {
         let failure = Self::new(chain(&error));
+        // The words with which vault it is about, the rest as of that vault alone.
+        let of = |inner: Self| match inner.exit {
+            Exit::Interrupted => inner,
+            _ => Self { what: failure.what.clone(), ..inner },
+        };
         match error {
-            CopyError::Vault(VaultError::Interrupted) => {
+            CopyError::Interrupted => {
                 Self::interrupted().hint("What was copied stays. The same command goes on from there.")
             }
-            CopyError::Vault(error) => error.into(),
-            CopyError::Catalogue(error) => VaultError::from(error).into(),
-            CopyError::Read(error) => error.into(),
+            CopyError::From(error) | CopyError::There(error) => of(error.into()),
+            CopyError::To(error) => of(error.into()),
             CopyError::Same { .. } => failure.exit(Exit::Usage),
             CopyError::Entry { .. } => failure.hint("What was copied before stays."),
             CopyError::Unsettled => {
@@ -338,6 +342,29 @@ impl From<RewriteError> for Failure {
                 Self { exit: inner.exit, what: failure.what, hint: Some(hint) }
             }
         }
+    }
+}
+
+/// How a command ends that did not copy a snapshot, why that is, after "since", and what to do.
+pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
+    match why {
+        Left::Damaged => (Exit::Damage, "nothing of it can be read", "What is damaged is told by: vault check"),
+        Left::Partial => (Exit::Damage, "a part of it is damaged", "What is damaged is told by: vault check"),
+        Left::NotArrived => (
+            Exit::Skipped,
+            "not all of it has arrived here yet",
+            "Nothing is lost. Run the same command again when the sync has brought the rest.",
+        ),
+        Left::Newer => (
+            Exit::Skipped,
+            "a newer version of vault wrote a part of it",
+            "It is not damaged. Update vault, and run the same command again.",
+        ),
+        Left::Future => (
+            Exit::Skipped,
+            "its date lies in the future",
+            "Put the date right, and run the same command again: vault amend SNAPSHOT --time DATE",
+        ),
     }
 }
 
@@ -468,7 +495,14 @@ impl From<RepairError> for Failure {
             RepairError::Changed => {
                 Self::new(chain(&error)).hint("What was done until then stays. Run vault repair again.")
             }
-            RepairError::Copy(error) => error.into(),
+            RepairError::Lender(_) | RepairError::Entry { .. } => {
+                let what = chain(&error);
+                let inner = match error {
+                    RepairError::Lender(error) => error.into(),
+                    _ => Self::new(""),
+                };
+                Self { what, ..inner }
+            }
             RepairError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
         }
     }

@@ -501,6 +501,7 @@ impl FindingJson {
                 About::Source { .. } => "source",
                 About::Slot(_) => "slot",
                 About::OtherVault(_) => "vault",
+                About::Change { .. } => "change",
                 About::Clocks { .. } => "clocks",
             },
             what: finding.text(),

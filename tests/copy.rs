@@ -9,17 +9,19 @@ use std::sync::Arc;
 
 use vault::chunk::ChunkParams;
 use vault::engine::check::{CheckOptions, check};
-use vault::engine::copy::{CopyError, CopyOptions, CopyReport, copy};
+use vault::engine::copy::{CopyError, CopyOptions, CopyReport, Left, copy, copy_of};
 use vault::engine::trust::VerifyOthers;
+use vault::failure::{Exit, Failure};
 use vault::id::ObjectName;
+use vault::log::RecordBody;
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::testing::counting::CountingStore;
 use vault::store::testing::faulty::{Fault, FaultyStore, Leaves};
 use vault::store::testing::mem::MemStore;
-use vault::store::{Kind, ObjectKey, Store};
+use vault::store::{Delivery, Kind, ObjectKey, Store};
 use vault::tree::Verdict;
-use vault::vault::create::create_like;
+use vault::vault::create::{create, create_like};
 use vault::vault::{CreateOptions, Vault};
 
 use crate::support::binary::{Desk, said};
@@ -27,11 +29,19 @@ use crate::support::model::{self, Model};
 use crate::support::s3::{FakeS3, KEY};
 use crate::support::source::{Size, bytes, plant};
 use crate::support::{
-    PASSWORD, RAW, THREADS, World, campaign, cheap, copies, create_vault, now, open_vault, small_chunks,
+    PASSWORD, RAW, THREADS, World, campaign, cheap, copies, copy_folder, create_vault, now, open_as, open_vault,
+    small_chunks,
 };
 
-const OPTIONS: CopyOptions<'static> =
-    CopyOptions { dry_run: false, level: 1, verify: true, others: VerifyOthers::Sample, clock: &now, threads: THREADS };
+const OPTIONS: CopyOptions<'static> = CopyOptions {
+    dry_run: false,
+    whole: false,
+    level: 1,
+    verify: true,
+    others: VerifyOthers::Sample,
+    clock: &now,
+    threads: THREADS,
+};
 
 /// Copies all snapshots.
 fn copy_all(from: &Vault, to: &Vault) -> Result<CopyReport, CopyError> {
@@ -87,21 +97,23 @@ fn check_sound(vault: &Vault) {
 /// Another vault, empty, that is made with these sizes of chunks or like a vault.
 fn other(world: &World, params: Option<ChunkParams>) -> MemStore {
     let store = MemStore::new();
-    let Some(params) = params else {
-        let options = CreateOptions {
-            secret: Secret::password(PASSWORD),
-            label: String::new(),
-            kdf: cheap(),
-            params: small_chunks(),
-            delivery: vault::store::Delivery::Direct,
-            now: 1_700_000_000,
-            recovery: Some(Secret::raw(&RAW)),
-        };
-        create_like(&store, &options, world.open().keyring()).unwrap();
-        return store;
-    };
-    create_vault(&store, params).unwrap();
+    match params {
+        Some(params) => drop(create_vault(&store, params).unwrap()),
+        None => drop(create_like(&store, &vault_options(Delivery::Direct), world.open().keyring()).unwrap()),
+    }
     store
+}
+
+fn vault_options(delivery: Delivery) -> CreateOptions {
+    CreateOptions {
+        secret: Secret::password(PASSWORD),
+        label: String::new(),
+        kdf: cheap(),
+        params: small_chunks(),
+        delivery,
+        now: 1_700_000_000,
+        recovery: Some(Secret::raw(&RAW)),
+    }
 }
 
 #[test]
@@ -175,12 +187,23 @@ fn a_later_copy_reads_only_what_is_new() {
     check_copies(&world, &to);
 }
 
-/// Cut off at every write, and gone on with: nothing is stored twice, and nothing is missing.
+/// Copies are pinned as what they are copies of.
+#[track_caller]
+fn check_pins(to: &Vault, pinned: &[ObjectName], when: &str) {
+    for info in to.snapshots() {
+        assert_eq!(info.pinned, pinned.contains(&info.body.origin.unwrap().snapshot), "{when}");
+    }
+}
+
+/// Cut off at every write, and gone on with: nothing is stored twice, and nothing is missing, no pin either.
 #[test]
 fn a_copy_that_is_interrupted_goes_on() {
     let mut world = World::new(small_chunks());
     take_three(&mut world, 40);
     let from = world.open();
+    let pinned: Vec<ObjectName> = from.snapshots()[..2].iter().map(|info| info.id).collect();
+    let body = RecordBody::Pin { snapshots: pinned.clone(), pinned: true };
+    from.publish(body, now(), None, |_| true, &Silent::default()).unwrap();
     let params = ChunkParams::new(512, 2048, 8192).unwrap();
     let mut cut = 0;
     for leaves in [Leaves::Nothing, Leaves::Whole] {
@@ -197,8 +220,10 @@ fn a_copy_that_is_interrupted_goes_on() {
             drop(to);
             store.heal();
             let to = open_vault(&shared, &state).unwrap();
+            check_pins(&to, &pinned, &format!("cut at write {write}, leaving {leaves:?}"));
             copy_all(&from, &to).unwrap();
             check_copies(&world, &to);
+            check_pins(&to, &pinned, &format!("gone on with after write {write}, leaving {leaves:?}"));
             assert_eq!(copies(&to), 0, "cut at write {write}, leaving {leaves:?}");
             if !is_cut {
                 break;
@@ -247,7 +272,8 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
                 assert_eq!(node, expected[path], "{key}: {path:?}");
             }
         }
-        let unreadable = report.unreadable.len();
+        assert!(report.left.iter().all(|left| left.why == Left::Damaged), "{key}: {:?}", report.left);
+        let unreadable = report.left.len();
         assert_eq!(to.snapshots().len() + unreadable, 3, "{key}: nothing empty stands for what cannot be read");
         if lost == 0 && unreadable == 0 {
             nothing += 1;
@@ -258,8 +284,8 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
         // As long as it is damaged, no copy gets better.
         let objects = store.objects().len();
         let again = copy_all(&from, &to).unwrap();
-        assert!(again.copied.is_empty() && again.still_lacking as usize + again.unreadable.len() > 0, "{key}");
-        assert_eq!(to.snapshots().len() + again.unreadable.len(), 3);
+        assert!(again.copied.is_empty() && again.still_lacking as usize + again.left.len() > 0, "{key}");
+        assert_eq!(to.snapshots().len() + again.left.len(), 3);
         assert!(store.objects().len() <= objects + 1, "{key}");
         world.store.replace(*key, whole);
         let here = world.folder.path().join(format!("mended {number}"));
@@ -270,6 +296,132 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
     }
     println!("packs damaged: {partial} that cost something, {nothing} that did not");
     assert!(partial >= 4, "{partial}");
+}
+
+/// A synced vault with three snapshots, and what each of them must read back as.
+fn synced_world(seed: u64) -> World {
+    let mut world = World::new(small_chunks());
+    world.store = MemStore::new();
+    create(&world.store, &vault_options(Delivery::Synced)).unwrap();
+    plant(&world.source(), seed, Size::Tiny);
+    take_three(&mut world, seed);
+    world
+}
+
+/// What another machine has put and the sync has not brought yet is waited for: nothing of it is copied in part, and nothing is called
+/// damaged. When it is there, the copy is whole.
+#[test]
+fn what_has_not_arrived_yet_is_waited_for() {
+    let world = synced_world(70);
+    let is_pack = |key: &ObjectKey| matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _));
+    let (mut late, mut number) = (0, 0);
+    for (key, whole) in world.store.objects().into_iter().filter(|(key, _)| is_pack(key)) {
+        // It is not there at all, or only its beginning is.
+        for is_begun in [false, true] {
+            number += 1;
+            let view = world.store.deep_copy();
+            view.remove(&key);
+            if is_begun {
+                view.replace(key, whole.slice(..whole.len() / 2));
+            }
+            let here = world.folder.path().join(format!("here {number}"));
+            let open = || {
+                let view: Arc<dyn Store> = Arc::new(view.clone());
+                open_as(&view, &here, &Secret::raw(&RAW), "elsewhere").unwrap()
+            };
+            let params = if is_begun { None } else { Some(ChunkParams::new(512, 2048, 8192).unwrap()) };
+            let shared: Arc<dyn Store> = Arc::new(other(&world, params));
+            let to = open_vault(&shared, &world.folder.path().join(format!("other {number}"))).unwrap();
+            let report = copy_all(&open(), &to).unwrap();
+            assert_eq!((report.copied.len() + report.left.len(), report.still_lacking), (3, 0), "{key}");
+            assert!(report.copied.iter().all(|copied| copied.lost.is_empty()), "{key}: nothing is called damaged");
+            for left in &report.left {
+                assert!(left.why == Left::NotArrived && !left.paths.is_empty(), "{key}: {left:?}");
+            }
+            late += report.left.len();
+            assert!(to.snapshots().iter().all(|info| !info.body.origin.as_ref().unwrap().partial), "{key}");
+            view.remove(&key);
+            view.replace(key, whole.clone());
+            let again = copy_all(&open(), &to).unwrap();
+            assert_eq!((again.copied.len(), again.left.len()), (report.left.len(), 0), "{key}");
+            check_copies(&world, &to);
+        }
+    }
+    assert!(late >= 6, "{late}");
+    // The machine that put it had all of it: for it, what is gone is lost.
+    let shared: Arc<dyn Store> = Arc::new(other(&world, Some(small_chunks())));
+    let to = open_vault(&shared, &world.folder.path().join("own")).unwrap();
+    let packs: Vec<ObjectKey> = world.store.objects().into_iter().map(|(key, _)| key).collect();
+    for key in packs.into_iter().filter(|key| matches!(key, ObjectKey::Named(Kind::Pack, _))) {
+        world.store.remove(&key);
+    }
+    let report = copy_all(&world.open(), &to).unwrap();
+    assert!(report.left.is_empty() && report.copied.iter().all(|copied| !copied.lost.is_empty()), "{:?}", report.left);
+}
+
+/// In the other vault it would have another date.
+#[test]
+fn a_snapshot_of_the_future_is_not_copied() {
+    let world = world(80);
+    let from = world.open();
+    let shared: Arc<dyn Store> = Arc::new(other(&world, Some(small_chunks())));
+    let to = open_vault(&shared, &world.folder.path().join("other")).unwrap();
+    let first = from.snapshots()[0].date;
+    let clock = || first;
+    for dry_run in [true, false] {
+        let options = CopyOptions { dry_run, clock: &clock, ..OPTIONS };
+        let report = copy(&from, &to, &from.snapshots(), &options, &Silent::default()).unwrap();
+        assert_eq!(report.copied.len(), 1);
+        assert!(report.left.len() == 2 && report.left.iter().all(|left| left.why == Left::Future), "{:?}", report.left);
+    }
+    let dates = |vault: &Vault| vault.snapshots().iter().map(|info| info.date).collect::<Vec<_>>();
+    assert_eq!(dates(&to), [first]);
+    assert_eq!(copy_all(&from, &to).unwrap().copied.len(), 2);
+    assert_eq!(dates(&to), dates(&from));
+}
+
+/// Where only whole ones are wanted, nothing is there of one of which a part is damaged.
+#[test]
+fn what_is_damaged_in_part_can_be_left_whole() {
+    let world = world(90);
+    let last = world.open().snapshots().pop().unwrap();
+    let is_pack = |key: &ObjectKey| matches!(key, ObjectKey::Named(Kind::Pack, _));
+    let keys: Vec<ObjectKey> = world.store.objects().into_iter().map(|(key, _)| key).collect();
+    for key in keys.into_iter().filter(is_pack) {
+        world.store.mutate(&key, |bytes| bytes[1_000..1_040].fill(7));
+    }
+    let from = open_vault(&world.shared(), &world.folder.path().join("here")).unwrap();
+    let shared: Arc<dyn Store> = Arc::new(other(&world, Some(small_chunks())));
+    let to = open_vault(&shared, &world.folder.path().join("other")).unwrap();
+    let options = CopyOptions { whole: true, ..OPTIONS };
+    let report = copy(&from, &to, std::slice::from_ref(&last), &options, &Silent::default()).unwrap();
+    assert!(report.copied.is_empty() && report.left[0].why == Left::Partial, "{:?}", report.left);
+    assert!(!report.left[0].paths.is_empty() && to.snapshots().is_empty());
+    let report = copy(&from, &to, std::slice::from_ref(&last), &OPTIONS, &Silent::default()).unwrap();
+    assert!(!report.copied[0].lost.is_empty() && report.left.is_empty());
+    assert_eq!(copy_of(&from, &last, &to).map(|info| info.id), report.copied[0].id);
+}
+
+/// Whichever of the two vaults fails is the one that is blamed.
+#[test]
+fn a_failure_is_told_of_the_vault_that_failed() {
+    let world = world(95);
+    let store = Arc::new(FaultyStore::new(other(&world, Some(small_chunks()))));
+    let shared: Arc<dyn Store> = store.clone();
+    let to = open_vault(&shared, &world.folder.path().join("other")).unwrap();
+    store.add(Fault::CutAtWrite { write: store.counts().writes, leaves: Leaves::Nothing });
+    let error = copy_all(&world.open(), &to).unwrap_err();
+    assert!(matches!(error, CopyError::To(_)) && !error.is_of_source(), "{error:?}");
+    assert!(Failure::from(error).what.starts_with("the vault that is copied into: "));
+    store.heal();
+    let broken = Arc::new(FaultyStore::new(world.store.clone()));
+    let shared: Arc<dyn Store> = broken.clone();
+    let from = open_vault(&shared, &world.folder.path().join("here")).unwrap();
+    broken.add(Fault::CutLineAt(broken.counts().operations));
+    let error = copy_all(&from, &to).unwrap_err();
+    assert!(matches!(error, CopyError::From(_)) && error.is_of_source(), "{error:?}");
+    let failure = Failure::from(error);
+    assert!(failure.exit == Exit::Unreachable && failure.what.starts_with("the vault that is copied: "), "{failure:?}");
 }
 
 /// Content that was lost in the other vault is stored again, also where the snapshot before relied on it.
@@ -426,14 +578,43 @@ fn the_command_copies_what_it_is_told_and_says_so() {
     fs::remove_file(&new).unwrap();
     fs::write(&new, content).unwrap();
     let output = crate::support::binary::said(&two.output(&["copy"]));
-    assert!(output.code == 3 && output.out.contains("missing in the copies"), "{}{}", output.out, output.err);
+    assert!(output.code == 4 && output.out.contains("missing in the copies"), "{}{}", output.out, output.err);
     let again = crate::support::binary::said(&two.output(&["copy"]));
-    assert!(again.code == 3 && again.out.contains("still damaged"), "{}{}", again.out, again.err);
+    assert!(again.code == 4 && again.out.contains("still damaged"), "{}{}", again.out, again.err);
 }
 
 fn packs(store: &Path) -> Vec<std::path::PathBuf> {
     let folders = fs::read_dir(store.join("packs")).unwrap().map(|entry| entry.unwrap().path());
     folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path())).collect()
+}
+
+/// In words, as a user of a synced folder meets it.
+#[test]
+fn what_has_not_arrived_yet_is_told_with_what_to_do() {
+    let two = Two::new();
+    let desk = &two.desk;
+    desk.write("one", bytes(1, 30_000));
+    let id = desk.take("2026-01-01T12:00:00Z");
+    desk.ok(&["delivery", "synced"]);
+    let view = desk.path("view");
+    copy_folder(&desk.path("store"), &view);
+    fs::remove_dir_all(view.join("packs")).unwrap();
+    let state = desk.path("another machine");
+    let args = |args: &[&'static str]| {
+        let mut command = desk.command(&[&["copy", "--to", &two.to], args].concat());
+        command.env(OTHER.0, OTHER.1).env("VAULT_REPO", &view).env("VAULT_STATE_DIR", &state);
+        said(&command.output().unwrap())
+    };
+    let told = args(&[]);
+    assert_eq!(told.code, 3, "{}{}", told.out, told.err);
+    for part in ["not copied: ", "not all of it has arrived here yet (source/one)", "Run the same command again when"] {
+        assert!(told.out.contains(part), "{part}: {}", told.out);
+    }
+    assert!(!told.out.contains("damaged") && !told.err.contains("damaged"), "{}{}", told.out, told.err);
+    let json: serde_json::Value = serde_json::from_str(&args(&["--json"]).out).unwrap();
+    assert_eq!((&json["left"][0]["from"], &json["left"][0]["why"]), (&id.into(), &"not arrived".into()));
+    copy_folder(&desk.path("store/packs"), &view.join("packs"));
+    assert_eq!(args(&[]).code, 0);
 }
 
 #[test]

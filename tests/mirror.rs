@@ -389,7 +389,7 @@ fn a_vault_with_copies_brings_back_what_is_lost() {
     let planned: serde_json::Value = serde_json::from_str(&planned.out).unwrap();
     assert!(planned["files_copied"].as_u64().unwrap() >= 1, "{planned}");
     let done = all.desk.run(&[&from[..], &["--yes"]].concat());
-    assert!(done.code == 4 && done.out.contains("came back out of the copies"), "{}{}", done.out, done.err);
+    assert!(done.code == 4 && done.out.contains("came back from the copies"), "{}{}", done.out, done.err);
     assert!(done.out.contains("1 snapshot lacks something still"), "{}", done.out);
     assert_eq!(files(Path::new(other)), before, "it is only read");
     let to = all.desk.path("restored");
@@ -437,4 +437,92 @@ fn a_mirror_elsewhere_brings_back_what_is_lost_or_is_not_reached() {
     let done = run(&["repair", "--yes", "--from", &all.to]);
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
     assert!(run(&["check", "--read-data"]).out.contains("No damage was found."));
+}
+
+/// What only forgotten snapshots need is not brought back, though their records are.
+#[test]
+fn what_only_forgotten_snapshots_need_stays_away() {
+    let all = Mirrored::new();
+    all.desk.write("two", bytes(2, 90_000));
+    let second = all.desk.take("2026-01-02T12:00:00Z");
+    fs::remove_file(all.desk.source().join("two")).unwrap();
+    all.mirror(0);
+    all.desk.ok(&["forget", &second, "--yes"]);
+    all.desk.ok(&["prune", "--keep", "5", "--max-unused", "0%", "--yes"]);
+    // Nobody here remembers its record, and the mirror has that, and what it needs.
+    fs::remove_file(all.store.join("log").join(&second)).unwrap();
+    fs::remove_dir_all(all.desk.path("state")).unwrap();
+    let said = all.desk.run(&["repair", "--yes", "--json", "--from", &all.to]);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, &told["chunks_lent"]), (0, &0.into()), "{told}{}", said.err);
+    assert_eq!(
+        (&told["records_found"][0]["object"], &told["hurt"]),
+        (&format!("log/{second}").into(), &serde_json::json!([]))
+    );
+    assert_eq!(all.desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
+    assert!(all.desk.ok(&["check"]).contains("No damage was found."));
+}
+
+/// A snapshot comes back only if the mirror has its content in fact, whatever it lists.
+#[test]
+fn a_snapshot_of_which_the_mirror_has_but_the_names_does_not_come_back() {
+    for is_cut in [true, false] {
+        let all = Mirrored::new();
+        let before = Mirrored::packs(&all.store);
+        all.desk.write("two", bytes(2, 90_000));
+        let second = all.desk.take("2026-01-02T12:00:00Z");
+        all.mirror(0);
+        // The machine that reads the mirror has seen it whole.
+        all.desk.ok(&["list", "--repo", &all.to]);
+        all.desk.ok(&["repair", "--dry-run", "--from", &all.to]);
+        fs::remove_file(all.store.join("log").join(&second)).unwrap();
+        for pack in Mirrored::packs(&all.store).into_iter().filter(|pack| !before.contains(pack)) {
+            let other = all.mirror.join(pack.strip_prefix(&all.store).unwrap());
+            fs::remove_file(&pack).unwrap();
+            let mut content = fs::read(&other).unwrap();
+            if is_cut {
+                content.truncate(5_000);
+            } else {
+                content[3_000] ^= 1;
+            }
+            replace(&other, &content);
+        }
+        let said = all.desk.run(&["repair", "--yes", "--json", "--from", &all.to]);
+        assert_eq!(said.code, 4, "{}{}", said.out, said.err);
+        let list = all.desk.run(&["list", "--json"]);
+        let list: serde_json::Value = serde_json::from_str(&list.out).unwrap();
+        assert_eq!(list["snapshots"].as_array().unwrap().len(), 1, "{is_cut} {list}");
+        assert!(!all.store.join("log").join(&second).exists());
+    }
+}
+
+/// A vault in a synced folder may not have got all that it will have: it is said that this is waited for.
+#[test]
+fn what_has_not_arrived_where_it_is_brought_back_from_is_waited_for() {
+    let all = Mirrored::new();
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        said(&all.desk.command(args).envs(variables.iter().copied()).output().unwrap())
+    };
+    let (store, like) = (all.store.to_str().unwrap(), all.desk.path("like"));
+    let like_text = like.to_str().unwrap();
+    let own = [("VAULT_PASSWORD", "its own")];
+    let made = [("VAULT_PASSWORD", "its own"), ("VAULT_LIKE_PASSWORD", crate::support::PASSWORD)];
+    assert_eq!(run(&["init", "--repo", like_text, "--like", store, "--delivery", "synced"], &made).code, 0);
+    assert_eq!(run(&["snapshot", ".", "--repo", like_text], &own).code, 0);
+    let packs: Vec<_> =
+        Mirrored::packs(&like).into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    packs.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+    harm(&all.store);
+    let command = format!("cat {}", password_file(&all.desk));
+    let args = ["repair", "--yes", "--from", like_text, "--from-password-command", &command];
+    let told = all.desk.run(&args);
+    assert_eq!(told.code, 4, "{}{}", told.out, told.err);
+    for part in ["not there yet", "when the sync has brought all of that place, run vault repair --from again"] {
+        assert!(told.out.contains(part), "{part}: {}", told.out);
+    }
+    assert!(!told.out.contains("damaged there"), "{}", told.out);
+    packs.iter().for_each(|(path, content)| fs::write(path, content).unwrap());
+    let done = all.desk.run(&args);
+    assert!(done.code == 0 && !done.out.contains("not there yet"), "{}{}", done.out, done.err);
+    assert!(all.desk.ok(&["check", "--read-data"]).contains("No damage was found."));
 }

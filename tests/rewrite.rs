@@ -28,7 +28,7 @@ use crate::support::binary::Desk;
 use crate::support::model::{assert_same, of_disk, of_snapshot};
 use crate::support::source::{bytes, write};
 use crate::support::terminal::{Terminal, can_drive};
-use crate::support::{RAW, World, check_all, copies, now, open_as, options, small_chunks, take};
+use crate::support::{RAW, World, check_all, copies, copy_folder, now, open_as, options, small_chunks, take};
 
 fn how() -> RewriteOptions<'static> {
     RewriteOptions { clock: &now, level: 1, verify: true, others: VerifyOthers::Sample, threads: 2 }
@@ -694,4 +694,104 @@ fn what_could_not_be_saved_is_named_no_more_where_it_is_taken_out() {
     assert!(said.contains("1 thing goes"), "{said}");
     assert!(skipped(&desk).is_empty());
     assert_eq!(listed(&desk)[0]["verdict"], "complete");
+}
+
+/// A desk with a synced vault and the folder as another machine has it.
+struct Far {
+    desk: Desk,
+    view: std::path::PathBuf,
+}
+
+impl Far {
+    fn new() -> Self {
+        let desk = Desk::new();
+        desk.write("keep", bytes(1, 30_000));
+        desk.write("secret", bytes(2, 30_000));
+        desk.take("2026-01-01");
+        desk.ok(&["delivery", "synced"]);
+        let view = desk.path("view");
+        copy_folder(&desk.path("store"), &view);
+        Self { desk, view }
+    }
+
+    /// Runs a command on the other machine.
+    fn run(&self, args: &[&str]) -> crate::support::binary::Said {
+        let mut command = self.desk.command(args);
+        command.env("VAULT_REPO", &self.view).env("VAULT_STATE_DIR", self.desk.path("far"));
+        crate::support::binary::said(&command.output().unwrap())
+    }
+
+    /// Brings what one folder has to the other one.
+    fn bring(&self, from: &Path, to: &Path, below: &str) {
+        let from = from.join(below);
+        if from.exists() {
+            copy_folder(&from, &to.join(below));
+        }
+    }
+}
+
+/// The record of a change may be here before the rest of it: by its old id the snapshot is read as it was.
+#[test]
+fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
+    let far = Far::new();
+    let old = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
+    far.desk.ok(&["rewrite", "--exclude", "secret", "--yes"]);
+    let new = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
+    let store = far.desk.path("store");
+    far.bring(&store, &far.view, "log");
+    let to = far.desk.path("restored");
+    let restore = |name: &str| {
+        let _ = fs::remove_dir_all(&to);
+        far.run(&["restore", name, "--to", to.to_str().unwrap()])
+    };
+    let told = restore(&old);
+    assert_eq!(told.code, 0, "{}{}", told.out, told.err);
+    let words = told.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("has arrived here yet, so it is read as it was before that change"), "{words}");
+    assert_eq!(fs::read(to.join("source/secret")).unwrap(), bytes(2, 30_000));
+    assert!(far.run(&["ls", &format!("{old}:source")]).out.contains("secret"));
+    assert_ne!(restore(&new).code, 0, "what is asked for by its new id is that");
+    for folder in ["packs", "meta", "index"] {
+        far.bring(&store, &far.view, folder);
+    }
+    let told = restore(&old);
+    assert_eq!(told.code, 0, "{}{}", told.out, told.err);
+    assert!(!to.join("source/secret").exists() && to.join("source/keep").exists());
+}
+
+/// Two machines change one snapshot, and neither sees what the other does: one of both counts, and it is said that the other does not.
+#[test]
+fn a_change_that_does_not_count_is_told_until_the_next_one() {
+    let far = Far::new();
+    let id = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
+    // Each of both knows that the other one is there.
+    let store = far.desk.path("store");
+    for _ in 0..2 {
+        let told = far.run(&["pin", &id]);
+        assert_eq!(told.code, 0, "{}{}", told.out, told.err);
+        far.bring(&far.view, &store, "log");
+        far.desk.ok(&["unpin", &id]);
+        far.bring(&store, &far.view, "log");
+    }
+    far.desk.ok(&["tag", "add", "here", &id]);
+    let told = far.run(&["tag", "add", "there", &id]);
+    assert_eq!(told.code, 0, "{}{}", told.out, told.err);
+    far.bring(&far.view, &store, "log");
+    let list = far.desk.run(&["list"]);
+    assert_eq!(list.code, 3, "{}{}", list.out, list.err);
+    let doctor = far.desk.run(&["doctor"]);
+    let words = doctor.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("does not count, since another machine changed it at the same time"), "{words}");
+    let tags = listed_with(&far.desk, 3)[0]["tags"].clone();
+    assert!(tags == serde_json::json!(["here"]) || tags == serde_json::json!(["there"]), "{tags}");
+    far.desk.run(&["tag", "add", "here,there", &id]);
+    let list = far.desk.run(&["list"]);
+    assert_eq!(list.code, 0, "{}{}", list.out, list.err);
+    assert_eq!(listed(&far.desk)[0]["tags"], serde_json::json!(["here", "there"]));
+}
+
+fn listed_with(desk: &Desk, code: i32) -> Vec<Value> {
+    let said = desk.run(&["list", "--json"]);
+    assert_eq!(said.code, code, "{}", said.err);
+    serde_json::from_str::<Value>(&said.out).unwrap()["snapshots"].as_array().unwrap().clone()
 }

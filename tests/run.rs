@@ -10,10 +10,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use vault::engine::snapshot::{SnapshotOptions, snapshot};
+use vault::progress::Silent;
+use vault::seal::Secret;
+use vault::store::dir::DirStore;
+use vault::tree::Time;
+use vault::vault::open::open;
+use vault::vault::{Identity, OpenOptions};
 
-use crate::support::scratch;
 use crate::support::source::bytes;
 use crate::support::terminal::{Terminal, can_drive};
+use crate::support::{identity, now, options, scratch};
 
 /// A home folder of its own, with sources and room for vaults.
 pub struct Home {
@@ -855,8 +862,70 @@ fn a_second_vault_is_filled_from_the_first() {
     fs::rename(home.path("away"), home.path("disk")).unwrap();
     home.json(0, &["run", "--now"]);
     assert!(listed("usb")[2]["origin"].is_object());
+    // What this run has taken is copied, whatever has the latest date: a machine of the same name, whose clock is ahead, was here.
+    let store = std::sync::Arc::new(DirStore::open(&home.path("disk/vault")).unwrap());
+    let host = docs["host"].as_str().unwrap().to_owned();
+    let who = OpenOptions { state: home.path("ahead"), identity: Identity { host, ..identity("another") } };
+    let vault = open(store, &Secret::password("password"), who, &Silent::default()).unwrap();
+    let ahead = || Time { secs: now().secs + 1_800, nanos: 0 };
+    let options = SnapshotOptions { source: "docs".to_owned(), ..options(&home.path("b"), &ahead) };
+    let other = snapshot(&vault, options, &Silent::default()).unwrap().id.unwrap();
+    drop(vault);
+    let report = home.json(0, &["run", "--now"]);
+    let taken = report["results"][0]["snapshot"].as_str().unwrap();
+    assert_eq!(listed("disk").as_array().unwrap().last().unwrap()["id"], other.to_string());
+    assert_eq!(listed("usb").as_array().unwrap().last().unwrap()["origin"]["snapshot"], taken, "{report}");
     // No circles.
     home.configure(&TWO.replace("[vaults.usb]", "[vaults.usb]\ncopy-from = \"usb\""));
     let said = home.expect(2, &["config", "check"]);
     assert!(said.contains("copy-from names a vault that stands before this one"), "{said}");
+}
+
+/// What cannot be copied whole is read from the disk, and nothing else is put for it.
+#[test]
+fn what_is_hurt_in_the_first_vault_is_read_from_the_disk() {
+    let home = Home::new();
+    fs::write(home.path("a/large"), bytes(1, 300_000)).unwrap();
+    home.configure(
+        &format!("{TWO}[sources.unused]\npaths = [\"~/b\"]\n").replace("every = \"1d\"", "vaults = [\"disk\"]"),
+    );
+    home.expect(0, &["init"]);
+    home.json(0, &["run", "docs"]);
+    for pack in files_below(&home.path("disk/vault/packs")) {
+        let mut content = fs::read(&pack).unwrap();
+        let at = content.len() / 2;
+        content[at..at + 50].fill(7);
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, content).unwrap();
+    }
+    home.configure(&TWO.replace("[sources.docs]", "copy-from = \"disk\"\n[sources.docs]"));
+    let (_, out, err) = home.vault(&["run", "--now", "--json", "docs"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(states(&report), ["docs>disk=complete", "docs>usb=complete"], "{err}");
+    assert!(err.contains("since a part of it is damaged, so docs is read from the disk again"), "{err}");
+    let usb = home.json(0, &["list", "--repo", "usb"]);
+    assert_eq!(usb["snapshots"].as_array().unwrap().len(), 1, "{usb}");
+    assert!(usb["snapshots"][0]["origin"].is_null() && usb["snapshots"][0]["verdict"] == "complete", "{usb}");
+    home.expect(0, &["restore", "latest", "--repo", "usb", "--to", &home.text("back")]);
+    assert_eq!(fs::read(home.path("back/a/large")).unwrap(), bytes(1, 300_000));
+}
+
+/// A second vault that cannot be written is not the fault of the first one, and the disk is not read for it.
+#[test]
+fn what_is_wrong_with_the_second_vault_is_told_of_it() {
+    let home = Home::new();
+    home.configure(&TWO.replace("[sources.docs]", "copy-from = \"disk\"\n[sources.docs]"));
+    home.expect(0, &["init"]);
+    let packs = home.path("usb/vault/packs");
+    let _ = fs::remove_dir_all(&packs);
+    fs::write(&packs, "").unwrap();
+    let (code, out, err) = home.vault(&["run", "--json", "docs"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(states(&report), ["docs>disk=complete", "docs>usb=failed"], "{code} {err}");
+    assert!(!err.contains("from the disk again") && !report.to_string().contains("snapshot in disk"), "{err}{report}");
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }

@@ -554,6 +554,21 @@ fn listings_and_entries_of_a_later_version() {
     check("key", |future| vec![future.snapshot(&entry(&[("new", int(1))], 3))], &[]);
 }
 
+/// A copy waits for a version that knows all of a snapshot; the others are copied.
+#[test]
+fn what_a_later_version_wrote_is_not_copied() {
+    let future = Future::new();
+    future.snapshot(b"\x02later");
+    let other = future.desk.path("other");
+    let other = other.to_str().unwrap();
+    future.desk.ok(&["init", "--repo", other]);
+    let told = future.desk.run(&["copy", "--to", other]);
+    assert_eq!(told.code, 3, "{}{}", told.out, told.err);
+    assert!(told.out.contains("since a newer version of vault wrote a part of it"), "{}", told.out);
+    assert!(told.out.contains("3 snapshots copied") && told.out.contains("Update vault"), "{}", told.out);
+    assert!(!told.out.contains("damaged,"), "{}", told.out);
+}
+
 #[test]
 fn key_slots_of_a_later_version() {
     for (at, what) in [(8, "version"), (10, "way of stretching"), (20, "flags")] {

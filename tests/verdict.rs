@@ -8,11 +8,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use vault::log::RecordBody;
+use vault::id::{ClientId, Digest};
+use vault::log::{Record, RecordBody};
 use vault::progress::Silent;
 use vault::seal::Secret;
 use vault::store::dir::DirStore;
-use vault::tree::Time;
+use vault::tree::{Snapshot, Time};
 use vault::vault::OpenOptions;
 use vault::vault::open::open;
 
@@ -534,6 +535,29 @@ fn record_of(desk: &Desk, machine: &str, secs: i64) {
     vault.publish(RecordBody::Forget(Vec::new()), time, None, |_| true, &Silent::default()).unwrap().unwrap();
 }
 
+/// Two machines have changed the last snapshot, and neither had seen what the other did.
+fn two_changes(desk: &Desk) {
+    let store = std::sync::Arc::new(DirStore::open(&desk.path("store")).unwrap());
+    let options = OpenOptions { state: desk.path("a witness"), identity: identity("a witness") };
+    let vault = open(store, &Secret::raw(&RAW), options, &Silent::default()).unwrap();
+    let info = vault.snapshots().pop().unwrap();
+    for machine in [0xe1, 0xe2] {
+        let body = Snapshot { replaces: vec![info.id], tags: vec![format!("{machine:x}")], ..info.body.clone() };
+        let record = Record {
+            client: ClientId::new([machine; 16]),
+            number: 1,
+            previous: Digest::new([0; 32]),
+            seen: vec![(info.client, info.number)],
+            time: info.body.time,
+            claims: Vec::new(),
+            closed: Vec::new(),
+            body: RecordBody::Snapshot(Box::new(body)),
+        };
+        let sealed = record.seal(vault.keys()).unwrap();
+        fs::write(desk.path("store/log").join(sealed.name.to_string()), &sealed.bytes).unwrap();
+    }
+}
+
 /// The largest pack of content.
 fn largest(desk: &Desk) -> PathBuf {
     objects(desk, "packs").into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
@@ -707,6 +731,9 @@ const KINDS: &[Kind] = &[
             desk.ok(&["accept", found["findings"][0]["id"].as_str().unwrap(), "--yes"]);
         },
     ),
+    ("a change that does not count", "change", 3, two_changes, |desk| {
+        drop(desk.ok(&["tag", "add", "done", "latest", "--source", "docs"]))
+    }),
     (
         "a record that is damaged",
         "object",

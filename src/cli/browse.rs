@@ -34,7 +34,7 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let mut out = Output::new();
     if args.skipped {
         skipped(context, args, &vault, info, &mut out)?;
@@ -165,7 +165,7 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     };
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let mut out = Output::new();
     browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer(), &context.screen)?;
     out.finish().map(|()| Exit::Done)

@@ -5,8 +5,11 @@ use vault::engine::copy;
 use vault::engine::copy::CopiedSnapshot;
 use vault::engine::copy::CopyOptions;
 use vault::engine::copy::CopyReport;
+use vault::engine::copy::Left;
+use vault::engine::copy::LeftSnapshot;
 use vault::json;
 use vault::json::SkippedJson;
+use vault::path::Shown;
 use vault::tree::Time;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -16,6 +19,7 @@ use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::error::of_left;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::password::Sources;
@@ -43,13 +47,21 @@ struct CopiedJson<'a> {
 }
 
 #[derive(Serialize)]
+struct LeftJson {
+    from: String,
+    why: &'static str,
+    /// What keeps it from being copied: the first ones.
+    paths: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct CopyJson<'a> {
     dry_run: bool,
     to: String,
     copied: Vec<CopiedJson<'a>>,
     there: u64,
     still_lacking: u64,
-    unreadable: Vec<String>,
+    left: Vec<LeftJson>,
     bytes_new: u64,
     bytes_stored: u64,
 }
@@ -64,6 +76,13 @@ impl<'a> From<&'a CopiedSnapshot> for CopiedJson<'a> {
             host: &copied.body.host,
             lost: copied.lost.iter().map(SkippedJson::from).collect(),
         }
+    }
+}
+
+impl From<&LeftSnapshot> for LeftJson {
+    fn from(left: &LeftSnapshot) -> Self {
+        let paths = left.paths.iter().map(|path| Shown(path).to_string()).collect();
+        Self { from: left.from.to_string(), why: left.why.word(), paths }
     }
 }
 
@@ -86,6 +105,7 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     let to = context.open_other(&chosen, sources, (&vault, &password), false)?;
     let options = CopyOptions {
         dry_run: args.dry_run,
+        whole: false,
         level: chosen.config.as_ref().map_or(LEVEL, |vault| vault.level),
         verify: true,
         others: chosen.config.as_ref().map(|vault| vault.others).unwrap_or_default(),
@@ -103,7 +123,7 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
             copied: report.copied.iter().map(CopiedJson::from).collect(),
             there: report.there,
             still_lacking: report.still_lacking,
-            unreadable: report.unreadable.iter().map(ToString::to_string).collect(),
+            left: report.left.iter().map(LeftJson::from).collect(),
             bytes_new: report.bytes_new,
             bytes_stored: report.bytes_stored,
         })?;
@@ -112,11 +132,8 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     }
     out.finish()?;
     let is_lacking = report.still_lacking > 0 || report.copied.iter().any(|copied| !copied.lost.is_empty());
-    Ok(match (report.unreadable.is_empty(), is_lacking) {
-        (false, _) => Exit::Damage,
-        (true, true) => Exit::Skipped,
-        (true, false) => Exit::Done,
-    })
+    let exit = if is_lacking { Exit::Damage } else { Exit::Done };
+    Ok(report.left.iter().fold(exit, |exit, left| exit.worse(of_left(left.why).0)))
 }
 
 /// The snapshots that are to be copied: those that are named, or all that the filter leaves.
@@ -175,16 +192,41 @@ fn tell(
     let lost: u64 = report.copied.iter().map(|copied| copied.lost.len() as u64).sum();
     if lost > 0 {
         let lost = units::counted(lost, "file or folder is", "files and folders are");
-        out.styled(Style::Warning, &format!("{lost} damaged in the vault, and missing in the copies: vault check"))?;
-    }
-    for id in &report.unreadable {
-        let named = wanted.iter().find(|info| info.id == *id).map(|info| select::named(info, &context.zone));
-        let named = named.unwrap_or_else(|| id.short());
-        out.styled(Style::Warning, &format!("{named} cannot be read, and was not copied: vault check"))?;
+        out.styled(Style::Warning, &format!("{lost} damaged in this vault, and missing in the copies: vault check"))?;
     }
     if report.still_lacking > 0 {
         let lacking = units::counted(report.still_lacking, "copy lacks", "copies lack");
-        out.styled(Style::Warning, &format!("{lacking} what is still damaged in the vault: vault check"))?;
+        out.styled(Style::Warning, &format!("{lacking} something that is still damaged in this vault: vault check"))?;
     }
-    Ok(())
+    tell_left(context, wanted, &report.left, out)
+}
+
+/// Says what was not copied, and what to do about it.
+fn tell_left(
+    context: &Context,
+    wanted: &[SnapshotInfo],
+    left: &[LeftSnapshot],
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let mut hints: Vec<&str> = Vec::new();
+    for LeftSnapshot { from, why, paths } in left.iter().take(SHOWN) {
+        let named = wanted.iter().find(|info| info.id == *from).map(|info| select::named(info, &context.zone));
+        let (_, reason, hint) = of_left(*why);
+        let path = match (why, paths.as_slice()) {
+            (Left::NotArrived | Left::Newer, [first, rest @ ..]) if !first.is_empty() => {
+                let more = if rest.is_empty() { "" } else { ", …" };
+                format!(" ({}{more})", Shown(first))
+            }
+            _ => String::new(),
+        };
+        let named = named.unwrap_or_else(|| from.short());
+        out.styled(Style::Warning, &format!("not copied: {named}, since {reason}{path}"))?;
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    if left.len() > SHOWN {
+        out.styled(Style::Warning, &format!("and {} more", units::count((left.len() - SHOWN) as u64)))?;
+    }
+    hints.into_iter().try_for_each(|hint| out.say(hint))
 }

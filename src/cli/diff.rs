@@ -56,7 +56,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let snapshots = vault.snapshots();
     // What is compared with the disk says what a restore would do to it.
     let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
-    let info = wanted.find(context, &vault, &snapshots, &args.filter, aim)?;
+    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, aim)?;
     let old_path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
     let mut report = Report {
         context,
@@ -101,7 +101,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut found)
     } else {
         let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
-        let other = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+        let other = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
         report.new = Some(other.id.to_string());
         let new_path = match &wanted.path {
             Some(typed) => select::inside(&other.body.roots, typed),

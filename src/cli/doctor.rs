@@ -190,6 +190,9 @@ fn examine_known(vault: &Vault, found: &mut Vec<Finding>) -> Result<Exit, Failur
             }
             About::Slot(_) => "vault repair".to_owned(),
             About::OtherVault(id) => format!("vault list --vault {}", &id.to_string()[..8]),
+            About::Change { snapshot, .. } => {
+                format!("vault list   (then vault tag, amend or rewrite {})", snapshot.short())
+            }
             About::Clocks { .. } => "vault client list".to_owned(),
             About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
         };

@@ -64,7 +64,7 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     }
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let since = since.map(|since| since.find(context, &vault, &snapshots, &args.filter, Aim::Read)).transpose()?;
     let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
     let mut trees = vault.tree_reader()?;

@@ -72,7 +72,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
-    let info = wanted.find(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
     let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
     let report = if to_stdout {
         let written = write(context, &vault, info, &path, BufWriter::with_capacity(BUFFER, io::stdout()));

@@ -69,6 +69,8 @@ struct RepairJson<'a> {
     packs: Vec<PackJson>,
     chunks_lent: u64,
     bytes_lent: u64,
+    /// What may yet come back, when all has arrived in the place of --from.
+    late: u64,
     files_copied: u64,
     hurt: Vec<HurtJson<'a>>,
     left: Vec<ProblemJson<'a>>,
@@ -104,6 +106,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
     // Everything that the report needs of the plan, which is used up by doing it.
     let (is_empty, mut has_losses, has_remarks) = (plan.is_empty(), plan.has_losses(), plan.has_remarks());
     let is_spare = plan.restores_redundancy_only();
+    let late = plan.lent.late;
     let mut json = context.global.json.then(|| json_text(args.dry_run, &vault, &plan)).transpose()?;
     if !context.global.json {
         tell(context, &vault, &plan, &mut out)?;
@@ -130,6 +133,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
         json["chunks_brought"] = report.chunks_brought.into();
         json["chunks_not_brought"] = report.chunks_not_brought.into();
         json["files_brought"] = report.files_brought.into();
+        json["late"] = report.late.max(late).into();
         if !args.dry_run && !is_empty {
             json["hurt_left"] = report.hurt_left.into();
         }
@@ -196,6 +200,7 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
             .collect(),
         chunks_lent: plan.lent.count(),
         bytes_lent: plan.lent.bytes,
+        late: plan.lent.late,
         files_copied: plan.copies.count(),
         hurt: plan.hurt.iter().map(HurtJson::new).collect(),
         left: plan.left.iter().map(ProblemJson::new).collect(),
@@ -233,6 +238,12 @@ fn record_line(lost: &LostRecord) -> String {
     format!("record {}{place}{sort}", &lost.name.to_string()[..8])
 }
 
+/// Says of what may yet come back what it waits for.
+fn late_line(count: u64) -> String {
+    let count = units::counted(count, "piece of what is lost is", "pieces of what is lost are");
+    format!("{count} not there yet: when the sync has brought all of that place, run vault repair --from again")
+}
+
 fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -> Result<(), Failure> {
     for finding in vault.findings() {
         out.styled(Style::Warning, &format!("log: {finding}"))?;
@@ -264,9 +275,12 @@ fn tell(context: &Context, vault: &Vault, plan: &RepairPlan, out: &mut Output) -
         let chunks = units::counted(plan.lent.count(), "piece of files and folders", "pieces of files and folders");
         out.say(format_args!("bring back   {chunks} ({})", units::size(plan.lent.bytes)))?;
     }
+    if plan.lent.late > 0 {
+        out.styled(Style::Warning, &format!("wait         {}", late_line(plan.lent.late)))?;
+    }
     if plan.copies.count() > 0 {
-        let files = units::counted(plan.copies.count(), "file or folder", "files and folders");
-        out.say(format_args!("store again  {files} of what is lost, as far as the copies have them"))?;
+        let files = units::counted(plan.copies.count(), "lost file or folder", "lost files and folders");
+        out.say(format_args!("store again  {files}, as far as the copies have them"))?;
     }
     if let Some(marks) = &plan.marks {
         let whole = marks.snapshots.iter().filter(|snapshot| snapshot.count == 0).count() as u64;
@@ -317,7 +331,10 @@ fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
     }
     if report.chunks_not_brought > 0 {
         let chunks = units::counted(report.chunks_not_brought, "piece", "pieces");
-        out.styled(Style::Warning, &format!("{chunks} could not be brought back: damaged there, too"))?;
+        out.styled(Style::Warning, &format!("{chunks} could not be brought back: they are damaged there, too"))?;
+    }
+    if report.late > 0 {
+        out.styled(Style::Warning, &late_line(report.late))?;
     }
     if report.files_brought > 0 {
         let files = units::counted(report.files_brought, "file or folder", "files and folders");
@@ -327,7 +344,7 @@ fn tell_report(report: &RepairReport, out: &mut Output) -> Result<(), Failure> {
                 format!("; {} still", units::counted(left, "snapshot lacks something", "snapshots lack something"))
             }
         };
-        out.say(format_args!("{files} came back out of the copies{left}."))?;
+        out.say(format_args!("{files} came back from the copies{left}."))?;
     }
     let stored =
         if report.bytes_stored > 0 { format!(", {} written", units::size(report.bytes_stored)) } else { String::new() };

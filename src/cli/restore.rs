@@ -76,7 +76,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let aim = if args.in_place { Aim::Write } else { Aim::Read };
-    let info = wanted.find(context, &vault, &snapshots, &args.filter, aim)?;
+    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, aim)?;
     let path = wanted.path.as_deref().map(|path| select::inside(&info.body.roots, path));
     let options = RestoreOptions {
         path: path.filter(|path| !path.is_empty()),
@@ -93,6 +93,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         no_owner: args.no_owner,
         numeric_owner: args.numeric_owner,
         threads: context.threads(),
+        as_it_was: true,
         ..RestoreOptions::new(info.id, target)
     };
     context.screen.watch_interrupts();

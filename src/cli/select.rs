@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 
 use jiff::tz::TimeZone;
+use vault::engine::rewrite::as_it_was;
 use vault::id::ClientId;
 use vault::id::ObjectName;
 use vault::path::Shown;
@@ -116,6 +117,30 @@ impl Wanted {
         all.sort_by_key(|info| info.date);
         let meant = self.choose(&all, filter, own, aim, zone).ok().map(|(meant, _)| meant.id);
         Ok(missing.into_iter().find(|info| Some(info.id) == meant))
+    }
+
+    /// The same for who reads what is in it: by an id that it had before it was changed, it is what it was then, as long as not all has
+    /// arrived that it is now.
+    pub fn find_to_read(
+        &self,
+        context: &Context,
+        vault: &Vault,
+        snapshots: &[SnapshotInfo],
+        filter: &FilterArgs,
+        aim: Aim,
+    ) -> Result<SnapshotInfo, Failure> {
+        let info = self.find(context, vault, snapshots, filter, aim)?;
+        let Which::Id(prefix) = &self.which else { return Ok(info.clone()) };
+        let is_meant = |id: &&ObjectName| id.to_string().starts_with(prefix);
+        let Some(id) = info.replaced.iter().find(is_meant).filter(|_| !is_meant(&&info.id)) else {
+            return Ok(info.clone());
+        };
+        let Some(before) = as_it_was(vault, info, id, &context.screen)? else { return Ok(info.clone()) };
+        let now = info.id.short();
+        context
+            .screen
+            .warn(&format!("not all of {now} has arrived here yet, so it is read as it was before that change"));
+        Ok(before)
     }
 
     /// Finds the snapshot, and what is to be said about the choice. An id is an id; `latest` and dates mean what the filter

@@ -126,7 +126,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Exit, Failure> {
         let json = ReportJson {
             snapshot: (report.id.is_some() || args.dry_run).then(|| SnapshotJson::new(report.id, &report.snapshot)),
             dry_run: args.dry_run,
-            unchanged: report.unchanged,
+            unchanged: report.same.is_some(),
             skipped: report.skipped.iter().map(SkippedJson::from).collect(),
             left_out: report
                 .left_out
@@ -448,7 +448,7 @@ fn tell(context: &Context, args: &SnapshotArgs, report: &SnapshotReport, out: &m
                 units::size(body.bytes_stored)
             ))?;
         }
-        if report.unchanged && report.id.is_some() {
+        if report.same.is_some() && report.id.is_some() {
             out.say("  All is as in the last snapshot.")?;
         }
     }

@@ -142,6 +142,15 @@ impl<'a> Segments<'a> {
         Ok(self.info(place.pack)?.map(|info| (place, info.kind)))
     }
 
+    /// Whether the store lists the pack of this number as long as its footer says.
+    ///
+    /// # Errors
+    /// If the catalogue fails.
+    pub(crate) fn is_listed_whole(&self, vault: &Vault, number: u32) -> Result<bool, ReadError> {
+        let Some(info) = self.info(number)? else { return Ok(false) };
+        Ok(vault.log().packs.get(&info.name).is_some_and(|(_, len)| *len == info.len))
+    }
+
     /// A pack by its number in the catalogue.
     fn info(&self, number: u32) -> Result<Option<Arc<PackInfo>>, CatalogueError> {
         if let Some(info) = self.infos.read().unwrap_or_else(PoisonError::into_inner).get(&number) {

@@ -24,7 +24,7 @@ use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Root, RuleSet, Skipped, Snapshot, Stream, StreamWriter, Time, Verdict};
 use crate::varint;
 use crate::vault::session::Session;
-use crate::vault::{ReadError, Vault, VaultError};
+use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
 /// Something to snapshot.
 pub enum Input {
@@ -97,8 +97,8 @@ pub struct SnapshotReport {
     pub snapshot: Snapshot,
     /// The first [`SKIPPED_SHOWN`] things that were skipped or are torn; the snapshot has them all.
     pub skipped: Vec<Skipped>,
-    /// Whether the tree is the same as that of the source's last snapshot.
-    pub unchanged: bool,
+    /// The source's last snapshot, if the tree is the same as that of it.
+    pub same: Option<ObjectName>,
     /// Folders whose content was left out because it lies on another file system.
     pub left_out: LeftOut,
 }
@@ -224,20 +224,20 @@ pub fn snapshot(
         };
         let taken = pass.take(&mut readers, &mut fed)?;
         let body = pass.body(&taken, begun);
-        let unchanged = previous
-            .as_ref()
-            .is_some_and(|other| other.body.tree == body.tree && other.body.links == body.links && body.skipped == 0);
+        let is_same =
+            |other: &&SnapshotInfo| other.body.tree == body.tree && other.body.links == body.links && body.skipped == 0;
+        let same = previous.as_ref().filter(is_same).map(|other| other.id);
         let report = |id| SnapshotReport {
             id,
             snapshot: body.clone(),
             skipped: taken.skipped.clone(),
-            unchanged,
+            same,
             left_out: taken.left_out.clone(),
         };
         if options.dry_run {
             return Ok(report(None));
         }
-        if unchanged && options.skip_if_unchanged {
+        if same.is_some() && options.skip_if_unchanged {
             presence.remember(&options.source, &mounts)?;
             return Ok(report(None));
         }

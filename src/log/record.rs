@@ -9,7 +9,7 @@ use crate::limits::RECORD_LEN_MAX;
 use crate::log::past::Past;
 use crate::msgpack;
 use crate::pack::TRAILER_LEN;
-use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN};
+use crate::seal::{HEADER_LEN, Keys, NONCE_LEN, ObjectKind, SealError, TAG_LEN, random_name};
 use crate::store::{Kind, ObjectKey, Store, StoreError};
 use crate::tree::{Root, Snapshot, Stream, Time};
 
@@ -653,9 +653,14 @@ impl Record {
     /// # Errors
     /// If it is too long or sealing fails.
     pub fn seal(&self, keys: &Keys) -> Result<SealedRecord, RecordError> {
+        self.seal_as(keys, random_name().map_err(|error| RecordError::Seal(error.to_string()))?)
+    }
+
+    /// Seals the record as a new object of this name, which was drawn for it.
+    pub(crate) fn seal_as(&self, keys: &Keys, name: ObjectName) -> Result<SealedRecord, RecordError> {
         let failed = |error: SealError| RecordError::Seal(error.to_string());
         let plain = self.encode()?;
-        let sealer = keys.create_object(ObjectKind::Record).map_err(failed)?;
+        let sealer = keys.create_object_named(ObjectKind::Record, name).map_err(failed)?;
         let mut bytes = sealer.header().to_vec();
         sealer.seal_record(&plain, &mut bytes).map_err(failed)?;
         let trailer = blake3::hash(&bytes);

@@ -86,9 +86,14 @@ fn commitment(key: &[u8; KEY_LEN], vault: VaultId, name: ObjectName, header: &He
 impl Keys {
     /// Begins an object of this kind under a fresh name and key.
     pub fn create_object(&self, kind: ObjectKind) -> Result<ObjectSealer, SealError> {
+        self.create_object_named(kind, random_name()?)
+    }
+
+    /// Begins an object of this kind under a name that was drawn for it before, and is used for nothing else.
+    pub(crate) fn create_object_named(&self, kind: ObjectKind, name: ObjectName) -> Result<ObjectSealer, SealError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         random(key.as_mut_slice())?;
-        self.create_object_with(kind, random_name()?, &key, &fresh()?)
+        self.create_object_with(kind, name, &key, &fresh()?)
     }
 
     fn create_object_with(

@@ -155,6 +155,9 @@ pub struct Origin {
     /// Its date was uncertain there.
     #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
     pub uncertain: bool,
+    /// The date of an outlier there that may be the right one, its own being wrong.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub rival: Option<Time>,
     /// Something of it was damaged there when it was copied, and is missing here.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,

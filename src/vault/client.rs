@@ -17,7 +17,7 @@ use crate::log::record::Join;
 use crate::log::{Link, Record, RecordBody, SlotChange, ValidSlot};
 use crate::ownfile;
 use crate::progress::Progress;
-use crate::seal::{Purpose, SlotFile, random};
+use crate::seal::{Purpose, SlotFile, random, random_name};
 use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
 use crate::tree::Time;
@@ -164,6 +164,17 @@ struct Writer<'s> {
     ends: bool,
 }
 
+/// Records that are put together.
+pub(crate) struct Batch<'b> {
+    /// What they say. Of snapshots that were put again, it is entered what they take the place of.
+    pub bodies: &'b mut [RecordBody],
+    /// The positions of snapshots that are pinned, by a record before theirs: so none is ever there without its pin.
+    pub pinned: &'b HashSet<usize>,
+    /// The last one acknowledges more than the session had seen when it began. All others rely on the packs, too, and without this so does
+    /// what the session publishes later.
+    pub ends: bool,
+}
+
 /// After so many records that are put together it is looked whether the user wants it to stop.
 const TOGETHER: usize = 64;
 /// How often a record is put again because its client turned out to be retired behind it.
@@ -230,7 +241,9 @@ impl Vault {
         if !confirm(self) {
             return Ok(None);
         }
-        self.put_in_parts(&mut state, body, time, Writer { own, ends: false }).map(Some)
+        let name = random_name()?;
+        self.put_in_parts(&mut state, name, body, time, Writer { own, ends: false })?;
+        Ok(Some(name))
     }
 
     /// Publishes a record of this client, which joins first if it has to, that relies on these packs (SPEC §8.5). This is the one place
@@ -256,25 +269,25 @@ impl Vault {
         session: &Session,
         progress: &dyn Progress,
     ) -> Result<Option<ObjectName>, VaultError> {
-        let names = self.publish_together(&mut [body.clone()], packs, time, session, true, progress)?;
+        let batch = Batch { bodies: &mut [body.clone()], pinned: &HashSet::new(), ends: true };
+        let names = self.publish_together(batch, packs, time, session, progress)?;
         Ok(names.and_then(|names| names.last().copied()))
     }
 
-    /// The same for several records. With `ends` the last one acknowledges more than the session had seen when it began; all others rely on
-    /// these packs, too, and without it so does what the session publishes later. A snapshot that takes the place of others is not forgotten if its client was retired meanwhile, since those
+    /// The same for several records. A snapshot that takes the place of others is not forgotten if its client was retired meanwhile, since those
     /// would be gone with it: the next try takes the place of it, too, and so does that of a caller who gets `None`.
     ///
     /// # Errors
     /// As [`Self::publish_relying`], or if the user stops it. What was put by then stays.
     pub(crate) fn publish_together(
         &self,
-        bodies: &mut [RecordBody],
+        batch: Batch<'_>,
         packs: &HashSet<ObjectName>,
         time: Time,
         session: &Session,
-        ends: bool,
         progress: &dyn Progress,
     ) -> Result<Option<Vec<ObjectName>>, VaultError> {
+        let Batch { bodies, pinned, ends } = batch;
         let mut earlier = Vec::new();
         for _ in 0..ATTEMPTS {
             let lock = self.lock_client()?;
@@ -297,14 +310,21 @@ impl Vault {
             }
             let writer = Writer { own: Some(session), ends: true };
             self.record_first_slots(&mut state, time, Writer { ends: false, ..writer })?;
-            let (client, count, mut names) = (state.client, bodies.len(), Vec::new());
-            for (number, body) in (0..).zip(bodies.iter()) {
+            let (client, count) = (state.client, bodies.len());
+            let names: Vec<ObjectName> = (0..count).map(|_| random_name()).collect::<Result<_, _>>()?;
+            let pins: Vec<ObjectName> =
+                (0..).zip(&names).filter(|(number, _)| pinned.contains(number)).map(|(_, name)| *name).collect();
+            if !pins.is_empty() {
+                let body = RecordBody::Pin { snapshots: pins, pinned: true };
+                self.put_in_parts(&mut state, random_name()?, body, time, Writer { ends: false, ..writer })?;
+            }
+            for ((number, body), name) in (0..).zip(bodies.iter()).zip(&names) {
                 // Each is true by itself, so it may end between any two.
                 if number > 0 && number % TOGETHER == 0 && progress.stopped() {
                     return Err(VaultError::Interrupted);
                 }
                 let writer = Writer { ends: ends && number + 1 == count, ..writer };
-                names.push(self.put_in_parts(&mut state, body.clone(), time, writer)?);
+                self.put_in_parts(&mut state, *name, body.clone(), time, writer)?;
             }
             drop(lock);
             if self.delivery() == Delivery::Direct && self.rules.looked_behind {
@@ -487,18 +507,19 @@ impl Vault {
         Ok(state)
     }
 
-    /// Puts a record, and before it as many as are needed to claim what one record cannot hold.
+    /// Puts a record under this name, and before it as many as are needed to claim what one record cannot hold.
     fn put_in_parts(
         &self,
         state: &mut ClientState,
+        name: ObjectName,
         body: RecordBody,
         time: Time,
         writer: Writer<'_>,
-    ) -> Result<ObjectName, VaultError> {
+    ) -> Result<(), VaultError> {
         while self.noted(writer.own).claimable.len() > self.limits.claims {
             self.put_record(state, RecordBody::Forget(Vec::new()), time, Writer { ends: false, ..writer })?;
         }
-        self.put_record(state, body, time, writer)
+        self.put_named(state, name, body, time, writer)
     }
 
     fn put_record(
@@ -507,7 +528,18 @@ impl Vault {
         body: RecordBody,
         time: Time,
         writer: Writer<'_>,
-    ) -> Result<ObjectName, VaultError> {
+    ) -> Result<(), VaultError> {
+        self.put_named(state, random_name()?, body, time, writer)
+    }
+
+    fn put_named(
+        &self,
+        state: &mut ClientState,
+        name: ObjectName,
+        body: RecordBody,
+        time: Time,
+        writer: Writer<'_>,
+    ) -> Result<(), VaultError> {
         let Writer { own, ends } = writer;
         let seen = self.acknowledged(own.filter(|_| ends)).into_iter().collect();
         let (client, number, previous) = (state.client, state.number + 1, state.digest);
@@ -516,8 +548,8 @@ impl Vault {
         claims.truncate(self.limits.claims);
         let claimed: HashSet<ObjectName> = claims.iter().copied().collect();
         let record = Record { client, number, previous, seen, time, claims, closed, body };
-        let sealed = record.seal(self.keys())?;
-        let (name, digest) = (sealed.name, Digest::new(*blake3::hash(&sealed.bytes).as_bytes()));
+        let sealed = record.seal_as(self.keys(), name)?;
+        let digest = Digest::new(*blake3::hash(&sealed.bytes).as_bytes());
         state.pending = Some(digest);
         state.save(self.state(), false)?;
         self.store().put(&ObjectKey::Named(Kind::Log, name), sealed.bytes.clone())?;
@@ -547,6 +579,6 @@ impl Vault {
             let rest: Vec<ObjectName> = names.into_iter().filter(|name| !claimed.contains(name)).collect();
             let _ = if rest.is_empty() { std::fs::remove_file(list) } else { write_names(&list, &rest) };
         }
-        Ok(name)
+        Ok(())
     }
 }

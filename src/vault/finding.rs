@@ -72,6 +72,13 @@ pub enum About {
     Slot(OddSlot),
     /// Another vault lies in the same place. Nothing of it is looked at.
     OtherVault(VaultId),
+    /// A change of a snapshot does not count, as another machine changed the same one at the same time.
+    Change {
+        /// The snapshot as it is.
+        snapshot: ObjectName,
+        /// The machine whose change does not count.
+        host: String,
+    },
     /// The dates of two machines contradict each other: the first one's last record says a time long before that of a record
     /// of the other one, which its writer had seen. Which clock is wrong is not known, and no date is moved.
     Clocks {
@@ -116,6 +123,7 @@ impl KnownFinding {
             | About::Source { .. }
             | About::Slot(_)
             | About::OtherVault(_)
+            | About::Change { .. }
             | About::Clocks { .. } => Exit::Skipped,
         }
     }
@@ -126,7 +134,7 @@ impl KnownFinding {
             About::Object { state, .. } => state.is_loss(),
             About::Records { .. } | About::Files { .. } => true,
             About::Slot(odd) => matches!(odd.fault, SlotFault::Unlisted | SlotFault::Missing | SlotFault::Late),
-            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => false,
+            About::Source { .. } | About::OtherVault(_) | About::Change { .. } | About::Clocks { .. } => false,
         }
     }
 
@@ -184,6 +192,11 @@ impl KnownFinding {
                     &vault.to_string()[..8]
                 )
             }
+            About::Change { snapshot, host } => format!(
+                "what {} changed of snapshot {} does not count, since another machine changed it at the same time",
+                crate::path::Shown(host.as_bytes()),
+                snapshot.short()
+            ),
             About::Clocks { early_host, late_host, apart, .. } => {
                 let hours = apart / 3600;
                 let apart = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
@@ -217,6 +230,7 @@ impl KnownFinding {
                 SlotFault::Late => "when the sync has brought it, or accepting that it is gone",
             },
             About::OtherVault(_) => "that vault being moved to a folder of its own",
+            About::Change { .. } => "the next change of that snapshot, with vault tag, amend or rewrite",
             About::Clocks { .. } => {
                 "the next records of these machines with the right time, or vault client retire for one that is gone"
             }

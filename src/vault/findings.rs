@@ -213,6 +213,13 @@ impl Vault {
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings)?;
         self.clock_findings(&mut findings);
+        findings.extend(self.void_changes().into_iter().map(|void| KnownFinding {
+            id: FindingId::of("change", [void.change.as_bytes().to_vec()]),
+            about: About::Change { snapshot: void.snapshot, host: void.host },
+            since: Time::default(),
+            snapshots: 0,
+            files: 0,
+        }));
         for finding in &mut findings {
             let first = *memory.since.entry(finding.id.to_string()).or_insert(now.secs);
             if finding.since == Time::default() {
@@ -596,7 +603,7 @@ impl Vault {
                 RecordBody::Slots(SlotChange { add: Vec::new(), remove: vec![slot.id] })
             }
             About::Slot(OddSlot { slot, .. }) => RecordBody::Slots(SlotChange { add: vec![*slot], remove: Vec::new() }),
-            About::Source { .. } | About::OtherVault(_) | About::Clocks { .. } => return Ok(()),
+            About::Source { .. } | About::OtherVault(_) | About::Change { .. } | About::Clocks { .. } => return Ok(()),
         };
         self.publish_findings(time, progress)?;
         self.publish(body, time, None, |_| true, progress)?;

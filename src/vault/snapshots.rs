@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, VaultId};
-use crate::log::{Chains, Dated, Link, Record, RecordBody};
+use crate::log::{Chains, Dated, Link, Order, Record, RecordBody, Sight};
 use crate::tree::{Snapshot, Time};
 use crate::vault::{Vault, VaultError};
 
@@ -46,6 +46,16 @@ impl SnapshotInfo {
     pub fn has_lost_root(&self) -> bool {
         self.body.roots.iter().any(|root| root.lost)
     }
+}
+
+/// A change of a snapshot that does not count.
+pub(crate) struct VoidChange {
+    /// The snapshot as it is.
+    pub(crate) snapshot: ObjectName,
+    /// The record that says what it should be.
+    pub(crate) change: ObjectName,
+    /// The machine that put that.
+    pub(crate) host: String,
 }
 
 /// When a snapshot was taken, and where it stands among others of the same date.
@@ -159,6 +169,53 @@ impl Vault {
         (found, is_forgotten)
     }
 
+    /// A snapshot as it was under an id that it had before: `None` if it never had that one, or if that was forgotten. Its place is that of
+    /// `info`, which it is now.
+    pub fn snapshot_before(&self, info: &SnapshotInfo, id: &ObjectName) -> Option<SnapshotInfo> {
+        let chains = self.chains();
+        let names = |link: &Link| matches!(&link.record.body, RecordBody::Forget(names) if names.contains(id));
+        if !info.replaced.contains(id) || chains.links().any(names) {
+            return None;
+        }
+        let link = chains.links().find(|link| link.name == *id)?;
+        let RecordBody::Snapshot(body) = &link.record.body else { return None };
+        let (number, body) = (link.record.number, Snapshot::clone(body));
+        Some(SnapshotInfo { id: *id, number, replaced: Vec::new(), body, ..info.clone() })
+    }
+
+    /// Changes of snapshots that do not count, since others changed the same ones at the same time, and that nobody has looked at since:
+    /// whoever changes the snapshot again, having seen both, has settled it.
+    pub(crate) fn void_changes(&self) -> Vec<VoidChange> {
+        let chains = self.chains();
+        let (order, sight) = (chains.order(), Sight::new(&chains));
+        let (taken, forgotten) = taken(&chains, &order);
+        let links: HashMap<ObjectName, (&Link, &Snapshot)> =
+            taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
+        let replaced = Replaced::new(&taken);
+        let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
+            if !replaced.void.contains(&link.name)
+                || replaced.by.contains_key(&link.name)
+                || forgotten.contains(&link.name)
+            {
+                return None;
+            }
+            let Record { client, number, .. } = link.record;
+            let mut above = replaced.by.get(body.replaces.first()?);
+            let mut stands = None;
+            while let Some((other, said)) = above.and_then(|name| links.get(name)) {
+                let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
+                if says_the_same || sight.has_seen(&other.record, &client, number) {
+                    return None;
+                }
+                (stands, above) = (Some(other.name), replaced.by.get(&other.name));
+            }
+            let snapshot = stands.filter(|name| !forgotten.contains(name))?;
+            let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
+            Some(VoidChange { snapshot, change: link.name, host })
+        };
+        taken.iter().filter_map(change).collect()
+    }
+
     /// What each snapshot record is in any vault: what it is a copy of, or itself. Also those that others took the place of.
     pub fn origins(&self) -> HashMap<ObjectName, (VaultId, ObjectName)> {
         let log = self.log();
@@ -185,26 +242,18 @@ impl Vault {
 /// What [`Vault::snapshots`] finds in these records.
 pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
     let order = chains.order();
-    let mut taken: Vec<(&Link, &Snapshot, Dated)> = Vec::new();
-    let mut forgotten = HashSet::new();
     // The last word about each pin, with what it is last by.
     let mut pins: HashMap<ObjectName, ((Time, usize), bool)> = HashMap::new();
     for link in chains.links() {
-        let Some(dated) = order.get(&link.name).copied() else { continue };
-        match &link.record.body {
-            RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
-            RecordBody::Pin { snapshots, pinned } => {
-                let word = ((dated.time, dated.position), *pinned);
-                for name in snapshots {
-                    let last = pins.entry(*name).or_insert(word);
-                    *last = (*last).max(word);
-                }
+        if let (Some(dated), RecordBody::Pin { snapshots, pinned }) = (order.get(&link.name), &link.record.body) {
+            let word = ((dated.time, dated.position), *pinned);
+            for name in snapshots {
+                let last = pins.entry(*name).or_insert(word);
+                *last = (*last).max(word);
             }
-            RecordBody::Snapshot(body) => taken.push((link, body, dated)),
-            _ => {}
         }
     }
-    taken.sort_unstable_by_key(|(.., dated)| dated.position);
+    let (taken, forgotten) = taken(chains, &order);
     let (replaced, places) = (Replaced::new(&taken), settled(&taken));
     let mut found: Vec<(usize, SnapshotInfo)> = Vec::new();
     for (link, body, _) in &taken {
@@ -213,7 +262,10 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         }
         let Some(place) = places.get(&link.name) else { continue };
         let others = replaced.by(&link.name);
-        let pin = others.iter().chain([&link.name]).filter_map(|name| pins.get(name)).max();
+        let names = || others.iter().chain([&link.name]);
+        // A pin of what came of it for somebody else is meant for it, too.
+        let beaten = names().filter_map(|name| replaced.beaten.get(name)).flatten();
+        let pin = names().chain(beaten).filter_map(|name| pins.get(name)).max();
         found.push((
             place.position,
             SnapshotInfo {
@@ -228,6 +280,21 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
     }
     found.sort_by_key(|(position, info)| (info.date, *position));
     found.into_iter().map(|(_, info)| info).collect()
+}
+
+/// The snapshot records, in the order of cause, and the names of those that are forgotten.
+fn taken<'c>(chains: &'c Chains, order: &Order) -> (Vec<(&'c Link, &'c Snapshot, Dated)>, HashSet<ObjectName>) {
+    let (mut taken, mut forgotten): (Vec<(&Link, &Snapshot, Dated)>, _) = (Vec::new(), HashSet::new());
+    for link in chains.links() {
+        let Some(dated) = order.get(&link.name).copied() else { continue };
+        match &link.record.body {
+            RecordBody::Forget(names) => forgotten.extend(names.iter().copied()),
+            RecordBody::Snapshot(body) => taken.push((link, body, dated)),
+            _ => {}
+        }
+    }
+    taken.sort_unstable_by_key(|(.., dated)| dated.position);
+    (taken, forgotten)
 }
 
 /// The dates of snapshots, which come in the order of cause.
@@ -245,9 +312,10 @@ fn places(taken: &[(&Link, &Snapshot, Dated)]) -> HashMap<ObjectName, Place> {
             // Whether the clock was right matters only where the given date is held against it.
             let is_held = body.time > dated.time;
             let time = body.time.min(dated.time);
-            let was_uncertain = body.origin.as_ref().is_some_and(|origin| origin.uncertain);
+            let (was_uncertain, rival) =
+                body.origin.as_ref().map_or((false, None), |origin| (origin.uncertain, origin.rival));
             let is_outlier = was_uncertain || is_held && dated.is_outlier;
-            let rival = dated.rival.filter(|_| is_held);
+            let rival = rival.or(dated.rival.filter(|_| is_held));
             places.insert(link.name, Place { date: time, position, is_outlier, rival, client });
             continue;
         }
@@ -339,6 +407,8 @@ struct Replaced {
     others: BTreeMap<ObjectName, Vec<ObjectName>>,
     /// Those that others were quicker than in all that they replace.
     void: HashSet<ObjectName>,
+    /// For each that was quicker: than which of those.
+    beaten: HashMap<ObjectName, Vec<ObjectName>>,
 }
 
 impl Replaced {
@@ -361,8 +431,15 @@ impl Replaced {
         let void = |(link, body, dated): &&(&Link, &Snapshot, Dated)| {
             body.replaces.iter().any(|other| earlier(dated, other)) && !others.contains_key(&link.name)
         };
-        let void = taken.iter().filter(void).map(|(link, ..)| link.name).collect();
-        Self { by, others, void }
+        let (mut void_names, mut beaten): (HashSet<ObjectName>, HashMap<ObjectName, Vec<ObjectName>>) =
+            (HashSet::new(), HashMap::new());
+        for (link, body, dated) in taken.iter().filter(void) {
+            void_names.insert(link.name);
+            for winner in body.replaces.iter().filter(|other| earlier(dated, other)).filter_map(|other| by.get(other)) {
+                beaten.entry(*winner).or_default().push(link.name);
+            }
+        }
+        Self { by, others, void: void_names, beaten }
     }
 
     fn is_hidden(&self, name: &ObjectName) -> bool {
@@ -482,7 +559,8 @@ mod tests {
     fn a_copy_has_the_date_of_what_it_is_a_copy_of() {
         let copy = |time, uncertain| {
             let (vault, snapshot) = (VaultId::new([7; 16]), name(9));
-            let origin = Some(Origin { vault, snapshot, uncertain, partial: false });
+            let rival = (time == 7).then_some(day(6));
+            let origin = Some(Origin { vault, snapshot, uncertain, rival, partial: false });
             RecordBody::Snapshot(Box::new(Snapshot { origin, ..body(time, false, &[]) }))
         };
         // Copied on day 101 and later, whatever was taken there before.
@@ -493,6 +571,8 @@ mod tests {
             (103, snapshot(103, false, &[])),
             (104, copy(900, false)),
         ];
+        let rivals: Vec<Option<Time>> = list(&chains(records.clone())).iter().map(|info| info.rival).collect();
+        assert_eq!(rivals, [None, Some(day(6)), None, None, None]);
         check(records, &["3@5!", "2@7", "1@100", "4@103", "5@104"]);
     }
 
@@ -529,6 +609,10 @@ mod tests {
             ],
             &["3@5", "5@5", "2@7"],
         );
+        // A pin of what came too late is meant for what counts, and for what replaces that.
+        let too_late = vec![at(1), (2, snapshot(2, false, &[1])), (3, snapshot(3, false, &[1])), (4, pin(3))];
+        check(too_late.clone(), &["2@1p"]);
+        check([too_late, vec![(5, snapshot(5, false, &[2]))]].concat(), &["5@1p"]);
         // What it replaces is not here: it stands for itself. Two that replace each other cannot be true.
         check(vec![at(1), (2, snapshot(2, false, &[77]))], &["1@1", "2@2"]);
         check(vec![(1, snapshot(1, false, &[2])), (2, snapshot(2, false, &[1]))], &["2@1"]);

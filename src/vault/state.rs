@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::id::{ChunkId, ClientId, ObjectName};
 use crate::log::Chains;
-use crate::pack::TRAILER_LEN;
-use crate::store::{Delivery, Kind, ObjectKey, StoreError};
+use crate::pack::{PackError, TRAILER_LEN};
+use crate::store::{Delivery, Kind, ObjectKey, StoreError, Subject};
 use crate::vault::client::ClientState;
 use crate::vault::{BadObject, ReadError, SnapshotInfo, Vault, VaultError};
 
@@ -139,6 +139,23 @@ impl Vault {
         };
         let own: HashSet<ObjectName> = self.snapshots().into_iter().filter(is_own).map(|info| info.id).collect();
         hurt.into_iter().partition(|hurt| !own.contains(&id(hurt)))
+    }
+
+    /// What something that a tree needs is, if it could not be read for this reason. `may_be_late`: others have a part in that tree (see
+    /// [`Self::part_late`]), so that what is not here may be on its way.
+    pub(crate) fn state_of_unread(&self, error: &ReadError, may_be_late: bool) -> ObjectState {
+        let object = match error {
+            error if error.is_newer() => return ObjectState::Newer,
+            _ if !may_be_late => return ObjectState::Damaged,
+            ReadError::Lost(_) | ReadError::Pack(PackError::Store(StoreError::Missing { .. })) => {
+                return ObjectState::NotArrived;
+            }
+            ReadError::Pack(PackError::Damaged { object, .. }) => object,
+            ReadError::Pack(PackError::Store(StoreError::Short { object: Subject::Object(object), .. })) => object,
+            _ => return ObjectState::Damaged,
+        };
+        // One that cannot be looked at may as well be on its way.
+        self.state_of(object).unwrap_or(ObjectState::NotArrived)
     }
 
     /// Packs that only other clients claim which are not retired, with the name of the machine of one of them: they may have them

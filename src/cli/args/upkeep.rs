@@ -225,8 +225,10 @@ The other vault has keys of its own, so what opens one of them does not open the
 other. Copies keep dates, machines, sources, tags and pins. What is there is not
 stored again, a snapshot that is there is passed over, and a copy that is
 interrupted goes on from there. Files that are damaged here are missing in the
-copy, which is then partial (the exit code is 3); once they are mended, the next
-copy takes its place.
+copy, which is then partial (the exit code is 4); once they are mended, the next
+copy takes its place. A snapshot waits for a later time (exit code 3) if not all
+of it has arrived here, if a newer vault wrote some of it, or if its date lies
+in the future.
 
 The password of the other vault comes from the first of: --to-password-file,
 --to-password-command, VAULT_TO_PASSWORD (or _FILE, _COMMAND), what the

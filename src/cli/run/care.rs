@@ -113,7 +113,7 @@ impl Crew<'_> {
         let (now, new) = (dates::now(), self.taken_now());
         let snapshots = vault.snapshots();
         let mut decisions = Vec::new();
-        for job in self.plan.jobs.iter().filter(|job| taken.contains(&job.source.name)) {
+        for job in self.plan.jobs.iter().filter(|job| taken.contains_key(&job.source.name)) {
             let target = job.targets.iter().find(|target| target.vault == at);
             let Some((keep, target)) = job.source.keep.as_ref().zip(target) else { continue };
             let own: Vec<_> = snapshots

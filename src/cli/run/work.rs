@@ -10,9 +10,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
 
-use vault::engine::copy::CopyError;
 use vault::engine::copy::CopyOptions;
 use vault::engine::copy::copy;
+use vault::engine::copy::copy_of;
 use vault::engine::digest::Digests;
 use vault::engine::digest::TreeDigest;
 use vault::engine::index::Index;
@@ -20,6 +20,7 @@ use vault::engine::index::IndexError;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::snapshot::SnapshotReport;
+use vault::failure::of_left;
 use vault::fs::Dir;
 use vault::id::ObjectName;
 use vault::progress::Progress;
@@ -29,7 +30,6 @@ use vault::tree::Stream;
 use vault::tree::Verdict;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
-use vault::vault::VaultError;
 
 use super::hooks;
 use super::now::Journal;
@@ -90,8 +90,8 @@ pub(super) struct Site {
     chosen: Chosen,
     pub(super) device: u64,
     pub(super) opened: Mutex<Opened>,
-    /// Sources of which there is a state of now.
-    pub(super) taken: Mutex<Vec<String>>,
+    /// The sources of which there is a state of now, each with the snapshot that has it.
+    pub(super) taken: Mutex<BTreeMap<String, ObjectName>>,
 }
 
 /// Whether a vault could be opened.
@@ -357,19 +357,21 @@ impl<'a> Crew<'a> {
         }
         let lane = self.context.screen.lane(Of::source(&job.source.name, &config.name));
         let taken = self.open(site, &lane).and_then(|vault| {
-            let (snapshot, body) = if let Some(copied) = self.copied(job, config, &vault, &lane)? {
+            let Taken { snapshot, stands, body } = if let Some(copied) = self.copied(job, config, &vault, &lane)? {
                 copied
             } else {
                 let report = self.snapshot(job, config, &vault, &lane)?;
-                (report.id, report.snapshot)
+                Taken { snapshot: report.id, stands: report.id.or(report.same), body: report.snapshot }
             };
+            if let Some(stands) = stands {
+                lock(&site.taken).insert(job.source.name.clone(), stands);
+            }
             let digest = self.digest(&vault, &body.tree, &lane);
             Ok((vault.id().to_string(), digest, snapshot, body))
         });
         drop(lane);
         match taken {
             Ok((id, digest, snapshot, body)) => {
-                lock(&site.taken).push(job.source.name.clone());
                 let state = match body.verdict {
                     _ if snapshot.is_none() => State::Unchanged,
                     Verdict::Complete => State::Complete,
@@ -391,50 +393,57 @@ impl<'a> Crew<'a> {
     }
 
     /// Copies what this run has just taken into the vault that this one is filled from. `None` if there is nothing of the kind, or if it
-    /// cannot be had whole: then the disk is read. Otherwise the id of the copy, if it was not there, and its body.
-    fn copied(
-        &self,
-        job: &Job,
-        config: &VaultConfig,
-        vault: &Vault,
-        lane: &Lane,
-    ) -> Result<Option<(Option<ObjectName>, Snapshot)>, Trouble> {
+    /// cannot be had whole: then nothing is copied, and the disk is read.
+    fn copied(&self, job: &Job, config: &VaultConfig, vault: &Vault, lane: &Lane) -> Result<Option<Taken>, Trouble> {
         let Some(first) = &config.copy_from else { return Ok(None) };
         let Some(at) = self.plan.vaults.iter().position(|vault| vault.name == *first) else { return Ok(None) };
         let site = &self.sites[at];
-        if !lock(&site.taken).contains(&job.source.name) {
-            return Ok(None);
-        }
+        let Some(taken) = lock(&site.taken).get(&job.source.name).copied() else { return Ok(None) };
         let from = match &*lock(&site.opened) {
             Opened::Yes(from) => Arc::clone(from),
             Opened::Not | Opened::Never(_) => return Ok(None),
         };
-        let is_of_source =
-            |info: &SnapshotInfo| info.body.source == job.source.name && info.body.host == from.identity().host;
-        let Some(newest) = from.snapshots().into_iter().rfind(is_of_source) else { return Ok(None) };
+        let disk = |why: &str| {
+            lane.warn(&format!("{why}, so {} is read from the disk again", job.source.name));
+            Ok(None)
+        };
+        let Some(taken) = from.snapshot(&taken) else {
+            return disk(&format!("the snapshot in {first} was forgotten meanwhile"));
+        };
         let options = CopyOptions {
             dry_run: false,
+            whole: true,
             level: config.level,
             verify: true,
             others: config.others,
             clock: &dates::now,
             threads: self.context.threads(),
         };
-        let disk = |why: &str| {
-            lane.warn(&format!("{why}: {} is read from the disk again", job.source.name));
-            Ok(None)
-        };
-        match copy(&from, vault, &[newest], &options, lane) {
-            Ok(mut report) => match report.copied.pop() {
-                Some(copied) if copied.lost.is_empty() => Ok(Some((copied.id, copied.body))),
-                Some(_) => disk(&format!("a part of the last snapshot in {first} is damaged")),
-                None if report.still_lacking > 0 || !report.unreadable.is_empty() => {
-                    disk(&format!("the last snapshot in {first} is damaged"))
+        let report = match copy(&from, vault, std::slice::from_ref(&taken), &options, lane) {
+            Ok(report) => report,
+            Err(error) => {
+                let is_of_first = error.is_of_source();
+                let failure = Failure::from(error);
+                if is_of_first && failure.exit != Exit::Interrupted {
+                    return disk(&format!("{first} cannot be read ({})", failure.what));
                 }
-                None => Ok(vault.snapshots().into_iter().rfind(is_of_source).map(|info| (None, info.body))),
-            },
-            Err(CopyError::Vault(VaultError::Interrupted)) => Err(Failure::interrupted().into()),
-            Err(error) => disk(&format!("the snapshot in {first} cannot be copied ({error})")),
+                return Err(failure.into());
+            }
+        };
+        if let Some(left) = report.left.first() {
+            return disk(&format!("the snapshot in {first} was not copied, since {}", of_left(left.why).1));
+        }
+        if report.still_lacking > 0 {
+            return disk(&format!("the snapshot in {first} lacks something"));
+        }
+        let copied = report.copied.into_iter().next().and_then(|copied| {
+            let stands = copied.id?;
+            Some(Taken { snapshot: Some(stands), stands: Some(stands), body: copied.body })
+        });
+        let there = |info: SnapshotInfo| Taken { snapshot: None, stands: Some(info.id), body: info.body };
+        match copied.or_else(|| copy_of(&from, &taken, vault).map(there)) {
+            Some(taken) => Ok(Some(taken)),
+            None => disk(&format!("the snapshot in {first} is gone")),
         }
     }
 
@@ -526,6 +535,15 @@ impl<'a> Crew<'a> {
         });
         Ok(report.map_err(Failure::from)?)
     }
+}
+
+/// What is of a source in a vault now.
+struct Taken {
+    /// The snapshot that was made; none if there was one of the same state.
+    snapshot: Option<ObjectName>,
+    /// The snapshot that has the state of now.
+    stands: Option<ObjectName>,
+    body: Snapshot,
 }
 
 /// What a hook finds in its environment; `trouble`: another hook of the source that failed before.

@@ -201,7 +201,7 @@ pub fn import(
         id: Some(id),
         snapshot: body,
         skipped: taken.skipped.first,
-        unchanged: false,
+        same: None,
         left_out: LeftOut::default(),
     })
 }

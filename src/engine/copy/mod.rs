@@ -1,31 +1,35 @@
 //! Copying snapshots into another vault (SPEC §8.12): read, opened and verified here, cut and named anew there, unless both vaults
 //! cut alike. What is there already is not stored again, and a snapshot that is there is passed over.
 //!
-//! Snapshots are copied in their order, in parts: of each part the packs are put first, then the records of its snapshots. So an
-//! interrupted copy has what it has put, and the next one goes on from there.
+//! Snapshots are copied in their order, in parts: of each part the packs are put first, then the pins, then the records of its
+//! snapshots. So an interrupted copy has what it has put, and the next one goes on from there.
 
 pub(crate) mod tree;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::catalogue::CatalogueError;
-use crate::engine::copy::tree::{Memory, Trees};
+use crate::engine::copy::tree::{Lost, Memory, Trees};
 use crate::engine::depot::{self, Depot, DepotOptions, Ended};
 use crate::engine::mark::Segments;
+use crate::engine::presence::is_future;
 use crate::engine::trust::{VerifyOthers, pay_debts};
+use crate::engine::walk::SkippedList;
 use crate::id::{ObjectName, VaultId};
 use crate::limits::sum_of;
 use crate::log::RecordBody;
 use crate::progress::{Phase, Progress};
 use crate::tree::{Origin, Skipped, Snapshot, Stream, Time, Verdict};
+use crate::vault::client::Batch;
 use crate::vault::session::Session;
-use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
+use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 
 /// A part ends when so many bytes were put ...
 const PART_BYTES: u64 = 256 << 20;
 /// ... or so many snapshots are ready.
 const PART_SNAPSHOTS: usize = 64;
+/// So much is named of what keeps a snapshot from being copied.
+const NAMED: usize = 20;
 /// Why something is not in a copy.
 const DAMAGED: &str = "it is damaged in the vault that this is a copy from";
 
@@ -34,6 +38,8 @@ const DAMAGED: &str = "it is damaged in the vault that this is a copy from";
 pub struct CopyOptions<'a> {
     /// Say what would be copied, and copy nothing.
     pub dry_run: bool,
+    /// Leave a snapshot of which something is damaged as it is, instead of copying what can be read of it.
+    pub whole: bool,
     /// zstd level, 1 to 19.
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
@@ -55,15 +61,18 @@ pub enum CopyError {
         /// Where.
         place: String,
     },
-    /// The catalogue of either vault failed.
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
-    /// Either vault failed, or the user stopped it.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    /// Something could not be read, for a reason other than damage.
-    #[error(transparent)]
-    Read(#[from] ReadError),
+    /// The vault that is copied could not be read, for a reason other than damage.
+    #[error("the vault that is copied")]
+    From(#[source] ReadError),
+    /// The other vault failed.
+    #[error("the vault that is copied into")]
+    To(#[source] VaultError),
+    /// The other vault could not be read, for a reason other than damage.
+    #[error("the vault that is copied into")]
+    There(#[source] ReadError),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
     /// An entry cannot be written as it was read.
     #[error("{path} cannot be written into the other vault: {what}")]
     Entry {
@@ -78,6 +87,68 @@ pub enum CopyError {
     /// No threads could be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
+}
+
+/// What goes wrong with the vault that is copied into, unless it is said otherwise.
+impl From<VaultError> for CopyError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Interrupted => Self::Interrupted,
+            error => Self::To(error),
+        }
+    }
+}
+
+impl CopyError {
+    /// Whether it is the vault that is copied that is to blame.
+    pub const fn is_of_source(&self) -> bool {
+        matches!(self, Self::From(_) | Self::Entry { .. })
+    }
+}
+
+/// Why a snapshot was not copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing of it can be read, for damage.
+    Damaged,
+    /// Not all of it has arrived yet.
+    NotArrived,
+    /// A later version wrote something of it.
+    Newer,
+    /// Its date lies after the clock.
+    Future,
+    /// Something of it is damaged, and only whole ones were asked for.
+    Partial,
+}
+
+impl Left {
+    /// A word for programs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::NotArrived => "not arrived",
+            Self::Newer => "newer",
+            Self::Future => "in the future",
+            Self::Partial => "partly damaged",
+        }
+    }
+}
+
+/// A snapshot that was not copied.
+#[derive(Debug, Clone)]
+pub struct LeftSnapshot {
+    /// Which one.
+    pub from: ObjectName,
+    /// Why.
+    pub why: Left,
+    /// The paths of what keeps it from being copied: the first ones.
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl LeftSnapshot {
+    const fn new(info: &SnapshotInfo, why: Left) -> Self {
+        Self { from: info.id, why, paths: Vec::new() }
+    }
 }
 
 /// A snapshot that was copied, or would be.
@@ -102,8 +173,8 @@ pub struct CopyReport {
     pub there: u64,
     /// How many are there without what is damaged here, which has not changed.
     pub still_lacking: u64,
-    /// Those of which nothing can be read: these are not copied.
-    pub unreadable: Vec<ObjectName>,
+    /// Those that were not copied.
+    pub left: Vec<LeftSnapshot>,
     /// Bytes of new chunks of content, before compression.
     pub bytes_new: u64,
     /// Bytes put into the other vault's store, records not counted.
@@ -139,6 +210,11 @@ pub(crate) fn there(to: &Vault) -> HashMap<Identity, SnapshotInfo> {
     there
 }
 
+/// The copy of a snapshot in another vault, if there is one.
+pub fn copy_of(from: &Vault, info: &SnapshotInfo, to: &Vault) -> Option<SnapshotInfo> {
+    there(to).remove(&identity(from.id(), info))
+}
+
 fn is_partial(info: &SnapshotInfo) -> bool {
     info.body.origin.as_ref().is_some_and(|origin| origin.partial)
 }
@@ -157,20 +233,31 @@ pub fn copy(
     if from.id() == to.id() {
         return Err(CopyError::Same { place: to.store().place() });
     }
+    let begun = (options.clock)();
     // What is read stays in the store meanwhile. Where the state cannot be written, it may go, and is then missing.
     let _reading = from.begin_reading(progress).ok();
     let left: HashSet<ObjectName> = from.snapshots().iter().map(|info| info.id).collect();
     to.know_all(progress)?;
     let mut report = CopyReport::default();
     let mut there = there(to);
-    let all = wanted.len();
     let missing = |there: &HashMap<Identity, SnapshotInfo>, info: &SnapshotInfo| {
         there.get(&identity(from.id(), info)).is_none_or(is_partial)
     };
     // What was forgotten since it was chosen may be given up already.
     let wanted = wanted.iter().filter(|info| left.contains(&info.id));
-    let mut wanted: Vec<&SnapshotInfo> = wanted.filter(|info| missing(&there, info)).collect();
-    report.there = (all - wanted.len()) as u64;
+    let (mut wanted, known): (Vec<&SnapshotInfo>, Vec<_>) = wanted.partition(|info| missing(&there, info));
+    report.there = known.len() as u64;
+    let newer = from.said_by_later(wanted.iter().map(|info| info.id)).map_err(|error| CopyError::From(error.into()))?;
+    wanted.retain(|info| {
+        let why = match info {
+            info if newer.contains(&info.id) => Left::Newer,
+            // There it would get another date.
+            info if is_future(true, info.date, begun) => Left::Future,
+            _ => return true,
+        };
+        report.left.push(LeftSnapshot::new(info, why));
+        false
+    });
     if options.dry_run {
         let would = |info: &&SnapshotInfo| CopiedSnapshot {
             from: info.id,
@@ -184,7 +271,7 @@ pub fn copy(
     if wanted.is_empty() {
         return Ok(report);
     }
-    let session = to.begin_writing((options.clock)(), progress)?;
+    let session = to.begin_writing(begun, progress)?;
     pay_debts(to, options.others, progress)?;
     let unusable = to.unusable();
     let usable = to.pack_names().into_iter().filter(|name| !unusable.contains(name)).collect();
@@ -204,6 +291,7 @@ pub fn copy(
         session: &session,
         pool: &pool,
         origins: from.origins(),
+        late: late(from, &wanted),
         bases: Bases::new(from, &there),
         there,
         memory: Memory::new(),
@@ -218,6 +306,14 @@ pub fn copy(
     }
     to.tend_index(progress);
     Ok(run.report)
+}
+
+/// Those of these snapshots in which others have a part, and of which it is not known that something is lost.
+fn late(from: &Vault, wanted: &[&SnapshotInfo]) -> HashSet<ObjectName> {
+    let damage = from.recorded_damage();
+    let is_hurt = |id: &ObjectName| damage.get(id).is_some_and(|damage| damage.count > 0);
+    let ids = wanted.iter().map(|info| info.id).filter(|id| !is_hurt(id)).collect();
+    from.part_late(ids, |id| *id).0.into_iter().collect()
 }
 
 /// The packs that nothing may rely on from now on.
@@ -279,6 +375,8 @@ struct Run<'r> {
     there: HashMap<Identity, SnapshotInfo>,
     /// What each snapshot record of the vault that is copied is in any vault.
     origins: HashMap<ObjectName, Identity>,
+    /// Those of which what seems to be lost may not have arrived yet.
+    late: HashSet<ObjectName>,
     bases: Bases,
     memory: Memory,
     /// The packs that the copies must not rely on, as was known when what is remembered was stored or found.
@@ -287,6 +385,14 @@ struct Run<'r> {
     usable: HashSet<ObjectName>,
     report: CopyReport,
 }
+
+/// Reads the segments of a vault as its catalogue is now.
+fn segments(vault: &Vault) -> Result<Segments<'_>, ReadError> {
+    Ok(Segments::new(vault, Arc::new(vault.catalogue().reader()?))?)
+}
+
+/// What came of a snapshot.
+type Done<'s> = Result<Ready<'s>, LeftSnapshot>;
 
 /// A snapshot whose trees are stored.
 struct Ready<'s> {
@@ -321,25 +427,33 @@ impl Run<'_> {
         self.report.bytes_stored += published.bytes_stored;
         self.usable.extend(published.packs);
         let done = ready.len();
-        self.record(ready)?;
+        let mut stored = Vec::new();
+        for ready in ready {
+            match ready {
+                Ok(ready) => stored.push(ready),
+                Err(left) => self.report.left.push(left),
+            }
+        }
+        self.record(stored)?;
         Ok(done)
     }
 
     /// Stores the trees of the first ones of these snapshots.
-    fn trees<'s>(&self, depot: &Depot<'_>, wanted: &[&'s SnapshotInfo]) -> Result<Vec<Ready<'s>>, Ended<CopyError>> {
-        let reader = |vault: &Vault| vault.catalogue().reader().map(Arc::new).map_err(CopyError::from);
-        let from = Segments::new(self.from, reader(self.from)?).map_err(CopyError::from)?;
-        let there = Segments::new(self.to, reader(self.to)?).map_err(CopyError::from)?;
-        let trees = Trees {
-            from: &from,
-            there: &there,
-            depot,
-            memory: &self.memory,
-            is_alike: self.from.keys().names_alike(self.to.keys()),
-            progress: self.progress,
-        };
+    fn trees<'s>(&self, depot: &Depot<'_>, wanted: &[&'s SnapshotInfo]) -> Result<Vec<Done<'s>>, Ended<CopyError>> {
+        let from = segments(self.from).map_err(CopyError::From)?;
+        let there = segments(self.to).map_err(CopyError::There)?;
         let mut ready = Vec::new();
         for info in wanted.iter().take(PART_SNAPSHOTS) {
+            let trees = Trees {
+                vault: self.from,
+                may_be_late: self.late.contains(&info.id),
+                from: &from,
+                there: &there,
+                depot,
+                memory: &self.memory,
+                is_alike: self.from.keys().names_alike(self.to.keys()),
+                progress: self.progress,
+            };
             ready.push(self.tree(&trees, info)?);
             self.progress.counters().files.fetch_add(info.body.files, std::sync::atomic::Ordering::Relaxed);
             if depot.bytes_stored() >= PART_BYTES {
@@ -349,21 +463,27 @@ impl Run<'_> {
         Ok(ready)
     }
 
-    fn tree<'s>(&self, trees: &Trees<'_, '_>, info: &'s SnapshotInfo) -> Result<Ready<'s>, Ended<CopyError>> {
+    fn tree<'s>(&self, trees: &Trees<'_, '_>, info: &'s SnapshotInfo) -> Result<Done<'s>, Ended<CopyError>> {
         let base = self.bases.find(info);
         let copied = trees.copy(&info.body.tree, base.as_ref())?;
         let mut lost = copied.lost;
-        let mut list = |stream: &Stream, name: &str| {
-            let copy = trees.meta_stream(stream)?;
-            if copy.is_none() {
-                lost.push(Skipped { path: name.as_bytes().to_vec(), why: DAMAGED.to_owned(), stored: false });
-            }
-            Ok::<_, Ended<CopyError>>(copy.unwrap_or_default())
-        };
-        let [(links, links_name), _, (rules, rules_name)] = info.body.lists();
-        let (links, rules) = (list(links, links_name)?, list(rules, rules_name)?);
-        lost.iter().for_each(|skipped| self.progress.warn(&skipped.to_string()));
-        let skipped = trees.skipped(&info.body.skipped_list, &mut lost)?;
+        // A listing begins with its version; this one has nothing behind it.
+        let is_nothing = copied.tree.len <= 1 && lost.iter().any(|lost| lost.path.is_empty());
+        let [(links, links_name), (skipped, skipped_name), (rules, rules_name)] = info.body.lists();
+        let mut note = |name: &str, state| lost.push(Lost { path: name.as_bytes().to_vec(), state });
+        let links = trees.meta_stream(links)?.unwrap_or_else(|state| (note(links_name, state), Stream::EMPTY).1);
+        let rules = trees.meta_stream(rules)?.unwrap_or_else(|state| (note(rules_name, state), Stream::EMPTY).1);
+        let skipped = trees.skipped(skipped)?;
+        let mut skipped = skipped.unwrap_or_else(|state| (note(skipped_name, state), SkippedList::default()).1);
+        if let Some(left) = self.left(info, &lost, is_nothing) {
+            return Ok(Err(left));
+        }
+        let named = |lost: Lost| Skipped { path: lost.path, why: DAMAGED.to_owned(), stored: false };
+        let lost: Vec<Skipped> = lost.into_iter().map(named).collect();
+        for one in &lost {
+            self.progress.warn(&one.to_string());
+            skipped.push(one.clone(), trees.depot);
+        }
         let count = info.body.skipped + lost.len() as u64;
         let origin = info.body.origin.as_ref();
         let (vault, snapshot) = identity(self.from.id(), info);
@@ -388,49 +508,63 @@ impl Run<'_> {
                 vault,
                 snapshot,
                 uncertain: info.is_outlier,
+                rival: info.rival,
                 partial: !lost.is_empty() || origin.is_some_and(|origin| origin.partial),
             }),
             ..info.body.clone()
         };
-        Ok(Ready { info, body, lost })
+        Ok(Ok(Ready { info, body, lost }))
+    }
+
+    /// Why a snapshot is not copied of which this cannot be read, if it is not.
+    fn left(&self, info: &SnapshotInfo, lost: &[Lost], is_nothing: bool) -> Option<LeftSnapshot> {
+        let is = |state| lost.iter().any(|lost| lost.state == state);
+        let (why, state) = if is(ObjectState::NotArrived) {
+            (Left::NotArrived, ObjectState::NotArrived)
+        } else if is(ObjectState::Newer) {
+            (Left::Newer, ObjectState::Newer)
+        } else if is_nothing {
+            return Some(LeftSnapshot::new(info, Left::Damaged));
+        } else if self.options.whole && !lost.is_empty() {
+            (Left::Partial, ObjectState::Damaged)
+        } else {
+            return None;
+        };
+        let paths = lost.iter().filter(|lost| lost.state == state).map(|lost| lost.path.clone());
+        Some(LeftSnapshot { paths: paths.take(NAMED).collect(), ..LeftSnapshot::new(info, why) })
     }
 
     /// Puts the records of snapshots whose trees are stored.
     fn record(&mut self, ready: Vec<Ready<'_>>) -> Result<(), CopyError> {
         let damaged = self.to.damaged_packs();
         self.usable.retain(|name| !damaged.contains(name));
-        let mut pinned = Vec::new();
+        let mut chosen = Vec::new();
         for Ready { info, body, lost } in ready {
-            // A listing begins with its version; this one has nothing behind it.
-            if body.tree.len <= 1 && lost.iter().any(|lost| lost.path.is_empty()) {
-                self.report.unreadable.push(info.id);
-                continue;
-            }
             let old = self.there.get(&identity(self.from.id(), info));
             // One that lacks something is no better for another one that does.
             if old.is_some() && !lost.is_empty() || old.is_some_and(|old| old.body.tree == body.tree) {
                 self.report.still_lacking += 1;
                 continue;
             }
-            let record = RecordBody::Snapshot(Box::new(body.clone()));
-            let time = (self.options.clock)();
-            // The session goes on to rely on what it had seen when it began.
-            let (mut records, session) = ([record], self.session);
-            let put = self.to.publish_together(&mut records, &self.usable, time, session, false, self.progress)?;
-            let id = put.and_then(|names| names.last().copied()).ok_or(CopyError::Unsettled)?;
-            if info.pinned {
-                pinned.push(id);
-            }
+            chosen.push(Ready { info, body, lost });
+        }
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let record = |ready: &Ready<'_>| RecordBody::Snapshot(Box::new(ready.body.clone()));
+        let mut records: Vec<RecordBody> = chosen.iter().map(record).collect();
+        let pinned = (0..).zip(&chosen).filter(|(_, ready)| ready.info.pinned).map(|(number, _)| number).collect();
+        // The session goes on to rely on what it had seen when it began.
+        let batch = Batch { bodies: &mut records, pinned: &pinned, ends: false };
+        let time = (self.options.clock)();
+        let put = self.to.publish_together(batch, &self.usable, time, self.session, self.progress)?;
+        for (Ready { info, body, lost }, id) in chosen.into_iter().zip(put.ok_or(CopyError::Unsettled)?) {
             let copy = SnapshotInfo::new(id, info.client, info.number, body.clone());
             if lost.is_empty() && !is_partial(&copy) {
                 self.bases.add(info, body.tree.clone());
             }
             self.there.insert(identity(self.from.id(), info), copy);
             self.report.copied.push(CopiedSnapshot { from: info.id, id: Some(id), body, lost });
-        }
-        if !pinned.is_empty() {
-            let body = RecordBody::Pin { snapshots: pinned, pinned: true };
-            self.to.publish(body, (self.options.clock)(), Some(self.session), |_| true, self.progress)?;
         }
         Ok(())
     }

@@ -4,14 +4,14 @@
 //! all threads, a window at a time. The second one puts the listings together. What was the same in the snapshot before, of which
 //! the other vault has a copy, is not read at all, as long as all of it is still stored there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::engine::copy::{CopyError, DAMAGED};
+use crate::engine::copy::CopyError;
 use crate::engine::depot::Depot;
 use crate::engine::mark::{Segments, Source, StreamKey, stream_key};
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
@@ -23,10 +23,10 @@ use crate::progress::Progress;
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{
-    ChunkSink, Entry, FileKind, Holes, IdReader, Skipped, Stream, StreamReader, StreamWriter, encode_entry, read_stream,
+    ChunkSink, Entry, FileKind, Holes, IdReader, Stream, StreamReader, StreamWriter, encode_entry, read_stream,
 };
 use crate::vault::read::Listing;
-use crate::vault::{ReadError, VaultError};
+use crate::vault::{ObjectState, ReadError, Vault};
 
 /// So many contents are gathered before they are read.
 const WINDOW: usize = 4096;
@@ -59,6 +59,10 @@ type Base = (Stream, Stream);
 
 /// Copies trees.
 pub(crate) struct Trees<'t, 'a> {
+    /// The vault that is copied.
+    pub(crate) vault: &'t Vault,
+    /// Others have a part in what is copied: what seems to be lost of it may not have arrived yet.
+    pub(crate) may_be_late: bool,
     /// Reads the vault that is copied.
     pub(crate) from: &'t Segments<'t>,
     /// Reads the other one, as it was when this part of the work began.
@@ -75,8 +79,20 @@ pub(crate) struct Trees<'t, 'a> {
 pub(crate) struct Copied {
     pub(crate) tree: Stream,
     /// What could not be read.
-    pub(crate) lost: Vec<Skipped>,
+    pub(crate) lost: Vec<Lost>,
 }
+
+/// Something that could not be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Lost {
+    /// Its path in the snapshot, or what it is.
+    pub(crate) path: Vec<u8>,
+    /// What is the matter with it.
+    pub(crate) state: ObjectState,
+}
+
+/// What was read, or why it could not be.
+type Found<T> = Result<T, ObjectState>;
 
 /// Reads a listing, and beside it the same folder of the snapshot before with its copy.
 struct Level {
@@ -110,14 +126,14 @@ impl BaseListing {
         name: &[u8],
         from: &mut Source<'_, '_>,
         there: &mut Source<'_, '_>,
-    ) -> Result<Option<&(Entry, Entry)>, ReadError> {
+    ) -> Result<Option<&(Entry, Entry)>, CopyError> {
         while self.next.as_ref().is_none_or(|(entry, _)| entry.name.as_slice() < name) {
-            let (Some(before), Some(mut copied)) = (self.before.next(from)?, self.copied.next(there)?) else {
-                return Ok(None);
-            };
+            let before = self.before.next(from).map_err(CopyError::From)?;
+            let copied = self.copied.next(there).map_err(CopyError::There)?;
+            let (Some(before), Some(mut copied)) = (before, copied) else { return Ok(None) };
             // The copy may have more, which stands in the other vault alone.
             while copied.name < before.name {
-                match self.copied.next(there)? {
+                match self.copied.next(there).map_err(CopyError::There)? {
                     Some(next) => copied = next,
                     None => return Ok(None),
                 }
@@ -136,7 +152,7 @@ enum Step {
     Entry(Box<Entry>, Option<Box<(Entry, Entry)>>),
     End,
     /// The rest of it cannot be read.
-    Broken,
+    Broken(ObjectState),
 }
 
 /// A folder whose listing is being put together.
@@ -160,24 +176,23 @@ impl Trees<'_, '_> {
         from.asked.clear();
         there.asked.clear();
         if self.progress.stopped() {
-            return Err(CopyError::from(VaultError::Interrupted).into());
+            return Err(CopyError::Interrupted.into());
         }
         if self.depot.has_failed() {
             return Err(Ended::Elsewhere);
         }
-        let entry = match level.listing.next(from) {
+        let entry = match self.contained(level.listing.next(from))? {
             Ok(Some(entry)) => entry,
             Ok(None) => return Ok(Step::End),
-            Err(error) if error.is_contained() => return Ok(Step::Broken),
-            Err(error) => return Err(CopyError::from(error).into()),
+            Err(state) => return Ok(Step::Broken(state)),
         };
         let mut base = None;
         if let Some(listing) = &mut level.base {
             match listing.find(&entry.name, from, there) {
                 Ok(found) => base = found.cloned().map(Box::new),
                 // What was there before is of no use.
-                Err(error) if error.is_contained() => level.base = None,
-                Err(error) => return Err(CopyError::from(error).into()),
+                Err(CopyError::From(error) | CopyError::There(error)) if error.is_contained() => level.base = None,
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Step::Entry(Box::new(entry), base))
@@ -215,7 +230,7 @@ impl Trees<'_, '_> {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) if error.is_contained() => return Ok(false),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(CopyError::There(error)),
             }
         }
         if !is_there(&source.asked) {
@@ -242,7 +257,7 @@ impl Trees<'_, '_> {
                     Ok(Some(entry)) => entry,
                     Ok(None) => break,
                     Err(error) if error.is_contained() => return Ok(false),
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(CopyError::There(error)),
                 };
                 if let Some(Holes::Stream(holes)) = &entry.holes
                     && !self.is_stored(holes)?
@@ -286,7 +301,7 @@ impl Trees<'_, '_> {
         }
         let (mut from, mut there) = (Source::new(self.from), Source::new(self.there));
         let stack = vec![Level::new(Vec::new(), tree, base)];
-        let mut ahead = Ahead { trees: self, stack, lost: HashSet::new() };
+        let mut ahead = Ahead { trees: self, stack, lost: HashMap::new() };
         let folder =
             |level, source, entry| Folder { level, writer: StreamWriter::default(), source, entry, is_whole: true };
         let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
@@ -312,16 +327,16 @@ impl Trees<'_, '_> {
                         }
                         continue;
                     }
-                    if let Some(entry) = self.entry(*entry, before.as_deref(), &mut ahead)? {
-                        write_entry(&entry, &mut current.writer, self.depot, &path)?;
-                    } else {
-                        current.is_whole = false;
-                        copied.lost.push(Skipped { path, why: DAMAGED.to_owned(), stored: false });
+                    match self.entry(*entry, before.as_deref(), &mut ahead)? {
+                        Ok(entry) => write_entry(&entry, &mut current.writer, self.depot, &path)?,
+                        Err(state) => {
+                            current.is_whole = false;
+                            copied.lost.push(Lost { path, state });
+                        }
                     }
                 }
-                Step::Broken => {
-                    let path = current.level.path.clone();
-                    copied.lost.push(Skipped { path, why: DAMAGED.to_owned(), stored: false });
+                Step::Broken(state) => {
+                    copied.lost.push(Lost { path: current.level.path.clone(), state });
                     current.is_whole = false;
                     self.leave(&mut stack, &mut copied)?;
                 }
@@ -347,50 +362,56 @@ impl Trees<'_, '_> {
         write_entry(&entry, &mut above.writer, self.depot, &level.path)
     }
 
-    /// An entry that is no folder as it is in the other vault; `None` if its content is lost.
+    /// An entry that is no folder as it is in the other vault, if its content can be read.
     fn entry(
         &self,
         mut entry: Entry,
         before: Option<&(Entry, Entry)>,
         ahead: &mut Ahead<'_, '_, '_>,
-    ) -> Result<Option<Entry>, Ended<CopyError>> {
+    ) -> Result<Found<Entry>, Ended<CopyError>> {
         if let Some(Holes::Stream(holes)) = &entry.holes {
-            let Some(holes) = self.meta_stream(holes)? else { return Ok(None) };
-            entry.holes = Some(Holes::Stream(holes));
+            match self.meta_stream(holes)? {
+                Ok(holes) => entry.holes = Some(Holes::Stream(holes)),
+                Err(state) => return Ok(Err(state)),
+            }
         }
-        let Some(content) = &entry.content else { return Ok(Some(entry)) };
+        let Some(content) = &entry.content else { return Ok(Ok(entry)) };
         let base = contents_of(before);
         if let Some(known) = self.known(content, base)? {
             entry.content = Some(known);
-            return Ok(Some(entry));
+            return Ok(Ok(entry));
         }
-        if !ahead.lost.contains(&stream_key(content)) {
+        let key = stream_key(content);
+        if !ahead.lost.contains_key(&key) {
             ahead.fill(content)?;
         }
-        entry.content = self.memory.get(content);
-        Ok(Some(entry).filter(|entry| entry.content.is_some()))
+        let Some(copy) = self.memory.get(content) else {
+            return Ok(Err(ahead.lost.get(&key).copied().unwrap_or(ObjectState::Damaged)));
+        };
+        entry.content = Some(copy);
+        Ok(Ok(entry))
     }
 
-    /// Copies one content, unless that was done already. One that is lost is passed over.
-    pub(crate) fn content(&self, stream: &Stream) -> Result<(), Ended<CopyError>> {
+    /// Copies one content, unless that was done already. One that cannot be read is passed over; why is returned.
+    pub(crate) fn content(&self, stream: &Stream) -> Result<Option<ObjectState>, Ended<CopyError>> {
         match self.known(stream, None)? {
-            Some(_) => Ok(()),
-            None => self.contents(vec![stream.clone()]).map(drop),
+            Some(_) => Ok(None),
+            None => Ok(self.contents(vec![stream.clone()])?.into_values().next()),
         }
     }
 
-    /// Copies contents, with all threads. What they became is remembered; those that are lost are returned.
-    fn contents(&self, wanted: Vec<Stream>) -> Result<HashSet<StreamKey>, Ended<CopyError>> {
-        let lost = Mutex::new(HashSet::new());
-        let note = |stream: &Stream, copy: Option<Stream>| match copy {
-            Some(copy) => self.memory.put(stream, copy),
-            None => drop(lock(&lost).insert(stream_key(stream))),
+    /// Copies contents, with all threads. What they became is remembered; those that cannot be read are returned.
+    fn contents(&self, wanted: Vec<Stream>) -> Result<HashMap<StreamKey, ObjectState>, Ended<CopyError>> {
+        let lost = Mutex::new(HashMap::new());
+        let note = |stream: &Stream, copy: Found<Stream>| match copy {
+            Ok(copy) => self.memory.put(stream, copy),
+            Err(state) => drop(lock(&lost).insert(stream_key(stream), state)),
         };
         let (large, small): (Vec<Stream>, Vec<Stream>) =
             wanted.into_iter().partition(|stream| stream.len > SMALL_MAX && !self.is_alike);
         small.par_iter().try_for_each(|stream| {
             if self.progress.stopped() {
-                return Err(CopyError::from(VaultError::Interrupted).into());
+                return Err(CopyError::Interrupted.into());
             }
             let copy = if self.is_alike { self.same_content(stream) } else { self.small_content(stream) };
             note(stream, copy?);
@@ -402,25 +423,28 @@ impl Trees<'_, '_> {
         Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is damaged is lost; anything else ends the work.
-    fn unless_damaged<T>(read: Result<T, ReadError>) -> Result<Option<T>, Ended<CopyError>> {
+    /// What is the matter with what cannot be read, if all else can go on; anything else ends the work.
+    pub(crate) fn contained<T>(&self, read: Result<T, ReadError>) -> Result<Found<T>, CopyError> {
         match read {
-            Ok(read) => Ok(Some(read)),
-            Err(error) if error.is_contained() => Ok(None),
-            Err(error) => Err(CopyError::from(error).into()),
+            Ok(read) => Ok(Ok(read)),
+            Err(error) if error.is_contained() => Ok(Err(self.vault.state_of_unread(&error, self.may_be_late))),
+            Err(error) => Err(CopyError::From(error)),
         }
     }
 
-    fn small_content(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+    fn small_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let read = read_stream(stream, stream.len, &mut Source::new(self.from));
-        let Some(bytes) = Self::unless_damaged(read)? else { return Ok(None) };
+        let bytes = match self.contained(read)? {
+            Ok(bytes) => bytes,
+            Err(state) => return Ok(Err(state)),
+        };
         let counters = self.progress.counters();
         counters.bytes.fetch_add(bytes.len() as u64, Relaxed);
         counters.bytes_read.fetch_add(bytes.len() as u64, Relaxed);
-        Ok(Some(store_whole(self.depot, &bytes)?))
+        Ok(Ok(store_whole(self.depot, &bytes)?))
     }
 
-    fn large_content(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+    fn large_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let mut content = Content {
             stream: StreamReader::new(stream),
             source: Source::new(self.from),
@@ -434,43 +458,50 @@ impl Trees<'_, '_> {
             read_large(self.depot, Feed::Reader(Box::new(&mut content)), Some(scope), self.progress, done);
         });
         match (result.into_inner().unwrap_or_else(PoisonError::into_inner), content.error) {
-            (Ok((copy, _)), None) => Ok(Some(copy)),
-            (_, Some(error)) => Self::unless_damaged(Err(error)),
-            (Err(_), None) if self.progress.stopped() => Err(CopyError::from(VaultError::Interrupted).into()),
+            (Ok((copy, _)), None) => Ok(Ok(copy)),
+            (_, Some(error)) => Ok(self.contained(Err(error))?),
+            (Err(_), None) if self.progress.stopped() => Err(CopyError::Interrupted.into()),
             (Err(_), None) => Err(Ended::Elsewhere),
         }
     }
 
     /// Content that the other vault cuts and names alike: only the chunks that it does not have are read.
-    fn same_content(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+    fn same_content(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let (mut source, mut ids) = (Source::new(self.from), IdReader::new(stream));
-        while let Some(next) = Self::unless_damaged(ids.next(&mut source))? {
-            let Some(id) = next else {
-                for id in std::mem::take(&mut source.asked) {
-                    let Some((segment, index)) = Self::unless_damaged(self.from.chunk(&id))? else { return Ok(None) };
-                    self.depot.meta_sink().put_chunk(segment.bytes(index))?;
-                }
-                self.progress.counters().bytes.fetch_add(stream.len, Relaxed);
-                return Ok(Some(stream.clone()));
+        loop {
+            let id = match self.contained(ids.next(&mut source))? {
+                Ok(Some(id)) => id,
+                Ok(None) => break,
+                Err(state) => return Ok(Err(state)),
             };
             if self.depot.is_stored(&id) {
                 continue;
             }
-            let Some((segment, index)) = Self::unless_damaged(self.from.chunk(&id))? else { return Ok(None) };
+            let (segment, index) = match self.contained(self.from.chunk(&id))? {
+                Ok(found) => found,
+                Err(state) => return Ok(Err(state)),
+            };
             let bytes = segment.bytes(index);
             self.progress.counters().bytes_read.fetch_add(bytes.len() as u64, Relaxed);
             self.depot.put_data(&mut self.depot.worker(), |buffer| buffer.extend_from_slice(bytes))?;
         }
-        Ok(None)
+        for id in std::mem::take(&mut source.asked) {
+            match self.contained(self.from.chunk(&id))? {
+                Ok((segment, index)) => self.depot.meta_sink().put_chunk(segment.bytes(index))?,
+                Err(state) => return Ok(Err(state)),
+            };
+        }
+        self.progress.counters().bytes.fetch_add(stream.len, Relaxed);
+        Ok(Ok(stream.clone()))
     }
 
-    /// Copies a stream that is no content of a file: a list of some kind. `None` if it is lost.
-    pub(crate) fn meta_stream(&self, stream: &Stream) -> Result<Option<Stream>, Ended<CopyError>> {
+    /// Copies a stream that is no content of a file: a list of some kind.
+    pub(crate) fn meta_stream(&self, stream: &Stream) -> Result<Found<Stream>, Ended<CopyError>> {
         let mut writer = StreamWriter::default();
-        if !self.append(stream, &mut writer)? {
-            return Ok(None);
+        match self.append(stream, &mut writer)? {
+            Ok(()) => self.finish(writer).map(Ok),
+            Err(state) => Ok(Err(state)),
         }
-        self.finish(writer).map(Some)
     }
 
     /// Ends a stream that is no content of a file.
@@ -478,25 +509,19 @@ impl Trees<'_, '_> {
         Ok(writer.finish(self.depot.keys().cutter(), &mut self.depot.meta_sink())?)
     }
 
-    /// The list of what was skipped, and what is lost behind it.
-    pub(crate) fn skipped(&self, stream: &Stream, lost: &mut Vec<Skipped>) -> Result<SkippedList, Ended<CopyError>> {
+    /// The list of what was skipped, so that more can be entered behind it.
+    pub(crate) fn skipped(&self, stream: &Stream) -> Result<Found<SkippedList>, Ended<CopyError>> {
         let mut list = SkippedList::default();
-        if !self.append(stream, &mut list.stream)? {
-            list = SkippedList::default();
-            let why = "the list of what was skipped is damaged in the vault that this is a copy from".to_owned();
-            lost.push(Skipped { path: Vec::new(), why, stored: false });
-        }
-        lost.iter().cloned().for_each(|skipped| list.push(skipped, self.depot));
-        Ok(list)
+        Ok(self.append(stream, &mut list.stream)?.map(|()| list))
     }
 
-    fn append(&self, stream: &Stream, writer: &mut StreamWriter) -> Result<bool, Ended<CopyError>> {
+    fn append(&self, stream: &Stream, writer: &mut StreamWriter) -> Result<Found<()>, Ended<CopyError>> {
         let (mut reader, mut source) = (StreamReader::new(stream), Source::new(self.from));
         loop {
-            match Self::unless_damaged(reader.next(&mut source))? {
-                Some(Some(bytes)) => writer.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
-                Some(None) => return Ok(true),
-                None => return Ok(false),
+            match self.contained(reader.next(&mut source))? {
+                Ok(Some(bytes)) => writer.write(&bytes, self.depot.keys().cutter(), &mut self.depot.meta_sink())?,
+                Ok(None) => return Ok(Ok(())),
+                Err(state) => return Ok(Err(state)),
             }
         }
     }
@@ -538,7 +563,7 @@ struct Ahead<'w, 't, 'a> {
     trees: &'w Trees<'t, 'a>,
     stack: Vec<Level>,
     /// Contents that cannot be read.
-    lost: HashSet<StreamKey>,
+    lost: HashMap<StreamKey, ObjectState>,
 }
 
 impl Ahead<'_, '_, '_> {
@@ -567,7 +592,7 @@ impl Ahead<'_, '_, '_> {
                         window.push(content.clone());
                     }
                 }
-                Step::End | Step::Broken => drop(self.stack.pop()),
+                Step::End | Step::Broken(_) => drop(self.stack.pop()),
             }
         }
         self.lost.extend(trees.contents(window)?);

@@ -3,27 +3,30 @@
 //! taken before. Of any other vault the copies of hurt snapshots (SPEC §8.12) are read: what is lost is cut anew, which gives the
 //! ids that it had. Whatever is wrong with the other vault is its own trouble.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
+use crate::catalogue::CatalogueError;
 use crate::engine::browse::BrowseError;
 use crate::engine::copy::tree::{Memory, Trees};
 use crate::engine::copy::{self, CopyError};
 use crate::engine::depot::{self, Depot, DepotOptions, Ended, Failed, Published};
 use crate::engine::diff::entry_at;
 use crate::engine::hurt::HurtSnapshot;
-use crate::engine::mark::{MarkError, Segments, Source};
+use crate::engine::mark::{Segments, Source};
 use crate::engine::repair::{LEVEL, RepairError, RepairOptions};
 use crate::engine::trust::VerifyOthers;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Phase, Progress};
 use crate::seal::ObjectKind;
+use crate::store::Delivery;
 use crate::sync::lock;
 use crate::tree::{ChunkSink, FileKind, Holes, Snapshot};
 use crate::vault::session::Session;
-use crate::vault::{ReadError, Vault, VaultError};
+use crate::vault::{ObjectState, Vault, VaultError};
 
 /// So many threads read at least, where the other vault takes as many requests: they wait more than they work.
 const READERS: usize = 8;
@@ -35,6 +38,8 @@ pub struct Lent {
     pub(super) ids: Vec<ChunkId>,
     /// Their bytes.
     pub bytes: u64,
+    /// How many others it does not have, of which it may get some: not all of it has arrived there.
+    pub late: u64,
     /// There may be more than was looked for.
     pub(super) is_cut: bool,
 }
@@ -55,6 +60,13 @@ pub(super) struct Brought {
     pub(super) bytes_stored: u64,
     /// Chunks that could not be read in the other vault.
     pub(super) failed: HashSet<ChunkId>,
+    /// Of these, or of the files of copies, so many have just not arrived there yet.
+    pub(super) late: u64,
+}
+
+/// Whether what the other vault does not have may be on its way there.
+fn may_be_late(donor: &Vault) -> bool {
+    donor.delivery() == Delivery::Synced
 }
 
 /// What of hurt snapshots another vault may have, since it has copies of them.
@@ -94,61 +106,91 @@ pub(super) fn bring_copies(
 ) -> Result<Brought, RepairError> {
     progress.counters().restart(copies.count(), 0);
     progress.phase(Phase::Collect);
-    let ((), published) = in_depot(vault, donor, session, options, progress, |depot| {
-        let reader = |vault: &Vault| Ok::<_, RepairError>(Arc::new(vault.catalogue().reader()?));
-        let from = Segments::new(donor, reader(donor)?).map_err(RepairError::from)?;
-        let there = Segments::new(vault, reader(vault)?).map_err(RepairError::from)?;
-        let memory = Memory::new();
-        let trees = Trees { from: &from, there: &there, depot, memory: &memory, is_alike: false, progress };
+    let (late, published) = in_depot(vault, donor, session, options, progress, |depot| {
+        let from = segments(donor)?;
+        let reader = Arc::new(vault.catalogue().reader().map_err(RepairError::from)?);
+        let there = Segments::new(vault, reader).map_err(RepairError::from)?;
+        let trees = Trees {
+            vault: donor,
+            may_be_late: may_be_late(donor),
+            from: &from,
+            there: &there,
+            depot,
+            memory: &Memory::new(),
+            is_alike: false,
+            progress,
+        };
+        let mut late = 0;
         for (body, path) in copies.0.iter().flat_map(|(body, paths)| paths.iter().map(move |path| (body, path))) {
-            match again(&trees, body, path) {
-                Ok(()) => progress.counters().add(1, 0),
-                Err(Ended::Elsewhere) => return Err(Ended::Elsewhere),
-                Err(Ended::Why(CopyError::Vault(error))) => return Err(RepairError::from(error).into()),
-                Err(Ended::Why(error)) => return Err(RepairError::from(error).into()),
-            }
+            let states = again(&trees, body, path).map_err(|ended| match ended {
+                Ended::Elsewhere => Ended::Elsewhere,
+                Ended::Why(error) => Ended::Why(RepairError::from(error)),
+            })?;
+            late += u64::from(states.contains(&ObjectState::NotArrived));
+            progress.counters().add(1, 0);
         }
-        Ok(())
+        Ok(late)
     })?;
-    Ok(Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed: HashSet::new() })
+    Ok(Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed: HashSet::new(), late })
 }
 
-/// Stores again what a copy has at a path.
-fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<(), Ended<CopyError>> {
+/// Stores again what a copy has at a path. Returns what is the matter with what it does not have.
+fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<Vec<ObjectState>, Ended<CopyError>> {
     if let Some((list, _)) = body.lists().into_iter().find(|(_, name)| name.as_bytes() == path) {
-        return trees.meta_stream(list).map(drop);
+        return Ok(trees.meta_stream(list)?.err().into_iter().collect());
     }
     let entry = match entry_at(&body.tree, path, &mut Source::new(trees.from)) {
         Ok(entry) => entry,
-        Err(BrowseError::Read { source, .. }) if !source.is_contained() => return Err(CopyError::from(source).into()),
-        Err(_) => return Ok(()),
+        Err(BrowseError::Read { source, .. }) => {
+            return Ok(trees.contained::<()>(Err(source))?.err().into_iter().collect());
+        }
+        Err(_) => return Ok(Vec::new()),
     };
+    let mut states = Vec::new();
     if let Some(Holes::Stream(holes)) = &entry.holes {
-        trees.meta_stream(holes)?;
+        states.extend(trees.meta_stream(holes)?.err());
     }
     match (entry.kind, entry.content) {
-        (FileKind::Directory, Some(listing)) => trees.copy(&listing, None).map(drop),
-        (_, Some(content)) => trees.content(&content),
-        (_, None) => Ok(()),
+        (FileKind::Directory, Some(listing)) => {
+            states.extend(trees.copy(&listing, None)?.lost.into_iter().map(|lost| lost.state));
+        }
+        (_, Some(content)) => states.extend(trees.content(&content)?),
+        (_, None) => {}
     }
+    Ok(states)
 }
 
-/// What goes wrong with the other vault as a whole.
-fn failure(error: ReadError) -> RepairError {
-    MarkError::from(error).into()
+/// Reads the other vault. What goes wrong with it as a whole is its own trouble.
+fn segments(donor: &Vault) -> Result<Segments<'_>, RepairError> {
+    let failed = |error: CatalogueError| RepairError::Lender(error.into());
+    Segments::new(donor, Arc::new(donor.catalogue().reader().map_err(failed)?)).map_err(failed)
 }
 
-/// Says which of these chunks another vault has.
+/// Says which of these chunks another vault has, in packs that its store lists as they were put.
 ///
 /// # Errors
 /// If its store or its catalogue fails as a whole.
 pub(super) fn available(donor: &Vault, wanted: impl Iterator<Item = ChunkId>) -> Result<Lent, RepairError> {
-    let segments = Segments::new(donor, Arc::new(donor.catalogue().reader()?))?;
+    let segments = segments(donor)?;
     let mut lent = Lent::default();
+    let mut whole: HashMap<u32, bool> = HashMap::new();
     for id in wanted {
-        if let Some((place, _)) = segments.locate(&id).map_err(failure)? {
+        let place = segments.locate(&id).map_err(RepairError::Lender)?.map(|(place, _)| place);
+        let place = match place {
+            Some(place) => match whole.entry(place.pack) {
+                Entry::Occupied(known) => Some(place).filter(|_| *known.get()),
+                Entry::Vacant(new) => {
+                    let is_whole = segments.is_listed_whole(donor, place.pack).map_err(RepairError::Lender)?;
+                    Some(place).filter(|_| *new.insert(is_whole))
+                }
+            },
+            None => None,
+        };
+        if let Some(place) = place {
             lent.bytes += u64::from(place.len);
             lent.ids.push(id);
+        } else {
+            lent.late += u64::from(may_be_late(donor));
         }
     }
     lent.ids.sort_unstable();
@@ -172,7 +214,9 @@ pub(super) fn bring(
     let (failed, published) = in_depot(vault, donor, session, options, progress, |depot| {
         read(donor, lent, depot, progress).map_err(Ended::Why)
     })?;
-    let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed };
+    let late = failed.values().filter(|state| **state == ObjectState::NotArrived).count() as u64;
+    let failed = failed.into_keys().collect();
+    let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed, late };
     // What the depot took for stored elsewhere is not where it can be read.
     let reader = vault.catalogue().reader()?;
     let new: HashSet<ObjectName> = brought.packs.iter().copied().collect();
@@ -210,23 +254,24 @@ fn in_depot<T: Send>(
     depot::fill(vault, depot_options, Some(session), progress, |depot| pool.install(|| work(depot)))
 }
 
-/// Reads the chunks in the order in which they lie there, each segment once. Returns those that cannot be read.
+/// Reads the chunks in the order in which they lie there, each segment once. Returns those that cannot be read, and what is the matter
+/// with them.
 fn read(
     donor: &Vault,
     lent: &Lent,
     depot: &Depot<'_>,
     progress: &dyn Progress,
-) -> Result<HashSet<ChunkId>, RepairError> {
-    let segments = Segments::new(donor, Arc::new(donor.catalogue().reader()?))?;
+) -> Result<HashMap<ChunkId, ObjectState>, RepairError> {
+    let segments = segments(donor)?;
     let mut placed = Vec::with_capacity(lent.ids.len());
     for id in &lent.ids {
-        if let Some((place, kind)) = segments.locate(id).map_err(failure)? {
+        if let Some((place, kind)) = segments.locate(id).map_err(RepairError::Lender)? {
             placed.push(((place.pack, place.segment, place.offset), kind, *id));
         }
     }
     placed.sort_unstable_by_key(|(place, ..)| *place);
     let groups: Vec<_> = placed.chunk_by(|(a, ..), (b, ..)| (a.0, a.1) == (b.0, b.1)).collect();
-    let failed = Mutex::new(HashSet::new());
+    let failed = Mutex::new(HashMap::new());
     groups.into_par_iter().try_for_each(|group| {
         for (_, kind, id) in group {
             if progress.stopped() {
@@ -235,10 +280,10 @@ fn read(
             let (segment, index) = match segments.chunk(id) {
                 Ok(found) => found,
                 Err(error) if error.is_contained() => {
-                    lock(&failed).insert(*id);
+                    lock(&failed).insert(*id, donor.state_of_unread(&error, may_be_late(donor)));
                     continue;
                 }
-                Err(error) => return Err(failure(error)),
+                Err(error) => return Err(RepairError::Lender(error)),
             };
             let bytes = segment.bytes(index);
             let put = if *kind == ObjectKind::Meta {

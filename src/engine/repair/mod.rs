@@ -40,7 +40,7 @@ use crate::seal::{ObjectKind, SealError};
 use crate::store::{Kind, ObjectKey, StoreError, Subject};
 use crate::tree::Time;
 use crate::vault::session::Session;
-use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
+use crate::vault::{ObjectState, ReadError, Vault, VaultError};
 
 /// How many lost files of one snapshot are written down.
 const PATHS_KEPT: usize = 10_000;
@@ -88,15 +88,38 @@ pub enum RepairError {
     /// The trees could not be read, for a reason other than damage.
     #[error(transparent)]
     Mark(#[from] MarkError),
-    /// Copies in another vault could not be read, for a reason other than damage.
-    #[error(transparent)]
-    Copy(#[from] CopyError),
+    /// The vault that things are brought back from could not be read, for a reason other than damage.
+    #[error("the place that it is brought back from")]
+    Lender(#[source] ReadError),
+    /// What is in it cannot be stored here as it was read.
+    #[error("{path} cannot be brought back: {what}")]
+    Entry {
+        /// Its path in the snapshot.
+        path: String,
+        /// Why.
+        what: String,
+    },
     /// Packs went away, or were condemned, since it was planned.
     #[error("the vault was changed by another client in the meantime")]
     Changed,
     /// No threads could be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
+}
+
+/// What goes wrong while what copies have is stored again: the vault that is copied is that which lends, the other one is this.
+impl From<CopyError> for RepairError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::From(error) => Self::Lender(error),
+            CopyError::There(error) => MarkError::from(error).into(),
+            CopyError::To(error) => error.into(),
+            CopyError::Interrupted => VaultError::Interrupted.into(),
+            CopyError::Entry { path, what } => Self::Entry { path, what },
+            CopyError::Threads(why) => Self::Threads(why),
+            CopyError::Same { .. } | CopyError::Unsettled => Self::Changed,
+        }
+    }
 }
 
 macro_rules! through_vault {
@@ -173,9 +196,9 @@ impl RepairPlan {
             && self.marks.is_none()
     }
 
-    /// Whether something is left that is no damage: newer, or not arrived yet.
+    /// Whether something is left that is no damage: newer, or not arrived yet, here or where it is brought back from.
     pub fn has_remarks(&self) -> bool {
-        self.left.iter().any(|problem| problem.state.is_remark())
+        self.lent.late > 0 || self.left.iter().any(|problem| problem.state.is_remark())
     }
 
     /// Whether something is lost, or stays as it is.
@@ -201,6 +224,8 @@ pub struct RepairReport {
     pub chunks_brought: u64,
     /// Chunks that the other vault should have, and that cannot be read there.
     pub chunks_not_brought: u64,
+    /// Chunks and files that may yet come back, as not all of the other vault has arrived where it lies.
+    pub late: u64,
     /// Files and folders that were lost and came back out of copies.
     pub files_brought: u64,
     /// Snapshots that still lack something.
@@ -235,7 +260,7 @@ fn look(
     vault.know_all(progress)?;
     vault.refresh(progress)?;
     let mut plan = RepairPlan::default();
-    small::diagnose(vault, options.mirror(vault), &mut plan, progress)?;
+    small::diagnose(vault, options.mirror(vault), not_there, &mut plan, progress)?;
     let packs = Packs::diagnose(vault, options, &mut plan, progress)?;
     small::indexes(vault, options.read_data, &mut plan, progress)?;
     find_losses(vault, &packs, options.lender(vault), not_there, &mut plan, progress)?;
@@ -278,8 +303,7 @@ fn find_losses(
     progress: &dyn Progress,
 ) -> Result<(), RepairError> {
     let reader = Arc::new(vault.catalogue().reader()?);
-    let mut snapshots = vault.snapshots();
-    snapshots.extend(returning(&snapshots, plan));
+    let snapshots = small::standing(vault, plan.found.iter().map(|(_, found)| found));
     progress.counters().restart(snapshots.last().map_or(0, |last| last.body.files), 0);
     progress.phase(Phase::Plan);
     let marks = mark_lent(vault, donor, &reader, snapshots.iter().map(|info| &info.body), progress)?;
@@ -309,18 +333,6 @@ fn find_losses(
     }
     plan.marks = marks_to_write(vault, &plan.hurt);
     Ok(())
-}
-
-/// Snapshots that come back with the records that are found.
-fn returning(snapshots: &[SnapshotInfo], plan: &RepairPlan) -> Vec<SnapshotInfo> {
-    let body = |found: &FoundRecord| match crate::log::Record::decode(&found.plain).ok()? {
-        crate::log::Record { body: RecordBody::Snapshot(body), client, number, .. } => {
-            Some(SnapshotInfo::new(found.name, client, number, *body))
-        }
-        _ => None,
-    };
-    let found = plan.found.iter().filter_map(|(_, found)| body(found));
-    found.filter(|info| snapshots.iter().all(|other| other.id != info.id)).collect()
 }
 
 /// What the log should say about the snapshots, if it does not yet.
@@ -416,6 +428,7 @@ impl Repair<'_> {
             self.brought = brought.packs;
             plan = look(self.vault, self.options, &HashSet::new(), self.progress)?;
             self.report.files_brought = before.saturating_sub(lost(&plan));
+            self.report.late = brought.late;
             return Ok(plan);
         }
         let (mut packs, mut failed, mut done) = (Vec::new(), HashSet::new(), HashSet::new());
@@ -429,6 +442,7 @@ impl Repair<'_> {
             self.report.chunks_brought += plan.lent.count() - brought.failed.len() as u64;
             self.report.bytes_stored += brought.bytes_stored;
             packs.extend(brought.packs);
+            self.report.late += brought.late;
             let is_as_planned = brought.failed.is_empty() && !plan.lent.is_cut;
             failed.extend(brought.failed);
             if is_as_planned {
@@ -436,7 +450,8 @@ impl Repair<'_> {
             }
             plan = look(self.vault, self.options, &failed, self.progress)?;
         }
-        self.report.chunks_not_brought = failed.len() as u64;
+        self.report.chunks_not_brought = (failed.len() as u64).saturating_sub(self.report.late);
+        self.report.late += plan.lent.late;
         self.brought = packs;
         Ok(plan)
     }

@@ -8,17 +8,18 @@ use crate::engine::keys::is_done_with;
 use crate::engine::mark::mark_lent;
 use crate::engine::repair::bring::available;
 use crate::engine::repair::{RepairError, RepairPlan};
-use crate::id::{ClientId, ObjectName, SlotId};
+use crate::id::{ChunkId, ClientId, ObjectName, SlotId};
 use crate::limits::{KEY_SLOT_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::merge::unfold;
 use crate::log::record::DecodeRecordError;
-use crate::log::{FoundRecord, Held, Record, RecordBody, RecordError, Standing};
+use crate::log::{Chains, FoundRecord, Held, Link, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::sync::try_share;
 use crate::vault::locked::Slots;
-use crate::vault::{BadObject, Lost, ObjectState, Vault, VaultError};
+use crate::vault::snapshots::list;
+use crate::vault::{BadObject, Lost, ObjectState, SnapshotInfo, Vault, VaultError};
 
 /// A key slot of which one copy is left.
 #[derive(Debug, Clone)]
@@ -49,16 +50,17 @@ pub struct LostRecord {
     pub is_snapshot: Option<bool>,
 }
 
-/// Looks at everything that is small.
+/// Looks at everything that is small. `not_there`: chunks that the mirror turned out not to have.
 pub(super) fn diagnose(
     vault: &Vault,
     mirror: Option<&Vault>,
+    not_there: &HashSet<ChunkId>,
     plan: &mut RepairPlan,
     progress: &dyn Progress,
 ) -> Result<(), RepairError> {
     plan.vault_file = vault_file(vault)?;
     slots(vault, plan)?;
-    records(vault, mirror, plan, progress)?;
+    records(vault, mirror, not_there, plan, progress)?;
     Ok(())
 }
 
@@ -180,6 +182,7 @@ fn is_damaged(
 fn records(
     vault: &Vault,
     mirror: Option<&Vault>,
+    not_there: &HashSet<ChunkId>,
     plan: &mut RepairPlan,
     progress: &dyn Progress,
 ) -> Result<(), RepairError> {
@@ -239,27 +242,58 @@ fn records(
     }
     let Lost { records, inner, past } = vault.missing_records()?;
     plan.past.extend(past);
-    for found in records {
+    // What a merge held is put again whole: what is left out would be missing for ever, and hold up every deletion.
+    let mut missing: Vec<Missing> =
+        records.into_iter().map(|found| Missing { is_held: inner.contains(&found.name), found }).collect();
+    if let Some(mirror) = mirror {
+        of_mirror(vault, mirror, &mut missing, plan)?;
+    }
+    // What those need that are forgotten, or replaced, is nobody's concern.
+    let stands: HashSet<ObjectName> = {
+        let found = plan.found.iter().map(|(_, found)| found).chain(missing.iter().map(|missing| &missing.found));
+        standing(vault, found).into_iter().map(|info| info.id).collect()
+    };
+    for Missing { found, is_held } in missing {
         let Some(lost) = describe(&found) else { continue };
-        // What a merge held is put again whole: what is left out would be missing for ever, and hold up every deletion.
-        if inner.contains(&found.name) || is_restorable(vault, mirror, &found)? {
+        if is_held || !stands.contains(&found.name) || is_restorable(vault, mirror, not_there, &found)? {
             plan.found.push((lost, found));
         } else {
             // Put again, it would be a snapshot that cannot be restored.
             plan.lost_records.push(lost);
         }
     }
-    if let Some(mirror) = mirror {
-        of_mirror(vault, mirror, plan)?;
-    }
     Ok(())
+}
+
+/// A record that is missing from the log.
+struct Missing {
+    found: FoundRecord,
+    /// Another one held it.
+    is_held: bool,
+}
+
+/// The snapshots of the vault when these records are there again.
+pub(super) fn standing<'f>(vault: &Vault, found: impl Iterator<Item = &'f FoundRecord>) -> Vec<SnapshotInfo> {
+    let mut chains = Chains::clone(&vault.chains());
+    for FoundRecord { name, digest, plain } in found {
+        if let Ok(record) = Record::decode(plain) {
+            chains.push(Link { name: *name, digest: *digest, record });
+        }
+    }
+    list(&chains)
 }
 
 /// Records that a mirror has, and that are missing here without this machine having known them. What the mirror holds in merges
 /// counts like all else there; what nobody needs any more is not brought back.
-fn of_mirror(vault: &Vault, mirror: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
+fn of_mirror(
+    vault: &Vault,
+    mirror: &Vault,
+    missing: &mut Vec<Missing>,
+    plan: &mut RepairPlan,
+) -> Result<(), RepairError> {
     let (here, there) = (vault.chains(), mirror.chains());
     let found = plan.found.iter().map(|(_, found)| found.name);
+    let found = found.chain(missing.iter().map(|missing| missing.found.name));
     let mut known: HashSet<ObjectName> = found.chain(plan.lost_records.iter().map(|lost| lost.name)).collect();
     for link in there.links() {
         let Record { client, number, body, .. } = &link.record;
@@ -267,29 +301,28 @@ fn of_mirror(vault: &Vault, mirror: &Vault, plan: &mut RepairPlan) -> Result<(),
             continue;
         }
         let Some(found) = mirror.remembered_record(&link.name)? else { continue };
-        let is_merge = matches!(body, RecordBody::Found(_));
-        let is_restorable = is_merge || is_restorable(vault, Some(mirror), &found)?;
+        let is_held = matches!(body, RecordBody::Found(_));
         // A merge comes with all that it held.
         let Held { records, past } = unfold(found);
         plan.past.extend(Some(past).filter(|past| !past.is_empty()));
-        for found in records.into_iter().filter(|found| known.insert(found.name)) {
-            match describe(&found) {
-                Some(lost) if is_restorable => plan.found.push((lost, found)),
-                Some(lost) => plan.lost_records.push(lost),
-                None => {}
-            }
-        }
+        let records = records.into_iter().filter(|found| known.insert(found.name));
+        missing.extend(records.map(|found| Missing { found, is_held }));
     }
     Ok(())
 }
 
 /// Whether a record is worth putting again: all that a snapshot needs to begin with is stored, or comes back.
-fn is_restorable(vault: &Vault, mirror: Option<&Vault>, found: &FoundRecord) -> Result<bool, RepairError> {
+fn is_restorable(
+    vault: &Vault,
+    mirror: Option<&Vault>,
+    not_there: &HashSet<ChunkId>,
+    found: &FoundRecord,
+) -> Result<bool, RepairError> {
     let Ok(Record { body: RecordBody::Snapshot(body), .. }) = Record::decode(&found.plain) else { return Ok(true) };
     let reader = Arc::new(vault.catalogue().reader()?);
     let marks = mark_lent(vault, mirror, &reader, [&*body], &Silent::default())?;
     let comes_back = match mirror {
-        Some(mirror) => available(mirror, marks.lost.iter().copied())?.count(),
+        Some(mirror) => available(mirror, marks.lost.iter().filter(|id| !not_there.contains(id)).copied())?.count(),
         None => 0,
     };
     Ok(marks.lost.len() as u64 == comes_back && marks.unknown().is_none())

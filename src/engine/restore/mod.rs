@@ -75,6 +75,8 @@ pub enum Overwrite {
 pub struct RestoreOptions {
     /// The snapshot.
     pub snapshot: ObjectName,
+    /// As it was under that id, if another one has taken its place since.
+    pub as_it_was: bool,
     /// Only this path inside the snapshot, and what is below it; what is restored is placed as `TARGET/last component`.
     pub path: Option<Vec<u8>>,
     /// Only paths that match one of these globs (a folder matches with everything below it). Empty: everything.
@@ -113,6 +115,7 @@ impl RestoreOptions {
     pub fn new(snapshot: ObjectName, target: Target) -> Self {
         Self {
             snapshot,
+            as_it_was: false,
             path: None,
             include: Vec::new(),
             exclude: Vec::new(),
@@ -358,7 +361,10 @@ pub fn restore_telling(
     progress: &dyn Progress,
     tell: Option<Tell<'_>>,
 ) -> Result<RestoreReport, RestoreError> {
-    let info = vault.snapshot(&options.snapshot).ok_or(RestoreError::NoSuchSnapshot { id: options.snapshot })?;
+    let missing = || RestoreError::NoSuchSnapshot { id: options.snapshot };
+    let info = vault.snapshot(&options.snapshot).ok_or_else(missing)?;
+    let before = vault.snapshot_before(&info, &options.snapshot).filter(|_| options.as_it_was);
+    let info = before.unwrap_or(info);
     let run = Run::new(vault, options, progress, Selection::new(options)?, tell);
     // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
     let _session = vault.begin_session().ok();

@@ -8,7 +8,8 @@
 //! whether somebody else put one there. If that one counts, it is changed in its turn. If it does not, it may have been reported all the
 //! same: then what it says is changed, and put in the place of both. Where things arrive late, neither can know.
 
-pub(crate) mod plan;
+pub(crate) mod before;
+mod plan;
 mod thin;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -29,9 +30,11 @@ use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
 use crate::tree::{EntryError, Snapshot, Time};
+use crate::vault::client::Batch;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
+pub use before::as_it_was;
 pub use plan::{Gone, Sum, Thinned, TreePlan, Unread, Why};
 use plan::{PlanError, Taken, TreeFate};
 use thin::{Outcome, Thinner};
@@ -662,7 +665,8 @@ impl Work<'_> {
         }
         let needed: HashSet<ObjectName> = there.into_iter().chain(published.packs.iter().copied()).collect();
         let time = (options.clock)();
-        let names = vault.publish_together(&mut records, &needed, time, self.session, true, progress)?;
+        let batch = Batch { bodies: &mut records, pinned: &HashSet::new(), ends: true };
+        let names = vault.publish_together(batch, &needed, time, self.session, progress)?;
         for (goal, record) in goals.iter_mut().zip(&records) {
             if let RecordBody::Snapshot(body) = record {
                 // Some were put that do not count, since the client that put them could not go on.

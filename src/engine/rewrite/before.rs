@@ -1,0 +1,34 @@
+//! What a snapshot was before somebody changed it. Where things arrive late, the record of the change may be here before all that it needs.
+
+use std::sync::Arc;
+
+use crate::engine::mark::{MarkError, mark};
+use crate::id::ObjectName;
+use crate::progress::Progress;
+use crate::store::Delivery;
+use crate::tree::Snapshot;
+use crate::vault::{SnapshotInfo, Vault};
+
+/// The snapshot of this id as it was before another one took its place, if all of it is here and not all of that other one, `info`, is.
+///
+/// # Errors
+/// If the store or the catalogue fails as a whole, or the user stops it.
+pub fn as_it_was(
+    vault: &Vault,
+    info: &SnapshotInfo,
+    id: &ObjectName,
+    progress: &dyn Progress,
+) -> Result<Option<SnapshotInfo>, MarkError> {
+    if vault.delivery() == Delivery::Direct {
+        return Ok(None);
+    }
+    let Some(before) = vault.snapshot_before(info, id) else { return Ok(None) };
+    vault.know_all(progress)?;
+    let reader = Arc::new(vault.catalogue().reader()?);
+    let is_here = |body: &Snapshot| -> Result<bool, MarkError> {
+        let marks = mark(vault, &reader, [body], progress)?;
+        Ok(marks.lost.is_empty() && marks.unknown().is_none())
+    };
+    let is_late = !is_here(&info.body)? && is_here(&before.body)?;
+    Ok(Some(before).filter(|_| is_late))
+}
