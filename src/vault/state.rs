@@ -150,8 +150,10 @@ impl Vault {
             ReadError::Lost(_) | ReadError::Pack(PackError::Store(StoreError::Missing { .. })) => {
                 return ObjectState::NotArrived;
             }
-            ReadError::Pack(PackError::Damaged { object, .. }) => object,
-            ReadError::Pack(PackError::Store(StoreError::Short { object: Subject::Object(object), .. })) => object,
+            ReadError::Pack(
+                PackError::Damaged { object, .. }
+                | PackError::Store(StoreError::Short { object: Subject::Object(object), .. }),
+            ) => object,
             _ => return ObjectState::Damaged,
         };
         // One that cannot be looked at may as well be on its way.
