@@ -161,8 +161,8 @@ impl From<StoreError> for Failure {
             StoreError::Gone { .. } => {
                 failure.exit(Exit::Unreachable).hint("Is the disk or the share connected? Is the path right?")
             }
-            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                failure.hint("Choose a new folder, or an empty one. Nothing was changed.")
+            StoreError::Io { object, source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Self { what: format!("{object}: {source}"), ..failure }.hint("Choose a new folder, or an empty one. Nothing was changed.")
             }
             StoreError::Exists { .. } | StoreError::Io { .. } => failure,
         }

@@ -93,7 +93,7 @@ pub trait Progress: Send + Sync {
         false
     }
 
-    /// Whether someone wants to know of each file why it counts as new or changed (`-vv`).
+    /// Whether someone wants to know why as well: why a file counts as new, is written or left, a pack is read, goes or stays (`-vv`).
     fn wants_reasons(&self) -> bool {
         false
     }

@@ -215,6 +215,8 @@ fn ctrl_c_at_any_question_leaves_nothing() {
         }
         terminal.type_in("\x03");
         assert_eq!(terminal.end(), 130, "{}", terminal.text());
+        // What the shell says then begins a line of its own.
+        assert!(terminal.text().ends_with('\n'), "{:?}", terminal.text());
         assert_nothing_is_left(&home, waits[stage]);
     }
 }
@@ -254,7 +256,7 @@ fn wrong_answers_are_asked_again() {
     terminal.wait("separated by commas");
     terminal.wait(": ");
     terminal.enter("~/gone");
-    terminal.wait("Please again.");
+    terminal.wait("Please try again.");
     terminal.wait(": ");
     terminal.enter("?");
     terminal.wait("need no backup");
@@ -288,7 +290,7 @@ fn wrong_answers_are_asked_again() {
     terminal.enter(PASSWORD);
     terminal.wait("The same again: ");
     terminal.enter("something else");
-    terminal.wait("the two passwords differ. Please again.");
+    terminal.wait("the two passwords differ. Please try again.");
     terminal.wait(": ");
     terminal.secrets();
     terminal.wait("Back up everything now?");
@@ -299,6 +301,99 @@ fn wrong_answers_are_asked_again() {
     let config = home.read(".config/vault/vault.toml");
     assert!(config.contains("[vaults.cloud]") && config.contains("[sources.home]"), "{config}");
     assert!(terminal.text().contains("home → cloud: complete, 5 files"), "{}", terminal.text());
+}
+
+/// A mistake in typing costs nothing: three tries, as elsewhere.
+#[test]
+fn a_mistyped_password_is_asked_for_again() {
+    if !can_drive() {
+        return;
+    }
+    let home = Home::new();
+    let vault = home.text("disk");
+    home.expect(0, &["init", "--repo", &vault]);
+    let mut template = home.command(&[]);
+    template.env_remove("VAULT_PASSWORD");
+    let words = format!("list --no-progress --repo '{vault}'");
+    let ask = |typed: &[&str]| {
+        let mut terminal = Terminal::start(&template, &words);
+        for (at, typed) in typed.iter().enumerate() {
+            if at > 0 {
+                terminal.wait("Please try again.");
+            }
+            terminal.wait("Password of the vault");
+            terminal.wait(": ");
+            terminal.enter(typed);
+        }
+        (terminal.end(), terminal.text().matches("Please try again.").count())
+    };
+    assert_eq!(ask(&["wrong", "wrong too", "password"]), (0, 2));
+    assert_eq!(ask(&["wrong", "wrong too", "and again"]), (12, 2));
+    // The end of the input is no answer.
+    let mut terminal = Terminal::start(&template, &words);
+    terminal.wait("Password of the vault");
+    terminal.wait(": ");
+    terminal.type_in("\x04");
+    assert_eq!(terminal.end(), 130, "{}", terminal.text());
+}
+
+/// What is usually not wanted is named with its size, and left out from then on.
+#[test]
+fn what_is_usually_not_wanted_is_left_out_if_that_is_wanted() {
+    if !can_drive() {
+        return;
+    }
+    for (word, is_left_out) in [("", true), ("n", false)] {
+        let home = home();
+        for (name, len) in [("Documents/.cache/deep/a", 3000), ("Documents/.cache/b", 96), ("Pictures/Thumbs.db", 24)] {
+            fs::create_dir_all(home.path(name).parent().unwrap()).unwrap();
+            fs::write(home.path(name), vec![b'x'; len]).unwrap();
+        }
+        let mut terminal = start(&home);
+        terminal.wait("separated by commas");
+        terminal.wait(": ");
+        terminal.enter("");
+        terminal.wait("Together 3.1 KiB. Of that, 3.0 KiB is usually not wanted: caches,");
+        terminal.wait("  ~/Documents/.cache  (3.0 KiB)");
+        terminal.wait("  ~/Pictures/Thumbs.db  (24 B)");
+        terminal.wait("Leave that out, and all of that kind later? [Y/n] ");
+        terminal.enter("?");
+        terminal.wait("docs/backup.md");
+        terminal.wait("[Y/n] ");
+        terminal.enter("perhaps");
+        terminal.wait("Please answer");
+        terminal.wait("[Y/n] ");
+        terminal.enter("back");
+        terminal.wait("separated by commas");
+        terminal.wait(": ");
+        terminal.enter("");
+        terminal.wait("[Y/n] ");
+        terminal.enter(word);
+        terminal.wait(if is_left_out { "That makes 13 B." } else { "That makes 3.1 KiB." });
+        terminal.wait("another folder");
+        terminal.wait(": ");
+        terminal.enter("~/disk");
+        terminal.wait("Make it? [Y/n] ");
+        terminal.enter("");
+        terminal.wait("New password for the vault");
+        terminal.wait(": ");
+        terminal.secrets();
+        terminal.wait("Back up everything now? [Y/n] ");
+        terminal.enter("");
+        terminal.wait("Install that? [Y/n] ");
+        terminal.enter("n");
+        assert_eq!(terminal.end(), 0, "{}", terminal.text());
+        for line in terminal.text().lines() {
+            assert!(line.chars().count() <= 80 || line.contains(&home.text("")), "{line}");
+        }
+        let config = home.read(".config/vault/vault.toml");
+        let is_set = config.lines().any(|line| line.starts_with("exclude-usual = true"));
+        assert_eq!(is_set, is_left_out, "{config}");
+        let listed = home.command(&["ls", "latest", "--recursive"]).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(listed.contains("letter.txt") && listed.contains("p.jpg"), "{listed}");
+        assert_eq!(listed.contains("Thumbs.db") || listed.contains(".cache"), !is_left_out, "{listed}");
+    }
 }
 
 /// A new computer, and the vault of the old one.

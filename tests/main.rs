@@ -21,6 +21,10 @@ mod histories;
 #[cfg(unix)]
 mod order;
 #[cfg(unix)]
+mod databases;
+#[cfg(unix)]
+mod reasons;
+#[cfg(unix)]
 mod amend;
 #[cfg(unix)]
 mod rewrite;

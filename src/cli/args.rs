@@ -167,7 +167,7 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Print details: of a snapshot each new and changed file (twice: and why it counts as that)
+    /// Print details, such as each file that is new, changed or written, and each pack (twice: and why)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 

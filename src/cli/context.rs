@@ -50,8 +50,10 @@ use crate::cli::config::Config;
 use crate::cli::config::VaultConfig;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::error::chain;
 use crate::cli::error::quoted;
 use crate::cli::local;
+use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
@@ -63,6 +65,8 @@ use crate::cli::temporary::Temporary;
 
 /// So many bytes of the trees of a vault on another machine are kept on this one.
 const TREES_KEPT: u64 = 1 << 30;
+/// How often a password is asked for that is mistyped.
+const PASSWORD_TRIES: usize = 3;
 
 /// Which vault is meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -478,7 +482,16 @@ impl Context {
             password::existing(sources, &chosen.shown())
         };
         // Where nobody can be asked, the other one's password was the only one to try.
-        let password = given.map_or_else(ask, Ok).map_err(|failure| refused.map_or(failure, Failure::from))?;
+        let mut password = given.map_or_else(ask, Ok).map_err(|failure| refused.map_or(failure, Failure::from))?;
+        for _ in 1..PASSWORD_TRIES {
+            match self.try_open(store.clone(), &locked, &password, &wanted, host, progress) {
+                Err(error @ VaultError::WrongSecret { .. }) if password.typed && !self.global.json => {
+                    self.screen.aside(|| note(&format!("{}. Please try again.", chain(&error))));
+                    password = ask()?;
+                }
+                opened => return Ok((opened?, password)),
+            }
+        }
         let vault = self.try_open(store, &locked, &password, &wanted, host, progress)?;
         Ok((vault, password))
     }

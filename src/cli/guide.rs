@@ -1,9 +1,10 @@
 //! The first minutes: what `vault` alone does on a terminal where nothing is configured.
 //!
 //! All questions come first. What is made then is taken away again if it is interrupted before the configuration is
-//! written; from then on everything that is there is whole. [`places`] what is offered.
+//! written; from then on everything that is there is whole. [`places`] what is offered · [`unwanted`] what is left out.
 
 mod places;
+mod unwanted;
 
 use std::ffi::OsString;
 use std::fs;
@@ -82,9 +83,16 @@ pub fn is_wanted(context: &Context) -> bool {
     people && global.repo.is_none() && place.is_some_and(|place| !place.exists())
 }
 
+/// What is to be backed up.
+struct Wanted {
+    paths: Vec<PathBuf>,
+    /// Whether what is usually not wanted is left out.
+    exclude_usual: bool,
+}
+
 /// What was answered.
 struct Answers {
-    sources: Vec<PathBuf>,
+    wanted: Wanted,
     place: Place,
     password: Password,
     recovery: RecoveryKey,
@@ -129,7 +137,7 @@ made before all questions are answered.
     );
     let answers = match questions(context)? {
         Start::New(answers) => *answers,
-        Start::There(sources, place) => return adopt(context, &sources, &place),
+        Start::There(wanted, place) => return adopt(context, &wanted, &place),
     };
     // From here on Ctrl-C undoes what was made, until the configuration is written.
     context.screen.watch_interrupts_patiently();
@@ -150,33 +158,34 @@ made before all questions are answered.
     note(&format!("\nMade a vault in {}.", chosen.shown()));
     let vault = context.open_with(store, &answers.password, None)?;
     stop_if_asked(context)?;
-    trial(context, &vault, &answers.sources)?;
+    trial(context, &vault, &answers.wanted.paths)?;
     drop(vault);
     stop_if_asked(context)?;
-    let config = write_config(context, &answers.sources, &answers.place)?;
+    let config = write_config(context, &answers.wanted, &answers.place)?;
     unfinished.finished = true;
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
     context.remember(&chosen.place, answers.password.again());
-    go_on(context, &chosen)
+    go_on(context, &chosen, &answers.wanted, &answers.place)
 }
 
-fn write_config(context: &Context, sources: &[PathBuf], place: &Place) -> Result<PathBuf, Failure> {
+fn write_config(context: &Context, wanted: &Wanted, place: &Place) -> Result<PathBuf, Failure> {
     let config = context.config_place()?;
-    let (vault_name, source_name) = (place.name(), source_name(sources));
-    let paths: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+    let (vault_name, source_name) = (place.name(), source_name(&wanted.paths));
+    let paths: Vec<&Path> = wanted.paths.iter().map(PathBuf::as_path).collect();
     let text = starter::text(&Filled {
         vault: Some((&vault_name, &place.path)),
         removable: place.removable,
         source: Some((&source_name, &paths)),
+        exclude_usual: wanted.exclude_usual,
     });
     write_new(&config, &text)?;
     Ok(config)
 }
 
 /// What follows when the configuration is there.
-fn go_on(context: &Context, chosen: &Chosen) -> Result<Exit, Failure> {
-    first_run(context)?;
+fn go_on(context: &Context, chosen: &Chosen, wanted: &Wanted, place: &Place) -> Result<Exit, Failure> {
+    first_run(context, &source_name(&wanted.paths), &place.name())?;
     offer_schedule(context, chosen)?;
     note(
         "
@@ -193,7 +202,7 @@ That is all. From now on:
 const OFFERED: usize = 20;
 
 /// A vault that is there already, as on a new computer: its files are restored, or this computer goes on with it.
-fn adopt(context: &Context, sources: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
+fn adopt(context: &Context, wanted: &Wanted, place: &Place) -> Result<Exit, Failure> {
     let chosen = Chosen { place: At::Folder(place.path.clone()), config: None };
     note("\nIts password, or its recovery key, opens it.");
     let (vault, password) = context.open_chosen(&chosen, None, &context.screen)?;
@@ -214,10 +223,10 @@ fn adopt(context: &Context, sources: &[PathBuf], place: &Place) -> Result<Exit, 
         note(&format!("Nothing was changed. To look into it: vault list --repo {}", chosen.shown()));
         return Ok(Exit::Done);
     }
-    let config = write_config(context, sources, place)?;
+    let config = write_config(context, wanted, place)?;
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
-    go_on(context, &chosen)
+    go_on(context, &chosen, wanted, place)
 }
 
 /// Restores one of the offered snapshots as the command does.
@@ -232,7 +241,7 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
                 break;
             }
             Ok(None) => note("Please give its number."),
-            Err(failure) => note(&format!("{}. Please again.", failure.what)),
+            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
         }
     }
     let snapshot = snapshot.ok_or_else(|| gave_up("which snapshot"))?;
@@ -310,20 +319,20 @@ enum Start {
     /// With a new vault.
     New(Box<Answers>),
     /// With one that is there, and what is to be kept in it.
-    There(Vec<PathBuf>, Place),
+    There(Wanted, Place),
 }
 
 fn questions(context: &Context) -> Result<Start, Failure> {
     let home = config::home();
-    let (sources, place) = loop {
-        let sources = ask_sources(home.as_deref())?;
-        match ask_place(home.as_deref(), &sources)? {
-            Step::Answer(place) => break (sources, place),
+    let (wanted, place) = loop {
+        let wanted = ask_sources(home.as_deref())?;
+        match ask_place(home.as_deref(), &wanted.paths)? {
+            Step::Answer(place) => break (wanted, place),
             Step::Back => note(""),
         }
     };
     if Context::has_vault_in(&place.path)? {
-        return Ok(Start::There(sources, place));
+        return Ok(Start::There(wanted, place));
     }
     init::refuse_where_known(context, &At::Folder(place.path.clone()))?;
     note(
@@ -336,7 +345,7 @@ nobody can read the vault, and nobody can help.",
     let recovery = RecoveryKey::generate()
         .map_err(|error| Failure::caused("cannot make a recovery key", &error).hint("Nothing was made."))?;
     ask_recovery(&recovery)?;
-    Ok(Start::New(Box::new(Answers { sources, place, password, recovery })))
+    Ok(Start::New(Box::new(Answers { wanted, place, password, recovery })))
 }
 
 /// What a number stands for among what was offered; `None` if the text is no number. A number never means a folder of that name.
@@ -382,7 +391,7 @@ fn typed_path(text: &str, home: Option<&Path>) -> Result<PathBuf, Failure> {
     Ok(roots::absolute(&current_folder()?, &path))
 }
 
-fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
+fn ask_sources(home: Option<&Path>) -> Result<Wanted, Failure> {
     let offered = home.map(places::sources).unwrap_or_default();
     note("What is to be backed up?");
     for (number, path) in offered.iter().enumerate() {
@@ -406,20 +415,19 @@ fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
         }
         let text = if text.is_empty() { all.join(",") } else { text };
         match chosen_sources(&text, &offered, home) {
-            Ok(sources) if sources.is_empty() => note("Name one folder at least."),
-            Ok(sources) if sources.iter().any(|path| path.parent().is_none()) => {
-                if confirm(
-                    "That is everything on this computer, with the system and all programs. Really? [y/N] ",
-                    false,
-                ) {
-                    return Ok(sources);
+            Ok(paths) if paths.is_empty() => note("Name one folder at least."),
+            Ok(paths) => {
+                let is_all = paths.iter().any(|path| path.parent().is_none());
+                let question = "That is everything on this computer, with the system and all programs. Really? [y/N] ";
+                if is_all && !confirm(question, false) {
+                    continue;
+                }
+                match unwanted::ask(&paths, home)? {
+                    Step::Answer(exclude_usual) => return Ok(Wanted { paths, exclude_usual }),
+                    Step::Back => note(""),
                 }
             }
-            Ok(sources) => {
-                tell_size(&sources);
-                return Ok(sources);
-            }
-            Err(failure) => note(&format!("{}. Please again.", failure.what)),
+            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
         }
     }
     Err(gave_up("what is to be backed up"))
@@ -427,28 +435,10 @@ fn ask_sources(home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
 
 /// How long each folder is measured; the size of a larger one is given as at least so much.
 const MEASURE_EACH: Duration = Duration::from_millis(700);
-/// How long all that was chosen is measured.
-const MEASURE_ALL: Duration = Duration::from_secs(3);
-/// Bytes in a second that a usual computer stores in a first snapshot on a usual disk, at least.
-const USUAL_SPEED: u64 = 60 << 20;
-
 /// A size that was measured, and whether that is all.
 fn sized((bytes, is_all): (u64, bool)) -> String {
     let more = if is_all { "" } else { "more than " };
     format!("({more}{})", units::size(bytes))
-}
-
-/// How much was chosen, and how long that may take.
-fn tell_size(sources: &[PathBuf]) {
-    let (bytes, is_all) = measure(sources, MEASURE_ALL);
-    let minutes = (bytes / USUAL_SPEED).div_ceil(60).max(1);
-    let more = if is_all { "" } else { "more than " };
-    let time = if minutes == 1 && is_all {
-        "about a minute or less".to_owned()
-    } else {
-        format!("{more}about {}", units::about(Duration::from_secs(minutes * 60)))
-    };
-    note(&format!("Together {more}{}. On a usual disk the first backup takes {time}.", units::size(bytes)));
 }
 
 fn chosen_sources(text: &str, offered: &[PathBuf], home: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
@@ -519,7 +509,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
                 }
                 return Ok(Step::Answer(place));
             }
-            Err(what) => note(&format!("{what}. Please again.")),
+            Err(what) => note(&format!("{what}. Please try again.")),
         }
     }
     Err(gave_up("where the backups go"))
@@ -554,7 +544,7 @@ fn ask_password(context: &Context, chosen: &Chosen) -> Result<Password, Failure>
         match password::new(context.password_sources(chosen), &chosen.shown()) {
             Ok(password) => return Ok(password),
             Err(failure) if failure.exit == Exit::Interrupted => return Err(failure.hint("Nothing was made.")),
-            Err(failure) => note(&format!("{}. Please again.", failure.what)),
+            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
         }
     }
     Err(gave_up("the password"))
@@ -738,7 +728,7 @@ fn trial_files(sources: &[PathBuf]) -> Vec<PathBuf> {
     files
 }
 
-fn first_run(context: &Context) -> Result<(), Failure> {
+fn first_run(context: &Context, source: &str, vault: &str) -> Result<(), Failure> {
     if !yes("\nBack up everything now?") {
         note("Later, then, with: vault run");
         return Ok(());
@@ -748,6 +738,7 @@ fn first_run(context: &Context) -> Result<(), Failure> {
         Ok(Exit::Interrupted) => Err(Failure::interrupted().hint("What was stored is kept; go on with: vault run")),
         Ok(_) => {
             interrupt::end_at_once();
+            note(&format!("({source} stands for your folders, {vault} for the vault; the configuration says so.)"));
             Ok(())
         }
         Err(failure) => Err(failure),

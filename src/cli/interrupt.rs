@@ -22,9 +22,11 @@ type Stop = Box<dyn Fn() -> bool + Send>;
 struct State {
     stop: Option<Stop>,
     terminal: Option<Terminal>,
+    /// A question stands on the line where the cursor is.
+    asks: bool,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { stop: None, terminal: None });
+static STATE: Mutex<State> = Mutex::new(State { stop: None, terminal: None, asks: false });
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,6 +46,8 @@ fn take_over() {
             let _ = writeln!(io::stderr());
         } else if state.stop.as_ref().is_some_and(|stop| stop()) {
             return;
+        } else if state.asks {
+            let _ = writeln!(io::stderr(), "\nvault: interrupted");
         }
         process::exit(i32::from(Exit::Interrupted as u8));
     });
@@ -57,6 +61,14 @@ pub fn end_gently(stop: impl Fn() -> bool + Send + 'static) {
 /// From now on, the first signal ends the program again.
 pub fn end_at_once() {
     state().stop = None;
+}
+
+/// Runs something that asks a question: if the program ends meanwhile, what comes after it begins a line of its own.
+pub fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
+    state().asks = true;
+    let result = ask();
+    state().asks = false;
+    result
 }
 
 /// Runs something that asks for passwords. From before the first question until after the last answer the terminal does

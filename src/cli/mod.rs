@@ -254,7 +254,7 @@ fn ask(question: &str) -> Option<String> {
     let _ = write!(io::stderr(), "{question}");
     let _ = io::stderr().flush();
     let mut answer = String::new();
-    match io::stdin().read_line(&mut answer) {
+    match interrupt::while_asking(|| io::stdin().read_line(&mut answer)) {
         Ok(length) if length > 0 => Some(answer.trim().to_owned()),
         _ => None,
     }

@@ -257,7 +257,8 @@ fn at_terminal<T>(sources: Sources<'_>, ask: impl FnOnce() -> Result<T, Failure>
 fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let Sources { option, variable, .. } = sources;
     let text = rpassword::prompt_password(question).map_err(|error| {
-        if error.kind() == io::ErrorKind::Interrupted {
+        // At the end of the input nobody is there to go on.
+        if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof) {
             return Failure::interrupted();
         }
         Failure::new(format!("cannot ask for the password: {}", chain(&error)))

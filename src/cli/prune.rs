@@ -358,6 +358,8 @@ fn tell(
     let packs = units::counted(report.packs_deleted, "pack", "packs");
     if report.nothing_new {
         out.say("Nothing is to be given back since the last time.")?;
+    } else if dry_run && report.packs_deleted == 0 {
+        out.say("Dry run: nothing was changed. There is no space to be given back.")?;
     } else if dry_run {
         out.say(format_args!(
             "Dry run: nothing was changed. {packs} of {} would be deleted{copied}.",

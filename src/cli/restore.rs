@@ -225,6 +225,7 @@ const fn mark(change: &Change) -> &'static str {
         Mark::Added => "+",
         Mark::Changed => "M",
         Mark::Deleted => "-",
+        Mark::Same => "=",
     }
 }
 
@@ -245,9 +246,15 @@ impl<'c> Listing<'c> {
         Self { context, dry, out: Mutex::new((Output::new(), 0, None)) }
     }
 
+    /// A change, with its reason where that is wanted.
+    fn line(&self, change: &Change) -> String {
+        let line = line(change);
+        if self.context.screen.wants_reasons() { format!("{line} ({})", change.why) } else { line }
+    }
+
     fn add(&self, change: &Change) {
         if !self.dry {
-            return self.context.screen.detail(&line(change));
+            return self.context.screen.detail(&self.line(change));
         }
         let (out, count, failed) = &mut *self.out.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.is_some() || self.context.global.quiet && !self.context.global.json {
@@ -259,7 +266,7 @@ impl<'c> Listing<'c> {
             let value = ChangeJson::new(mark(change), &change.path, change.is_folder);
             out.bytes(start).and_then(|()| out.json_inline(&value))
         } else {
-            out.line(line(change))
+            out.line(self.line(change))
         };
         *count += 1;
         *failed = written.err();

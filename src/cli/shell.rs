@@ -93,11 +93,11 @@ fn whole(command: Command) -> Command {
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let text = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string).unwrap_or_default();
     let plain = command.clone().after_help("").after_long_help("");
-    let man = Man::new(plain);
+    let man = Man::new(plain).source(concat!("vault ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    section(&mut page, "SYNOPSIS", &usage(command));
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     if command.has_subcommands() {
@@ -131,6 +131,13 @@ VAULT_PASSWORD_FILE      a file whose first line is the password
 VAULT_PASSWORD_COMMAND   a command whose first line of output is the password
 NO_COLOR                 if set, no colours
 ";
+
+/// How the command is called, as its help says.
+fn usage(command: &Command) -> String {
+    let text = command.clone().render_usage().to_string();
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("Usage: "));
+    lines.filter(|line| !line.is_empty()).fold(String::new(), |text, line| format!("{text}{line}\n"))
+}
 
 /// The examples of a help text, and the rest of it.
 fn parted(text: &str) -> (String, String) {
@@ -181,6 +188,13 @@ mod tests {
                 let described = lines.get(at + 2).is_some_and(|line| !line.trim().is_empty() && !line.starts_with('.'));
                 assert!(described, "{}: {:?} has no text", path.display(), lines.get(at + 1));
             }
+            // Called as the help says, with the program and its version at the foot.
+            let name = path.file_stem().unwrap().to_str().unwrap().replace('-', " ");
+            let called =
+                lines.iter().position(|line| *line == ".SH SYNOPSIS").and_then(|at| lines.get(at + 2)).unwrap();
+            assert!(called.starts_with(&name), "{}: {called}", path.display());
+            let head = lines.iter().find(|line| line.starts_with(".TH ")).unwrap();
+            assert!(head.contains(concat!("vault ", env!("CARGO_PKG_VERSION"))), "{}: {head}", path.display());
             for title in ["EXIT STATUS", "FILES", "ENVIRONMENT"] {
                 assert!(text.contains(&format!(".SH {title}")), "{}: {title}", path.display());
             }

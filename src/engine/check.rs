@@ -219,6 +219,7 @@ impl<'a> Check<'a> {
         let goal: u64 = snapshots.last().map_or(0, |last| last.body.files);
         progress.counters().restart(goal, 0);
         progress.phase(Phase::Plan);
+        self.tell("trees of all snapshots", || "is all there that they need?".to_owned());
         let marks = mark(vault, &self.reader, snapshots.iter().map(|info| &info.body), progress)?;
         self.check_lists(&snapshots)?;
         report.snapshots = snapshots.len() as u64;
@@ -304,6 +305,30 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    /// Tells of something that is read, and why, for those who ask for that much.
+    fn tell(&self, what: impl std::fmt::Display, why: impl FnOnce() -> String) {
+        if self.progress.wants_reasons() {
+            self.progress.detail(&format!("read {what} ({})", why()));
+        } else if self.progress.wants_details() {
+            self.progress.detail(&format!("read {what}"));
+        }
+    }
+
+    /// Why the data of a pack is read, of which it is known when that was done last.
+    fn why_data(&self, verified: Option<i64>) -> String {
+        let days = verified.map(|secs| self.begun.secs.saturating_sub(secs).max(0) / 86_400);
+        let since = match days {
+            None => "it was never verified on this machine".to_owned(),
+            Some(0) => "it was verified less than a day ago".to_owned(),
+            Some(days) => format!("it was verified {days} days ago"),
+        };
+        if self.options.sample.is_none() && self.options.max_time.is_none() {
+            format!("all data is asked for; {since}")
+        } else {
+            format!("part of what was not verified for longest: {since}")
+        }
+    }
+
     fn problem(&self, subject: Subject, what: String, state: ObjectState) {
         let mut problems = lock(&self.problems);
         problems.entry(subject.to_string()).or_insert(Problem { subject, state, what });
@@ -350,6 +375,9 @@ impl<'a> Check<'a> {
                 return Err(VaultError::Interrupted);
             }
             let name = &names[number];
+            self.tell(ObjectKey::Named(Kind::Log, *name), || {
+                if all { "data is read, and records with it" } else { "it holds other records" }.to_owned()
+            });
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
                 Ok(_) => lock(&self.good_small).push(ObjectRef::record(*name)),
                 Err(RecordError::Store(StoreError::Missing { .. })) => {}
@@ -426,6 +454,7 @@ impl<'a> Check<'a> {
         self.progress.counters().restart(whole.len() as u64, bytes);
         self.progress.phase(Phase::Check);
         let suspects = self.look_at_others(others, report)?;
+        let doubted: HashSet<ObjectName> = suspects.iter().map(|info| info.name).collect();
         self.progress
             .counters()
             .restart((whole.len() + suspects.len()) as u64, whole.iter().chain(&suspects).map(|info| info.len).sum());
@@ -450,6 +479,13 @@ impl<'a> Check<'a> {
         let found = |pack: &ListedPack, inspection: Inspection| -> Result<(), VaultError> {
             let Some(info) = by_name.get(&pack.name) else { return Ok(()) };
             bytes_read.fetch_add(info.len, Relaxed);
+            self.tell(object_key(info.kind, info.name), || {
+                if doubted.contains(&info.name) {
+                    "a part of it is not what it should be".to_owned()
+                } else {
+                    self.why_data(verified.get(&info.name).copied())
+                }
+            });
             if self.judge(info, inspection)? {
                 lock(&self.good).insert(info.name);
             }
@@ -494,6 +530,9 @@ impl<'a> Check<'a> {
         let (sampled, suspects) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let unseen = AtomicU64::new(0);
         others.par_iter().try_for_each(|info| {
+            self.tell(format_args!("footer of {}", object_key(info.kind, info.name)), || {
+                "its data is not asked for".to_owned()
+            });
             let Some(footer) = self.check_footer(info)?.filter(|_| !is_known(info)) else { return Ok(()) };
             if spent.load(Relaxed) >= LOOK_BYTES {
                 unseen.fetch_add(1, Relaxed);
@@ -501,6 +540,9 @@ impl<'a> Check<'a> {
             }
             match open_segments(&self.pack_reader, info, &footer, false) {
                 Ok(bytes) => {
+                    self.tell(format_args!("a part of {}", object_key(info.kind, info.name)), || {
+                        "another machine put it, and nobody has looked at it here".to_owned()
+                    });
                     spent.fetch_add(bytes, Relaxed);
                     lock(&sampled).push((info.name, Look::Sampled));
                 }

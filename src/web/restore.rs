@@ -117,6 +117,7 @@ const fn mark(change: &Change) -> &'static str {
         Mark::Added => "+",
         Mark::Changed => "M",
         Mark::Deleted => "-",
+        Mark::Same => "=",
     }
 }
 

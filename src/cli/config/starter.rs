@@ -12,6 +12,8 @@ pub struct Filled<'a> {
     pub removable: bool,
     /// Name and paths of the source.
     pub source: Option<(&'a str, &'a [&'a Path])>,
+    /// Whether what is usually not wanted is left out of it.
+    pub exclude_usual: bool,
 }
 
 const HEAD: &str = "\
@@ -35,7 +37,7 @@ const VAULT_EXAMPLE: &str = if cfg!(windows) {
 
 const VAULT_REST: &str = "\
 # Where the password comes from (or: vault key add --device, and none is needed)
-# password-file = \"~/.config/vault/disk.password\"
+# password-file = \"~/.config/vault/password\"
 # password-command = \"pass show vault\"
 # keyring = true                # secret-tool on Linux, security on macOS
 # removable = true              # that it is not connected is no failure
@@ -56,10 +58,10 @@ const SOURCE_HEAD: &str = "
 const SOURCE_EXAMPLE: &str = "\
 # [sources.documents]
 # paths = [\"~/Documents\", \"~/Pictures\"]
-# every = \"1d\"                  # how old the last snapshot may become
 ";
 
 const SOURCE_REST: &str = "\
+# every = \"1d\"                  # how old the last snapshot may become
 # keep = { daily = 7, weekly = 5, monthly = 12 }   # also last, hourly, yearly,
 #                               # within = \"30d\", tags = [\"important\"]; without
 #                               # it every snapshot stays
@@ -83,6 +85,40 @@ const SOURCE_REST: &str = "\
 # hook-timeout = \"1h\"
 ";
 
+/// Commands as a Unix shell takes them.
+const DATABASES: &str = if cfg!(unix) {
+    "
+# Databases that are in use are not kept by copying their files: before writes a
+# dump into a folder that only you can enter, after takes it away. Put in force
+# what you have, with the name of your database for shop.
+# [sources.postgresql]
+# paths = [\"~/dumps/postgresql\"]
+# before = '''
+# set -e; umask 077; mkdir -p ~/dumps/postgresql
+# pg_dump --file=\"$HOME/dumps/postgresql/shop.sql\" shop
+# '''
+# after = \"rm -f ~/dumps/postgresql/shop.sql\"
+# [sources.mysql]
+# paths = [\"~/dumps/mysql\"]
+# before = '''
+# set -e; umask 077; mkdir -p ~/dumps/mysql
+# mysqldump --single-transaction --routines --events shop \\
+#     > ~/dumps/mysql/shop.sql
+# '''
+# after = \"rm -f ~/dumps/mysql/shop.sql\"
+# [sources.sqlite]
+# paths = [\"~/dumps/sqlite\"]
+# before = '''
+# set -e; umask 077; mkdir -p ~/dumps/sqlite
+# sqlite3 -readonly -cmd '.timeout 60000' ~/app/shop.db \\
+#     \".backup '$HOME/dumps/sqlite/shop.db'\"
+# '''
+# after = \"rm -f ~/dumps/sqlite/shop.db\"
+"
+} else {
+    ""
+};
+
 const REST: &str = "
 [run]
 # order = \"small-first\"         # or \"listed\"
@@ -100,32 +136,46 @@ const FIGURES_EXAMPLE: &str = if cfg!(windows) {
     "# prometheus = \"/var/lib/node_exporter/textfile/vault.prom\"\n"
 };
 
-/// The text of a configuration with these settings.
+/// The text of a configuration with these settings. What is in force does not stand there as a remark, too.
 pub fn text(filled: &Filled<'_>) -> String {
-    let mut text = format!("{HEAD}{VAULT_HEAD}");
+    let vault = filled.vault.map_or("disk", |(name, _)| name);
+    let mut text = format!("{HEAD}{}", VAULT_HEAD.replace("disk", vault));
     match filled.vault {
         Some((name, path)) => {
             let _ = write!(text, "[vaults.{}]\npath = {}\n", quoted_key(name), quoted(&path.to_string_lossy()));
-            if filled.removable {
-                text.push_str("removable = true\n");
-            }
         }
         None => text.push_str(VAULT_EXAMPLE),
     }
-    text.push_str(VAULT_REST);
+    let removable: &[&str] = if filled.removable { &["removable"] } else { &[] };
+    push_with(&mut text, VAULT_REST, removable);
     text.push_str(SOURCE_HEAD);
+    let mut in_force = Vec::new();
     match filled.source {
         Some((name, paths)) => {
             let paths: Vec<String> = paths.iter().map(|path| quoted(&path.to_string_lossy())).collect();
             let _ = write!(text, "[sources.{}]\npaths = [{}]\n", quoted_key(name), paths.join(", "));
-            text.push_str("every = \"1d\"\nkeep = { daily = 7, weekly = 5, monthly = 12 }\n");
+            in_force.extend(["every", "keep"]);
         }
         None => text.push_str(SOURCE_EXAMPLE),
     }
-    text.push_str(SOURCE_REST);
+    if filled.exclude_usual {
+        in_force.push("exclude-usual");
+    }
+    push_with(&mut text, &SOURCE_REST.replace("\"disk\"", &quoted(vault)), &in_force);
+    text.push_str(DATABASES);
     text.push_str(REST);
     text.push_str(FIGURES_EXAMPLE);
     text
+}
+
+/// Adds settings that stand as remarks, with these put in force.
+fn push_with(text: &mut String, settings: &str, in_force: &[&str]) {
+    for line in settings.lines() {
+        let is_wanted = |key: &&str| line.strip_prefix("# ").is_some_and(|line| line.starts_with(&format!("{key} = ")));
+        let line = if in_force.iter().any(is_wanted) { line.trim_start_matches("# ") } else { line };
+        text.push_str(line);
+        text.push('\n');
+    }
 }
 
 /// A text as TOML writes it.
@@ -148,7 +198,7 @@ mod tests {
     const DISK: &str = if cfg!(windows) { "D:\\\"disk\"\\vault" } else { "/mnt/\"disk\"/vault" };
 
     fn filled() -> Filled<'static> {
-        Filled { vault: Some(("my disk", Path::new(DISK))), removable: true, source: None }
+        Filled { vault: Some(("my disk", Path::new(DISK))), removable: true, source: None, exclude_usual: true }
     }
 
     #[test]
@@ -167,9 +217,13 @@ mod tests {
     fn what_the_starter_offers_can_be_put_in_force() {
         // The vault from which the one of the starter is a copy.
         let mut text = format!("[vaults.first]\npath = '{DISK}'\n");
+        let mut is_inside = false;
         for line in super::text(&Filled::default()).lines() {
             let setting = line.strip_prefix("# ").filter(|line| {
-                line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+                let is_setting = line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+                let stays = is_inside || is_setting || line.starts_with('[');
+                is_inside ^= line.ends_with("'''");
+                stays
             });
             // Of the three ways to give a password one is allowed.
             let setting = setting.filter(|line| !line.starts_with("password-") && !line.starts_with("keyring"));
@@ -178,7 +232,8 @@ mod tests {
         }
         let (config, mistakes) = parse(&text, Some(Path::new(HOME)));
         assert!(mistakes.is_empty(), "{mistakes:?}");
-        assert_eq!((config.vaults.len(), config.sources.len()), (2, 1));
+        assert!(!is_inside);
+        assert_eq!((config.vaults.len(), config.sources.len()), (2, if cfg!(unix) { 4 } else { 1 }));
         assert_eq!(config.vaults[1].copy_from.as_deref(), Some("first"));
         assert_eq!(config.sources[0].paths[0], Path::new(HOME).join("Documents"));
         assert!(config.sources[0].hooks.on_failure.is_some() && !config.run.on_battery);
@@ -197,5 +252,12 @@ mod tests {
         assert_eq!(config.sources[0].paths, paths);
         assert_eq!(config.sources[0].vaults, ["my disk"]);
         assert_eq!(config.sources[0].keep.as_ref().unwrap().keep_daily, Some(7));
+        assert!(config.sources[0].exclude.patterns.contains(&".cache/".to_owned()));
+        // Nothing stands there twice, and the remarks speak of this vault.
+        for key in ["every", "keep", "removable", "exclude-usual"] {
+            let lines = text.lines().map(|line| line.trim_start_matches("# "));
+            assert_eq!(lines.filter(|line| line.starts_with(&format!("{key} = "))).count(), 1, "{key}");
+        }
+        assert!(text.contains("# vaults = [\"my disk\"]") && text.contains("--repo my disk"), "{text}");
     }
 }

@@ -71,6 +71,14 @@ impl Place {
     }
 }
 
+/// A path as it is shown, with ~ for the home.
+pub fn short(path: &Path, home: Option<&Path>) -> String {
+    match home.and_then(|home| path.strip_prefix(home).ok()) {
+        Some(below) if !below.as_os_str().is_empty() => format!("~/{}", below.display()),
+        _ => path.display().to_string(),
+    }
+}
+
 /// Folders of a home that are worth keeping: those that are there and not empty, by their English names and by those that
 /// the desktop gave them.
 pub fn sources(home: &Path) -> Vec<PathBuf> {

@@ -487,7 +487,10 @@ impl<'a> Crew<'a> {
                     && site.chosen.place.folder().is_some_and(|folder| !folder.exists())
                     && !config.removable
                 {
-                    trouble.hint = Some("Is the disk connected? If it may be away: removable = true".to_owned());
+                    trouble.hint = Some(format!(
+                        "If there is no vault yet: vault init --repo {}. Is the disk connected? If it may be away: removable = true",
+                        config.name
+                    ));
                 }
                 // A folder may yet be mounted by a command before the next source.
                 if site.chosen.place.folder().is_none_or(Path::exists) {

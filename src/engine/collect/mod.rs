@@ -1,7 +1,8 @@
 //! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
 //! packs, and delete them once every client has acknowledged that.
 //!
-//! `plan` what is worth doing, pure · `moves` copying · `merge` many small records into few objects.
+//! `plan` what is worth doing, pure · `moves` copying · `merge` many small records into few objects ·
+//! `reason` why a pack goes or stays, in words.
 //!
 //! The catalogue is only a cache, so nothing is deleted on its word: it says what is worth doing, and then the footers of the
 //! packs themselves say which chunks are in them. Whatever a snapshot needs of a pack must lie in another one that stays,
@@ -10,6 +11,7 @@
 pub mod plan;
 pub mod moves;
 pub mod merge;
+mod reason;
 #[cfg(test)]
 mod tests;
 
@@ -420,35 +422,8 @@ impl<'a> Pass<'a> {
         };
         pass.judge(session)?;
         pass.plan = plan(&pass.uses, options.max_unused, options.max_moved.unwrap_or(u64::MAX));
-        pass.tell();
+        reason::tell(&pass);
         Ok(pass)
-    }
-
-    /// Says what is planned with the packs in which something is not needed.
-    fn tell(&self) {
-        for pack in self.uses.iter().filter(|pack| pack.unused() > 0) {
-            let Some(info) = self.infos.get(&pack.number) else { continue };
-            let again = (0..).zip(&pack.segments).filter(|(number, segment)| {
-                segment.live > 0 && segment.unused() > 0 && !self.plan.carried.contains(&(pack.number, *number))
-            });
-            let what = if self.plan.dead.contains(&pack.number) {
-                "goes".to_owned()
-            } else if self.plan.moved.contains(&pack.number) {
-                format!(
-                    "what is needed is copied, {} of {} segments compressed again",
-                    again.count(),
-                    pack.segments.len()
-                )
-            } else {
-                "stays".to_owned()
-            };
-            let key = object_key(info.kind, info.name);
-            self.progress.detail(&format!("{key}: {} of {} bytes are not needed; {what}", pack.unused(), pack.len));
-        }
-        let sealed: u64 =
-            self.uses.iter().flat_map(|pack| &pack.segments).map(|segment| u64::from(segment.sealed)).sum();
-        let all: u64 = self.uses.iter().map(|pack| pack.len).sum();
-        self.progress.detail(&format!("all packs: {all} bytes, of which segments take {sealed}"));
     }
 
     /// Says of each pack whether it may be given up.

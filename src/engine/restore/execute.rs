@@ -1,5 +1,6 @@
 //! The executor: reads each segment of a window once and writes its chunks to all their places.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use crate::catalogue::PackInfo;
 use crate::engine::restore::RestoreError;
 use crate::engine::restore::compare;
 use crate::engine::restore::links::{First, Links};
-use crate::engine::restore::run::{Halt, Mark, Run, fatal, lock};
+use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, fatal, lock};
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::{Action, FileState, FileTask, Identity, Piece, Window};
 use crate::fs::{Stat, TargetDir, TargetFile};
@@ -401,13 +402,18 @@ impl<'r, 'a> Executor<'r, 'a> {
             }
             run.count_file(task.size);
             run.progress.counters().add(1, task.holes_len);
-            let mark = match task.action {
-                Action::Create => Some(Mark::Added),
-                Action::Update { .. } if unchanged && !task.differs => None,
-                Action::Replace | Action::Update { .. } => Some(Mark::Changed),
+            let (mark, why): (_, Cow<'static, str>) = match task.action {
+                Action::Create => (Mark::Added, "it is not there".into()),
+                Action::Replace => (Mark::Changed, task.replaced.into()),
+                Action::Update { .. } if unchanged && !task.differs.any() => (Mark::Same, UNCHANGED.into()),
+                Action::Update { size, .. } => {
+                    let content = if size == task.size { "content" } else { "size" };
+                    let words = if unchanged { Vec::new() } else { vec![content] };
+                    (Mark::Changed, task.differs.after(words).into())
+                }
             };
-            if let Some(mark) = mark {
-                run.change(mark, task.path(), false, Some(task.place));
+            if run.tells(mark) {
+                run.change(mark, task.path(), false, why, Some(task.place));
             }
         };
         if run.options.dry_run {
@@ -419,7 +425,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 _ => None,
             };
             if let Some(group) = task.group {
-                self.links.made(group, First { identity, size: task.size, changed: !unchanged || task.differs });
+                self.links.made(group, First { identity, size: task.size, changed: !unchanged || task.differs.any() });
             }
             counted();
             return Ok(());
@@ -453,7 +459,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             file.set_metadata(&meta)
         };
         if let (true, Some(group), Action::Update { identity, .. }) = (unchanged, task.group, task.action) {
-            self.links.made(group, First { identity: Some(identity), size: task.size, changed: task.differs });
+            self.links.made(group, First { identity: Some(identity), size: task.size, changed: task.differs.any() });
         }
         run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
         counted();

@@ -281,7 +281,7 @@ impl Run<'_> {
             opened.claim()?;
             self.opened(folder, opened);
         }
-        self.change(Mark::Added, folder.path(), true, None);
+        self.change(Mark::Added, folder.path(), true, "it is not there", None);
         Ok(Made::New)
     }
 
@@ -311,8 +311,9 @@ impl Run<'_> {
                 let _ = opened.unlock();
             }
             // Its time changes with all that is done in it.
-            if folder.attributes.as_ref().is_some_and(|attributes| attributes.rights_differ(stat, self)) {
-                self.change(Mark::Changed, folder.path(), true, None);
+            let differs = folder.attributes.as_ref().map(|attributes| attributes.differs(stat, self));
+            if let Some(differs) = differs.filter(|differs| differs.rights()) {
+                self.change(Mark::Changed, folder.path(), true, differs.after(Vec::new()), None);
             }
         }
         self.opened(folder, opened);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::restore::execute::FinishError;
 use crate::engine::restore::place::Places;
-use crate::engine::restore::run::{Halt, Mark, Run, lock};
+use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED, lock};
 use crate::engine::restore::select::Picked;
 use crate::engine::restore::special::{copy_content, put_in_place, temporary_name};
 use crate::engine::restore::task::Identity;
@@ -320,8 +320,9 @@ impl Linker<'_, '_> {
         match &there {
             Some(there) if Some(Identity::of(there)) == file.identity => {
                 if file.changed {
-                    self.run.change(Mark::Changed, path.to_vec(), false, None);
+                    self.run.change(Mark::Changed, path.to_vec(), false, "a further name of a changed file", None);
                 } else {
+                    self.run.change(Mark::Same, path.to_vec(), false, UNCHANGED, None);
                     self.run.tally.files_unchanged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
                 return Ok(file.size);
@@ -340,7 +341,12 @@ impl Linker<'_, '_> {
             }
         }
         let is_new = there.is_none_or(|there| there.kind == FileKind::Directory);
-        self.run.change(if is_new { Mark::Added } else { Mark::Changed }, path.to_vec(), false, None);
+        let (mark, why) = if is_new {
+            (Mark::Added, "a further name of a file, and it is not there")
+        } else {
+            (Mark::Changed, "a further name of a file, and it names another")
+        };
+        self.run.change(mark, path.to_vec(), false, why, None);
         Ok(file.size)
     }
 

@@ -25,6 +25,7 @@ mod removal;
 #[cfg(all(test, unix))]
 mod tests;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
@@ -199,6 +200,8 @@ pub enum Mark {
     Changed,
     /// It is deleted.
     Deleted,
+    /// It stays as it is. Only told to those who want to know why (`-vv`).
+    Same,
 }
 
 /// One path that a restore changes, or would change.
@@ -210,6 +213,8 @@ pub struct Change {
     pub path: Vec<u8>,
     /// Whether it is a folder.
     pub is_folder: bool,
+    /// Why, in a few words.
+    pub why: Cow<'static, str>,
 }
 
 /// Is told each change, in the order of the tree.

@@ -349,7 +349,8 @@ impl<'r, 'a> Planner<'r, 'a> {
             action,
             frozen,
             keeps_copy: there.as_ref().is_some_and(|stat| self.run.keeps_copy(&attributes, stat)),
-            differs: there.as_ref().is_some_and(|stat| attributes.differ(stat, self.run)),
+            differs: there.as_ref().map(|stat| attributes.differs(stat, self.run)).unwrap_or_default(),
+            replaced: self.why_replaced(there.as_ref()),
             place: self.run.next_place(),
             folder,
             name: entry.name.as_slice().into(),
@@ -373,6 +374,15 @@ impl<'r, 'a> Planner<'r, 'a> {
             Action::Update { size: stat.size, identity }
         } else {
             Action::Replace
+        }
+    }
+
+    /// Why what is there gives way as a whole, if it does.
+    fn why_replaced(&self, there: Option<&Stat>) -> &'static str {
+        match there {
+            Some(stat) if stat.kind != FileKind::File => "a thing of another kind is there",
+            Some(_) if !self.run.options.overwrite.compares() => "all is written anew",
+            _ => "it has other names, which stay as they are",
         }
     }
 

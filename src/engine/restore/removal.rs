@@ -325,6 +325,6 @@ impl Walk<'_, '_> {
 impl Run<'_> {
     fn deleted(&self, path: Vec<u8>, is_folder: bool) {
         self.tally.deleted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.change(Mark::Deleted, path, is_folder, None);
+        self.change(Mark::Deleted, path, is_folder, "the snapshot does not have it", None);
     }
 }

@@ -1,5 +1,6 @@
 //! What all parts of one restore share: what is to be done, what was counted, and why it ends early.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,6 +19,9 @@ use crate::path::Shown;
 use crate::progress::Progress;
 pub(super) use crate::sync::lock;
 use crate::vault::{ReadError, Vault};
+
+/// Why something is left as it is.
+pub(super) const UNCHANGED: &str = "it is as it should be";
 
 /// The restore is over; [`Run::failure`] knows why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,11 +127,23 @@ impl<'a> Run<'a> {
         self.places.fetch_add(1, Relaxed) + 1
     }
 
+    /// Whether somebody wants to know of such changes.
+    pub(super) fn tells(&self, mark: Mark) -> bool {
+        self.tell.is_some() && (mark != Mark::Same || self.progress.wants_reasons())
+    }
+
     /// Notes a change, in this place or the next one.
-    pub(super) fn change(&self, mark: Mark, path: Vec<u8>, is_folder: bool, place: Option<u64>) {
-        if self.tell.is_some() {
+    pub(super) fn change(
+        &self,
+        mark: Mark,
+        path: Vec<u8>,
+        is_folder: bool,
+        why: impl Into<Cow<'static, str>>,
+        place: Option<u64>,
+    ) {
+        if self.tells(mark) {
             let place = place.unwrap_or_else(|| self.next_place());
-            lock(&self.changes).push((place, Change { mark, path, is_folder }));
+            lock(&self.changes).push((place, Change { mark, path, is_folder, why: why.into() }));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is there already and what becomes of it; and what is neither file nor folder: links, pipes, sockets, devices.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +9,7 @@ use crate::engine::restore::Overwrite;
 use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::First;
-use crate::engine::restore::run::{Halt, Mark, Run};
+use crate::engine::restore::run::{Halt, Mark, Run, UNCHANGED};
 use crate::engine::restore::task::{Attributes, Identity};
 use crate::fs::{Problem, SourceFile, Stat, TargetDir, TargetFile, is_expected, privileged};
 use crate::path::join;
@@ -100,6 +101,8 @@ impl Run<'_> {
             Overwrite::Refuse => return Ok(Way::Blocked("something of this name is there already")),
             Overwrite::Never => {
                 self.tally.files_kept.fetch_add(1, Relaxed);
+                let (path, is_folder) = (join(&folder.path(), name), stat.kind == FileKind::Directory);
+                self.change(Mark::Same, path, is_folder, "it is there, and nothing is overwritten", None);
                 return Ok(Way::Decided(Decision::Done));
             }
             Overwrite::Always | Overwrite::IfChanged | Overwrite::KeepNewer => {}
@@ -142,11 +145,11 @@ impl Run<'_> {
         let path = || join(&folder.path(), &entry.name);
         self.progress.counters().add(1, 0);
         match self.try_make_special(folder, entry, attributes, there) {
-            Ok((identity, mark, problems)) => {
+            Ok((identity, (mark, why), problems)) => {
                 self.metadata(path, problems)?;
                 self.count_file(0);
-                mark.into_iter().for_each(|mark| self.change(mark, path(), false, None));
-                Ok(Some(First { identity, size: 0, changed: mark == Some(Mark::Changed) }))
+                self.change(mark, path(), false, why, None);
+                Ok(Some(First { identity, size: 0, changed: mark == Mark::Changed }))
             }
             Err(error) if is_expected(&error) && entry.device.is_some() => {
                 self.not_permitted("device");
@@ -165,13 +168,18 @@ impl Run<'_> {
         entry: &Entry,
         attributes: &Attributes,
         there: Option<&Stat>,
-    ) -> io::Result<(Option<Identity>, Option<Mark>, Vec<Problem>)> {
+    ) -> io::Result<(Option<Identity>, (Mark, Cow<'static, str>), Vec<Problem>)> {
         let dry = self.options.dry_run;
         let name = entry.name.as_slice();
         let meta = attributes.meta(entry.kind, self);
-        let mark = if there.is_some() { Mark::Changed } else { Mark::Added };
+        let told: (Mark, Cow<'static, str>) = match there {
+            None => (Mark::Added, "it is not there".into()),
+            Some(stat) if stat.kind != entry.kind => (Mark::Changed, "a thing of another kind is there".into()),
+            Some(_) if !self.options.overwrite.compares() => (Mark::Changed, "all is written anew".into()),
+            Some(_) => (Mark::Changed, "what is there is another".into()),
+        };
         if folder.is_blank(dry) && dry {
-            return Ok((None, Some(mark), Vec::new()));
+            return Ok((None, told, Vec::new()));
         }
         let dir = self.handles.open(folder)?;
         if let Some(stat) = there
@@ -180,9 +188,14 @@ impl Run<'_> {
             && is_same(&dir, entry, stat)?
         {
             self.tally.files_unchanged.fetch_add(1, Relaxed);
-            let mark = attributes.differ(stat, self).then_some(Mark::Changed);
+            let differs = attributes.differs(stat, self);
+            let told = if differs.any() {
+                (Mark::Changed, differs.after(Vec::new()).into())
+            } else {
+                (Mark::Same, UNCHANGED.into())
+            };
             let problems = if dry { Vec::new() } else { dir.set_metadata(name, &meta) };
-            return Ok((Some(Identity::of(stat)), mark, problems));
+            return Ok((Some(Identity::of(stat)), told, problems));
         }
         if dry && entry.device.is_some() && !privileged() {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -193,7 +206,7 @@ impl Run<'_> {
             if keeps_copy {
                 self.keep_copy(&dir, name, &folder.path())?;
             }
-            return Ok((None, Some(mark), Vec::new()));
+            return Ok((None, told, Vec::new()));
         }
         if there.is_some() {
             let temporary = temporary_name()?;
@@ -214,7 +227,7 @@ impl Run<'_> {
         }
         let problems = dir.set_metadata(name, &meta);
         let stat = dir.stat_at(name)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok((Some(Identity::of(&stat)), Some(mark), problems))
+        Ok((Some(Identity::of(&stat)), told, problems))
     }
 
     /// Whether something that is there is to stay as a copy.
@@ -241,7 +254,7 @@ impl Run<'_> {
                 }
             }
             self.tally.copies.fetch_add(1, Relaxed);
-            self.change(Mark::Added, join(above, &copy), false, None);
+            self.change(Mark::Added, join(above, &copy), false, "what was there is newer, and is kept", None);
             return Ok(());
         }
     }

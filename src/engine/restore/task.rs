@@ -36,19 +36,14 @@ impl Attributes {
         }
     }
 
-    /// Whether something has other rights or another owner, as far as they are set.
-    pub(super) fn rights_differ(&self, stat: &Stat, run: &Run<'_>) -> bool {
-        if !cfg!(unix) {
-            return false;
-        }
-        let mode = stat.kind != FileKind::Symlink && stat.mode != self.mode & 0o7777;
+    /// What something has other metadata in, as far as its folder tells, and as far as that is set.
+    pub(super) fn differs(&self, stat: &Stat, run: &Run<'_>) -> Differs {
         let owner = || run.names.resolve(&self.owner, run.meta.numeric) != (stat.uid, stat.gid);
-        mode || run.meta.owner && privileged() && owner()
-    }
-
-    /// Whether something has other metadata, as far as its folder tells.
-    pub(super) fn differ(&self, stat: &Stat, run: &Run<'_>) -> bool {
-        stat.mtime != self.mtime || self.rights_differ(stat, run)
+        Differs {
+            time: stat.mtime != self.mtime,
+            mode: cfg!(unix) && stat.kind != FileKind::Symlink && stat.mode != self.mode & 0o7777,
+            owner: cfg!(unix) && run.meta.owner && privileged() && owner(),
+        }
     }
 
     /// Whether something was changed later than what the snapshot has.
@@ -68,6 +63,33 @@ impl Attributes {
             options: run.meta,
             names: &run.names,
         }
+    }
+}
+
+/// What of the metadata of something differs from what is to be set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Differs {
+    time: bool,
+    mode: bool,
+    owner: bool,
+}
+
+impl Differs {
+    /// Whether anything does.
+    pub(super) const fn any(self) -> bool {
+        self.time || self.rights()
+    }
+
+    /// Whether rights or owner do.
+    pub(super) const fn rights(self) -> bool {
+        self.mode || self.owner
+    }
+
+    /// In words, after others.
+    pub(super) fn after(self, mut words: Vec<&'static str>) -> String {
+        let all = [("time", self.time), ("mode", self.mode), ("owner", self.owner)];
+        words.extend(all.into_iter().filter(|(_, differs)| *differs).map(|(word, _)| word));
+        words.join(", ")
     }
 }
 
@@ -115,8 +137,10 @@ pub(super) struct FileTask {
     pub(super) frozen: bool,
     /// What is there is newer, and is kept as a copy if it gives way.
     pub(super) keeps_copy: bool,
-    /// What is there has other metadata.
-    pub(super) differs: bool,
+    /// In what metadata of what is there differs.
+    pub(super) differs: Differs,
+    /// Why what is there is replaced, if it is.
+    pub(super) replaced: &'static str,
     /// Its place in the order in which changes are told.
     pub(super) place: u64,
     /// Its group, if other names will be linked to it.
