@@ -114,7 +114,7 @@ fn a_check_says_what_it_reads_and_why() {
     };
     let never = "(all data is asked for; it was never verified on this machine)";
     assert!(is_told(&whole, "read packs/", never) && is_told(&whole, "read meta/", never), "{whole:#?}");
-    assert!(is_told(&whole, "read log/", "(data is read, and records with it)"), "{whole:#?}");
+    assert!(is_told(&whole, "read log/", "(records are few, and all are read)"), "{whole:#?}");
     assert_eq!(footers(&whole), 0);
     let again = told(&desk, 0, &["check", "--read-data", "-vv"]);
     assert!(is_told(&again, "read packs/", "it was verified less than a day ago)"), "{again:#?}");

@@ -375,9 +375,7 @@ impl<'a> Check<'a> {
                 return Err(VaultError::Interrupted);
             }
             let name = &names[number];
-            self.tell(ObjectKey::Named(Kind::Log, *name), || {
-                if all { "data is read, and records with it" } else { "it holds other records" }.to_owned()
-            });
+            self.tell(ObjectKey::Named(Kind::Log, *name), || "records are few, and all are read".to_owned());
             match Record::read(self.vault.store(), self.vault.keys(), *name) {
                 Ok(_) => lock(&self.good_small).push(ObjectRef::record(*name)),
                 Err(RecordError::Store(StoreError::Missing { .. })) => {}
