@@ -20,6 +20,7 @@ const NOT_RUN: &[&str] = &[
     "vault mount --webdav",
     "vault umount ~/old",
     "vault run --report report.json --then shutdown",
+    "vault run --then eject",
     "vault doctor s3://bucket/vault",
     "vault repair --from /mnt/second/mirror",
     "vault mirror --to /mnt/disk/vault",
