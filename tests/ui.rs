@@ -749,6 +749,51 @@ fn a_run_of_the_schedule_is_seen_as_it_goes_on_and_stopped() {
 }
 
 #[test]
+fn keys_are_changed_by_the_rules_of_the_command_line() {
+    let desk = Desk::new();
+    desk.write("a.txt", "x");
+    desk.take("2026-11-20T12:00");
+    let page = Page::entered(&desk, &["ui", "--no-open"]);
+    let opens =
+        |password: &str| desk.command(&["list"]).env("VAULT_PASSWORD", password).output().unwrap().status.code();
+    let refused = |path: &str, wish: Value| {
+        let answer = page.post_with(path, &wish, &[]);
+        assert_ne!(answer.status, 200, "{path} {wish}");
+        answer.json()
+    };
+    // To be let in is not enough.
+    let told = refused("key-add", json!({ "password": "wrong", "new": "a second one" }));
+    assert_eq!(told["code"], 12, "{told}");
+    assert_eq!(refused("key-add", json!({ "new": "a second one" }))["code"], 2);
+    assert_eq!(refused("key-add", json!({ "password": PASSWORD, "new": "" }))["code"], 2);
+    let slots = page.told("keys")["slots"].as_array().unwrap().clone();
+    let slot = |purpose: &str| slots.iter().find(|slot| slot["purpose"] == purpose).unwrap()["id"].as_str().unwrap();
+    let only = slot("password").to_owned();
+    page.act("key-remove", &json!({ "password": PASSWORD, "id": slot("recovery") }));
+    // The last one stays, and in the same words.
+    let told = refused("key-remove", json!({ "password": PASSWORD, "id": only }));
+    let said = desk.run(&["key", "remove", &only, "--yes"]);
+    assert!(said.err.contains(told["error"].as_str().unwrap()), "{told} {}", said.err);
+    assert_eq!(said.code, told["code"].as_i64().unwrap() as i32);
+    assert_eq!(refused("key-remove", json!({ "password": PASSWORD, "id": "12" }))["code"], 2);
+
+    let added = page.act("key-add", &json!({ "password": PASSWORD, "new": "a second one", "label": "paper" }));
+    let slots = page.told("keys");
+    assert_eq!(slots, desk.json(&["key", "list"])[0]);
+    assert!(
+        slots["slots"].as_array().unwrap().iter().any(|slot| slot["id"] == added["slot"] && slot["label"] == "paper")
+    );
+    let changed = page.act("key-passwd", &json!({ "password": "a second one", "new": "a third one" }));
+    assert_eq!((opens("a second one"), opens("a third one"), opens(PASSWORD)), (Some(12), Some(0), Some(0)));
+    let removed = page.act("key-remove", &json!({ "password": PASSWORD, "id": changed["slot"] }));
+    assert_eq!(removed, json!({ "removed": changed["slot"], "waiting": [] }));
+    assert_eq!((opens("a third one"), opens(PASSWORD)), (Some(12), Some(0)));
+    assert_eq!(page.told("keys")["slots"].as_array().unwrap().len(), 1);
+    let (code, said) = page.end();
+    assert!(code == 0 && !said.contains("one"), "{said}");
+}
+
+#[test]
 fn whoever_only_looks_can_change_nothing() {
     let desk = Desk::new();
     desk.write("a.txt", "x");
@@ -756,7 +801,19 @@ fn whoever_only_looks_can_change_nothing() {
     let page = Page::entered(&desk, &["ui", "--no-open", "--read-only"]);
     assert_eq!(page.told("status")["read_only"], json!(true));
     assert_eq!(names(&page.told(&format!("ls?snapshot={id}&path=source"))), ["source/a.txt"]);
-    for path in ["restore", "folders", "save", "check", "drill", "stop", "stop-run", "configure"] {
+    for path in [
+        "restore",
+        "folders",
+        "save",
+        "check",
+        "drill",
+        "stop",
+        "stop-run",
+        "key-add",
+        "key-passwd",
+        "key-remove",
+        "configure",
+    ] {
         let answer = page.post_with(path, &json!({ "snapshot": id, "to": "in-place", "text": "" }), &[]);
         assert_eq!(answer.status, 404, "{path}");
     }

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 use vault::engine::keys;
+use vault::engine::keys::Changed;
 use vault::engine::keys::DeviceKey;
 use vault::engine::keys::Removal;
 use vault::engine::keys::SlotInfo;
@@ -16,6 +17,7 @@ use vault::progress::Progress;
 use vault::seal::Purpose;
 use vault::vault::Vault;
 
+use crate::cli::args::Kdf;
 use crate::cli::args::KeyCommand;
 use crate::cli::args::NewPasswordArgs;
 use crate::cli::consent::Consent;
@@ -49,17 +51,37 @@ const COLUMNS: &[Column] = &[
     Column::left("State"),
 ];
 
+/// A slot that was added or changed, for programs.
 #[derive(Serialize)]
-struct AddedJson {
+pub struct AddedJson {
     slot: String,
     recovery_key: Option<String>,
 }
 
+impl AddedJson {
+    /// A password.
+    pub fn password(slot: SlotId) -> Self {
+        Self { slot: slot.to_string(), recovery_key: None }
+    }
+}
+
+/// A slot that was removed, for programs.
 #[derive(Serialize)]
-struct RemovedJson {
+pub struct RemovedJson {
     removed: String,
     /// Machines that do not know of it yet: until then it stays.
     waiting: Vec<String>,
+}
+
+impl RemovedJson {
+    /// One that is gone, or goes.
+    pub fn new(id: SlotId, removal: &Removal) -> Self {
+        let waiting = match removal {
+            Removal::Gone => Vec::new(),
+            Removal::Waiting(clients) => clients.iter().map(ToString::to_string).collect(),
+        };
+        Self { removed: id.to_string(), waiting }
+    }
 }
 
 /// Runs `vault key ...`.
@@ -171,21 +193,44 @@ fn short(id: SlotId) -> String {
 fn add(context: &Context, new: &NewPasswordArgs, label: Option<String>) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let password = new_password(context, new)?;
-    let label = label.unwrap_or_else(context::user_at_host);
-    let (secret, kdf, screen) = (password.secret(), init::kdf_params(new.kdf), &context.screen);
-    let slot = keys::add(&vault, &secret, Purpose::Password, &label, kdf, dates::now(), screen)?;
-    settle(context, &vault);
+    let slot = add_password(context, &vault, &password, label, new.kdf)?;
     added(context, slot, &format!("Added the password as key slot {}; the others stay valid.", short(slot)))
+}
+
+/// Adds a password to an opened vault.
+pub fn add_password(
+    context: &Context,
+    vault: &Vault,
+    password: &Password,
+    label: Option<String>,
+    kdf: Kdf,
+) -> Result<SlotId, Failure> {
+    let label = label.unwrap_or_else(context::user_at_host);
+    let (secret, kdf, screen) = (password.secret(), init::kdf_params(kdf), &context.screen);
+    let slot = keys::add(vault, &secret, Purpose::Password, &label, kdf, dates::now(), screen)?;
+    settle(context, vault);
+    Ok(slot)
+}
+
+/// Changes a password of an opened vault.
+pub fn change_password(
+    context: &Context,
+    vault: &Vault,
+    (old, new): (&Password, &Password),
+    kdf: Kdf,
+    when: When,
+) -> Result<Changed, Failure> {
+    let kdf = init::kdf_params(kdf);
+    let changed = keys::change(vault, &old.secret(), &new.secret(), kdf, when, dates::now(), &context.screen);
+    context.screen.clear();
+    Ok(changed?)
 }
 
 fn passwd(context: &Context, new: &NewPasswordArgs, when: When) -> Result<Exit, Failure> {
     // Not by the key of this machine: it is the password that changes.
     let (vault, old) = context.open_by_password()?;
     let password = new_password(context, new)?;
-    let (old, new, kdf) = (old.secret(), password.secret(), init::kdf_params(new.kdf));
-    let changed = keys::change(&vault, &old, &new, kdf, when, dates::now(), &context.screen);
-    context.screen.clear();
-    let changed = changed?;
+    let changed = change_password(context, &vault, (&old, &password), new.kdf, when)?;
     let text = match &changed.old {
         Removal::Gone => "The password is changed. Other passwords and recovery keys stay valid.".to_owned(),
         Removal::Waiting(clients) => {
@@ -206,7 +251,7 @@ fn waiting_for(machines: usize) -> String {
 fn added(context: &Context, slot: SlotId, text: &str) -> Result<Exit, Failure> {
     let mut out = Output::new();
     if context.global.json {
-        out.json(&AddedJson { slot: slot.to_string(), recovery_key: None })?;
+        out.json(&AddedJson::password(slot))?;
     } else if !context.global.quiet {
         out.line(text)?;
     }
@@ -248,21 +293,46 @@ fn add_device_key(context: &Context, label: Option<String>) -> Result<Exit, Fail
     added(context, slot, &text)
 }
 
-fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Failure> {
+/// The start of a slot's id.
+fn prefix_of(id: &str) -> Result<String, Failure> {
     let prefix = id.to_ascii_lowercase();
     if prefix.len() < ID_DIGITS_MIN || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Failure::usage(format!("'{id}' is not the id of a key slot: give {ID_DIGITS_MIN} digits or more"))
             .hint("See which there are with: vault key list"));
     }
+    Ok(prefix)
+}
+
+fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Failure> {
+    prefix_of(id)?;
     let hint = "Give --yes to remove it. See which there are with: vault key list";
     let consent = Consent::new(context, yes, "the key slot shall be removed", hint)?;
     let (vault, _) = context.open()?;
+    let agree = |slot: &SlotInfo| {
+        if !consent.is_given() {
+            warn_of(slot);
+        }
+        consent.ask(context, "Remove it?")
+    };
+    let (slot, label, removal) = remove_slot(context, &vault, id, when, &agree)?;
+    removed(context, slot, &label, &removal)
+}
+
+/// Removes a slot of an opened vault, by the start of its id, if `agree` does. Returns its id, its label, and what became of it.
+pub fn remove_slot(
+    context: &Context,
+    vault: &Vault,
+    id: &str,
+    when: When,
+    agree: &dyn Fn(&SlotInfo) -> Result<(), Failure>,
+) -> Result<(SlotId, String, Removal), Failure> {
+    let prefix = prefix_of(id)?;
     // What an earlier try has left comes first.
-    let settled = keys::settle(&vault, dates::now(), &context.screen)?;
+    let settled = keys::settle(vault, dates::now(), &context.screen)?;
     if let Some(gone) = settled.iter().find(|slot| slot.to_string().starts_with(&prefix)) {
-        return removed(context, *gone, "", &Removal::Gone);
+        return Ok((*gone, String::new(), Removal::Gone));
     }
-    let slots = keys::list(&vault)?;
+    let slots = keys::list(vault)?;
     let mut fitting = slots.iter().filter(|slot| slot.id.to_string().starts_with(&prefix));
     let slot = match (fitting.next(), fitting.next()) {
         (Some(slot), None) => slot,
@@ -275,17 +345,14 @@ fn remove(context: &Context, id: &str, yes: bool, when: When) -> Result<Exit, Fa
             return Err(Failure::new(format!("{id} is the start of several key slots' ids")).hint("Give more digits."));
         }
     };
-    if !consent.is_given() {
-        warn_of(slot);
-    }
-    consent.ask(context, "Remove it?")?;
-    let removal = keys::remove(&vault, slot.id, when, dates::now(), &context.screen);
+    agree(slot)?;
+    let removal = keys::remove(vault, slot.id, when, dates::now(), &context.screen);
     context.screen.clear();
     let removal = removal?;
     if DeviceKey::load(vault.state()).is_some_and(|key| key.slot() == slot.id) {
         DeviceKey::discard(vault.state())?;
     }
-    removed(context, slot.id, &slot.label, &removal)
+    Ok((slot.id, slot.label.clone(), removal))
 }
 
 /// Says what it means that a slot goes.
@@ -305,11 +372,7 @@ fn warn_of(slot: &SlotInfo) {
 fn removed(context: &Context, id: SlotId, label: &str, removal: &Removal) -> Result<Exit, Failure> {
     let mut out = Output::new();
     if context.global.json {
-        let waiting = match removal {
-            Removal::Gone => Vec::new(),
-            Removal::Waiting(clients) => clients.iter().map(ToString::to_string).collect(),
-        };
-        out.json(&RemovedJson { removed: id.to_string(), waiting })?;
+        out.json(&RemovedJson::new(id, removal))?;
     } else if !context.global.quiet {
         let label = if label.is_empty() { String::new() } else { format!(" ({})", Shown(label.as_bytes())) };
         match removal {

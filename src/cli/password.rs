@@ -68,6 +68,18 @@ impl Password {
         Self { text, typed: true, device: false }
     }
 
+    /// Another one is asked for as this one was.
+    #[cfg(feature = "ui")]
+    pub fn replace(&mut self, other: Self) {
+        *self = Self { typed: self.typed, ..other };
+    }
+
+    /// Whether it is the same.
+    #[cfg(feature = "ui")]
+    pub fn is(&self, other: &Self) -> bool {
+        self.device == other.device && self.text == other.text
+    }
+
     /// For another process of this program, by its environment.
     #[cfg(feature = "ui")]
     pub fn for_child(&self) -> std::borrow::Cow<'_, OsStr> {

@@ -12,6 +12,8 @@ mod browser;
 #[cfg(feature = "ui")]
 mod install;
 #[cfg(feature = "ui")]
+mod keys;
+#[cfg(feature = "ui")]
 mod save;
 #[cfg(feature = "ui")]
 mod serve;

@@ -623,5 +623,16 @@ pub fn change(
     Ok(Changed { slot: made.id(), old: finish(vault, id, when, time, progress)? })
 }
 
+/// Whether a secret opens the vault by one of its slots: whoever changes them shows that they may.
+///
+/// # Errors
+/// If the store fails.
+pub fn opens(vault: &Vault, secret: &Secret) -> Result<bool, KeyError> {
+    let survey = survey(vault)?;
+    let mut held: Vec<&Held> = survey.held.values().collect();
+    held.sort_by_key(|held| (held.slot.id() != vault.opened_by(), held.standing != Standing::Valid));
+    Ok(held.into_iter().any(|held| held.slot.unlock(secret).is_ok_and(|keyring| keyring.vault == vault.id())))
+}
+
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,12 @@ pub enum Question {
     Run,
     /// Asks the run that goes on to stop.
     StopRun(Value),
+    /// Adds a password.
+    AddKey(Value),
+    /// Changes a password.
+    ChangeKey(Value),
+    /// Removes a key slot.
+    RemoveKey(Value),
 }
 
 /// What a restore has to know of the surroundings.

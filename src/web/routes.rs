@@ -114,6 +114,7 @@ struct Route {
 }
 
 const SNAPSHOT: (&str, &str) = ("snapshot", "the id of a snapshot");
+const PASSWORD: (&str, &str) = ("password", "one that opens the vault: to know it is asked for with each change");
 const PATH: (&str, &str) = ("path?", "a path in the snapshot, percent-encoded byte by byte; nothing for its top");
 
 const fn read(
@@ -278,6 +279,24 @@ const ROUTES: &[Route] = &[
         job.stop();
         begun(&job)
     }),
+    act(
+        "key-add",
+        "Adds a password, as vault key add --json",
+        &[PASSWORD, ("new", "the password to add"), ("label?", "what it is called; else who and where")],
+        |desk, request| change_keys(desk, &Question::AddKey(request.clone())),
+    ),
+    act(
+        "key-passwd",
+        "Changes a password, as vault key passwd --json",
+        &[PASSWORD, ("new", "the one that takes its place")],
+        |desk, request| change_keys(desk, &Question::ChangeKey(request.clone())),
+    ),
+    act(
+        "key-remove",
+        "Removes a key slot, as vault key remove --json; never the last one that a person can use",
+        &[PASSWORD, ("id", "the id of the slot, or its start")],
+        |desk, request| change_keys(desk, &Question::RemoveKey(request.clone())),
+    ),
     act("stop-run", "Asks the run that goes on to stop", &[("run", "its id")], |desk, request| {
         ask(desk, &Question::StopRun(request.clone()))
     }),
@@ -292,6 +311,13 @@ const ROUTES: &[Route] = &[
 fn ask(desk: &Arc<Desk>, question: &Question) -> Told {
     let told = desk.home().answer(question, desk.fresh().vault(), &crate::progress::Silent::default())?;
     encode(&told)
+}
+
+/// Changes the key slots, and looks at the store again.
+fn change_keys(desk: &Arc<Desk>, question: &Question) -> Told {
+    let told = ask(desk, question);
+    desk.changed();
+    told
 }
 
 fn begin(desk: &Arc<Desk>, kind: &'static str, request: &Value, question: fn(Value) -> Question) -> Told {

@@ -186,6 +186,33 @@ await other.waitForFunction((old) => Number(/(\d+) snapshots/.exec(document.quer
 check('another tab sees the new snapshot', (await count()) === had + 1, `${had}`);
 await page.screenshot({ path: join(shots, 'activity-job.png'), fullPage: true });
 
+// A run that somebody else has begun is shown as it goes on, and stopped.
+const config = join(home, 'run.toml');
+writeFileSync(config, `[vaults.disk]\npath = ${JSON.stringify(env.VAULT_REPO)}\n[sources.slow]\npaths = [${JSON.stringify(source)}]\nbefore = "sleep 60"\n`);
+await go('#/activity');
+const run = spawn(program, ['run', '--background', '--quiet'], { env: { ...env, VAULT_CONFIG: config }, cwd: home, stdio: 'ignore' });
+const over = new Promise((done) => { run.on('exit', done); });
+const going = page.locator('section[aria-label="A run goes on"]');
+await going.getByRole('button', { name: 'Stop' }).waitFor({ timeout: 30000 });
+check('a run of the schedule is shown', /Started by the schedule/.test(await going.innerText()), await going.innerText());
+await page.screenshot({ path: join(shots, 'activity-run.png'), fullPage: true });
+await going.getByRole('button', { name: 'Stop' }).click();
+check('it is stopped from the page', (await over) === 130);
+await going.waitFor({ state: 'detached', timeout: 30000 });
+
+// A password is added by whoever knows one.
+await go('#/keys');
+await page.getByRole('button', { name: 'Add a password' }).click();
+const accused = await page.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+check('the form of the keys is for everyone', accused.violations.length === 0, JSON.stringify(accused.violations.map((one) => [one.id, one.nodes[0].html])));
+await page.getByLabel('A password that opens the vault now').fill(env.VAULT_PASSWORD);
+await page.getByLabel('The new password', { exact: true }).fill('five words that are random');
+await page.getByLabel('The new password again').fill('five words that are random');
+await page.getByRole('button', { name: 'Add', exact: true }).click();
+await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 2, null, { timeout: 60000 });
+await page.screenshot({ path: join(shots, 'keys-added.png'), fullPage: true });
+check('the new password opens', JSON.parse(execFileSync(program, ['key', 'list', '--json'], { env: { ...env, VAULT_PASSWORD: 'five words that are random' }, encoding: 'utf8' })).slots.length === 2);
+
 // A browser that was not let in sees nothing.
 const stranger = await (await browser.newContext()).newPage();
 stranger.expects401 = true;

@@ -4,6 +4,7 @@
 use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use vault::engine::retention::Period;
 use vault::engine::retention::Rules;
 use vault::fs::replace_private_file;
 use vault::progress::Progress;
+use vault::sync::lock;
 use vault::tree::Time;
 use vault::vault::Vault;
 use vault::web::Home;
@@ -20,6 +22,7 @@ use vault::web::Problem;
 use vault::web::Question;
 use vault::web::desk;
 
+use super::keys;
 use super::save;
 use crate::cli::args::GlobalArgs;
 use crate::cli::check;
@@ -40,7 +43,7 @@ use crate::cli::stats;
 pub struct Around {
     global: GlobalArgs,
     place: String,
-    password: Password,
+    password: Mutex<Password>,
     begun: Instant,
     threads: usize,
     /// Where runs are remembered.
@@ -53,7 +56,7 @@ impl Around {
         Self {
             global: context.global.clone(),
             place: chosen.shown(),
-            password,
+            password: Mutex::new(password),
             begun,
             threads: context.threads(),
             runs: run::folder(context).ok(),
@@ -84,13 +87,19 @@ impl Around {
             Question::Settings => settings(&context),
             Question::Configure(wish) => configure(&context, wish),
             Question::Runs => run::told(&context),
-            Question::Save(wish) => save::run(&self.global, &context, vault, &self.password, wish, progress),
+            Question::Save(wish) => {
+                let password = lock(&self.password).again();
+                save::run(&self.global, &context, vault, &password, wish, progress)
+            }
             Question::Check(wish) => {
                 let percent = wish.get("sample").and_then(Value::as_f64).filter(|part| (0.0..=100.0).contains(part));
                 check::told(&context, vault, percent.map(|percent| percent / 100.0), progress)
             }
             Question::Drill(_) => drill::told(&context, vault, progress),
             Question::Run => run::now_with_log(&context),
+            Question::AddKey(wish) => keys::add(&context, vault, wish),
+            Question::ChangeKey(wish) => keys::change(&context, vault, wish, &self.password),
+            Question::RemoveKey(wish) => keys::remove(&context, vault, wish),
             Question::StopRun(wish) => {
                 let id = wish.get("run").and_then(Value::as_str).unwrap_or_default();
                 run::stop(&context, id).map(|()| json!({ "stopping": id }))

@@ -93,11 +93,43 @@ export async function health(main) {
   });
 }
 
+// A form that changes the keys. Whoever does that shows each time that they know a password.
+function keyForm(kind, slot, again) {
+  const result = h('div', { 'aria-live': 'polite' }), id = `key-${kind}`;
+  const secret = (name) => [h('label', { for: `${id}-${name}` }, say(`keyform.${name}`)), h('input', { id: `${id}-${name}`, name, type: 'password', class: 'field', autocomplete: 'off', required: true })];
+  const isNew = kind !== 'remove';
+  const form = h('form', { class: 'stack', onsubmit: async (event) => {
+    event.preventDefault();
+    const data = new FormData(form), body = { password: data.get('password') };
+    if (isNew && data.get('new') !== data.get('repeat')) { fill(result, failed({ message: say('keyform.differ') })); return; }
+    if (isNew) body.new = data.get('new');
+    if (kind === 'add' && data.get('label')) body.label = data.get('label');
+    if (slot) body.id = slot.id;
+    const press = form.querySelector('button');
+    press.disabled = true;
+    try {
+      const told = await act(`key-${kind}`, body);
+      form.reset();
+      await again(say(`keyform.${kind}.done`), told.waiting?.length ? say('keyform.waiting', { count: told.waiting.length }) : '');
+    } catch (error) {
+      fill(result, failed(error));
+    }
+    press.disabled = false;
+  } }, kind === 'add' && [h('label', { for: `${id}-label` }, say('keyform.label')), h('input', { id: `${id}-label`, name: 'label', class: 'field', autocomplete: 'off' })],
+  secret('password'), isNew && [secret('new'), secret('repeat'), h('p', { class: 'mute small' }, say('keyform.advice'))], slot && note('warn', say('keyform.remove.text', { label: slot.label })),
+  h('button', { class: `btn ${isNew ? 'primary' : ''}` }, say(`keyform.${kind}.go`)), result);
+  return h('section', { class: 'card', 'aria-label': say(`keyform.${kind}`) }, h('h2', {}, say(`keyform.${kind}`)), form);
+}
+
 export async function keys(main) {
-  const place = h('div');
-  fill(main, title(say('screen.keys')), place);
-  await bring(place, ask('keys'), (told) => [h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('screen.keys') }, h('table', {}, h('thead', {}, h('tr', {}, ['key', 'label', 'made', 'state'].map((name) => h('th', { scope: 'col', class: name === 'made' ? 'wide' : '' }, say(`column.${name}`))))), h('tbody', {}, told.slots.map((one) => h('tr', {}, h('td', {}, say(`key.${one.purpose}`), h('div', { class: 'mono mute' }, one.id.slice(0, 8))), h('td', {}, one.label), h('td', { class: 'wide' }, time(one.created)), h('td', {}, one.state === 'valid' && one.copies >= 2 ? pill('ok', say('key.good')) : pill('warn', say(one.state === 'valid' ? 'key.copy' : `key.state.${one.state}`)))))))),
+  const place = h('div'), work = h('div'), told = h('div', { 'aria-live': 'polite' });
+  const choose = (kind, slot) => { fill(work, keyForm(kind, slot, again)); work.querySelector('input').focus(); };
+  const change = !known.status.read_only && [button([icon('key'), say('keyform.add')], () => choose('add')), button(say('keyform.passwd'), () => choose('passwd'))];
+  fill(main, title(say('screen.keys'), change), told, work, place);
+  const again = async (text, more) => { fill(work); fill(told, note('ok', [text, more && h('div', { class: 'mute small' }, more)])); await load(); };
+  const load = () => bring(place, ask('keys'), (told) => [h('section', { class: 'card flush scroll', tabindex: '0', 'aria-label': say('screen.keys') }, h('table', {}, h('thead', {}, h('tr', {}, ['key', 'label', 'made', 'state'].map((name) => h('th', { scope: 'col', class: name === 'made' ? 'wide' : '' }, say(`column.${name}`))), !known.status.read_only && h('th', { scope: 'col' }, h('span', { class: 'sr' }, say('keyform.change'))))), h('tbody', {}, told.slots.map((one) => h('tr', {}, h('td', {}, say(`key.${one.purpose}`), h('div', { class: 'mono mute' }, one.id.slice(0, 8))), h('td', {}, one.label), h('td', { class: 'wide' }, time(one.created)), h('td', {}, one.state === 'valid' && one.copies >= 2 ? pill('ok', say('key.good')) : pill('warn', say(one.state === 'valid' ? 'key.copy' : `key.state.${one.state}`))), !known.status.read_only && h('td', { class: 'r' }, button(say('keyform.remove.go'), () => choose('remove', one), 's'))))))),
     told.slots.every((one) => one.purpose !== 'recovery') && note('warn', [say('key.none'), h('div', {}, h('code', {}, 'vault key add --recovery-key --label paper'))]), h('p', { class: 'mute small' }, say('key.text'))]);
+  await load();
 }
 
 export async function settings(main) {

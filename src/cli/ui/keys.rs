@@ -1,0 +1,82 @@
+//! Key slots, changed on the page by the rules of `vault key`. Whoever changes them shows with each request that they know a password: that a
+//! browser was let in is not enough.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::json;
+use vault::engine::keys;
+use vault::engine::keys::When;
+use vault::sync::lock;
+use vault::vault::Vault;
+use zeroize::Zeroizing;
+
+use crate::cli::args::Kdf;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
+use crate::cli::error::Failure;
+use crate::cli::key;
+use crate::cli::key::AddedJson;
+use crate::cli::key::RemovedJson;
+use crate::cli::password::Password;
+
+/// How long a wrong password makes everyone wait.
+const PENALTY: Duration = Duration::from_secs(1);
+/// The longest password, as for the command line.
+const LEN_MAX: usize = 64 << 10;
+
+/// One at a time: so nobody tries many passwords at once.
+static TRYING: Mutex<()> = Mutex::new(());
+
+/// A password out of a request.
+fn password_of(wish: &Value, name: &str) -> Result<Password, Failure> {
+    let text = wish.get(name).and_then(Value::as_str).unwrap_or_default();
+    if text.is_empty() || text.len() > LEN_MAX || text.contains(['\n', '\r', '\0']) {
+        return Err(Failure::usage("a password is missing, or is none"));
+    }
+    Ok(Password::typed(Zeroizing::new(text.as_bytes().to_vec())))
+}
+
+/// Whoever asks knows a password. Who does not has to wait.
+fn may(vault: &Vault, wish: &Value) -> Result<(), Failure> {
+    let shown = password_of(wish, "password")?;
+    if keys::opens(vault, &shown.secret())? {
+        return Ok(());
+    }
+    thread::sleep(PENALTY);
+    Err(Failure::new("the password is wrong").exit(Exit::WrongPassword).hint("Nothing was done."))
+}
+
+/// Adds a password.
+pub fn add(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Failure> {
+    let _one = lock(&TRYING);
+    let new = password_of(wish, "new")?;
+    may(vault, wish)?;
+    let label = wish.get("label").and_then(Value::as_str).filter(|label| !label.is_empty()).map(str::to_owned);
+    let slot = key::add_password(context, vault, &new, label, Kdf::Standard)?;
+    Ok(json!(AddedJson::password(slot)))
+}
+
+/// Changes a password. Where it is the one that the page was opened with, that is known by the new one from now on.
+pub fn change(context: &Context, vault: &Vault, wish: &Value, own: &Mutex<Password>) -> Result<Value, Failure> {
+    let _one = lock(&TRYING);
+    let (old, new) = (password_of(wish, "password")?, password_of(wish, "new")?);
+    may(vault, wish)?;
+    let changed = key::change_password(context, vault, (&old, &new), Kdf::Standard, When::Known)?;
+    let mut own = lock(own);
+    if own.is(&old) {
+        own.replace(new);
+    }
+    Ok(json!(AddedJson::password(changed.slot)))
+}
+
+/// Removes a slot.
+pub fn remove(context: &Context, vault: &Vault, wish: &Value) -> Result<Value, Failure> {
+    let _one = lock(&TRYING);
+    may(vault, wish)?;
+    let id = wish.get("id").and_then(Value::as_str).unwrap_or_default();
+    let (slot, _, removal) = key::remove_slot(context, vault, id, When::Known, &|_| Ok(()))?;
+    Ok(json!(RemovedJson::new(slot, &removal)))
+}
