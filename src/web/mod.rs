@@ -56,7 +56,7 @@ pub fn serve(desk: &std::sync::Arc<Desk>, bound: Bound, stopped: &dyn Fn() -> bo
     while !stopped() {
         thread::sleep(TICK);
         ticks = (ticks + 1) % TICKS;
-        if ticks % WATCH == 0 {
+        if ticks.is_multiple_of(WATCH) {
             desk.watch();
         }
         if ticks == 0 {

@@ -45,6 +45,11 @@ enum Way {
     OfAnotherKind(Stat),
 }
 
+/// How a change is told: its mark, and why it is made.
+type Told = (Mark, Cow<'static, str>);
+/// What was made, how that is told, and what of its metadata could not be set.
+type Made = (Option<Identity>, Told, Vec<Problem>);
+
 impl Run<'_> {
     /// Decides what becomes of `name`, which is not a folder in the snapshot but of this kind. `ward` is about the folder.
     pub(super) fn decide(
@@ -168,11 +173,11 @@ impl Run<'_> {
         entry: &Entry,
         attributes: &Attributes,
         there: Option<&Stat>,
-    ) -> io::Result<(Option<Identity>, (Mark, Cow<'static, str>), Vec<Problem>)> {
+    ) -> io::Result<Made> {
         let dry = self.options.dry_run;
         let name = entry.name.as_slice();
         let meta = attributes.meta(entry.kind, self);
-        let told: (Mark, Cow<'static, str>) = match there {
+        let told: Told = match there {
             None => (Mark::Added, "it is not there".into()),
             Some(stat) if stat.kind != entry.kind => (Mark::Changed, "a thing of another kind is there".into()),
             Some(_) if !self.options.overwrite.compares() => (Mark::Changed, "all is written anew".into()),
