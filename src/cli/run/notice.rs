@@ -178,7 +178,8 @@ pub fn metrics(status: &Status, report: &Report) -> String {
     for (place, time) in &status.checked {
         let _ = writeln!(text, "{name}{{place=\"{}\"}} {time}", label(place));
     }
-    let figures: [(&str, &str, fn(&Last) -> i64); 3] = [
+    type Figure = fn(&Last) -> i64;
+    let figures: [(&str, &str, Figure); 3] = [
         ("vault_last_drill_timestamp_seconds", "When a restore was last tried.", |last| last.secs),
         ("vault_last_drill_files", "How many files were restored then.", |last| last.files.cast_signed()),
         ("vault_last_drill_failed", "How many did not come back.", |last| last.failed.cast_signed()),

@@ -478,15 +478,16 @@ mod tests {
     fn logs_are_bounded_in_length_and_number() {
         let folder = tempfile::tempdir().unwrap();
         let screen = screen();
-        for secs in 0..=LOGS_KEPT as i64 {
+        let last = LOGS_KEPT.cast_signed() as i64;
+        for secs in 0..=last {
             let journal = Journal::begin(&screen, folder.path(), Time { secs, nanos: 0 }, false, 0);
-            if secs == LOGS_KEPT as i64 {
+            if secs == last {
                 (0..2000).for_each(|_| journal.desk.warning(&"x".repeat(3000)));
             }
             journal.end(&screen, &Ok(Exit::Done));
         }
         assert_eq!(fs::read_dir(folder.path().join("log")).unwrap().count(), LOGS_KEPT);
-        let run = name(Time { secs: LOGS_KEPT as i64, nanos: 0 });
+        let run = name(Time { secs: last, nanos: 0 });
         let len = fs::metadata(log_path(folder.path(), &run)).unwrap().len();
         assert!(len > LOG_MAX / 2 && len < LOG_MAX + 1000, "{len}");
         let events = events(folder.path(), &run);
