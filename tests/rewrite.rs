@@ -722,7 +722,7 @@ impl Far {
     }
 
     /// Brings what one folder has to the other one.
-    fn bring(&self, from: &Path, to: &Path, below: &str) {
+    fn bring(from: &Path, to: &Path, below: &str) {
         let from = from.join(below);
         if from.exists() {
             copy_folder(&from, &to.join(below));
@@ -738,7 +738,7 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     far.desk.ok(&["rewrite", "--exclude", "secret", "--yes"]);
     let new = listed(&far.desk)[0]["id"].as_str().unwrap().to_owned();
     let store = far.desk.path("store");
-    far.bring(&store, &far.view, "log");
+    Far::bring(&store, &far.view, "log");
     let to = far.desk.path("restored");
     let restore = |name: &str| {
         let _ = fs::remove_dir_all(&to);
@@ -752,7 +752,7 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     assert!(far.run(&["ls", &format!("{old}:source")]).out.contains("secret"));
     assert_ne!(restore(&new).code, 0, "what is asked for by its new id is that");
     for folder in ["packs", "meta", "index"] {
-        far.bring(&store, &far.view, folder);
+        Far::bring(&store, &far.view, folder);
     }
     let told = restore(&old);
     assert_eq!(told.code, 0, "{}{}", told.out, told.err);
@@ -769,14 +769,14 @@ fn a_change_that_does_not_count_is_told_until_the_next_one() {
     for _ in 0..2 {
         let told = far.run(&["pin", &id]);
         assert_eq!(told.code, 0, "{}{}", told.out, told.err);
-        far.bring(&far.view, &store, "log");
+        Far::bring(&far.view, &store, "log");
         far.desk.ok(&["unpin", &id]);
-        far.bring(&store, &far.view, "log");
+        Far::bring(&store, &far.view, "log");
     }
     far.desk.ok(&["tag", "add", "here", &id]);
     let told = far.run(&["tag", "add", "there", &id]);
     assert_eq!(told.code, 0, "{}{}", told.out, told.err);
-    far.bring(&far.view, &store, "log");
+    Far::bring(&far.view, &store, "log");
     let list = far.desk.run(&["list"]);
     assert_eq!(list.code, 3, "{}{}", list.out, list.err);
     let doctor = far.desk.run(&["doctor"]);

@@ -732,7 +732,7 @@ const KINDS: &[Kind] = &[
         },
     ),
     ("a change that does not count", "change", 3, two_changes, |desk| {
-        drop(desk.ok(&["tag", "add", "done", "latest", "--source", "docs"]))
+        drop(desk.ok(&["tag", "add", "done", "latest", "--source", "docs"]));
     }),
     (
         "a record that is damaged",
