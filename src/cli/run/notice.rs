@@ -22,7 +22,7 @@ use crate::cli::error::Failure;
 use crate::cli::error::chain;
 
 /// Takes a figure out of what came of a drill.
-type Figure = fn(&Last) -> i64;
+type OfDrill = fn(&Last) -> i64;
 
 /// What is known to be wrong with a vault is told again after this time, in seconds.
 const KNOWN_AGAIN: i64 = 7 * 86_400;
@@ -181,7 +181,7 @@ pub fn metrics(status: &Status, report: &Report) -> String {
     for (place, time) in &status.checked {
         let _ = writeln!(text, "{name}{{place=\"{}\"}} {time}", label(place));
     }
-    let figures: [(&str, &str, Figure); 3] = [
+    let figures: [(&str, &str, OfDrill); 3] = [
         ("vault_last_drill_timestamp_seconds", "When a restore was last tried.", |last| last.secs),
         ("vault_last_drill_files", "How many files were restored then.", |last| last.files.cast_signed()),
         ("vault_last_drill_failed", "How many did not come back.", |last| last.failed.cast_signed()),
