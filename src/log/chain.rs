@@ -54,7 +54,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// The numbers of records that are not there by it, no more than [`NUMBERS_KEPT`], and whose they are.
+    /// The numbers of records that are not there by it, the first ones if there are many, and whose they are.
     pub fn missing(&self) -> Option<(ClientId, Vec<u64>)> {
         match self {
             Self::Missing { client, numbers } | Self::Hidden { client, numbers } => Some((*client, numbers.clone())),

@@ -196,9 +196,9 @@ Examples:
 No password is needed to add what is missing. Each object is verified before it
 is copied. A mirror can be listed, restored from and checked like a vault, with
 the same passwords, and nobody writes to it; when the vault is lost, vault
-promote makes it one. Without --delete nothing ever goes from a mirror. Where this
-machine knows a mirror that is not there, its disk may not be mounted: nothing
-is copied then.")]
+promote makes it one. Without --delete nothing ever goes from a mirror. Where
+this machine knows a mirror that is not there, its disk may not be mounted:
+nothing is copied then.")]
 pub struct MirrorArgs {
     /// The folder or address of the mirror; it is empty the first time
     #[arg(long, value_name = "PLACE")]
