@@ -109,14 +109,9 @@ impl Wanted {
         if matches!(self.which, Which::Id(_)) {
             return Ok(None);
         }
-        let missing = vault.missing_snapshots()?;
-        if missing.is_empty() {
-            return Ok(None);
-        }
-        let mut all: Vec<SnapshotInfo> = snapshots.iter().chain(&missing).cloned().collect();
-        all.sort_by_key(|info| info.date);
-        let meant = self.choose(&all, filter, own, aim, zone).ok().map(|(meant, _)| meant.id);
-        Ok(missing.into_iter().find(|info| Some(info.id) == meant))
+        let Some(all) = vault.remembered_snapshots()? else { return Ok(None) };
+        let meant = self.choose(&all, filter, own, aim, zone).ok().map(|(meant, _)| meant);
+        Ok(meant.filter(|meant| snapshots.iter().all(|info| info.id != meant.id)).cloned())
     }
 
     /// The same for who reads what is in it: by an id that it had before it was changed, it is what it was then, as long as not all has

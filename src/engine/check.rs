@@ -111,10 +111,10 @@ pub struct CheckReport {
     pub hurt: Vec<HurtSnapshot>,
     /// Snapshots of which it is not known whether something is lost: it may not have arrived yet, or lie in a pack of a later version.
     pub unsure: Vec<HurtSnapshot>,
-    /// Snapshots that have lost no more than was accepted.
-    pub accepted: Vec<HurtSnapshot>,
     /// Which of these it is.
     pub why_unsure: Option<ObjectState>,
+    /// Snapshots that have lost no more than was accepted.
+    pub accepted: Vec<HurtSnapshot>,
     /// What the log says of itself: forks, broken chains, records that are missing.
     pub findings: Vec<String>,
     /// Everything that is known to be wrong, by this check or an earlier one.
@@ -242,7 +242,8 @@ impl<'a> Check<'a> {
             report.hurt = hurt::find(vault, None, &self.reader, &snapshots, &bad, PATHS_KEPT)?;
             let (state, unsure, hurt) = vault.part_unsure(std::mem::take(&mut report.hurt), |hurt| hurt.id);
             (report.why_unsure, report.unsure, report.hurt) = (Some(state), unsure, hurt);
-            let is_accepted = |hurt: &HurtSnapshot| vault.is_loss_accepted(&hurt.id, hurt.count);
+            let losses = vault.accepted_losses();
+            let is_accepted = |hurt: &HurtSnapshot| losses.cover(&hurt.id, hurt.count);
             (report.accepted, report.hurt) = std::mem::take(&mut report.hurt).into_iter().partition(is_accepted);
             if report.hurt.is_empty() && !(report.unsure.is_empty() && report.accepted.is_empty()) {
                 report.chunks_lost = 0;

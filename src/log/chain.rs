@@ -54,45 +54,39 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// The numbers of records that are not there by it, the first ones if there are many, and whose they are.
+    /// The numbers of records that are missing by it, the first ones if there are many, and whose they are. Of those that may be newer
+    /// nothing is said: the objects that they may be are told each.
     pub fn missing(&self) -> Option<(ClientId, Vec<u64>)> {
         match self {
-            Self::Missing { client, numbers } | Self::Hidden { client, numbers } => Some((*client, numbers.clone())),
+            Self::Missing { client, numbers } => Some((*client, numbers.clone())),
             Self::RolledBack { client, seen, there } => {
                 Some((*client, (there + 1..=*seen).take(NUMBERS_KEPT).collect()))
             }
-            Self::Fork { .. } | Self::Broken { .. } => None,
+            Self::Hidden { .. } | Self::Fork { .. } | Self::Broken { .. } => None,
         }
     }
 
     /// Where there are objects of a later version of which nothing is known (`count` of them), as many records as that may be among them:
     /// if no more are missing, none of them is called so. What this machine has seen before is missing all the same.
     pub fn hidden(findings: Vec<Self>, count: usize) -> Vec<Self> {
-        let back: BTreeMap<ClientId, u64> = findings
-            .iter()
-            .filter_map(|finding| match finding {
-                Self::RolledBack { client, seen, .. } => Some((*client, *seen)),
-                _ => None,
-            })
-            .collect();
-        let is_seen = |client: &ClientId, number: u64| back.get(client).is_some_and(|seen| number <= *seen);
-        let missing: usize = findings
-            .iter()
-            .map(|finding| match finding {
-                Self::Missing { client, numbers } if !numbers.iter().any(|number| is_seen(client, *number)) => {
-                    numbers.len()
-                }
-                _ => 0,
-            })
-            .sum();
-        if missing > count {
+        let seen = |finding: &Self| match finding {
+            Self::RolledBack { client, seen, .. } => Some((*client, *seen)),
+            _ => None,
+        };
+        let seen: BTreeMap<ClientId, u64> = findings.iter().filter_map(seen).collect();
+        let may_be_newer = |finding: &Self| match finding {
+            Self::Missing { client, numbers } => {
+                seen.get(client).is_none_or(|seen| numbers.iter().all(|number| number > seen))
+            }
+            _ => false,
+        };
+        let missing = findings.iter().filter(|finding| may_be_newer(finding)).filter_map(Self::missing);
+        if missing.map(|(_, numbers)| numbers.len()).sum::<usize>() > count {
             return findings;
         }
-        let hide = |finding| match finding {
-            Self::Missing { client, numbers } if !numbers.iter().any(|number| is_seen(&client, *number)) => {
-                Self::Hidden { client, numbers }
-            }
-            finding => finding,
+        let hide = |finding: Self| match (may_be_newer(&finding), finding) {
+            (true, Self::Missing { client, numbers }) => Self::Hidden { client, numbers },
+            (_, finding) => finding,
         };
         findings.into_iter().map(hide).collect()
     }

@@ -63,6 +63,34 @@ pub struct Lacking {
 /// The kind of records among objects that findings name.
 const RECORD: u64 = ObjectRef::record(ObjectName::new([0; ObjectName::LEN])).kind;
 
+/// What was accepted that snapshots have lost. More than that is new, and so is what is lost after a snapshot was seen whole.
+pub struct AcceptedLosses {
+    /// What the log says that snapshots have lost.
+    recorded: BTreeMap<ObjectName, SnapshotDamage>,
+    accepted: BTreeSet<ObjectRef>,
+    /// Snapshots that were seen whole since.
+    healed: BTreeSet<ObjectName>,
+}
+
+impl AcceptedLosses {
+    fn is_accepted(&self, snapshot: &ObjectName) -> bool {
+        self.accepted.contains(&ObjectRef::record(*snapshot))
+    }
+
+    /// Notes which of these snapshots are whole again.
+    fn see_whole(&mut self, is_whole: impl Fn(&ObjectName) -> bool) {
+        let lost = self.recorded.iter().filter(|(_, damage)| damage.count > 0).map(|(snapshot, _)| *snapshot);
+        let healed: Vec<ObjectName> = lost.filter(|name| is_whole(name) && self.is_accepted(name)).collect();
+        self.healed.extend(healed);
+    }
+
+    /// Whether it was accepted that a snapshot has lost so many files.
+    pub fn cover(&self, snapshot: &ObjectName, count: u64) -> bool {
+        let recorded = self.recorded.get(snapshot).map_or(0, |damage| damage.count);
+        count <= recorded && self.is_accepted(snapshot) && !self.healed.contains(snapshot)
+    }
+}
+
 /// The file in a vault's state folder.
 const FILE: &str = "findings";
 
@@ -209,7 +237,7 @@ impl Vault {
         let mut findings = Vec::new();
         self.object_findings(&memory, open, &accepted, &mut findings);
         self.record_findings(&mut findings)?;
-        self.file_findings(&mut memory, &accepted, &mut findings)?;
+        memory.healed = self.file_findings(&memory, accepted, &mut findings)?;
         self.source_findings(&mut findings);
         self.slot_findings(&mut findings)?;
         self.clock_findings(&mut findings);
@@ -299,8 +327,7 @@ impl Vault {
         }
         let log = self.log();
         for finding in &log.findings {
-            // The objects that they may be among are known to be newer each.
-            if let (Some((client, numbers)), false) = (finding.missing(), matches!(finding, Finding::Hidden { .. })) {
+            if let Some((client, numbers)) = finding.missing() {
                 missing.entry(client).or_default().0.extend(numbers);
             }
         }
@@ -346,33 +373,25 @@ impl Vault {
         Ok(lost)
     }
 
-    /// Whether it was accepted that a snapshot has lost so many files: as many as a record said when that was done, and it was not seen
-    /// whole since.
-    ///
-    /// # Errors
-    /// If the catalogue fails.
-    pub fn is_loss_accepted(&self, snapshot: &ObjectName, count: u64) -> bool {
-        let recorded = self.recorded_damage().get(snapshot).map_or(0, |damage| damage.count);
-        count <= recorded
-            && self.accepted_objects().contains(&ObjectRef::record(*snapshot))
-            && !Memory::load(self.state()).healed.contains(snapshot)
+    /// What of snapshots is given up.
+    pub fn accepted_losses(&self) -> AcceptedLosses {
+        let (accepted, healed) = (self.accepted_objects(), Memory::load(self.state()).healed);
+        AcceptedLosses { recorded: self.recorded_damage(), accepted, healed }
     }
 
+    /// Returns the snapshots that were seen whole after a loss of theirs was accepted.
     fn file_findings(
         &self,
-        memory: &mut Memory,
-        accepted: &BTreeSet<ObjectRef>,
+        memory: &Memory,
+        accepted: BTreeSet<ObjectRef>,
         findings: &mut Vec<KnownFinding>,
-    ) -> Result<(), VaultError> {
+    ) -> Result<BTreeSet<ObjectName>, VaultError> {
         let there: BTreeSet<ObjectName> = self.snapshots().iter().map(|info| info.id).collect();
-        let (recorded, lost) = (self.recorded_damage(), self.damage_with(memory)?);
-        let is_accepted = |snapshot: &ObjectName| accepted.contains(&ObjectRef::record(*snapshot));
-        let healed = recorded.iter().filter(|(snapshot, damage)| damage.count > 0 && !lost.contains_key(snapshot));
-        memory.healed.extend(healed.map(|(snapshot, _)| *snapshot).filter(is_accepted));
+        let lost = self.damage_with(memory)?;
+        let mut losses = AcceptedLosses { recorded: self.recorded_damage(), accepted, healed: memory.healed.clone() };
+        losses.see_whole(|snapshot| !lost.contains_key(snapshot));
         for (snapshot, SnapshotDamage { count, .. }) in lost {
-            let known = recorded.get(&snapshot).map_or(0, |damage| damage.count);
-            let is_given_up = is_accepted(&snapshot) && count <= known && !memory.healed.contains(&snapshot);
-            if there.contains(&snapshot) && !is_given_up {
+            if there.contains(&snapshot) && !losses.cover(&snapshot, count) {
                 findings.push(KnownFinding {
                     id: FindingId::of("files", [snapshot.as_bytes().to_vec()]),
                     about: About::Files { snapshot, count },
@@ -382,7 +401,7 @@ impl Vault {
                 });
             }
         }
-        Ok(())
+        Ok(losses.healed)
     }
 
     /// Roots that the last snapshot of each source of this host found lost.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, VaultId};
-use crate::log::{Chains, Dated, Link, Order, Record, RecordBody, Sight};
+use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody, Sight};
 use crate::tree::{Snapshot, Time};
 use crate::vault::{Vault, VaultError};
 
@@ -75,24 +75,25 @@ impl Vault {
         list(&self.log().chains)
     }
 
-    /// Snapshots that there would be if the store had all records that this machine remembers, the oldest first.
+    /// The snapshots that there would be if these records were there as well, the oldest first.
+    pub(crate) fn snapshots_with<'f>(&self, found: impl Iterator<Item = &'f FoundRecord>) -> Vec<SnapshotInfo> {
+        let mut chains = Chains::clone(&self.chains());
+        for FoundRecord { name, digest, plain } in found {
+            if let Ok(record) = Record::decode(plain) {
+                chains.push(Link { name: *name, digest: *digest, record });
+            }
+        }
+        list(&chains)
+    }
+
+    /// The snapshots that there would be if the store had all records that this machine remembers, the oldest first; `None` if it has
+    /// them.
     ///
     /// # Errors
     /// If the catalogue fails.
-    pub fn missing_snapshots(&self) -> Result<Vec<SnapshotInfo>, VaultError> {
+    pub fn remembered_snapshots(&self) -> Result<Option<Vec<SnapshotInfo>>, VaultError> {
         let missing = self.missing_records()?.records;
-        if missing.is_empty() {
-            return Ok(Vec::new());
-        }
-        let names: HashSet<ObjectName> = missing.iter().map(|found| found.name).collect();
-        let mut links: Vec<Link> = self.chains().links().cloned().collect();
-        links.extend(missing.into_iter().filter_map(|found| {
-            let record = Record::decode(&found.plain).ok()?;
-            Some(Link { name: found.name, digest: found.digest, record })
-        }));
-        let mut all = list(&Chains::new(links));
-        all.retain(|info| names.contains(&info.id));
-        Ok(all)
+        Ok((!missing.is_empty()).then(|| self.snapshots_with(missing.iter())))
     }
 
     /// The snapshot with this id, or the one that took its place, if it is not forgotten.

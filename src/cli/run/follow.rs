@@ -23,7 +23,7 @@ use crate::cli::output::Style;
 use crate::cli::progress::Lane;
 use crate::cli::progress::Of;
 
-/// How often is looked what goes on.
+/// How often the watcher looks at the run.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long a run that has just begun may take to say what it is called.
 const PATIENCE: u32 = 50;

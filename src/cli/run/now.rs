@@ -47,9 +47,9 @@ use crate::cli::progress::Watch;
 
 /// The version of the file's content.
 const VERSION: u64 = 1;
-/// How often is looked whether the run should end.
+/// How often a run looks whether it was asked to stop.
 const TICK: Duration = Duration::from_millis(200);
-/// In how many ticks what goes on is written once.
+/// `now.json` is written once in so many ticks.
 const TICKS: u32 = 4;
 /// How long a log gets: what would make it longer is left out.
 const LOG_MAX: u64 = 1 << 20;

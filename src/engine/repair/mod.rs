@@ -303,7 +303,7 @@ fn find_losses(
     progress: &dyn Progress,
 ) -> Result<(), RepairError> {
     let reader = Arc::new(vault.catalogue().reader()?);
-    let snapshots = small::standing(vault, plan.found.iter().map(|(_, found)| found));
+    let snapshots = vault.snapshots_with(plan.found.iter().map(|(_, found)| found));
     progress.counters().restart(snapshots.last().map_or(0, |last| last.body.files), 0);
     progress.phase(Phase::Plan);
     let marks = mark_lent(vault, donor, &reader, snapshots.iter().map(|info| &info.body), progress)?;

@@ -12,14 +12,13 @@ use crate::id::{ChunkId, ClientId, ObjectName, SlotId};
 use crate::limits::{KEY_SLOT_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_LEN_MAX};
 use crate::log::merge::unfold;
 use crate::log::record::DecodeRecordError;
-use crate::log::{Chains, FoundRecord, Held, Link, Record, RecordBody, RecordError, Standing};
+use crate::log::{FoundRecord, Held, Record, RecordBody, RecordError, Standing};
 use crate::progress::{Progress, Silent};
 use crate::seal::{SLOT_LEN, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, Subject};
 use crate::sync::try_share;
 use crate::vault::locked::Slots;
-use crate::vault::snapshots::list;
-use crate::vault::{BadObject, Lost, ObjectState, SnapshotInfo, Vault, VaultError};
+use crate::vault::{BadObject, Lost, ObjectState, Vault, VaultError};
 
 /// A key slot of which one copy is left.
 #[derive(Debug, Clone)]
@@ -251,7 +250,7 @@ fn records(
     // What those need that are forgotten, or replaced, is nobody's concern.
     let stands: HashSet<ObjectName> = {
         let found = plan.found.iter().map(|(_, found)| found).chain(missing.iter().map(|missing| &missing.found));
-        standing(vault, found).into_iter().map(|info| info.id).collect()
+        vault.snapshots_with(found).into_iter().map(|info| info.id).collect()
     };
     for Missing { found, is_held } in missing {
         let Some(lost) = describe(&found) else { continue };
@@ -270,17 +269,6 @@ struct Missing {
     found: FoundRecord,
     /// Another one held it.
     is_held: bool,
-}
-
-/// The snapshots of the vault when these records are there again.
-pub(super) fn standing<'f>(vault: &Vault, found: impl Iterator<Item = &'f FoundRecord>) -> Vec<SnapshotInfo> {
-    let mut chains = Chains::clone(&vault.chains());
-    for FoundRecord { name, digest, plain } in found {
-        if let Ok(record) = Record::decode(plain) {
-            chains.push(Link { name: *name, digest: *digest, record });
-        }
-    }
-    list(&chains)
 }
 
 /// Records that a mirror has, and that are missing here without this machine having known them. What the mirror holds in merges
