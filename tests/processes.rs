@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
+use vault::store::testing::mem::MemStore;
+use vault::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits};
 
 use crate::support::model::{Model, assert_same, of_disk};
-use crate::support::scratch;
 use crate::support::source::{Size, bytes, plant};
+use crate::support::{World, now, open_vault, scratch, small_chunks, take};
 
 fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vault"));
@@ -188,4 +191,101 @@ fn ctrl_c_ends_a_restore_at_once_and_loses_nothing() {
     assert_same(&expected, &of_disk(&to.join("source"), b"source"), "restored after an interruption");
     assert_eq!(walk(&to), 14, "nothing half done is left behind");
     run(home, &["check"]);
+}
+
+/// A store at which something happens between the moment that a listing shows and its answer.
+struct Meanwhile {
+    inner: MemStore,
+    happens: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Store for Meanwhile {
+    fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.put(key, bytes)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+
+    fn get(&self, key: &ObjectKey, max: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(key, max)
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StoreError> {
+        self.inner.len(key)
+    }
+
+    fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        let mut all = Vec::new();
+        self.inner.list(kind, &mut |listed| all.push(listed))?;
+        (self.happens)();
+        all.into_iter().for_each(found);
+        Ok(())
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+
+    fn delete_durably(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete_durably(key)
+    }
+
+    fn quarantine(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.quarantine(key)
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.inner.limits()
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+}
+
+/// Other processes of this machine put packs and records, and enter them in the catalogue, between a listing and its answer, as often
+/// as anybody looks: nothing of it is missed, and nothing is taken out of the catalogue.
+#[test]
+fn what_other_processes_put_during_a_look_is_not_called_missing() {
+    let mut world = World::new(small_chunks());
+    let source = world.source();
+    fs::write(source.join("first"), bytes(1, 50_000)).unwrap();
+    world.take();
+    let (shared, state, count) = (world.shared(), world.state(), std::sync::atomic::AtomicU64::new(0));
+    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let happens = {
+        let (shared, state, source, taken) = (shared.clone(), state.clone(), source.clone(), taken.clone());
+        Box::new(move || {
+            let number = count.fetch_add(1, Relaxed);
+            fs::write(source.join("changing"), bytes(500 + number, 50_000)).unwrap();
+            let report = take(&open_vault(&shared, &state).unwrap(), &source).unwrap();
+            taken.lock().unwrap().push(report.id.unwrap());
+        })
+    };
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(Meanwhile { inner: world.store.clone(), happens });
+    // The second look of the same process has read something before.
+    let looking = open_vault(&store, &state).unwrap();
+    for _ in 0..2 {
+        assert_eq!(looking.missing_records().unwrap().records.len(), 0, "records are said to be missing");
+        assert_eq!(looking.known_findings(now()).unwrap(), Vec::new());
+        let before = taken.lock().unwrap().len();
+        assert!(before > 0, "nothing has happened meanwhile");
+        let known = looking.catalogue().reader().unwrap().packs().unwrap().len();
+        assert_eq!(known, world.store.objects().iter().filter(|(key, _)| is_pack(key)).count(), "packs were taken out");
+        looking.refresh(&vault::progress::Silent::default()).unwrap();
+    }
+    let there: Vec<_> = open_vault(&shared, &state).unwrap().snapshots().iter().map(|info| info.id).collect();
+    assert!(taken.lock().unwrap().iter().all(|id| there.contains(id)));
+}
+
+fn is_pack(key: &ObjectKey) -> bool {
+    matches!(key, ObjectKey::Named(Kind::Pack | Kind::Meta, _))
 }

@@ -427,10 +427,10 @@ impl Vault {
 
     fn slot_findings(&self, findings: &mut Vec<KnownFinding>) -> Result<(), VaultError> {
         let mut odd = self.odd_slots();
-        let lacks = |odd: &OddSlot| matches!(odd.fault, SlotFault::OnlyCopy | SlotFault::Missing | SlotFault::Late);
-        if odd.iter().any(lacks) {
-            // Since they were looked at, copies may have been put, and the record of a slot been read.
+        if !odd.is_empty() {
+            // Since they were looked at, copies may have been put or removed, and since the log was, a record that says so.
             self.look_at_slots()?;
+            self.look_at_log()?;
             odd = self.odd_slots();
         }
         let odd =

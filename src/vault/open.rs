@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::catalogue::{Catalogue, CatalogueError};
+use crate::catalogue::{Catalogue, CatalogueError, PackInfo, Reader};
 use crate::id::{ClientId, ObjectName};
 use crate::log::{Chains, Finding, SweepRules};
 use crate::pack::index::IndexReader;
@@ -29,6 +29,9 @@ pub struct OpenOptions {
 
 /// A list of so many objects comes in one answer.
 const LISTED_AT_ONCE: usize = 1000;
+
+/// So often the store is looked at, where each look lists something else and something seems to be missing.
+const LOOKS_MAX: u32 = 8;
 
 /// Unlocks a vault and brings its catalogue up to date.
 ///
@@ -163,6 +166,22 @@ fn open_as(
     Ok(vault)
 }
 
+/// What this machine knew before it looked at the store. Other processes use the same state folder: what they put and entered since
+/// the look began says nothing about the store, although the look does not show it.
+pub(super) struct Known {
+    pub(super) catalogue: Reader,
+    /// The highest number of each client that was ever seen.
+    seen: BTreeMap<ClientId, u64>,
+}
+
+/// Raises each number to what is said of its client.
+fn raise(seen: &mut BTreeMap<ClientId, u64>, numbers: impl Iterator<Item = (ClientId, u64)>) {
+    for (client, number) in numbers {
+        let highest = seen.entry(client).or_default();
+        *highest = number.max(*highest);
+    }
+}
+
 /// What the store lists.
 #[derive(Default)]
 pub(super) struct Listing {
@@ -210,26 +229,35 @@ impl Vault {
     /// If the store or the catalogue fails as a whole. A single object that cannot be read is only noted.
     pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let mut elsewhere = self.log().elsewhere.clone();
-        let mut is_first = true;
-        let (mut listing, records, mut bad, LogLook { chains, read, .. }, findings) = loop {
+        let mut before = None;
+        let mut looks = 1;
+        let (known, mut listing, records, mut bad, look, findings) = loop {
+            let known = self.known()?;
             let mut listing = list(self.store())?;
             let records = listing.records.clone();
             listing.take_out(&elsewhere);
             let mut bad = Vec::new();
-            let look = self.refresh_records(&listing, &mut bad, progress)?;
-            let findings = look.chains.findings(&self.remember_seen(&look.chains));
+            let look = self.refresh_records(&known, &listing, &mut bad, progress)?;
+            let mut seen = known.seen.clone();
+            raise(&mut seen, look.chains.seen().into_iter());
+            self.remember_seen(&seen);
+            let findings = look.chains.findings(&seen);
             // A listing is not taken at one moment: one that began before a merge was put, and ended when what lies in it was taken
-            // out, shows neither. Nothing is called missing before another look.
+            // out, shows neither. Nothing is called missing before two looks have listed the same.
             let is_new = |finding: &Finding| {
                 matches!(finding, Finding::Missing { .. } | Finding::RolledBack { .. })
                     && !self.log().findings.contains(finding)
             };
+            let is_settled = before.as_ref() == Some(&records) || looks == LOOKS_MAX;
             let is_doubtful = look.misses || findings.iter().any(is_new);
-            if !(is_first && (is_doubtful || self.may_have_missed(&records, &look)?)) {
-                break (listing, records, bad, look, findings);
+            if is_settled || !(is_doubtful || self.may_have_missed(&records, &look)?) {
+                break (known, listing, records, bad, look, findings);
             }
-            is_first = false;
+            before = Some(records);
+            looks += 1;
         };
+        self.note_gone(&look)?;
+        let LogLook { chains, read, .. } = look;
         let features = chains.format().unknown().read;
         if features != 0 {
             let what = format!("it uses features that are unknown ({features:016x})");
@@ -237,7 +265,7 @@ impl Vault {
         }
         let is_unknown = |bad: &&BadObject| matches!(bad.key, ObjectKey::Named(Kind::Log, name) if bad.state == ObjectState::Newer && !chains.has(&name));
         let findings = Finding::hidden(findings, bad.iter().filter(is_unknown).count());
-        self.refresh_packs(&listing, &mut bad, progress)?;
+        self.refresh_packs(&known, &listing, &mut bad, progress)?;
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
         let Listing { packs, indexes, foreign, .. } = listing;
@@ -255,25 +283,31 @@ impl Vault {
         Ok(self.list_records()?.keys().any(|name| !listed.contains_key(name)))
     }
 
-    /// The highest number of each client that was ever seen on this machine, by whatever command; what these chains have is
-    /// remembered for the next time.
-    fn remember_seen(&self, chains: &Chains) -> BTreeMap<ClientId, u64> {
-        let path = self.state.join("seen");
-        let bytes = crate::ownfile::read(&path).unwrap_or_default();
-        let before: BTreeMap<ClientId, u64> = crate::msgpack::decode(&bytes).unwrap_or_default();
+    /// What this machine knows before it looks at the store.
+    fn known(&self) -> Result<Known, VaultError> {
+        let mut seen = self.seen();
+        let own = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
+        raise(&mut seen, own.into_iter());
+        Ok(Known { catalogue: self.catalogue.reader()?, seen })
+    }
+
+    /// The highest number of each client that was ever seen on this machine, by whatever command.
+    fn seen(&self) -> BTreeMap<ClientId, u64> {
+        let bytes = crate::ownfile::read(&self.state.join("seen")).unwrap_or_default();
+        crate::msgpack::decode(&bytes).unwrap_or_default()
+    }
+
+    /// Remembers these for the next time.
+    fn remember_seen(&self, numbers: &BTreeMap<ClientId, u64>) {
+        let before = self.seen();
         let mut seen = before.clone();
-        let client = ClientState::load(&self.state).map(|state| state.remembered).unwrap_or_default();
-        for (client, number) in client.into_iter().chain(chains.seen()) {
-            let known = seen.entry(client).or_default();
-            *known = number.max(*known);
-        }
+        raise(&mut seen, numbers.iter().map(|(client, number)| (*client, *number)));
         if seen != before
             && let Ok(bytes) = crate::msgpack::encode(&seen)
         {
             // Where no state can be written, this machine has no memory, and says what it sees.
-            let _ = replace_file(&path, &bytes, false);
+            let _ = replace_file(&self.state.join("seen"), &bytes, false);
         }
-        seen
     }
 
     /// Says of each object that cannot be read what it is, and takes out what may be another vault's, where several share
@@ -410,14 +444,16 @@ impl Vault {
 
     fn refresh_packs(
         &self,
+        known: &Known,
         listing: &Listing,
         bad: &mut Vec<BadObject>,
         progress: &dyn Progress,
     ) -> Result<(), VaultError> {
-        let known = self.catalogue.reader()?.packs()?;
-        let same = |info: &crate::catalogue::PackInfo| listing.packs.get(&info.name) == Some(&(info.kind, info.len));
-        let gone: Vec<ObjectName> = known.values().filter(|info| !same(info)).map(|info| info.name).collect();
-        let kept: HashSet<ObjectName> = known.values().filter(|info| same(info)).map(|info| info.name).collect();
+        let same = |info: &PackInfo| listing.packs.get(&info.name) == Some(&(info.kind, info.len));
+        let before = known.catalogue.packs()?;
+        let gone: Vec<ObjectName> = before.values().filter(|info| !same(info)).map(|info| info.name).collect();
+        let now = self.catalogue.reader()?.packs()?;
+        let kept: HashSet<ObjectName> = now.values().filter(|info| same(info)).map(|info| info.name).collect();
         let mut new: Vec<_> = listing.packs.iter().filter(|(name, _)| !kept.contains(*name)).collect();
         new.sort_unstable_by_key(|(name, _)| **name);
         if !gone.is_empty() {

@@ -21,7 +21,7 @@ use crate::seal::{HEADER_LEN, NONCE_LEN, TAG_LEN};
 use crate::store::{Kind, ObjectKey, StoreError};
 use crate::sync::try_share;
 use crate::vault::locked::state;
-use crate::vault::open::Listing;
+use crate::vault::open::{Known, Listing};
 use crate::vault::{BadObject, ObjectState, Vault, VaultError};
 
 /// Records that the catalogue knows are decoded together until they have so many bytes.
@@ -105,6 +105,10 @@ pub(super) struct LogLook {
     pub(super) misses: bool,
     /// Records were read that this machine did not know.
     pub(super) has_new: bool,
+    /// Records that the catalogue had and the store has no more.
+    gone: Vec<ObjectName>,
+    /// The same where other records hold them.
+    held: Vec<ObjectName>,
 }
 
 /// What is not in the store any more of what this machine remembers of the log.
@@ -197,6 +201,7 @@ impl Vault {
     /// What the records of this listing say. Where nothing that was read before has gone, only what is new is read.
     pub(super) fn refresh_records(
         &self,
+        known: &Known,
         listing: &Listing,
         bad: &mut Vec<BadObject>,
         progress: &dyn Progress,
@@ -239,26 +244,25 @@ impl Vault {
                 return Ok(look);
             }
         }
-        self.read_whole_log(listing, bad, progress)
+        self.read_whole_log(known, listing, bad, progress)
     }
 
     /// As [`Self::refresh_records`], from nothing but the catalogue and the store.
     fn read_whole_log(
         &self,
+        known: &Known,
         listing: &Listing,
         bad: &mut Vec<BadObject>,
         progress: &dyn Progress,
     ) -> Result<LogLook, VaultError> {
         let (mut look, mut links, mut gone) = (LogLook::default(), Vec::new(), Vec::new());
-        let reader = self.catalogue().reader()?;
-        reader.records_in_parts(RECORDS_TOGETHER, |rows| {
+        known.catalogue.records_in_parts(RECORDS_TOGETHER, |rows| {
             let (there, away): (Vec<_>, Vec<_>) =
                 rows.into_iter().partition(|(name, _)| listing.records.contains_key(name));
             gone.extend(away.into_iter().map(Away::from));
             links.extend(look.enter(there));
         })?;
-        let lost: Vec<Away> = reader.lost_records()?.into_iter().map(Away::from).collect();
-        drop(reader);
+        let lost: Vec<Away> = known.catalogue.lost_records()?.into_iter().map(Away::from).collect();
         // A row that does not decode was damaged on this machine; the object decides.
         let mut names: Vec<ObjectName> =
             listing.records.keys().filter(|name| !look.read.contains_key(*name)).copied().collect();
@@ -272,18 +276,23 @@ impl Vault {
                     && says_no_more(&look.chains, &away.inner, |name| look.read.contains_key(name))
         };
         let (held, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_held);
-        let held: Vec<ObjectName> =
-            held.into_iter().chain(lost.into_iter().filter(is_held)).map(|row| row.name).collect();
-        let gone: Vec<ObjectName> = gone.into_iter().map(|row| row.name).collect();
-        if !(gone.is_empty() && held.is_empty()) {
-            let txn = self.catalogue().write()?;
-            self.catalogue().remove_records(&txn, &gone)?;
-            Catalogue::drop_records(&txn, &held)?;
-            txn.commit().map_err(CatalogueError::from)?;
-        }
-        look.misses |= !gone.is_empty();
+        look.held = held.into_iter().chain(lost.into_iter().filter(is_held)).map(|row| row.name).collect();
+        look.gone = gone.into_iter().map(|row| row.name).collect();
+        look.misses |= !look.gone.is_empty();
         look.judge(listing, bad);
         Ok(look)
+    }
+
+    /// Keeps apart what has gone from the store, and drops what others hold.
+    pub(super) fn note_gone(&self, look: &LogLook) -> Result<(), VaultError> {
+        if look.gone.is_empty() && look.held.is_empty() {
+            return Ok(());
+        }
+        let txn = self.catalogue().write()?;
+        self.catalogue().remove_records(&txn, &look.gone)?;
+        Catalogue::drop_records(&txn, &look.held)?;
+        txn.commit().map_err(CatalogueError::from)?;
+        Ok(())
     }
 
     /// Reads records from the store and enters them into the catalogue.
