@@ -330,6 +330,22 @@ def effective(times):
         dates.append(when)
     return [(date, at not in believed) for at, date in enumerate(dates)]
 
+def unawaited(records):
+    """§8.3: snapshots that nobody may have waited for."""
+    upto, numbers = {}, {}
+    for name, record in records.items():
+        numbers.setdefault((record["c"], record["n"]), []).append(name)
+        retired = record["b"].get("retires", []) if record["k"] == 1 else record["b"] if record["k"] == 6 else []
+        for client, number in record["s"]:
+            if client in retired and client != record["c"]:
+                upto[client] = min(number, upto.get(client, number))
+    forked = {}
+    for (client, number), names in numbers.items():
+        if len(names) > 1:
+            forked[client] = min(number, forked.get(client, number))
+    return {name for name, record in records.items() if record["k"] == 2 and (
+        record["n"] > upto.get(record["c"], record["n"]) or record["n"] >= forked.get(record["c"], record["n"] + 1))}
+
 def snapshots(records):
     """§8.3: the snapshots in their order, each with its date, name and body."""
     place = {record["c"]: record["c"] for record in records.values()}
@@ -351,13 +367,14 @@ def snapshots(records):
             key = place[records[name]["c"]], body["source"], body["host"]
             last[key] = date = max([date, *filter(None, [last.get(key)])])
         taken[name] = [date, positions[name]]
-    winners, claims = {}, {}
+    forgotten = {name for record in records.values() if record["k"] == 3 for name in record["b"]}
+    winners, claims, late = {}, {}, unawaited(records) - forgotten
     for name in taken:
         claims[name] = [old for old in records[name]["b"].get("replaces", []) if positions.get(old, -1) < positions[name]]
-        for old in claims[name]:
+        for old in claims[name] if name not in late else []:
             winners[old] = min(name, winners.get(old, name))
-    gone = {name for record in records.values() if record["k"] == 3 for name in record["b"]} | set(winners)
-    gone |= {name for name, olds in claims.items() if olds and all(winners[old] != name for old in olds)}
+    gone = forgotten | set(winners)
+    gone |= {name for name, olds in claims.items() if olds and all(winners.get(old) != name for old in olds)}
     places = {}
     for name in taken:
         named = [] if records[name]["b"].get("redated") else [places[old] for old in claims[name] if old in places]

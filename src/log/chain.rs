@@ -186,11 +186,11 @@ impl Opened {
 
 /// What the records of a log say of clients that are retired.
 #[derive(Default)]
-struct Retirements<'c> {
+pub(super) struct Retirements<'c> {
     /// The store delivers late.
     synced: bool,
     /// By which records of others, by clients and numbers.
-    by_others: BTreeMap<ClientId, Vec<(ClientId, u64)>>,
+    pub(super) by_others: BTreeMap<ClientId, Vec<(ClientId, u64)>>,
     /// By which record of their own.
     by_themselves: BTreeMap<ClientId, &'c Record>,
 }
@@ -476,7 +476,7 @@ impl Chains {
     }
 
     /// What the records say of clients that are retired.
-    fn retirements(&self) -> Retirements<'_> {
+    pub(super) fn retirements(&self) -> Retirements<'_> {
         let mut all = Retirements::default();
         for Link { record, .. } in self.links() {
             let by = (record.client, record.number);

@@ -1,11 +1,11 @@
 //! Clients that are retired and of which everything is here (SPEC §8.2): one record says so, and then later records need not name
 //! them among what their writers have seen. So a vault that many throwaway clients write to keeps short records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::id::ClientId;
+use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Link};
-use crate::log::record::{Closed, Record};
+use crate::log::record::{Closed, Record, RecordBody};
 
 /// So many clients are closed by one record.
 const CLOSED_MAX: usize = 1 << 10;
@@ -75,6 +75,30 @@ impl Sight {
 }
 
 impl Chains {
+    /// Snapshots that nobody may have waited for (SPEC §8.3): who retired their client had not seen them, or two go on as that client. What
+    /// they rely on may have been deleted before they were there.
+    pub fn put_unawaited(&self) -> HashSet<ObjectName> {
+        let retirements = self.retirements();
+        let record_of = |(client, number): &(ClientId, u64)| Some(&self.clients.get(client)?.get(number)?.first()?.record);
+        // Who does not name it knows that it was retired before, and that all of it is here.
+        let named = |client: &ClientId, by: &(ClientId, u64)| {
+            let seen = &record_of(by)?.seen;
+            seen.iter().find(|(other, _)| other == client).map(|(_, number)| *number)
+        };
+        let seen_by = |(client, by): (&ClientId, &Vec<(ClientId, u64)>)| {
+            Some((*client, by.iter().filter_map(|by| named(client, by)).min()?))
+        };
+        let upto: BTreeMap<ClientId, u64> = retirements.by_others.iter().filter_map(seen_by).collect();
+        let forked: BTreeMap<ClientId, u64> =
+            self.clients.keys().filter_map(|client| Some((*client, *self.forked(client).first()?))).collect();
+        let is_unawaited = |record: &Record| {
+            upto.get(&record.client).is_some_and(|upto| record.number > *upto)
+                || forked.get(&record.client).is_some_and(|from| record.number >= *from)
+        };
+        let snapshots = self.links().filter(|link| matches!(link.record.body, RecordBody::Snapshot(_)));
+        snapshots.filter(|link| is_unawaited(&link.record)).map(|link| link.name).collect()
+    }
+
     /// What the records say about clients that are retired and complete.
     pub fn closings(&self) -> Closings {
         let mut closings = Closings::default();
@@ -154,8 +178,8 @@ impl Chains {
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "ids are made so that they sort by number")]
     use super::*;
-    use crate::id::{Digest, ObjectName};
-    use crate::log::record::{Join, Record, RecordBody};
+    use crate::id::Digest;
+    use crate::log::record::Join;
     use crate::log::sweep::Acknowledgements;
     use crate::tree::Time;
 

@@ -192,7 +192,8 @@ impl Vault {
         let (taken, forgotten) = taken(&chains, &order);
         let links: HashMap<ObjectName, (&Link, &Snapshot)> =
             taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
-        let replaced = Replaced::new(&taken);
+        let unawaited = unawaited(&chains, &forgotten);
+        let replaced = Replaced::new(&taken, &unawaited);
         let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
             if !replaced.void.contains(&link.name)
                 || replaced.by.contains_key(&link.name)
@@ -201,8 +202,9 @@ impl Vault {
                 return None;
             }
             let Record { client, number, .. } = link.record;
-            let mut above = replaced.by.get(body.replaces.first()?);
-            let mut stands = None;
+            let base = body.replaces.first()?;
+            let mut above = replaced.by.get(base);
+            let mut stands = unawaited.contains(&link.name).then_some(*base);
             while let Some((other, said)) = above.and_then(|name| links.get(name)) {
                 let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
                 if says_the_same || sight.has_seen(&other.record, &client, number) {
@@ -255,7 +257,7 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         }
     }
     let (taken, forgotten) = taken(chains, &order);
-    let (replaced, places) = (Replaced::new(&taken), settled(&taken));
+    let (replaced, places) = (Replaced::new(&taken, &unawaited(chains, &forgotten)), settled(&taken));
     let mut found: Vec<(usize, SnapshotInfo)> = Vec::new();
     for (link, body, _) in &taken {
         if forgotten.contains(&link.name) || replaced.is_hidden(&link.name) {
@@ -281,6 +283,12 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
     }
     found.sort_by_key(|(position, info)| (info.date, *position));
     found.into_iter().map(|(_, info)| info).collect()
+}
+
+/// Snapshots that take the place of nothing, since nobody may have waited for them. One that was forgotten was listed then, and what it
+/// took the place of does not come back.
+fn unawaited(chains: &Chains, forgotten: &HashSet<ObjectName>) -> HashSet<ObjectName> {
+    chains.put_unawaited().difference(forgotten).copied().collect()
 }
 
 /// The snapshot records, in the order of cause, and the names of those that are forgotten.
@@ -406,20 +414,21 @@ struct Replaced {
     by: HashMap<ObjectName, ObjectName>,
     /// For each that replaces others: which.
     others: BTreeMap<ObjectName, Vec<ObjectName>>,
-    /// Those that others were quicker than in all that they replace.
+    /// Those that others were quicker than in all that they replace, and those for whose writers nobody waited: what these rely on may be
+    /// gone, so they take the place of nothing. Whoever put one of them puts it again.
     void: HashSet<ObjectName>,
     /// For each that was quicker: than which of those.
     beaten: HashMap<ObjectName, Vec<ObjectName>>,
 }
 
 impl Replaced {
-    fn new(taken: &[(&Link, &Snapshot, Dated)]) -> Self {
+    fn new(taken: &[(&Link, &Snapshot, Dated)], unawaited: &HashSet<ObjectName>) -> Self {
         // Only what comes before it, by cause, can be replaced: so nothing ever replaces itself, in a circle.
         let positions: HashMap<ObjectName, usize> =
             taken.iter().map(|(link, _, dated)| (link.name, dated.position)).collect();
         let earlier = |dated: &Dated, other: &ObjectName| positions.get(other).is_none_or(|at| *at < dated.position);
         let mut by: HashMap<ObjectName, ObjectName> = HashMap::new();
-        for (link, body, dated) in taken {
+        for (link, body, dated) in taken.iter().filter(|(link, ..)| !unawaited.contains(&link.name)) {
             for other in body.replaces.iter().filter(|other| earlier(dated, other)) {
                 let winner = by.entry(*other).or_insert(link.name);
                 *winner = (*winner).min(link.name);

@@ -244,6 +244,8 @@ fn plan_without(
         let changes = changes.map(|info| Planned { info: info.clone(), thinned: None }).collect();
         let mut plan = RewritePlan { changes, ..RewritePlan::default() };
         plan.leave_newer(vault)?;
+        plan.leave_unawaited(vault, progress)?;
+        part_late(vault, &mut plan.unread);
         return Ok(plan);
     }
     progress.counters().restart(0, 0);
@@ -264,6 +266,7 @@ fn plan_without(
         plan.changes.push(Planned { info: info.clone(), thinned });
     }
     plan.leave_newer(vault)?;
+    plan.leave_unawaited(vault, progress)?;
     part_late(vault, &mut plan.unread);
     Ok(plan)
 }
@@ -275,6 +278,25 @@ impl RewritePlan {
         for Planned { info, .. } in self.changes.extract_if(.., |planned| newer.contains(&planned.info.id)) {
             let what = "its record has keys that this version does not know".to_owned();
             self.unread.push((info, Unread { path: Vec::new(), why: Why::Newer, what }));
+        }
+        Ok(())
+    }
+}
+
+impl RewritePlan {
+    /// Leaves out snapshots for whose writers nobody waited, if not all is there that they need: whoever put one of them looks at it
+    /// again, and it may be forgotten. What is put in its place would stay.
+    fn leave_unawaited(&mut self, vault: &Vault, progress: &dyn Progress) -> Result<(), RewriteError> {
+        let unawaited = vault.chains().put_unawaited();
+        let mut broken = HashSet::new();
+        for Planned { info, .. } in self.changes.iter().filter(|planned| unawaited.contains(&planned.info.id)) {
+            if !is_whole(vault, info, progress)? {
+                broken.insert(info.id);
+            }
+        }
+        for Planned { info, .. } in self.changes.extract_if(.., |planned| broken.contains(&planned.info.id)) {
+            let what = "the machine that put it had been retired, and what it needs is gone or being given up".to_owned();
+            self.unread.push((info, Unread { path: Vec::new(), why: Why::Damaged, what }));
         }
         Ok(())
     }
