@@ -92,7 +92,7 @@ pub fn start_shared() -> Result<(), NoThread> {
     let wait = Mutex::new(wait);
     // Each lasts until all have been asked for.
     let given = std::thread::scope(|scope| {
-        let others = (0..wanted).map_while(|_| try_spawn(scope, || drop(lock(&wait).recv())).ok()).count();
+        let others = (0..wanted).map_while(|_| try_spawn(scope, || lock(&wait).recv().is_ok()).ok()).count();
         drop(held);
         others
     });

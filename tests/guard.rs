@@ -690,7 +690,7 @@ fn a_dry_run_foretells_what_will_be_refused() {
         assert!(foretold(&prepare, &run, way) > 0, "{way:?}");
         assert_eq!(fs::read_to_string(source.join("rw/d")).unwrap(), "rw/d".repeat(20));
         drop(mounted);
-        desk.ok(&["restore", "latest", "--in-place"]);
+        desk.ok(DELETE);
         // A file that is a mount point itself: it is changed as it lies there, and never replaced.
         for options in ["remount,bind,rw", "remount,bind,ro"] {
             fs::write(&other, "mounted").unwrap();
