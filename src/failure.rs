@@ -23,6 +23,7 @@ pub use crate::exit::Exit;
 use crate::log::RecordError;
 use crate::pack::PackError;
 use crate::path::Shown;
+use crate::seal::{SealError, SlotError};
 use crate::store::StoreError;
 use crate::store::place::Address;
 use crate::vault::ReadError;
@@ -33,6 +34,14 @@ pub fn exit_of_unread<'e>(errors: impl IntoIterator<Item = &'e ReadError>) -> Ex
     let exit = |error: &ReadError| if error.is_newer() { Exit::Skipped } else { Exit::Damage };
     errors.into_iter().fold(Exit::Done, |worst, error| worst.worse(exit(error)))
 }
+
+/// What is said if there is no memory for something small, when nothing more can be done: for people, and as `--json` has it.
+pub const NO_MEMORY: [&str; 2] = [
+    "\nvault: there is not enough memory\n  Nothing that was stored is lost. Allow more memory (ulimit -v, or the limit of \
+     the container), end other programs, or use fewer threads: --threads 1\n",
+    "\n{\"error\":\"there is not enough memory\",\"hint\":\"Nothing that was stored is lost. Allow more memory (ulimit -v, or the \
+     limit of the container), end other programs, or use fewer threads: --threads 1\",\"code\":1}\n",
+];
 
 /// Something that could not be done as it was asked for.
 #[derive(Debug)]
@@ -78,6 +87,11 @@ impl Failure {
         Self::new("interrupted").exit(Exit::Interrupted)
     }
 
+    /// The system gives no further thread.
+    pub fn no_thread() -> Self {
+        Self::new("the system gives this program no more threads").hint(THREADS)
+    }
+
     /// Writing to standard output failed. If the reader has gone (`vault list | head`), that is its good right.
     pub fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -116,6 +130,10 @@ const CHECK: &str = "All else in the vault can still be listed and restored.";
 const PRE_RELEASE: &str =
     "It is not damaged. Get the files back with the pre-release that made it, and snapshot them into a new vault.";
 const NEWER: &str = "It is not damaged. Use the newest version of vault to read it.";
+const MEMORY: &str = "Nothing that was stored is lost. Allow more memory (ulimit -v, or the limit of the container), end other programs, or \
+                      use fewer threads: --threads 1";
+const THREADS: &str = "Nothing that was stored is lost. Ask for fewer (--threads 1), or allow more: ulimit -u, ulimit -v, or the limits \
+                       of the container.";
 const LOOK: &str = "See what is in it with: vault ls SNAPSHOT";
 
 impl From<StoreError> for Failure {
@@ -152,6 +170,7 @@ impl From<StoreError> for Failure {
             StoreError::TooLarge { .. } => failure.hint(
                 "Raise the limit (ulimit -f), or use a file system that takes larger files. Nothing that was stored is lost.",
             ),
+            StoreError::Exhausted { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => failure.hint(MEMORY),
             StoreError::Exhausted { .. } => failure
                 .hint("Allow more open files (ulimit -n), or end other programs. Nothing that was stored is lost."),
             StoreError::Stopped => Self::interrupted(),
@@ -227,6 +246,7 @@ impl From<VaultError> for Failure {
             VaultError::Catalogue(CatalogueError::Unusable { .. }) | VaultError::State { .. } => {
                 failure.hint("Another folder for it can be given with --state DIR, or VAULT_STATE_DIR.")
             }
+            VaultError::Seal(SealError::Zstd) | VaultError::Slot(SlotError::Memory { .. }) => failure.hint(MEMORY),
             VaultError::Catalogue(_)
             | VaultError::Record(_)
             | VaultError::Pack(_)
@@ -257,7 +277,7 @@ impl From<CopyError> for Failure {
             CopyError::Unsettled => {
                 failure.hint("What was copied before stays. Another machine may be collecting there: try again.")
             }
-            CopyError::Threads(_) => failure.hint("Fewer can be asked for with --threads N."),
+            CopyError::Threads(_) => failure.hint(THREADS),
         }
     }
 }
@@ -280,6 +300,7 @@ impl From<ReadError> for Failure {
         let failure = Self::new(chain(&error));
         match error {
             ReadError::Pack(PackError::Store(error)) => error.into(),
+            ReadError::Seal(SealError::Zstd) => failure.hint(MEMORY),
             error if error.is_newer() => failure.hint(NEWER),
             error if error.is_damage() => failure.exit(Exit::Damage).hint(CHECK),
             _ => failure,
@@ -307,7 +328,7 @@ impl From<SnapshotError> for Failure {
             SnapshotError::Unsettled => {
                 failure.hint("No snapshot was made. Another machine may be collecting: try again.")
             }
-            SnapshotError::Threads(_) => failure.hint("Fewer can be asked for with --threads N."),
+            SnapshotError::Threads(_) => failure.hint(THREADS),
         }
     }
 }
@@ -452,7 +473,7 @@ impl From<IndexError> for Failure {
     fn from(error: IndexError) -> Self {
         match error {
             IndexError::Read(error) => error.into(),
-            IndexError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+            IndexError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
             IndexError::Interrupted => Self::interrupted(),
         }
     }
@@ -473,7 +494,7 @@ impl From<CheckError> for Failure {
         match error {
             CheckError::Vault(error) => error.into(),
             CheckError::Mark(error) => error.into(),
-            CheckError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+            CheckError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
         }
     }
 }
@@ -503,7 +524,7 @@ impl From<RepairError> for Failure {
                 };
                 Self { what, ..inner }
             }
-            RepairError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+            RepairError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
         }
     }
 }
@@ -538,7 +559,7 @@ impl From<CollectError> for Failure {
             CollectError::Refused(_) => {
                 Self::new(chain(&error)).exit(Exit::Damage).hint("See what is hurt with: vault check")
             }
-            CollectError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
+            CollectError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
         }
     }
 }
@@ -558,6 +579,7 @@ impl From<KeyError> for Failure {
             KeyError::WrongSecret => {
                 failure.hint("If a recovery key was given in place of a lost password: vault key add makes a new one.")
             }
+            KeyError::Slot(SlotError::Memory { .. }) | KeyError::Seal(SealError::Zstd) => failure.hint(MEMORY),
             KeyError::Slot(_) | KeyError::Seal(_) | KeyError::Device { .. } => failure,
         }
     }

@@ -55,9 +55,10 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use crate::engine::absence::Absence;
 use crate::engine::diff::{Change, Difference, compare};
 use crate::engine::find::{Match, Version};
-use crate::engine::history::Spell;
+use crate::engine::history::{self, Spell};
 use crate::engine::keys::{SlotInfo, SlotState};
 use crate::engine::restore::RestoreReport;
 use crate::id::ObjectName;
@@ -554,7 +555,8 @@ impl<'a> MatchJson<'a> {
 pub struct SpellJson<'a> {
     /// Newest first.
     snapshots: Vec<String>,
-    /// What changed since the version before: `new`, `content`, `metadata`, `kind` or `gone`.
+    /// What changed since the version before: `new`, `content`, `metadata`, `kind`, `same` or `gone`; or why nothing is there that may
+    /// not be gone: `left_out`, `unread`, `not_mounted`, `unknown`.
     change: &'static str,
     /// Null where there was nothing.
     entry: Option<EntryJson<'a>>,
@@ -569,7 +571,7 @@ impl<'a> SpellJson<'a> {
             let first = spell.snapshots.first().map(|at| &snapshots[*at].body);
             Self {
                 snapshots: spell.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect(),
-                change: change_of(spells.get(at + 1), spell).0,
+                change: change_of(history::before(spells, at), spell).0,
                 entry: spell.entry.as_ref().map(|entry| EntryJson::new(path, entry)),
                 source: first.map_or("", |body| &body.source),
                 host: first.map_or("", |body| &body.host),
@@ -582,11 +584,12 @@ impl<'a> SpellJson<'a> {
 /// What changed since the version before: the word for it, and which fields differ.
 pub fn change_of(before: Option<&Spell>, now: &Spell) -> (&'static str, Vec<&'static str>) {
     match (before.and_then(|spell| spell.entry.as_ref()), now.entry.as_ref()) {
-        (_, None) => ("gone", Vec::new()),
+        (_, None) => (now.absence.key(), Vec::new()),
         (None, Some(_)) => ("new", Vec::new()),
         (Some(old), Some(new)) => match compare(old, new) {
             Some((Change::Kind, _)) => ("kind", Vec::new()),
             Some((Change::Metadata, fields)) if old.content == new.content => ("metadata", fields),
+            None if old.content == new.content => ("same", Vec::new()),
             _ => ("content", Vec::new()),
         },
     }
@@ -609,6 +612,8 @@ pub struct Sums {
     pub bytes_new: u64,
     /// Sizes of the files that are removed, or have another content: as they were in the first tree.
     pub bytes_old: u64,
+    /// What one tree left out by a rule, each folder with all in it as one.
+    pub left_out: u64,
     /// What could not be compared.
     pub unknown: u64,
 }
@@ -622,9 +627,11 @@ impl Sums {
             Change::Content => &mut self.changed,
             Change::Metadata => &mut self.metadata,
             Change::Kind => &mut self.kind,
+            Change::Omitted(Absence::LeftOut) => &mut self.left_out,
+            Change::Omitted(_) => &mut self.unknown,
         };
         *count += 1;
-        if difference.change != Change::Metadata {
+        if !matches!(difference.change, Change::Metadata | Change::Omitted(_)) {
             self.bytes_new = self.bytes_new.saturating_add(difference.new.as_ref().map_or(0, |entry| entry.size));
             self.bytes_old = self.bytes_old.saturating_add(difference.old.as_ref().map_or(0, |entry| entry.size));
         }
@@ -651,7 +658,7 @@ pub struct SumsJson<'a> {
 #[derive(Serialize)]
 pub struct DifferenceJson<'a> {
     path: Name<'a>,
-    /// `added`, `removed`, `content`, `metadata` or `kind`.
+    /// `added`, `removed`, `content`, `metadata` or `kind`; or why only one has it, with all in it: `left_out`, `unread`, `not_mounted`.
     change: &'static str,
     /// Names of what differs.
     fields: &'a [&'static str],
@@ -671,6 +678,7 @@ impl<'a> DifferenceJson<'a> {
                 Change::Content => "content",
                 Change::Metadata => "metadata",
                 Change::Kind => "kind",
+                Change::Omitted(absence) => absence.key(),
             },
             fields: &difference.fields,
             old: entry(&difference.old),

@@ -2,6 +2,9 @@
 
 mod cli;
 
+#[global_allocator]
+static ALLOCATOR: vault::memory::Allocator = vault::memory::Allocator;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

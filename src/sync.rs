@@ -1,8 +1,13 @@
 //! Locks that outlive a panic, and work that is shared among threads which wait for nothing else.
 
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::{Builder, Scope, ScopedJoinHandle, available_parallelism};
+
+use rayon::ThreadPoolBuilder;
 
 /// Locks. A thread that panicked while it had the lock does not matter: the panic itself is what is reported, and what is
 /// behind our locks is never half changed in a way that does harm.
@@ -26,9 +31,13 @@ static CAUGHT: AtomicUsize = AtomicUsize::new(0);
 /// Does something that may panic over damage, in a library that we cannot change. Returns `None` then.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     CAUGHT.fetch_add(1, Relaxed);
-    let done = catch_unwind(AssertUnwindSafe(work)).ok();
+    let done = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.fetch_sub(1, Relaxed);
-    done
+    match done {
+        // That is no damage.
+        Err(panic) if panic.is::<NoThread>() => resume_unwind(panic),
+        done => done.ok(),
+    }
 }
 
 /// Does something whose panic must not end what goes on beside it. The panic is said as any other is. Returns `None` then.
@@ -39,6 +48,56 @@ pub fn survive<T>(work: impl FnOnce() -> T) -> Option<T> {
 /// Whether a panic that happens now may be caught and mended, so that it is no fault to report.
 pub fn is_caught() -> bool {
     CAUGHT.load(Relaxed) > 0
+}
+
+/// The system gives this process no further thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoThread;
+
+/// Starts a thread that the work cannot do without. Where the system gives none, the work ends as by a panic, which nobody reports as one:
+/// whatever lies between puts in order what it has begun, and whoever runs the work tells what [`NoThread`] means.
+pub fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    try_spawn(scope, work).unwrap_or_else(|NoThread| resume_unwind(Box::new(NoThread)))
+}
+
+/// Starts a thread beside this one, if the system gives it.
+///
+/// # Errors
+/// If it gives none.
+pub fn try_spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, NoThread> {
+    Builder::new().spawn_scoped(scope, work).map_err(|_| NoThread)
+}
+
+/// The same, for a thread that outlives whoever starts it.
+pub fn detach(work: impl FnOnce() + Send + 'static) {
+    if Builder::new().spawn(work).is_err() {
+        resume_unwind(Box::new(NoThread));
+    }
+}
+
+/// Starts the threads that all work shares which has no pool of its own: as many as there are processors, or half of those that the system
+/// gives, if it gives fewer, so that some are left for the rest. Once in a program, at its start.
+///
+/// # Errors
+/// If it gives none.
+pub fn start_shared() -> Result<(), NoThread> {
+    let wanted = available_parallelism().map_or(1, NonZeroUsize::get);
+    let (held, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    // Each lasts until all have been asked for.
+    let given = std::thread::scope(|scope| {
+        let others = (0..wanted).map_while(|_| try_spawn(scope, || lock(&wait).recv().is_ok()).ok()).count();
+        drop(held);
+        others
+    });
+    let count = if given < wanted { given / 2 } else { given };
+    ThreadPoolBuilder::new().num_threads(count.max(1)).build_global().map_err(|_| NoThread)
 }
 
 /// Does `count` pieces of work on at most so many threads, this one among them. Unlike those of a pool, they do nothing else
@@ -56,7 +115,8 @@ pub fn share<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + 
         }
     };
     let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(take)).collect();
+        // As many as there are: this one does what others do not.
+        let others: Vec<_> = (1..threads.min(count)).map_while(|_| try_spawn(scope, take).ok()).collect();
         let mut done = take();
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -89,7 +149,7 @@ pub fn both<A: Send, B>(together: bool, first: impl FnOnce() -> A + Send, second
         return (first(), second());
     }
     std::thread::scope(|scope| {
-        let first = scope.spawn(first);
+        let first = spawn(scope, first);
         let second = second();
         (first.join().unwrap_or_else(|panic| resume_unwind(panic)), second)
     })
@@ -103,6 +163,11 @@ mod tests {
     fn a_panic_that_is_caught_is_known_as_such() {
         assert_eq!(catch(|| (is_caught(), 1)), Some((true, 1)));
         assert_eq!(catch(|| -> u8 { panic!("damage") }), None);
+        // What was not a fault of the work is none of what was worked on.
+        assert!(
+            catch_unwind(|| catch(|| -> u8 { resume_unwind(Box::new(NoThread)) }))
+                .is_err_and(|why| why.is::<NoThread>())
+        );
         assert_eq!(survive(|| 1), Some(1));
         assert_eq!(survive(|| -> u8 { panic!("a defect, as it should be said") }), None);
     }

@@ -114,6 +114,131 @@ fn history_tells_when_a_file_came_changed_and_went() {
     assert!(refused.code == 1 && refused.err.contains("vault find"), "{}", refused.err);
 }
 
+/// Each change of a path, newest first, with how many snapshots have it.
+fn changes(desk: &Desk, path: &str) -> Vec<(String, usize)> {
+    let versions = desk.json(&["history", path]);
+    let change = |version: &Value| {
+        (version["change"].as_str().unwrap().to_owned(), version["snapshots"].as_array().unwrap().len())
+    };
+    versions.iter().map(change).collect()
+}
+
+fn said(pairs: &[(&str, usize)]) -> Vec<(String, usize)> {
+    pairs.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect()
+}
+
+#[test]
+fn what_a_rule_left_out_is_not_gone() {
+    let desk = Desk::new();
+    for path in ["notes.tmp", "sub/deep/file", "kept", "large", "goes", "here/own"] {
+        desk.write(path, path.repeat(10));
+    }
+    let take = |more: &[&str]| {
+        desk.ok(&[&["snapshot", ".", "--source", "source"], more].concat());
+        desk.json(&["list", "--last", "1"])[0]["snapshots"][0]["id"].as_str().unwrap().to_owned()
+    };
+    let first = take(&[]);
+    desk.write("here/.vaultignore", "/own\n");
+    fs::remove_file(desk.source().join("goes")).unwrap();
+    desk.write("large", "x".repeat(5000));
+    let second = take(&["--exclude", "*.tmp", "--exclude", "/sub/deep/", "--exclude-larger-than", "4000"]);
+    assert_eq!(changes(&desk, "notes.tmp"), said(&[("left_out", 1), ("new", 1)]));
+    for path in ["sub/deep/file", "sub/deep", "large", "here/own"] {
+        assert_eq!(changes(&desk, path), said(&[("left_out", 1), ("new", 1)]), "{path}");
+    }
+    assert_eq!(changes(&desk, "goes"), said(&[("gone", 1), ("new", 1)]));
+    let text = desk.ok(&["history", "notes.tmp"]);
+    assert!(text.contains("left out by a rule") && !text.contains("gone"), "{text}");
+    // Back again, it is compared with what it was before.
+    fs::remove_file(desk.source().join("here/.vaultignore")).unwrap();
+    fs::remove_file(desk.source().join("notes.tmp")).unwrap();
+    desk.write("here/own", "changed");
+    take(&[]);
+    assert_eq!(changes(&desk, "notes.tmp"), said(&[("gone", 1), ("left_out", 1), ("new", 1)]));
+    assert_eq!(changes(&desk, "sub/deep/file"), said(&[("same", 1), ("left_out", 1), ("new", 1)]));
+    assert_eq!(changes(&desk, "here/own"), said(&[("content", 1), ("left_out", 1), ("new", 1)]));
+    assert!(desk.ok(&["history", "sub/deep/file"]).contains("as before"));
+    // A comparison says the same, of each thing once, in both directions.
+    let differences = |args: &[&str]| -> (Vec<(String, String)>, Value) {
+        let mut all = desk.json(args);
+        let sums = all.pop().unwrap();
+        let told = |one: &Value| (one["path"].as_str().unwrap().to_owned(), one["change"].as_str().unwrap().to_owned());
+        let mut told: Vec<_> = all.iter().map(told).filter(|(_, change)| change != "metadata").collect();
+        told.sort();
+        (told, sums["summary"].clone())
+    };
+    let out = |path: &str| (format!("source/{path}"), "left_out".to_owned());
+    let is = |path: &str, change: &str| (format!("source/{path}"), change.to_owned());
+    let (told, sums) = differences(&["diff", &first, &second]);
+    let left = [out("here/own"), out("large"), out("notes.tmp"), out("sub/deep")];
+    let mut expected = [&left[..], &[is("goes", "removed"), is("here/.vaultignore", "added")]].concat();
+    expected.sort();
+    assert_eq!(told, expected);
+    assert_eq!((&sums["left_out"], &sums["removed"], &sums["added"]), (&4.into(), &1.into(), &1.into()));
+    let (told, sums) = differences(&["diff", &second, &first]);
+    assert_eq!((told.len(), &sums["left_out"], &sums["removed"]), (6, &4.into(), &1.into()));
+    let text = desk.ok(&["diff", &first, &second]);
+    assert!(text.contains("?  source/sub/deep/  (left out by a rule)") && !text.contains("-  source/sub"), "{text}");
+    assert!(text.contains("Left out on one side by a rule: 4 files or folders."), "{text}");
+    // So does a comparison with the disk, of its rules and of the snapshot's.
+    let (told, _) = differences(&["diff", &second, "live"]);
+    assert!(told.contains(&out("sub/deep")) && told.contains(&out("here/own")), "{told:?}");
+    let (told, _) = differences(&["diff", &first, "live", "--exclude", "kept"]);
+    assert!(told.contains(&out("kept")) && told.contains(&is("notes.tmp", "removed")), "{told:?}");
+}
+
+#[cfg(unix)] // nobody may read them
+#[test]
+fn what_could_not_be_read_is_not_gone() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    let desk = Desk::new();
+    for path in ["file", "closed/inner", "goes"] {
+        desk.write(path, path);
+    }
+    let as_nobody = |args: &[&str]| {
+        let mut command = desk.command(args);
+        if rustix::process::geteuid().is_root() {
+            std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(desk.path("")).status().unwrap();
+            command.uid(65534).gid(65534);
+        }
+        crate::support::binary::said(&command.output().unwrap())
+    };
+    let close = |mode: u32| {
+        for path in ["file", "closed"] {
+            fs::set_permissions(desk.source().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let take = || as_nobody(&["snapshot", ".", "--source", "source"]);
+    assert_eq!(take().code, 0);
+    close(0);
+    fs::remove_file(desk.source().join("goes")).unwrap();
+    let taken = take();
+    if taken.code != 3 {
+        close(0o700);
+        return eprintln!("NOTICE: not tried: everybody reads everything here: {}", taken.err);
+    }
+    close(0o700);
+    assert_eq!(take().code, 0);
+    let changes = |path: &str| {
+        let told = as_nobody(&["history", path, "--json"]);
+        assert_eq!(told.code, 0, "{}", told.err);
+        let lines = told.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["change"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(changes("closed/inner"), ["same", "unread", "new"]);
+    assert_eq!(changes("goes"), ["gone", "new"]);
+    let file = changes("file");
+    assert_eq!(file[1..], ["unread", "new"]);
+    let text = as_nobody(&["history", "file"]).out;
+    assert!(text.contains("could not be read") && !text.contains("gone"), "{text}");
+    let diff = as_nobody(&["diff", "latest~2", "latest~1"]);
+    assert!(diff.out.contains("?  source/file  (could not be read)"), "{}", diff.out);
+    assert!(diff.out.contains("?  source/closed/inner  (could not be read)"), "{}", diff.out);
+    assert!(diff.out.contains("-  source/goes") && diff.code == 3, "{} {}", diff.code, diff.out);
+}
+
 #[cfg(unix)] // it has links
 #[test]
 fn diff_tells_what_differs_and_how() {
@@ -205,10 +330,8 @@ fn the_disk_is_compared_without_reading_what_did_not_change() {
     assert_eq!(found.len(), 2);
     // Nothing was stored by that.
     assert_eq!(desk.json(&["list"])[0]["snapshots"].as_array().unwrap().len(), 1);
-    assert_eq!(
-        desk.ok(&["diff", "latest", "live", "--exclude", "secret", "-s"]).lines().next(),
-        Some("1 removed: 0 B that are new, 6 B that are no more.")
-    );
+    let shown = desk.ok(&["diff", "latest", "live", "--exclude", "secret", "-s"]);
+    assert_eq!(shown, "No difference.\nLeft out on one side by a rule: 1 file or folder.\n");
     desk.write("x.tmp", "x");
     desk.write(".vaultignore", "secret\n");
     let found = desk.json(&["diff", "latest", "live", "--exclude", "*.tmp", "--no-vaultignore"]);

@@ -612,6 +612,176 @@ fn what_the_snapshot_could_not_read_stays() {
     assert_eq!(done.code, 0, "{}", done.err);
 }
 
+/// What a restore counts, with its exit code.
+fn counted(said: &Said) -> (i32, serde_json::Value) {
+    let mut report: serde_json::Value =
+        serde_json::from_str(said.out.lines().last().unwrap_or("null")).unwrap_or(serde_json::Value::Null);
+    if let Some(report) = report.as_object_mut() {
+        report.remove("changes");
+        report.remove("dry_run");
+    }
+    (said.code, report)
+}
+
+/// The paths that a restore names, each with what becomes of it.
+fn named(text: &str) -> Vec<String> {
+    let marks = ["+  ", "M  ", "-  "];
+    text.lines().filter(|line| marks.iter().any(|mark| line.starts_with(mark))).map(str::to_owned).collect()
+}
+
+/// A dry run, and then the real one, which must tell the same: `prepare` makes the state for each, `run` runs the program. Returns
+/// how many problems there were.
+#[track_caller]
+fn foretold(prepare: &dyn Fn(), run: &dyn Fn(&[&str]) -> Said, args: &[&str]) -> u64 {
+    prepare();
+    let (dry, listed) = (run(&[args, &["--dry-run", "--json"]].concat()), run(&[args, &["--dry-run"]].concat()));
+    let real = run(&[args, &["--json"]].concat());
+    let (foretold, done) = (counted(&dry), counted(&real));
+    assert_eq!(foretold, done, "{args:?}: {}{}", dry.err, real.err);
+    prepare();
+    let real = run(&[args, &["-v"]].concat());
+    assert_eq!((named(&listed.out), listed.code), (named(&real.err), real.code), "{args:?}: {}", real.err);
+    foretold.1["problem_count"].as_u64().unwrap_or(0)
+}
+
+/// Takes the copies of newer files away.
+fn without_copies(desk: &Desk, folders: &[&str]) {
+    for folder in folders {
+        for entry in fs::read_dir(desk.source().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains(".newer") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+}
+
+/// What the system will refuse is found beforehand, and told in the same words.
+#[test]
+fn a_dry_run_foretells_what_will_be_refused() {
+    let desk = Desk::new();
+    for path in ["ro/a", "ro/b", "ro/sub/c", "rw/d", "file", "bound", "closed/in", "closed/sub/deep"] {
+        desk.write(path, path.repeat(20));
+    }
+    symlink("a", desk.source().join("ro/link")).unwrap();
+    desk.take("2026-01-01");
+    let (source, other) = (desk.source(), desk.path("other"));
+    let run = |args: &[&str]| desk.run(args);
+    let change = |paths: &[&str]| paths.iter().for_each(|path| desk.write(path, "changed"));
+    let ways: [&[&str]; 4] = [
+        &["restore", "latest", "--in-place"],
+        &["restore", "latest", "--in-place", "--overwrite", "always"],
+        &["restore", "latest", "--in-place", "--overwrite", "keep-newer-copy"],
+        DELETE,
+    ];
+    for way in ways {
+        // A read-only mount of a part of the same file system: what lies beside it is restored.
+        change(&["ro/a", "rw/d", "file"]);
+        desk.write("ro/extra", "x");
+        fs::remove_file(source.join("ro/sub/c")).unwrap();
+        let ro = source.join("ro");
+        let Some(mounted) = Mounted::new(&["--bind", ro.to_str().unwrap()], &ro) else { return };
+        let remount = Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&ro).status();
+        assert!(remount.unwrap().success());
+        let prepare = || {
+            without_copies(&desk, &["", "rw"]);
+            change(&["rw/d", "file"]);
+        };
+        assert!(foretold(&prepare, &run, way) > 0, "{way:?}");
+        assert_eq!(fs::read_to_string(source.join("rw/d")).unwrap(), "rw/d".repeat(20));
+        drop(mounted);
+        desk.ok(DELETE);
+        // A file that is a mount point itself: it is changed as it lies there, and never replaced.
+        for options in ["remount,bind,rw", "remount,bind,ro"] {
+            fs::write(&other, "mounted").unwrap();
+            let bound = source.join("bound");
+            let status = Command::new("mount").args(["--bind", other.to_str().unwrap()]).arg(&bound).status();
+            assert!(status.unwrap().success());
+            let mounted = Mounted(bound.clone());
+            assert!(Command::new("mount").args(["-o", options]).arg(&bound).status().unwrap().success());
+            let prepare = || {
+                without_copies(&desk, &["", "rw"]);
+                change(&["file", "rw/d"]);
+                fs::write(&other, "mounted").unwrap();
+            };
+            let problems = foretold(&prepare, &run, way);
+            assert_eq!(problems > 0, options.ends_with("ro") || way.contains(&"--overwrite"), "{way:?} {options}");
+            assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "file".repeat(20), "{way:?} {options}");
+            drop(mounted);
+        }
+    }
+}
+
+/// The same for a user without rights: folders of others, closed ones, and such in which everybody owns what he has made.
+#[test]
+fn a_dry_run_foretells_what_a_user_may_not_do() {
+    let desk = Desk::new();
+    for path in ["a", "own/one", "own/two", "theirs/x", "sticky/mine", "sticky/theirs", "sticky/gone", "plain"] {
+        desk.write(path, path.repeat(20));
+    }
+    fs::hard_link(desk.source().join("plain"), desk.source().join("theirs/plain")).unwrap();
+    let mode = |path: &str, mode: u32| {
+        fs::set_permissions(desk.source().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let own = |path: &str, user: &str| {
+        Command::new("chown").arg("-h").arg(user).arg(desk.source().join(path)).status().unwrap();
+    };
+    let run = |args: &[&str]| said(&desk.command(args).uid(65534).gid(65534).output().unwrap());
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("NOTICE: not tried: only root may be somebody else");
+    }
+    if as_nobody(&desk, &["snapshot", ".", "--source", "source"]).is_none_or(|taken| taken.code != 0) {
+        return eprintln!("NOTICE: not tried: a normal user cannot run this");
+    }
+    let ways: [&[&str]; 5] = [
+        &["restore", "latest", "--in-place"],
+        &["restore", "latest", "--in-place", "--overwrite", "always"],
+        &["restore", "latest", "--in-place", "--overwrite", "keep-newer-copy"],
+        &["restore", "latest", "--in-place", "--overwrite", "never"],
+        DELETE,
+    ];
+    let prepare = || {
+        Command::new("chown").args(["-R", "65534:65534"]).arg(desk.source()).status().unwrap();
+        without_copies(&desk, &["", "own", "sticky"]);
+        ["own", "theirs", "sticky"].iter().for_each(|path| mode(path, 0o755));
+        for path in ["a", "own/one", "theirs/x", "sticky/mine", "sticky/theirs"] {
+            desk.write(path, "changed");
+            own(path, "65534:65534");
+        }
+        for path in ["own/two", "sticky/gone", "theirs/plain"] {
+            let _ = fs::remove_file(desk.source().join(path));
+        }
+        for path in ["own/extra", "theirs/extra", "sticky/extra"] {
+            desk.write(path, "x");
+            own(path, "root:root");
+        }
+        // One's own that is closed is opened; a closed one of somebody else stays closed; in the last one each has his own.
+        mode("own", 0o555);
+        own("own", "65534:65534");
+        mode("theirs", 0o555);
+        own("theirs", "root:root");
+        mode("sticky/theirs", 0o666);
+        own("sticky/theirs", "root:root");
+        mode("sticky", 0o1777);
+        own("sticky", "root:root");
+    };
+    for way in ways {
+        assert!(foretold(&prepare, &run, way) > 0, "{way:?}");
+        if !way.contains(&"never") {
+            assert_eq!(fs::read_to_string(desk.source().join("own/one")).unwrap(), "own/one".repeat(20));
+        }
+        assert!(desk.source().join("theirs/extra").exists() && desk.source().join("sticky/extra").exists());
+    }
+    // Into a folder of somebody else, and below one.
+    fs::create_dir(desk.path("shut")).unwrap();
+    for to in ["../shut", "../shut/new"] {
+        let said = |more: &[&str]| run(&[&["restore", "latest", "--to", to], more].concat());
+        let (dry, real) = (said(&["--dry-run"]), said(&[]));
+        assert_eq!((dry.code, dry.err), (real.code, real.err), "{to}");
+        assert_eq!(real.code, 1);
+    }
+}
+
 /// Random numbers from a seed.
 struct Dice(blake3::OutputReader);
 

@@ -195,3 +195,105 @@ fn too_few_open_files_are_not_called_damage() {
     desk.ok(&["restore", "latest", "--to", "whole"]);
     desk.ok(&["check", "--read-data"]);
 }
+
+/// Runs the program with a limit that `prlimit` sets; as a normal user if `user` says so. `None` where that is not possible.
+#[cfg(target_os = "linux")]
+fn limited(desk: &Desk, limit: &str, user: bool, args: &[&str]) -> Option<crate::support::binary::Said> {
+    let command = desk.command(args);
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg(limit).arg(command.get_program()).args(command.get_args()).current_dir(desk.source());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    if user {
+        std::os::unix::process::CommandExt::uid(&mut limited, NOBODY);
+        std::os::unix::process::CommandExt::gid(&mut limited, NOBODY);
+    }
+    limited.output().ok().map(|output| crate::support::binary::said(&output))
+}
+
+/// A user that nothing else runs as.
+#[cfg(target_os = "linux")]
+const NOBODY: u32 = 64_321;
+
+/// Commands that need much, and none of which does harm.
+#[cfg(target_os = "linux")]
+const DEMANDING: [&[&str]; 5] = [
+    &["list"],
+    &["snapshot", ".", "--threads", "4"],
+    &["restore", "latest", "--to", "../back", "--overwrite", "if-changed", "--threads", "4"],
+    &["check", "--read-data", "--threads", "4"],
+    &["prune", "--keep", "100", "--threads", "4"],
+];
+
+/// What is lacking is named, with the way out, in every step from nothing to enough; it is never damage, nor a bug.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lack_of_memory_is_called_that() {
+    let desk = Desk::new();
+    desk.write("large", bytes(1, 3 << 20));
+    desk.take("2026-01-01");
+    let version = |kib: u64| limited(&desk, &format!("--as={}", kib << 10), false, &["version"]);
+    if version(4 << 20).is_none_or(|said| said.code != 0) {
+        return eprintln!("NOTICE: not tried: there is no prlimit");
+    }
+    // Below that the system cannot even load the program.
+    let least = (1_u64..).map(|step| step << 12).find(|kib| version(*kib).is_some_and(|said| said.code == 0)).unwrap();
+    let (mut lacking, mut enough) = (0, 0);
+    for step in 0..5 {
+        let kib = least + (step << 15);
+        for args in DEMANDING {
+            desk.write("large", bytes(step, 3 << 20));
+            let said = limited(&desk, &format!("--as={}", kib << 10), false, args).unwrap();
+            if said.code == 0 {
+                enough += 1;
+                continue;
+            }
+            lacking += 1;
+            assert_eq!(said.code, 1, "{kib} KiB {args:?}: {}{}", said.out, said.err);
+            let is_named = ["memory", "threads"].iter().any(|word| said.err.contains(word));
+            assert!(
+                is_named && said.err.contains("Nothing that was stored is lost"),
+                "{kib} KiB {args:?}: {}",
+                said.err
+            );
+        }
+    }
+    assert!(lacking > 0 && enough > 0, "{lacking} {enough}");
+    desk.ok(&["check", "--read-data"]);
+}
+
+/// The same for threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lack_of_threads_is_called_that() {
+    let desk = Desk::new();
+    desk.write("file", bytes(1, 1 << 20));
+    desk.take("2026-01-01");
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("NOTICE: not tried: only root may be a user who runs nothing else");
+    }
+    let owned =
+        std::process::Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(desk.path("")).status();
+    assert!(owned.unwrap().success());
+    if limited(&desk, "--nproc=1000", true, &["list"]).is_none_or(|said| said.code != 0) {
+        return eprintln!("NOTICE: not tried: a normal user cannot run this");
+    }
+    let (mut lacking, mut enough) = (0, 0);
+    for most in [1, 2, 3, 4, 6, 12] {
+        for args in DEMANDING {
+            let said = limited(&desk, &format!("--nproc={most}"), true, args).unwrap();
+            if said.code == 0 {
+                enough += 1;
+                continue;
+            }
+            lacking += 1;
+            assert_eq!(said.code, 1, "{most} {args:?}: {}{}", said.out, said.err);
+            assert!(said.err.contains("threads"), "{most} {args:?}: {}", said.err);
+        }
+    }
+    assert!(lacking > 0 && enough > 0, "{lacking} {enough}");
+}

@@ -16,6 +16,7 @@ use vault::engine::exclude::Rules;
 use vault::engine::walk::IGNORE_FILE_MAX;
 use vault::fs::Dir;
 use vault::progress::Counters;
+use vault::sync::try_spawn;
 use vault::vault::Vault;
 
 use crate::cli::roots::bytes_of;
@@ -60,7 +61,8 @@ pub fn count_beside<R>(
     }
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        // Where there is no thread for it, nothing is counted.
+        let _ = try_spawn(scope, || {
             let mut count = Count { exclude, over: &over, files: 0, bytes: 0 };
             let is_whole = roots.iter().all(|root| count.root(root).is_some());
             if is_whole && counters.files_goal.load(Relaxed) == 0 && counters.bytes_goal.load(Relaxed) == 0 {

@@ -2,6 +2,9 @@
 
 use std::ffi::OsStr;
 
+use vault::engine::absence::Judge;
+use vault::engine::absence::Omitted;
+use vault::engine::absence::Side;
 use vault::engine::diff;
 use vault::engine::diff::Change;
 use vault::engine::diff::Compared;
@@ -16,7 +19,9 @@ use vault::path::join;
 use vault::progress::Progress;
 use vault::tree::Entry;
 use vault::tree::FileKind;
+use vault::tree::Root;
 use vault::vault::SnapshotInfo;
+use vault::vault::TreeReader;
 
 use crate::cli::args::DiffArgs;
 use crate::cli::context::Context;
@@ -97,7 +102,11 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
             Err(error) => return Err(error.into()),
         };
         let base = base(&old_path, &new_path, &mut old, &mut new);
-        let mut found = |difference: Difference| report.add(&difference);
+        let there: Vec<Root> = info.body.roots.iter().map(|root| Root { lost: false, ..root.clone() }).collect();
+        let left = side(info, &old_path, &mut old_trees)?;
+        let right = Side { omitted: std::mem::take(&mut live.omitted), roots: &there, start: &new_path };
+        let mut judge = Judge::new(&base, left, right);
+        let mut found = |difference: Difference| judge.judge(difference).is_none_or(|told| report.add(&told));
         diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut found)
     } else {
         let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
@@ -110,11 +119,18 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let mut new_trees = vault.tree_reader()?;
         let mut new = diff::entry_at(&other.body.tree, &new_path, &mut new_trees)?;
         let base = base(&old_path, &new_path, &mut old, &mut new);
-        let mut found = |difference: Difference| report.add(&difference);
+        let mut judge =
+            Judge::new(&base, side(info, &old_path, &mut old_trees)?, side(other, &new_path, &mut new_trees)?);
+        let mut found = |difference: Difference| judge.judge(difference).is_none_or(|told| report.add(&told));
         diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut found)
     };
     context.screen.clear();
     report.finish(compared, unread)
+}
+
+/// A snapshot, compared from a path of it on.
+fn side<'s>(info: &'s SnapshotInfo, start: &'s [u8], trees: &mut TreeReader<'_>) -> Result<Side<'s>, Failure> {
+    Ok(Side { omitted: Omitted::read(&info.body, trees)?, roots: &info.body.roots, start })
 }
 
 /// What the paths of both are called: as they are, if they are the same; else both are taken for a top.
@@ -210,6 +226,7 @@ impl Report<'_> {
             Change::Content => 'M',
             Change::Metadata => 'U',
             Change::Kind => 'T',
+            Change::Omitted(_) => '?',
         };
         let is_folder = new.or(old).is_some_and(|entry| entry.kind == FileKind::Directory);
         let shown = format!("{}{}", Shown(path), if is_folder { "/" } else { "" });
@@ -219,6 +236,7 @@ impl Report<'_> {
             None => String::new(),
         };
         let more = match difference.change {
+            Change::Omitted(absence) => format!("  ({})", absence.words()),
             Change::Added | Change::Removed if is_folder => String::new(),
             Change::Added => format!("  ({})", size(new)),
             Change::Removed => format!("  ({})", size(old)),
@@ -241,6 +259,8 @@ impl Report<'_> {
         for (path, error) in &compared.broken {
             self.context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
         }
+        // Of snapshots, what one of them could not read counts already.
+        let unread = unread + self.sums.unknown;
         self.sums.unknown = unread + compared.broken.len() as u64;
         let sums = &self.sums;
         if self.context.global.json {
@@ -262,6 +282,10 @@ impl Report<'_> {
                 format!("{}: {new} that are new, {old} that are no more.", parts.join(", "))
             };
             self.out.styled(Style::Bold, &title)?;
+            if sums.left_out > 0 {
+                let many = units::counted(sums.left_out, "file or folder", "files or folders");
+                self.out.line(format_args!("Left out on one side by a rule: {many}."))?;
+            }
             if sums.unknown > 0 {
                 let many = units::counted(sums.unknown, "file or folder", "files or folders");
                 self.out.styled(Style::Warning, &format!("Could not be compared: {many}."))?;

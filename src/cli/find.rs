@@ -220,7 +220,7 @@ fn rows<'a>(
 
 /// What changed with each version.
 fn changes(row: &Row<'_>) -> Vec<String> {
-    (0..row.spells.len()).map(|at| change(row.spells.get(at + 1), &row.spells[at])).collect()
+    (0..row.spells.len()).map(|at| change(history::before(&row.spells, at), &row.spells[at])).collect()
 }
 
 fn print_json(row: &Row<'_>, typed: &[u8], out: &mut Output) -> Result<(), Failure> {
@@ -265,7 +265,9 @@ fn follow(
 /// What changed since the version before, for people.
 fn change(before: Option<&Spell>, now: &Spell) -> String {
     match change_of(before, now) {
+        _ if now.entry.is_none() => now.absence.words().to_owned(),
         ("kind", _) => "another kind of file".to_owned(),
+        ("same", _) => "as before".to_owned(),
         ("metadata", fields) => fields.join(", "),
         (word, _) => word.to_owned(),
     }

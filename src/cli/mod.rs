@@ -96,13 +96,18 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    vault::memory::end_without(error::NO_MEMORY[usize::from(json)], Exit::Failed as u8);
     panic::set_hook(Box::new(move |info| {
         // The library catches panics of the catalogue's database and goes on.
         if !vault::sync::is_caught() && !REPORTED.swap(true, Relaxed) {
             report(&bug(&info.to_string()), json);
         }
     }));
-    let exit = end(panic::catch_unwind(AssertUnwindSafe(|| run(&args))), json);
+    let work = || {
+        vault::sync::start_shared().map_err(|_| Failure::no_thread())?;
+        run(&args)
+    };
+    let exit = end(panic::catch_unwind(AssertUnwindSafe(work)), json);
     ExitCode::from(exit as u8)
 }
 
@@ -111,6 +116,11 @@ fn end(done: thread::Result<Result<Exit, Failure>>, json: bool) -> Exit {
     match done {
         Ok(Ok(exit)) => exit,
         Ok(Err(failure)) => {
+            report(&failure, json);
+            failure.exit
+        }
+        Err(panic) if panic.is::<vault::sync::NoThread>() => {
+            let failure = Failure::no_thread();
             report(&failure, json);
             failure.exit
         }

@@ -416,10 +416,15 @@ impl Screen {
         });
         let counters: Arc<Counters> = Arc::default();
         shared.state().works.push(Work::new(Of::default(), Arc::clone(&counters)));
-        let ticker = shared.manner.bar.then(|| {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || tick(&shared))
-        });
+        // Without a thread for it nothing is shown.
+        let ticker = shared
+            .manner
+            .bar
+            .then(|| {
+                let shared = Arc::clone(&shared);
+                thread::Builder::new().spawn(move || tick(&shared)).ok()
+            })
+            .flatten();
         Self { shared, counters, ticker }
     }
 

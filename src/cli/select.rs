@@ -360,12 +360,9 @@ pub fn named(info: &SnapshotInfo, zone: &TimeZone) -> String {
     format!("{} of {} ({source} on {host})", info.id.short(), dates::shown(info.date, zone))
 }
 
-/// Whether a path, as it was typed, lies in one of the folders that a snapshot was taken of. A folder that was not mounted
-/// holds nothing.
+/// Whether a path, as it was typed, lies in one of the folders that a snapshot was taken of.
 pub fn covers(info: &SnapshotInfo, typed: &[u8]) -> bool {
-    let (roots, path) = (&info.body.roots, inside(&info.body.roots, typed));
-    let first = components(&path).next();
-    first.is_none_or(|first| roots.is_empty() || roots.iter().any(|root| !root.lost && root.name == first))
+    info.covers(&inside(&info.body.roots, typed))
 }
 
 /// Whether a snapshot is of the source and host that were asked for.

@@ -18,7 +18,7 @@ use crate::pack::{FinishedPack, PackWriter, SegmentBuilder};
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, Keys, ObjectKind};
 use crate::store::{ObjectKey, StoreError, Upload, Uploads};
-use crate::sync::lock;
+use crate::sync::{lock, spawn};
 use crate::tree::{ChunkSink, Time};
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
@@ -174,7 +174,7 @@ pub(crate) fn fill<T, E: From<VaultError>>(
 ) -> Result<(T, Published), E> {
     let (depot, publisher) = Depot::new(vault, options, session)?;
     std::thread::scope(|scope| {
-        let publisher = scope.spawn(move || publisher.run(progress));
+        let publisher = spawn(scope, move || publisher.run(progress));
         let done = work(&depot);
         if done.is_err() {
             depot.abandon();
@@ -526,7 +526,7 @@ impl Publisher<'_> {
         std::thread::scope(|scope| {
             let (written, arriving) = sync_channel(PENDING_MAX.max(uploads.most()));
             // One thread begins the puts, so that the depot never waits for the store; this one sees them end, in their order.
-            let taking = scope.spawn(move || {
+            let taking = spawn(scope, move || {
                 for message in received {
                     if shared.failed.load(Relaxed) {
                         continue; // what comes now is thrown away, so that nobody waits to hand it over

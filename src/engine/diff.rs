@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::engine::absence::Absence;
 use crate::engine::browse::{BrowseError, Step, TreeWalk};
 use crate::path;
 use crate::path::Shown;
@@ -23,6 +24,8 @@ pub enum Change {
     Metadata,
     /// It is another kind of file.
     Kind,
+    /// Only one tree has it, and the other does not have it for a reason of its own: see [`Judge`](crate::engine::absence::Judge).
+    Omitted(Absence),
 }
 
 /// A path that differs.

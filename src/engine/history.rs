@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::engine::absence::{Absence, Sayings};
 use crate::engine::browse::BrowseError;
 use crate::engine::mark::{StreamKey, stream_key};
 use crate::limits::PATH_DEPTH_MAX;
@@ -16,6 +17,8 @@ use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 pub struct Spell {
     /// What was there; `None`: nothing. Of a folder, as in the first of the snapshots.
     pub entry: Option<Entry>,
+    /// Why nothing was there; [`Absence::Gone`] where something was.
+    pub absence: Absence,
     /// The snapshots, by their place in the list, in the order of that list.
     pub snapshots: Vec<usize>,
 }
@@ -51,10 +54,48 @@ pub fn history(
         };
         match spells.last_mut() {
             Some(spell) if same(spell.entry.as_ref(), entry.as_ref()) => spell.snapshots.push(number),
-            _ => spells.push(Spell { entry, snapshots: vec![number] }),
+            _ => spells.push(Spell { entry, absence: Absence::Gone, snapshots: vec![number] }),
         }
     }
-    Ok(spells)
+    explained(snapshots, path, spells, &mut looker.trees)
+}
+
+/// Says why nothing was there, where that is so: spells are divided where the reason changes.
+fn explained(
+    snapshots: &[&SnapshotInfo],
+    path: &dyn Fn(&SnapshotInfo) -> Vec<u8>,
+    spells: Vec<Spell>,
+    trees: &mut TreeReader<'_>,
+) -> Result<Vec<Spell>, BrowseError> {
+    let kind_of = |at: Option<usize>| at.and_then(|at| spells.get(at)?.entry.as_ref()).map(|entry| entry.kind);
+    let mut sayings = Sayings::default();
+    let mut told: Vec<Spell> = Vec::with_capacity(spells.len());
+    for (at, spell) in spells.iter().enumerate() {
+        if spell.entry.is_some() {
+            told.push(spell.clone());
+            continue;
+        }
+        // What it was before or after, which rules for folders alone depend on.
+        let kind = kind_of(Some(at + 1)).or_else(|| kind_of(at.checked_sub(1)));
+        let first = told.len();
+        for number in &spell.snapshots {
+            let (body, path) = (&snapshots[*number].body, path(snapshots[*number]));
+            let read = |source| BrowseError::Read { path: Shown(&path).to_string(), source };
+            let absence = sayings.of(body, trees).map_err(read)?.why(&body.roots, &path, kind);
+            match told[first..].last_mut() {
+                Some(last) if last.absence == absence => last.snapshots.push(*number),
+                _ => told.push(Spell { entry: None, absence, snapshots: vec![*number] }),
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// The spell in this list, the newest first, that the one at `at` came after: what was merely left out meanwhile, or could not be read,
+/// was not gone.
+pub fn before(spells: &[Spell], at: usize) -> Option<&Spell> {
+    let is_known = |spell: &&Spell| spell.entry.is_some() || spell.absence == Absence::Gone;
+    spells.get(at + 1..)?.iter().find(is_known)
 }
 
 /// Whether two entries would be restored alike.

@@ -1,13 +1,14 @@
 //! The disk as it is now, as a tree that can be compared with a snapshot. What looks as remembered is not read; of the rest
 //! the chunks are hashed, and nothing is stored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use crate::engine::absence::Omitted;
 use crate::engine::browse::{BrowseError, read_skipped};
 use crate::engine::snapshot::{SnapshotError, SnapshotOptions, look};
 use crate::id::ChunkId;
 use crate::progress::Progress;
-use crate::tree::{ChunkSource, Skipped, Stream};
+use crate::tree::{ChunkSource, RuleSet, Skipped, Stream};
 use crate::vault::{ReadError, TreeReader, Vault};
 
 /// A tree of the disk.
@@ -16,6 +17,8 @@ pub struct Live<'v> {
     pub tree: Stream,
     /// What could not be read, or not as it should be.
     pub skipped: Vec<Skipped>,
+    /// What was left out.
+    pub omitted: Omitted,
     chunks: HashMap<ChunkId, Vec<u8>>,
     trees: TreeReader<'v>,
 }
@@ -39,10 +42,17 @@ impl<'v> Live<'v> {
     pub fn look(vault: &'v Vault, options: SnapshotOptions<'_>, progress: &dyn Progress) -> Result<Self, LiveError> {
         let looked = look(vault, options, progress)?;
         let trees = vault.tree_reader().map_err(SnapshotError::from)?;
-        let mut live = Self { tree: looked.tree, skipped: Vec::new(), chunks: looked.trees, trees };
+        let mut live =
+            Self { tree: looked.tree, skipped: Vec::new(), omitted: Omitted::default(), chunks: looked.trees, trees };
         if looked.skipped > 0 {
             live.skipped = read_skipped(&looked.skipped_list, &mut live)?;
         }
+        let missing =
+            live.skipped.iter().filter(|skipped| !skipped.stored).map(|skipped| skipped.path.clone()).collect();
+        let rules = RuleSet::read(&looked.rules, &mut live).map_err(SnapshotError::from)?;
+        // Only a part of a root may be looked at. What is beside that is not compared at all.
+        let rules = rules.map(|rules| RuleSet { listed: BTreeSet::new(), ..rules });
+        live.omitted = Omitted::new(Some(missing), rules);
         Ok(live)
     }
 }

@@ -23,6 +23,7 @@ pub mod glob;
 pub mod find;
 pub mod history;
 pub mod diff;
+pub mod absence;
 pub mod live;
 pub mod usage;
 pub mod archive;

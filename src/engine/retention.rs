@@ -6,7 +6,8 @@
 //!
 //! A date that may be wrong never decides about other snapshots. A snapshot stays in addition, and takes no slot, if its clock
 //! contradicts the others of its machine, if it cannot be told whether its clock or another one was wrong, or if it lies in
-//! the future. What lies in the future is seen from `now`: where that is behind, more stays.
+//! the future. What lies in the future is seen from `now`: where that is behind, more stays. Nor does a pause decide that may be a clock
+//! that jumped (see [`Rules::within`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,7 +53,8 @@ pub struct Rules {
     pub last: Option<u64>,
     /// The last one of each of so many periods that have any.
     pub periods: BTreeMap<Period, u64>,
-    /// All that are not older than this, counted from the last one.
+    /// All that are not older than this, counted from the last one; also those that would be no older without the longest pause
+    /// since, if that is longer than a month.
     pub within: Option<Duration>,
     /// All with one of these tags.
     pub tags: Vec<String>,
@@ -94,7 +96,7 @@ impl Decision {
 
 /// A clock that is ahead by more than this is taken to be wrong, in seconds.
 const AHEAD_MAX: i64 = 86_400;
-/// A last snapshot that comes so much later than the one before it, in seconds, does not decide alone how old the others are.
+/// A pause between two snapshots that is longer than this, in seconds, may be a clock that jumped.
 const JUMP: i64 = 31 * 86_400;
 
 /// The rows in which snapshots of a source and host are counted.
@@ -151,16 +153,38 @@ fn is_date_sure(info: &SnapshotInfo, rules: &Rules) -> bool {
     is_sure(info, rules) && info.rival.is_none_or(|rival| rules.is_future(rival))
 }
 
-/// From which time on snapshots count as within a duration of the last one, given their dates, the newest first. A last one
-/// that stands far from all others does not count: a clock may have jumped.
-fn within_from(dates: &[Time], within: Duration) -> Option<Time> {
-    let base = match dates {
-        [last, before, ..] if last.secs.saturating_sub(before.secs) > JUMP => before,
-        [last, ..] => last,
-        [] => return None,
+/// What a duration keeps, given the dates, the newest first: for each of them whether it is within the duration of the last one.
+///
+/// A pause that is longer than a [`JUMP`] may be none: a clock that jumped looks the same, however many snapshots were taken by it since.
+/// So an age also counts without the longest such pause in it, whichever of the two is less; what stays for that reason alone is
+/// not certain. It goes when enough time has passed behind the pause, which costs no more than one pause.
+fn ages(dates: &[Time], within: Duration) -> Vec<Age> {
+    let within = i64::try_from(within.as_secs()).unwrap_or(i64::MAX);
+    let Some(last) = dates.first() else { return Vec::new() };
+    let from = Time { secs: last.secs.saturating_sub(within), nanos: last.nanos };
+    let (mut later, mut longest) = (last.secs, 0);
+    let age = |date: &Time| {
+        let pause = later.saturating_sub(date.secs);
+        later = date.secs;
+        longest = if pause > JUMP { pause.max(longest) } else { longest };
+        if *date >= from {
+            Age::Within
+        } else if last.secs.saturating_sub(date.secs).saturating_sub(longest) <= within {
+            Age::Uncertain
+        } else {
+            Age::Beyond
+        }
     };
-    let secs = base.secs.saturating_sub(i64::try_from(within.as_secs()).unwrap_or(i64::MAX));
-    Some(Time { secs, nanos: base.nanos })
+    dates.iter().map(age).collect()
+}
+
+/// How old a snapshot is, held against a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Within,
+    /// It depends on whether a clock has jumped.
+    Uncertain,
+    Beyond,
 }
 
 fn decide(
@@ -188,8 +212,13 @@ fn decide(
         }
     }
     let dates: Vec<Time> = dated.iter().map(|info| info.date).collect();
-    if let Some(from) = rules.within.and_then(|within| within_from(&dates, within)) {
-        dated.iter().filter(|info| info.date >= from).for_each(|info| keep(info, "within".to_owned()));
+    let ages = rules.within.map(|within| ages(&dates, within)).unwrap_or_default();
+    for (info, age) in dated.iter().zip(ages) {
+        match age {
+            Age::Within => keep(info, "within".to_owned()),
+            Age::Uncertain => keep(info, "its age is not certain".to_owned()),
+            Age::Beyond => {}
+        }
     }
     let by_date = !rules.periods.is_empty() || rules.within.is_some();
     for info in newest_first {
@@ -355,6 +384,25 @@ mod tests {
         check(&some, &daily(1), &[3, 4]);
     }
 
+    /// A clock that went wrong and stayed so looks like a long pause, by the clock of a machine that prunes as well.
+    #[test]
+    fn a_clock_that_jumped_and_stays_so_drops_nothing_that_is_recent() {
+        let days = |days: &[i64]| -> Vec<_> { days.iter().zip(1..).map(|(day, at)| info(at, *day, "a", "")).collect() };
+        let within = |days: u64| Rules { within: Some(Duration::from_secs(days * 86_400)), ..Rules::default() };
+        // The right dates would be 1 to 7: what is kept of these is kept here, too.
+        check(&days(&[1, 2, 3, 4, 5, 406, 407]), &within(2), &[4, 5, 6, 7]);
+        check(&days(&[1, 2, 3, 4, 5, 6, 7]), &within(2), &[5, 6, 7]);
+        check(&days(&[1, 2, 3, 404, 405, 406, 407]), &within(4), &[2, 3, 4, 5, 6, 7]);
+        // When the time since the jump is long enough, nothing depends on it any more.
+        check(&days(&[1, 2, 3, 4, 5, 406, 407, 408, 409]), &within(2), &[7, 8, 9]);
+        // One pause may be a jump, not each: who takes snapshots now and then does not keep them for ever.
+        check(&days(&[1, 101, 201, 301, 401]), &within(30), &[4, 5]);
+        check(&days(&[1, 2, 42, 43, 443, 444]), &within(60), &[1, 2, 3, 4, 5, 6]);
+        let reasons = plan(&days(&[4, 5, 406]), &Rules { now: Some(NOW), ..within(2) }, &day_of);
+        let reasons: Vec<&str> = reasons.iter().map(|decision| decision.reasons[0].as_str()).collect();
+        assert_eq!(reasons, ["its age is not certain", "its age is not certain", "within"]);
+    }
+
     #[test]
     fn what_lies_in_the_future_drops_nothing() {
         let some = [info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 20_000, "a", "")];
@@ -400,11 +448,11 @@ mod tests {
             };
             links.push(Link { name: ObjectName::new([name; 16]), digest: Digest::new([0; 32]), record });
         };
-        let mut now = 0;
+        let (mut now, mut has_joined) = (0, false);
         for (at, event) in events.iter().enumerate() {
             now += event.gap;
             let client = if event.elsewhere { 3 } else { 1 + u8::from(at * 2 >= events.len()) };
-            if client == 2 && at * 2 < events.len() + 2 {
+            if client == 2 && !std::mem::replace(&mut has_joined, true) {
                 let join = Join {
                     host: String::new(),
                     user: String::new(),

@@ -272,6 +272,8 @@ pub(crate) struct Looked {
     pub(crate) skipped_list: Stream,
     /// How many things that is.
     pub(crate) skipped: u64,
+    /// What was left out.
+    pub(crate) rules: Stream,
     /// Those chunks of the trees that are not in the store.
     pub(crate) trees: HashMap<ChunkId, Vec<u8>>,
 }
@@ -313,6 +315,7 @@ pub(crate) fn look(
         tree: taken.tree,
         skipped_list: taken.skipped_list,
         skipped: taken.skipped_count,
+        rules: taken.rules,
         trees: taken.published.trees,
     })
 }

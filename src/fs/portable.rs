@@ -456,6 +456,29 @@ impl TargetDir {
 
     /// Nobody knows before it is tried.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
+    pub fn may_take(&self, _name: &[u8], _unlock: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nobody knows before it is tried.
+    #[allow(clippy::unused_self)] // elsewhere it asks the system
+    pub fn foresee_metadata(&self, _name: &[u8], _meta: &Meta, _touched: bool) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// Nobody knows before it is tried.
+    #[allow(clippy::unused_self)] // elsewhere it asks the system
+    pub fn foresee_own_metadata(&self, _meta: &Meta, _touched: bool) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// Nobody knows before it is tried.
+    pub fn foresee_new_metadata(_dir: Option<&Self>, _meta: &Meta) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// Nobody knows before it is tried.
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // elsewhere it asks the system
     pub fn may_change(&self, _name: &[u8]) -> io::Result<()> {
         Ok(())
     }

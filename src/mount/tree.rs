@@ -506,13 +506,14 @@ impl Tree {
                 Err(error) => return Err(error),
             };
             let entry = item.as_ref().map(|item| Entry { btime: None, torn: false, ..Entry::clone(&item.entry) });
+            // One that was merely left out meanwhile, or could not be read, is no new version when it is back.
             if let Some(item) = item.filter(|_| entry != last) {
                 let date = (self.options.dates)(snap.info.date);
                 let end =
                     name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0).map_or(&b""[..], |at| &name[at..]);
                 found.push((free_name_before(&plain(&date), end, &mut taken), Arc::new(Node::Item(item))));
             }
-            last = entry;
+            last = entry.or(last);
         }
         let key = self.hash("versions of", &[&folder.key, name]);
         Ok((!found.is_empty()).then_some(Node::VersionsOf(key, found)))

@@ -19,6 +19,7 @@ use crate::seal::{
     Compressor, Decompressor, HEADER_LEN, IndexSection, Keys, NONCE_LEN, ObjectKind, ObjectSealer, SealError, TAG_LEN,
 };
 use crate::store::ObjectKey;
+use crate::store::StoreError;
 use crate::sync::lock;
 
 /// Room that is kept for what surrounds the segments and the footer's entries: header, the footer's version, count, nonce
@@ -55,7 +56,8 @@ pub struct PackBytes {
 impl PackBytes {
     /// So many zeros.
     fn zeros(len: usize) -> Result<Self, PackError> {
-        let pages = MmapMut::map_anon(len).map_err(|error| PackError::Seal(error.to_string()))?;
+        let lacking = |source| StoreError::Exhausted { action: "write", object: "pack".to_owned().into(), source };
+        let pages = MmapMut::map_anon(len).map_err(lacking)?;
         // All of it will be written: in large steps, if the system has any.
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);

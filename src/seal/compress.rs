@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
 use super::SealError;
 use crate::limits::SEGMENT_RAW_MAX;
@@ -33,15 +33,19 @@ const LEVEL_PROBED: i32 = 7;
 
 /// Compresses; one for each worker, since it keeps its tables from one segment to the next.
 pub struct Compressor {
-    zstd: zstd::bulk::Compressor<'static>,
-    probe: Option<zstd::bulk::Compressor<'static>>,
+    zstd: CCtx<'static>,
+    probe: Option<CCtx<'static>>,
 }
 
 impl Compressor {
     /// A compressor of this zstd level (1 to 22; others are moved to the nearest).
     pub fn new(level: i32) -> Result<Self, SealError> {
         let level = level.clamp(1, 22);
-        let new = |level| zstd::bulk::Compressor::new(level).map_err(|_| SealError::Zstd);
+        let new = |level| {
+            let mut context = CCtx::try_create().ok_or(SealError::Zstd)?;
+            context.set_parameter(CParameter::CompressionLevel(level)).map_err(|_| SealError::Zstd)?;
+            Ok::<_, SealError>(context)
+        };
         let probe = if level >= LEVEL_PROBED { Some(new(1)?) } else { None };
         Ok(Self { zstd: new(level)?, probe })
     }
@@ -52,11 +56,11 @@ impl Compressor {
         let start = out.len();
         // What would need more is not worth it, so zstd may fail then.
         out.reserve_exact(raw.len());
-        let mut pays = |zstd: &mut zstd::bulk::Compressor| {
+        let mut pays = |zstd: &mut CCtx<'static>| {
             // A failure (no memory for the tables) costs space, not data.
             !raw.is_empty()
                 && zstd
-                    .compress_to_buffer(raw, &mut after(out, start))
+                    .compress2(&mut after(out, start), raw)
                     .is_ok_and(|len| len as u64 * 100 <= raw.len() as u64 * 99)
         };
         if self.probe.as_mut().is_none_or(&mut pays) && pays(&mut self.zstd) {
@@ -78,13 +82,13 @@ fn after(out: &mut Vec<u8>, start: usize) -> Cursor<&mut Vec<u8>> {
 
 /// Decompresses; one for each worker.
 pub struct Decompressor {
-    zstd: zstd::bulk::Decompressor<'static>,
+    zstd: DCtx<'static>,
 }
 
 impl Decompressor {
     /// A decompressor.
     pub fn new() -> Result<Self, SealError> {
-        Ok(Self { zstd: zstd::bulk::Decompressor::new().map_err(|_| SealError::Zstd)? })
+        Ok(Self { zstd: DCtx::try_create().ok_or(SealError::Zstd)? })
     }
 
     /// Appends the content of `payload` to `out`. It must be exactly `raw_len` bytes, which must be within the limit, and
@@ -118,7 +122,7 @@ impl Decompressor {
         }
         let start = out.len();
         out.reserve(raw_len);
-        if self.zstd.decompress_to_buffer(payload, &mut after(out, start)).is_ok_and(|len| len == raw_len) {
+        if self.zstd.decompress(&mut after(out, start), payload).is_ok_and(|len| len == raw_len) {
             Ok(())
         } else {
             out.truncate(start);

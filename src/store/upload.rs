@@ -7,7 +7,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use bytes::Bytes;
 
 use crate::store::{ObjectKey, Pending, Store, StoreError, StoreLimits};
-use crate::sync::lock;
+use crate::sync::{lock, spawn};
 
 /// Puts many objects at a time. Where the store takes one at a time, each is put in two halves instead (see
 /// [`Store::begin_put`]).
@@ -74,7 +74,7 @@ impl<'s> Uploads<'s> {
             return self.store.begin_put(key, bytes).map(Upload::Begun);
         }
         let (key, room) = (*key, self.enter(bytes.len() as u64));
-        Ok(Upload::UnderWay(scope.spawn(move || {
+        Ok(Upload::UnderWay(spawn(scope, move || {
             let _room = room;
             self.store.put(&key, bytes)
         })))

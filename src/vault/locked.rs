@@ -346,6 +346,8 @@ pub(super) fn unlock(
         Err(UnlockError::Slot(SlotError::Newer { what })) => {
             Err(VaultError::Newer { place: place(), what: format!("unknown {what}") })
         }
+        // That says nothing about the slot.
+        Err(UnlockError::Slot(error @ SlotError::Memory { .. })) => Err(error.into()),
         Err(error) => Err(VaultError::NoSlot { place: place(), what: error.to_string() }),
     }
 }

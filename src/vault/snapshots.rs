@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::id::{ClientId, Digest, ObjectName, VaultId};
 use crate::log::{Chains, Dated, FoundRecord, Link, Order, Record, RecordBody, Sight};
+use crate::path::components;
 use crate::tree::{Snapshot, Time};
 use crate::vault::{Vault, VaultError};
 
@@ -40,6 +41,12 @@ impl SnapshotInfo {
     /// Whether it is the snapshot of this id, or the one that took its place.
     pub fn stands_for(&self, id: &ObjectName) -> bool {
         self.id == *id || self.replaced.contains(id)
+    }
+
+    /// Whether a path inside the snapshot lies in one of the roots that it was taken of. One that was not mounted holds nothing.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        let (roots, first) = (&self.body.roots, components(path).next());
+        first.is_none_or(|first| roots.is_empty() || roots.iter().any(|root| !root.lost && root.name == first))
     }
 
     /// Whether one of the paths that it was taken of was probably not mounted.

@@ -159,7 +159,7 @@ pub fn versions(desk: &Arc<Desk>, query: &Query) -> Told {
     let at = query.path();
     let view = desk.view();
     let moment = view.moment();
-    let of_source = |info: &&SnapshotInfo| info.body.source == source && info.body.host == host;
+    let of_source = |info: &&SnapshotInfo| info.body.source == source && info.body.host == host && info.covers(&at);
     let snapshots: Vec<&SnapshotInfo> = moment.snapshots().iter().rev().filter(of_source).collect();
     let mut broken = Vec::new();
     let spells = history(view.vault(), &snapshots, &|_| at.clone(), &mut broken, &Silent::default())?;

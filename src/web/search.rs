@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::engine::absence::{Judge, Omitted, Side};
 use crate::engine::diff::{diff, entry_at};
 use crate::engine::find::find;
 use crate::engine::glob::Pattern;
@@ -70,7 +71,14 @@ pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
     let first = entry_at(&old.body.tree, &at, &mut old_trees)?;
     let second = entry_at(&new.body.tree, &at, &mut new_trees)?;
     let (mut found, mut sums) = (Vec::new(), Sums::default());
+    let (left, right) = (Omitted::read(&old.body, &mut old_trees)?, Omitted::read(&new.body, &mut new_trees)?);
+    let mut judge = Judge::new(
+        &at,
+        Side { omitted: left, roots: &old.body.roots, start: &at },
+        Side { omitted: right, roots: &new.body.roots, start: &at },
+    );
     let mut add = |difference: crate::engine::diff::Difference| {
+        let Some(difference) = judge.judge(difference) else { return true };
         sums.add(&difference);
         if found.len() <= count {
             found.push(difference);
@@ -79,7 +87,7 @@ pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
     };
     let progress = Silent::default();
     let compared = diff(&at, (first, &mut old_trees), (second, &mut new_trees), &[], &progress, &mut add)?;
-    sums.unknown = compared.broken.len() as u64;
+    sums.unknown += compared.broken.len() as u64;
     encode(&ComparedJson {
         differences: found.iter().take(count).map(DifferenceJson::new).collect(),
         more: found.len() > count,

@@ -345,8 +345,10 @@ terminal it shows what goes, and asks. Elsewhere it asks nothing, but needs
 
 It never drops pinned snapshots (vault pin), nor the last complete snapshot of a
 source (only --keep 0 lets it go), nor one whose date is not certain because a
-clock was wrong: that stays in addition. It never deletes data that a snapshot
-needs. What it dropped does not come back. Snapshots can be taken meanwhile.
+clock was wrong: that stays in addition, and so does what --keep-within would
+keep but for a pause of more than a month, which may be a clock that jumped. It
+never deletes data that a snapshot needs. What it dropped does not come back.
+Snapshots can be taken meanwhile.
 
 On a full disk it deletes first what needs no copying, then copies pack by pack,
 so that each makes room for the next. It writes a record of some 100 KB before;

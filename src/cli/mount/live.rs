@@ -201,7 +201,8 @@ fn show(folder: &Path) {
     let mut command = child::program("xdg-open");
     command.arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Ok(mut started) = command.spawn() {
-        thread::spawn(move || started.wait());
+        // Without a thread for it nobody waits for its end.
+        let _ = thread::Builder::new().spawn(move || started.wait());
     }
 }
 

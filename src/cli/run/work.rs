@@ -25,6 +25,7 @@ use vault::fs::Dir;
 use vault::id::ObjectName;
 use vault::progress::Progress;
 pub(super) use vault::sync::lock;
+use vault::sync::try_spawn;
 use vault::tree::Snapshot;
 use vault::tree::Stream;
 use vault::tree::Verdict;
@@ -239,7 +240,8 @@ impl<'a> Crew<'a> {
         };
         thread::scope(|scope| {
             for _ in 1..self.wishes.parallel.min(pieces.len()) {
-                scope.spawn(worker);
+                // As many as there are: this one does what others do not.
+                let _ = try_spawn(scope, worker);
             }
             worker();
         });

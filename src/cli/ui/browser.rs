@@ -43,6 +43,7 @@ pub fn open(address: &str, state: &Path) -> Option<Signpost> {
     let mut command = child::program(program);
     command.args(first).arg(&signpost.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut started = command.spawn().ok()?;
-    thread::spawn(move || started.wait());
+    // Without a thread for it nobody waits for its end.
+    let _ = thread::Builder::new().spawn(move || started.wait());
     Some(signpost)
 }

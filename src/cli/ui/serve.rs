@@ -6,7 +6,6 @@ use std::io::BufRead;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -60,7 +59,7 @@ pub fn run(context: &Context, args: &UiArgs) -> Result<Exit, Failure> {
         .flatten();
     if io::stdin().is_terminal() {
         let desk = Arc::clone(&desk);
-        thread::spawn(move || offer_more(&desk));
+        vault::sync::detach(move || offer_more(&desk));
     }
     context.screen.watch_interrupts_quietly();
     let served = web::serve(&desk, bound, &|| context.screen.stopped());

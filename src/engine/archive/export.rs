@@ -15,6 +15,7 @@ use crate::path::Shown;
 use crate::progress::{Phase, Progress};
 use crate::read::links::GroupReader;
 use crate::read::sparse::Layout;
+use crate::sync::spawn;
 use crate::tree::{Entry, EntryError, FileKind, StreamReader};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
@@ -83,7 +84,7 @@ pub fn export(
     let stop = AtomicBool::new(false);
     let (pieces, arriving) = sync_channel(WAITING);
     std::thread::scope(|scope| {
-        let reading = scope.spawn(|| {
+        let reading = spawn(scope, || {
             let mut packer = Packer {
                 trees,
                 pieces,

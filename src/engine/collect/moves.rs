@@ -17,7 +17,7 @@ use crate::pack::{FinishedPack, Footer, PackError, PackReader, PackWriter, Seale
 use crate::progress::Progress;
 use crate::seal::{Compressor, Decompressor, ObjectKind, SEGMENT_HEAD_LEN, SealError};
 use crate::store::{ObjectKey, Upload, Uploads};
-use crate::sync::lock;
+use crate::sync::{lock, spawn};
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
@@ -143,7 +143,7 @@ pub(crate) fn move_needed(
     };
     drop(sender);
     let (moved, put) = std::thread::scope(|scope| {
-        let publisher = scope.spawn(|| publish(vault, session, received, progress));
+        let publisher = spawn(scope, || publish(vault, session, received, progress));
         let moved = mover.run(packs);
         let failed = std::mem::take(&mut *lock(&mover.failed));
         drop(mover);

@@ -18,6 +18,7 @@ use crate::fs::{Stat, TargetDir, TargetFile};
 use crate::pack::PackReader;
 use crate::pack::segment::Segment;
 use crate::seal::Decompressor;
+use crate::sync::try_spawn;
 use crate::tree::FileKind;
 use crate::vault::{Lookup, ReadError};
 
@@ -159,7 +160,8 @@ impl<'r, 'a> Executor<'r, 'a> {
             Action::Update { .. } if !task.keeps_copy => {
                 self.run.handles.open(&task.folder)?.may_change(&task.name)?;
             }
-            _ => self.run.may_write(&task.folder)?,
+            Action::Create => self.run.may_write(&task.folder)?,
+            Action::Replace | Action::Update { .. } => self.run.may_take(&task.folder, &task.name)?,
         }
         state.begun = true;
         Ok(true)
@@ -185,7 +187,8 @@ impl<'r, 'a> Executor<'r, 'a> {
             return work(&self.workers[0]);
         }
         std::thread::scope(|scope| {
-            let others: Vec<_> = self.workers[1..count].iter().map(|worker| scope.spawn(|| work(worker))).collect();
+            let others: Vec<_> =
+                self.workers[1..count].iter().map_while(|worker| try_spawn(scope, || work(worker)).ok()).collect();
             let mut done = work(&self.workers[0]);
             for other in others {
                 done = done.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -283,6 +286,8 @@ impl<'r, 'a> Executor<'r, 'a> {
             let file = match task.action {
                 Action::Create => dir.create_file(&task.name, task.attributes.mode)?,
                 Action::Replace => {
+                    // Nothing is written for what cannot take its place.
+                    dir.may_take(&task.name, true)?;
                     let name = temporary_name()?;
                     let file = dir.create_file(&name, task.attributes.mode)?;
                     state.temporary = Some(name);
@@ -294,6 +299,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                         // What is there stays as it is; a changed copy takes its place.
                         let from = dir.as_source().open_file(&task.name)?;
                         same_file(&from.stat()?, Some(identity))?;
+                        dir.may_take(&task.name, true)?;
                         let name = temporary_name()?;
                         let file = dir.create_file(&name, task.attributes.mode)?;
                         state.temporary = Some(name);
@@ -345,7 +351,7 @@ impl<'r, 'a> Executor<'r, 'a> {
 
     /// Notes that a file cannot be restored.
     pub(super) fn fail_task(&self, task: &FileTask, action: &str, error: io::Error) -> Result<(), Halt> {
-        let what = self.run.target(&task.path(), Some(&task.folder), action, error)?;
+        let what = self.run.target(&task.path(), task.place_of_errors(), action, error)?;
         lock(&task.state).failed.get_or_insert((what, false));
         Ok(())
     }
@@ -363,7 +369,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         {
             let what = match error {
                 FinishError::Target(error) => {
-                    (self.run.target(&task.path(), Some(&task.folder), "cannot finish it", error)?, false)
+                    (self.run.target(&task.path(), task.place_of_errors(), "cannot finish it", error)?, false)
                 }
                 FinishError::Differs(what) => (what, false),
                 FinishError::Halt => return Err(Halt),
@@ -424,6 +430,12 @@ impl<'r, 'a> Executor<'r, 'a> {
                 Action::Update { identity, .. } if unchanged || !task.keeps_copy => Some(identity),
                 _ => None,
             };
+            let meta = task.attributes.meta(FileKind::File, run);
+            let problems = match identity {
+                Some(_) => run.handles.open(&task.folder)?.foresee_metadata(&task.name, &meta, !unchanged),
+                None => run.foresee_new(&task.folder, &meta),
+            };
+            run.metadata(|| task.path(), problems).map_err(|Halt| FinishError::Halt)?;
             if let Some(group) = task.group {
                 self.links.made(group, First { identity, size: task.size, changed: !unchanged || task.differs.any() });
             }

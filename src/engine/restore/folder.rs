@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::engine::restore::Overwrite;
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::run::{Halt, Mark, Run, lock};
 use crate::engine::restore::task::Attributes;
-use crate::fs::{Stat, TargetDir};
+use crate::fs::{Meta, Problem, Stat, TargetDir};
 use crate::tree::FileKind;
 
 /// A folder that is restored into. It is done, and gets its metadata, when its listing has been walked and everything
@@ -24,8 +24,10 @@ pub(super) struct Folder {
     selected: bool,
     /// How it came to be, once it is made or found.
     made: OnceLock<Made>,
-    /// The file system it lies on, if it is there.
-    device: OnceLock<u64>,
+    /// The file system it lies on and by which mount, if it is there.
+    device: OnceLock<(u64, u64)>,
+    /// In a dry run: something in it would have been made or removed.
+    touched: AtomicBool,
     pending: AtomicUsize,
     handle: Mutex<Option<Arc<TargetDir>>>,
 }
@@ -65,7 +67,7 @@ impl Folder {
         let folder = Self::new(None, path, attributes, selected);
         let _ = folder.made.set(if fresh { Made::New } else { Made::Found });
         if let Some(stat) = handle.as_ref().and_then(|handle| handle.stat().ok()) {
-            let _ = folder.device.set(stat.dev);
+            let _ = folder.device.set((stat.dev, stat.mount));
         }
         *lock(&folder.handle) = handle.map(Arc::new);
         Arc::new(folder)
@@ -85,6 +87,7 @@ impl Folder {
             selected,
             made: OnceLock::new(),
             device: OnceLock::new(),
+            touched: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
             handle: Mutex::new(None),
         }
@@ -115,8 +118,13 @@ impl Folder {
         self.is_fresh() || dry && self.made() == Some(Made::Closed)
     }
 
-    /// The file system it lies on, if it is there.
-    pub(super) fn device(&self) -> Option<u64> {
+    /// For a dry run: something in it would have been made or removed.
+    pub(super) fn touch(&self) {
+        self.touched.store(true, Relaxed);
+    }
+
+    /// The file system it lies on and by which mount, if it is there.
+    pub(super) fn device(&self) -> Option<(u64, u64)> {
         self.device.get().copied()
     }
 
@@ -244,7 +252,7 @@ impl Run<'_> {
                     Ok(dir) => dir,
                     Err(error) => return failed(error),
                 };
-                if let Some(what) = self.give_way(&dir, &folder.name, folder.path(), ward)? {
+                if let Some(what) = self.give_way(parent, &dir, &folder.name, folder.path(), ward)? {
                     return obstacle(what);
                 }
                 self.new_folder(folder, parent)
@@ -322,21 +330,60 @@ impl Run<'_> {
 
     fn opened(&self, folder: &Arc<Folder>, opened: TargetDir) {
         if let Ok(stat) = opened.stat() {
-            let _ = folder.device.set(stat.dev);
+            let _ = folder.device.set((stat.dev, stat.mount));
         }
         self.handles.keep(folder, Arc::new(opened));
     }
 
-    /// For a dry run: whether names could be made or removed in a folder.
+    /// For a dry run: whether names could be made in a folder.
     pub(super) fn may_write(&self, folder: &Arc<Folder>) -> io::Result<()> {
-        if folder.is_blank(true) {
-            return Ok(());
+        if !folder.is_blank(true) {
+            self.handles.open(folder)?.may_write(self.sets_metadata(folder, false))?;
         }
-        self.handles.open(folder)?.may_write(self.sets_metadata(folder, false))
+        folder.touch();
+        Ok(())
+    }
+
+    /// For a dry run: whether what has this name in a folder could be replaced.
+    pub(super) fn may_take(&self, folder: &Arc<Folder>, name: &[u8]) -> io::Result<()> {
+        if !folder.is_blank(true) {
+            self.handles.open(folder)?.may_take(name, self.sets_metadata(folder, false))?;
+        }
+        folder.touch();
+        Ok(())
+    }
+
+    /// For a dry run: what could not be set of the metadata of something that would be made in a folder.
+    pub(super) fn foresee_new(&self, folder: &Arc<Folder>, meta: &Meta) -> Vec<Problem> {
+        // What is not there itself will be made in the first one above that is.
+        let mut near = Some(folder);
+        while let Some(folder) = near {
+            if !folder.is_blank(true)
+                && let Ok(dir) = self.handles.open(folder)
+            {
+                return TargetDir::foresee_new_metadata(Some(&dir), meta);
+            }
+            near = folder.parent.as_ref();
+        }
+        TargetDir::foresee_new_metadata(None, meta)
+    }
+
+    /// What could not be set of a folder's own metadata.
+    fn foresee_own(&self, folder: &Arc<Folder>, made: Made, meta: &Meta) -> io::Result<Vec<Problem>> {
+        let touched = folder.touched.load(Relaxed);
+        match (made, &folder.parent) {
+            (Made::New, parent) => Ok(parent
+                .as_ref()
+                .map_or_else(|| TargetDir::foresee_new_metadata(None, meta), |parent| self.foresee_new(parent, meta))),
+            (Made::Sealed | Made::Closed, Some(parent)) => {
+                self.handles.open(parent).map(|dir| dir.foresee_metadata(&folder.name, meta, touched))
+            }
+            _ => self.handles.open(folder).map(|dir| dir.foresee_own_metadata(meta, touched)),
+        }
     }
 
     /// Whether a folder's own metadata is set.
-    fn sets_metadata(&self, folder: &Folder, fresh: bool) -> bool {
+    pub(super) fn sets_metadata(&self, folder: &Folder, fresh: bool) -> bool {
         folder.attributes.is_some() && (fresh || folder.selected && self.options.overwrite != Overwrite::Never)
     }
 
@@ -359,9 +406,10 @@ impl Run<'_> {
     fn finish_folder(&self, folder: &Arc<Folder>) -> Result<(), Halt> {
         let Some(made) = folder.made() else { return Ok(()) };
         let Some(attributes) = &folder.attributes else { return Ok(()) };
-        if self.sets_metadata(folder, made == Made::New) && !self.options.dry_run {
+        if self.sets_metadata(folder, made == Made::New) {
             let meta = attributes.meta(FileKind::Directory, self);
             let set = match (made, &folder.parent) {
+                _ if self.options.dry_run => self.foresee_own(folder, made, &meta),
                 (Made::Sealed, Some(parent)) => {
                     self.handles.open(parent).map(|dir| dir.set_metadata(&folder.name, &meta))
                 }

@@ -29,7 +29,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::browse::{BrowseError, read_skipped};
+use crate::engine::absence::{Omitted, skipped_paths};
 use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::restore::run::{Halt, Run};
 use crate::engine::restore::task::Identity;
@@ -163,10 +163,8 @@ impl Ward {
 #[derive(Debug)]
 pub(super) struct Guard {
     own: Vec<(Identity, Kept)>,
-    /// What the snapshot could not read; `None` if that is not known.
-    skipped: Option<BTreeSet<Vec<u8>>>,
-    /// What the snapshot left out; `None` if that is not known.
-    rules: Option<(RuleSet, ExcludeOptions)>,
+    /// What the snapshot could not read, and what it left out.
+    omitted: Omitted,
     today: ExcludeOptions,
     /// Name and path of each root, and why nothing in it is removed.
     roots: Vec<(Vec<u8>, PathBuf, Option<Kept>)>,
@@ -189,10 +187,6 @@ impl Guard {
                 None
             }
         };
-        let rules = rules.map(|rules| {
-            let options = ExcludeOptions::from_rules(&rules.options);
-            (rules, options)
-        });
         let roots = body.roots.iter();
         let is_in_place = matches!(run.options.target, Target::InPlace);
         let roots = roots.map(|root| {
@@ -203,8 +197,7 @@ impl Guard {
         let roots = roots.collect();
         Ok(Self {
             own: own_places(run),
-            skipped,
-            rules,
+            omitted: Omitted::new(skipped, rules),
             today: run.options.today.clone(),
             roots,
             delete_excluded: run.options.delete_excluded,
@@ -214,7 +207,7 @@ impl Guard {
     /// What is known of the folder with this path inside the snapshot, before anything is known of a folder there.
     pub(super) fn ward(&self, path: &[u8]) -> Ward {
         let mut ward = Ward {
-            shield: if self.skipped.is_none() { Some(Kept::Skipped) } else { None },
+            shield: if self.omitted.skipped.is_none() { Some(Kept::Skipped) } else { None },
             frozen: false,
             stored: Rules::default(),
             today: Rules::default(),
@@ -241,8 +234,8 @@ impl Guard {
         }
         let below = path.get(ward.root_len..).unwrap_or_default();
         ward.protect(self.named(path));
-        if let Some((rules, _)) = &self.rules {
-            let is_out = rules.emptied.contains(path) || rules.left_out.contains(path);
+        if let Some((rules, _)) = &self.omitted.rules {
+            let is_out = self.omitted.is_emptied(path) || self.omitted.is_left_out(path);
             ward.protect(self.unless_told(is_out.then_some(Kept::LeftOut)));
             if let Some(content) = rules.ignore_files.get(path) {
                 match ward.stored.with_file(content, below) {
@@ -267,12 +260,12 @@ impl Guard {
         }
         // Rules of today that are not valid were refused before.
         ward.today = Rules::new(&self.today.patterns, path).unwrap_or_default();
-        let Some((rules, options)) = &self.rules else { return self.unless_told(Some(Kept::Unknown)) };
+        let Some((_, options)) = &self.omitted.rules else { return self.unless_told(Some(Kept::Unknown)) };
         match Rules::new(&options.patterns, path) {
             Ok(rules) => ward.stored = rules,
             Err(_) => return self.unless_told(Some(Kept::Unknown)),
         }
-        self.unless_told(rules.listed.contains(name).then_some(Kept::LeftOut))
+        self.unless_told(self.omitted.is_listed(name).then_some(Kept::LeftOut))
     }
 
     /// Adds what can only be seen in the folder itself. `is_start`: the selection begins with it, so it may be a mount.
@@ -287,7 +280,8 @@ impl Guard {
             ward.frozen |= matches!(own, Kept::Vault | Kept::State);
         }
         if stat.flags & flags::NODUMP != 0 {
-            let stored = self.rules.as_ref().is_some_and(|(_, options)| options.nodump).then_some(Kept::LeftOut);
+            let stored =
+                self.omitted.rules.as_ref().is_some_and(|(_, options)| options.nodump).then_some(Kept::LeftOut);
             let today = self.today.nodump.then_some(Kept::LeftOutToday);
             ward.protect(self.unless_told(stored.or(today)));
         }
@@ -304,7 +298,7 @@ impl Guard {
             options.caches && has(b"CACHEDIR.TAG") && dir.as_source().is_cachedir_tagged()
                 || options.if_present.iter().any(|name| has(name))
         };
-        let stored = self.rules.as_ref().is_some_and(|(_, options)| marked(options));
+        let stored = self.omitted.rules.as_ref().is_some_and(|(_, options)| marked(options));
         ward.protect(self.unless_told(stored.then_some(Kept::LeftOut)));
         ward.protect(self.unless_told(marked(&self.today).then_some(Kept::LeftOutToday)));
         let Some(file) = self.today.ignore_file.as_ref().filter(|file| ward.root_len > 0 && has(file)) else { return };
@@ -325,7 +319,7 @@ impl Guard {
 
     /// Why something that the snapshot does not have is kept, if it is. It lies in the folder that `ward` is about.
     pub(super) fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
-        let unknown = || if self.rules.is_none() { self.unless_told(Some(Kept::Unknown)) } else { None };
+        let unknown = || if self.omitted.rules.is_none() { self.unless_told(Some(Kept::Unknown)) } else { None };
         self.own(stat).or(ward.shield).or_else(|| self.keeps_itself(ward, path, stat)).or_else(unknown)
     }
 
@@ -350,10 +344,10 @@ impl Guard {
 
     /// Why something is kept whose path the snapshot names.
     fn named(&self, path: &[u8]) -> Option<Kept> {
-        if self.skipped.as_ref().is_none_or(|skipped| skipped.contains(path)) {
+        if self.omitted.skipped.is_none() || self.omitted.is_skipped(path) {
             return Some(Kept::Skipped);
         }
-        self.rules.as_ref().is_some_and(|(rules, _)| rules.own.contains(path)).then_some(Kept::State)
+        self.omitted.is_own(path).then_some(Kept::State)
     }
 
     fn left_out(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
@@ -362,8 +356,8 @@ impl Guard {
             options.larger_than.is_some_and(|most| stat.kind == FileKind::File && stat.size > most)
                 || options.nodump && stat.flags & flags::NODUMP != 0
         };
-        if let Some((rules, options)) = &self.rules
-            && (rules.left_out.contains(path) || rules.emptied.contains(path) || by_nature(options))
+        if let Some((_, options)) = &self.omitted.rules
+            && (self.omitted.is_left_out(path) || self.omitted.is_emptied(path) || by_nature(options))
         {
             return Some(Kept::LeftOut);
         }
@@ -378,7 +372,7 @@ impl Guard {
 
     /// Whether the snapshot lists this path as skipped.
     pub(super) fn is_skipped(&self, path: &[u8]) -> bool {
-        self.skipped.as_ref().is_some_and(|skipped| skipped.contains(path))
+        self.omitted.is_skipped(path)
     }
 
     /// What of the program's own something is.
@@ -445,14 +439,10 @@ fn read_skipped_paths(
     body: &Snapshot,
     trees: &mut TreeReader<'_>,
 ) -> Result<Option<BTreeSet<Vec<u8>>>, Halt> {
-    let (what, damage) = match read_skipped(&body.skipped_list, trees) {
-        Ok(list) if list.len() as u64 >= body.skipped => {
-            let missing = list.into_iter().filter(|skipped| !skipped.stored);
-            return Ok(Some(missing.map(|skipped| skipped.path).collect()));
-        }
-        Ok(_) => ("the list is too long".to_owned(), false),
-        Err(BrowseError::Read { source, .. } | BrowseError::Partial { source, .. }) => run.read(source)?,
-        Err(error) => (error.to_string(), false),
+    let (what, damage) = match skipped_paths(&body.skipped_list, body.skipped, trees) {
+        Ok(Some(paths)) => return Ok(Some(paths)),
+        Ok(None) => ("the list is too long".to_owned(), false),
+        Err(error) => run.read(error)?,
     };
     if run.options.delete {
         let what = format!("what the snapshot could not read is not known, so nothing is deleted: {what}");

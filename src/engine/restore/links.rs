@@ -335,7 +335,7 @@ impl Linker<'_, '_> {
         }
         if let Some((dir, name)) = at {
             if self.run.options.dry_run {
-                dir.may_write(true)?;
+                self.foresee_link(first, path, there.as_ref(), &dir, &name)?;
             } else {
                 self.make_link(first, file, path, there.as_ref(), &dir, &name)?;
             }
@@ -348,6 +348,31 @@ impl Linker<'_, '_> {
         };
         self.run.change(mark, path.to_vec(), false, why, None);
         Ok(file.size)
+    }
+
+    /// For a dry run: what would come of the link.
+    fn foresee_link(
+        &self,
+        first: &[u8],
+        path: &[u8],
+        there: Option<&Stat>,
+        dir: &TargetDir,
+        name: &[u8],
+    ) -> Result<(), FinishError> {
+        if there.is_some() {
+            dir.may_take(name, true)?
+        } else {
+            dir.may_write(true)?
+        }
+        let folder = dir.stat()?;
+        if let Ok((from, from_name)) = resolve(self.places, first) {
+            let file = from.stat_at(&from_name)?.map_or_else(|| from.stat(), Ok)?;
+            if (file.dev, file.mount) != (folder.dev, folder.mount) {
+                self.run.not_permitted("hard-link");
+            }
+        }
+        let problems = dir.foresee_own_metadata(&as_it_was(&folder, &self.run.names), true);
+        self.run.metadata(|| path.to_vec(), problems).map_err(|Halt| FinishError::Halt)
     }
 
     fn make_link(
@@ -366,7 +391,8 @@ impl Linker<'_, '_> {
         }
         // The folder is done already: it is left as it was.
         let folder = dir.stat()?;
-        dir.unlock()?;
+        // If this fails, so does what follows, and says so.
+        let _ = dir.unlock();
         let locked = stat.flags & (flags::IMMUTABLE | flags::APPEND) != 0;
         if locked {
             from.unlock_at(&from_name)?;

@@ -44,6 +44,7 @@ use crate::engine::trust::damaged_numbers;
 use crate::id::ObjectName;
 use crate::progress::{Phase, Progress};
 use crate::store::StoreError;
+use crate::sync::spawn;
 use crate::vault::{ReadError, Vault};
 
 /// Where a restore writes.
@@ -391,7 +392,7 @@ pub fn restore_telling(
     let (windows, planned) = sync_channel(0);
     let done = std::thread::scope(|scope| {
         let (run, links, places) = (&run, &links, &places);
-        let planner = scope.spawn(move || Planner::new(run, links, trees, damaged, windows).plan(places));
+        let planner = spawn(scope, move || Planner::new(run, links, trees, damaged, windows).plan(places));
         let executed = planned.iter().try_for_each(|window| executor.execute(window));
         // The planner notices that nobody takes its windows any more.
         drop(planned);

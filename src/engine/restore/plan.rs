@@ -347,6 +347,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
         let task = FileTask {
             action,
+            is_mount: there.as_ref().is_some_and(|stat| stat.mount_root),
             frozen,
             keeps_copy: there.as_ref().is_some_and(|stat| self.run.keeps_copy(&attributes, stat)),
             differs: there.as_ref().map(|stat| attributes.differs(stat, self.run)).unwrap_or_default(),

@@ -3,7 +3,9 @@
 //! A dry run goes the same way and leaves out the last step of each removal.
 
 use std::io;
+use std::sync::Arc;
 
+use crate::engine::restore::folder::Folder;
 use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::as_it_was;
 use crate::engine::restore::run::{Halt, Mark, Run};
@@ -45,8 +47,6 @@ struct Level {
     unlocked: Option<Stat>,
     /// Something in it stays.
     stays: bool,
-    /// Whether something could be removed here, once that was asked for in a dry run.
-    writable: Option<Result<(), io::ErrorKind>>,
     /// Its handle while a folder below it is being emptied, unless that is too far below.
     held: Option<TargetDir>,
 }
@@ -64,6 +64,10 @@ enum Step {
 /// The way through a tree.
 struct Walk<'w, 'a> {
     run: &'w Run<'a>,
+    /// The folder in which it begins.
+    folder: &'w Arc<Folder>,
+    /// How long the path is of what lies there.
+    top_len: usize,
     way: Way,
     path: Vec<u8>,
     levels: Vec<Level>,
@@ -73,19 +77,27 @@ struct Walk<'w, 'a> {
 
 impl Run<'_> {
     /// Removes something that the snapshot does not have. `ward` is about the folder that it lies in.
-    pub(super) fn remove(&self, dir: &TargetDir, name: &[u8], path: Vec<u8>, ward: &Ward) -> Result<Removed, Halt> {
+    pub(super) fn remove(
+        &self,
+        folder: &Arc<Folder>,
+        dir: &TargetDir,
+        name: &[u8],
+        path: Vec<u8>,
+        ward: &Ward,
+    ) -> Result<Removed, Halt> {
         let Some(stat) = self.look_at(dir, name, &path)? else { return Ok(Removed::No) };
         if let Some(kept) = self.keeps(ward, &path, &stat) {
             self.keep(path, kept);
             return Ok(Removed::No);
         }
-        self.clear(dir, name, path, ward, Way::Remove).map(|(removed, _)| removed)
+        self.clear(folder, dir, name, path, ward, Way::Remove).map(|(removed, _)| removed)
     }
 
     /// Removes something that gives way to a thing of another kind. Returns why it stays, if it does: then nothing of it
     /// was removed.
     pub(super) fn give_way(
         &self,
+        folder: &Arc<Folder>,
         dir: &TargetDir,
         name: &[u8],
         path: Vec<u8>,
@@ -96,13 +108,14 @@ impl Run<'_> {
             self.keep(path, kept);
             return Ok(Some(format!("what lies there is left as it is: {kept}")));
         }
-        let (looked, found) = self.clear(dir, name, path.clone(), ward, Way::Look)?;
+        let (looked, found) = self.clear(folder, dir, name, path.clone(), ward, Way::Look)?;
         if let Some((inner, kept)) = found {
             let shown = crate::path::Shown(&inner).to_string();
             self.keep(inner, kept);
             return Ok(Some(format!("what lies there is left as it is, because of {shown}: {kept}")));
         }
-        let removed = if looked == Removed::Yes { self.clear(dir, name, path, ward, Way::Remove)?.0 } else { looked };
+        let removed =
+            if looked == Removed::Yes { self.clear(folder, dir, name, path, ward, Way::Remove)?.0 } else { looked };
         Ok((removed == Removed::No).then(|| "what lies there could not be removed".to_owned()))
     }
 
@@ -125,21 +138,21 @@ impl Run<'_> {
     /// Goes through what is to be removed, whatever the guard says about its top.
     fn clear(
         &self,
+        folder: &Arc<Folder>,
         dir: &TargetDir,
         name: &[u8],
         path: Vec<u8>,
         ward: &Ward,
         way: Way,
     ) -> Result<(Removed, Option<Stayed>), Halt> {
-        let mut walk = Walk { run: self, way, path, levels: Vec::new(), found: None };
+        let top_len = path.len();
+        let mut walk = Walk { run: self, folder, top_len, way, path, levels: Vec::new(), found: None };
         let Some(stat) = dir.stat_at(name).ok().flatten() else { return Ok((Removed::No, None)) };
-        let mut writable = None;
         let mut current = None;
-        let step = walk.step(dir, name, &stat, ward, &mut writable, &mut current)?;
+        let step = walk.step(dir, name, &stat, ward, &mut current)?;
         if let (Step::Entered, Some(current)) = (&step, current) {
             let gone = walk.descend(current)?;
-            let removed =
-                if gone && walk.way == Way::Remove { walk.finish(dir, name, true, &mut writable)? } else { gone };
+            let removed = if gone && walk.way == Way::Remove { walk.finish(dir, name, true)? } else { gone };
             return Ok((if removed { Removed::Yes } else { Removed::No }, walk.found));
         }
         Ok((if matches!(step, Step::Gone) { Removed::Yes } else { Removed::No }, walk.found))
@@ -165,14 +178,13 @@ impl Walk<'_, '_> {
         name: &[u8],
         stat: &Stat,
         above: &Ward,
-        writable: &mut Option<Result<(), io::ErrorKind>>,
         current: &mut Option<TargetDir>,
     ) -> Result<Step, Halt> {
         if stat.kind != FileKind::Directory {
             if self.way == Way::Look {
                 return Ok(Step::Gone);
             }
-            let gone = self.finish(dir, name, false, writable)?;
+            let gone = self.finish(dir, name, false)?;
             if gone && self.run.options.dry_run {
                 self.run.forget_name(stat);
             }
@@ -219,7 +231,6 @@ impl Walk<'_, '_> {
             ward,
             unlocked,
             stays: false,
-            writable: None,
             held: None,
         });
         *current = Some(below);
@@ -252,8 +263,7 @@ impl Walk<'_, '_> {
                         return Ok(false);
                     }
                 };
-                let gone = !level.stays
-                    && (self.way == Way::Look || self.finish(&dir, &level.name, true, &mut above.writable)?);
+                let gone = !level.stays && (self.way == Way::Look || self.finish(&dir, &level.name, true)?);
                 above.stays |= !gone;
                 self.levels.push(above);
                 continue;
@@ -271,7 +281,7 @@ impl Walk<'_, '_> {
                         let mut below = None;
                         let ward = level.ward.clone();
                         let at = self.levels.len();
-                        let step = self.step(&dir, &name, &stat, &ward, &mut level.writable, &mut below)?;
+                        let step = self.step(&dir, &name, &stat, &ward, &mut below)?;
                         if let Some(below) = below {
                             level.held = Some(std::mem::replace(&mut dir, below));
                             self.levels.insert(at, level);
@@ -294,16 +304,11 @@ impl Walk<'_, '_> {
     }
 
     /// The last step of a removal. Returns whether the thing is gone, or would be.
-    fn finish(
-        &self,
-        dir: &TargetDir,
-        name: &[u8],
-        is_folder: bool,
-        writable: &mut Option<Result<(), io::ErrorKind>>,
-    ) -> Result<bool, Halt> {
+    fn finish(&self, dir: &TargetDir, name: &[u8], is_folder: bool) -> Result<bool, Halt> {
+        // Those below are the restore's to open.
+        let is_top = self.path.len() == self.top_len;
         let done = if self.run.options.dry_run {
-            let asked = writable.get_or_insert_with(|| dir.may_write(true).map_err(|error| error.kind()));
-            asked.map_err(io::Error::from)
+            dir.may_take(name, !is_top || self.run.sets_metadata(self.folder, false))
         } else if is_folder {
             dir.remove_dir(name)
         } else {
@@ -311,6 +316,9 @@ impl Walk<'_, '_> {
         };
         match done {
             Ok(()) => {
+                if is_top {
+                    self.folder.touch();
+                }
                 self.run.deleted(self.path.clone(), is_folder);
                 Ok(true)
             }

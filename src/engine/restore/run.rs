@@ -43,10 +43,10 @@ pub(super) struct Run<'a> {
     changes: Mutex<Vec<(u64, Change)>>,
     /// The last place that was given out.
     places: AtomicU64,
-    /// Devices of the folders in which the restore begins.
-    bases: Mutex<Vec<u64>>,
-    /// Devices that cannot be written to any more, and why.
-    dead: Mutex<BTreeMap<u64, io::ErrorKind>>,
+    /// Devices and mounts of the folders in which the restore begins.
+    bases: Mutex<Vec<(u64, u64)>>,
+    /// Devices, each by a mount, that cannot be written to any more, and why.
+    dead: Mutex<BTreeMap<(u64, u64), io::ErrorKind>>,
     /// Names that a dry run counts as deleted, of files that have several.
     forgotten: Mutex<BTreeMap<(u64, u64), u64>>,
     /// The first failure of the target.
@@ -176,8 +176,8 @@ impl<'a> Run<'a> {
         stat.nlink - lock(&self.forgotten).get(&(stat.dev, stat.ino)).copied().unwrap_or(0).min(stat.nlink - 1)
     }
 
-    /// The restore begins in a folder of this device.
-    pub(super) fn begins_on(&self, device: u64) {
+    /// The restore begins in a folder of this device and mount.
+    pub(super) fn begins_on(&self, device: (u64, u64)) {
         lock(&self.bases).push(device);
     }
 
@@ -240,6 +240,7 @@ impl<'a> Run<'a> {
         error: io::Error,
     ) -> Result<String, Halt> {
         let device = folder.and_then(|folder| folder.device());
+        // Of what is mounted itself nothing follows for the folder that it is in.
         if is_hopeless(&error) {
             let mut dead = lock(&self.dead);
             device.map(|device| dead.entry(device).or_insert_with(|| error.kind()));

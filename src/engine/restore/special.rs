@@ -93,7 +93,7 @@ impl Run<'_> {
                 return Ok(Decision::Done);
             }
         };
-        match self.give_way(&dir, name, path.to_vec(), ward)? {
+        match self.give_way(folder, &dir, name, path.to_vec(), ward)? {
             None => Ok(Decision::Free),
             Some(what) => blocked(&what),
         }
@@ -184,7 +184,7 @@ impl Run<'_> {
             Some(_) => (Mark::Changed, "what is there is another".into()),
         };
         if folder.is_blank(dry) && dry {
-            return Ok((None, told, Vec::new()));
+            return Ok((None, told, self.foresee_new(folder, &meta)));
         }
         let dir = self.handles.open(folder)?;
         if let Some(stat) = there
@@ -199,7 +199,7 @@ impl Run<'_> {
             } else {
                 (Mark::Same, UNCHANGED.into())
             };
-            let problems = if dry { Vec::new() } else { dir.set_metadata(name, &meta) };
+            let problems = if dry { dir.foresee_metadata(name, &meta, false) } else { dir.set_metadata(name, &meta) };
             return Ok((Some(Identity::of(stat)), told, problems));
         }
         if dry && entry.device.is_some() && !privileged() {
@@ -207,11 +207,15 @@ impl Run<'_> {
         }
         let keeps_copy = there.is_some_and(|stat| self.keeps_copy(attributes, stat));
         if dry {
-            self.may_write(folder)?;
+            if there.is_some() {
+                self.may_take(folder, name)?
+            } else {
+                self.may_write(folder)?
+            }
             if keeps_copy {
                 self.keep_copy(&dir, name, &folder.path())?;
             }
-            return Ok((None, told, Vec::new()));
+            return Ok((None, told, self.foresee_new(folder, &meta)));
         }
         if there.is_some() {
             let temporary = temporary_name()?;
@@ -268,7 +272,7 @@ impl Run<'_> {
     pub(super) fn delete_extra(&self, folder: &Arc<Folder>, name: &[u8], ward: &Ward) -> Result<(), Halt> {
         let path = join(&folder.path(), name);
         match self.handles.open(folder) {
-            Ok(dir) => self.remove(&dir, name, path, ward).map(|_| ()),
+            Ok(dir) => self.remove(folder, &dir, name, path, ward).map(|_| ()),
             Err(error) => {
                 let action = "cannot delete what the snapshot does not have";
                 self.target_problem_in(path, Some(folder), action, error)

@@ -133,6 +133,8 @@ pub(super) struct FileTask {
     pub(super) holes_len: u64,
     pub(super) sparse: bool,
     pub(super) action: Action,
+    /// What is there is mounted itself.
+    pub(super) is_mount: bool,
     /// What is there may not be overwritten.
     pub(super) frozen: bool,
     /// What is there is newer, and is kept as a copy if it gives way.
@@ -166,6 +168,11 @@ pub(super) struct FileState {
 }
 
 impl FileTask {
+    /// The folder of which something follows from an error: none, if the file is mounted itself.
+    pub(super) fn place_of_errors(&self) -> Option<&Arc<Folder>> {
+        Some(&self.folder).filter(|_| !self.is_mount)
+    }
+
     /// The path inside the snapshot.
     pub(super) fn path(&self) -> Vec<u8> {
         join(&self.folder.path(), &self.name)

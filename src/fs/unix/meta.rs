@@ -11,6 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::foresee::Asked;
 use super::process::privileged;
 #[cfg(not(target_os = "linux"))]
 use super::stat::stat_at;
@@ -38,6 +39,8 @@ pub enum Handle<'a> {
     /// A name in a directory, for systems without such handles.
     #[cfg(not(target_os = "linux"))]
     Named(BorrowedFd<'a>, &'a [u8]),
+    /// Nothing is set: it is only asked what would come of that.
+    Asked(Asked<'a>),
 }
 
 /// What all files are like that this process creates in a folder which nobody else can enter: owner, group and flags come
@@ -69,6 +72,26 @@ pub fn set_metadata(file: &Handle, meta: &Meta) -> Vec<Problem> {
     if let Some(had) = look(file, meta, &mut problems) {
         apply(file, &had, meta, &mut problems);
     }
+    problems
+}
+
+/// What could not be set. `touched`: its content, or what lies in it, would have been changed before.
+pub fn foresee(file: &Handle, meta: &Meta, touched: bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let (Some(mut had), Ok(stat)) = (look(file, meta, &mut problems), file.stat()) {
+        had.mtime = had.mtime.filter(|_| !touched);
+        apply(&Handle::Asked(Asked::of(file, &stat)), &had, meta, &mut problems);
+    }
+    problems
+}
+
+/// The same for something that this process would make in a directory, if that is known.
+pub fn foresee_new(dir: Option<&Handle>, meta: &Meta) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let asked = Asked::new(meta.kind, dir);
+    let (uid, gid, flags) = asked.owner_and_flags();
+    let had = Had { uid, gid, flags, mode: owner_needs(meta.kind), mtime: None, xattrs: Vec::new() };
+    apply(&Handle::Asked(asked), &had, meta, &mut problems);
     problems
 }
 
@@ -174,6 +197,19 @@ fn set_xattrs(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problem
         return;
     }
     let refused = |error: Errno| matches!(error, Errno::PERM | Errno::ACCESS);
+    let reserved = |name: &[u8]| name.starts_with(b"trusted.") || name.starts_with(b"security.");
+    if let Handle::Asked(asked) = file
+        && asked.is_new()
+    {
+        for (name, _) in meta.xattrs {
+            *changed = true;
+            if let Err(error) = asked.set_xattr(name) {
+                let expected = reserved(name) && refused(error) && !privileged();
+                problems.push(Problem::new(xattr(name), error.into(), expected));
+            }
+        }
+        return;
+    }
     let Some(node) = file.node() else {
         if !meta.xattrs.is_empty() {
             problems.push(Problem::new("xattrs", io::ErrorKind::Unsupported.into(), false));
@@ -185,7 +221,7 @@ fn set_xattrs(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problem
             continue;
         }
         make_writable(file, had, meta.kind, changed);
-        match node.remove(name) {
+        match file.remove_xattr(&node, name) {
             Ok(()) => *changed = true,
             Err(error) if refused(error) || error == super::xattr::NO_ATTRIBUTE || error == Errno::OPNOTSUPP => {}
             Err(error) => problems.push(Problem::new(xattr(name), error.into(), false)),
@@ -197,9 +233,8 @@ fn set_xattrs(file: &Handle, had: &Had, meta: &Meta, changed: &mut bool, problem
         }
         make_writable(file, had, meta.kind, changed);
         *changed = true;
-        if let Err(error) = node.set(name, value) {
-            let reserved = name.starts_with(b"trusted.") || name.starts_with(b"security.");
-            problems.push(Problem::new(xattr(name), error.into(), reserved && refused(error) && !privileged()));
+        if let Err(error) = file.set_xattr(&node, name, value) {
+            problems.push(Problem::new(xattr(name), error.into(), reserved(name) && refused(error) && !privileged()));
         }
     }
 }
@@ -263,6 +298,33 @@ impl Handle<'_> {
             Self::Pinned(fd) => stat_fd(fd),
             #[cfg(not(target_os = "linux"))]
             Self::Named(dir, name) => stat_at(dir, name),
+            Self::Asked(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The file itself, where there is a handle.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Open(fd) => Some(*fd),
+            #[cfg(target_os = "linux")]
+            Self::Pinned(fd) => Some(*fd),
+            #[cfg(not(target_os = "linux"))]
+            Self::Named(..) => None,
+            Self::Asked(_) => None,
+        }
+    }
+
+    fn set_xattr(&self, node: &Node<'_>, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Self::Asked(asked) => asked.set_xattr(name),
+            _ => node.set(name, value),
+        }
+    }
+
+    fn remove_xattr(&self, node: &Node<'_>, name: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Self::Asked(asked) => asked.set_xattr(name),
+            _ => node.remove(name),
         }
     }
 
@@ -273,6 +335,7 @@ impl Handle<'_> {
             Self::Pinned(fd) => chownat(fd, c"", user, group, AtFlags::EMPTY_PATH),
             #[cfg(not(target_os = "linux"))]
             Self::Named(dir, name) => chownat(dir, *name, user, group, AtFlags::SYMLINK_NOFOLLOW),
+            Self::Asked(asked) => asked.chown(user, group),
         }
     }
 
@@ -284,6 +347,7 @@ impl Handle<'_> {
             Self::Pinned(fd) => rustix::fs::chmod(fd_path(fd, None).ok_or(Errno::OPNOTSUPP)?, mode),
             #[cfg(not(target_os = "linux"))]
             Self::Named(dir, name) => rustix::fs::chmodat(dir, *name, mode, AtFlags::SYMLINK_NOFOLLOW),
+            Self::Asked(asked) => asked.own(),
         }
     }
 
@@ -306,16 +370,18 @@ impl Handle<'_> {
             },
             #[cfg(not(target_os = "linux"))]
             Self::Named(dir, name) => utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW),
+            Self::Asked(asked) => asked.own(),
         }
     }
 
-    fn node(&self) -> Option<Node<'_>> {
+    pub fn node(&self) -> Option<Node<'_>> {
         match self {
             Self::Open(fd) => Some(Node::Open(*fd)),
             #[cfg(target_os = "linux")]
             Self::Pinned(fd) => fd_path(fd, None).map(Node::Magic),
             #[cfg(not(target_os = "linux"))]
             Self::Named(..) => None,
+            Self::Asked(asked) => asked.node(),
         }
     }
 
@@ -334,6 +400,9 @@ impl Handle<'_> {
             .filter(|&(flag, _)| flags & flag != 0)
             .fold(IFlags::empty(), |bits, (_, bit)| bits | bit)
         };
+        if let Self::Asked(asked) = self {
+            return asked.set_flags(wanted, known);
+        }
         // Never on anything but files and directories: a device has its own meanings for such requests.
         let Self::Open(fd) = self else { return Err(io::ErrorKind::Unsupported.into()) };
         let old = ioctl_getflags(fd)?;
@@ -346,7 +415,10 @@ impl Handle<'_> {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn set_flags(&self, _wanted: u32, _known: u32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
+        match self {
+            Self::Asked(asked) => asked.set_flags(wanted, known),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }

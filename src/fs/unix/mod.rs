@@ -1,5 +1,6 @@
 //! Files by system calls on handles. Linux is complete; macOS lacks what its comments say.
 
+mod foresee;
 mod meta;
 mod open;
 mod owners;

@@ -9,15 +9,15 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fd::AsFd as _;
 use rustix::fs::{
-    Access, AtFlags, Dev, FallocateFlags, FileType, Mode, OFlags, accessat, fallocate, linkat, makedev, mkdirat,
-    openat, renameat, symlinkat, unlinkat,
+    AtFlags, Dev, FallocateFlags, FileType, Mode, OFlags, fallocate, linkat, makedev, mkdirat, openat, renameat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::foresee::{self, is_ours};
 use super::meta::{Handle, Newborn, is_locked, set_metadata, set_newborn, unlock};
 use super::open::{DIRECTORY, FILE, open_quietly, read_at, retried};
-use super::process::privileged;
 use super::source::Dir;
 use super::stat::{stat_at, stat_fd};
 use crate::fs::{Meta, Names, Problem, Stat, checked, read_full};
@@ -190,26 +190,48 @@ impl TargetDir {
         Ok(is_locked(&self.stat()?))
     }
 
-    /// Whether names could be made and removed in here, now or after [`TargetDir::unlock`]. Nothing is changed for the
-    /// question.
+    /// Whether names could be made in here, now or after [`TargetDir::unlock`]. Nothing is changed for the question.
     ///
     /// # Errors
     /// What would come of the attempt.
     pub fn may_write(&self, unlock: bool) -> io::Result<()> {
-        may(accessat(self.fd(), c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS), || {
-            unlock && self.stat().is_ok_and(|stat| is_ours(&stat))
-        })
+        foresee::write_in(self.fd(), unlock)
     }
 
-    /// The same for the content of a file.
+    /// Whether what has this name, if anything has, could be removed or replaced, now or after [`TargetDir::unlock`].
+    ///
+    /// # Errors
+    /// What would come of the attempt.
+    pub fn may_take(&self, name: &[u8], unlock: bool) -> io::Result<()> {
+        foresee::take(self.fd(), checked(name)?, unlock)
+    }
+
+    /// Whether the content of a file could be changed.
     ///
     /// # Errors
     /// What would come of the attempt.
     pub fn may_change(&self, name: &[u8]) -> io::Result<()> {
-        let name = checked(name)?;
-        may(accessat(self.fd(), name, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS), || {
-            stat_at(self.fd(), name).is_ok_and(|stat| is_ours(&stat))
-        })
+        foresee::change(self.fd(), checked(name)?)
+    }
+
+    /// What [`TargetDir::set_metadata`] could not set. `touched`: its content would have been changed before.
+    pub fn foresee_metadata(&self, name: &[u8], meta: &Meta, touched: bool) -> Vec<Problem> {
+        let result = checked(name).and_then(|name| {
+            let kind = stat_at(self.fd(), name)?.kind;
+            self.with_handle(name, kind, |file| super::meta::foresee(file, meta, touched))
+        });
+        result.unwrap_or_else(|error| vec![Problem::new("metadata", error, false)])
+    }
+
+    /// What [`TargetDir::set_own_metadata`] could not set. `touched`: something in it would have been made or removed before.
+    pub fn foresee_own_metadata(&self, meta: &Meta, touched: bool) -> Vec<Problem> {
+        super::meta::foresee(&Handle::Open(self.fd()), meta, touched)
+    }
+
+    /// What could not be set on something that would be made; in `dir`, if that is there.
+    pub fn foresee_new_metadata(dir: Option<&Self>, meta: &Meta) -> Vec<Problem> {
+        let handle = dir.map(|dir| Handle::Open(dir.fd()));
+        super::meta::foresee_new(handle.as_ref(), meta)
     }
 
     /// Whether a directory in this one cannot be opened, but could be after [`TargetDir::unlock_at`].
@@ -296,21 +318,6 @@ impl From<Dir> for TargetDir {
     fn from(dir: Dir) -> Self {
         Self { dir, newborn: None }
     }
-}
-
-/// What would come of an attempt, from the answer to the question whether it is allowed.
-fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
-    match answer {
-        // The owner may give himself the right.
-        Err(Errno::ACCESS) if can_unlock() => Ok(()),
-        // Not every system can be asked.
-        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
-        answer => Ok(answer?),
-    }
-}
-
-fn is_ours(stat: &Stat) -> bool {
-    privileged() || stat.uid == geteuid().as_raw()
 }
 
 /// An open file that is restored.

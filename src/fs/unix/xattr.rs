@@ -93,6 +93,17 @@ impl Node<'_> {
         }
     }
 
+    /// Asks for an attribute as the system answers.
+    pub fn ask(&self, name: &[u8]) -> rustix::io::Result<()> {
+        let buf = &mut [0_u8; 0][..];
+        match self {
+            Self::Open(fd) => fgetxattr(fd, name, buf),
+            Self::Link(path) => lgetxattr(path, name, buf),
+            Self::Magic(path) => getxattr(path, name, buf),
+        }
+        .map(|_| ())
+    }
+
     /// Sets an attribute.
     pub fn set(&self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         match self {

@@ -130,7 +130,7 @@ impl Rclone {
         let complaints: Arc<Mutex<Vec<String>>> = Arc::default();
         let (ready, told) = sync_channel(1);
         let (kept, ended) = (complaints.clone(), has_ended.clone());
-        std::thread::spawn(move || {
+        crate::sync::detach(move || {
             for text in errors.into_iter().flat_map(|errors| BufReader::new(errors).lines()).map_while(Result::ok) {
                 if let Some(port) = port_of(&text) {
                     // Nobody may wait any more.

@@ -28,7 +28,7 @@ export async function compare(main, { parts: [old, now], query }) {
   };
   const place = h('div');
   fill(main, title(say('screen.compare')), card(null, h('div', { class: 'row' }, choose(before, say('compare.old'), (id) => `#/compare/${id}/${newest.id}`), icon('right'), choose(newest, say('compare.new'), (id) => `#/compare/${before.id}/${id}`))), place);
-  const level = { added: 'a', removed: 'd', content: 'm', metadata: '', kind: 'm' };
+  const level = { added: 'a', removed: 'd', content: 'm', metadata: '', kind: 'm', left_out: '', unread: '', not_mounted: '' };
   await bring(place, ask('diff', { old: before.id, new: newest.id, path: decode(query.get('path') ?? '') }), (told) => {
     const sums = told.summary, fact = (name) => h('div', {}, h('b', { class: 'big' }, number(sums[name])), h('span', { class: 'mute' }, say(`diff.${name}`)));
     return [card(null, h('div', { class: 'facts' }, ['added', 'changed', 'removed', 'metadata'].map(fact), h('div', {}, h('b', { class: 'big' }, size(sums.bytes_new)), h('span', { class: 'mute' }, say('diff.bytes'))))),

@@ -1,0 +1,221 @@
+//! What would come of an attempt: a dry run asks here where the real one goes ahead. Nothing is changed for the question.
+//!
+//! The system is asked where it can be: for rights (`faccessat`), and for mounts that are read-only (`fstatvfs`). What it cannot be
+//! asked follows from owner, mode and mounts.
+
+use std::io;
+
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{Access, AtFlags, FileType, Gid, StatVfsMountFlags, Uid, accessat, fstatvfs};
+use rustix::io::Errno;
+use rustix::process::{getegid, geteuid, getgroups};
+
+use super::meta::Handle;
+use super::process::privileged;
+use super::stat::{stat_at, stat_fd};
+use super::xattr::Node;
+use crate::fs::Stat;
+use crate::tree::FileKind;
+use crate::tree::entry::flags;
+
+/// The flags that keep everyone from changing a file.
+const LOCKS: u32 = flags::IMMUTABLE | flags::APPEND;
+
+/// What would come of an attempt, from the answer to the question whether it is allowed.
+pub fn may(answer: rustix::io::Result<()>, can_unlock: impl FnOnce() -> bool) -> io::Result<()> {
+    match answer {
+        // The owner may give himself the right.
+        Err(Errno::ACCESS) if can_unlock() => Ok(()),
+        // Not every system can be asked.
+        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
+/// Whether this user may give himself rights to it.
+pub fn is_ours(stat: &Stat) -> bool {
+    privileged() || stat.uid == geteuid().as_raw()
+}
+
+/// Whether names could be made and removed in a directory. `unlock`: its owner gives himself the rights.
+pub fn write_in(dir: BorrowedFd<'_>, unlock: bool) -> io::Result<()> {
+    may(accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS), || {
+        unlock && stat_fd(dir).is_ok_and(|stat| is_ours(&stat))
+    })
+}
+
+/// Whether what has this name in a directory could be removed, or replaced by something else.
+pub fn take(dir: BorrowedFd<'_>, name: &[u8], unlock: bool) -> io::Result<()> {
+    write_in(dir, unlock)?;
+    let there = match stat_at(dir, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there?,
+    };
+    if there.mount_root {
+        return Err(Errno::BUSY.into());
+    }
+    if !privileged() {
+        let folder = stat_fd(dir)?;
+        let user = geteuid().as_raw();
+        let is_others = folder.mode & 0o1000 != 0 && folder.uid != user && there.uid != user;
+        if is_others || there.flags & LOCKS != 0 {
+            return Err(Errno::PERM.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the content of a file could be changed.
+pub fn change(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let is_there = || stat_at(dir, name);
+    if !privileged() && is_there()?.flags & LOCKS != 0 {
+        return Err(Errno::PERM.into());
+    }
+    may(accessat(dir, name, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS), || {
+        is_there().is_ok_and(|stat| is_ours(&stat))
+    })
+}
+
+/// Something whose metadata would be set, and how it answers.
+pub struct Asked<'a> {
+    /// It is there; or the directory in which it would be made.
+    near: Option<&'a Handle<'a>>,
+    is_there: bool,
+    uid: u32,
+    gid: u32,
+    flags: u32,
+    kind: FileKind,
+    is_read_only: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// Something that is there.
+    pub fn of(file: &'a Handle<'a>, stat: &Stat) -> Self {
+        Self {
+            near: Some(file),
+            is_there: true,
+            uid: stat.uid,
+            gid: stat.gid,
+            flags: stat.flags,
+            kind: stat.kind,
+            is_read_only: file.fd().is_some_and(is_read_only),
+        }
+    }
+
+    /// Something that this process would make in a directory, if that is known.
+    pub fn new(kind: FileKind, dir: Option<&'a Handle<'a>>) -> Self {
+        let above = dir.and_then(|dir| dir.stat().ok());
+        // Owner and flags as systems give them to what is made in a directory.
+        let gid = above.as_ref().filter(|above| above.mode & 0o2000 != 0).map(|above| above.gid);
+        Self {
+            near: dir,
+            is_there: false,
+            uid: geteuid().as_raw(),
+            gid: gid.unwrap_or_else(|| getegid().as_raw()),
+            flags: above.map_or(0, |above| above.flags & (flags::NODUMP | flags::COMPRESSED)),
+            kind,
+            is_read_only: false,
+        }
+    }
+
+    /// What it is like.
+    pub const fn owner_and_flags(&self) -> (u32, u32, u32) {
+        (self.uid, self.gid, self.flags)
+    }
+
+    /// Whether it would be made first.
+    pub const fn is_new(&self) -> bool {
+        !self.is_there
+    }
+
+    fn is_own(&self) -> bool {
+        privileged() || self.uid == geteuid().as_raw()
+    }
+
+    /// Whether its owner could change something about it.
+    pub fn own(&self) -> rustix::io::Result<()> {
+        if self.is_read_only {
+            return Err(Errno::ROFS);
+        }
+        if self.is_own() { Ok(()) } else { Err(Errno::PERM) }
+    }
+
+    /// Whether it could be given to these.
+    pub fn chown(&self, user: Option<Uid>, group: Option<Gid>) -> rustix::io::Result<()> {
+        self.own()?;
+        let is_member = |group: Gid| {
+            group == getegid() || getgroups().is_ok_and(|groups| groups.contains(&group)) || group.as_raw() == self.gid
+        };
+        let may = user.is_none_or(|user| user.as_raw() == self.uid) && group.is_none_or(is_member);
+        if privileged() || may { Ok(()) } else { Err(Errno::PERM) }
+    }
+
+    /// Whether these flags could be set, of those that are known.
+    #[cfg(target_os = "linux")]
+    pub fn set_flags(&self, wanted: u32, known: u32) -> io::Result<()> {
+        let fd = match self.near {
+            Some(Handle::Open(fd)) => Some(fd),
+            // Never on anything but files and directories.
+            Some(_) if self.is_there => return Err(io::ErrorKind::Unsupported.into()),
+            _ => None,
+        };
+        if !matches!(self.kind, FileKind::File | FileKind::Directory) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if let Some(fd) = fd {
+            rustix::fs::ioctl_getflags(fd)?;
+        }
+        let changed = (self.flags ^ wanted) & known;
+        if changed == 0 {
+            return Ok(());
+        }
+        self.own()?;
+        if changed & LOCKS != 0 && !privileged() { Err(Errno::PERM.into()) } else { Ok(()) }
+    }
+
+    /// No system but Linux has those.
+    #[cfg(not(target_os = "linux"))]
+    pub fn set_flags(&self, _wanted: u32, _known: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether an attribute could be set or removed.
+    pub fn set_xattr(&self, name: &[u8]) -> rustix::io::Result<()> {
+        if self.is_read_only {
+            return Err(Errno::ROFS);
+        }
+        let is_plain = matches!(self.kind, FileKind::File | FileKind::Directory);
+        let may = match name {
+            [b'u', b's', b'e', b'r', b'.', ..] => {
+                is_plain && (self.is_own() || self.near.and_then(Handle::fd).is_some_and(can_write))
+            }
+            [b's', b'y', b's', b't', b'e', b'm', b'.', ..] => self.is_own(),
+            _ => privileged(),
+        };
+        if !may {
+            return Err(Errno::PERM);
+        }
+        // Whether the file system has attributes of this sort is told by asking for one.
+        let node = self.near.and_then(Handle::node);
+        match node.map(|node| node.ask(name)) {
+            Some(Err(Errno::OPNOTSUPP)) => Err(Errno::OPNOTSUPP),
+            _ => Ok(()),
+        }
+    }
+
+    /// The attributes of what is there.
+    pub fn node(&self) -> Option<Node<'_>> {
+        self.near.filter(|_| self.is_there).and_then(Handle::node)
+    }
+}
+
+fn is_read_only(fd: BorrowedFd<'_>) -> bool {
+    fstatvfs(fd).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn can_write(fd: BorrowedFd<'_>) -> bool {
+    let is_folder =
+        rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let path = if is_folder { Some(c".".to_owned()) } else { super::xattr::fd_path(fd.as_fd(), None) };
+    path.is_some_and(|path| accessat(fd, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok())
+}
