@@ -26,13 +26,13 @@ use vault::vault::slots::{OddSlot, SlotFault};
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
-use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::probe;
 use crate::cli::units;
+use vault::service::drill::Last;
 
 const DAY: i64 = 86_400;
 /// Data should be verified about as often as this, in seconds.
