@@ -2,12 +2,13 @@
 //! engine. Nothing here prints, asks, or reads the clock or the environment.
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
-//! [`report`] what a run did · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`local`], [`roots`] which folder
+//! [`report`] what a run did · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
 //! is meant · [`usual`] what is usually not wanted · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
 
 pub mod config;
 pub mod dates;
 pub mod drill;
+pub mod health;
 pub mod keep;
 pub mod list;
 pub mod local;

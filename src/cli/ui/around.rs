@@ -81,7 +81,7 @@ impl Around {
                     json!({ "time": dates::exact(last.time()), "files": last.files, "bytes": last.bytes, "failed": last.failed })
                 }),
             })),
-            Question::Doctor => doctor::told(&context, vault, progress),
+            Question::Doctor => doctor::told(&context, vault, progress).map(|health| json!(health)),
             Question::Stats => stats::told(&context, vault, progress),
             Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
             Question::Settings => settings(&context),
