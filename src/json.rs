@@ -40,7 +40,7 @@
 //! | `delivery` | `{delivery, changed}` |
 //! | `config`, `config init` | `{config, written, vaults, sources}`, each vault `{name, path, removable}`, each source `{name, paths, vaults, every_s}` |
 //! | `config check` | `{config, mistakes, warnings}`, each mistake `{line, column, what}` |
-//! | `run` | `{started, finished, verdict, exit_code, results, vaults, known, hooks}`: see `run/report.rs` |
+//! | `run` | `{started, finished, verdict, exit_code, results, vaults, known, hooks}`: see `service/report.rs` |
 //! | `schedule install`, `schedule status` | `{scheduler, installed, active, up_to_date, files, last_started, next_start, last_background_run, problem}` |
 //! | `schedule remove` | `{removed}` |
 //! | `version` | `{version, format, target, features}` |

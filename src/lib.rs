@@ -30,5 +30,6 @@ pub mod engine;
 pub mod failure;
 pub mod mount;
 pub mod json;
+pub mod service;
 #[cfg(feature = "ui")]
 pub mod web;

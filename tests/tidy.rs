@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["failure"],
     &["mount"],
     &["json"],
+    &["service"],
     &["web"],
 ];
 

@@ -42,8 +42,6 @@ pub use everyday::SchedulerArg;
 pub use everyday::UiArgs;
 pub use snapshot::ExcludeArgs;
 pub use snapshot::SnapshotArgs;
-pub use snapshot::parse_level;
-pub use snapshot::parse_verify_others;
 pub use upkeep::AcceptArgs;
 pub use upkeep::CheckArgs;
 pub use upkeep::ClientArgs;
@@ -52,15 +50,13 @@ pub use upkeep::CollectArgs;
 pub use upkeep::CopyArgs;
 pub use upkeep::DoctorArgs;
 pub use upkeep::ForgetArgs;
-pub use upkeep::KeepArgs;
 pub use upkeep::MirrorArgs;
 pub use upkeep::PinArgs;
 pub use upkeep::PromoteArgs;
 pub use upkeep::PruneArgs;
 pub use upkeep::RepairArgs;
 pub use upkeep::StatsArgs;
-pub use upkeep::parse_duration;
-pub use upkeep::parse_part;
+pub use vault::service::values::{parse_duration, parse_id_start, parse_level, parse_verify_others};
 
 use crate::cli::complete;
 use crate::cli::units;
@@ -290,16 +286,6 @@ pub enum Command {
     Schedule(ScheduleArgs),
     /// Show the version (with --verbose: how it was built)
     Version,
-}
-
-/// Reads the start of an id.
-pub fn parse_id_start(text: &str) -> Result<String, String> {
-    let digits = text.to_ascii_lowercase();
-    if (4..=32).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Ok(digits)
-    } else {
-        Err(format!("'{text}' is not an id: give 4 to 32 hexadecimal digits"))
-    }
 }
 
 /// How hard a password is to guess.

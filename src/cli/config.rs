@@ -1,230 +1,31 @@
-//! The configuration: which vaults there are, what is kept in which of them, how often, and who is told.
-//!
-//! [`parse`] from text to settings, with every mistake and its place · [`starter`] the text that a new file begins with ·
-//! [`command`] `vault config`.
+//! `vault config`.
 
-pub mod command;
-pub mod parse;
-pub mod starter;
-
-use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::text;
-use vault::engine::trust::VerifyOthers;
+use serde::Serialize;
+use vault::path::Shown;
 use vault::store::place::Place;
 
-use crate::cli::args::KeepArgs;
+use std::env;
+pub use vault::service::config::*;
+
+use crate::cli::args::ConfigCommand;
+use crate::cli::context::Context;
+use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
+use crate::cli::local;
+use crate::cli::output::Output;
+use crate::cli::output::Style;
+use crate::cli::units;
+use vault::json::Name;
 
 /// Name of the file in the user's folder of configurations.
 const FILE: &str = "vault.toml";
-/// A longer file is no configuration.
-const LEN_MAX: u64 = 1 << 20;
-/// How many mistakes a command names that only wanted to use the configuration.
-const MISTAKES_SHOWN: usize = 3;
-
-/// Everything that the file says.
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    /// The vault that is meant where none is named.
-    pub default_vault: Option<String>,
-    /// The vaults, in the order of the file.
-    pub vaults: Vec<VaultConfig>,
-    /// The sources, in the order of the file.
-    pub sources: Vec<SourceConfig>,
-    /// How `vault run` works.
-    pub run: RunConfig,
-    /// Who is told.
-    pub notify: NotifyConfig,
-}
-
-/// A vault.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VaultConfig {
-    /// Its name here.
-    pub name: String,
-    /// Its folder, absolute, or its address.
-    pub place: Place,
-    /// Where its password comes from, if the file says so.
-    pub password: Option<PasswordFrom>,
-    /// zstd level, 1 to 19.
-    pub level: i32,
-    /// How packs that other machines put are looked at before something new relies on them.
-    pub others: VerifyOthers,
-    /// It may be away, such as a disk that is not always connected: that is no failure until a source is overdue.
-    pub removable: bool,
-    /// How often `vault run` checks it; `None`: never.
-    pub check_every: Option<Duration>,
-    /// The part (0 to 1) of the bytes that each such check reads.
-    pub check_sample: f64,
-    /// How long each such check may read.
-    pub check_max_time: Option<Duration>,
-    /// How often `vault run` tries a restore of a sample out of it; `None`: never.
-    pub drill_every: Option<Duration>,
-    /// The id that the vault has, or the start of it: another one is not opened.
-    pub id: Option<String>,
-    /// After how long without a record a client is retired by `vault run`; `None`: never.
-    pub retire_after: Option<Duration>,
-    /// The vault out of which `vault run` copies what it has just taken there, instead of reading the disk once more.
-    pub copy_from: Option<String>,
-}
-
-impl VaultConfig {
-    /// A vault in this place, with the default settings.
-    pub fn new(name: impl Into<String>, place: Place) -> Self {
-        Self {
-            name: name.into(),
-            place,
-            password: None,
-            level: 3,
-            others: VerifyOthers::Sample,
-            removable: false,
-            check_every: Some(Duration::from_secs(7 * 86_400)),
-            check_sample: 0.02,
-            check_max_time: Some(Duration::from_secs(600)),
-            drill_every: None,
-            id: None,
-            retire_after: None,
-            copy_from: None,
-        }
-    }
-}
-
-/// Where a password comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PasswordFrom {
-    /// The first line of a file.
-    File(PathBuf),
-    /// The first line that a command prints.
-    Command(OsString),
-    /// The keyring of the system, asked for `vault` and the name of the vault.
-    Keyring(String),
-}
-
-/// What is kept together.
-#[derive(Debug, Clone)]
-pub struct SourceConfig {
-    /// Its name, which its snapshots carry.
-    pub name: String,
-    /// The files and folders, absolute.
-    pub paths: Vec<PathBuf>,
-    /// Names of the vaults that it goes to.
-    pub vaults: Vec<String>,
-    /// It is due when its last snapshot is older than this.
-    pub every: Duration,
-    /// It is overdue when its last snapshot is older than this.
-    pub overdue: Duration,
-    /// What is left out, but for the patterns in files.
-    pub exclude: ExcludeOptions,
-    /// Files of patterns.
-    pub exclude_from: Vec<PathBuf>,
-    /// Which of its snapshots stay; `None`: all.
-    pub keep: Option<KeepArgs>,
-    /// Tags of its snapshots.
-    pub tags: Vec<String>,
-    /// Make no snapshot if nothing changed.
-    pub skip_if_unchanged: bool,
-    /// Commands that run with it.
-    pub hooks: Hooks,
-}
-
-/// Commands that run with a source, by the system's shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hooks {
-    /// Runs before its first snapshot.
-    pub before: Option<String>,
-    /// Runs after its last one, whatever became of it.
-    pub after: Option<String>,
-    /// Runs then if something failed.
-    pub on_failure: Option<String>,
-    /// Whether the source is taken although `before` failed.
-    pub go_on: bool,
-    /// A command that takes longer is ended, and has failed.
-    pub timeout: Duration,
-}
-
-impl Default for Hooks {
-    fn default() -> Self {
-        Self { before: None, after: None, on_failure: None, go_on: false, timeout: Duration::from_secs(3600) }
-    }
-}
-
-/// In which order sources are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// As they stand in the file.
-    #[default]
-    Listed,
-    /// The ones with the fewest bytes first.
-    SmallFirst,
-}
-
-/// How `vault run` works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunConfig {
-    /// The order of the sources.
-    pub order: Order,
-    /// How many snapshots are taken at once, if they do not share a disk.
-    pub parallel: usize,
-    /// Whether what a schedule starts runs on battery too.
-    pub on_battery: bool,
-}
-
-impl Default for RunConfig {
-    fn default() -> Self {
-        Self { order: Order::Listed, parallel: 2, on_battery: true }
-    }
-}
-
-/// When a notice is shown on the desktop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Desktop {
-    /// Never.
-    Never,
-    /// When something failed or is overdue.
-    #[default]
-    Failure,
-    /// After every run that did something.
-    Always,
-}
-
-/// Who is told.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NotifyConfig {
-    /// Notices on the desktop.
-    pub desktop: Desktop,
-    /// An address that is called after each run, and with `/start` and `/fail` behind it.
-    pub ping: Option<String>,
-    /// A text file with figures for Prometheus.
-    pub prometheus: Option<PathBuf>,
-}
-
-impl Config {
-    /// The vault of this name.
-    pub fn vault(&self, name: &str) -> Option<&VaultConfig> {
-        self.vaults.iter().find(|vault| vault.name == name)
-    }
-
-    /// The vault that is meant where none is named: the default one, or the only one.
-    pub fn default_vault(&self) -> Option<&VaultConfig> {
-        match (&self.default_vault, self.vaults.as_slice()) {
-            (Some(name), _) => self.vault(name),
-            (None, [only]) => Some(only),
-            (None, _) => None,
-        }
-    }
-}
-
-/// How a path begins that means the same wherever the program is started.
-pub const WHOLE_PATH: &str = if cfg!(windows) { "a drive (C:/) or ~/" } else { "/ or ~/" };
 
 /// Where the configuration is looked for: as given, else in the user's folder of configurations.
 pub fn place(given: Option<&Path>, current: &Path) -> Result<PathBuf, Failure> {
@@ -248,34 +49,245 @@ pub fn home() -> Option<PathBuf> {
     env::home_dir().filter(|home| home.is_absolute())
 }
 
-/// The text of a configuration; `None` if there is no such file.
-pub fn read(path: &Path) -> Result<Option<String>, Failure> {
-    let failed =
-        |error: io::Error| Failure::caused(format!("cannot read the configuration {}", path.display()), &error);
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if found.len() > LEN_MAX => return Err(failed(io::Error::other("it is too long"))),
-        Ok(_) => {}
-    }
-    let bytes = fs::read(path).map_err(failed)?;
-    let bytes = text::content(&bytes).map_err(|error| failed(io::Error::other(error)))?.to_vec();
-    String::from_utf8(bytes).map(Some).map_err(|_| failed(io::Error::other("it is not UTF-8")))
+#[derive(Serialize)]
+struct ConfigJson<'a> {
+    config: &'a str,
+    written: bool,
+    vaults: Vec<VaultJson<'a>>,
+    sources: Vec<SourceJson<'a>>,
 }
 
-/// Loads a configuration; `None` if there is no such file.
+#[derive(Serialize)]
+struct VaultJson<'a> {
+    name: &'a str,
+    path: PlaceJson<'a>,
+    removable: bool,
+}
+
+/// Where a vault lies.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PlaceJson<'a> {
+    Folder(Name<'a>),
+    Far(String),
+}
+
+#[derive(Serialize)]
+struct SourceJson<'a> {
+    name: &'a str,
+    paths: Vec<Name<'a>>,
+    vaults: &'a [String],
+    every_s: u64,
+}
+
+impl<'a> ConfigJson<'a> {
+    fn new(shown: &'a str, written: bool, config: Option<&'a Config>) -> Self {
+        let name = |path: &'a PathBuf| Name(path.as_os_str().as_encoded_bytes());
+        let vault = |vault: &'a VaultConfig| VaultJson {
+            name: &vault.name,
+            path: match &vault.place {
+                Place::Folder(path) => PlaceJson::Folder(name(path)),
+                Place::Far(address) => PlaceJson::Far(address.to_string()),
+            },
+            removable: vault.removable,
+        };
+        let source = |source: &'a SourceConfig| SourceJson {
+            name: &source.name,
+            paths: source.paths.iter().map(name).collect(),
+            vaults: &source.vaults,
+            every_s: source.every.as_secs(),
+        };
+        Self {
+            config: shown,
+            written,
+            vaults: config.map(|config| config.vaults.iter().map(vault).collect()).unwrap_or_default(),
+            sources: config.map(|config| config.sources.iter().map(source).collect()).unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct MistakeJson<'a> {
+    line: usize,
+    column: usize,
+    what: &'a str,
+}
+
+#[derive(Serialize)]
+struct CheckJson<'a> {
+    config: &'a str,
+    mistakes: Vec<MistakeJson<'a>>,
+    warnings: &'a [String],
+}
+
+/// Runs `vault config ...`.
+pub fn run(context: &Context, command: Option<&ConfigCommand>) -> Result<Exit, Failure> {
+    let path = context.config_place()?;
+    match command {
+        Some(ConfigCommand::Check) => check(context, &path),
+        Some(ConfigCommand::Init) => init(context, &path),
+        None if path.exists() => show(context, &path),
+        None => Err(none(&path)),
+    }
+}
+
+/// Writes a configuration that is not there yet, whole or not at all.
 ///
 /// # Errors
-/// If it cannot be read, or there is any mistake in it.
-pub fn load(path: &Path) -> Result<Option<Config>, Failure> {
-    let Some(text) = read(path)? else { return Ok(None) };
-    let (config, mistakes) = parse::parse(&text, home().as_deref());
-    if mistakes.is_empty() {
-        return Ok(Some(config));
+/// If there is one, or it cannot be written.
+pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed =
+        |error: io::Error| Failure::caused(format!("cannot write the configuration {}", path.display()), &error);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
     }
-    let shown: Vec<String> = mistakes.iter().take(MISTAKES_SHOWN).map(|mistake| format!("\n  {mistake}")).collect();
-    let more = mistakes.len().saturating_sub(MISTAKES_SHOWN);
-    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    Err(Failure::usage(format!("the configuration {} has mistakes:{}{more}", path.display(), shown.concat()))
-        .hint(format!("See all of them with: vault config check --config {}", quoted(&path.display().to_string()))))
+    // A file of another name becomes it in one step; what is there is never written over.
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::hard_link(&temporary, path).or_else(|error| match error.kind() {
+            // Not every file system has hard links.
+            io::ErrorKind::AlreadyExists => Err(error),
+            _ if path.exists() => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => fs::rename(&temporary, path),
+        })
+    };
+    let written = write();
+    let _ = fs::remove_file(&temporary); // it may have become the file
+    written.map_err(failed)
+}
+
+fn init(context: &Context, path: &Path) -> Result<Exit, Failure> {
+    let shown = path.display().to_string();
+    if path.exists() {
+        return Err(Failure::new(format!("there is a configuration already: {shown}"))
+            .hint("Nothing was changed. See whether it is right with: vault config check"));
+    }
+    write_new(path, &starter::text(&starter::Filled::default()))?;
+    let mut out = Output::new();
+    if context.global.json {
+        out.json(&ConfigJson::new(&shown, true, None))?;
+    } else if !context.global.quiet {
+        out.line(format_args!("Wrote a configuration to begin with: {}", quoted(&shown)))?;
+        out.line("Say in it what is to be kept, and where, with any editor. Then:")?;
+        out.line("  vault config check    whether all is right")?;
+        out.line("  vault run             does what is due")?;
+    }
+    out.finish().map(|()| Exit::Done)
+}
+
+fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
+    let shown = path.display().to_string();
+    let mut out = Output::new();
+    let Some(config) = load(path, home().as_deref())? else { return Err(none(path)) };
+    if context.global.json {
+        out.json(&ConfigJson::new(&shown, false, Some(&config)))?;
+        return out.finish().map(|()| Exit::Done);
+    }
+    out.line(format_args!("The configuration is {}", quoted(&shown)))?;
+    for vault in &config.vaults {
+        let default = config.default_vault().is_some_and(|default| default.name == vault.name);
+        let default = if default { " (default)" } else { "" };
+        out.line(format_args!("  vault {}{default}: {}", Shown(vault.name.as_bytes()), vault.place))?;
+    }
+    for source in &config.sources {
+        let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
+        let every = units::every(source.every);
+        let to = source.vaults.join(", ");
+        out.line(format_args!(
+            "  source {}: {} → {}, every {every}",
+            Shown(source.name.as_bytes()),
+            paths.join(", "),
+            Shown(to.as_bytes())
+        ))?;
+    }
+    out.line("See whether it is right with: vault config check")?;
+    out.finish().map(|()| Exit::Done)
+}
+
+fn none(path: &Path) -> Failure {
+    Failure::new(format!("there is no configuration {}", quoted(&path.display().to_string())))
+        .hint("Write one to begin with: vault config init")
+}
+
+fn check(context: &Context, path: &Path) -> Result<Exit, Failure> {
+    let shown = path.display().to_string();
+    let Some(text) = read(path)? else {
+        return Err(none(path));
+    };
+    let (config, mistakes) = parse::parse(&text, home().as_deref());
+    let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
+    let mut out = Output::new();
+    if context.global.json {
+        let list = mistakes.iter();
+        let list = list.map(|m| MistakeJson { line: m.line, column: m.column, what: &m.what }).collect();
+        out.json(&CheckJson { config: &shown, mistakes: list, warnings: &warnings })?;
+    } else {
+        for mistake in &mistakes {
+            out.styled(Style::Warning, &format!("{shown}:{}:{}: {}", mistake.line, mistake.column, mistake.what))?;
+            let line = text.lines().nth(mistake.line - 1).unwrap_or_default();
+            out.line(format_args!("    {}", Shown(line.as_bytes())))?;
+            let before: String = line.chars().take(mistake.column - 1).collect();
+            let before = Shown(before.as_bytes()).to_string();
+            out.line(format_args!("    {}^", " ".repeat(crate::cli::table::width(&before))))?;
+        }
+        for warning in &warnings {
+            out.styled(Style::Warning, &format!("note: {warning}"))?;
+        }
+        if !mistakes.is_empty() {
+            let count = units::counted(mistakes.len() as u64, "mistake", "mistakes");
+            out.styled(Style::Bold, &format!("{count} in {shown}"))?;
+        } else if !context.global.quiet {
+            let vaults = units::counted(config.vaults.len() as u64, "vault", "vaults");
+            let sources = units::counted(config.sources.len() as u64, "source", "sources");
+            out.styled(Style::Bold, &format!("No mistakes: {vaults}, {sources}."))?;
+        }
+    }
+    out.finish()?;
+    Ok(if mistakes.is_empty() { Exit::Done } else { Exit::Usage })
+}
+
+/// What a text of the configuration says, and what is wrong with it.
+#[cfg(feature = "ui")]
+pub fn told(context: &Context, path: &Path, text: &str) -> serde_json::Value {
+    let (config, mistakes) = parse::parse(text, home().as_deref());
+    let warnings = if mistakes.is_empty() { warnings(context, &config) } else { Vec::new() };
+    let list = mistakes.iter().map(|m| MistakeJson { line: m.line, column: m.column, what: &m.what }).collect();
+    let shown = path.display().to_string();
+    serde_json::json!(CheckJson { config: &shown, mistakes: list, warnings: &warnings })
+}
+
+/// What is no mistake of the file, but keeps `vault run` from doing something now.
+fn warnings(context: &Context, config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for vault in &config.vaults {
+        let away = if vault.removable { " (it is removable)" } else { "" };
+        match context.has_vault(&vault.place) {
+            Ok(true) => {}
+            Ok(false) if local::is_there(&vault.place) => {
+                let name = quoted(&vault.name);
+                warnings.push(format!("there is no vault in {} yet{away}: vault init --repo {name}", vault.place));
+            }
+            Ok(false) => warnings.push(format!("there is no folder {} now{away}", vault.place)),
+            Err(failure) => warnings.push(failure.what),
+        }
+        if let Some(PasswordFrom::File(file)) = &vault.password
+            && !file.exists()
+        {
+            warnings.push(format!("the password file {} of vault {} is missing", file.display(), vault.name));
+        }
+    }
+    for source in &config.sources {
+        let missing = source.paths.iter().chain(&source.exclude_from).filter(|path| !path.exists());
+        warnings.extend(missing.map(|path| format!("source {}: there is no {}", source.name, path.display())));
+    }
+    if config.vaults.is_empty() {
+        warnings.push("there is no vault in it: nothing can be kept anywhere".to_owned());
+    }
+    if config.sources.is_empty() {
+        warnings.push("there is no source in it: vault run has nothing to do".to_owned());
+    }
+    warnings
 }

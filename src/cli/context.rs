@@ -24,7 +24,6 @@ use vault::engine::place;
 use vault::engine::trust::VerifyOthers;
 use vault::id::VaultId;
 use vault::progress::Progress;
-use vault::store::ObjectKey;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
@@ -164,7 +163,7 @@ impl Context {
         }
         let loaded = match self.config_place() {
             Ok(path) => {
-                let loaded = config::load(&path)?;
+                let loaded = config::load(&path, config::home().as_deref())?;
                 if loaded.is_none() && self.global.config.is_some() {
                     return Err(Failure::new(format!("there is no configuration {}", path.display()))
                         .hint("Is the path right? One to begin with is written by: vault config init"));
@@ -323,20 +322,11 @@ impl Context {
     /// Whether there is a vault at this place (or what is left of one).
     pub fn has_vault(&self, place: &Place) -> Result<bool, Failure> {
         match place {
-            Place::Folder(folder) => Self::has_vault_in(folder),
-            Place::Far(address) => match holds_vault(self.far(address)?.as_ref()) {
+            Place::Folder(folder) => local::has_vault_in(folder),
+            Place::Far(address) => match local::holds_vault(self.far(address)?.as_ref()) {
                 Err(StoreError::Gone { .. }) => Ok(false),
                 found => Ok(found?),
             },
-        }
-    }
-
-    /// Whether there is a vault in this folder (or what is left of one).
-    pub fn has_vault_in(folder: &std::path::Path) -> Result<bool, Failure> {
-        match DirStore::open(folder) {
-            Ok(store) => Ok(holds_vault(&store)?),
-            Err(StoreError::Gone { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -630,20 +620,6 @@ impl Context {
             absolute("XDG_STATE_HOME").or_else(|| home().map(|home| home.join(".local/state")))
         };
         folder.map(|folder| folder.join("vault"))
-    }
-}
-
-/// Whether there is a vault in a store, or what is left of one.
-fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
-    match store.len(&ObjectKey::Vault) {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_of_whole() => Err(error),
-        // It is missing, or no file: the key slots tell.
-        Err(_) => {
-            let mut found = false;
-            store.list(vault::store::Kind::Key, &mut |_| found = true)?;
-            Ok(found)
-        }
     }
 }
 

@@ -1,87 +1,23 @@
 //! `vault doctor`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
-use vault::engine::keys;
-use vault::engine::keys::SlotInfo;
-use vault::engine::prune;
 use vault::engine::stats;
-use vault::engine::stats::Stats;
-use vault::path::Shown;
 #[cfg(feature = "ui")]
 use vault::progress::Progress;
-use vault::seal::Purpose;
-use vault::store::Delivery;
-use vault::tree::Time;
-use vault::tree::Verdict;
-use vault::vault::ObjectState;
-use vault::vault::SnapshotInfo;
+use vault::service::health;
+use vault::service::health::{Circumstances, Health, Level};
+#[cfg(feature = "ui")]
 use vault::vault::Vault;
-use vault::vault::findings::About;
-use vault::vault::findings::exit_of;
-use vault::vault::slots::{OddSlot, SlotFault};
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
-use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::probe;
-use crate::cli::units;
-
-const DAY: i64 = 86_400;
-/// Data should be verified about as often as this, in seconds.
-const VERIFY_WITHIN: i64 = 90 * DAY;
-/// Gaps between the last so many snapshots say what is usual.
-const GAPS: usize = 10;
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    /// All is well with this.
-    Good,
-    /// Something should be done.
-    Advice,
-    /// There is damage.
-    Damage,
-}
-
-/// One thing that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
-    /// What it is about: `store`, `snapshots`, `data`, `space`, `keys`, `clients`.
-    about: &'static str,
-    text: String,
-    /// What to do about it.
-    command: Option<String>,
-}
-
-impl Finding {
-    fn good(about: &'static str, text: impl Into<String>) -> Self {
-        Self { level: Level::Good, about, text: text.into(), command: None }
-    }
-
-    fn advice(about: &'static str, text: impl Into<String>, command: impl Into<String>) -> Self {
-        Self { level: Level::Advice, about, text: text.into(), command: Some(command.into()) }
-    }
-
-    fn damage(about: &'static str, text: impl Into<String>, command: impl Into<String>) -> Self {
-        Self { level: Level::Damage, about, text: text.into(), command: Some(command.into()) }
-    }
-}
-
-#[derive(Serialize)]
-struct DoctorJson<'a> {
-    well: bool,
-    findings: &'a [Finding],
-}
 
 /// Runs `vault doctor`.
 pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
@@ -92,13 +28,13 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     context.screen.watch_interrupts();
     let stats = stats::stats(&vault, None, context.threads(), &context.screen);
     context.screen.clear();
-    let findings = examine(context, args.overdue, &vault, &stats?)?;
-    let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
+    let health = health::examine(&vault, &stats?, &circumstances(context, args.overdue))?;
+    let worst = health.worst();
     let mut out = Output::new();
     if context.global.json {
-        out.json(&DoctorJson { well: worst == Level::Good, findings: &findings })?;
+        out.json(&health)?;
     } else {
-        tell(context, &findings, worst, &mut out)?;
+        tell(context, &health, &mut out)?;
     }
     out.finish()?;
     Ok(match worst {
@@ -108,36 +44,37 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// What the rules go by, on this machine and with this configuration.
+fn circumstances(context: &Context, overdue: Option<Duration>) -> Circumstances<'_> {
+    let config = context.chosen().ok().and_then(|chosen| chosen.config);
+    let drill_every = config.and_then(|config| config.drill_every);
+    Circumstances { now: dates::now(), zone: &context.zone, overdue, drill_every }
+}
+
 /// What `--json` prints.
 #[cfg(feature = "ui")]
-pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
+pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<Health, Failure> {
     let stats = stats::stats(vault, None, context.threads(), progress)?;
-    let findings = examine(context, None, vault, &stats)?;
-    let well = findings.iter().all(|finding| finding.level == Level::Good);
-    Ok(serde_json::json!(DoctorJson { well, findings: &findings }))
+    health::examine(vault, &stats, &circumstances(context, None))
 }
 
-/// What is known without reading anything: what was found before, and how the sources stand.
+/// The same as far as is known without reading anything.
 #[cfg(feature = "ui")]
-pub fn first(context: &Context, vault: &Vault) -> Result<serde_json::Value, Failure> {
-    let mut found = Vec::new();
-    examine_known(vault, &mut found)?;
-    examine_sources(context, None, &vault.snapshots(), dates::now(), &mut found);
-    let well = found.iter().all(|finding| finding.level == Level::Good);
-    Ok(serde_json::json!(DoctorJson { well, findings: &found }))
+pub fn first(context: &Context, vault: &Vault) -> Result<Health, Failure> {
+    health::examine_first(vault, &circumstances(context, None))
 }
 
-fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output) -> Result<(), Failure> {
+fn tell(context: &Context, health: &Health, out: &mut Output) -> Result<(), Failure> {
     out.styled(
         Style::Bold,
-        match worst {
+        match health.worst() {
             Level::Good => "The vault is well.",
             Level::Advice => "The vault is well, but something should be done:",
             Level::Damage => "The vault is damaged:",
         },
     )?;
     for level in [Level::Damage, Level::Advice, Level::Good] {
-        for finding in findings.iter().filter(|finding| finding.level == level) {
+        for finding in health.findings.iter().filter(|finding| finding.level == level) {
             let text = format!("  {} {}", if level == Level::Good { "✓" } else { "!" }, finding.text);
             match level {
                 Level::Good if context.global.quiet => {}
@@ -150,296 +87,4 @@ fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output)
         }
     }
     Ok(())
-}
-
-fn examine(
-    context: &Context,
-    overdue: Option<Duration>,
-    vault: &Vault,
-    stats: &Stats,
-) -> Result<Vec<Finding>, Failure> {
-    let now = dates::now();
-    let snapshots = vault.snapshots();
-    let mut found = Vec::new();
-    examine_store(vault, stats, &mut found)?;
-    examine_sources(context, overdue, &snapshots, now, &mut found);
-    examine_data(vault, stats, now, &mut found)?;
-    examine_drill(context, vault, now, &mut found);
-    examine_space(stats, &mut found);
-    examine_unclaimed(vault, stats, &mut found);
-    examine_clients(vault, &mut found);
-    examine_keys(vault, &mut found)?;
-    Ok(found)
-}
-
-/// What was found before. Returns how a command ends that knows of it.
-fn examine_known(vault: &Vault, found: &mut Vec<Finding>) -> Result<Exit, Failure> {
-    let known = vault.known_findings(dates::now())?;
-    for finding in &known {
-        let text = format!("[{}] {}.", finding.id, finding.text());
-        let command = match &finding.about {
-            About::Object { state: ObjectState::Newer, .. } => "vault version".to_owned(),
-            About::Object { .. } => "vault repair --dry-run".to_owned(),
-            About::Records { .. } => format!("vault repair --dry-run   (or: vault accept {})", finding.id),
-            About::Files { .. } => "vault check".to_owned(),
-            About::Slot(odd) if odd.fault == SlotFault::Unlisted => {
-                format!("vault key remove {}   (or: vault accept {})", &odd.slot.id.to_string()[..8], finding.id)
-            }
-            About::Slot(OddSlot { fault: SlotFault::Missing | SlotFault::Late, .. }) => {
-                format!("vault key add   (or: vault accept {})", finding.id)
-            }
-            About::Slot(_) => "vault repair".to_owned(),
-            About::OtherVault(id) => format!("vault list --vault {}", &id.to_string()[..8]),
-            About::Change { snapshot, .. } => {
-                format!("vault list   (then vault tag, amend or rewrite {})", snapshot.short())
-            }
-            About::Clocks { .. } => "vault client list".to_owned(),
-            About::Source { source, .. } => format!("vault snapshot   (of {source}, when its disk is there again)"),
-        };
-        found.push(match finding.exit() {
-            Exit::Damage => Finding::damage("store", text, command),
-            _ => Finding::advice("store", text, command),
-        });
-    }
-    Ok(exit_of(&known))
-}
-
-/// Damage that is known, and what the log lacks.
-fn examine_store(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) -> Result<(), Failure> {
-    let known = examine_known(vault, found)?;
-    if stats.unreadable > 0 && known == Exit::Done {
-        found.push(Finding::damage("store", "Some folders of snapshots cannot be read.", "vault repair --dry-run"));
-    }
-    for finding in vault.findings() {
-        if let vault::log::Finding::Fork { .. } | vault::log::Finding::Broken { .. } = finding {
-            found.push(Finding::advice("store", format!("The log: {finding}."), "vault client list"));
-        }
-    }
-    let foreign = vault.foreign();
-    if !foreign.is_empty() {
-        let count = units::counted(foreign.len() as u64, "file", "files");
-        let text = format!("{count} in its folder do not belong there (conflicted copies, perhaps). They do no harm.");
-        found.push(Finding::good("store", text));
-    }
-    if found.is_empty() {
-        let text = format!(
-            "{} in {}, and nothing is known to be damaged.",
-            units::size(stats.bytes_packs + stats.bytes_records),
-            units::counted(stats.packs, "pack", "packs")
-        );
-        found.push(Finding::good("store", text));
-    }
-    Ok(())
-}
-
-/// How long after its last snapshot a source is overdue, in seconds, by when its snapshots were taken so far.
-fn patience(times: &[i64]) -> i64 {
-    let mut gaps: Vec<i64> =
-        times.windows(2).rev().take(GAPS).map(|pair| pair[1].saturating_sub(pair[0]).saturating_abs()).collect();
-    gaps.sort_unstable();
-    let usual = gaps.get(gaps.len() / 2).copied().unwrap_or(0).saturating_mul(3);
-    if gaps.len() < 2 { usual.max(7 * DAY) } else { usual.max(DAY) }
-}
-
-/// How long ago something was, in words.
-fn ago(secs: i64) -> String {
-    match secs {
-        ..0 => "in the future, by this machine's clock".to_owned(),
-        0..3600 => "less than an hour ago".to_owned(),
-        3600..172_800 => format!("{} ago", units::counted(secs.unsigned_abs() / 3600, "hour", "hours")),
-        _ => format!("{} ago", units::counted(secs.unsigned_abs() / 86_400, "day", "days")),
-    }
-}
-
-fn examine_sources(
-    context: &Context,
-    overdue: Option<Duration>,
-    snapshots: &[SnapshotInfo],
-    now: Time,
-    found: &mut Vec<Finding>,
-) {
-    if snapshots.is_empty() {
-        found.push(Finding::advice("snapshots", "There is no snapshot yet.", "vault snapshot PATH"));
-    }
-    let mut sources: BTreeMap<(&str, &str), Vec<&SnapshotInfo>> = BTreeMap::new();
-    for info in snapshots {
-        sources.entry((&info.body.source, &info.body.host)).or_default().push(info);
-    }
-    for ((source, host), of_source) in sources {
-        let Some(last) = of_source.last() else { continue };
-        let age = now.secs.saturating_sub(last.date.secs);
-        let times: Vec<i64> = of_source.iter().map(|info| info.date.secs).collect();
-        let limit = overdue.map_or_else(|| patience(&times), |limit| limit.as_secs().cast_signed());
-        let name = format!("{} of {}", Shown(source.as_bytes()), Shown(host.as_bytes()));
-        let when = dates::shown(last.date, &context.zone);
-        let text = format!("{name}: the last snapshot was taken {} ({when})", ago(age));
-        found.push(if age > limit {
-            Finding::advice("snapshots", format!("{text}: it is overdue."), snapshot_command(last))
-        } else {
-            Finding::good("snapshots", format!("{text}."))
-        });
-        if last.body.verdict == Verdict::Partial {
-            let count = units::counted(last.body.skipped, "thing", "things");
-            let text = format!("{name}: {count} could not be saved.");
-            found.push(Finding::advice("snapshots", text, format!("vault ls --skipped {}", last.id.short())));
-        }
-    }
-}
-
-/// How the same is taken again.
-fn snapshot_command(info: &SnapshotInfo) -> String {
-    let paths = info.body.roots.iter().filter(|root| !root.path.is_empty());
-    let paths: Vec<String> = paths.map(|root| crate::cli::error::quoted(&Shown(&root.path).to_string())).collect();
-    let paths = if paths.is_empty() { "…".to_owned() } else { paths.join(" ") };
-    format!("vault snapshot {paths}")
-}
-
-fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding>) -> Result<(), Failure> {
-    if stats.packs == 0 {
-        return Ok(());
-    }
-    let verified =
-        vault.catalogue().reader().and_then(|reader| reader.verified()).map_err(vault::vault::VaultError::from)?;
-    let times: Vec<Option<i64>> = vault.pack_names().iter().map(|name| verified.get(name).copied()).collect();
-    let never = times.iter().filter(|time| time.is_none()).count() as u64;
-    let oldest = times.iter().flatten().min().copied();
-    let sample = "vault check --sample 10%";
-    found.push(match oldest {
-        None => {
-            let text = "No data was ever read and verified by this machine.";
-            Finding::advice("data", text, "vault check --read-data")
-        }
-        Some(_) if never * 5 > stats.packs => {
-            let text = format!("{} never read and verified here.", units::packs_were(never, stats.packs));
-            Finding::advice("data", text, sample)
-        }
-        Some(oldest) if now.secs.saturating_sub(oldest) > VERIFY_WITHIN => {
-            let text = format!("Some data was last verified {}.", ago(now.secs.saturating_sub(oldest)));
-            Finding::advice("data", text, sample)
-        }
-        Some(oldest) if never == 0 => Finding::good(
-            "data",
-            format!("Every byte was verified; the oldest of it {}.", ago(now.secs.saturating_sub(oldest))),
-        ),
-        Some(oldest) => Finding::good(
-            "data",
-            format!("All but what is new was verified; the oldest of it {}.", ago(now.secs.saturating_sub(oldest))),
-        ),
-    });
-    Ok(())
-}
-
-/// What came of the last drill on this machine.
-fn examine_drill(context: &Context, vault: &Vault, now: Time, found: &mut Vec<Finding>) {
-    let last = Last::load(vault);
-    let every = context.chosen().ok().and_then(|chosen| chosen.config).and_then(|config| config.drill_every);
-    if let Some(every) = every.filter(|_| !vault.snapshots().is_empty())
-        && Last::is_due(last.as_ref(), every * 2, now.secs)
-    {
-        let text = "No restore was tried for a long time, although drill-every asks for it.";
-        found.push(Finding::advice("data", text, "vault drill"));
-    }
-    let Some(last) = last else { return };
-    let when = ago(now.secs.saturating_sub(last.secs));
-    let files = units::counted(last.files, "file", "files");
-    found.push(if last.failed == 0 {
-        Finding::good("data", format!("A restore of {files} was tried {when}, and all came back as they were."))
-    } else {
-        let text = format!("Of {files} of which a restore was tried {when}, {} did not come back.", last.failed);
-        Finding::damage("data", text, "vault check --read-data")
-    });
-}
-
-/// Fewer bytes that no snapshot needs are not worth a word.
-const DEAD_TOLD_FROM: u64 = 64 << 10;
-
-fn examine_space(stats: &Stats, found: &mut Vec<Finding>) {
-    let dead = units::size(stats.bytes_dead);
-    // A tenth is not worth a word, nor are small amounts: the last pack of each run is padded.
-    if stats.bytes_dead > stats.bytes_packs / 10 && stats.bytes_dead > 64 << 20 {
-        let text = format!("No snapshot needs {dead} of {}.", units::size(stats.bytes_packs));
-        found.push(Finding::advice("space", text, "vault prune --keep 100 --dry-run   (with your own rules)"));
-    } else {
-        let many = units::counted(stats.snapshots.len() as u64, "snapshot needs", "snapshots need");
-        let beside =
-            if stats.bytes_dead < DEAD_TOLD_FROM { String::new() } else { format!("; none needs {dead} more") };
-        let text = format!("{many} {}{beside}.", units::size(stats.bytes_needed));
-        found.push(Finding::good("space", text));
-    }
-}
-
-/// What lies in packs that no machine claims: not worth a word if it is little.
-fn examine_unclaimed(vault: &Vault, stats: &Stats, found: &mut Vec<Finding>) {
-    if stats.bytes_unclaimed < 1 << 20 {
-        return;
-    }
-    let size = units::size(stats.bytes_unclaimed);
-    let text = format!("{size} are claimed by no machine: by work that goes on now, or by one that lost its state.");
-    found.push(match vault.delivery() {
-        Delivery::Direct => {
-            let text = format!("{text} In that case, when each machine has taken two snapshots, it is given back by:");
-            Finding::advice("space", text, "vault prune")
-        }
-        Delivery::Synced => Finding::good(
-            "space",
-            format!(
-                "{text} Where things arrive late they stay, as they may be from a machine nobody has heard of yet."
-            ),
-        ),
-    });
-}
-
-fn examine_clients(vault: &Vault, found: &mut Vec<Finding>) {
-    for client in prune::clients(vault).into_iter().filter(|client| !client.retired && !client.own) {
-        let id = &client.id.to_string()[..8];
-        if client.holds_up > 0 {
-            let text = format!(
-                "The machine {} ({id}) has not been seen since packs were given up, and holds up {}. If it is gone for good:",
-                Shown(client.host.as_bytes()),
-                units::counted(client.holds_up, "pack", "packs")
-            );
-            found.push(Finding::advice("clients", text, format!("vault client retire {id}")));
-        }
-    }
-}
-
-fn examine_keys(vault: &Vault, found: &mut Vec<Finding>) -> Result<(), Failure> {
-    let slots = keys::list(vault)?;
-    let people: Vec<&SlotInfo> = slots.iter().filter(|slot| slot.is_for_a_person()).collect();
-    if people.is_empty() {
-        let text = "No password and no recovery key opens it, only the key of a machine.";
-        found.push(Finding::advice("keys", text, "vault key add"));
-    } else if people.iter().any(|slot| slot.purpose == Purpose::Recovery) {
-        let text = "A recovery key opens it if the password is lost.";
-        found.push(Finding::good("keys", text));
-    } else {
-        let text = "There is no recovery key: if the password is lost, so is everything.";
-        found.push(Finding::advice("keys", text, "vault key add --recovery-key --label paper"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_is_overdue_by_what_is_usual_for_it() {
-        assert_eq!(patience(&[]), 7 * DAY);
-        assert_eq!(patience(&[0, DAY]), 7 * DAY);
-        assert_eq!(patience(&[0, 10 * DAY]), 30 * DAY);
-        assert_eq!(patience(&[0, DAY, 2 * DAY, 3 * DAY]), 3 * DAY);
-        assert_eq!(patience(&[0, 60, 120, 180]), DAY);
-        // One long pause, or a clock that jumped, changes nothing.
-        assert_eq!(patience(&[0, DAY, 2 * DAY, 3 * DAY, 90 * DAY, 91 * DAY]), 3 * DAY);
-        assert_eq!(patience(&[0, DAY, 900 * DAY, 2 * DAY, 3 * DAY, 4 * DAY, 5 * DAY]), 3 * DAY);
-    }
-
-    #[test]
-    fn times_are_told_in_words() {
-        assert_eq!(ago(-1), "in the future, by this machine's clock");
-        assert_eq!(ago(59), "less than an hour ago");
-        assert_eq!(ago(7200), "2 hours ago");
-        assert_eq!(ago(3 * DAY), "3 days ago");
-    }
 }

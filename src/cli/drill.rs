@@ -1,19 +1,14 @@
 //! `vault drill`: a restore of a sample, to see that it works.
 
-use std::path::Path;
-use std::time::Duration;
-
-use serde::Deserialize;
 use serde::Serialize;
 use vault::engine::drill;
 use vault::engine::drill::DrillOptions;
 use vault::engine::drill::DrillReport;
-use vault::fs::replace_private_file;
 use vault::json::Name;
 use vault::path::Shown;
 use vault::progress::Progress;
 use vault::seal::random_array;
-use vault::tree::Time;
+use vault::service::drill::Last;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -57,45 +52,6 @@ struct DrillJson<'a> {
     broken: u64,
     failed: u64,
     failures: Vec<FailedJson<'a>>,
-}
-
-/// What is remembered of the last drill.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Last {
-    /// When it was, in seconds since 1970.
-    pub secs: i64,
-    /// Files that were restored.
-    pub files: u64,
-    /// Their sizes, in bytes.
-    pub bytes: u64,
-    /// How many did not come back as they were.
-    pub failed: u64,
-}
-
-impl Last {
-    /// The last drill of a vault on this machine, if there was one.
-    pub fn load(vault: &Vault) -> Option<Self> {
-        Self::in_folder(vault.state())
-    }
-
-    fn save(&self, state: &Path) -> std::io::Result<()> {
-        replace_private_file(&state.join("drill"), &serde_json::to_vec(self)?)
-    }
-
-    /// The last drill of a vault whose state lies in this folder.
-    pub fn in_folder(state: &Path) -> Option<Self> {
-        serde_json::from_slice(&vault::ownfile::read(&state.join("drill")).ok()?).ok()
-    }
-
-    /// Whether another one is due. A clock that was set back makes it due.
-    pub fn is_due(last: Option<&Self>, every: Duration, now: i64) -> bool {
-        last.is_none_or(|last| u64::try_from(now - last.secs).map_or(true, |age| age >= every.as_secs()))
-    }
-
-    /// When it was.
-    pub const fn time(&self) -> Time {
-        Time { secs: self.secs, nanos: 0 }
-    }
 }
 
 /// What is tried.
@@ -222,18 +178,4 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
     }
     out.styled(Style::Bold, "Not all of the sample came back as it was.")?;
     out.line("  What is damaged, and what to do: vault check --read-data")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_drill_is_due_when_the_last_one_is_old_enough() {
-        let (last, day) = (Last { secs: 1000, files: 1, bytes: 1, failed: 0 }, Duration::from_secs(86_400));
-        assert!(Last::is_due(None, day, 1000));
-        assert!(!Last::is_due(Some(&last), day, 1000 + 86_399));
-        assert!(Last::is_due(Some(&last), day, 1000 + 86_400));
-        assert!(Last::is_due(Some(&last), day, 999), "the clock was set back");
-    }
 }

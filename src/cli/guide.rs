@@ -44,9 +44,9 @@ use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
 use crate::cli::ask;
 use crate::cli::config;
-use crate::cli::config::command::write_new;
 use crate::cli::config::starter;
 use crate::cli::config::starter::Filled;
+use crate::cli::config::write_new;
 use crate::cli::confirm;
 use crate::cli::context;
 use crate::cli::context::Chosen;
@@ -331,7 +331,7 @@ fn questions(context: &Context) -> Result<Start, Failure> {
             Step::Back => note(""),
         }
     };
-    if Context::has_vault_in(&place.path)? {
+    if local::has_vault_in(&place.path)? {
         return Ok(Start::There(wanted, place));
     }
     init::refuse_where_known(context, &At::Folder(place.path.clone()))?;
@@ -488,7 +488,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
             None => typed_path(&text, home).map(Place::folder),
         });
         match chosen.map_err(|failure| failure.what).and_then(usable) {
-            Ok(place) if Context::has_vault_in(&place.path)? => {
+            Ok(place) if local::has_vault_in(&place.path)? => {
                 note(&format!("There is a vault in {} already.", place.path.display()));
                 if yes("Use that one?") {
                     return Ok(Step::Answer(place));
@@ -526,7 +526,7 @@ fn usable(place: Place) -> Result<Place, String> {
         place.path.clone()
     };
     for folder in [&place.path, &path] {
-        if Context::has_vault_in(folder).map_err(|failure| failure.what)? {
+        if local::has_vault_in(folder).map_err(|failure| failure.what)? {
             return Ok(Place { path: folder.clone(), ..place });
         }
     }

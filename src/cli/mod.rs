@@ -1,19 +1,16 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`consent`], [`output`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`] from what was typed to what
+//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`complete`], [`version`].
 #![allow(clippy::disallowed_methods, reason = "the library may not read the environment and the clock: this may")]
 
-mod units;
 mod dates;
-mod suggest;
 mod words;
 mod table;
-mod roots;
 mod ahead;
 mod accept;
 mod complete;
@@ -32,7 +29,6 @@ mod init;
 mod snapshot;
 mod list;
 mod mount;
-mod local;
 mod ui;
 mod browse;
 mod find;
@@ -55,7 +51,6 @@ mod client;
 mod key;
 mod delivery;
 mod shell;
-mod usual;
 mod why;
 mod run;
 mod schedule;
@@ -80,6 +75,7 @@ use context::Context;
 use error::Exit;
 use error::Failure;
 use vault::failure as error;
+use vault::service::{local, roots, suggest, units, usual};
 
 /// Whether a panic was reported. Others that follow from it are not.
 static REPORTED: AtomicBool = AtomicBool::new(false);
@@ -223,7 +219,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Delivery(args) => delivery::run(context, &args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(context, &args),
-        Command::Config(args) => config::command::run(context, args.command.as_ref()),
+        Command::Config(args) => config::run(context, args.command.as_ref()),
         Command::Run(args) => run::run(context, &args),
         Command::Schedule(args) => schedule::run(context, &args.command),
         Command::Version => version::run(context),

@@ -17,6 +17,7 @@ use vault::id::ObjectName;
 use vault::log::Obstacle;
 use vault::log::RecordBody;
 use vault::path::Shown;
+use vault::service::keep::Keep;
 use vault::tree::Time;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -24,7 +25,6 @@ use vault::vault::Vault;
 use crate::cli::args::CollectArgs;
 use crate::cli::args::FilterArgs;
 use crate::cli::args::ForgetArgs;
-use crate::cli::args::KeepArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
 use crate::cli::complete;
@@ -101,24 +101,6 @@ struct NamedJson<'a> {
     host: &'a str,
 }
 
-/// The rules of the library from those of the command line.
-pub fn rules(args: &KeepArgs) -> Rules {
-    let periods = [
-        (Period::Hour, args.keep_hourly),
-        (Period::Day, args.keep_daily),
-        (Period::Week, args.keep_weekly),
-        (Period::Month, args.keep_monthly),
-        (Period::Year, args.keep_yearly),
-    ];
-    Rules {
-        last: args.keep,
-        periods: periods.into_iter().filter_map(|(period, count)| Some((period, count?))).collect(),
-        within: args.keep_within,
-        tags: args.keep_tag.clone(),
-        now: Some(dates::now()),
-    }
-}
-
 /// Which hour, day, ... a time belongs to.
 pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
     let Ok(timestamp) = Timestamp::from_second(time.secs) else { return format!("@{}", time.secs) };
@@ -146,7 +128,7 @@ pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<
 
 /// Runs `vault prune`.
 pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
-    let rules = rules(&args.keep);
+    let rules = Keep::from(&args.keep).rules(dates::now());
     let configured = if rules.is_empty() { configured_rules(context)? } else { Vec::new() };
     if rules.is_empty() && configured.is_empty() {
         return Err(Failure::usage("which snapshots are to be kept?").hint(
@@ -232,7 +214,7 @@ fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> 
     let Some(vault) = context.chosen()?.config else { return Ok(Vec::new()) };
     let sources = context.config()?.into_iter().flat_map(|config| &config.sources);
     let kept = sources.filter(|source| source.vaults.contains(&vault.name));
-    Ok(kept.filter_map(|source| Some((source.name.clone(), rules(source.keep.as_ref()?)))).collect())
+    Ok(kept.filter_map(|source| Some((source.name.clone(), source.keep.as_ref()?.rules(dates::now())))).collect())
 }
 
 /// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules

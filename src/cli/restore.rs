@@ -39,11 +39,11 @@ use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
-use crate::cli::snapshot::IGNORE_FILE;
 use crate::cli::snapshot::read_patterns;
 use crate::cli::units;
 use vault::json::ChangeJson;
 use vault::json::RestoreJson;
+use vault::service::config::IGNORE_FILE;
 
 /// How many problems are shown.
 const PROBLEMS_SHOWN: usize = 20;

@@ -1,19 +1,15 @@
 //! `vault run`: everything that is due, in one go.
 //!
-//! [`plan`] what is due · [`list`] sources from a CSV file · [`status`] what earlier runs did · [`work`] doing it, and [`care`]
-//! for the vaults ·
-//! [`hooks`] commands before and after · [`now`] telling others while it goes on, and [`follow`] showing that · [`report`] what happened · [`overview`] how things stand · [`notice`] who is told · [`then`] what follows.
+//! What is due, what earlier runs did, and what this one did is in [`vault::service`]. Here: [`work`] doing it, and [`care`] for the vaults ·
+//! [`hooks`] commands before and after · [`now`] telling others while it goes on, and [`follow`] showing that · [`overview`] how things
+//! stand · [`notice`] who is told · [`then`] what follows.
 
 mod care;
 mod follow;
 mod hooks;
-mod list;
 mod notice;
 pub mod now;
 pub mod overview;
-mod plan;
-mod report;
-pub mod status;
 mod then;
 mod work;
 
@@ -22,6 +18,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
+pub use vault::service::{list, plan, report, status};
 
 use notice::Ping;
 use now::Journal;
@@ -53,7 +50,6 @@ use crate::cli::context::Chosen;
 use crate::cli::context::Context;
 use crate::cli::context::place_name;
 use crate::cli::dates;
-use crate::cli::drill::Last;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
@@ -62,6 +58,7 @@ use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::schedule::power;
 use crate::cli::units;
+use vault::service::drill::Last;
 
 /// How long the sizes of sources are measured where none is remembered.
 const MEASURE_MAX: Duration = Duration::from_secs(5);

@@ -54,8 +54,6 @@ use vault::json::SnapshotJson;
 
 /// Why `-x` leaves something out.
 const ELSEWHERE: &str = "another file system";
-/// The file of patterns that is honoured in any folder.
-pub const IGNORE_FILE: &[u8] = b".vaultignore";
 /// How many skipped things are shown.
 const SKIPPED_SHOWN: usize = 20;
 /// A longer list of paths, or file of patterns, is a mistake.
@@ -404,7 +402,7 @@ pub fn exclude_options(context: &Context, args: &ExcludeArgs) -> Result<ExcludeO
     }
     Ok(ExcludeOptions {
         patterns: usual::before(args.exclude_usual, patterns),
-        ignore_file: (!args.no_vaultignore).then(|| IGNORE_FILE.to_vec()),
+        ignore_file: (!args.no_vaultignore).then(|| vault::service::config::IGNORE_FILE.to_vec()),
         caches: args.exclude_caches,
         if_present: args.exclude_if_present.iter().map(|name| roots::bytes_of(name)).collect(),
         larger_than: args.exclude_larger_than,

@@ -179,7 +179,7 @@ fn describe(source: &Source, found: &Why) -> SourceJson {
         Why::Pattern { pattern, file_in, matched } => {
             let place = file_in.as_ref().map_or_else(
                 || "its rules".to_owned(),
-                |folder| shown(&vault::path::join(folder, snapshot::IGNORE_FILE)),
+                |folder| shown(&vault::path::join(folder, vault::service::config::IGNORE_FILE)),
             );
             let matched = shown(matched);
             (

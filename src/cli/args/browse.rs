@@ -349,11 +349,11 @@ pub struct ImportArgs {
     pub tag: Vec<String>,
 
     /// How hard to compress: fast, default, high, max, or 1 to 19
-    #[arg(long, value_name = "LEVEL", value_parser = super::snapshot::parse_level, default_value = "default")]
+    #[arg(long, value_name = "LEVEL", value_parser = super::parse_level, default_value = "default")]
     pub level: i32,
 
     /// How to look at packs that other machines put, before relying on them: none, sample (a part of each) or all
-    #[arg(long, value_name = "HOW", value_parser = super::snapshot::parse_verify_others)]
+    #[arg(long, value_name = "HOW", value_parser = super::parse_verify_others)]
     pub verify_others: Option<VerifyOthers>,
 
     /// Say what would be imported, and store nothing

@@ -143,7 +143,7 @@ pub struct SnapshotArgs {
     pub retire_after_run: bool,
 
     /// How hard to compress: fast, default, high, max, or 1 to 19
-    #[arg(long, value_name = "LEVEL", value_parser = parse_level, default_value = "default", help_heading = HOW)]
+    #[arg(long, value_name = "LEVEL", value_parser = super::parse_level, default_value = "default", help_heading = HOW)]
     pub level: i32,
 
     /// Do not verify what was sealed before it is stored
@@ -151,7 +151,7 @@ pub struct SnapshotArgs {
     pub no_verify: bool,
 
     /// How to look at packs that other machines put, before relying on them: none, sample (a part of each) or all
-    #[arg(long, value_name = "HOW", value_parser = parse_verify_others, help_heading = HOW)]
+    #[arg(long, value_name = "HOW", value_parser = super::parse_verify_others, help_heading = HOW)]
     pub verify_others: Option<VerifyOthers>,
 
     /// Read every file, even if it seems unchanged
@@ -167,46 +167,7 @@ pub struct SnapshotArgs {
     pub new: NewVaultArgs,
 }
 
-/// Reads how hard to compress.
-pub fn parse_level(text: &str) -> Result<i32, String> {
-    match text {
-        "fast" => Ok(1),
-        "default" => Ok(3),
-        "high" => Ok(9),
-        "max" => Ok(19),
-        _ => text
-            .parse()
-            .ok()
-            .filter(|level| (1..=19).contains(level))
-            .ok_or_else(|| "write fast, default, high, max, or a number from 1 to 19".to_owned()),
-    }
-}
-
-/// Reads how packs of others are looked at.
-pub fn parse_verify_others(text: &str) -> Result<VerifyOthers, String> {
-    match text {
-        "none" => Ok(VerifyOthers::None),
-        "sample" => Ok(VerifyOthers::Sample),
-        "all" => Ok(VerifyOthers::All),
-        _ => Err("write none, sample or all".to_owned()),
-    }
-}
-
 /// Reads a date and time.
 pub fn time(text: &str) -> Result<Time, String> {
     dates::parse(text, &jiff::tz::TimeZone::system()).map(|span| span.from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_have_names_and_bounds() {
-        for (text, expected) in
-            [("fast", Some(1)), ("default", Some(3)), ("19", Some(19)), ("0", None), ("-1", None), ("best", None)]
-        {
-            assert_eq!(parse_level(text).ok(), expected, "{text}");
-        }
-    }
 }

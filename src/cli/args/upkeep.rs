@@ -11,32 +11,12 @@ use clap::Subcommand;
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::args::FilterArgs;
+use vault::service::keep::Keep;
+use vault::service::values::parse_duration;
+use vault::service::values::parse_part;
+
 use crate::cli::complete;
 use crate::cli::units;
-
-/// Reads a duration: a number and one of s, m, h, d, w, y.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("'{text}' is not a duration; write it like 90s, 10m, 12h, 30d, 8w or 2y");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
-    let secs = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
-        "y" => 366 * 86_400,
-        _ => return Err(bad()),
-    };
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    number.checked_mul(secs).filter(|secs| *secs < 1 << 40).map(Duration::from_secs).ok_or_else(bad)
-}
-
-/// Reads a part: a percentage.
-pub fn parse_part(text: &str) -> Result<f64, String> {
-    let bad = || format!("'{text}' is not a percentage; write it like 5% or 12.5%");
-    let number: f64 = text.strip_suffix('%').ok_or_else(bad)?.parse().map_err(|_| bad())?;
-    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(bad()) }
-}
 
 /// `vault check`.
 #[derive(Debug, Args)]
@@ -311,6 +291,14 @@ pub struct KeepArgs {
     pub keep_tag: Vec<String>,
 }
 
+impl From<&KeepArgs> for Keep {
+    fn from(args: &KeepArgs) -> Self {
+        let KeepArgs { keep, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, keep_tag } =
+            args.clone();
+        Self { keep, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, keep_tag }
+    }
+}
+
 /// How space is given back.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "How space is given back")]
@@ -442,22 +430,4 @@ snapshot that it was just taking when it was retired could be hurt.")]
         #[arg(required = true)]
         clients: Vec<String>,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_and_parts_are_understood_or_refused() {
-        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        for bad in ["", "10", "m", "1.5h", "10 m", "99999999999999999y", "-1d", "é"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_part("12.5%"), Ok(0.125));
-        for bad in ["5", "%", "101%", "-1%", "NaN%"] {
-            assert!(parse_part(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -24,7 +24,6 @@ use crate::cli::args::FilterArgs;
 use crate::cli::config::VaultConfig;
 use crate::cli::dates;
 use crate::cli::drill;
-use crate::cli::drill::Last;
 use crate::cli::drill::Wish;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
@@ -33,6 +32,7 @@ use crate::cli::key;
 use crate::cli::progress::Lane;
 use crate::cli::progress::Of;
 use crate::cli::prune as prune_command;
+use vault::service::drill::Last;
 
 /// How much of a vault may stay occupied by what nobody needs.
 const MAX_UNUSED: f64 = 0.05;
@@ -131,7 +131,7 @@ impl Crew<'_> {
             }
             care.pruned.push(job.source.name.clone());
             let period = |time, length| prune_command::period(&self.context.zone, time, length);
-            decisions.extend(retention::plan(&own, &prune_command::rules(keep), &period));
+            decisions.extend(retention::plan(&own, &keep.rules(dates::now()), &period));
         }
         decisions.retain(|decision| !decision.keep());
         if let Some(age) = config.retire_after {

@@ -17,9 +17,9 @@ use super::status::Pair;
 use super::status::Status;
 use crate::cli::child::program;
 use crate::cli::config::Desktop;
-use crate::cli::drill::Last;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use vault::service::drill::Last;
 
 /// Takes a figure out of what came of a drill.
 type OfDrill = fn(&Last) -> i64;
@@ -232,7 +232,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::cli::run::report::tests::outcome;
 
     /// A service that answers once, and what it was told.
     fn service(answer: &'static str) -> (String, thread::JoinHandle<String>) {
@@ -279,8 +278,26 @@ mod tests {
     #[test]
     fn a_trouble_is_told_once_a_day() {
         let mut status = Status::default();
-        let failed = Report { outcomes: vec![outcome("a", State::Failed)], ..Report::default() };
-        let good = Report { outcomes: vec![outcome("a", State::Complete)], ..Report::default() };
+        let failed = Report {
+            outcomes: vec![crate::cli::run::report::Outcome::new(
+                "a",
+                "disk",
+                "/v".to_owned(),
+                vault::tree::Time::default(),
+                State::Failed,
+            )],
+            ..Report::default()
+        };
+        let good = Report {
+            outcomes: vec![crate::cli::run::report::Outcome::new(
+                "a",
+                "disk",
+                "/v".to_owned(),
+                vault::tree::Time::default(),
+                State::Complete,
+            )],
+            ..Report::default()
+        };
         let mut told = |wish, report: &Report, now| desktop_text(wish, report, &mut status, now).is_some();
         assert!(told(Desktop::Failure, &failed, 1000));
         assert!(!told(Desktop::Failure, &failed, 2000));
@@ -289,7 +306,16 @@ mod tests {
         assert!(told(Desktop::Failure, &failed, 90_001), "it was good in between");
         assert!(told(Desktop::Always, &good, 90_002));
         assert!(!told(Desktop::Never, &failed, 90_003));
-        let idle = Report { outcomes: vec![outcome("a", State::NotDue)], ..Report::default() };
+        let idle = Report {
+            outcomes: vec![crate::cli::run::report::Outcome::new(
+                "a",
+                "disk",
+                "/v".to_owned(),
+                vault::tree::Time::default(),
+                State::NotDue,
+            )],
+            ..Report::default()
+        };
         assert!(!told(Desktop::Always, &idle, 90_004));
     }
 

@@ -400,7 +400,6 @@ pub fn log_from(folder: &Path, run: &str, from: u64) -> (Vec<Value>, u64) {
 mod tests {
     use super::*;
     use crate::cli::progress::Manner;
-    use crate::cli::run::report::tests::outcome;
     use vault::progress::Progress;
 
     fn screen() -> Screen {
@@ -426,7 +425,7 @@ mod tests {
         lane.counters().add(3, 30);
         lane.phase(Phase::Snapshot);
         lane.warn("a file cannot be read");
-        journal.result(&outcome("pictures", State::Complete));
+        journal.result(&Outcome::new("pictures", "disk", "/v".to_owned(), Time::default(), State::Complete));
         journal.desk.write();
         let now = look(folder).unwrap();
         assert_eq!(

@@ -168,23 +168,13 @@ impl<'a> Crew<'a> {
 
     fn outcome(&self, job: &Job, target: &Target, state: State) -> Outcome {
         let config = &self.plan.vaults[target.vault];
-        Outcome {
-            source: job.source.name.clone(),
-            vault: config.name.clone(),
-            place: config.place.to_string(),
-            id: None,
-            time: dates::now(),
-            state,
-            snapshot: None,
-            digest: None,
-            body: None,
-            overdue: target.overdue,
-            due_in: match target.due {
-                Due::Now => None,
-                Due::In(time) => Some(time),
-            },
-            trouble: None,
-        }
+        let due_in = match target.due {
+            Due::Now => None,
+            Due::In(time) => Some(time),
+        };
+        let place = config.place.to_string();
+        let outcome = Outcome::new(&job.source.name, &config.name, place, dates::now(), state);
+        Outcome { overdue: target.overdue, due_in, ..outcome }
     }
 
     /// Shows a result, and keeps it for the report.
@@ -586,13 +576,12 @@ fn variables(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::run::report::tests::outcome;
 
     #[test]
     fn hooks_learn_the_worst() {
-        let mut failed = outcome("a", State::Failed);
+        let mut failed = Outcome::new("a", "disk", "/v".to_owned(), vault::tree::Time::default(), State::Failed);
         failed.trouble = Some(Trouble { exit: Exit::Failed, what: "no disk".into(), hint: None });
-        let mut taken = outcome("a", State::Complete);
+        let mut taken = Outcome::new("a", "disk", "/v".to_owned(), vault::tree::Time::default(), State::Complete);
         taken.snapshot = Some("1f2e".into());
         let found = variables("a", "after", &[taken.clone(), failed], None);
         let value = |name: &str| found.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str());

@@ -77,11 +77,11 @@ impl Around {
                 "state": doctor::first(&context, vault)?,
                 "plan": run::overview::told(&context)?,
                 "running": self.running().is_some(),
-                "drill": drill::Last::load(vault).map(|last| {
+                "drill": vault::service::drill::Last::load(vault).map(|last| {
                     json!({ "time": dates::exact(last.time()), "files": last.files, "bytes": last.bytes, "failed": last.failed })
                 }),
             })),
-            Question::Doctor => doctor::told(&context, vault, progress),
+            Question::Doctor => doctor::told(&context, vault, progress).map(|health| json!(health)),
             Question::Stats => stats::told(&context, vault, progress),
             Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
             Question::Settings => settings(&context),
@@ -179,7 +179,7 @@ fn hash(text: &str) -> String {
 
 fn described(context: &Context, text: &str) -> Result<Value, Failure> {
     let path = context.config_place()?;
-    let mut told = config::command::told(context, &path, text);
+    let mut told = config::told(context, &path, text);
     if let Value::Object(told) = &mut told {
         told.insert("text".to_owned(), text.into());
         told.insert("hash".to_owned(), hash(text).into());

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::exclude::check;
+use crate::store::place::Address;
+use crate::store::place::Place;
 use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::exclude::check;
-use vault::store::place::Address;
-use vault::store::place::Place;
 
 use super::Config;
 use super::Desktop;
@@ -26,17 +26,17 @@ use super::RunConfig;
 use super::SourceConfig;
 use super::VaultConfig;
 use super::WHOLE_PATH;
-use crate::cli::args::KeepArgs;
-use crate::cli::args::parse_duration;
-use crate::cli::args::parse_id_start;
-use crate::cli::args::parse_level;
-use crate::cli::args::parse_part;
-use crate::cli::args::parse_verify_others;
-use crate::cli::local;
-use crate::cli::snapshot::IGNORE_FILE;
-use crate::cli::suggest::nearest;
-use crate::cli::units;
-use crate::cli::usual;
+use crate::service::config::IGNORE_FILE;
+use crate::service::keep::Keep;
+use crate::service::local;
+use crate::service::suggest::nearest;
+use crate::service::units;
+use crate::service::usual;
+use crate::service::values::parse_duration;
+use crate::service::values::parse_id_start;
+use crate::service::values::parse_level;
+use crate::service::values::parse_part;
+use crate::service::values::parse_verify_others;
 
 /// How old a snapshot may become where nothing is said.
 const EVERY: Duration = Duration::from_secs(86_400);
@@ -293,9 +293,9 @@ impl<'t> Reader<'t> {
         names.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    fn keep(&mut self, table: &Spanned<DeValue<'t>>) -> Option<KeepArgs> {
+    fn keep(&mut self, table: &Spanned<DeValue<'t>>) -> Option<Keep> {
         let mut section = Section::new(self, table)?;
-        let keep = KeepArgs {
+        let keep = Keep {
             keep: section.number("last", u64::MAX),
             keep_hourly: section.number("hourly", u64::MAX),
             keep_daily: section.number("daily", u64::MAX),
@@ -421,7 +421,7 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
             (None, _) => PathBuf::from(text),
         };
         if path.is_absolute() {
-            return Some(crate::cli::roots::absolute(Path::new(""), &path));
+            return Some(crate::service::roots::absolute(Path::new(""), &path));
         }
         self.reader.wrong(
             at.clone(),
@@ -564,7 +564,7 @@ fn shown_type(value: &DeValue<'_>) -> &'static str {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use vault::engine::trust::VerifyOthers;
+    use crate::engine::trust::VerifyOthers;
 
     /// The mistakes in a text, each as `line:column what`.
     fn mistakes(text: &str) -> Vec<String> {

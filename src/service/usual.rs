@@ -61,7 +61,7 @@ pub fn before(is_wanted: bool, others: Vec<String>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use vault::engine::exclude::check;
+    use crate::engine::exclude::check;
 
     use super::*;
 

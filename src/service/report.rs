@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use crate::path::Shown;
+use crate::tree::Snapshot;
+use crate::tree::Time;
 use serde::Serialize;
-use vault::path::Shown;
-use vault::tree::Snapshot;
-use vault::tree::Time;
 
-use crate::cli::drill::Last;
-use crate::cli::error::Exit;
-use crate::cli::error::Failure;
-use crate::cli::units;
-use vault::json;
-use vault::json::CountsJson;
+use crate::failure::Exit;
+use crate::failure::Failure;
+use crate::json;
+use crate::json::CountsJson;
+use crate::service::drill::Last;
+use crate::service::units;
 
 /// What became of a source in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -101,6 +101,26 @@ pub struct Outcome {
     pub due_in: Option<Duration>,
     /// Why it failed.
     pub trouble: Option<Trouble>,
+}
+
+impl Outcome {
+    /// Of this source in this vault, as long as nothing more is known.
+    pub fn new(source: &str, vault: &str, place: String, time: Time, state: State) -> Self {
+        Self {
+            source: source.to_owned(),
+            vault: vault.to_owned(),
+            place,
+            id: None,
+            time,
+            state,
+            snapshot: None,
+            digest: None,
+            body: None,
+            overdue: false,
+            due_in: None,
+            trouble: None,
+        }
+    }
 }
 
 /// The care for a vault after its snapshots.
@@ -472,25 +492,11 @@ pub fn summary(report: &Report, took: Duration) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
-    /// An outcome with nothing in it.
-    pub fn outcome(source: &str, state: State) -> Outcome {
-        Outcome {
-            source: source.to_owned(),
-            vault: "disk".to_owned(),
-            place: "/v".to_owned(),
-            id: None,
-            time: Time::default(),
-            state,
-            snapshot: None,
-            digest: None,
-            body: None,
-            overdue: false,
-            due_in: None,
-            trouble: None,
-        }
+    fn outcome(source: &str, state: State) -> Outcome {
+        Outcome::new(source, "disk", "/v".to_owned(), Time::default(), state)
     }
 
     fn care(damaged: bool, trouble: Option<Trouble>) -> Care {

@@ -192,7 +192,7 @@ fn quoted_key(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::config::parse::parse;
+    use crate::service::config::parse::parse;
 
     const HOME: &str = if cfg!(windows) { "C:\\Users\\me" } else { "/home/me" };
     const DISK: &str = if cfg!(windows) { "D:\\\"disk\"\\vault" } else { "/mnt/\"disk\"/vault" };

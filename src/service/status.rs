@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use crate::fs::make_private_folder;
+use crate::fs::replace_private_file;
 use serde::Deserialize;
 use serde::Serialize;
-use vault::fs::make_private_folder;
-use vault::fs::replace_private_file;
 
-use crate::cli::error::Failure;
+use crate::failure::Failure;
 
 /// The version of the file's content.
 const VERSION: u32 = 1;
@@ -84,7 +84,7 @@ pub struct Pair {
 impl Status {
     /// What is remembered in this folder.
     pub fn load(folder: &Path) -> Self {
-        let bytes = vault::ownfile::read(&path(folder)).unwrap_or_default();
+        let bytes = crate::ownfile::read(&path(folder)).unwrap_or_default();
         let status: Self = serde_json::from_slice(&bytes).unwrap_or_default();
         if status.version == VERSION { status } else { Self { version: VERSION, ..Self::default() } }
     }
@@ -130,7 +130,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
             .hint("Another folder for it can be given with --state DIR, or VAULT_STATE_DIR.")
     };
     make_private_folder(folder).map_err(|error| failed(&error))?;
-    let file = vault::ownfile::open_lock(&folder.join("lock"));
+    let file = crate::ownfile::open_lock(&folder.join("lock"));
     let file = file.map_err(|error| failed(&error))?;
     for _ in 0..LOOKS {
         match file.try_lock() {
@@ -146,7 +146,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Failure> {
 /// Whether a run goes on.
 pub fn is_locked(folder: &Path) -> bool {
     let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    vault::ownfile::open(&folder.join("lock")).is_ok_and(held)
+    crate::ownfile::open(&folder.join("lock")).is_ok_and(held)
 }
 
 #[cfg(test)]

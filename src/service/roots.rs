@@ -7,9 +7,9 @@ use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
-use vault::path::from_path;
-use vault::path::plain;
-use vault::path::to_path;
+use crate::path::from_path;
+use crate::path::plain;
+use crate::path::to_path;
 
 /// The bytes of a path or a word that was typed, with `/` between components on every system.
 pub fn bytes_of(text: &OsStr) -> Vec<u8> {

@@ -3,17 +3,17 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use vault::store::place::Place;
+use crate::store::place::Place;
 
-use super::status::Pair;
-use super::status::Status;
-use crate::cli::config::Config;
-use crate::cli::config::Order;
-use crate::cli::config::SourceConfig;
-use crate::cli::config::VaultConfig;
-use crate::cli::error::Failure;
-use crate::cli::error::quoted;
-use crate::cli::suggest::nearest;
+use crate::failure::Failure;
+use crate::failure::quoted;
+use crate::service::config::Config;
+use crate::service::config::Order;
+use crate::service::config::SourceConfig;
+use crate::service::config::VaultConfig;
+use crate::service::status::Pair;
+use crate::service::status::Status;
+use crate::service::suggest::nearest;
 
 /// Whether a source is due in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +200,7 @@ mod tests {
     fn sources_are_named_ordered_and_awaited() {
         let text = "[vaults.v]\npath = \"/v\"\n[vaults.w]\npath = \"/w\"\n[sources.big]\npaths = [\"/a\"]\n\
                     [sources.small]\npaths = [\"/b\"]\nvaults = [\"w\"]\n";
-        let (config, mistakes) = crate::cli::config::parse::parse(text, None);
+        let (config, mistakes) = crate::service::config::parse::parse(text, None);
         assert_eq!(mistakes, []);
         let failure = Plan::new(&config, &["smal".to_owned()]).unwrap_err();
         assert!(failure.hint.unwrap().contains("small"));

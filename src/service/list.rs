@@ -9,31 +9,30 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::exclude::ExcludeOptions;
+use crate::engine::exclude::check;
+use crate::engine::text;
+use crate::store::place::Address;
+use crate::store::place::Place;
 use csv::ReaderBuilder;
 use csv::StringRecord;
 use csv::Trim;
-use vault::engine::exclude::ExcludeOptions;
-use vault::engine::exclude::check;
-use vault::engine::text;
-use vault::store::place::Address;
-use vault::store::place::Place;
 
-use super::plan::Due;
-use super::plan::Job;
-use super::plan::Plan;
-use super::plan::Target;
-use crate::cli::args::KeepArgs;
-use crate::cli::args::parse_duration;
-use crate::cli::config::Config;
-use crate::cli::config::Hooks;
-use crate::cli::config::SourceConfig;
-use crate::cli::config::VaultConfig;
-use crate::cli::config::WHOLE_PATH;
-use crate::cli::context::Context;
-use crate::cli::error::Failure;
-use crate::cli::local;
-use crate::cli::roots;
-use crate::cli::snapshot::IGNORE_FILE;
+use crate::failure::Failure;
+use crate::service::config::Config;
+use crate::service::config::Hooks;
+use crate::service::config::IGNORE_FILE;
+use crate::service::config::SourceConfig;
+use crate::service::config::VaultConfig;
+use crate::service::config::WHOLE_PATH;
+use crate::service::keep::Keep;
+use crate::service::local;
+use crate::service::plan::Due;
+use crate::service::plan::Job;
+use crate::service::plan::Plan;
+use crate::service::plan::Target;
+use crate::service::roots;
+use crate::service::values::parse_duration;
 
 /// How many mistakes are shown.
 const MISTAKES_SHOWN: usize = 50;
@@ -116,16 +115,16 @@ fn is_title(field: &str) -> bool {
 }
 
 /// Reads which snapshots stay: a number of them, or rules such as `daily=7 weekly=4`.
-fn keep(text: &str) -> Result<KeepArgs, String> {
+fn keep(text: &str) -> Result<Keep, String> {
     if let Ok(count) = text.parse() {
-        return Ok(KeepArgs { keep: Some(count), ..KeepArgs::default() });
+        return Ok(Keep { keep: Some(count), ..Keep::default() });
     }
     let bad = |rule: &str| {
         format!(
             "'{rule}' says not what to keep: write a number of snapshots, or rules like daily=7 weekly=4 within=30d"
         )
     };
-    let mut keep = KeepArgs::default();
+    let mut keep = Keep::default();
     for rule in text.split_whitespace() {
         let (name, value) = rule.split_once('=').ok_or_else(|| bad(rule))?;
         let count = || value.parse().map(Some).map_err(|_| bad(rule));
@@ -252,7 +251,7 @@ impl Lines<'_> {
         let Some(path) = place.folder().map(Path::to_owned) else {
             return Some(VaultConfig::new(place.to_string(), place));
         };
-        match Context::has_vault_in(&path) {
+        match local::has_vault_in(&path) {
             Ok(true) => {}
             Ok(false) if path.is_dir() => {
                 if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -279,13 +278,7 @@ impl Lines<'_> {
     }
 }
 
-fn source_config(
-    name: String,
-    path: PathBuf,
-    patterns: Vec<String>,
-    keep: Option<KeepArgs>,
-    vault: &str,
-) -> SourceConfig {
+fn source_config(name: String, path: PathBuf, patterns: Vec<String>, keep: Option<Keep>, vault: &str) -> SourceConfig {
     SourceConfig {
         name,
         paths: vec![path],

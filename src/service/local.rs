@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use vault::store::place::Address;
-use vault::store::place::FORMS;
-use vault::store::place::Place;
+use crate::store::dir::DirStore;
+use crate::store::place::Address;
+use crate::store::place::FORMS;
+use crate::store::place::Place;
+use crate::store::{Kind, ObjectKey, Store, StoreError};
 
-use crate::cli::error::Failure;
-use crate::cli::error::quoted;
+use crate::failure::Failure;
+use crate::failure::quoted;
 
 /// Whether a text names something on another machine, as other programs write it: `scheme://…`, `service:…`, `user@host:path`,
 /// `host:path`, `\\host\share`. A path that begins with `/`, `./`, `../` or `~` never does.
@@ -38,6 +40,29 @@ pub fn address(path: &Path) -> Result<Option<Address>, Failure> {
 /// Whether a place, or the folder that it would be made in, is there as far as this machine can tell.
 pub fn is_there(place: &Place) -> bool {
     place.folder().is_none_or(|folder| folder.exists() || folder.parent().is_some_and(Path::is_dir))
+}
+
+/// Whether there is a vault in this folder (or what is left of one).
+pub fn has_vault_in(folder: &Path) -> Result<bool, Failure> {
+    match DirStore::open(folder) {
+        Ok(store) => Ok(holds_vault(&store)?),
+        Err(StoreError::Gone { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether there is a vault in a store, or what is left of one.
+pub fn holds_vault(store: &dyn Store) -> Result<bool, StoreError> {
+    match store.len(&ObjectKey::Vault) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_of_whole() => Err(error),
+        // It is missing, or no file: the key slots tell.
+        Err(_) => {
+            let mut found = false;
+            store.list(Kind::Key, &mut |_| found = true)?;
+            Ok(found)
+        }
+    }
 }
 
 /// Refuses what looks like an address of another machine, or like a home folder that the shell has not put in, wherever a path

@@ -1,0 +1,22 @@
+//! What vault does by itself, day after day, and what people say of it: between what a person meets (the command line, the page) and the
+//! engine. Nothing here prints, asks, or reads the clock or the environment.
+//!
+//! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
+//! [`report`] what a run did · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
+//! is meant · [`usual`] what is usually not wanted · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+
+pub mod config;
+pub mod dates;
+pub mod drill;
+pub mod health;
+pub mod keep;
+pub mod list;
+pub mod local;
+pub mod plan;
+pub mod report;
+pub mod roots;
+pub mod status;
+pub mod suggest;
+pub mod units;
+pub mod usual;
+pub mod values;

@@ -1,0 +1,91 @@
+//! Values as people write them, on the command line, in the configuration and in lists.
+
+use std::time::Duration;
+
+use crate::engine::trust::VerifyOthers;
+
+/// Reads a duration: a number and one of s, m, h, d, w, y.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is not a duration; write it like 90s, 10m, 12h, 30d, 8w or 2y");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let secs = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "y" => 366 * 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    number.checked_mul(secs).filter(|secs| *secs < 1 << 40).map(Duration::from_secs).ok_or_else(bad)
+}
+
+/// Reads a part: a percentage.
+pub fn parse_part(text: &str) -> Result<f64, String> {
+    let bad = || format!("'{text}' is not a percentage; write it like 5% or 12.5%");
+    let number: f64 = text.strip_suffix('%').ok_or_else(bad)?.parse().map_err(|_| bad())?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(bad()) }
+}
+
+/// Reads how hard to compress.
+pub fn parse_level(text: &str) -> Result<i32, String> {
+    match text {
+        "fast" => Ok(1),
+        "default" => Ok(3),
+        "high" => Ok(9),
+        "max" => Ok(19),
+        _ => text
+            .parse()
+            .ok()
+            .filter(|level| (1..=19).contains(level))
+            .ok_or_else(|| "write fast, default, high, max, or a number from 1 to 19".to_owned()),
+    }
+}
+
+/// Reads how packs of others are looked at.
+pub fn parse_verify_others(text: &str) -> Result<VerifyOthers, String> {
+    match text {
+        "none" => Ok(VerifyOthers::None),
+        "sample" => Ok(VerifyOthers::Sample),
+        "all" => Ok(VerifyOthers::All),
+        _ => Err("write none, sample or all".to_owned()),
+    }
+}
+
+/// Reads the start of an id.
+pub fn parse_id_start(text: &str) -> Result<String, String> {
+    let digits = text.to_ascii_lowercase();
+    if (4..=32).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(digits)
+    } else {
+        Err(format!("'{text}' is not an id: give 4 to 32 hexadecimal digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_parts_are_understood_or_refused() {
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        for bad in ["", "10", "m", "1.5h", "10 m", "99999999999999999y", "-1d", "é"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_part("12.5%"), Ok(0.125));
+        for bad in ["5", "%", "101%", "-1%", "NaN%"] {
+            assert!(parse_part(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn levels_have_names_and_bounds() {
+        for (text, expected) in
+            [("fast", Some(1)), ("default", Some(3)), ("19", Some(19)), ("0", None), ("-1", None), ("best", None)]
+        {
+            assert_eq!(parse_level(text).ok(), expected, "{text}");
+        }
+    }
+}
