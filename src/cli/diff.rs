@@ -6,6 +6,8 @@ use vault::engine::diff;
 use vault::engine::diff::Change;
 use vault::engine::diff::Compared;
 use vault::engine::diff::Difference;
+use vault::engine::diff::Sums;
+use vault::engine::diff::Visitor;
 use vault::engine::live::Live;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
@@ -36,7 +38,6 @@ use crate::cli::snapshot::exclude_options;
 use crate::cli::units;
 use vault::json;
 use vault::json::DifferenceJson;
-use vault::json::Sums;
 use vault::json::SumsJson;
 
 /// The disk, in place of a snapshot.
@@ -62,7 +63,6 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         context,
         args,
         out: Output::new(),
-        sums: Sums::default(),
         failed: None,
         old: info.id.to_string(),
         new: None,
@@ -97,8 +97,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
             Err(error) => return Err(error.into()),
         };
         let base = base(&old_path, &new_path, &mut old, &mut new);
-        let mut found = |difference: Difference| report.add(&difference);
-        diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut found)
+        diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut report)
     } else {
         let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
         let other = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
@@ -110,8 +109,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let mut new_trees = vault.tree_reader()?;
         let mut new = diff::entry_at(&other.body.tree, &new_path, &mut new_trees)?;
         let base = base(&old_path, &new_path, &mut old, &mut new);
-        let mut found = |difference: Difference| report.add(&difference);
-        diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut found)
+        diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut report)
     };
     context.screen.clear();
     report.finish(compared, unread)
@@ -182,22 +180,26 @@ struct Report<'a> {
     context: &'a Context,
     args: &'a DiffArgs,
     out: Output,
-    sums: Sums,
     failed: Option<Failure>,
     /// The snapshots that are compared; `new` is `None` for the disk.
     old: String,
     new: Option<String>,
 }
 
-impl Report<'_> {
-    fn add(&mut self, difference: &Difference) -> bool {
-        self.sums.add(difference);
+impl Visitor for Report<'_> {
+    fn differs(&mut self, difference: Difference) -> bool {
         if !self.args.summary {
-            self.failed = self.print(difference).err();
+            self.failed = self.print(&difference).err();
         }
         self.failed.is_none()
     }
 
+    fn again(&mut self, _: &[u8], _: &Sums) -> bool {
+        !self.args.summary
+    }
+}
+
+impl Report<'_> {
     fn print(&mut self, difference: &Difference) -> Result<(), Failure> {
         let (old, new, path) = (difference.old.as_ref(), difference.new.as_ref(), difference.path.as_slice());
         self.context.screen.clear();
@@ -241,8 +243,7 @@ impl Report<'_> {
         for (path, error) in &compared.broken {
             self.context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
         }
-        self.sums.unknown = unread + compared.broken.len() as u64;
-        let sums = &self.sums;
+        let sums = &Sums { unknown: unread + compared.broken.len() as u64, ..compared.sums };
         if self.context.global.json {
             self.out.json(&SumsJson { summary: sums, old: self.old.clone(), new: self.new.clone() })?;
         } else if !self.context.global.quiet {

@@ -301,7 +301,7 @@ impl Trees<'_, '_> {
         }
         let (mut from, mut there) = (Source::new(self.from), Source::new(self.there));
         let stack = vec![Level::new(Vec::new(), tree, base)];
-        let mut ahead = Ahead { trees: self, stack, lost: HashMap::new() };
+        let mut ahead = Ahead { trees: self, stack, been_in: Lru::new(REMEMBERED), lost: HashMap::new() };
         let folder =
             |level, source, entry| Folder { level, writer: StreamWriter::default(), source, entry, is_whole: true };
         let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
@@ -562,6 +562,8 @@ fn write_entry(
 struct Ahead<'w, 't, 'a> {
     trees: &'w Trees<'t, 'a>,
     stack: Vec<Level>,
+    /// Folders that it has been in. What is in one is gathered once, however many paths lead there.
+    been_in: Lru<StreamKey, ()>,
     /// Contents that cannot be read.
     lost: HashMap<StreamKey, ObjectState>,
 }
@@ -583,7 +585,9 @@ impl Ahead<'_, '_, '_> {
                     let Some(content) = &entry.content else { continue };
                     if entry.kind == FileKind::Directory {
                         let base = folders_of(before.as_deref());
-                        if trees.known_folder(content, base.as_ref())?.is_none() {
+                        let key = stream_key(content);
+                        if self.been_in.get(&key).is_none() && trees.known_folder(content, base.as_ref())?.is_none() {
+                            self.been_in.insert(key, (), 1);
                             self.stack.push(Level::new(path, content, base.as_ref()));
                         }
                     } else if trees.known(content, contents_of(before.as_deref()))?.is_none()
