@@ -453,9 +453,8 @@ impl From<IndexError> for Failure {
         match error {
             IndexError::Read(error) => error.into(),
             IndexError::Threads(_) => Self::new(chain(&error)).hint("Fewer can be asked for with --threads N."),
-            IndexError::TooMany { .. } => {
-                Self::new(chain(&error)).hint("Ask for fewer levels with --depth, or for a folder in it: vault du SNAPSHOT:PATH")
-            }
+            IndexError::TooMany { .. } => Self::new(chain(&error))
+                .hint("Ask for fewer levels with --depth, or for a folder in it: vault du SNAPSHOT:PATH"),
             IndexError::Interrupted => Self::interrupted(),
         }
     }

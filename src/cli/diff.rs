@@ -59,14 +59,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
     let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, aim)?;
     let old_path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-    let mut report = Report {
-        context,
-        args,
-        out: Output::new(),
-        failed: None,
-        old: info.id.to_string(),
-        new: None,
-    };
+    let mut report = Report { context, args, out: Output::new(), failed: None, old: info.id.to_string(), new: None };
     let mut old_trees = vault.tree_reader()?;
     let mut old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees)?;
     let mut unread = 0;

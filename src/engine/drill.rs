@@ -273,11 +273,12 @@ fn choose(
     report: &mut DrillReport,
     progress: &dyn Progress,
 ) -> Result<Vec<Chosen>, DrillError> {
-    let mut graph =
-        explore(index, std::slice::from_ref(tree), options.threads, progress, |sum: &mut f64, entry| match entry.kind {
+    let mut graph = explore(index, std::slice::from_ref(tree), options.threads, progress, |sum: &mut f64, entry| {
+        match entry.kind {
             FileKind::Directory => {}
             _ => *sum += weight(entry, options.len_max),
-        })?;
+        }
+    })?;
     for number in graph.upwards() {
         let below = graph.nodes[number].children.iter().map(|child| graph.nodes[*child as usize].data).sum::<f64>();
         let node = &mut graph.nodes[number];

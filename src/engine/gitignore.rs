@@ -344,8 +344,12 @@ impl Group {
                 counts |= prefix.starts_with(&start);
             }
         }
-        // A path that a pattern may still begin with counts as a whole.
-        put_part(out, 2, if counts { &start } else { &[] });
+        // A path that a pattern may begin with counts as a whole.
+        if counts {
+            put_part(out, 2, &start);
+        } else {
+            put_part(out, 3, &[]);
+        }
     }
 }
 
@@ -644,7 +648,8 @@ mod tests {
         let names: [&[u8]; 7] = [b"a", b"b", b"ab", b"ba", "\u{e4}".as_bytes(), b"B", b"b\xff"];
         let mut paths: Vec<Vec<u8>> = vec![Vec::new()];
         for depth in 0..3 {
-            let above: Vec<Vec<u8>> = paths.iter().filter(|path| crate::path::components(path).count() == depth).cloned().collect();
+            let above: Vec<Vec<u8>> =
+                paths.iter().filter(|path| crate::path::components(path).count() == depth).cloned().collect();
             paths.extend(above.iter().flat_map(|path| names.map(|name| crate::path::join(path, name))));
         }
         let mut dice = 7_u64;

@@ -349,7 +349,8 @@ mod tests {
                 let pattern = Pattern::new(text.as_bytes(), ignore_case);
                 for path in paths.iter().filter(|path| !path.is_empty()) {
                     let (name, above) = path.split_last().unwrap();
-                    let places = above.iter().fold(pattern.start(), |places, name| pattern.below(&places, name.as_bytes()));
+                    let places =
+                        above.iter().fold(pattern.start(), |places, name| pattern.below(&places, name.as_bytes()));
                     let end = pattern.parts.len();
                     let mut matching = Places(vec![false; end + 1]);
                     for at in (0..end).filter(|at| places.0[*at]) {

@@ -72,7 +72,8 @@ pub(crate) fn find(
     keep: usize,
 ) -> Result<Vec<HurtSnapshot>, MarkError> {
     let segments = Segments::new(vault, reader.clone())?.lent_by(donor)?;
-    let mut search = Search { source: Source::new(&segments), bad, counts: HashMap::new(), clean: HashSet::new(), keep };
+    let mut search =
+        Search { source: Source::new(&segments), bad, counts: HashMap::new(), clean: HashSet::new(), keep };
     let mut found = Vec::new();
     for snapshot in snapshots {
         let mut hurt = HurtSnapshot { id: snapshot.id, files: Vec::new(), count: 0 };

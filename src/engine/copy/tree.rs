@@ -33,11 +33,18 @@ const WINDOW: usize = 4096;
 /// Of so many streams it is remembered what they became.
 const REMEMBERED: usize = 1 << 18;
 
+/// What a stream is taken for. A file may hold what is a listing elsewhere: as that it becomes something else, and needs more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum As {
+    Listing,
+    Content,
+}
+
 /// What streams became in the other vault; it lasts from one snapshot to the next.
 pub(crate) struct Memory {
-    known: Mutex<Lru<StreamKey, Stream>>,
+    known: Mutex<Lru<(As, StreamKey), Stream>>,
     /// Streams of the other vault, with all that is below them if they are listings, that are stored there.
-    stored: Mutex<HashSet<StreamKey>>,
+    stored: Mutex<HashSet<(As, StreamKey)>>,
 }
 
 impl Memory {
@@ -45,12 +52,12 @@ impl Memory {
         Self { known: Mutex::new(Lru::new(REMEMBERED)), stored: Mutex::default() }
     }
 
-    fn get(&self, stream: &Stream) -> Option<Stream> {
-        lock(&self.known).get(&stream_key(stream))
+    fn get(&self, what: As, stream: &Stream) -> Option<Stream> {
+        lock(&self.known).get(&(what, stream_key(stream)))
     }
 
-    fn put(&self, stream: &Stream, copy: Stream) {
-        lock(&self.known).insert(stream_key(stream), copy, 1);
+    fn put(&self, what: As, stream: &Stream, copy: Stream) {
+        lock(&self.known).insert((what, stream_key(stream)), copy, 1);
     }
 }
 
@@ -203,7 +210,7 @@ impl Trees<'_, '_> {
         if stream.is_empty() {
             return Ok(Some(Stream::EMPTY));
         }
-        if let Some(copy) = self.memory.get(stream) {
+        if let Some(copy) = self.memory.get(As::Content, stream) {
             return Ok(Some(copy));
         }
         let copy = base.filter(|(before, _)| *before == stream).map(|(_, copy)| copy.clone());
@@ -219,7 +226,7 @@ impl Trees<'_, '_> {
         if stream.depth == 0 {
             return Ok(is_there(&stream.ids));
         }
-        let key = stream_key(stream);
+        let key = (As::Content, stream_key(stream));
         if lock(&self.memory.stored).contains(&key) {
             return Ok(true);
         }
@@ -246,7 +253,7 @@ impl Trees<'_, '_> {
         let mut done = Vec::new();
         let mut source = Source::new(self.there);
         while let Some(listing) = folders.pop() {
-            let key = stream_key(&listing);
+            let key = (As::Listing, stream_key(&listing));
             if lock(&self.memory.stored).contains(&key) {
                 continue;
             }
@@ -281,14 +288,14 @@ impl Trees<'_, '_> {
 
     /// What a folder became, if that is known and stored with all below it.
     fn known_folder(&self, listing: &Stream, base: Option<&Base>) -> Result<Option<Stream>, CopyError> {
-        if let Some(copy) = self.memory.get(listing) {
+        if let Some(copy) = self.memory.get(As::Listing, listing) {
             return Ok(Some(copy));
         }
         let Some((before, copy)) = base.filter(|(before, _)| before == listing) else { return Ok(None) };
         if !self.is_folder_stored(copy)? {
             return Ok(None);
         }
-        self.memory.put(before, copy.clone());
+        self.memory.put(As::Listing, before, copy.clone());
         Ok(Some(copy.clone()))
     }
 
@@ -351,7 +358,7 @@ impl Trees<'_, '_> {
         let Some(Folder { level, writer, source, entry, is_whole }) = stack.pop() else { return Ok(()) };
         let listing = self.finish(writer)?;
         if is_whole {
-            self.memory.put(&source, listing.clone());
+            self.memory.put(As::Listing, &source, listing.clone());
         }
         let (Some(above), Some(entry)) = (stack.last_mut(), entry) else {
             copied.tree = listing;
@@ -385,7 +392,7 @@ impl Trees<'_, '_> {
         if !ahead.lost.contains_key(&key) {
             ahead.fill(content)?;
         }
-        let Some(copy) = self.memory.get(content) else {
+        let Some(copy) = self.memory.get(As::Content, content) else {
             return Ok(Err(ahead.lost.get(&key).copied().unwrap_or(ObjectState::Damaged)));
         };
         entry.content = Some(copy);
@@ -404,7 +411,7 @@ impl Trees<'_, '_> {
     fn contents(&self, wanted: Vec<Stream>) -> Result<HashMap<StreamKey, ObjectState>, Ended<CopyError>> {
         let lost = Mutex::new(HashMap::new());
         let note = |stream: &Stream, copy: Found<Stream>| match copy {
-            Ok(copy) => self.memory.put(stream, copy),
+            Ok(copy) => self.memory.put(As::Content, stream, copy),
             Err(state) => drop(lock(&lost).insert(stream_key(stream), state)),
         };
         let (large, small): (Vec<Stream>, Vec<Stream>) =

@@ -308,7 +308,9 @@ impl TreePlan {
             let Some(listing) = listing else { continue };
             let ground = Ground { rules: Rules::new(patterns, &to_path(&place))?, place, name: &root.name, taken };
             let fate = self.folder(hand, &ground, listing, progress)?;
-            if let Some(found) = fate.unread.filter(|_| unread.is_none()).and_then(|way| self.unread_at(&root.name, way)) {
+            if let Some(found) =
+                fate.unread.filter(|_| unread.is_none()).and_then(|way| self.unread_at(&root.name, way))
+            {
                 unread = Some(found);
             }
             if let Some(number) = fate.changes {
