@@ -425,3 +425,40 @@ fn every_other_command_looks_at_each_folder_once() {
     let hurt = told["hurt"].as_array().unwrap().iter().find(|hurt| hurt["snapshot"] == deep.as_str()).unwrap();
     assert_eq!((hurt["count"].as_u64(), hurt["paths"].as_array().unwrap().len()), (Some(PATHS), 100), "{hurt}");
 }
+
+/// The page answers with the first paths, and with how many there are.
+#[cfg(feature = "ui")]
+#[test]
+fn the_page_answers() {
+    let web = Web::new();
+    let page = crate::ui::Page::attempt_to_enter(&web.desk, &["ui", "--no-open", "--read-only"]);
+    let page = page.unwrap_or_else(|said| panic!("{}", said.err));
+    assert_eq!(page.told("find?pattern=x/deep.txt")["matches"].as_array().unwrap().len(), 0);
+    let found = page.told("find?pattern=deep.txt&count=5");
+    assert_eq!((found["matches"].as_array().unwrap().len(), &found["more"]), (5, &true.into()));
+    let (old, new) = (Web::name(&web.deep), Web::name(&web.other));
+    let told = page.told(&format!("diff?old={old}&new={new}&count=5"));
+    let counted = &told["summary"]["changed"];
+    assert_eq!((told["differences"].as_array().unwrap().len(), counted.as_u64()), (5, Some(PATHS)), "{told}");
+    assert_eq!(page.end().0, 0);
+}
+
+/// Whoever looks at one path of a mount looks at the folders on it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mount_shows_each_path() {
+    if !crate::mount::can_mount() {
+        return;
+    }
+    let web = Web::new();
+    let at = web.desk.path("mnt");
+    fs::create_dir(&at).unwrap();
+    let command = web.desk.command(&["mount", at.to_str().unwrap()]);
+    let mut mount = crate::mount::Mount::attempt(command, &at).unwrap_or_else(|said| panic!("{}", said.err));
+    let snapshot = at.join("all").join(web.deep.id.short()).join("source");
+    for names in [["a", "b"], ["b", "b"]] {
+        let bottom = snapshot.join(names.join("/")).join(["a"; LEVELS as usize - 2].join("/"));
+        assert_eq!(fs::read(bottom.join("deep.txt")).unwrap(), b"the one");
+    }
+    assert_eq!(mount.end(rustix::process::Signal::INT).0, 0);
+}

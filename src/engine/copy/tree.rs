@@ -17,8 +17,9 @@ use crate::engine::mark::{Segments, Source, StreamKey, stream_key};
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
 use crate::engine::snapshot::Ended;
 use crate::engine::walk::SkippedList;
+use crate::limits::{PATH_COST, PATHS_LEN_MAX};
 use crate::lru::Lru;
-use crate::path::join;
+use crate::path::{Shown, join};
 use crate::progress::Progress;
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
@@ -87,6 +88,21 @@ pub(crate) struct Copied {
     pub(crate) tree: Stream,
     /// What could not be read.
     pub(crate) lost: Vec<Lost>,
+    /// How many bytes their paths take.
+    lost_len: u64,
+}
+
+impl Copied {
+    /// Notes something that could not be read. One that lies at very many paths is lost at each of them.
+    fn lose(&mut self, path: Vec<u8>, state: ObjectState) -> Result<(), CopyError> {
+        self.lost_len = self.lost_len.saturating_add(path.len() as u64 + PATH_COST);
+        if self.lost_len > PATHS_LEN_MAX {
+            let what = "more is lost of the snapshot than can be listed, for it lies at very many paths".to_owned();
+            return Err(CopyError::Entry { path: Shown(&path).to_string(), what });
+        }
+        self.lost.push(Lost { path, state });
+        Ok(())
+    }
 }
 
 /// Something that could not be read.
@@ -338,12 +354,12 @@ impl Trees<'_, '_> {
                         Ok(entry) => write_entry(&entry, &mut current.writer, self.depot, &path)?,
                         Err(state) => {
                             current.is_whole = false;
-                            copied.lost.push(Lost { path, state });
+                            copied.lose(path, state)?;
                         }
                     }
                 }
                 Step::Broken(state) => {
-                    copied.lost.push(Lost { path: current.level.path.clone(), state });
+                    copied.lose(current.level.path.clone(), state)?;
                     current.is_whole = false;
                     self.leave(&mut stack, &mut copied)?;
                 }
@@ -560,7 +576,7 @@ fn write_entry(
 ) -> Result<(), Ended<CopyError>> {
     let mut bytes = Vec::new();
     encode_entry(entry, &mut bytes)
-        .map_err(|error| CopyError::Entry { path: crate::path::Shown(path).to_string(), what: error.to_string() })?;
+        .map_err(|error| CopyError::Entry { path: Shown(path).to_string(), what: error.to_string() })?;
     writer.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink())?;
     Ok(())
 }
