@@ -199,7 +199,8 @@ impl Ground<'_> {
     fn key(&self, path: &[u8]) -> [u8; 16] {
         let mut key = [0; 16];
         let mut hasher = blake3::Hasher::new();
-        let start = [&join(self.name, path)[..], b"/"].concat();
+        let here = if path.is_empty() { self.name.to_vec() } else { join(self.name, path) };
+        let start = [&here[..], b"/"].concat();
         let mut below = self.taken.range(start.clone()..);
         if below.next().is_some_and(|taken| taken.starts_with(&start)) {
             hasher.update(&start);
@@ -548,5 +549,24 @@ impl Node {
 impl Frame {
     fn new(key: (ListingKey, [u8; 16]), name: Vec<u8>, path: Vec<u8>, listing: &Stream) -> Self {
         Self { key, name, path, node: Node::new(listing), rest: Vec::new().into_iter(), unread: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_out_counts_for_the_folders_above_it() {
+        let (none, taken) = (Taken::new(), Taken::from([b"root/a/b".to_vec()]));
+        let key = |taken: &Taken, path: &str| {
+            let rules = Rules::new(&["*.o".to_owned()], &to_path(b"/x")).unwrap();
+            Ground { rules, place: b"/x".to_vec(), name: b"root", taken }.key(path.as_bytes())
+        };
+        for (path, counts) in [("", true), ("a", true), ("a/b", false), ("a/c", false), ("ab", false)] {
+            assert_eq!(key(&none, path) != key(&taken, path), counts, "{path}");
+        }
+        // Names alone are the same in each folder.
+        assert_eq!(key(&none, ""), key(&none, "a/c"));
     }
 }
