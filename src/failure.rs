@@ -396,7 +396,7 @@ pub fn of_unread(unread: &Unread) -> (Exit, String) {
         Why::Damaged => (Exit::Damage, format!("it is damaged: {what}")),
         Why::Newer => (Exit::Skipped, format!("a later version of vault wrote it: {what}")),
         Why::NotArrived => (Exit::Skipped, "it has not arrived yet; the sync brings it".to_owned()),
-        Why::TooLong => (Exit::Skipped, format!("its lists are too long: {what}")),
+        Why::TooLong => (Exit::Skipped, format!("it is too much to list: {what}")),
     }
 }
 
@@ -474,6 +474,8 @@ impl From<IndexError> for Failure {
         match error {
             IndexError::Read(error) => error.into(),
             IndexError::Threads(_) => Self::new(chain(&error)).hint(THREADS),
+            IndexError::TooMany { .. } => Self::new(chain(&error))
+                .hint("Ask for fewer levels with --depth, or for a folder in it: vault du SNAPSHOT:PATH"),
             IndexError::Interrupted => Self::interrupted(),
         }
     }
@@ -603,6 +605,7 @@ impl From<DrillError> for Failure {
         match error {
             DrillError::Vault(error) => error.into(),
             DrillError::Read(error) => error.into(),
+            DrillError::Index(error) => error.into(),
             DrillError::Restore(error) => error.into(),
             DrillError::Interrupted => Self::interrupted(),
             error @ DrillError::Scratch { .. } => Self::caused("the drill was not finished", &error),

@@ -55,8 +55,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::engine::absence::Absence;
-use crate::engine::diff::{Change, Difference, compare};
+use crate::engine::diff::{Change, Difference, Sums, compare};
 use crate::engine::find::{Match, Version};
 use crate::engine::history::{self, Spell};
 use crate::engine::keys::{SlotInfo, SlotState};
@@ -592,54 +591,6 @@ pub fn change_of(before: Option<&Spell>, now: &Spell) -> (&'static str, Vec<&'st
             None if old.content == new.content => ("same", Vec::new()),
             _ => ("content", Vec::new()),
         },
-    }
-}
-
-/// What differs between two trees, in numbers.
-#[derive(Debug, Default, Serialize)]
-pub struct Sums {
-    /// Only in the second tree.
-    pub added: u64,
-    /// Only in the first tree.
-    pub removed: u64,
-    /// With another content.
-    pub changed: u64,
-    /// With other metadata only.
-    pub metadata: u64,
-    /// Of another kind.
-    pub kind: u64,
-    /// Sizes of the files that are added, or have another content: as they are in the second tree.
-    pub bytes_new: u64,
-    /// Sizes of the files that are removed, or have another content: as they were in the first tree.
-    pub bytes_old: u64,
-    /// What one tree left out by a rule, each folder with all in it as one.
-    pub left_out: u64,
-    /// What could not be compared.
-    pub unknown: u64,
-}
-
-impl Sums {
-    /// Counts a difference.
-    pub fn add(&mut self, difference: &Difference) {
-        let count = match difference.change {
-            Change::Added => &mut self.added,
-            Change::Removed => &mut self.removed,
-            Change::Content => &mut self.changed,
-            Change::Metadata => &mut self.metadata,
-            Change::Kind => &mut self.kind,
-            Change::Omitted(Absence::LeftOut) => &mut self.left_out,
-            Change::Omitted(_) => &mut self.unknown,
-        };
-        *count += 1;
-        if !matches!(difference.change, Change::Metadata | Change::Omitted(_)) {
-            self.bytes_new = self.bytes_new.saturating_add(difference.new.as_ref().map_or(0, |entry| entry.size));
-            self.bytes_old = self.bytes_old.saturating_add(difference.old.as_ref().map_or(0, |entry| entry.size));
-        }
-    }
-
-    /// Whether nothing differs.
-    pub const fn is_nothing(&self) -> bool {
-        self.added + self.removed + self.changed + self.metadata + self.kind == 0
     }
 }
 

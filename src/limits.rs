@@ -70,6 +70,12 @@ pub const HOLES_INLINE: usize = 1 << 10;
 /// Deepest folder that is read or restored.
 pub const PATH_DEPTH_MAX: usize = 1 << 14;
 
+/// So many bytes may the paths take that a command has to keep at once, with [`PATH_COST`] for each: a vault can name one folder
+/// from many places, and so have far more paths than folders.
+pub const PATHS_LEN_MAX: u64 = 512 << 20;
+/// What is kept of a path takes so many bytes besides.
+pub const PATH_COST: u64 = 64;
+
 /// A longer file in `keys/` is no key slot of any version.
 pub const KEY_SLOT_LEN_MAX: u64 = 64 << 10;
 /// Most key slots in a vault.

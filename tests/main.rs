@@ -59,6 +59,8 @@ mod protocol;
 #[cfg(unix)]
 mod unknown;
 #[cfg(unix)]
+mod paths;
+#[cfg(unix)]
 mod like;
 #[cfg(unix)]
 mod trust;

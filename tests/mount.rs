@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::SeekFrom as Seeking;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::binary::{Desk, said};
+use crate::support::binary::{Desk, Said, said};
 use crate::support::model::{assert_same, of_disk};
 use crate::support::source::{Size, bytes, plant};
 
@@ -21,7 +21,7 @@ use crate::support::source::{Size, bytes, plant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether anything can be mounted here.
-fn can_mount() -> bool {
+pub fn can_mount() -> bool {
     let opened = File::options().read(true).write(true).open("/dev/fuse");
     match opened {
         Ok(_) if rustix::process::geteuid().is_root() => true,
@@ -37,25 +37,28 @@ fn can_mount() -> bool {
 }
 
 /// A mount in the foreground. It is gone when this is dropped, whatever happened.
-struct Mount {
+pub struct Mount {
     child: Child,
-    at: PathBuf,
+    pub at: PathBuf,
     /// The line that it said first.
     line: String,
 }
 
 impl Mount {
-    fn begin(mut command: Command, at: &Path) -> Self {
+    fn begin(command: Command, at: &Path) -> Self {
+        Self::attempt(command, at).unwrap_or_else(|said| panic!("it does not mount: {}", said.err))
+    }
+
+    /// The same; if it does not mount, what it says instead.
+    pub fn attempt(mut command: Command, at: &Path) -> Result<Self, Said> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
         if line.is_empty() {
-            let mut err = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-            panic!("it does not mount: {err}");
+            return Err(said(&child.wait_with_output().unwrap()));
         }
-        Self { child, at: at.to_owned(), line }
+        Ok(Self { child, at: at.to_owned(), line })
     }
 
     /// Mounts all snapshots in `mnt`, by this command without its folder.
@@ -74,7 +77,7 @@ impl Mount {
     }
 
     /// Sends a signal, and returns how it ends and what it said to the last.
-    fn end(&mut self, signal: Signal) -> (i32, String) {
+    pub fn end(&mut self, signal: Signal) -> (i32, String) {
         kill_process(self.pid(), signal).unwrap();
         self.wait()
     }

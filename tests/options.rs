@@ -16,7 +16,7 @@ use crate::support::binary::{Desk, Said, said};
 use crate::support::source::{bytes, set_mtime};
 
 /// An option as the help shows it: long name, and short one.
-type Shown = (String, Option<String>);
+pub type Shown = (String, Option<String>);
 
 /// Options and commands in the help of a command.
 fn help(words: &[String]) -> (Vec<Shown>, Vec<String>) {
@@ -46,7 +46,7 @@ fn help(words: &[String]) -> (Vec<Shown>, Vec<String>) {
 }
 
 /// All commands with their options.
-fn tree(words: &[String], found: &mut Vec<(Vec<String>, Vec<Shown>)>) {
+pub fn tree(words: &[String], found: &mut Vec<(Vec<String>, Vec<Shown>)>) {
     let (options, commands) = help(words);
     found.push((words.to_vec(), options));
     for command in commands {

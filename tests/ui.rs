@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::PASSWORD;
-use crate::support::binary::Desk;
+use crate::support::binary::{Desk, Said};
 use crate::support::http::{Answer, exchange};
 use crate::support::model::{assert_same, of_disk};
 use crate::support::source::{Size, bytes, plant};
@@ -23,7 +23,7 @@ use crate::support::source::{Size, bytes, plant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server of the page. It is gone when this is dropped.
-struct Page {
+pub struct Page {
     child: Child,
     port: u16,
     token: String,
@@ -32,6 +32,11 @@ struct Page {
 
 impl Page {
     fn begin(desk: &Desk, args: &[&str]) -> Self {
+        Self::attempt(desk, args).unwrap_or_else(|said| panic!("it does not begin: {}{}", said.out, said.err))
+    }
+
+    /// The same; if it does not begin, what it says instead.
+    fn attempt(desk: &Desk, args: &[&str]) -> Result<Self, Said> {
         let mut child = desk.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let (mut said, mut address) = (String::new(), None);
@@ -39,21 +44,25 @@ impl Page {
             address = said.lines().find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
         }
         let Some(address) = address else {
-            let mut err = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-            panic!("it does not begin: {said}{err}");
+            let output = child.wait_with_output().unwrap();
+            return Err(Said { out: said, ..crate::support::binary::said(&output) });
         };
         let (host, token) = address.split_once("/#token=").unwrap();
         let token: String = token.chars().take_while(char::is_ascii_hexdigit).collect();
         let port = host.split_once(':').unwrap().1.parse().unwrap();
         // What it says later goes nowhere, and must not stop it.
         thread::spawn(move || drop(out.read_to_string(&mut String::new())));
-        Self { child, port, token, cookie: String::new() }
+        Ok(Self { child, port, token, cookie: String::new() })
     }
 
     /// One that a browser was let into.
     fn entered(desk: &Desk, args: &[&str]) -> Self {
-        let mut page = Self::begin(desk, args);
+        Self::attempt_to_enter(desk, args).unwrap_or_else(|said| panic!("it does not begin: {}{}", said.out, said.err))
+    }
+
+    /// The same; if it does not begin, what it says instead.
+    pub fn attempt_to_enter(desk: &Desk, args: &[&str]) -> Result<Self, Said> {
+        let mut page = Self::attempt(desk, args)?;
         let answer = page.enter(&page.token);
         assert_eq!(answer.status, 200, "{}", answer.head);
         let cookie = answer.header("set-cookie").unwrap();
@@ -63,7 +72,7 @@ impl Page {
         );
         assert!(!cookie.contains(&page.token), "the token is no cookie");
         cookie.split(';').next().unwrap().clone_into(&mut page.cookie);
-        page
+        Ok(page)
     }
 
     fn enter(&self, token: &str) -> Answer {
@@ -100,7 +109,7 @@ impl Page {
     }
 
     #[track_caller]
-    fn told(&self, path: &str) -> Value {
+    pub fn told(&self, path: &str) -> Value {
         let answer = self.get(path);
         assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
         answer.json()
@@ -134,7 +143,7 @@ impl Page {
     }
 
     /// Sends the signal of Ctrl-C, and returns how it ends and what it said.
-    fn end(mut self) -> (i32, String) {
+    pub fn end(mut self) -> (i32, String) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let since = Instant::now();
         while self.child.try_wait().unwrap().is_none() {

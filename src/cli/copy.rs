@@ -130,9 +130,16 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit, Failure> {
     } else {
         tell(context, args.dry_run, &chosen.shown(), &wanted, &report, &mut out)?;
     }
+    // Who asks for all snapshots is to know that there may be others.
+    let may_be_more = args.snapshots.is_empty() && vault.has_newer_records();
+    if may_be_more && !context.global.json {
+        let what = "A newer vault wrote records here: if they are snapshots, they were not copied. Update vault.";
+        out.styled(Style::Warning, what)?;
+    }
     out.finish()?;
     let is_lacking = report.still_lacking > 0 || report.copied.iter().any(|copied| !copied.lost.is_empty());
     let exit = if is_lacking { Exit::Damage } else { Exit::Done };
+    let exit = if may_be_more { exit.worse(Exit::Skipped) } else { exit };
     Ok(report.left.iter().fold(exit, |exit, left| exit.worse(of_left(left.why).0)))
 }
 

@@ -3,12 +3,15 @@
 use std::ffi::OsStr;
 
 use vault::engine::absence::Judge;
+use vault::engine::absence::Judged;
 use vault::engine::absence::Omitted;
 use vault::engine::absence::Side;
 use vault::engine::diff;
 use vault::engine::diff::Change;
 use vault::engine::diff::Compared;
 use vault::engine::diff::Difference;
+use vault::engine::diff::Sums;
+use vault::engine::diff::Visitor;
 use vault::engine::live::Live;
 use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
@@ -41,7 +44,6 @@ use crate::cli::snapshot::exclude_options;
 use crate::cli::units;
 use vault::json;
 use vault::json::DifferenceJson;
-use vault::json::Sums;
 use vault::json::SumsJson;
 
 /// The disk, in place of a snapshot.
@@ -63,15 +65,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
     let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, aim)?;
     let old_path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-    let mut report = Report {
-        context,
-        args,
-        out: Output::new(),
-        sums: Sums::default(),
-        failed: None,
-        old: info.id.to_string(),
-        new: None,
-    };
+    let mut report = Report { context, args, out: Output::new(), failed: None, old: info.id.to_string(), new: None };
     let mut old_trees = vault.tree_reader()?;
     let mut old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees)?;
     let mut unread = 0;
@@ -105,9 +99,8 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let there: Vec<Root> = info.body.roots.iter().map(|root| Root { lost: false, ..root.clone() }).collect();
         let left = side(info, &old_path, &mut old_trees)?;
         let right = Side { omitted: std::mem::take(&mut live.omitted), roots: &there, start: &new_path };
-        let mut judge = Judge::new(&base, left, right);
-        let mut found = |difference: Difference| judge.judge(difference).is_none_or(|told| report.add(&told));
-        diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut found)
+        let mut judged = Judged::new(Judge::new(&base, left, right), &mut report);
+        diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut judged)
     } else {
         let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
         let other = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
@@ -119,10 +112,9 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         let mut new_trees = vault.tree_reader()?;
         let mut new = diff::entry_at(&other.body.tree, &new_path, &mut new_trees)?;
         let base = base(&old_path, &new_path, &mut old, &mut new);
-        let mut judge =
-            Judge::new(&base, side(info, &old_path, &mut old_trees)?, side(other, &new_path, &mut new_trees)?);
-        let mut found = |difference: Difference| judge.judge(difference).is_none_or(|told| report.add(&told));
-        diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut found)
+        let sides = (side(info, &old_path, &mut old_trees)?, side(other, &new_path, &mut new_trees)?);
+        let mut judged = Judged::new(Judge::new(&base, sides.0, sides.1), &mut report);
+        diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut judged)
     };
     context.screen.clear();
     report.finish(compared, unread)
@@ -198,22 +190,26 @@ struct Report<'a> {
     context: &'a Context,
     args: &'a DiffArgs,
     out: Output,
-    sums: Sums,
     failed: Option<Failure>,
     /// The snapshots that are compared; `new` is `None` for the disk.
     old: String,
     new: Option<String>,
 }
 
-impl Report<'_> {
-    fn add(&mut self, difference: &Difference) -> bool {
-        self.sums.add(difference);
+impl Visitor for Report<'_> {
+    fn differs(&mut self, difference: Difference) -> bool {
         if !self.args.summary {
-            self.failed = self.print(difference).err();
+            self.failed = self.print(&difference).err();
         }
         self.failed.is_none()
     }
 
+    fn again(&mut self, _: &[u8], _: &Sums) -> bool {
+        !self.args.summary
+    }
+}
+
+impl Report<'_> {
     fn print(&mut self, difference: &Difference) -> Result<(), Failure> {
         let (old, new, path) = (difference.old.as_ref(), difference.new.as_ref(), difference.path.as_slice());
         self.context.screen.clear();
@@ -259,10 +255,9 @@ impl Report<'_> {
         for (path, error) in &compared.broken {
             self.context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
         }
+        let found = &compared.sums;
         // Of snapshots, what one of them could not read counts already.
-        let unread = unread + self.sums.unknown;
-        self.sums.unknown = unread + compared.broken.len() as u64;
-        let sums = &self.sums;
+        let sums = &Sums { unknown: unread + found.unknown + compared.broken.len() as u64, ..found.clone() };
         if self.context.global.json {
             self.out.json(&SumsJson { summary: sums, old: self.old.clone(), new: self.new.clone() })?;
         } else if !self.context.global.quiet {

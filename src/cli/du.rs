@@ -106,13 +106,9 @@ fn news(
         Err(vault::engine::browse::BrowseError::NotFound { .. }) => Entry::new(Vec::new(), FileKind::Fifo),
         Err(error) => return Err(error.into()),
     };
-    let mut news = News::default();
-    let mut found = |difference| {
-        news.add(&difference, path, args.depth);
-        true
-    };
-    let compared = diff::diff(path, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut found)?;
-    let mut sums = news.finish();
+    let mut news = News::new(path, args.depth);
+    let compared = diff::diff(path, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut news)?;
+    let mut sums = news.finish()?;
     let count = compared.broken.len() as u64;
     sums.broken = compared.broken.into_iter().next().map(|(_, error)| (count, error));
     Ok(sums)

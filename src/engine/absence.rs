@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::engine::browse::{BrowseError, read_skipped};
-use crate::engine::diff::{Change, Difference};
+use crate::engine::diff::{Change, Difference, Sums, Visitor};
 use crate::engine::exclude::{ExcludeOptions, Rules};
 use crate::engine::mark::{StreamKey, stream_key};
 use crate::path::{components, join, to_path};
@@ -244,6 +244,46 @@ impl<'s> Judge<'s> {
                 Some(Difference { change: Change::Omitted(absence), ..difference })
             }
         }
+    }
+}
+
+impl Side<'_> {
+    /// Whether it says nothing by which a path that it does not have could be anything but gone.
+    fn says_nothing(&self) -> bool {
+        let has_rules = self.omitted.rules.as_ref().is_some_and(|(rules, _)| *rules != RuleSet::default());
+        let has_skipped = self.omitted.skipped.as_ref().is_some_and(|skipped| !skipped.is_empty());
+        !has_rules && !has_skipped && self.roots.iter().all(|root| !root.lost)
+    }
+}
+
+/// Judges what differs before it is told.
+pub struct Judged<'v, 's> {
+    judge: Judge<'s>,
+    visitor: &'v mut dyn Visitor,
+}
+
+impl<'v, 's> Judged<'v, 's> {
+    /// What this judge leaves is told to the visitor.
+    pub fn new(judge: Judge<'s>, visitor: &'v mut dyn Visitor) -> Self {
+        Self { judge, visitor }
+    }
+}
+
+impl Visitor for Judged<'_, '_> {
+    fn differs(&mut self, difference: Difference) -> bool {
+        self.visitor.differs(difference)
+    }
+
+    fn judge(&mut self, difference: Difference) -> Option<Difference> {
+        self.judge.judge(difference)
+    }
+
+    fn judges_by_path(&self) -> bool {
+        !(self.judge.old.says_nothing() && self.judge.new.says_nothing())
+    }
+
+    fn again(&mut self, path: &[u8], sums: &Sums) -> bool {
+        self.visitor.again(path, sums)
     }
 }
 

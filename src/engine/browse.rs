@@ -129,6 +129,11 @@ impl TreeWalk {
         &self.path
     }
 
+    /// The listing of the folder that is being walked.
+    pub fn listing(&self) -> Option<&Stream> {
+        self.levels.last().map(|level| &level.stream)
+    }
+
     /// How many folders are entered.
     pub fn depth(&self) -> usize {
         self.levels.len()

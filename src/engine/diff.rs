@@ -1,12 +1,19 @@
 //! What differs between two trees. Folders with equal listings are never looked into, so the cost is that of the difference.
+//!
+//! A vault can name one folder from many places, and so have far more paths than folders. Two folders that were compared before are not
+//! compared again if nothing differed, or if it is enough to know how much did: then the sums are added once more.
 
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
 
 use crate::engine::absence::Absence;
 use crate::engine::browse::{BrowseError, Step, TreeWalk};
 use crate::path;
 use crate::path::Shown;
 use crate::progress::Progress;
+use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
 use crate::vault::ReadError;
 use crate::vault::read::Listing;
@@ -44,11 +51,131 @@ pub struct Difference {
     pub new: Option<Entry>,
 }
 
-/// Folders that could not be read; what is in them was not compared.
+/// What differs between two trees, in numbers.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Sums {
+    /// Only in the second tree.
+    pub added: u64,
+    /// Only in the first tree.
+    pub removed: u64,
+    /// With another content.
+    pub changed: u64,
+    /// With other metadata only.
+    pub metadata: u64,
+    /// Of another kind.
+    pub kind: u64,
+    /// Sizes of the files that are added, or have another content: as they are in the second tree.
+    pub bytes_new: u64,
+    /// Sizes of the files that are removed, or have another content: as they were in the first tree.
+    pub bytes_old: u64,
+    /// What one tree left out by a rule, each folder with all in it as one.
+    pub left_out: u64,
+    /// What could not be compared.
+    pub unknown: u64,
+    /// Files of every kind but folders that are added, or have another content.
+    #[serde(skip)]
+    pub files_new: u64,
+    /// Folders that are added.
+    #[serde(skip)]
+    pub folders_new: u64,
+}
+
+impl Sums {
+    /// Counts a difference.
+    fn add(&mut self, difference: &Difference) {
+        let mut one = Self::default();
+        *match difference.change {
+            Change::Added => &mut one.added,
+            Change::Removed => &mut one.removed,
+            Change::Content => &mut one.changed,
+            Change::Metadata => &mut one.metadata,
+            Change::Kind => &mut one.kind,
+            Change::Omitted(Absence::LeftOut) => &mut one.left_out,
+            Change::Omitted(_) => &mut one.unknown,
+        } = 1;
+        if !matches!(difference.change, Change::Metadata | Change::Omitted(_)) {
+            one.bytes_new = difference.new.as_ref().map_or(0, |entry| entry.size);
+            one.bytes_old = difference.old.as_ref().map_or(0, |entry| entry.size);
+            match (&difference.new, difference.change) {
+                (Some(new), _) if new.kind != FileKind::Directory => one.files_new = 1,
+                (Some(_), Change::Added | Change::Kind) => one.folders_new = 1,
+                _ => {}
+            }
+        }
+        self.each(&one, u64::saturating_add);
+    }
+
+    /// What came to these sums since they were as before.
+    fn since(&self, before: &Self) -> Self {
+        let mut news = self.clone();
+        news.each(before, u64::saturating_sub);
+        news
+    }
+
+    fn each(&mut self, other: &Self, how: fn(u64, u64) -> u64) {
+        for (sum, other) in [
+            (&mut self.added, other.added),
+            (&mut self.removed, other.removed),
+            (&mut self.changed, other.changed),
+            (&mut self.metadata, other.metadata),
+            (&mut self.kind, other.kind),
+            (&mut self.left_out, other.left_out),
+            (&mut self.unknown, other.unknown),
+            (&mut self.bytes_new, other.bytes_new),
+            (&mut self.bytes_old, other.bytes_old),
+            (&mut self.files_new, other.files_new),
+            (&mut self.folders_new, other.folders_new),
+        ] {
+            *sum = how(*sum, other);
+        }
+    }
+
+    /// Whether what one tree does not have is a part of it: why not may hang on the path.
+    const fn has_absent(&self) -> bool {
+        self.added > 0 || self.removed > 0 || self.left_out > 0 || self.unknown > 0
+    }
+
+    /// Whether nothing differs.
+    pub const fn is_nothing(&self) -> bool {
+        self.added == 0 && self.removed == 0 && self.changed == 0 && self.metadata == 0 && self.kind == 0
+    }
+}
+
+/// What came of a comparison.
 #[derive(Debug, Default)]
 pub struct Compared {
-    /// Paths, with why.
+    /// Folders that could not be read, each by the first path at which it lies, with why; what is in them was not compared.
     pub broken: Vec<(Vec<u8>, ReadError)>,
+    /// How much differs, without what could not be compared.
+    pub sums: Sums,
+}
+
+/// Takes differences.
+pub trait Visitor {
+    /// A path that differs; they come in the order of the names. Returns whether the comparison goes on.
+    fn differs(&mut self, difference: Difference) -> bool;
+
+    /// A difference as it is to be told and counted; `None` if it lies in something that was told.
+    fn judge(&mut self, difference: Difference) -> Option<Difference> {
+        Some(difference)
+    }
+
+    /// Whether that hangs on the path.
+    fn judges_by_path(&self) -> bool {
+        false
+    }
+
+    /// Two folders were compared before, at another path, and so much differed in them. Returns whether each of these differences is to
+    /// come again; if not, they are only counted.
+    fn again(&mut self, _path: &[u8], _sums: &Sums) -> bool {
+        true
+    }
+}
+
+impl<F: FnMut(Difference) -> bool> Visitor for F {
+    fn differs(&mut self, difference: Difference) -> bool {
+        self(difference)
+    }
 }
 
 /// How two entries of one path differ; `None` if they would be restored alike. The times of folders do not count, since they
@@ -97,7 +224,7 @@ struct Side<'s, S> {
 
 impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
     /// Looks at what comes next.
-    fn peek(&mut self, compared: &mut Compared) -> Result<bool, BrowseError> {
+    fn peek(&mut self, work: &mut Work<'_>) -> Result<bool, BrowseError> {
         while self.next.is_none() {
             let Some(walk) = &mut self.walk else { return Ok(false) };
             match walk.next(self.source) {
@@ -108,10 +235,10 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
                 Some(Step::TooDeep(entry)) => {
                     let name = Shown(&entry.name).to_string();
                     let error = EntryError::Invalid { name, what: "it lies too deep" }.into();
-                    compared.broken.push((walk.path().to_vec(), error));
+                    work.broken(walk.path(), entry.content.as_ref(), error);
                 }
                 Some(Step::Broken(error)) if error.is_contained() => {
-                    compared.broken.push((walk.path().to_vec(), error));
+                    work.broken(walk.path(), walk.listing(), error);
                 }
                 Some(Step::Broken(source)) => {
                     return Err(BrowseError::Read { path: Shown(walk.path()).to_string(), source });
@@ -125,9 +252,85 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
         self.walk.as_ref().map_or(&[], TreeWalk::path)
     }
 
-    fn take(&mut self) -> Option<(Vec<u8>, Entry)> {
+    /// Takes what comes next: its path, and it, and the key of its listing if it was entered.
+    fn take(&mut self) -> Option<(Vec<u8>, Entry, Option<StreamKey>)> {
         let path = self.path().to_vec();
-        self.next.take().map(|(entry, _)| (path, entry))
+        let (entry, is_entered) = self.next.take()?;
+        let key = entry.content.as_ref().filter(|_| is_entered).map(stream_key);
+        Some((path, entry, key))
+    }
+
+    /// Passes over the content of the folder that was taken last.
+    fn skip(&mut self) {
+        self.walk.iter_mut().for_each(TreeWalk::skip);
+    }
+}
+
+/// The keys of two folders that are compared; `None` where there is none.
+type Pair = (Option<StreamKey>, Option<StreamKey>);
+
+/// How far a comparison is.
+struct Work<'u> {
+    compared: Compared,
+    /// Paths of which the second tree has not all, in order.
+    unknown: Vec<&'u [u8]>,
+    /// Listings that could not be read, and are told.
+    told: HashSet<StreamKey>,
+    /// The folders on the way to where the comparison is that could not be read.
+    shut: Vec<Vec<u8>>,
+    /// The folders on the way, with what the sums were when it came to them.
+    way: Vec<(Vec<u8>, Pair, Sums)>,
+    /// How much differs in folders that were compared.
+    known: HashMap<Pair, Sums>,
+}
+
+impl Work<'_> {
+    /// Notes that a folder cannot be read.
+    fn broken(&mut self, path: &[u8], listing: Option<&Stream>, error: ReadError) {
+        self.shut.push(path.to_vec());
+        if self.told.insert(listing.map(stream_key).unwrap_or_default()) {
+            self.compared.broken.push((path.to_vec(), error));
+        }
+    }
+
+    /// Leaves the folders in which this path does not lie.
+    fn come_to(&mut self, path: &[u8]) {
+        let is_in = |folder: &[u8]| lies_in(path, folder) && path.len() > folder.len();
+        while let Some((_, pair, before)) = self.way.pop_if(|(folder, ..)| !is_in(folder)) {
+            self.known.insert(pair, self.compared.sums.since(&before));
+        }
+        while self.shut.pop_if(|folder| order(path, folder).is_gt() && !lies_in(path, folder)).is_some() {}
+    }
+
+    /// Whether nothing is known of a path.
+    fn is_unknown(&self, path: &[u8]) -> bool {
+        self.unknown.iter().any(|folder| lies_in(path, folder))
+    }
+
+    /// Whether nothing is known of something in a folder.
+    fn has_unknown(&self, folder: &[u8]) -> bool {
+        let start = if folder.is_empty() { Vec::new() } else { [folder, b"/"].concat() };
+        let first = self.unknown.partition_point(|path| *path < start.as_slice());
+        self.unknown.get(first).is_some_and(|path| path.starts_with(&start))
+    }
+
+    /// Comes to two folders that differ. Returns whether they are to be gone into.
+    fn enter(&mut self, path: Vec<u8>, pair: Pair, visitor: &mut dyn Visitor) -> bool {
+        if self.is_unknown(&path) {
+            return false;
+        }
+        if self.has_unknown(&path) {
+            return true;
+        }
+        if let Some(sums) = self.known.get(&pair)
+            && !(sums.has_absent() && visitor.judges_by_path())
+            && (sums.is_nothing() || !visitor.again(&path, sums))
+        {
+            self.compared.sums.each(sums, u64::saturating_add);
+            return false;
+        }
+        self.way.push((path, pair, self.compared.sums.clone()));
+        true
     }
 }
 
@@ -138,12 +341,9 @@ fn order(a: &[u8], b: &[u8]) -> Ordering {
     bytes(a).cmp(&bytes(b))
 }
 
-/// Whether a path is one of these or lies below one.
-fn lies_in(path: &[u8], folders: &[Vec<u8>]) -> bool {
-    folders.iter().any(|folder| {
-        path.strip_prefix(folder.as_slice())
-            .is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest.starts_with(b"/"))
-    })
+/// Whether a path is this one or lies below it.
+fn lies_in(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest.starts_with(b"/"))
 }
 
 /// What a snapshot has at a path.
@@ -175,9 +375,9 @@ pub fn entry_at<S: ChunkSource<Error = ReadError>>(
     Ok(found)
 }
 
-/// Compares two entries and all below them; `base` is what they are called. Calls `found` for each path that differs, in the
-/// order of the names, until it returns `false`. `unknown` are paths of which the second tree has not all; nothing is said
-/// of them and of what is below them.
+/// Compares two entries and all below them; `base` is what they are called. Hands over each path that differs, in the order of the
+/// names, until the visitor has enough. `unknown` are paths of which the second tree has not all; nothing is said of them and of what is
+/// below them.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -187,26 +387,39 @@ pub fn diff<A, B>(
     new: (Entry, &mut B),
     unknown: &[Vec<u8>],
     progress: &dyn Progress,
-    found: &mut dyn FnMut(Difference) -> bool,
+    visitor: &mut dyn Visitor,
 ) -> Result<Compared, BrowseError>
 where
     A: ChunkSource<Error = ReadError>,
     B: ChunkSource<Error = ReadError>,
 {
-    let mut compared = Compared::default();
+    let mut unknown: Vec<&[u8]> = unknown.iter().map(Vec::as_slice).collect();
+    unknown.sort_unstable();
+    let mut work = Work {
+        compared: Compared::default(),
+        unknown,
+        told: HashSet::new(),
+        shut: Vec::new(),
+        way: Vec::new(),
+        known: HashMap::new(),
+    };
     let ((old, old_source), (new, new_source)) = (old, new);
     if !base.is_empty()
-        && !lies_in(base, unknown)
+        && !work.is_unknown(base)
         && let Some((change, fields)) = compare(&old, &new)
-        && !found(Difference { path: base.to_vec(), change, fields, old: Some(old.clone()), new: Some(new.clone()) })
     {
-        return Ok(compared);
+        let (old, new) = (Some(old.clone()), Some(new.clone()));
+        let difference = Difference { path: base.to_vec(), change, fields, old, new };
+        work.compared.sums.add(&difference);
+        if !visitor.differs(difference) {
+            return Ok(work.compared);
+        }
     }
     let (is_folder, listing) =
         (|entry: &Entry| entry.kind == FileKind::Directory, |entry: &Entry| entry.content.clone());
     let (a, b) = (listing(&old).filter(|_| is_folder(&old)), listing(&new).filter(|_| is_folder(&new)));
     if a == b {
-        return Ok(compared);
+        return Ok(work.compared);
     }
     let walk = |listing: Option<Stream>| listing.map(|listing| TreeWalk::new(base, &listing));
     let mut a = Side { walk: walk(a), source: old_source, next: None };
@@ -215,50 +428,53 @@ where
         if progress.stopped() {
             return Err(BrowseError::Interrupted);
         }
-        let difference = match (a.peek(&mut compared)?, b.peek(&mut compared)?) {
-            (false, false) => return Ok(compared),
-            (true, true) => match order(a.path(), b.path()) {
-                Ordering::Less => removed(&mut a),
-                Ordering::Greater => added(&mut b),
-                Ordering::Equal => both(&mut a, &mut b),
-            },
-            (true, false) => removed(&mut a),
-            (false, true) => added(&mut b),
+        let (from_a, from_b) = match (a.peek(&mut work)?, b.peek(&mut work)?) {
+            (false, false) => return Ok(work.compared),
+            (true, true) => {
+                let order = order(a.path(), b.path());
+                (order.is_le(), order.is_ge())
+            }
+            sides => sides,
         };
+        let old = if from_a { a.take() } else { None };
+        let new = if from_b { b.take() } else { None };
         progress.counters().add(1, 0);
-        let Some(difference) = difference else { continue };
-        let is_broken =
-            compared.broken.iter().any(|(folder, _)| lies_in(&difference.path, std::slice::from_ref(folder)));
-        if !is_broken && !lies_in(&difference.path, unknown) && !found(difference) {
-            return Ok(compared);
+        let Some(path) = old.as_ref().or(new.as_ref()).map(|(path, ..)| path.clone()) else { continue };
+        work.come_to(&path);
+        let part = |side: Option<(Vec<u8>, Entry, Option<StreamKey>)>| match side {
+            Some((_, entry, key)) => (Some(entry), key),
+            None => (None, None),
+        };
+        let ((old, old_key), (new, new_key)) = (part(old), part(new));
+        let are_folders = old_key.is_some() && new_key.is_some();
+        let is_same = are_folders && matches!((&old, &new), (Some(a), Some(b)) if a.content == b.content);
+        let difference = difference(&path, old, new);
+        if let Some(difference) = difference
+            && !work.shut.iter().any(|folder| lies_in(&path, folder))
+            && !work.is_unknown(&path)
+            && let Some(difference) = visitor.judge(difference)
+        {
+            work.compared.sums.add(&difference);
+            if !visitor.differs(difference) {
+                return Ok(work.compared);
+            }
+        }
+        let is_entered = old_key.is_some() || new_key.is_some();
+        if is_entered && (is_same || !work.enter(path, (old_key, new_key), visitor)) {
+            old_key.iter().for_each(|_| a.skip());
+            new_key.iter().for_each(|_| b.skip());
         }
     }
 }
 
-fn removed<S: ChunkSource<Error = ReadError>>(a: &mut Side<'_, S>) -> Option<Difference> {
-    let (path, entry) = a.take()?;
-    Some(Difference { path, change: Change::Removed, fields: Vec::new(), old: Some(entry), new: None })
-}
-
-fn added<S: ChunkSource<Error = ReadError>>(b: &mut Side<'_, S>) -> Option<Difference> {
-    let (path, entry) = b.take()?;
-    Some(Difference { path, change: Change::Added, fields: Vec::new(), old: None, new: Some(entry) })
-}
-
-fn both<A, B>(a: &mut Side<'_, A>, b: &mut Side<'_, B>) -> Option<Difference>
-where
-    A: ChunkSource<Error = ReadError>,
-    B: ChunkSource<Error = ReadError>,
-{
-    let entered = |next: &Option<(Entry, bool)>| next.as_ref().is_some_and(|(_, entered)| *entered);
-    let (a_entered, b_entered) = (entered(&a.next), entered(&b.next));
-    let ((path, old), (_, new)) = (a.take()?, b.take()?);
-    if a_entered && b_entered && old.content == new.content {
-        a.walk.iter_mut().for_each(TreeWalk::skip);
-        b.walk.iter_mut().for_each(TreeWalk::skip);
-    }
-    let (change, fields) = compare(&old, &new)?;
-    Some(Difference { path, change, fields, old: Some(old), new: Some(new) })
+/// How what two trees have at one path differs.
+fn difference(path: &[u8], old: Option<Entry>, new: Option<Entry>) -> Option<Difference> {
+    let (change, fields) = match (&old, &new) {
+        (Some(old), Some(new)) => compare(old, new)?,
+        (None, _) => (Change::Added, Vec::new()),
+        (_, None) => (Change::Removed, Vec::new()),
+    };
+    Some(Difference { path: path.to_vec(), change, fields, old, new })
 }
 
 #[cfg(test)]
@@ -274,11 +490,10 @@ mod tests {
 
     #[test]
     fn what_lies_in_a_folder_is_known() {
-        let folders = [b"a/b".to_vec()];
         for (path, expected) in [("a/b", true), ("a/b/c", true), ("a/bc", false), ("a", false)] {
-            assert_eq!(lies_in(path.as_bytes(), &folders), expected, "{path}");
+            assert_eq!(lies_in(path.as_bytes(), b"a/b"), expected, "{path}");
         }
-        assert!(lies_in(b"x", &[Vec::new()]));
+        assert!(lies_in(b"x", b""));
     }
 
     #[test]

@@ -2,23 +2,28 @@
 //! hold, and with the disk where it still has them unchanged.
 //!
 //! Files are chosen with odds by their size, so that large ones, in which most of the data lies, are not passed over, and small ones
-//! still have a chance.
+//! still have a chance. Which those are follows from what each distinct folder weighs: only folders that lead to a chosen file are gone
+//! into by their paths, of which a vault that names one folder from many places has far more than folders.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::engine::browse::{Step, TreeWalk};
+use crate::catalogue::names::Named;
+use crate::engine::index::{Graph, Hand, Index, IndexError, explore};
 use crate::engine::restore::{RestoreError, RestoreOptions, Target, restore};
+use crate::limits::{PATH_DEPTH_MAX, sum_of};
 use crate::path;
 use crate::progress::{Phase, Progress};
-use crate::tree::{Entry, FileKind, Time};
+use crate::tree::{FileKind, Stream, Time};
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
 /// A file counts as if it were at least so long: there are many small ones, and each of them can be wrong.
 const WEIGHT_MIN: u64 = 64 << 10;
+/// Nothing weighs more: a folder may say that it holds any number of files.
+const WEIGHT_MAX: f64 = 1e200;
 /// Bytes that are compared at once.
 const BLOCK: usize = 64 << 10;
 
@@ -74,6 +79,9 @@ pub enum DrillError {
     /// A snapshot cannot be read.
     #[error("cannot read the snapshot")]
     Read(#[from] ReadError),
+    /// The folders could not be walked.
+    #[error(transparent)]
+    Index(IndexError),
     /// A restore failed as a whole.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -88,6 +96,16 @@ pub enum DrillError {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<IndexError> for DrillError {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Read(error) => Self::Read(error),
+            IndexError::Interrupted => Self::Interrupted,
+            error => Self::Index(error),
+        }
+    }
 }
 
 /// Numbers that follow from a seed (SplitMix64).
@@ -109,63 +127,172 @@ impl Chance {
     }
 }
 
-/// A file that may be chosen. The one with the highest key comes first in a heap, so that it is dropped first.
+/// A file that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Chosen {
-    key: f64,
     path: Vec<u8>,
-    entry: Entry,
+    size: u64,
+    mtime: Time,
 }
 
-impl PartialEq for Chosen {
+/// What a file weighs in the choice; nothing if it is not to be chosen.
+#[allow(clippy::cast_precision_loss)] // odds need not be exact
+fn weight(entry: &Named<'_>, len_max: u64) -> f64 {
+    if entry.kind == FileKind::File && entry.size <= len_max { entry.size.max(WEIGHT_MIN) as f64 } else { 0.0 }
+}
+
+/// How long something waits: ordered, and different for each.
+#[derive(Debug, Clone, Copy)]
+struct Wait(f64, u64);
+
+impl PartialEq for Wait {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Chosen {}
+impl Eq for Wait {}
 
-impl PartialOrd for Chosen {
+impl PartialOrd for Wait {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Chosen {
+impl Ord for Wait {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key.total_cmp(&other.key)
+        self.0.total_cmp(&other.0).then(self.1.cmp(&other.1))
     }
 }
 
-/// Chooses files in one pass: each gets a random time to wait, the shorter the heavier it is, and those that waited least stay.
+/// What waits: a file, or a folder in the place of the file below it that waits least.
+enum Waiting {
+    File(Chosen),
+    Folder { path: Vec<u8>, listing: Stream, depth: usize },
+}
+
+/// Chooses files: each waits for a random time, the shorter the heavier it is, and those that wait least are chosen. How long the first
+/// below a folder waits follows from what all in the folder weighs, and which one that is, only when its turn comes.
 struct Sample {
     count: usize,
     chance: Chance,
-    chosen: BinaryHeap<Chosen>,
+    chosen: Vec<Chosen>,
+    /// What waits; never more than are still wanted, since each stands for a file at least.
+    waiting: BTreeMap<Wait, Waiting>,
+    next: u64,
 }
 
 impl Sample {
     const fn new(count: usize, seed: u64) -> Self {
-        Self { count, chance: Chance(seed), chosen: BinaryHeap::new() }
+        Self { count, chance: Chance(seed), chosen: Vec::new(), waiting: BTreeMap::new(), next: 0 }
     }
 
-    #[allow(clippy::cast_precision_loss)] // odds need not be exact
-    fn add(&mut self, path: &[u8], entry: &Entry) {
-        let key = -self.chance.part().ln() / entry.size.max(WEIGHT_MIN) as f64;
-        if self.chosen.len() == self.count && self.chosen.peek().is_none_or(|last| last.key <= key) {
-            return;
+    fn wait(&mut self, time: f64, waiting: Waiting) {
+        self.next += 1;
+        self.waiting.insert(Wait(time, self.next), waiting);
+        if self.waiting.len() + self.chosen.len() > self.count {
+            self.waiting.pop_last();
         }
-        self.chosen.push(Chosen { key, path: path.to_vec(), entry: entry.clone() });
-        if self.chosen.len() > self.count {
-            self.chosen.pop();
+    }
+
+    /// Lets all that lies in a folder wait, of which the first waits until `time`. It is each of them with odds by what it weighs.
+    fn open(&mut self, time: f64, found: Vec<(f64, Waiting)>) {
+        let mut left = self.chance.part() * found.iter().map(|(weight, _)| weight).sum::<f64>();
+        let mut first = Some(time);
+        let last = found.len().saturating_sub(1);
+        for (number, (weight, waiting)) in found.into_iter().enumerate() {
+            left -= weight;
+            let is_first = left <= 0.0 || number == last;
+            let until = first.take_if(|_| is_first).unwrap_or_else(|| time - self.chance.part().ln() / weight);
+            self.wait(until, waiting);
         }
+    }
+
+    /// Goes on until enough files are chosen, or all.
+    fn run(
+        &mut self,
+        hand: &mut Hand<'_, '_>,
+        graph: &Graph<f64>,
+        len_max: u64,
+        progress: &dyn Progress,
+    ) -> Result<(), DrillError> {
+        while self.chosen.len() < self.count {
+            let Some((Wait(time, _), next)) = self.waiting.pop_first() else { break };
+            let (above, listing, depth) = match next {
+                Waiting::Folder { path, listing, depth } => (path, listing, depth),
+                Waiting::File(file) => {
+                    self.chosen.push(file);
+                    continue;
+                }
+            };
+            if progress.stopped() {
+                return Err(DrillError::Interrupted);
+            }
+            let mut found = Vec::new();
+            let read = hand.visit(&listing, &mut |entry| {
+                let path = path::join(&above, entry.name);
+                let (weight, waiting) = match &entry.listing {
+                    None => {
+                        let file = Chosen { path, size: entry.size, mtime: entry.mtime };
+                        (weight(entry, len_max), Waiting::File(file))
+                    }
+                    Some(_) if depth >= PATH_DEPTH_MAX => return,
+                    Some(listing) => {
+                        let weight = graph.number(listing).map_or(0.0, |number| graph.nodes[number].data);
+                        (weight, Waiting::Folder { path, listing: listing.clone(), depth: depth + 1 })
+                    }
+                };
+                if weight > 0.0 {
+                    found.push((weight, waiting));
+                }
+            });
+            match read {
+                // It was counted when it was weighed.
+                Err(error) if error.is_contained() => {}
+                read => read?,
+            }
+            self.open(time, found);
+        }
+        Ok(())
     }
 
     /// The chosen ones, by their paths.
     fn finish(self) -> Vec<Chosen> {
-        let mut chosen = self.chosen.into_vec();
+        let mut chosen = self.chosen;
         chosen.sort_by(|a, b| a.path.cmp(&b.path));
         chosen
     }
+}
+
+/// Chooses files of a tree.
+fn choose(
+    index: &Index<'_>,
+    tree: &Stream,
+    options: &DrillOptions,
+    seed: u64,
+    report: &mut DrillReport,
+    progress: &dyn Progress,
+) -> Result<Vec<Chosen>, DrillError> {
+    let mut graph = explore(index, std::slice::from_ref(tree), options.threads, progress, |sum: &mut f64, entry| {
+        match entry.kind {
+            FileKind::Directory => {}
+            _ => *sum += weight(entry, options.len_max),
+        }
+    })?;
+    for number in graph.upwards() {
+        let below = graph.nodes[number].children.iter().map(|child| graph.nodes[*child as usize].data).sum::<f64>();
+        let node = &mut graph.nodes[number];
+        node.data = (node.data + below).min(WEIGHT_MAX);
+        match &node.broken {
+            Some(error) if error.is_newer() => report.newer += 1,
+            Some(_) => report.broken += 1,
+            None => {}
+        }
+    }
+    let mut sample = Sample::new(options.files, seed);
+    sample.wait(0.0, Waiting::Folder { path: Vec::new(), listing: tree.clone(), depth: 1 });
+    sample.run(&mut index.hand(), &graph, options.len_max, progress)?;
+    Ok(sample.finish())
 }
 
 /// Restores a sample of these snapshots.
@@ -182,27 +309,14 @@ pub fn drill(
     let mut report = DrillReport::default();
     let mut chosen = Vec::new();
     progress.phase(Phase::Plan);
+    let index = Index::new(vault)?;
     for (number, info) in snapshots.iter().enumerate() {
-        let mut sample = Sample::new(options.files, options.seed.wrapping_add(number as u64));
-        let mut trees = vault.tree_reader()?;
-        let mut walk = TreeWalk::new(b"", &info.body.tree);
-        while let Some(step) = walk.next(&mut trees) {
-            if progress.stopped() {
-                return Err(DrillError::Interrupted);
-            }
-            match step {
-                Step::Other(entry) if entry.kind == FileKind::File && entry.size <= options.len_max => {
-                    sample.add(walk.path(), &entry);
-                }
-                Step::Broken(error) if error.is_newer() => report.newer += 1,
-                Step::Broken(error) if error.is_damage() => report.broken += 1,
-                Step::Broken(error) => return Err(error.into()),
-                Step::Enter(_) | Step::Other(_) | Step::Leave | Step::TooDeep(_) => {}
-            }
-        }
-        chosen.extend(sample.finish().into_iter().map(|one| (*info, one)));
+        let seed = options.seed.wrapping_add(number as u64);
+        let found = choose(&index, &info.body.tree, options, seed, &mut report, progress)?;
+        chosen.extend(found.into_iter().map(|one| (*info, one)));
     }
-    let bytes = chosen.iter().map(|(_, one)| one.entry.size).sum();
+    index.finish(None)?;
+    let bytes = sum_of(chosen.iter().map(|(_, one)| one.size));
     progress.counters().restart(chosen.len() as u64, bytes);
     progress.phase(Phase::Restore);
     let quiet = crate::progress::Silent::default();
@@ -218,7 +332,7 @@ pub fn drill(
         };
         tried?;
         removed.map_err(|source| DrillError::Scratch { path: folder.display().to_string(), source })?;
-        progress.counters().add(1, one.entry.size);
+        progress.counters().add(1, one.size);
     }
     Ok(report)
 }
@@ -242,7 +356,7 @@ fn try_one(
     match restore(vault, &wish, quiet) {
         Ok(done) => {
             report.files += 1;
-            report.bytes = report.bytes.saturating_add(one.entry.size);
+            report.bytes = report.bytes.saturating_add(one.size);
             report.verified += done.files_verified;
             for problem in done.problems {
                 // What is no damage may lie in packs of a later version.
@@ -262,7 +376,7 @@ fn try_one(
     let Some(there) = place_of(info, &one.path) else { return Ok(()) };
     let name = path::components(&one.path).last().unwrap_or_default();
     let back = folder.join(path::to_path(name));
-    match compare(&there, &back, &one.entry) {
+    match compare(&there, &back, one) {
         Ok(Some(true)) => report.compared += 1,
         Ok(Some(false)) => {
             let what = "the disk has other content, though its size and time are the same".to_owned();
@@ -283,12 +397,12 @@ fn place_of(info: &SnapshotInfo, at: &[u8]) -> Option<PathBuf> {
 }
 
 /// Whether two files are equal; `None` if the first is not what it was when the snapshot was taken.
-fn compare(there: &Path, back: &Path, entry: &Entry) -> io::Result<Option<bool>> {
+fn compare(there: &Path, back: &Path, one: &Chosen) -> io::Result<Option<bool>> {
     let found = fs::symlink_metadata(there)?;
     let is_same = |found: &fs::Metadata| {
         let time = found.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         let time = time.map(|time| Time { secs: time.as_secs().cast_signed(), nanos: time.subsec_nanos() });
-        found.is_file() && found.len() == entry.size && time == Some(entry.mtime)
+        found.is_file() && found.len() == one.size && time == Some(one.mtime)
     };
     if !is_same(&found) {
         return Ok(None);
@@ -332,16 +446,20 @@ mod tests {
         let (mut large, mut small) = (0, 0);
         for seed in 0..400 {
             let mut sample = Sample::new(10, seed);
-            for number in 0..1000_u32 {
-                let mut entry = Entry::new(number.to_string(), FileKind::File);
+            let files = (0..1000_u32).map(|number| {
                 // A hundredth of the files holds nearly all of the data.
-                entry.size = if number % 100 == 0 { 64 << 20 } else { 100 };
-                sample.add(&entry.name.clone(), &entry);
+                let size = if number % 100 == 0 { 64 << 20 } else { 100 };
+                let file = Chosen { path: number.to_string().into_bytes(), size, mtime: Time { secs: 0, nanos: 0 } };
+                (f64::from(u32::try_from(size.max(WEIGHT_MIN)).unwrap()), Waiting::File(file))
+            });
+            sample.open(0.0, files.collect());
+            while let Some((_, Waiting::File(file))) = sample.waiting.pop_first() {
+                sample.chosen.push(file);
             }
             let chosen = sample.finish();
             assert_eq!(chosen.len(), 10);
-            large += chosen.iter().filter(|one| one.entry.size > 100).count();
-            small += chosen.iter().filter(|one| one.entry.size == 100).count();
+            large += chosen.iter().filter(|one| one.size > 100).count();
+            small += chosen.iter().filter(|one| one.size == 100).count();
         }
         assert!(large > 2 * small && small > 100, "{large} large, {small} small");
     }

@@ -200,6 +200,14 @@ impl Rules {
         self.decide(path, is_folder).is_some_and(|(decision, _)| decision.excluded)
     }
 
+    /// Appends what of a folder's path below the root counts for what lies in it: of two folders for which that is the same, all below is
+    /// left out alike.
+    pub fn put_ahead(&self, folder: &[u8], out: &mut Vec<u8>) {
+        for level in std::iter::successors(self.innermost.as_deref(), |level| level.outer.as_deref()) {
+            level.patterns.put_ahead(folder.get(level.skip..).unwrap_or_default(), out);
+        }
+    }
+
     /// The pattern that decides about a path below the root. If it is in an ignore file, also how many bytes of the path lead to
     /// the folder of that file.
     pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<(Decision, Option<usize>)> {

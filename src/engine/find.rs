@@ -3,13 +3,17 @@
 //! First the way through every distinct folder is found, and every distinct list of names is searched once; then the folders
 //! that have something, or lead to something, are walked by their paths: for each path the folders that different snapshots
 //! have there together. So the cost is that of the distinct folders, not of the snapshots, and hardly that of their entries.
+//!
+//! A vault can name one folder from many places, and so have far more paths than folders. A folder in which nothing was found, nor below
+//! it, is not gone into again where as much of the pattern is left: so however many paths there are, there is something to tell of each
+//! that is walked for long.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::catalogue::Reader;
-use crate::catalogue::names::{NameList, Named, NamesKey};
+use crate::catalogue::names::{ListingKey, NameList, Named, NamesKey};
 use crate::engine::digest::TreeDigest;
-use crate::engine::glob::Pattern;
+use crate::engine::glob::{Pattern, Places};
 use crate::engine::index::{Hand, Index, IndexError, explore_ways, lists_with};
 use crate::engine::mark::stream_key;
 use crate::limits::PATH_DEPTH_MAX;
@@ -47,8 +51,16 @@ pub struct Match {
 pub struct Found {
     /// Different folders that were looked at.
     pub folders: u64,
-    /// Folders that could not be read, with why; what is in them is not known.
+    /// Folders that could not be read, each by the first path at which it lies, with why; what is in them is not known.
     pub broken: Vec<(Vec<u8>, ReadError)>,
+}
+
+/// What is next.
+enum Next {
+    /// The folders at a path, and what is left of the pattern there.
+    Enter { path: Vec<u8>, group: Group, places: Places, depth: usize },
+    /// All below these folders has been searched, before which so many matches had been found.
+    Leave { group: Vec<ListingKey>, places: Places, matches: u64 },
 }
 
 /// Folders that different snapshots have at one path, each with the snapshots that have it.
@@ -84,14 +96,31 @@ pub fn find(
         put(&mut top, tree, &[number]);
     }
     let mut hand = index.hand();
-    let mut waiting: Vec<(Vec<u8>, Group, usize)> = vec![(Vec::new(), top, 0)];
-    'walk: while let Some((path, group, depth)) = waiting.pop() {
+    let mut waiting = vec![Next::Enter { path: Vec::new(), group: top, places: pattern.start(), depth: 0 }];
+    let (mut matches, mut barren, mut told) = (0, HashSet::new(), HashSet::new());
+    'walk: while let Some(next) = waiting.pop() {
+        let (path, mut group, places, depth) = match next {
+            Next::Enter { path, group, places, depth } => (path, group, places, depth),
+            Next::Leave { group, places, matches: before } => {
+                if matches == before {
+                    barren.extend(group.into_iter().map(|listing| (listing, places.clone())));
+                }
+                continue;
+            }
+        };
+        group.retain(|(listing, _)| !barren.contains(&(stream_key(listing), places.clone())));
+        if group.is_empty() {
+            continue;
+        }
         if progress.stopped() {
             return Err(IndexError::Interrupted);
         }
         let mut here = Here::default();
-        here.read(&mut hand, &path, &group, pattern, &leads, &mut result)?;
+        here.read(&mut hand, &path, &group, pattern, &leads, &mut told, &mut result)?;
+        let keys = group.iter().map(|(listing, _)| stream_key(listing)).collect();
+        waiting.push(Next::Leave { group: keys, places: places.clone(), matches });
         for (name, mut versions) in here.matches {
+            matches += 1;
             for version in &mut versions {
                 version.snapshots.sort_unstable();
             }
@@ -101,8 +130,11 @@ pub fn find(
             }
         }
         if depth < PATH_DEPTH_MAX {
-            let below = here.folders.into_iter().rev().map(|(name, group)| (join(&path, &name), group, depth + 1));
-            waiting.extend(below);
+            waiting.extend(here.folders.into_iter().rev().filter_map(|(name, group)| {
+                let below = pattern.below(&places, &name);
+                let path = join(&path, &name);
+                (!below.is_empty()).then_some(Next::Enter { path, group, places: below, depth: depth + 1 })
+            }));
         }
     }
     index.finish(None)?;
@@ -127,6 +159,7 @@ struct Here {
 }
 
 impl Here {
+    #[allow(clippy::too_many_arguments)] // what a search knows
     fn read(
         &mut self,
         hand: &mut Hand<'_, '_>,
@@ -134,6 +167,7 @@ impl Here {
         group: &Group,
         pattern: &Pattern,
         leads: &dyn Fn(&Stream) -> bool,
+        told: &mut HashSet<ListingKey>,
         result: &mut Found,
     ) -> Result<(), IndexError> {
         for (listing, snapshots) in group {
@@ -150,7 +184,11 @@ impl Here {
             });
             match read {
                 Ok(()) => {}
-                Err(error) if error.is_contained() => result.broken.push((path.to_vec(), error)),
+                Err(error) if error.is_contained() => {
+                    if told.insert(stream_key(listing)) {
+                        result.broken.push((path.to_vec(), error));
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -202,6 +202,20 @@ impl Patterns {
         }
         best.map(|rule: Rule| Decision { excluded: !rule.keeps, number: rule.rank })
     }
+
+    /// Appends what of a folder's path counts for what lies in it. Of two folders for which that is the same, each pattern means the
+    /// same in both, however deep. Patterns for names alone add nothing.
+    pub fn put_ahead(&self, folder: &[u8], out: &mut Vec<u8>) {
+        self.exact.put_ahead(folder, out);
+        if !self.folded.is_empty() {
+            // What follows decides whether all of a path is text, and so how its letters are folded.
+            let (whole, ascii) = (lower(folder), folder.to_ascii_lowercase());
+            self.folded.put_ahead(&whole, out);
+            if ascii != whole {
+                self.folded.put_ahead(&ascii, out);
+            }
+        }
+    }
 }
 
 /// What a pattern says of a path.
@@ -307,6 +321,106 @@ impl Group {
         let (start, len) = wild.prefix;
         let prefix = &self.text[range((start, start + len))];
         path.strip_prefix(prefix).is_some_and(|rest| matches(tokens, &self.sets, rest))
+    }
+}
+
+impl Group {
+    fn put_ahead(&self, folder: &[u8], out: &mut Vec<u8>) {
+        let mut start = folder.to_vec();
+        if !start.is_empty() {
+            start.push(b'/');
+        }
+        let first = self.paths.partition_point(|literal| literal.bytes(&self.text) < start.as_slice());
+        let mut counts = self.paths.get(first).is_some_and(|literal| literal.bytes(&self.text).starts_with(&start));
+        for (number, wild) in self.wild.iter().enumerate().filter(|(_, wild)| wild.whole) {
+            let (from, len) = wild.prefix;
+            let prefix = &self.text[range((from, from + len))];
+            if let Some(rest) = start.strip_prefix(prefix) {
+                let places = places_behind(&self.tokens[range(wild.tokens)], &self.sets, rest);
+                if !places.is_empty() {
+                    put_part(out, 1, &[&(number as u64).to_le_bytes()[..], &places].concat());
+                }
+            } else {
+                counts |= prefix.starts_with(&start);
+            }
+        }
+        // A path that a pattern may begin with counts as a whole.
+        if counts {
+            put_part(out, 2, &start);
+        } else {
+            put_part(out, 3, &[]);
+        }
+    }
+}
+
+fn put_part(out: &mut Vec<u8>, kind: u8, part: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    out.extend_from_slice(part);
+}
+
+/// How far into these tokens a text may lead: what can match behind it follows from that. Empty if nothing can.
+fn places_behind(tokens: &[Token], sets: &[Set], text: &[u8]) -> Vec<u8> {
+    let mut places = Places::new(tokens.len());
+    places.enter(tokens, 0);
+    for byte in text {
+        let mut next = Places::new(tokens.len());
+        for (at, token) in tokens.iter().enumerate() {
+            if places.inside[at] {
+                next.inside[at] = true;
+                if *byte == b'/' {
+                    next.enter(tokens, at + 1);
+                }
+            }
+            if !places.before[at] {
+                continue;
+            }
+            match token {
+                Token::Byte(wanted) if wanted == byte => next.enter(tokens, at + 1),
+                Token::One if *byte != b'/' => next.enter(tokens, at + 1),
+                Token::Class(number) if sets[*number as usize][usize::from(byte >> 6)] & (1 << (byte & 63)) != 0 => {
+                    next.enter(tokens, at + 1);
+                }
+                Token::Star if *byte != b'/' => next.enter(tokens, at),
+                Token::Deep => next.enter(tokens, at),
+                _ => {}
+            }
+        }
+        places = next;
+    }
+    let found = places.before.iter().zip(&places.inside).enumerate();
+    found
+        .filter(|(at, (before, inside))| (**before || **inside) && *at < tokens.len())
+        .flat_map(|(at, (before, inside))| {
+            let mark = u8::from(*before) | u8::from(*inside) << 1;
+            (at as u32).to_le_bytes().into_iter().chain([mark])
+        })
+        .collect()
+}
+
+/// Places in a row of tokens that a text may lead to.
+struct Places {
+    /// In front of the token of this number; the last stands for the end.
+    before: Vec<bool>,
+    /// In the middle of what `**/` stands for.
+    inside: Vec<bool>,
+}
+
+impl Places {
+    fn new(len: usize) -> Self {
+        Self { before: vec![false; len + 1], inside: vec![false; len + 1] }
+    }
+
+    /// Adds a place, with those that are reached from it without another byte.
+    fn enter(&mut self, tokens: &[Token], at: usize) {
+        for at in at..=tokens.len() {
+            self.before[at] = true;
+            match tokens.get(at) {
+                Some(Token::Folders) => self.inside[at] = true,
+                Some(Token::Star | Token::Deep) => {}
+                _ => break,
+            }
+        }
     }
 }
 
@@ -523,6 +637,55 @@ mod tests {
         };
         hits.iter().for_each(|path| assert!(hit(path), "{path} should match"));
         misses.iter().for_each(|path| assert!(!hit(path), "{path} should not match"));
+    }
+
+    /// Whatever lies below two folders for which the same counts is decided alike: tried with short paths of few letters, and patterns
+    /// of all sorts.
+    #[test]
+    fn what_counts_of_a_folder_decides_what_is_below() {
+        let pieces: [&[u8]; 14] =
+            [b"a", b"b", b"ab", b"*", b"a*", b"*b", b"?", b"[!a]", b"**", b"a**b", b"\\a", b"\xc3\x84", b"A", b"b\xff"];
+        let names: [&[u8]; 7] = [b"a", b"b", b"ab", b"ba", "\u{e4}".as_bytes(), b"B", b"b\xff"];
+        let mut paths: Vec<Vec<u8>> = vec![Vec::new()];
+        for depth in 0..3 {
+            let above: Vec<Vec<u8>> =
+                paths.iter().filter(|path| crate::path::components(path).count() == depth).cloned().collect();
+            paths.extend(above.iter().flat_map(|path| names.map(|name| crate::path::join(path, name))));
+        }
+        let mut dice = 7_u64;
+        let mut next = move |below: usize| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) as usize % below
+        };
+        let (mut shared, mut told) = (0, 0);
+        for _ in 0..400 {
+            let mut set = Patterns::default();
+            for _ in 0..=next(3) {
+                let mut line = [&b""[..], b"/", b"!", b":(icase)", b"**/"][next(5)].to_vec();
+                for part in 0..=next(3) {
+                    line.extend_from_slice(if part > 0 { b"/" } else { b"" });
+                    line.extend_from_slice(pieces[next(pieces.len())]);
+                }
+                line.extend_from_slice([&b""[..], b"/", b"/**"][next(3)]);
+                set.add(&line).unwrap();
+            }
+            let set = set.ready();
+            let mut known: std::collections::HashMap<Vec<u8>, Vec<Option<Decision>>> = std::collections::HashMap::new();
+            for folder in paths.iter().filter(|path| crate::path::components(path).count() < 3) {
+                let mut key = Vec::new();
+                set.put_ahead(folder, &mut key);
+                let below = paths.iter().filter(|path| !path.is_empty());
+                let decided: Vec<Option<Decision>> =
+                    below.map(|path| set.decide(&crate::path::join(folder, path), path.len() % 2 == 0)).collect();
+                told += usize::from(decided.iter().any(Option::is_some));
+                if let Some(same) = known.get(&key) {
+                    shared += 1;
+                    assert_eq!(*same, decided, "{folder:?} {set:?}");
+                }
+                known.insert(key, decided);
+            }
+        }
+        assert!(shared > 10_000 && told > 5_000, "{shared} folders shared what counts, {told} had something decided");
     }
 
     #[test]

@@ -70,6 +70,39 @@ impl Pattern {
         }
     }
 
+    /// Which parts of the pattern a name in the top folder may match.
+    pub fn start(&self) -> Places {
+        let mut places = Places(vec![false; self.parts.len() + 1]);
+        self.enter(&mut places, 0);
+        places
+    }
+
+    /// The same for a folder of this name, in one for which it is known: so all that counts of a path for what lies in it.
+    pub fn below(&self, places: &Places, name: &[u8]) -> Places {
+        let lowered = self.ignore_case.then(|| lower(name));
+        let name = lowered.as_deref().unwrap_or(name);
+        let mut below = Places(vec![false; self.parts.len() + 1]);
+        for (at, part) in self.parts.iter().enumerate().filter(|(at, _)| places.0[*at]) {
+            match part {
+                Part::Folders => self.enter(&mut below, at),
+                Part::Name(tokens) if matches(tokens, name) => self.enter(&mut below, at + 1),
+                Part::Name(_) => {}
+            }
+        }
+        // That the folder itself matches counts for nothing that lies in it.
+        below.0[self.parts.len()] = false;
+        below
+    }
+
+    fn enter(&self, places: &mut Places, at: usize) {
+        for at in at..=self.parts.len() {
+            places.0[at] = true;
+            if self.parts.get(at) != Some(&Part::Folders) {
+                break;
+            }
+        }
+    }
+
     /// Whether only the name counts, not the folders above it.
     fn is_name_only(&self) -> bool {
         matches!(self.parts.as_slice(), [Part::Folders, Part::Name(_)])
@@ -80,10 +113,24 @@ impl Pattern {
         if !self.may_match(name) || self.is_name_only() {
             return self.may_match(name);
         }
-        let folder = if self.ignore_case { lower(folder) } else { folder.to_vec() };
-        let name = if self.ignore_case { lower(name) } else { name.to_vec() };
-        let path: Vec<&[u8]> = crate::path::components(&folder).chain([name.as_slice()]).collect();
+        let path = crate::path::components(folder).chain([name]);
+        if self.ignore_case {
+            let path: Vec<Vec<u8>> = path.map(lower).collect();
+            return matches_path(&self.parts, &path.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        }
+        let path: Vec<&[u8]> = path.collect();
         matches_path(&self.parts, &path)
+    }
+}
+
+/// Parts of a pattern, by number, that may match next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Places(Vec<bool>);
+
+impl Places {
+    /// Whether nothing in the folder can match, nor anything below.
+    pub fn is_empty(&self) -> bool {
+        !self.0.contains(&true)
     }
 }
 
@@ -243,6 +290,12 @@ fn matches_path(parts: &[Part], path: &[&[u8]]) -> bool {
 mod tests {
     use super::*;
 
+    impl Pattern {
+        fn may_match_part(&self, tokens: &[Token], name: &[u8]) -> bool {
+            if self.ignore_case { matches(tokens, &lower(name)) } else { matches(tokens, name) }
+        }
+    }
+
     fn check(pattern: &str, hits: &[&str], misses: &[&str]) {
         let matches = |ignore_case, path: &str| {
             let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -279,6 +332,44 @@ mod tests {
         check("/**/b", &["b", "a/b"], &["a/b/c"]);
         check("docs/let", &["my docs/letter", "docs/let"], &["docs/x/letter", "docs2/let", "docs"]);
         check("/docs/let", &["docs/letter"], &["x/docs/letter"]);
+    }
+
+    /// What is known of the folders above says the same of a path as the path itself.
+    #[test]
+    fn places_say_what_the_path_says() {
+        let names = ["a", "b", "ab", "B"];
+        let mut paths: Vec<Vec<&str>> = vec![Vec::new()];
+        for depth in 0..4 {
+            let above: Vec<_> = paths.iter().filter(|path| path.len() == depth).cloned().collect();
+            paths.extend(above.iter().flat_map(|path| names.map(|name| [path, &[name][..]].concat())));
+        }
+        let mut hits = 0;
+        for text in ["a", "*b", "a/b", "/a/b", "/a/*", "a/**/b", "**/a/**", "/**/b", "/**", "a/*/b", "/b/**/a*/**/b"] {
+            for ignore_case in [false, true] {
+                let pattern = Pattern::new(text.as_bytes(), ignore_case);
+                for path in paths.iter().filter(|path| !path.is_empty()) {
+                    let (name, above) = path.split_last().unwrap();
+                    let places =
+                        above.iter().fold(pattern.start(), |places, name| pattern.below(&places, name.as_bytes()));
+                    let end = pattern.parts.len();
+                    let mut matching = Places(vec![false; end + 1]);
+                    for at in (0..end).filter(|at| places.0[*at]) {
+                        match &pattern.parts[at] {
+                            Part::Folders => pattern.enter(&mut matching, at),
+                            Part::Name(tokens) if pattern.may_match_part(tokens, name.as_bytes()) => {
+                                pattern.enter(&mut matching, at + 1);
+                            }
+                            Part::Name(_) => {}
+                        }
+                    }
+                    let matches = pattern.matches(above.join("/").as_bytes(), name.as_bytes());
+                    assert_eq!(matching.0[end], matches, "{text} {path:?}");
+                    assert!(!matches || !places.is_empty(), "{text} {path:?}");
+                    hits += usize::from(matches);
+                }
+            }
+        }
+        assert!(hits > 1000, "{hits}");
     }
 
     #[test]

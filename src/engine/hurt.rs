@@ -1,7 +1,8 @@
 //! Which of the user's files damage has hurt (SPEC §9.3). Walked only where there is damage; subtrees without any are read
-//! once, whatever the number of snapshots.
+//! once, whatever the number of snapshots. Others are walked by their paths only until as many paths are found as are kept: then
+//! those of a subtree that is met again are only counted, for a vault can name one folder from any number of places.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::catalogue::Reader;
@@ -40,7 +41,9 @@ pub struct HurtSnapshot {
 struct Search<'a> {
     source: Source<'a, 'a>,
     bad: &'a HashSet<ChunkId>,
-    /// Streams without any damage, with all below them if they are listings.
+    /// How many paths are hurt at or below each listing that was searched.
+    counts: HashMap<StreamKey, u64>,
+    /// Streams that are no listings, and have no damage.
     clean: HashSet<StreamKey>,
     /// How many paths of a snapshot are kept.
     keep: usize,
@@ -51,7 +54,8 @@ struct Frame {
     path: Vec<u8>,
     key: StreamKey,
     below: std::vec::IntoIter<(Vec<u8>, Stream)>,
-    hurt: bool,
+    /// How many paths of the snapshot were known to be hurt before.
+    before: u64,
 }
 
 /// Finds what the loss of these chunks (and of those that cannot be read at all) means for each snapshot, with so many paths
@@ -68,7 +72,8 @@ pub(crate) fn find(
     keep: usize,
 ) -> Result<Vec<HurtSnapshot>, MarkError> {
     let segments = Segments::new(vault, reader.clone())?.lent_by(donor)?;
-    let mut search = Search { source: Source::new(&segments), bad, clean: HashSet::new(), keep };
+    let mut search =
+        Search { source: Source::new(&segments), bad, counts: HashMap::new(), clean: HashSet::new(), keep };
     let mut found = Vec::new();
     for snapshot in snapshots {
         let mut hurt = HurtSnapshot { id: snapshot.id, files: Vec::new(), count: 0 };
@@ -109,18 +114,9 @@ impl Search<'_> {
         let mut stack: Vec<Frame> = self.enter(Vec::new(), tree, hurt)?.into_iter().collect();
         while let Some(frame) = stack.last_mut() {
             if let Some((path, listing)) = frame.below.next() {
-                let before = hurt.count;
-                let entered = self.enter(path, &listing, hurt)?;
-                frame.hurt |= hurt.count > before;
-                stack.extend(entered);
+                stack.extend(self.enter(path, &listing, hurt)?);
             } else if let Some(done) = stack.pop() {
-                if done.hurt {
-                    if let Some(above) = stack.last_mut() {
-                        above.hurt = true;
-                    }
-                } else {
-                    self.clean.insert(done.key);
-                }
+                self.counts.insert(done.key, hurt.count - done.before);
             }
         }
         Ok(())
@@ -128,11 +124,12 @@ impl Search<'_> {
 
     /// Reads one listing. `None` if there is nothing to look for below it.
     fn enter(&mut self, path: Vec<u8>, listing: &Stream, hurt: &mut HurtSnapshot) -> Result<Option<Frame>, ReadError> {
-        let key = stream_key(listing);
-        if self.clean.contains(&key) {
+        let (key, before) = (stream_key(listing), hurt.count);
+        if let Some(count) = self.counts.get(&key).filter(|count| **count == 0 || hurt.files.len() >= self.keep) {
+            hurt.count = before.saturating_add(*count);
             return Ok(None);
         }
-        let (mut entries, mut below, mut is_hurt) = (Listing::new(listing), Vec::new(), false);
+        let (mut entries, mut below) = (Listing::new(listing), Vec::new());
         loop {
             self.source.asked.clear();
             let entry = match damage(entries.next(&mut self.source))? {
@@ -142,6 +139,7 @@ impl Search<'_> {
                     // Damage inside of a chunk that can be read has no id.
                     let ids = self.source.asked.last().copied().into_iter().collect();
                     self.note(hurt, path, ids);
+                    self.counts.insert(key, hurt.count - before);
                     return Ok(None);
                 }
             };
@@ -149,16 +147,14 @@ impl Search<'_> {
             if entry.kind == FileKind::Directory {
                 below.extend(entry.content.map(|content| (entry_path, content)));
             } else if let Some(ids) = self.entry_losses(&entry)? {
-                is_hurt = true;
                 self.note(hurt, entry_path, ids);
             }
         }
-        Ok(Some(Frame { path, key, below: below.into_iter(), hurt: is_hurt })
-            .filter(|frame| frame.path.len() < 1 << 20))
+        Ok(Some(Frame { path, key, below: below.into_iter(), before }).filter(|frame| frame.path.len() < 1 << 20))
     }
 
     fn note(&self, hurt: &mut HurtSnapshot, path: Vec<u8>, ids: Vec<ChunkId>) {
-        hurt.count += 1;
+        hurt.count = hurt.count.saturating_add(1);
         if hurt.files.len() < self.keep {
             hurt.files.push(HurtFile { path, ids });
         }

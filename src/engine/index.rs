@@ -29,6 +29,12 @@ pub enum IndexError {
     /// No threads could be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
+    /// There is more to list than memory is for: a folder lies at very many paths.
+    #[error("more lies in {path} than can be listed at once")]
+    TooMany {
+        /// The folder that was to be listed.
+        path: String,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,

@@ -264,7 +264,9 @@ struct Marker<'a> {
     progress: &'a dyn Progress,
     /// Ids that wait, and what came of those before them.
     waiting: Mutex<(Vec<ChunkId>, Marks)>,
-    seen: Mutex<HashSet<StreamKey>>,
+    /// Listings that were seen, and other streams: a file may hold what is a listing elsewhere, and as that it needs more.
+    listings: Mutex<HashSet<StreamKey>>,
+    streams: Mutex<HashSet<StreamKey>>,
 }
 
 /// Marks what these snapshots need, in the view `reader` of the catalogue. Works on the current thread pool.
@@ -297,11 +299,12 @@ pub fn mark_lent<'s>(
         segments: Segments::new(vault, reader.clone())?.lent_by(donor)?,
         progress,
         waiting: Mutex::new((Vec::new(), marks)),
-        seen: Mutex::default(),
+        listings: Mutex::default(),
+        streams: Mutex::default(),
     };
     let mut listings = Vec::new();
     for snapshot in snapshots {
-        if lock(&marker.seen).insert(stream_key(&snapshot.tree)) {
+        if lock(&marker.listings).insert(stream_key(&snapshot.tree)) {
             listings.push(snapshot.tree.clone());
         }
         let mut source = Source::new(&marker.segments);
@@ -384,7 +387,7 @@ impl Marker<'_> {
     ) -> Result<(), MarkError> {
         if stream.depth == 0 {
             source.asked.extend_from_slice(&stream.ids);
-        } else if lock(&self.seen).insert(stream_key(stream)) {
+        } else if lock(&self.streams).insert(stream_key(stream)) {
             let mut reader = IdReader::new(stream);
             loop {
                 match reader.next(source) {
@@ -472,7 +475,7 @@ impl Marker<'_> {
         }
         match entry.content {
             Some(content) if entry.kind != FileKind::Directory => self.mark_stream(&content, source, ids)?,
-            Some(listing) if lock(&self.seen).insert(stream_key(&listing)) => below.push(listing),
+            Some(listing) if lock(&self.listings).insert(stream_key(&listing)) => below.push(listing),
             _ => {}
         }
         Ok(())

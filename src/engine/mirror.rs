@@ -10,7 +10,7 @@ use crate::limits::{KEY_SLOT_LEN_MAX, PACK_LEN_MAX, RECORD_LEN_MAX, VAULT_FILE_L
 use crate::log::{RecordBody, Standing};
 use crate::pack::TRAILER_LEN;
 use crate::progress::{Phase, Progress};
-use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile};
+use crate::seal::{MIRROR, SlotError, SlotFile, VaultFile, VaultFileError};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError};
 use crate::sync::try_share;
 use crate::vault::locked::Wanted;
@@ -95,11 +95,19 @@ fn list(store: &dyn Store) -> Result<HashMap<ObjectKey, u64>, StoreError> {
     Ok(found)
 }
 
-fn vault_file(store: &dyn Store) -> Result<Option<VaultFile>, StoreError> {
-    match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
-        Ok(bytes) => Ok(VaultFile::parse(&bytes).ok()),
-        Err(StoreError::Missing { .. } | StoreError::Long { .. }) => Ok(None),
-        Err(error) => Err(error),
+/// The VAULT file, if it is there and whole. One of a later version is an error: nobody knows what else belongs to such a vault.
+fn vault_file(store: &dyn Store) -> Result<Option<VaultFile>, VaultError> {
+    let bytes = match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
+        Ok(bytes) => bytes,
+        Err(StoreError::Missing { .. } | StoreError::Long { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match VaultFile::parse(&bytes) {
+        Ok(file) => Ok(Some(file)),
+        Err(VaultFileError::Newer { what }) => {
+            Err(VaultError::Newer { place: store.place(), what: format!("unknown {what}") })
+        }
+        Err(VaultFileError::NotAVault | VaultFileError::Damaged(_)) => Ok(None),
     }
 }
 
@@ -317,11 +325,12 @@ pub fn delete_given_up(vault: &Vault, to: &dyn Store) -> Result<u64, MirrorError
 /// Makes a mirror a vault that can be written to. From then on it is not mirrored to any more.
 ///
 /// # Errors
-/// If the store fails. If that is after the old VAULT file was moved aside, the next command that writes makes it anew.
+/// If a later version alone may write to the vault, or the store fails. If that is after the old VAULT file was moved aside, the next command that writes makes it anew.
 pub fn promote(vault: &Vault) -> Result<bool, VaultError> {
     if !vault.is_mirror() {
         return Ok(false);
     }
+    vault.knows_how_to_write()?;
     let store = vault.store();
     let file = vault_file(store)?.filter(|file| file.id == vault.id());
     let Some(file) = file else { return Ok(false) };

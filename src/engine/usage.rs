@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue::names::Named;
-use crate::engine::diff::{Change, Difference};
+use crate::engine::diff::{self, Change, Difference, Visitor};
 use crate::engine::index::{Graph, Hand, Index, IndexError, explore};
-use crate::path::join;
+use crate::limits::{PATH_COST, PATHS_LEN_MAX};
+use crate::path::{Shown, components, join};
 use crate::progress::Progress;
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::{ReadError, Vault};
@@ -85,7 +86,7 @@ pub fn usage(
     }
     let total = graph.number(listing).map(|number| graph.nodes[number].data).unwrap_or_default();
     let mut sums = Sums { total, ..Sums::default() };
-    list(&mut index.hand(), &graph, listing, base, depth, &mut sums.lines)?;
+    list(&mut index.hand(), &graph, listing, base, depth, progress, &mut sums.lines)?;
     sort(&mut sums.lines);
     let mut count = 0;
     for node in &mut graph.nodes {
@@ -102,6 +103,22 @@ fn of_file(entry: &Named<'_>) -> Usage {
     Usage { bytes: entry.size, files: 1, folders: 0 }
 }
 
+/// How many bytes the paths of lines take, which is bounded: one folder may lie at any number of paths.
+#[derive(Debug, Default)]
+struct Room(u64);
+
+impl Room {
+    /// Takes room for a line. Returns whether there is any.
+    fn take(&mut self, path: &[u8]) -> bool {
+        self.0 = self.0.saturating_add(path.len() as u64 + PATH_COST);
+        self.0 <= PATHS_LEN_MAX
+    }
+}
+
+fn too_many(base: &[u8]) -> IndexError {
+    IndexError::TooMany { path: if base.is_empty() { "the snapshot".to_owned() } else { Shown(base).to_string() } }
+}
+
 /// Lists what lies in a folder down to `depth` levels.
 fn list(
     hand: &mut Hand<'_, '_>,
@@ -109,15 +126,23 @@ fn list(
     listing: &Stream,
     base: &[u8],
     depth: u32,
+    progress: &dyn Progress,
     lines: &mut Vec<Line>,
 ) -> Result<(), IndexError> {
-    let mut waiting = vec![(base.to_vec(), listing.clone(), depth)];
+    let (mut waiting, mut room, mut fits) = (vec![(base.to_vec(), listing.clone(), depth)], Room::default(), true);
     while let Some((path, listing, depth)) = waiting.pop() {
         if depth == 0 {
             continue;
         }
+        if progress.stopped() {
+            return Err(IndexError::Interrupted);
+        }
         let read = hand.visit(&listing, &mut |entry| {
             let path = join(&path, entry.name);
+            fits = fits && room.take(&path);
+            if !fits {
+                return;
+            }
             let usage = match &entry.listing {
                 None => of_file(entry),
                 Some(listing) => graph.number(listing).map(|number| graph.nodes[number].data).unwrap_or_default(),
@@ -131,51 +156,105 @@ fn list(
             Err(error) if !error.is_contained() => return Err(error.into()),
             _ => {} // the graph knows of damage
         }
+        if !fits {
+            return Err(too_many(base));
+        }
     }
     Ok(())
 }
 
-/// Adds up what is new: files that are added or have another content.
-#[derive(Debug, Default)]
-pub struct News {
+/// Adds up what is new: files that are added or have another content. Lines are made `depth` levels below the folder called `base`.
+#[derive(Debug)]
+pub struct News<'b> {
+    base: &'b [u8],
+    depth: usize,
     total: Usage,
     lines: BTreeMap<Vec<u8>, (FileKind, Usage)>,
+    room: Room,
+    fits: bool,
 }
 
-impl News {
-    /// Takes a difference into account; lines are made `depth` levels below the folder called `base`.
-    pub fn add(&mut self, difference: &Difference, base: &[u8], depth: u32) {
-        let Some(new) = difference.new.as_ref() else { return };
+impl<'b> News<'b> {
+    /// Nothing yet.
+    pub fn new(base: &'b [u8], depth: u32) -> Self {
+        let (total, lines) = (Usage::default(), BTreeMap::new());
+        Self { base, depth: depth as usize, total, lines, room: Room::default(), fits: true }
+    }
+
+    /// Where the part of a path below the folder begins.
+    fn skip(&self) -> usize {
+        if self.base.is_empty() { 0 } else { self.base.len() + 1 }
+    }
+
+    fn put(&mut self, path: &[u8], kind: FileKind, usage: &Usage) {
+        if let Some((_, sum)) = self.lines.get_mut(path) {
+            return sum.add(usage);
+        }
+        self.fits = self.fits && self.room.take(path);
+        if self.fits {
+            self.lines.insert(path.to_vec(), (kind, *usage));
+        }
+    }
+
+    /// Adds to the lines of the folders that end at these places of a path.
+    fn put_above(&mut self, path: &[u8], ends: impl Iterator<Item = usize>, usage: &Usage) {
+        let (skip, depth) = (self.skip(), self.depth);
+        ends.take(depth).for_each(|end| self.put(&path[..skip + end], FileKind::Directory, usage));
+    }
+
+    /// The sums.
+    ///
+    /// # Errors
+    /// If there are more lines than can be listed.
+    pub fn finish(self) -> Result<Sums, IndexError> {
+        if !self.fits {
+            return Err(too_many(self.base));
+        }
+        let lines = self.lines.into_iter().map(|(path, (kind, usage))| Line { path, kind, usage });
+        let mut lines: Vec<Line> = lines.collect();
+        sort(&mut lines);
+        Ok(Sums { total: self.total, lines, broken: None })
+    }
+}
+
+/// Where the folders above the end of a path end in it.
+fn slashes(path: &[u8]) -> impl Iterator<Item = usize> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at)
+}
+
+impl Visitor for News<'_> {
+    fn differs(&mut self, difference: Difference) -> bool {
+        let Some(new) = difference.new.as_ref() else { return true };
         let usage = match (difference.change, new.kind) {
             (Change::Added | Change::Kind, FileKind::Directory) => Usage { folders: 1, ..Usage::default() },
-            (Change::Metadata, _) | (_, FileKind::Directory) => return,
+            (Change::Metadata, _) | (_, FileKind::Directory) => return true,
             _ => Usage { bytes: new.size, files: 1, folders: 0 },
         };
         self.total.add(&usage);
         let path = &difference.path;
-        let skip = if base.is_empty() { 0 } else { base.len() + 1 };
-        let below = path.get(skip..).unwrap_or_default();
-        let ends = below.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in ends.take(depth as usize) {
-            self.put(&path[..skip + end], FileKind::Directory, &usage);
-        }
-        if below.split(|byte| *byte == b'/').count() <= depth as usize && !below.is_empty() {
+        let below = path.get(self.skip()..).unwrap_or_default();
+        self.put_above(path, slashes(below), &usage);
+        if components(below).count() <= self.depth && !below.is_empty() {
             // A folder does not count itself.
             let usage = if new.kind == FileKind::Directory { Usage::default() } else { usage };
             self.put(path, new.kind, &usage);
         }
+        self.fits
     }
 
-    fn put(&mut self, path: &[u8], kind: FileKind, usage: &Usage) {
-        self.lines.entry(path.to_vec()).or_insert((kind, Usage::default())).1.add(usage);
-    }
-
-    /// The sums.
-    pub fn finish(self) -> Sums {
-        let lines = self.lines.into_iter().map(|(path, (kind, usage))| Line { path, kind, usage });
-        let mut lines: Vec<Line> = lines.collect();
-        sort(&mut lines);
-        Sums { total: self.total, lines, broken: None }
+    /// What lies deeper than any line is only added up.
+    fn again(&mut self, path: &[u8], sums: &diff::Sums) -> bool {
+        let below = path.get(self.skip()..).unwrap_or_default();
+        if components(below).count() < self.depth {
+            return true;
+        }
+        let usage = Usage { bytes: sums.bytes_new, files: sums.files_new, folders: sums.folders_new };
+        if usage == Usage::default() {
+            return false;
+        }
+        self.total.add(&usage);
+        self.put_above(path, slashes(below).chain([below.len()]), &usage);
+        false
     }
 }
 

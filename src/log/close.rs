@@ -79,7 +79,8 @@ impl Chains {
     /// they rely on may have been deleted before they were there.
     pub fn put_unawaited(&self) -> HashSet<ObjectName> {
         let retirements = self.retirements();
-        let record_of = |(client, number): &(ClientId, u64)| Some(&self.clients.get(client)?.get(number)?.first()?.record);
+        let record_of =
+            |(client, number): &(ClientId, u64)| Some(&self.clients.get(client)?.get(number)?.first()?.record);
         // Who does not name it knows that it was retired before, and that all of it is here.
         let named = |client: &ClientId, by: &(ClientId, u64)| {
             let seen = &record_of(by)?.seen;

@@ -377,6 +377,14 @@ impl Vault {
         if self.is_mirror {
             return Err(VaultError::Mirror { place: self.store.place() });
         }
+        self.knows_how_to_write()
+    }
+
+    /// Whether this version knows all that it must to write to the vault.
+    ///
+    /// # Errors
+    /// [`VaultError::NewerToWrite`] if it does not.
+    pub fn knows_how_to_write(&self) -> Result<(), VaultError> {
         match self.log().chains.format().unknown().write {
             0 => Ok(()),
             features => Err(VaultError::NewerToWrite { place: self.store.place(), features }),

@@ -269,6 +269,10 @@ impl Vault {
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
         let Listing { packs, indexes, foreign, .. } = listing;
+        // Key slots are looked at when the vault is opened; those of a later version are there as long as it is open.
+        let is_newer_slot =
+            |bad: &&BadObject| matches!(bad.key, ObjectKey::Named(Kind::Key, _)) && bad.state == ObjectState::Newer;
+        bad.extend(self.log().bad.iter().filter(is_newer_slot).cloned());
         *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
         self.keep_only_listed();
         Ok(())

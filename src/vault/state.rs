@@ -107,6 +107,13 @@ impl Vault {
         self.log().bad.iter().any(is_newer_pack)
     }
 
+    /// Whether the log holds something that a later version wrote: it may be a snapshot of which nothing is known here.
+    pub fn has_newer_records(&self) -> bool {
+        let is_newer_record =
+            |bad: &BadObject| bad.state == ObjectState::Newer && matches!(bad.key, ObjectKey::Named(Kind::Log, _));
+        self.log().bad.iter().any(is_newer_record)
+    }
+
     /// Why a chunk cannot be read that is in none of the packs whose footers were read.
     pub(crate) fn lost(&self, id: &ChunkId) -> ReadError {
         if self.has_newer_packs() { ReadError::Hidden(*id) } else { ReadError::Lost(*id) }

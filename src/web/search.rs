@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::engine::absence::{Judge, Omitted, Side};
-use crate::engine::diff::{diff, entry_at};
+use crate::engine::absence::{Judge, Judged, Omitted, Side};
+use crate::engine::diff::{Difference, Sums, Visitor, diff, entry_at};
 use crate::engine::find::find;
 use crate::engine::glob::Pattern;
 use crate::engine::keys;
-use crate::json::{DifferenceJson, MatchJson, SlotsJson, Sums, SumsJson};
+use crate::json::{DifferenceJson, MatchJson, SlotsJson, SumsJson};
 use crate::progress::Silent;
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, Told, encode};
@@ -59,6 +59,25 @@ struct ComparedJson<'a> {
     sums: SumsJson<'a>,
 }
 
+/// The first differences, so many and one more.
+struct First {
+    found: Vec<Difference>,
+    count: usize,
+}
+
+impl Visitor for First {
+    fn differs(&mut self, difference: Difference) -> bool {
+        if self.found.len() <= self.count {
+            self.found.push(difference);
+        }
+        true
+    }
+
+    fn again(&mut self, _: &[u8], _: &Sums) -> bool {
+        self.found.len() <= self.count
+    }
+}
+
 /// `GET diff`: what differs between two snapshots, each path and the sums as `vault diff --json` prints them.
 ///
 /// # Errors
@@ -70,23 +89,17 @@ pub fn compare(desk: &Arc<Desk>, query: &Query) -> Told {
     let (mut old_trees, mut new_trees) = (vault.tree_reader()?, vault.tree_reader()?);
     let first = entry_at(&old.body.tree, &at, &mut old_trees)?;
     let second = entry_at(&new.body.tree, &at, &mut new_trees)?;
-    let (mut found, mut sums) = (Vec::new(), Sums::default());
     let (left, right) = (Omitted::read(&old.body, &mut old_trees)?, Omitted::read(&new.body, &mut new_trees)?);
-    let mut judge = Judge::new(
+    let judge = Judge::new(
         &at,
         Side { omitted: left, roots: &old.body.roots, start: &at },
         Side { omitted: right, roots: &new.body.roots, start: &at },
     );
-    let mut add = |difference: crate::engine::diff::Difference| {
-        let Some(difference) = judge.judge(difference) else { return true };
-        sums.add(&difference);
-        if found.len() <= count {
-            found.push(difference);
-        }
-        true
-    };
+    let mut first_ones = First { found: Vec::new(), count };
+    let mut judged = Judged::new(judge, &mut first_ones);
     let progress = Silent::default();
-    let compared = diff(&at, (first, &mut old_trees), (second, &mut new_trees), &[], &progress, &mut add)?;
+    let compared = diff(&at, (first, &mut old_trees), (second, &mut new_trees), &[], &progress, &mut judged)?;
+    let (found, mut sums) = (first_ones.found, compared.sums);
     sums.unknown += compared.broken.len() as u64;
     encode(&ComparedJson {
         differences: found.iter().take(count).map(DifferenceJson::new).collect(),

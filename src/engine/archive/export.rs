@@ -223,6 +223,9 @@ impl Packer<'_, '_> {
         let Some(listing) = listing else { return self.end() };
         let mut walk = TreeWalk::new(path, &listing);
         while let Some(step) = walk.next(&mut self.trees) {
+            if self.progress.stopped() {
+                return Err(BrowseError::Interrupted.into());
+            }
             match step {
                 Step::Enter(entry) | Step::Other(entry) => self.member(walk.path(), &entry)?,
                 Step::Leave => {}

@@ -17,8 +17,9 @@ use crate::engine::mark::{Segments, Source, StreamKey, stream_key};
 use crate::engine::read_file::{Feed, ReadFailed, SMALL_MAX, read_large, store_whole};
 use crate::engine::snapshot::Ended;
 use crate::engine::walk::SkippedList;
+use crate::limits::{PATH_COST, PATHS_LEN_MAX};
 use crate::lru::Lru;
-use crate::path::join;
+use crate::path::{Shown, join};
 use crate::progress::Progress;
 use crate::sync::lock;
 use crate::tree::entry::LISTING_VERSION;
@@ -33,11 +34,18 @@ const WINDOW: usize = 4096;
 /// Of so many streams it is remembered what they became.
 const REMEMBERED: usize = 1 << 18;
 
+/// What a stream is taken for. A file may hold what is a listing elsewhere: as that it becomes something else, and needs more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum As {
+    Listing,
+    Content,
+}
+
 /// What streams became in the other vault; it lasts from one snapshot to the next.
 pub(crate) struct Memory {
-    known: Mutex<Lru<StreamKey, Stream>>,
+    known: Mutex<Lru<(As, StreamKey), Stream>>,
     /// Streams of the other vault, with all that is below them if they are listings, that are stored there.
-    stored: Mutex<HashSet<StreamKey>>,
+    stored: Mutex<HashSet<(As, StreamKey)>>,
 }
 
 impl Memory {
@@ -45,12 +53,12 @@ impl Memory {
         Self { known: Mutex::new(Lru::new(REMEMBERED)), stored: Mutex::default() }
     }
 
-    fn get(&self, stream: &Stream) -> Option<Stream> {
-        lock(&self.known).get(&stream_key(stream))
+    fn get(&self, what: As, stream: &Stream) -> Option<Stream> {
+        lock(&self.known).get(&(what, stream_key(stream)))
     }
 
-    fn put(&self, stream: &Stream, copy: Stream) {
-        lock(&self.known).insert(stream_key(stream), copy, 1);
+    fn put(&self, what: As, stream: &Stream, copy: Stream) {
+        lock(&self.known).insert((what, stream_key(stream)), copy, 1);
     }
 }
 
@@ -80,6 +88,21 @@ pub(crate) struct Copied {
     pub(crate) tree: Stream,
     /// What could not be read.
     pub(crate) lost: Vec<Lost>,
+    /// How many bytes their paths take.
+    lost_len: u64,
+}
+
+impl Copied {
+    /// Notes something that could not be read. One that lies at very many paths is lost at each of them.
+    fn lose(&mut self, path: Vec<u8>, state: ObjectState) -> Result<(), CopyError> {
+        self.lost_len = self.lost_len.saturating_add(path.len() as u64 + PATH_COST);
+        if self.lost_len > PATHS_LEN_MAX {
+            let what = "more is lost of the snapshot than can be listed, for it lies at very many paths".to_owned();
+            return Err(CopyError::Entry { path: Shown(&path).to_string(), what });
+        }
+        self.lost.push(Lost { path, state });
+        Ok(())
+    }
 }
 
 /// Something that could not be read.
@@ -203,7 +226,7 @@ impl Trees<'_, '_> {
         if stream.is_empty() {
             return Ok(Some(Stream::EMPTY));
         }
-        if let Some(copy) = self.memory.get(stream) {
+        if let Some(copy) = self.memory.get(As::Content, stream) {
             return Ok(Some(copy));
         }
         let copy = base.filter(|(before, _)| *before == stream).map(|(_, copy)| copy.clone());
@@ -219,7 +242,7 @@ impl Trees<'_, '_> {
         if stream.depth == 0 {
             return Ok(is_there(&stream.ids));
         }
-        let key = stream_key(stream);
+        let key = (As::Content, stream_key(stream));
         if lock(&self.memory.stored).contains(&key) {
             return Ok(true);
         }
@@ -246,7 +269,7 @@ impl Trees<'_, '_> {
         let mut done = Vec::new();
         let mut source = Source::new(self.there);
         while let Some(listing) = folders.pop() {
-            let key = stream_key(&listing);
+            let key = (As::Listing, stream_key(&listing));
             if lock(&self.memory.stored).contains(&key) {
                 continue;
             }
@@ -281,14 +304,14 @@ impl Trees<'_, '_> {
 
     /// What a folder became, if that is known and stored with all below it.
     fn known_folder(&self, listing: &Stream, base: Option<&Base>) -> Result<Option<Stream>, CopyError> {
-        if let Some(copy) = self.memory.get(listing) {
+        if let Some(copy) = self.memory.get(As::Listing, listing) {
             return Ok(Some(copy));
         }
         let Some((before, copy)) = base.filter(|(before, _)| before == listing) else { return Ok(None) };
         if !self.is_folder_stored(copy)? {
             return Ok(None);
         }
-        self.memory.put(before, copy.clone());
+        self.memory.put(As::Listing, before, copy.clone());
         Ok(Some(copy.clone()))
     }
 
@@ -301,7 +324,7 @@ impl Trees<'_, '_> {
         }
         let (mut from, mut there) = (Source::new(self.from), Source::new(self.there));
         let stack = vec![Level::new(Vec::new(), tree, base)];
-        let mut ahead = Ahead { trees: self, stack, lost: HashMap::new() };
+        let mut ahead = Ahead { trees: self, stack, been_in: Lru::new(REMEMBERED), lost: HashMap::new() };
         let folder =
             |level, source, entry| Folder { level, writer: StreamWriter::default(), source, entry, is_whole: true };
         let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
@@ -331,12 +354,12 @@ impl Trees<'_, '_> {
                         Ok(entry) => write_entry(&entry, &mut current.writer, self.depot, &path)?,
                         Err(state) => {
                             current.is_whole = false;
-                            copied.lost.push(Lost { path, state });
+                            copied.lose(path, state)?;
                         }
                     }
                 }
                 Step::Broken(state) => {
-                    copied.lost.push(Lost { path: current.level.path.clone(), state });
+                    copied.lose(current.level.path.clone(), state)?;
                     current.is_whole = false;
                     self.leave(&mut stack, &mut copied)?;
                 }
@@ -351,7 +374,7 @@ impl Trees<'_, '_> {
         let Some(Folder { level, writer, source, entry, is_whole }) = stack.pop() else { return Ok(()) };
         let listing = self.finish(writer)?;
         if is_whole {
-            self.memory.put(&source, listing.clone());
+            self.memory.put(As::Listing, &source, listing.clone());
         }
         let (Some(above), Some(entry)) = (stack.last_mut(), entry) else {
             copied.tree = listing;
@@ -385,7 +408,7 @@ impl Trees<'_, '_> {
         if !ahead.lost.contains_key(&key) {
             ahead.fill(content)?;
         }
-        let Some(copy) = self.memory.get(content) else {
+        let Some(copy) = self.memory.get(As::Content, content) else {
             return Ok(Err(ahead.lost.get(&key).copied().unwrap_or(ObjectState::Damaged)));
         };
         entry.content = Some(copy);
@@ -404,7 +427,7 @@ impl Trees<'_, '_> {
     fn contents(&self, wanted: Vec<Stream>) -> Result<HashMap<StreamKey, ObjectState>, Ended<CopyError>> {
         let lost = Mutex::new(HashMap::new());
         let note = |stream: &Stream, copy: Found<Stream>| match copy {
-            Ok(copy) => self.memory.put(stream, copy),
+            Ok(copy) => self.memory.put(As::Content, stream, copy),
             Err(state) => drop(lock(&lost).insert(stream_key(stream), state)),
         };
         let (large, small): (Vec<Stream>, Vec<Stream>) =
@@ -553,7 +576,7 @@ fn write_entry(
 ) -> Result<(), Ended<CopyError>> {
     let mut bytes = Vec::new();
     encode_entry(entry, &mut bytes)
-        .map_err(|error| CopyError::Entry { path: crate::path::Shown(path).to_string(), what: error.to_string() })?;
+        .map_err(|error| CopyError::Entry { path: Shown(path).to_string(), what: error.to_string() })?;
     writer.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink())?;
     Ok(())
 }
@@ -562,6 +585,8 @@ fn write_entry(
 struct Ahead<'w, 't, 'a> {
     trees: &'w Trees<'t, 'a>,
     stack: Vec<Level>,
+    /// Folders that it has been in. What is in one is gathered once, however many paths lead there.
+    been_in: Lru<StreamKey, ()>,
     /// Contents that cannot be read.
     lost: HashMap<StreamKey, ObjectState>,
 }
@@ -583,7 +608,9 @@ impl Ahead<'_, '_, '_> {
                     let Some(content) = &entry.content else { continue };
                     if entry.kind == FileKind::Directory {
                         let base = folders_of(before.as_deref());
-                        if trees.known_folder(content, base.as_ref())?.is_none() {
+                        let key = stream_key(content);
+                        if self.been_in.get(&key).is_none() && trees.known_folder(content, base.as_ref())?.is_none() {
+                            self.been_in.insert(key, (), 1);
                             self.stack.push(Level::new(path, content, base.as_ref()));
                         }
                     } else if trees.known(content, contents_of(before.as_deref()))?.is_none()

@@ -381,7 +381,7 @@ pub fn restore_telling(
     let places = Places::find(&run, &info, &mut trees)?;
     run.set_guard(Guard::new(&run, &info, &mut trees).map_err(|Halt| run.failure())?);
     places.refuse(&run)?;
-    let (files, bytes) = plan::totals(&run, &info, &places, &mut trees)?;
+    let (files, bytes, counted) = plan::totals(&run, &info, &places, &mut trees)?;
     places.prepare(&run, &mut trees)?;
     let links = Links::load(&run, &info, &places, &mut trees);
     let links = links.map_err(|Halt| run.failure())?;
@@ -392,7 +392,7 @@ pub fn restore_telling(
     let (windows, planned) = sync_channel(0);
     let done = std::thread::scope(|scope| {
         let (run, links, places) = (&run, &links, &places);
-        let planner = spawn(scope, move || Planner::new(run, links, trees, damaged, windows).plan(places));
+        let planner = spawn(scope, move || Planner::new(run, links, trees, damaged, counted, windows).plan(places));
         let executed = planned.iter().try_for_each(|window| executor.execute(window));
         // The planner notices that nobody takes its windows any more.
         drop(planned);

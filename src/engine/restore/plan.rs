@@ -12,7 +12,7 @@ use crate::engine::restore::guard::{Kept, Ward};
 use crate::engine::restore::links::{Links, Member};
 use crate::engine::restore::place::{Place, Places, What};
 use crate::engine::restore::run::{Halt, Run, lock};
-use crate::engine::restore::select::Picked;
+use crate::engine::restore::select::{Amount, Counted, Picked, Spot};
 use crate::engine::restore::special::Decision;
 use crate::engine::restore::task::{Action, Attributes, FileState, FileTask, Hole, Identity, Piece, Window};
 use crate::engine::restore::{RestoreError, Target};
@@ -46,6 +46,8 @@ pub(super) struct Planner<'r, 'a> {
     owner: Arc<Owner>,
     /// Numbers of packs that are known to be damaged: another copy of a chunk is preferred.
     damaged: HashSet<u32>,
+    /// How much was counted in which folders: one in which nothing is selected is not gone into.
+    counted: Counted,
 }
 
 /// A folder on the way down.
@@ -80,6 +82,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         links: &'r Links,
         trees: TreeReader<'a>,
         damaged: HashSet<u32>,
+        counted: Counted,
         windows: SyncSender<Window>,
     ) -> Self {
         Self {
@@ -93,6 +96,7 @@ impl<'r, 'a> Planner<'r, 'a> {
             blocked: None,
             owner: Arc::default(),
             damaged,
+            counted,
         }
     }
 
@@ -285,6 +289,12 @@ impl<'r, 'a> Planner<'r, 'a> {
             return Ok(false);
         }
         if entry.kind == FileKind::Directory {
+            if let (Picked::Perhaps, Some(listing)) = (picked, &entry.content)
+                && let Some(amount) = self.counted.get(&self.run.selection.spot(listing, picked, path))
+                && !amount.anything
+            {
+                return Ok(false);
+            }
             let attributes = Attributes::take(&mut entry, &mut self.owner);
             let folder = Folder::child(&level.folder, &entry.name, attributes, picked == Picked::Yes);
             self.push(folder, picked)?;
@@ -539,24 +549,21 @@ impl<'r, 'a> Planner<'r, 'a> {
     }
 }
 
-/// The files and bytes to restore, for the progress, and whether there is anything to restore at all.
+/// The files and bytes to restore, for the progress, and how much there is in which folders. An error if there is nothing to restore at
+/// all.
 pub(super) fn totals(
     run: &Run<'_>,
     info: &SnapshotInfo,
     places: &Places,
     trees: &mut TreeReader<'_>,
-) -> Result<(u64, u64), RestoreError> {
+) -> Result<(u64, u64, Counted), RestoreError> {
+    let mut counted = Counted::default();
     if run.options.path.is_none() && run.selection.is_all() {
-        return Ok((info.body.files, info.body.bytes));
+        return Ok((info.body.files, info.body.bytes, counted));
     }
     run.progress.counters().restart(0, 0);
     run.progress.phase(crate::progress::Phase::Plan);
-    let (mut files, mut bytes, mut anything) = (0, 0, false);
-    let mut count = |entry: &Entry| {
-        files += u64::from(entry.kind != FileKind::Directory);
-        bytes = entry.size.saturating_add(bytes);
-        run.progress.counters().add(u64::from(entry.kind != FileKind::Directory), entry.size);
-    };
+    let mut total = Amount::default();
     for place in &places.0 {
         let mut path = place.path.clone();
         place.chain.iter().for_each(|entry| path = join(&path, &entry.name));
@@ -567,45 +574,18 @@ pub(super) fn totals(
                 path = join(&path, &entry.name);
                 picked = run.selection.pick(picked, &path, entry.kind == FileKind::Directory);
                 if picked == Picked::Yes {
-                    count(entry);
+                    total.add_entry(entry);
                 }
                 entry.content.as_ref().filter(|_| entry.kind == FileKind::Directory)
             }
         };
-        anything |= picked == Picked::Yes;
-        let Some(listing) = listing.filter(|_| picked != Picked::No) else { continue };
-        let mut walk = TreeWalk::new(&path, listing);
-        let mut levels = vec![picked];
-        while let (Some(step), Some(above)) = (walk.next(trees), levels.last().copied()) {
-            run.check().map_err(|Halt| run.failure())?;
-            match step {
-                Step::Enter(_) => match run.selection.pick(above, walk.path(), true) {
-                    Picked::No => walk.skip(),
-                    picked => {
-                        anything |= picked == Picked::Yes;
-                        levels.push(picked);
-                    }
-                },
-                Step::Other(entry) => {
-                    if run.selection.pick(above, walk.path(), false) == Picked::Yes {
-                        anything = true;
-                        count(&entry);
-                    }
-                }
-                Step::Leave => {
-                    levels.pop();
-                }
-                // It is told when it is met again to be restored; if nothing else is, here is the reason.
-                Step::Broken(error) => {
-                    anything |= error.is_contained();
-                    run.read(error).map_err(|Halt| run.failure())?;
-                }
-                Step::TooDeep(_) => {}
-            }
+        total.anything |= picked == Picked::Yes;
+        if let Some(listing) = listing.filter(|_| picked != Picked::No) {
+            total.add(count(run, &path, listing, picked, &mut counted, trees)?);
         }
     }
-    if anything {
-        return Ok((files, bytes));
+    if total.anything {
+        return Ok((total.files, total.bytes, counted));
     }
     let shown = |list: &[String]| Shown(list.join(", ").as_bytes()).to_string();
     let mut patterns = shown(&run.options.include);
@@ -615,4 +595,56 @@ pub(super) fn totals(
             if patterns.is_empty() { without } else { format!("{patterns} without {}", shown(&run.options.exclude)) };
     }
     Err(RestoreError::NothingSelected { patterns })
+}
+
+/// How much is selected in a folder, for which this was decided. Each folder is counted once, and once more only where its path counts for
+/// the patterns.
+fn count(
+    run: &Run<'_>,
+    path: &[u8],
+    listing: &Stream,
+    picked: Picked,
+    counted: &mut Counted,
+    trees: &mut TreeReader<'_>,
+) -> Result<Amount, RestoreError> {
+    let mut walk = TreeWalk::new(path, listing);
+    let mut levels: Vec<(Spot, Picked, Amount)> =
+        vec![(run.selection.spot(listing, picked, path), picked, Amount::default())];
+    let mut total = Amount::default();
+    while let (Some(step), Some((_, above, amount))) = (walk.next(trees), levels.last_mut()) {
+        run.check().map_err(|Halt| run.failure())?;
+        match step {
+            Step::Enter(_) => {
+                let picked = run.selection.pick(*above, walk.path(), true);
+                amount.anything |= picked == Picked::Yes;
+                let spot = walk.listing().map(|listing| run.selection.spot(listing, picked, walk.path()));
+                match spot.map(|spot| (counted.get(&spot), spot)) {
+                    Some((None, spot)) if picked != Picked::No => levels.push((spot, picked, Amount::default())),
+                    known => {
+                        amount.add(known.and_then(|(known, _)| known).unwrap_or_default());
+                        walk.skip();
+                    }
+                }
+            }
+            Step::Other(entry) => {
+                if run.selection.pick(*above, walk.path(), false) == Picked::Yes {
+                    amount.add_entry(&entry);
+                    run.progress.counters().add(1, entry.size);
+                }
+            }
+            Step::Leave => {
+                if let Some((spot, _, amount)) = levels.pop() {
+                    counted.put(spot, amount);
+                    levels.last_mut().map_or(&mut total, |(_, _, above)| above).add(amount);
+                }
+            }
+            // It is told when it is met again to be restored; if nothing else is, here is the reason.
+            Step::Broken(error) => {
+                amount.anything |= error.is_contained();
+                run.read(error).map_err(|Halt| run.failure())?;
+            }
+            Step::TooDeep(_) => {}
+        }
+    }
+    Ok(total)
 }

@@ -1,8 +1,12 @@
 //! Which part of a snapshot is restored.
 
+use std::collections::HashMap;
+
 use crate::engine::gitignore::{Patterns, flaw};
 use crate::engine::restore::{RestoreError, RestoreOptions};
 use crate::path::Shown;
+use crate::tree::stream::{StreamKey, stream_key};
+use crate::tree::{Entry, FileKind, Stream};
 
 /// Which paths of a snapshot are restored, by the patterns of the user.
 #[derive(Debug)]
@@ -12,7 +16,7 @@ pub(super) struct Selection {
 }
 
 /// Whether a path is restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Picked {
     /// It is, and so is all that lies below, unless that is excluded.
     Yes,
@@ -71,6 +75,64 @@ impl Selection {
             picked = self.pick(picked, &path[..end], end < path.len() || is_folder);
         }
         picked
+    }
+}
+
+/// How much is selected of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    /// Files of every kind but folders.
+    pub(super) files: u64,
+    /// Their sizes.
+    pub(super) bytes: u64,
+    /// Whether there is anything, perhaps only a folder, or something that cannot be read.
+    pub(super) anything: bool,
+}
+
+impl Amount {
+    pub(super) fn add(&mut self, other: Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.anything |= other.anything;
+    }
+
+    /// Adds an entry that is selected.
+    pub(super) fn add_entry(&mut self, entry: &Entry) {
+        let files = u64::from(entry.kind != FileKind::Directory);
+        self.add(Self { files, bytes: entry.size, anything: true });
+    }
+}
+
+/// What of a folder's place counts for what is selected in it: of two folders for which that is the same, the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Spot {
+    listing: StreamKey,
+    picked: Picked,
+    ahead: Vec<u8>,
+}
+
+/// How much is selected in folders that were counted: a vault can name one from any number of places.
+#[derive(Debug, Default)]
+pub(super) struct Counted(HashMap<Spot, Amount>);
+
+impl Counted {
+    pub(super) fn get(&self, spot: &Spot) -> Option<Amount> {
+        self.0.get(spot).copied()
+    }
+
+    pub(super) fn put(&mut self, spot: Spot, amount: Amount) {
+        self.0.insert(spot, amount);
+    }
+}
+
+impl Selection {
+    /// What counts of a folder of this path, for which this was decided.
+    pub(super) fn spot(&self, listing: &Stream, picked: Picked, path: &[u8]) -> Spot {
+        let mut ahead = Vec::new();
+        for patterns in self.include.iter().chain(&self.exclude) {
+            patterns.put_ahead(path, &mut ahead);
+        }
+        Spot { listing: stream_key(listing), picked, ahead }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
 use crate::engine::trust::{VerifyOthers, pay_debts};
 use crate::id::{ChunkId, ObjectName};
+use crate::limits::{PATH_COST, PATHS_LEN_MAX};
 use crate::log::record::{DamagedSnapshot, LostFile};
 use crate::log::{Damage, RecordBody};
 use crate::progress::{Phase, Progress};
@@ -295,7 +296,8 @@ impl RewritePlan {
             }
         }
         for Planned { info, .. } in self.changes.extract_if(.., |planned| broken.contains(&planned.info.id)) {
-            let what = "the machine that put it had been retired, and what it needs is gone or being given up".to_owned();
+            let what =
+                "the machine that put it had been retired, and what it needs is gone or being given up".to_owned();
             self.unread.push((info, Unread { path: Vec::new(), why: Why::Damaged, what }));
         }
         Ok(())
@@ -503,16 +505,20 @@ impl Goal {
         let Some(stands) = self.stands.as_ref().filter(|stands| stands.body.tree != self.origin.tree) else {
             return Ok(None);
         };
-        let mut taken = Taken::new();
+        let (mut taken, mut len) = (Taken::new(), 0_u64);
         let mut found = |difference: Difference| {
             if difference.change == diff::Change::Removed {
+                len = len.saturating_add(difference.path.len() as u64 + PATH_COST);
                 taken.insert(difference.path);
             }
-            true
+            len <= PATHS_LEN_MAX
         };
         let (mut old, mut new) = (vault.tree_reader()?, vault.tree_reader()?);
         let pair = (entry_at(&self.origin.tree, b"", &mut old)?, entry_at(&stands.body.tree, b"", &mut new)?);
         diff::diff(b"", (pair.0, &mut old), (pair.1, &mut new), &[], progress, &mut found)?;
+        if len > PATHS_LEN_MAX {
+            return Err(RewriteError::Unsettled);
+        }
         Ok(Some(taken).filter(|taken| !taken.is_empty()))
     }
 

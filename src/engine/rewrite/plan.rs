@@ -1,5 +1,5 @@
-//! What a rewrite takes out of which snapshots. Each distinct folder is looked at once for each path that it lies at, through the
-//! index of names, and only folders in which something changes are remembered.
+//! What a rewrite takes out of which snapshots. Each distinct folder is looked at once, through the index of names, and once more only
+//! where what counts of its path for the patterns differs. Only folders in which something changes are remembered.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::AddAssign;
@@ -8,8 +8,8 @@ use crate::catalogue::names::ListingKey;
 use crate::engine::exclude::{PatternError, Rules, means_root};
 use crate::engine::index::{Hand, Index, IndexError, explore_ways};
 use crate::id::ObjectName;
-use crate::limits::PATH_DEPTH_MAX;
-use crate::path::{join, to_path};
+use crate::limits::{PATH_COST, PATH_DEPTH_MAX, PATHS_LEN_MAX};
+use crate::path::{Shown, join, to_path};
 use crate::progress::Progress;
 use crate::tree::stream::stream_key;
 use crate::tree::{FileKind, Root, Snapshot, Stream};
@@ -102,6 +102,8 @@ pub(super) struct Node {
     sum: Sum,
     /// How many things that is, folders with all that is in them being one.
     count: u64,
+    /// How many bytes their paths from here on take.
+    paths_len: u64,
 }
 
 /// What becomes of a folder.
@@ -109,8 +111,17 @@ pub(super) struct Node {
 struct Fate {
     /// Something in it goes: its number.
     changes: Option<u32>,
-    /// The first folder, it or below it, that cannot be looked into.
+    /// The way to the first folder, it or below it, that cannot be looked into.
     unread: Option<u32>,
+}
+
+/// The way from a folder to one that cannot be looked into.
+#[derive(Debug)]
+enum Way {
+    /// It is that itself, with a path of nothing.
+    Here(Unread),
+    /// It lies in the folder of this name, and from there on the way is that of this number.
+    Below(Vec<u8>, u32),
 }
 
 impl Fate {
@@ -134,8 +145,10 @@ pub struct TreePlan {
     pub(super) nodes: Vec<Node>,
     fates: HashMap<(ListingKey, [u8; 16]), Fate>,
     sums: HashMap<ListingKey, Sum>,
-    /// Folders that cannot be looked into, by their paths below the root.
-    unread: Vec<Unread>,
+    /// Ways to folders that cannot be looked into.
+    unread: Vec<Way>,
+    /// How many folders were looked into, those again that lie elsewhere as well.
+    pub looked_into: u64,
 }
 
 /// What becomes of the tree of one snapshot.
@@ -182,16 +195,24 @@ struct Ground<'g> {
 }
 
 impl Ground<'_> {
-    /// Stands for the rules and a path below the root: what they say of all that is in it follows from this.
+    /// Stands for the rules and what counts for them of a path below the root: what they say of all that is in it follows from this.
     fn key(&self, path: &[u8]) -> [u8; 16] {
         let mut key = [0; 16];
         let mut hasher = blake3::Hasher::new();
-        for taken in self.taken {
-            hasher.update(&(taken.len() as u64).to_le_bytes()).update(taken);
+        let here = if path.is_empty() { self.name.to_vec() } else { join(self.name, path) };
+        let start = [&here[..], b"/"].concat();
+        let mut below = self.taken.range(start.clone()..);
+        if below.next().is_some_and(|taken| taken.starts_with(&start)) {
+            hasher.update(&start);
+            for taken in self.taken {
+                hasher.update(&(taken.len() as u64).to_le_bytes()).update(taken);
+            }
         }
         hasher.update(&u64::MAX.to_le_bytes());
-        hasher.update(&(self.place.len() as u64).to_le_bytes()).update(&self.place).update(path);
-        hasher.finalize_xof().fill(&mut key);
+        hasher.update(&(self.place.len() as u64).to_le_bytes()).update(&self.place);
+        let mut counts = Vec::new();
+        self.rules.put_ahead(path, &mut counts);
+        hasher.update(&counts).finalize_xof().fill(&mut key);
         key
     }
 
@@ -288,20 +309,55 @@ impl TreePlan {
             let Some(listing) = listing else { continue };
             let ground = Ground { rules: Rules::new(patterns, &to_path(&place))?, place, name: &root.name, taken };
             let fate = self.folder(hand, &ground, listing, progress)?;
-            if let Some(below) = fate.unread.and_then(|number| self.unread.get(number as usize)) {
-                unread.get_or_insert(Unread { path: join(&root.name, &below.path), ..below.clone() });
+            if let Some(found) =
+                fate.unread.filter(|_| unread.is_none()).and_then(|way| self.unread_at(&root.name, way))
+            {
+                unread = Some(found);
             }
             if let Some(number) = fate.changes {
                 self.add_below(&mut top, root.name, number);
             }
         }
-        let (sum, goes) = (top.sum, top.count);
+        let (sum, goes, paths_len) = (top.sum, top.count, top.paths_len);
         let fate = match top.gone.len() {
             _ if goes == 0 => TreeFate::Stays,
             gone if gone == count => TreeFate::All(sum),
             _ => TreeFate::Thinned(Thinned { node: self.add(top), sum, count: goes }),
         };
+        if let (TreeFate::Thinned(thinned), true) = (&fate, paths_len > PATHS_LEN_MAX) {
+            return Ok((TreeFate::Stays, Some(self.too_many(thinned))));
+        }
         Ok((fate, unread))
+    }
+
+    /// More would go from a snapshot than can be listed: one folder lies at very many paths in it.
+    fn too_many(&self, thinned: &Thinned) -> Unread {
+        let mut first = Vec::new();
+        self.for_each(thinned, |path, _| {
+            first = path.to_vec();
+            false
+        });
+        let what = format!("{} things in it would go, the first is {}", thinned.count, Shown(&first));
+        Unread { path: Vec::new(), why: Why::TooLong, what }
+    }
+
+    /// The folder that a way leads to from a folder of this path.
+    fn unread_at(&self, path: &[u8], way: u32) -> Option<Unread> {
+        let (mut path, mut way) = (path.to_vec(), self.unread.get(way as usize)?);
+        loop {
+            match way {
+                Way::Here(unread) => return Some(Unread { path, ..unread.clone() }),
+                Way::Below(name, next) => {
+                    path = join(&path, name);
+                    way = self.unread.get(*next as usize)?;
+                }
+            }
+        }
+    }
+
+    fn way(&mut self, way: Way) -> u32 {
+        self.unread.push(way);
+        self.unread.len() as u32 - 1
     }
 
     fn add(&mut self, node: Node) -> u32 {
@@ -313,6 +369,8 @@ impl TreePlan {
         if let Some(below) = self.nodes.get(number as usize) {
             node.sum += below.sum;
             node.count = node.count.saturating_add(below.count);
+            let longer = below.count.saturating_mul(name.len() as u64 + 1);
+            node.paths_len = node.paths_len.saturating_add(below.paths_len).saturating_add(longer);
             node.below.push((name, number));
         }
     }
@@ -330,7 +388,8 @@ impl TreePlan {
             gone.sum += self.sum(hand, &listing, progress)?;
         }
         node.sum += gone.sum;
-        node.count += 1;
+        node.count = node.count.saturating_add(1);
+        node.paths_len = node.paths_len.saturating_add(gone.name.len() as u64 + PATH_COST);
         node.gone.push(gone);
         Ok(())
     }
@@ -368,7 +427,9 @@ impl TreePlan {
                 self.close(done)
             };
             let Some(above) = way.last_mut() else { return Ok(fate) };
-            above.unread = above.unread.or(fate.unread);
+            if let (Some(below), None) = (fate.unread, above.unread) {
+                above.unread = Some(self.way(Way::Below(name.clone(), below)));
+            }
             if let Some(number) = fate.changes {
                 self.add_below(&mut above.node, name, number);
             }
@@ -389,8 +450,9 @@ impl TreePlan {
         }
         if is_too_deep {
             let what = "it lies too deep".to_owned();
-            return Ok(self.give_up(frame, |path| Unread { path, why: Why::Damaged, what }));
+            return Ok(self.give_up(frame, Unread { path: Vec::new(), why: Why::Damaged, what }));
         }
+        self.looked_into += 1;
         let (mut gone, mut rest, mut files) = (Vec::new(), Vec::new(), 0);
         let read = hand.visit(&frame.node.listing, &mut |entry| {
             let is_folder = entry.kind == FileKind::Directory;
@@ -403,7 +465,7 @@ impl TreePlan {
         });
         progress.counters().add(files, 0);
         match read {
-            Err(error) if error.is_contained() => return Ok(self.give_up(frame, |path| Unread::new(&path, &error))),
+            Err(error) if error.is_contained() => return Ok(self.give_up(frame, Unread::new(b"", &error))),
             read => read?,
         }
         for (gone, listing) in gone {
@@ -413,9 +475,8 @@ impl TreePlan {
         Ok(frame)
     }
 
-    fn give_up(&mut self, frame: Frame, unread: impl FnOnce(Vec<u8>) -> Unread) -> Frame {
-        self.unread.push(unread(frame.path.clone()));
-        Frame { unread: Some(self.unread.len() as u32 - 1), ..frame }
+    fn give_up(&mut self, frame: Frame, unread: Unread) -> Frame {
+        Frame { unread: Some(self.way(Way::Here(unread))), ..frame }
     }
 
     /// All in a folder has been looked at.
@@ -480,12 +541,32 @@ impl Gone {
 
 impl Node {
     fn new(listing: &Stream) -> Self {
-        Self { listing: listing.clone(), gone: Vec::new(), below: Vec::new(), sum: Sum::default(), count: 0 }
+        let (gone, below, sum) = (Vec::new(), Vec::new(), Sum::default());
+        Self { listing: listing.clone(), gone, below, sum, count: 0, paths_len: 0 }
     }
 }
 
 impl Frame {
     fn new(key: (ListingKey, [u8; 16]), name: Vec<u8>, path: Vec<u8>, listing: &Stream) -> Self {
         Self { key, name, path, node: Node::new(listing), rest: Vec::new().into_iter(), unread: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_out_counts_for_the_folders_above_it() {
+        let (none, taken) = (Taken::new(), Taken::from([b"root/a/b".to_vec()]));
+        let key = |taken: &Taken, path: &str| {
+            let rules = Rules::new(&["*.o".to_owned()], &to_path(b"/x")).unwrap();
+            Ground { rules, place: b"/x".to_vec(), name: b"root", taken }.key(path.as_bytes())
+        };
+        for (path, counts) in [("", true), ("a", true), ("a/b", false), ("a/c", false), ("ab", false)] {
+            assert_eq!(key(&none, path) != key(&taken, path), counts, "{path}");
+        }
+        // Names alone are the same in each folder.
+        assert_eq!(key(&none, ""), key(&none, "a/c"));
     }
 }
