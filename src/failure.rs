@@ -112,7 +112,8 @@ fn plain(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-const CHECK: &str = "All else in the vault can still be listed and restored.";
+const CHECK: &str =
+    "All else can still be listed and restored. What is damaged, what that costs, and what to do: vault check";
 const PRE_RELEASE: &str =
     "It is not damaged. Get the files back with the pre-release that made it, and snapshot them into a new vault.";
 const NEWER: &str = "It is not damaged. Use the newest version of vault to read it.";
@@ -372,7 +373,7 @@ pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
 pub fn of_unread(unread: &Unread) -> (Exit, String) {
     let what = &unread.what;
     match unread.why {
-        Why::Damaged => (Exit::Damage, format!("it is damaged: {what}")),
+        Why::Damaged => (Exit::Damage, format!("it cannot be read: {what}")),
         Why::Newer => (Exit::Skipped, format!("a later version of vault wrote it: {what}")),
         Why::NotArrived => (Exit::Skipped, "it has not arrived yet; the sync brings it".to_owned()),
         Why::TooLong => (Exit::Skipped, format!("its lists are too long: {what}")),
@@ -613,7 +614,7 @@ mod tests {
         let source = io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 });
         let error = StoreError::Io { action: "read", object: "VAULT".to_owned().into(), source };
         let said = chain(&error);
-        assert!(said.starts_with("cannot read object VAULT: ") && said.ends_with("denied"), "{said}");
+        assert!(said.starts_with("cannot read VAULT: ") && said.ends_with("denied"), "{said}");
     }
 
     #[test]

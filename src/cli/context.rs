@@ -549,12 +549,15 @@ impl Context {
         self.met(&place, vault.id(), wanted.vault.is_some(), &vault.others());
         tell_of_keys(&vault, progress);
         for bad in vault.bad_objects() {
-            let hint = match bad.state {
-                ObjectState::Newer => "it was written by a newer vault",
-                ObjectState::NotArrived => "it has not arrived yet; all else can be used",
-                _ => "all else can still be used",
-            };
-            progress.warn(&format!("{}: {} ({hint})", bad.key, bad.what));
+            let (key, what) = (bad.key, &bad.what);
+            progress.warn(&match bad.state {
+                ObjectState::Newer => format!("{key}: {what} (it was written by a newer vault)"),
+                ObjectState::NotArrived => format!("{key}: {what} (it has not arrived yet; all else can be used)"),
+                ObjectState::Damaged => {
+                    format!("{key} is damaged: {what} (all else can still be used; what to do: vault check)")
+                }
+                _ => format!("{key}: {what} (all else can still be used)"),
+            });
         }
         for path in vault.foreign() {
             progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));

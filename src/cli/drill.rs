@@ -10,7 +10,7 @@ use vault::engine::drill::DrillOptions;
 use vault::engine::drill::DrillReport;
 use vault::fs::replace_private_file;
 use vault::json::Name;
-use vault::path::Shown;
+use vault::path::called;
 use vault::progress::Progress;
 use vault::seal::random_array;
 use vault::tree::Time;
@@ -55,6 +55,7 @@ struct DrillJson<'a> {
     verified: u64,
     compared: u64,
     broken: u64,
+    newer: u64,
     failed: u64,
     failures: Vec<FailedJson<'a>>,
 }
@@ -157,6 +158,7 @@ fn json<'a>(snapshots: &[SnapshotInfo], report: &'a DrillReport) -> DrillJson<'a
         verified: report.verified,
         compared: report.compared,
         broken: report.broken,
+        newer: report.newer,
         failed: report.failed.len() as u64,
         failures: report.failed.iter().map(|one| FailedJson { path: Name(&one.path), what: &one.what }).collect(),
     }
@@ -204,7 +206,7 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
         ))?;
     }
     for one in report.failed.iter().take(SHOWN) {
-        out.styled(Style::Warning, &format!("{}: {}", Shown(&one.path), one.what))?;
+        out.styled(Style::Warning, &format!("{}: {}", called(&one.path), one.what))?;
     }
     if report.broken > 0 {
         let many = units::counted(report.broken, "folder", "folders");

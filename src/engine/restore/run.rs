@@ -15,7 +15,7 @@ use crate::engine::restore::{
 };
 use crate::fs::{MetaOptions, OwnerNames, Problem, Stat};
 use crate::pack::PackError;
-use crate::path::Shown;
+use crate::path::{Shown, called};
 use crate::progress::Progress;
 pub(super) use crate::sync::lock;
 use crate::vault::{ReadError, Vault};
@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
     /// Lists something that could not be restored as it was.
     pub(super) fn problem(&self, path: Vec<u8>, what: String, damage: bool) {
         let problem = RestoreProblem { path, what, damage };
-        self.progress.warn(&format!("{}: {}", Shown(&problem.path), problem.what));
+        self.progress.warn(&format!("{}: {}", called(&problem.path), problem.what));
         let mut report = lock(&self.tally.problems);
         report.problem_count += 1;
         report.damage_count += u64::from(damage);
