@@ -319,6 +319,7 @@ fn a_drill_restores_a_sample_and_remembers_what_came_of_it() {
     desk.write("3", "other");
     std::fs::remove_file(desk.source().join("4")).unwrap();
     let all = &desk.json(&["drill"])[0];
+    assert_eq!((&all["broken"], &all["newer"]), (&0.into(), &0.into()), "{all}");
     let count = |name: &str| all[name].as_u64().unwrap();
     assert_eq!((count("files"), count("verified"), count("compared"), count("failed")), (9, 9, 7, 0), "{all}");
     assert!(text(&desk).contains("A restore of 9 files was tried less than an hour ago"), "{}", text(&desk));

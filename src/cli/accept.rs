@@ -1,6 +1,7 @@
 //! `vault accept`: what is known to be wrong, and accepting that it is lost.
 
 use jiff::tz::TimeZone;
+use vault::vault::findings::About;
 use vault::vault::findings::KnownFinding;
 use vault::vault::findings::exit_of;
 
@@ -20,6 +21,8 @@ use vault::json::FindingJson;
 fn cost(finding: &KnownFinding) -> String {
     match (finding.snapshots, finding.files) {
         (0, 0) => String::new(),
+        // It says itself what is lost.
+        _ if matches!(finding.about, About::Files { .. }) => String::new(),
         (snapshots, 0) => format!("; it costs {}", units::counted(snapshots, "snapshot", "snapshots")),
         (snapshots, files) => format!(
             "; it costs {} in {}",

@@ -65,6 +65,7 @@ use crate::cli::perform;
 use crate::cli::roots;
 use crate::cli::run::run as run_what_is_due;
 use crate::cli::schedule;
+use crate::cli::sheet;
 use crate::cli::units;
 
 /// The trial takes no more files and bytes than this.
@@ -166,7 +167,10 @@ made before all questions are answered.
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
     context.remember(&chosen.place, answers.password.again());
-    go_on(context, &chosen, &answers.wanted, &answers.place)
+    go_on(context, &chosen, &answers.wanted, &answers.place)?;
+    sheet::offer(context, &chosen.place, &answers.recovery, made.slots.last().copied());
+    farewell();
+    Ok(Exit::Done)
 }
 
 fn write_config(context: &Context, wanted: &Wanted, place: &Place) -> Result<PathBuf, Failure> {
@@ -184,9 +188,13 @@ fn write_config(context: &Context, wanted: &Wanted, place: &Place) -> Result<Pat
 }
 
 /// What follows when the configuration is there.
-fn go_on(context: &Context, chosen: &Chosen, wanted: &Wanted, place: &Place) -> Result<Exit, Failure> {
+fn go_on(context: &Context, chosen: &Chosen, wanted: &Wanted, place: &Place) -> Result<(), Failure> {
     first_run(context, &source_name(&wanted.paths), &place.name())?;
-    offer_schedule(context, chosen)?;
+    offer_schedule(context, chosen)
+}
+
+/// What there is to know from then on.
+fn farewell() {
     note(
         "
 That is all. From now on:
@@ -195,7 +203,6 @@ That is all. From now on:
   vault list                       shows the backups (snapshots)
   vault restore latest --to DIR    brings the last one back",
     );
-    Ok(Exit::Done)
 }
 
 /// Snapshots of a vault that is there are offered, the newest first, so many.
@@ -226,7 +233,9 @@ fn adopt(context: &Context, wanted: &Wanted, place: &Place) -> Result<Exit, Fail
     let config = write_config(context, wanted, place)?;
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
-    go_on(context, &chosen, wanted, place)
+    go_on(context, &chosen, wanted, place)?;
+    farewell();
+    Ok(Exit::Done)
 }
 
 /// Restores one of the offered snapshots as the command does.

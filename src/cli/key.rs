@@ -34,6 +34,7 @@ use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
 use crate::cli::select::ID_DIGITS_MIN;
+use crate::cli::sheet;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -271,6 +272,9 @@ fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Fail
         // A key that nobody has would only look like a way in.
         let gone = keys::remove(&vault, slot, When::Now, dates::now(), &context.screen);
         return Err(init::not_printed(failure, gone.map(drop).map_err(Failure::from)));
+    }
+    if password.typed {
+        sheet::offer(context, &context.chosen()?.place, &key, Some(slot));
     }
     Ok(Exit::Done)
 }

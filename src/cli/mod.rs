@@ -2,7 +2,7 @@
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
 //! [`ahead`], [`consent`], [`output`], [`table`], [`units`], [`dates`], [`temporary`] the means · [`roots`], [`select`], [`spot`] from what was typed to what
-//! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
+//! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`complete`], [`version`].
@@ -30,6 +30,7 @@ mod password;
 mod temporary;
 mod context;
 mod init;
+mod sheet;
 mod snapshot;
 mod list;
 mod mount;

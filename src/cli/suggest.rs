@@ -108,7 +108,8 @@ mod tests {
             ("a.jpeg", Some("a.jpg")),
             ("A.JPG", Some("a.jpg")),
             ("leter", Some("letter.odt")),
-            ("leter.txt", None),
+            ("leter.txt", Some("letter.odt")),
+            ("music", None),
             ("README.md", Some("READ_ME.md")),
         ] {
             let nearest = Nearest::new(word);

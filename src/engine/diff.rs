@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::engine::browse::{BrowseError, Step, TreeWalk};
 use crate::path;
-use crate::path::Shown;
+use crate::path::{Shown, called};
 use crate::progress::Progress;
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
 use crate::vault::ReadError;
@@ -111,7 +111,7 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
                     compared.broken.push((walk.path().to_vec(), error));
                 }
                 Some(Step::Broken(source)) => {
-                    return Err(BrowseError::Read { path: Shown(walk.path()).to_string(), source });
+                    return Err(BrowseError::Read { path: called(walk.path()), source });
                 }
             }
         }
@@ -158,7 +158,7 @@ pub fn entry_at<S: ChunkSource<Error = ReadError>>(
     for name in path::components(path) {
         let missing = || BrowseError::NotFound { path: Shown(path).to_string() };
         let listing = found.content.take().filter(|_| found.kind == FileKind::Directory).ok_or_else(missing)?;
-        let failed = |source| BrowseError::Read { path: Shown(&at).to_string(), source };
+        let failed = |source| BrowseError::Read { path: called(&at), source };
         let mut entries = Listing::new(&listing);
         found = loop {
             match entries.next(source).map_err(failed)? {
