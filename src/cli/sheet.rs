@@ -69,7 +69,7 @@ how the files are brought back if this computer and the password are lost.",
                     file.display()
                 ));
             }
-            Err(why) => note(&format!("{why}. Please try again.")),
+            Err(why) => note(&format!("{why}.\nPlease try again.")),
         }
     }
     later();

@@ -145,11 +145,10 @@ impl<'a> Spot<'a> {
                 return format!("Did you mean {}?", self.spelled(info, &path));
             }
         }
-        let (depth, folder) = deepest(vault, &self.info, &self.path);
-        let at = if depth == 0 { self.info.id.short() } else { self.spelled(&self.info, &folder) };
+        let folder = deepest(vault, &self.info, &self.path);
         match components(&self.path).last().and_then(|name| std::str::from_utf8(name).ok()) {
-            Some(name) => format!("See what is there with: vault ls {at}, or look for it: vault find {}", quoted(name)),
-            None => format!("See what is there with: vault ls {at}"),
+            Some(name) if folder.is_empty() => format!("Look for it by its name: vault find {}", quoted(name)),
+            _ => format!("See what is there with: vault ls {}", self.spelled(&self.info, &folder)),
         }
     }
 
@@ -267,15 +266,15 @@ fn like(vault: &Vault, info: &SnapshotInfo, folder: &[u8], name: &str) -> Option
     nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
-/// How far down a path a snapshot has folders, and the last of them.
-fn deepest(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> (usize, Vec<u8>) {
-    let mut found = (0, Vec::new());
+/// The last folder on the way to a path that a snapshot has; empty for its top.
+fn deepest(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
     for part in components(path) {
-        let next = join(&found.1, part);
+        let next = join(&found, part);
         if !has(vault, info, &next) {
             break;
         }
-        found = (found.0 + 1, next);
+        found = next;
     }
     found
 }
