@@ -42,7 +42,7 @@ pub fn line(finding: &KnownFinding, zone: &TimeZone) -> String {
 pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Result<(), Failure> {
     for finding in findings {
         out.styled(Style::Warning, &line(finding, zone))?;
-        out.line(format_args!("  ends with: {}", finding.ends()))?;
+        out.say(format_args!("  ends with: {}", finding.ends()))?;
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
             let findings: Vec<FindingJson> = known.iter().map(FindingJson::new).collect();
             out.json(&serde_json::json!({ "findings": findings }))?;
         } else if known.is_empty() {
-            out.line("Nothing is known to be wrong with this vault.")?;
+            out.say("Nothing is known to be wrong with this vault.")?;
         } else {
             tell(&known, &context.zone, &mut out)?;
         }
@@ -84,7 +84,7 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
     if !args.yes {
         let hint = "Give --yes to accept it. vault accept alone lists what there is.";
         let consent = Consent::new(context, false, "the loss is accepted", hint)?;
-        out.line("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
+        out.say("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
         out.flush()?;
         consent.ask(context, "Accept the loss?")?;
     }

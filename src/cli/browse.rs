@@ -146,7 +146,7 @@ fn skipped(
         }
     }
     if list.is_empty() && !args.print0 && !context.global.quiet {
-        out.line(format_args!("Nothing was skipped in snapshot {}.", info.id.short()))?;
+        out.say(format_args!("Nothing was skipped in snapshot {}.", info.id.short()))?;
     }
     Ok(())
 }

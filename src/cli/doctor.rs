@@ -141,7 +141,7 @@ fn tell(context: &Context, findings: &[Finding], worst: Level, out: &mut Output)
             let text = format!("  {} {}", if level == Level::Good { "✓" } else { "!" }, finding.text);
             match level {
                 Level::Good if context.global.quiet => {}
-                Level::Good => out.line(text)?,
+                Level::Good => out.say(text)?,
                 _ => out.styled(Style::Warning, &text)?,
             }
             if let Some(command) = &finding.command {

@@ -223,7 +223,7 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
         return Ok(());
     }
     out.styled(Style::Bold, "Not all of the sample came back as it was.")?;
-    out.line("  What is damaged, and what to do: vault check --read-data")
+    out.say("  What is damaged, and what to do: vault check --read-data")
 }
 
 #[cfg(test)]

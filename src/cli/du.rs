@@ -156,7 +156,7 @@ fn tell(
     if !rows.is_empty() {
         let mut lines = table::render(COLUMNS, &rows, out.width).into_iter();
         if let Some(titles) = lines.next() {
-            out.styled(Style::Bold, &titles)?;
+            out.head(&titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
     }

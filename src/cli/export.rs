@@ -209,7 +209,7 @@ fn tell(
         }
         let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
         if more > 0 {
-            out.line(format_args!("    and {} more (--json lists a thousand)", units::count(more)))?;
+            out.say(format_args!("    and {} more (--json lists a thousand)", units::count(more)))?;
         }
     }
     out.finish()

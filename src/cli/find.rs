@@ -153,7 +153,7 @@ fn print_match(
     }
     let is_folder = found.versions.first().is_some_and(|version| version.kind == FileKind::Directory);
     let title = format!("{}{}", Shown(&found.path), if is_folder { "/" } else { "" });
-    out.styled(Style::Bold, &title)?;
+    out.head(&title)?;
     let dated = |at: usize| {
         let info = snapshots[at];
         format!("{} ({})", info.id.short(), dates::shown(info.date, &context.zone))
@@ -308,7 +308,7 @@ fn print_row(context: &Context, row: &Row<'_>, out: &mut Output) -> Result<(), F
     let lines: Vec<_> = row.spells.iter().zip(changes(row)).map(line).collect();
     let mut lines = table::render(HISTORY, &lines, out.width).into_iter();
     if let Some(titles) = lines.next() {
-        out.styled(Style::Bold, &titles)?;
+        out.head(&titles)?;
     }
     lines.try_for_each(|line| out.line(line))
 }

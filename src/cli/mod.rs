@@ -248,12 +248,14 @@ fn report(failure: &Failure, json: bool) {
 
 /// Says something to a person at the terminal.
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", output::filled(text, output::error_width()));
 }
 
 /// Asks a person at the terminal; `None` at the end of the input.
 fn ask(question: &str) -> Option<String> {
-    let _ = write!(io::stderr(), "{question}");
+    let words = question.trim_end();
+    let shown = output::filled(words, output::error_width().map(|width| width.saturating_sub(1)));
+    let _ = write!(io::stderr(), "{shown}{}", &question[words.len()..]);
     let _ = io::stderr().flush();
     let mut answer = String::new();
     match interrupt::while_asking(|| io::stdin().read_line(&mut answer)) {

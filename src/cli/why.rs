@@ -117,9 +117,9 @@ pub fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
                     format!("the first {}, the last {}", shown(first), shown(last))
                 };
                 out.line(format_args!("{many} it: {span}."))?;
-                out.line("Its versions: vault history PATH")?;
+                out.say("Its versions: vault history PATH")?;
             }
-            _ => out.line("No snapshot of this machine holds it.")?,
+            _ => out.say("No snapshot of this machine holds it.")?,
         }
     }
     for error in &broken {

@@ -133,7 +133,7 @@ fn announce(context: &Context, args: &MountArgs, folder: &Path, count: usize, is
             if is_child { format!("vault umount {} ends it", quoted(&shown)) } else { "Ctrl-C ends it".to_owned() };
         let what =
             if args.snapshot.is_some() && args.folder.is_some() { "Mounted" } else { "The snapshots are mounted" };
-        out.line(format_args!("{what} in {shown}; {end}."))?;
+        out.say(format_args!("{what} in {shown}; {end}."))?;
     }
     out.finish()
 }
