@@ -23,6 +23,7 @@ pub use crate::exit::Exit;
 use crate::log::RecordError;
 use crate::pack::PackError;
 use crate::path::Shown;
+use crate::progress::plain;
 use crate::store::StoreError;
 use crate::store::place::Address;
 use crate::vault::ReadError;
@@ -57,7 +58,7 @@ impl Failure {
     }
 
     /// It failed, because of `error`.
-    pub fn caused(what: impl AsRef<str>, error: &dyn std::error::Error) -> Self {
+    pub fn caused(what: impl AsRef<str>, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(format!("{}: {}", what.as_ref(), chain(error)))
     }
 
@@ -89,8 +90,8 @@ impl Failure {
 }
 
 /// An error with its causes, in one line. A cause that its effect has named already is not said again.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = plain(error);
     let mut source = error.source();
     while let Some(cause) = source {
         let said = plain(cause);
@@ -100,16 +101,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// The text of an error without the number that the standard library adds to what the system said.
-fn plain(error: &(dyn std::error::Error + 'static)) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        // Windows ends what it says with a full stop.
-        Some(end) if error.is::<io::Error>() => text[..end].trim_end_matches('.').to_owned(),
-        _ => text,
-    }
 }
 
 const CHECK: &str =
@@ -615,6 +606,8 @@ mod tests {
         let error = StoreError::Io { action: "read", object: "VAULT".to_owned().into(), source };
         let said = chain(&error);
         assert!(said.starts_with("cannot read VAULT: ") && said.ends_with("denied"), "{said}");
+        let alone = Failure::caused("cannot mount", &io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 }));
+        assert!(alone.what.starts_with("cannot mount: ") && alone.what.ends_with("denied"), "{}", alone.what);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use vault::fs::replace_private_file;
 use vault::json::Name;
 use vault::path::called;
 use vault::progress::Progress;
+use vault::progress::plain;
 use vault::seal::random_array;
 use vault::tree::Time;
 use vault::vault::SnapshotInfo;
@@ -144,7 +145,7 @@ pub fn perform(
         failed: report.failed.len() as u64 + report.broken,
     };
     if let Err(error) = kept.save(vault.state()) {
-        progress.warn(&format!("it cannot be remembered what came of this: {error}"));
+        progress.warn(&format!("it cannot be remembered what came of this: {}", plain(&error)));
     }
     Ok((last.into_iter().cloned().collect(), report))
 }

@@ -205,7 +205,7 @@ fn tell(
         let title = format!("  not as in the snapshot: {}", units::counted(report.problem_count, "thing", "things"));
         out.styled(Style::Warning, &title)?;
         for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
-            out.line(format_args!("    {}: {}", called(&problem.path), problem.what))?;
+            out.say(format_args!("    {}: {}", called(&problem.path), problem.what))?;
         }
         let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
         if more > 0 {

@@ -166,7 +166,10 @@ fn wrapped_line(line: &str, max: usize, hanging: usize) -> String {
     }
     let indent = line.len() - line.trim_start_matches(' ').len();
     let further = " ".repeat(indent + hanging);
-    let command = COMMANDS.iter().filter_map(|begin| line.find(begin)).min().map_or(line.len(), |at| at + 1);
+    // Behind a command no sentence goes on.
+    let ends = |at: &usize| [", ", "; ", ". "].iter().all(|more| !line[*at..].contains(more));
+    let command = COMMANDS.iter().filter_map(|begin| line.find(begin)).min().filter(ends);
+    let command = command.map_or(line.len(), |at| at + 1);
     let words = line[indent..command].split(' ');
     let command = line[command..].trim_start();
     let mut out = " ".repeat(indent);
@@ -244,6 +247,7 @@ mod tests {
         assert_eq!(wrapped(text, Some(20)), narrow);
         assert_eq!(wrapped("a-word-that-is-longer-than-that", Some(10)), "a-word-that-is-longer-than-that");
         assert_eq!(wrapped("ひまわり ひまわり", Some(10)), "ひまわり\n  ひまわり");
+        assert_eq!(wrapped("ends with: vault repair, or a check", Some(20)), "ends with: vault\n  repair, or a check");
         assert_eq!(wrapped("  files    3 in one folder", Some(20)), "  files    3 in one\n    folder");
     }
 

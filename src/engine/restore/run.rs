@@ -16,7 +16,7 @@ use crate::engine::restore::{
 use crate::fs::{MetaOptions, OwnerNames, Problem, Stat};
 use crate::pack::PackError;
 use crate::path::{Shown, called};
-use crate::progress::Progress;
+use crate::progress::{Progress, plain};
 pub(super) use crate::sync::lock;
 use crate::vault::{ReadError, Vault};
 
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
                 return Err(self.fail(RestoreError::Target { path: Shown(path).to_string(), source: error }));
             }
         }
-        let what = format!("{action}: {error}");
+        let what = format!("{action}: {}", plain(&error));
         lock(&self.first_target).get_or_insert_with(|| (path.to_vec(), error));
         Ok(what)
     }
