@@ -209,7 +209,8 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     if rows.is_empty() {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
         let last = spot::last_of_each(snapshots.iter().copied(), &vault.identity().host);
-        let meant = last.into_iter().find_map(|info| spot::meant(&vault, info, &typed));
+        let older = snapshots.iter().copied().take(spot::OTHERS_MAX);
+        let meant = last.into_iter().chain(older).find_map(|info| spot::meant(&vault, info, &typed));
         let hint = match (meant, roots::path_of(&typed).file_name().and_then(OsStr::to_str)) {
             (Some(meant), _) => format!("Did you mean: vault history {}", quoted(&Shown(&meant).to_string())),
             (None, Some(name)) => format!("Look for it by name: vault find {}", quoted(name)),

@@ -140,7 +140,7 @@ pub fn wrapped(text: &str, max: Option<usize>) -> String {
 }
 
 /// A text that was laid out for 80 columns, as it fits into so many: where a line is too long, lines of one paragraph are put together and
-/// broken anew. Those that are indented stay lines of their own.
+/// broken anew. Those that are indented stay as they are: lists, keys, commands.
 pub fn filled(text: &str, max: Option<usize>) -> String {
     let Some(max) = max.filter(|max| text.lines().any(|line| table::width(line) > *max)) else {
         return text.to_owned();
@@ -155,7 +155,8 @@ pub fn filled(text: &str, max: Option<usize>) -> String {
         }
         is_open = is_prose;
     }
-    let lines: Vec<String> = lines.iter().map(|line| wrapped_line(line, max, 0)).collect();
+    let fit = |line: &String| if line.starts_with(' ') { line.clone() } else { wrapped_line(line, max, 0) };
+    let lines: Vec<String> = lines.iter().map(fit).collect();
     lines.join("\n")
 }
 

@@ -64,10 +64,8 @@ how the files are brought back if this computer and the password are lost.",
         let file = if typed.is_empty() { Ok(default) } else { named(&typed) };
         match file.and_then(|file| write(&file, place, &text).map(|()| file)) {
             Ok(file) => {
-                return note(&format!(
-                    "Wrote {}, which only you can read.\nPrint it, and delete it then: whoever has it can open the vault.",
-                    file.display()
-                ));
+                note(&format!("Wrote {}", file.display()));
+                return note("Only you can read it. Print it, then delete it: it opens the vault for anyone.");
             }
             Err(why) => note(&format!("{why}.\nPlease try again.")),
         }

@@ -23,7 +23,7 @@ use crate::cli::suggest::nearest;
 /// So many names of a folder are compared with what was typed.
 const NAMES_MAX: usize = 20_000;
 /// So many other snapshots of the same source are looked into for what one does not have.
-const OTHERS_MAX: usize = 64;
+pub const OTHERS_MAX: usize = 64;
 
 /// A path inside a snapshot, as it was asked for.
 pub struct Spot<'a> {
