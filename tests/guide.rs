@@ -164,6 +164,10 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     run(&["restore", "latest", "--to", &home.text("back")]);
     assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
     assert!(run(&["run"]).starts_with("Nothing is due."));
+    // What the schedule will do by itself is no advice in the first days.
+    let doctor = home.command(&["doctor"]).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(doctor.contains("✓ The vault is new: vault run reads") && !doctor.contains("never read"), "{doctor}");
     // With a configuration there is nothing to guide to: how things stand is shown, without a password.
     let mut terminal = start(&home);
     terminal.wait("do what is due");

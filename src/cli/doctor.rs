@@ -35,6 +35,8 @@ use crate::cli::probe;
 use crate::cli::units;
 
 const DAY: i64 = 86_400;
+/// A vault whose first snapshot is not older than this is new, in seconds.
+const NEW_WITHIN: i64 = 7 * DAY;
 /// Data should be verified about as often as this, in seconds.
 const VERIFY_WITHIN: i64 = 90 * DAY;
 /// Gaps between the last so many snapshots say what is usual.
@@ -163,7 +165,7 @@ fn examine(
     let mut found = Vec::new();
     examine_store(vault, stats, &mut found)?;
     examine_sources(context, overdue, &snapshots, now, &mut found);
-    examine_data(vault, stats, now, &mut found)?;
+    examine_data(context, vault, stats, now, &mut found)?;
     examine_drill(context, vault, now, &mut found);
     examine_space(stats, &mut found);
     examine_unclaimed(vault, stats, &mut found);
@@ -294,7 +296,13 @@ fn snapshot_command(info: &SnapshotInfo) -> String {
     format!("vault snapshot {paths}")
 }
 
-fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding>) -> Result<(), Failure> {
+fn examine_data(
+    context: &Context,
+    vault: &Vault,
+    stats: &Stats,
+    now: Time,
+    found: &mut Vec<Finding>,
+) -> Result<(), Failure> {
     if stats.packs == 0 {
         return Ok(());
     }
@@ -304,7 +312,16 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
     let never = times.iter().filter(|time| time.is_none()).count() as u64;
     let oldest = times.iter().flatten().min().copied();
     let sample = "vault check --sample 10%";
+    // What `vault run` is going to do by itself is no advice, as long as it is not late.
+    let checks =
+        context.chosen().ok().and_then(|chosen| chosen.config).is_some_and(|vault| vault.check_every.is_some());
+    let begun = vault.snapshots().iter().map(|info| info.date.secs).min().unwrap_or(now.secs);
+    let is_new = checks && now.secs.saturating_sub(begun) < NEW_WITHIN;
     found.push(match oldest {
+        _ if is_new && never > 0 => Finding::good(
+            "data",
+            "The vault is new: vault run reads and verifies a part of it each time it checks.".to_owned(),
+        ),
         None => {
             let text = "No data was ever read and verified by this machine.";
             Finding::advice("data", text, "vault check --read-data")
