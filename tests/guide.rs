@@ -316,7 +316,8 @@ fn wrong_answers_are_asked_again() {
     terminal.enter(PASSWORD);
     terminal.wait("The same again: ");
     terminal.enter("something else");
-    terminal.wait("the two passwords differ. Please try again.");
+    terminal.wait("the two passwords differ.");
+    terminal.wait("Please try again.");
     terminal.wait(": ");
     terminal.secrets();
     terminal.wait("Back up everything now?");

@@ -44,6 +44,7 @@ use vault::vault::findings::note_away;
 use vault::vault::open;
 use vault::vault::slots::SlotFault;
 
+use crate::cli::again;
 use crate::cli::args::GlobalArgs;
 use crate::cli::config;
 use crate::cli::config::Config;
@@ -53,7 +54,6 @@ use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::quoted;
 use crate::cli::local;
-use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
@@ -486,7 +486,7 @@ impl Context {
         for _ in 1..PASSWORD_TRIES {
             match self.try_open(store.clone(), &locked, &password, &wanted, host, progress) {
                 Err(error @ VaultError::WrongSecret { .. }) if password.typed && !self.global.json => {
-                    self.screen.aside(|| note(&format!("{}. Please try again.", chain(&error))));
+                    self.screen.aside(|| again(&chain(&error)));
                     password = ask()?;
                 }
                 opened => return Ok((opened?, password)),

@@ -39,6 +39,7 @@ use vault::store::place::Place as At;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
+use crate::cli::again;
 use crate::cli::ahead::measure;
 use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
@@ -250,7 +251,7 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
                 break;
             }
             Ok(None) => note("Please give its number."),
-            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
+            Err(failure) => again(&failure.what),
         }
     }
     let snapshot = snapshot.ok_or_else(|| gave_up("which snapshot"))?;
@@ -436,7 +437,7 @@ fn ask_sources(home: Option<&Path>) -> Result<Wanted, Failure> {
                     Step::Back => note(""),
                 }
             }
-            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
+            Err(failure) => again(&failure.what),
         }
     }
     Err(gave_up("what is to be backed up"))
@@ -518,7 +519,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
                 }
                 return Ok(Step::Answer(place));
             }
-            Err(what) => note(&format!("{what}. Please try again.")),
+            Err(what) => again(&what),
         }
     }
     Err(gave_up("where the backups go"))
@@ -553,7 +554,7 @@ fn ask_password(context: &Context, chosen: &Chosen) -> Result<Password, Failure>
         match password::new(context.password_sources(chosen), &chosen.shown()) {
             Ok(password) => return Ok(password),
             Err(failure) if failure.exit == Exit::Interrupted => return Err(failure.hint("Nothing was made.")),
-            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
+            Err(failure) => again(&failure.what),
         }
     }
     Err(gave_up("the password"))

@@ -251,6 +251,12 @@ fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", output::filled(text, output::error_width()));
 }
 
+/// Says what is wrong with an answer, and that it is asked for again.
+fn again(what: &str) {
+    note(&format!("{what}."));
+    note("Please try again.");
+}
+
 /// Asks a person at the terminal; `None` at the end of the input.
 fn ask(question: &str) -> Option<String> {
     let words = question.trim_end();

@@ -16,6 +16,7 @@ use vault::store::Delivery;
 use vault::store::place::Place;
 use zeroize::Zeroizing;
 
+use crate::cli::again;
 use crate::cli::ask;
 use crate::cli::child;
 use crate::cli::config;
@@ -67,7 +68,7 @@ how the files are brought back if this computer and the password are lost.",
                 note(&format!("Wrote {}", file.display()));
                 return note("Only you can read it. Print it, then delete it: it opens the vault for anyone.");
             }
-            Err(why) => note(&format!("{why}.\nPlease try again.")),
+            Err(why) => again(&why),
         }
     }
     later();
