@@ -23,6 +23,7 @@ pub use crate::exit::Exit;
 use crate::log::RecordError;
 use crate::pack::PackError;
 use crate::path::Shown;
+use crate::progress::plain;
 use crate::seal::{SealError, SlotError};
 use crate::store::StoreError;
 use crate::store::place::Address;
@@ -66,7 +67,7 @@ impl Failure {
     }
 
     /// It failed, because of `error`.
-    pub fn caused(what: impl AsRef<str>, error: &dyn std::error::Error) -> Self {
+    pub fn caused(what: impl AsRef<str>, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(format!("{}: {}", what.as_ref(), chain(error)))
     }
 
@@ -103,8 +104,8 @@ impl Failure {
 }
 
 /// An error with its causes, in one line. A cause that its effect has named already is not said again.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = plain(error);
     let mut source = error.source();
     while let Some(cause) = source {
         let said = plain(cause);
@@ -116,17 +117,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The text of an error without the number that the standard library adds to what the system said.
-fn plain(error: &(dyn std::error::Error + 'static)) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        // Windows ends what it says with a full stop.
-        Some(end) if error.is::<io::Error>() => text[..end].trim_end_matches('.').to_owned(),
-        _ => text,
-    }
-}
-
-const CHECK: &str = "All else in the vault can still be listed and restored.";
+const CHECK: &str =
+    "All else can still be listed and restored. What is damaged, what that costs, and what to do: vault check";
 const PRE_RELEASE: &str =
     "It is not damaged. Get the files back with the pre-release that made it, and snapshot them into a new vault.";
 const NEWER: &str = "It is not damaged. Use the newest version of vault to read it.";
@@ -393,7 +385,7 @@ pub const fn of_left(why: Left) -> (Exit, &'static str, &'static str) {
 pub fn of_unread(unread: &Unread) -> (Exit, String) {
     let what = &unread.what;
     match unread.why {
-        Why::Damaged => (Exit::Damage, format!("it is damaged: {what}")),
+        Why::Damaged => (Exit::Damage, format!("it cannot be read: {what}")),
         Why::Newer => (Exit::Skipped, format!("a later version of vault wrote it: {what}")),
         Why::NotArrived => (Exit::Skipped, "it has not arrived yet; the sync brings it".to_owned()),
         Why::TooLong => (Exit::Skipped, format!("it is too much to list: {what}")),
@@ -638,7 +630,9 @@ mod tests {
         let source = io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 });
         let error = StoreError::Io { action: "read", object: "VAULT".to_owned().into(), source };
         let said = chain(&error);
-        assert!(said.starts_with("cannot read object VAULT: ") && said.ends_with("denied"), "{said}");
+        assert!(said.starts_with("cannot read VAULT: ") && said.ends_with("denied"), "{said}");
+        let alone = Failure::caused("cannot mount", &io::Error::from_raw_os_error(if cfg!(windows) { 5 } else { 13 }));
+        assert!(alone.what.starts_with("cannot mount: ") && alone.what.ends_with("denied"), "{}", alone.what);
     }
 
     #[test]

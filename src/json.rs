@@ -10,7 +10,7 @@
 //! | `ls --digest` | the same with `digest`; the first line is the folder itself |
 //! | `cat` | the file itself |
 //! | `ui` | `{address, vault, read_only}`, once the page can be opened |
-//! | `find` | one `{path, versions}` in each line |
+//! | `find` | one `{path, versions}` in each line, each version `{kind, size, mtime, digest, snapshots, sources}`: ids, newest first; what they are of, each `{source, host}` |
 //! | `history` | one `{snapshots, change, entry, source, host}` in each line, newest first |
 //! | `why` | `{path, sources, snapshots}`: of each source that has the path `{source, taken, why, pattern, said}`, and how many snapshots hold it, the first and the last |
 //! | `diff` | one `{path, change, fields, old, new}` in each line, at last `{summary, old, new}`: the sums, and the ids of the snapshots (`new`: null for the disk) |
@@ -19,7 +19,7 @@
 //! | `import` | `{dry_run, items, passed_over}` |
 //! | `man DIR` | `{folder, pages}` |
 //! | `restore` | [`RestoreJson`] |
-//! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, failed, failures}`, each failure `{path, what}` |
+//! | `drill` | `{time, snapshots, files, bytes, verified, compared, broken, newer, failed, failures}`: `broken` folders cannot be read, `newer` things need a newer version of vault; each failure `{path, what}` |
 //! | `prune` | `{dry_run, snapshots, forgotten, packs_deleted, bytes_deleted, bytes_moved, bytes_stored, bytes_unused, packs_waiting, bytes_waiting, packs_unclaimed, bytes_unclaimed, waiting_for, held_up}` |
 //! | `forget`, `pin`, `unpin` | `{snapshots, named}`: a list of ids; the same, each `{id, time, source, host}` |
 //! | `tag add`, `tag remove`, `amend` | `{changed, unchanged, forgotten, broken}`: a list of `{id, replaces, time, source, host}`; ids; ids; as for `rewrite` |
@@ -49,7 +49,7 @@
 //! are RFC 3339 in UTC; sizes are in bytes. Names and paths are strings if they are UTF-8, otherwise
 //! `{text, bytes}`: something to show, and the exact bytes in hexadecimal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use jiff::Timestamp;
@@ -516,7 +516,7 @@ impl FindingJson {
 
 /// A version of a path that was searched for.
 #[derive(Serialize)]
-struct VersionJson {
+struct VersionJson<'a> {
     kind: &'static str,
     size: u64,
     #[serde(serialize_with = "exact")]
@@ -525,25 +525,40 @@ struct VersionJson {
     digest: Option<String>,
     /// Newest first.
     snapshots: Vec<String>,
+    /// What these are of.
+    sources: Vec<SourceJson<'a>>,
+}
+
+/// What a snapshot is of.
+#[derive(Serialize)]
+struct SourceJson<'a> {
+    source: &'a str,
+    host: &'a str,
 }
 
 /// A path that was found.
 #[derive(Serialize)]
 pub struct MatchJson<'a> {
     path: Name<'a>,
-    versions: Vec<VersionJson>,
+    versions: Vec<VersionJson<'a>>,
 }
 
 impl<'a> MatchJson<'a> {
     /// What was found in these snapshots.
-    pub fn new(found: &'a Match, snapshots: &[&SnapshotInfo]) -> Self {
+    pub fn new(found: &'a Match, snapshots: &[&'a SnapshotInfo]) -> Self {
         let ids = |version: &Version| version.snapshots.iter().map(|at| snapshots[*at].id.to_string()).collect();
+        let sources = |version: &Version| {
+            let of = version.snapshots.iter().map(|at| &snapshots[*at].body);
+            let of: BTreeSet<(&str, &str)> = of.map(|body| (body.source.as_str(), body.host.as_str())).collect();
+            of.into_iter().map(|(source, host)| SourceJson { source, host }).collect()
+        };
         let versions = found.versions.iter().map(|version| VersionJson {
             kind: kind(version.kind),
             size: version.size,
             mtime: version.mtime,
             digest: version.digest.map(hex),
             snapshots: ids(version),
+            sources: sources(version),
         });
         Self { path: Name(&found.path), versions: versions.collect() }
     }

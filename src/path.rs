@@ -190,6 +190,11 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// What a path inside a snapshot is called in a sentence: the empty one is that of the top.
+pub fn called(path: &[u8]) -> String {
+    if path.is_empty() { "the top folder".to_owned() } else { Shown(path).to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

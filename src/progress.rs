@@ -179,3 +179,12 @@ impl Progress for Recorded {
         self.silent.stopped()
     }
 }
+/// The text of an error without the number that the standard library adds to what the system said: people are told in words.
+pub fn plain(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        // Windows ends what it says with a full stop.
+        Some(end) if error.is::<std::io::Error>() => text[..end].trim_end_matches('.').to_owned(),
+        _ => text,
+    }
+}

@@ -277,7 +277,7 @@ fn a_folder_that_is_lost_stays_and_all_else_is_taken_out() {
     let none = desk.run(&["rewrite", "--exclude", "none", "--yes", "--state", &state]);
     assert_eq!(none.code, 4, "{}", none.err);
     assert!(none.out.contains("Nothing in what could be looked into is like that."), "{}", none.out);
-    assert!(none.out.contains("the folder source/a stays as it is, since it is damaged"), "{}", none.out);
+    assert!(none.out.contains("the folder source/a stays as it is, since it cannot be read"), "{}", none.out);
     let said = desk.run(&["rewrite", "--exclude", "*.tmp", "--yes", "--state", &state, "--json"]);
     assert_eq!(said.code, 4, "{}", said.err);
     let said: Value = serde_json::from_str(&said.out).unwrap();

@@ -81,10 +81,91 @@ fn find_takes_patterns_and_filters() {
     assert_eq!(find(&["other.txt"]), ["docs/other.txt", "source/docs/other.txt"]);
     let refused = desk.run(&["find", "x", "--host", "nobody's"]);
     assert_eq!(refused.code, 1);
-    assert!(refused.err.contains("vault list"), "{}", refused.err);
+    assert!(refused.err.contains("There is: --host "), "{}", refused.err);
     // What is forgotten is not found any more, and the index goes on.
     desk.ok(&["forget", &ids[3]]);
     assert_eq!(find(&["letter 2"]), Vec::<String>::new());
+}
+
+/// Of several sources each hit says which it is of; where nothing is found, the nearest name is offered.
+#[test]
+fn find_names_sources_and_what_may_have_been_meant() {
+    let (desk, ids) = letters();
+    let one = |of: &str| format!("in {} (2026-01-02 00:00){of}", &ids[1][..8]);
+    assert!(!desk.ok(&["find", "letter.odt", "--long"]).contains(" of "), "there is one source only");
+    desk.ok(&["snapshot", "docs", "--source", "another", "--host", "elsewhere", "--time", "2026-01-07"]);
+    let text = desk.ok(&["find", "other.txt", "--long"]);
+    assert!(text.contains(" of another on elsewhere"), "{text}");
+    assert!(text.contains(&one("")[3..]) && text.contains(" snapshots of source on "), "{text}");
+    let found = desk.json(&["find", "other.txt"]);
+    let named = |at: usize| found[at]["versions"][0]["sources"].as_array().unwrap().clone();
+    assert_eq!(named(0), [serde_json::json!({ "source": "another", "host": "elsewhere" })]);
+    assert_eq!((named(1).len(), &named(1)[0]["source"]), (1, &Value::from("source")));
+    for (asked, near) in [("leter.odt", "letter.odt"), ("LETTER.ODT", "letter.odt"), ("docs/othr.txt", "other.txt")] {
+        let text = desk.ok(&["find", asked]);
+        assert!(text.contains(&format!("matches {asked}.\nDid you mean: vault find {near}\n")), "{asked}: {text}");
+    }
+    for asked in ["*.nothing", "nothing like it"] {
+        assert!(!desk.ok(&["find", asked]).contains("Did you mean"), "{asked}");
+    }
+    assert_eq!(desk.ok(&["find", "leter.odt", "--quiet"]), "");
+    let refused = desk.run(&["history", "source/docs/leter.odt"]);
+    assert!(refused.err.contains("Did you mean: vault history source/docs/letter.odt\n"), "{}", refused.err);
+}
+
+/// Each command that takes SNAPSHOT:PATH says which snapshot it looked into, and what may have been meant.
+#[test]
+fn what_a_snapshot_does_not_have_is_looked_for_nearby() {
+    let (desk, ids) = letters();
+    let (last, out) = (format!("in snapshot {} of 2026-01-05 00:00 (source on ", &ids[4][..8]), desk.path("out"));
+    let out = out.to_str().unwrap();
+    let tar = format!("{out}.tar");
+    let typed = "latest:source/dosc";
+    for args in [
+        &["ls", typed][..],
+        &["ls", "--digest", typed],
+        &["cat", typed],
+        &["du", typed],
+        &["restore", typed, "--to", out],
+        &["restore", typed, "--in-place"],
+        &["export", typed, "--tar", &tar],
+        &["export", typed, "--tar", "-"],
+        &["diff", typed, "latest"],
+        &["diff", "latest:source/docs", typed],
+    ] {
+        let refused = desk.run(args);
+        let said = &refused.err;
+        assert!(
+            refused.code == 1 && said.contains("there is no source/dosc") && said.contains(&last),
+            "{args:?}: {said}"
+        );
+        assert!(said.contains("\n  Did you mean latest:source/docs?\n"), "{args:?}: {said}");
+        assert!(!desk.path("out").exists() && !desk.path("out.tar.part").exists(), "{args:?}");
+    }
+    desk.ok(&["snapshot", "photos", "--source", "pics", "--time", "2026-01-07"]);
+    let hint = |typed: &str| desk.run(&["ls", typed]).err.lines().last().unwrap().trim().to_owned();
+    // Several names at once, and a name in other letters.
+    assert_eq!(hint("latest:Source/dcs/othr.txt"), "Did you mean latest:source/docs/other.txt?");
+    // What another snapshot has, of this source or another one.
+    let older = hint(&format!("{}:source/letters", &ids[4][..8]));
+    let shown = format!("Snapshot {} of 2026-01-04 00:00 (source on ", &ids[3][..8]);
+    assert!(
+        older.starts_with(&shown) && older.ends_with(&format!(" has it: {}:source/letters", &ids[3][..8])),
+        "{older}"
+    );
+    assert!(hint("latest:photso").ends_with("Did you mean latest:photos?"), "{}", hint("latest:photso"));
+    // By the end of its path on the disk, and with a mistake in it.
+    let top = desk.source();
+    let above = top.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    let by_end = hint(&format!("latest:{above}/source/docs"));
+    assert!(by_end.starts_with("Snapshot ") && by_end.ends_with(" has it: latest:source/docs"), "{by_end}");
+    assert_eq!(hint(&format!("latest:{above}/source/dosc")), "Did you mean latest:source/docs?");
+    let mistyped = format!("latest:{}", top.join("photis/2024").display());
+    assert_eq!(hint(&mistyped), "Did you mean latest:source/photos/2024?");
+    assert_eq!(hint("latest:source/docs/zzzzzz"), "See what is there with: vault ls latest:source/docs");
+    assert_eq!(hint("latest:zzzzzz"), "Look for it by its name: vault find zzzzzz");
+    let none = desk.run(&["restore", "latest", "--source", "source", "--include", "*.none", "--to", out]);
+    assert!(none.err.contains("nothing in snapshot ") && none.err.contains(" matches *.none"), "{}", none.err);
 }
 
 #[test]
@@ -442,6 +523,7 @@ fn a_drill_restores_a_sample_and_remembers_what_came_of_it() {
     desk.write("3", "other");
     std::fs::remove_file(desk.source().join("4")).unwrap();
     let all = &desk.json(&["drill"])[0];
+    assert_eq!((&all["broken"], &all["newer"]), (&0.into(), &0.into()), "{all}");
     let count = |name: &str| all[name].as_u64().unwrap();
     assert_eq!((count("files"), count("verified"), count("compared"), count("failed")), (9, 9, 7, 0), "{all}");
     assert!(text(&desk).contains("A restore of 9 files was tried less than an hour ago"), "{}", text(&desk));

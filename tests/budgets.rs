@@ -12,7 +12,7 @@ use std::time::Duration;
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::collect::CollectOptions;
 use vault::engine::diff::{diff, entry_at};
-use vault::engine::find::find;
+use vault::engine::find::{Search, find};
 use vault::engine::glob::Pattern;
 use vault::engine::keys::When;
 use vault::engine::repair::{self, RepairOptions};
@@ -197,7 +197,8 @@ fn each_command_keeps_to_its_budget_of_requests() {
             count += 1;
             true
         };
-        find(vault, &all, true, &Pattern::new(b"new", false), THREADS, &silent, &mut found).unwrap();
+        let search = Search { pattern: &Pattern::new(b"new", false), all: true, otherwise: None };
+        find(vault, &all, &search, THREADS, &silent, &mut found).unwrap();
         assert_eq!(count, 1);
     };
     far.cost("find, first", || search(&vault));

@@ -27,6 +27,13 @@ impl Terminal {
         self.wait(": ");
     }
 
+    /// Wants no page with the recovery key.
+    fn decline_page(&mut self) {
+        self.wait("Write that page to a file, to be printed? [Y/n] ");
+        self.enter("n");
+        self.wait("vault key add --recovery-key");
+    }
+
     /// Types the password, and two groups of the recovery key.
     fn secrets(&mut self) {
         self.enter(PASSWORD);
@@ -67,6 +74,8 @@ fn home() -> Home {
         fs::write(home.path(name), text).unwrap();
     }
     fs::create_dir(home.path("Dropbox")).unwrap();
+    // Whatever printers this machine has.
+    home.program("lpstat", "echo 'no system default destination'");
     home
 }
 
@@ -127,8 +136,20 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     terminal.enter("");
     terminal.wait("Install that? [Y/n] ");
     terminal.enter("n");
+    terminal.wait("Write that page to a file, to be printed? [Y/n] ");
+    terminal.enter("");
+    terminal.wait("Into which file?");
+    terminal.wait("] ");
+    terminal.enter("~/disk/key.txt");
+    terminal.wait("Please try again.");
+    terminal.wait("] ");
+    terminal.enter("");
     terminal.wait("brings the last one back");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    let page = home.read("vault-recovery-key.txt");
+    let key = page.lines().map(str::trim).find(|line| line.len() == 35 && line.matches('-').count() == 5).unwrap();
+    let opened = home.command(&["list", "--repo", &home.text("disk")]).env("VAULT_PASSWORD", key).status().unwrap();
+    assert!(opened.success(), "{page}");
     check_golden("first-minutes.txt", &plain(&terminal.text(), &home));
 
     // It is all there, and only that: the trial is forgotten.
@@ -143,6 +164,10 @@ fn the_first_minutes_lead_to_the_first_snapshot() {
     run(&["restore", "latest", "--to", &home.text("back")]);
     assert_eq!(home.read("back/Documents/old/note.txt"), "a note");
     assert!(run(&["run"]).starts_with("Nothing is due."));
+    // What the schedule will do by itself is no advice in the first days.
+    let doctor = home.command(&["doctor"]).env("VAULT_PASSWORD", PASSWORD).output().unwrap();
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(doctor.contains("✓ The vault is new: vault run reads") && !doctor.contains("never read"), "{doctor}");
     // With a configuration there is nothing to guide to: how things stand is shown, without a password.
     let mut terminal = start(&home);
     terminal.wait("do what is due");
@@ -166,6 +191,7 @@ fn a_schedule_is_offered_and_needs_no_password() {
     terminal.enter("n");
     terminal.wait("Install that? [Y/n] ");
     terminal.enter("y");
+    terminal.decline_page();
     terminal.wait("That is all.");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     let unit = home.read(".config/systemd/user/vault-run.service");
@@ -290,13 +316,15 @@ fn wrong_answers_are_asked_again() {
     terminal.enter(PASSWORD);
     terminal.wait("The same again: ");
     terminal.enter("something else");
-    terminal.wait("the two passwords differ. Please try again.");
+    terminal.wait("the two passwords differ.");
+    terminal.wait("Please try again.");
     terminal.wait(": ");
     terminal.secrets();
     terminal.wait("Back up everything now?");
     terminal.enter("");
     terminal.wait("Install that?");
     terminal.enter("n");
+    terminal.decline_page();
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     let config = home.read(".config/vault/vault.toml");
     assert!(config.contains("[vaults.cloud]") && config.contains("[sources.home]"), "{config}");
@@ -382,6 +410,7 @@ fn what_is_usually_not_wanted_is_left_out_if_that_is_wanted() {
         terminal.enter("");
         terminal.wait("Install that? [Y/n] ");
         terminal.enter("n");
+        terminal.decline_page();
         assert_eq!(terminal.end(), 0, "{}", terminal.text());
         for line in terminal.text().lines() {
             assert!(line.chars().count() <= 80 || line.contains(&home.text("")), "{line}");
@@ -442,4 +471,55 @@ fn a_vault_that_is_there_is_restored_from_or_gone_on_with() {
     terminal.wait("Nothing was changed.");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     assert!(!home.path(".config/vault/vault.toml").exists());
+}
+
+/// The page with the recovery key is offered where the key is made, and printed where there is a printer; a script is not asked.
+#[test]
+fn the_page_with_the_recovery_key_is_printed_or_not_asked_about() {
+    if !can_drive() {
+        return;
+    }
+    let home = home();
+    home.program("lpstat", "echo 'system default destination: paper'");
+    home.program("lp", "cat > ~/printed; [ ! -e ~/jammed ]");
+    let disk = home.text("disk");
+    let mut template = home.command(&[]);
+    template.env_remove("VAULT_PASSWORD");
+    let mut terminal = Terminal::start(&template, &format!("init --no-progress --repo '{disk}'"));
+    for question in ["New password", "The same again"] {
+        terminal.wait(question);
+        terminal.wait(": ");
+        terminal.enter(PASSWORD);
+    }
+    terminal.wait("Make a recovery key to print, too? [Y/n] ");
+    terminal.enter("");
+    terminal.wait("Press Enter when that is done. ");
+    terminal.enter("");
+    terminal.wait("Print that page now? [Y/n] ");
+    terminal.enter("");
+    terminal.wait("It is sent to the printer.");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    let page = home.read("printed");
+    assert!(page.contains("RECOVERY KEY") && page.contains(&format!("--repo {disk}")), "{page}");
+    assert!(page.lines().all(|line| line.chars().count() <= 80 || line.contains(&disk)), "{page}");
+    // A printer that does not print is no end.
+    fs::write(home.path("jammed"), "").unwrap();
+    let mut terminal = Terminal::start(&template, &format!("key add --recovery-key --no-progress --repo '{disk}'"));
+    terminal.wait("Password of the vault");
+    terminal.wait(": ");
+    terminal.enter(PASSWORD);
+    terminal.wait("Press Enter when that is done. ");
+    terminal.enter("");
+    terminal.wait("Print that page now? [Y/n] ");
+    terminal.enter("y");
+    terminal.wait("It could not be printed");
+    terminal.wait("Write that page to a file, to be printed? [Y/n] ");
+    terminal.enter("n");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    // Where the password comes from elsewhere, nobody is asked.
+    let mut terminal =
+        Terminal::start(&home.command(&[]), &format!("init --recovery-key --repo '{}'", home.text("d2")));
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    let text = terminal.text();
+    assert!(text.contains("Recovery key:") && !text.contains("page"), "{text}");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vault::engine::browse;
 use vault::engine::check::{CheckOptions, check};
 use vault::engine::collect::CollectOptions;
-use vault::engine::find::find;
+use vault::engine::find::{Search, find};
 use vault::engine::glob::Pattern;
 use vault::engine::prune::prune;
 use vault::engine::repair::{self, RepairOptions};
@@ -55,8 +55,8 @@ const COMMANDS: &[(&str, Command)] = &[
     ("find", |vault, _| {
         let snapshots = vault.snapshots();
         let all: Vec<_> = snapshots.iter().collect();
-        let pattern = Pattern::new(b"extra", false);
-        match find(vault, &all, true, &pattern, THREADS, &Silent::default(), &mut |_| true) {
+        let search = Search { pattern: &Pattern::new(b"extra", false), all: true, otherwise: None };
+        match find(vault, &all, &search, THREADS, &Silent::default(), &mut |_| true) {
             Ok(found) => found.broken.first().map_or(Ok(()), |(path, error)| panic!("{path:?} is broken: {error}")),
             Err(error) => Err(told(&error)),
         }

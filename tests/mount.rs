@@ -516,8 +516,9 @@ fn what_cannot_be_mounted_is_said() {
     fs::create_dir(desk.path("store/mnt")).unwrap();
     check(&[&path("store/mnt")], 1, "in the vault itself");
     fs::create_dir(desk.path("mnt")).unwrap();
-    check(&["latest:source/a/b", &path("mnt")], 1, "there is no folder");
-    check(&["latest:nothing", &path("mnt")], 1, "there is no folder");
+    check(&["latest:source/a/b", &path("mnt")], 1, "source/a/b is not a folder");
+    check(&["latest:nothing", &path("mnt")], 1, "there is no nothing in snapshot ");
+    check(&["latest:sorce/a", &path("mnt")], 1, "Did you mean latest:source/a?");
     check(&["2020-01-01", &path("mnt")], 1, "there is no snapshot");
     check(&["--owner", "nobody", &path("mnt")], 2, "nobody");
     let none = desk.run(&["umount", &path("mnt")]);

@@ -1,6 +1,7 @@
 //! `vault accept`: what is known to be wrong, and accepting that it is lost.
 
 use jiff::tz::TimeZone;
+use vault::vault::findings::About;
 use vault::vault::findings::KnownFinding;
 use vault::vault::findings::exit_of;
 
@@ -20,6 +21,8 @@ use vault::json::FindingJson;
 fn cost(finding: &KnownFinding) -> String {
     match (finding.snapshots, finding.files) {
         (0, 0) => String::new(),
+        // It says itself what is lost.
+        _ if matches!(finding.about, About::Files { .. }) => String::new(),
         (snapshots, 0) => format!("; it costs {}", units::counted(snapshots, "snapshot", "snapshots")),
         (snapshots, files) => format!(
             "; it costs {} in {}",
@@ -39,7 +42,7 @@ pub fn line(finding: &KnownFinding, zone: &TimeZone) -> String {
 pub fn tell(findings: &[KnownFinding], zone: &TimeZone, out: &mut Output) -> Result<(), Failure> {
     for finding in findings {
         out.styled(Style::Warning, &line(finding, zone))?;
-        out.line(format_args!("  ends with: {}", finding.ends()))?;
+        out.say(format_args!("  ends with: {}", finding.ends()))?;
     }
     Ok(())
 }
@@ -55,7 +58,7 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
             let findings: Vec<FindingJson> = known.iter().map(FindingJson::new).collect();
             out.json(&serde_json::json!({ "findings": findings }))?;
         } else if known.is_empty() {
-            out.line("Nothing is known to be wrong with this vault.")?;
+            out.say("Nothing is known to be wrong with this vault.")?;
         } else {
             tell(&known, &context.zone, &mut out)?;
         }
@@ -81,7 +84,7 @@ pub fn run(context: &Context, args: &AcceptArgs) -> Result<Exit, Failure> {
     if !args.yes {
         let hint = "Give --yes to accept it. vault accept alone lists what there is.";
         let consent = Consent::new(context, false, "the loss is accepted", hint)?;
-        out.line("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
+        out.say("Accepting means: what these findings name is given up as lost, and is not spoken of any more.")?;
         out.flush()?;
         consent.ask(context, "Accept the loss?")?;
     }

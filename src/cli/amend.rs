@@ -404,7 +404,7 @@ fn tell_plan(
     }
     if gone.len() > shown {
         let more = units::count((gone.len() - shown) as u64);
-        out.line(format_args!("and {more} more (all of them are listed by --dry-run)"))?;
+        out.say(format_args!("and {more} more (all of them are listed by --dry-run)"))?;
     }
     let (changing, all) = (units::count(plan.changes.len() as u64), units::count(looked_at as u64));
     let things = units::counted(gone.len() as u64, "thing goes", "things go");

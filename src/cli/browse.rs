@@ -20,9 +20,9 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
-use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
+use crate::cli::spot::Spot;
 use crate::cli::table;
 use crate::cli::units;
 use vault::json::EntryJson;
@@ -34,18 +34,18 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let info = &spot.info;
     let mut out = Output::new();
     if args.skipped {
         skipped(context, args, &vault, info, &mut out)?;
         return out.finish().map(|()| Exit::Done);
     }
-    let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-    let digests = if args.digest { Some(digests(context, &vault, info, &path, &mut out)?) } else { None };
+    let digests = if args.digest { Some(digests(context, &vault, &spot, &mut out)?) } else { None };
     let mut damaged = false;
     // Standard output may fail at any line: that ends the listing, and is not the listing's own failure.
     let mut failed = None;
-    let listed = browse::list(&vault, info, &path, args.recursive, &mut |path, entry| {
+    let listed = browse::list(&vault, info, &spot.path, args.recursive, &mut |path, entry| {
         let printed = if args.print0 {
             out.bytes(if args.recursive { path } else { &entry.name }).and_then(|()| out.bytes(b"\0"))
         } else {
@@ -58,7 +58,7 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<Exit, Failure> {
     });
     match (failed, listed) {
         (Some(failure), _) => Err(failure),
-        (None, Err(error)) => Err(error.into()),
+        (None, Err(error)) => Err(spot.failure(error)),
         (None, Ok(())) => out.finish().map(|()| if damaged { Exit::Damage } else { Exit::Done }),
     }
 }
@@ -91,14 +91,8 @@ fn print(
 }
 
 /// The digests of all folders below a path. Prints that of the folder itself, since it is not in its own listing.
-fn digests(
-    context: &Context,
-    vault: &Vault,
-    info: &SnapshotInfo,
-    path: &[u8],
-    out: &mut Output,
-) -> Result<Digests, Failure> {
-    let mut entry = browse::find_entry(vault, info, path)?;
+fn digests(context: &Context, vault: &Vault, spot: &Spot<'_>, out: &mut Output) -> Result<Digests, Failure> {
+    let mut entry = spot.entry()?;
     let listing = entry.content.iter().filter(|_| entry.kind == FileKind::Directory).cloned();
     let listings: Vec<_> = listing.collect();
     let index = Index::new(vault)?;
@@ -109,7 +103,7 @@ fn digests(
         let digest = digest_of(&digests, &entry);
         if context.global.json {
             entry.name.clear();
-            out.json(&EntryJson::new(path, &entry).with_digest(digest))?;
+            out.json(&EntryJson::new(&spot.path, &entry).with_digest(digest))?;
         } else {
             out.line(format_args!("{}  .", digest.map_or_else(|| "?".repeat(32), hex)))?;
         }
@@ -152,7 +146,7 @@ fn skipped(
         }
     }
     if list.is_empty() && !args.print0 && !context.global.quiet {
-        out.line(format_args!("Nothing was skipped in snapshot {}.", info.id.short()))?;
+        out.say(format_args!("Nothing was skipped in snapshot {}.", info.id.short()))?;
     }
     Ok(())
 }
@@ -160,14 +154,15 @@ fn skipped(
 /// Runs `vault cat`.
 pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
-    let Some(path) = wanted.path.clone() else {
+    if wanted.path.is_none() {
         return Err(Failure::usage("which file?").hint("Give the path after a colon: vault cat latest:PATH"));
-    };
+    }
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
     let mut out = Output::new();
-    browse::cat(&vault, info, &select::inside(&info.body.roots, &path), out.writer(), &context.screen)?;
+    let written = browse::cat(&vault, &spot.info, &spot.path, out.writer(), &context.screen);
+    written.map_err(|error| spot.failure(error))?;
     out.finish().map(|()| Exit::Done)
 }
 

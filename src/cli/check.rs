@@ -260,9 +260,7 @@ fn tell(context: &Context, report: &CheckReport, snapshots: &[SnapshotInfo], out
         } else {
             out.say("  All other files can be restored.")?;
         }
-        out.line(
-            "  To mend what can be mended: vault repair; then take a snapshot, which stores again what it finds.",
-        )?;
+        out.say("  A snapshot after it stores again what it finds. To mend what can be mended: vault repair")?;
         return Ok(());
     }
     if !context.global.quiet {

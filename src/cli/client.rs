@@ -13,7 +13,6 @@ use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
-use crate::cli::output::Style;
 use crate::cli::select::ID_DIGITS_MIN;
 use crate::cli::table;
 use crate::cli::table::Column;
@@ -108,7 +107,7 @@ fn list(context: &Context) -> Result<Exit, Failure> {
         };
         let mut lines = table::render(COLUMNS, &clients.iter().map(row).collect::<Vec<_>>(), out.width).into_iter();
         if let Some(titles) = lines.next() {
-            out.styled(Style::Bold, &titles)?;
+            out.head(&titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
     }
@@ -146,7 +145,7 @@ fn retire(context: &Context, ids: &[String]) -> Result<Exit, Failure> {
         out.json(&RetiredJson { retired: found.iter().map(ToString::to_string).collect() })?;
     } else if !context.global.quiet {
         let count = units::counted(found.len() as u64, "client", "clients");
-        out.line(format_args!("Retired {count}: freeing space waits for them no longer. Their snapshots stay."))?;
+        out.say(format_args!("Retired {count}: freeing space waits for them no longer. Their snapshots stay."))?;
     }
     out.finish().map(|()| Exit::Done)
 }

@@ -170,8 +170,8 @@ fn init(context: &Context, path: &Path) -> Result<Exit, Failure> {
     if context.global.json {
         out.json(&ConfigJson::new(&shown, true, None))?;
     } else if !context.global.quiet {
-        out.line(format_args!("Wrote a configuration to begin with: {}", quoted(&shown)))?;
-        out.line("Say in it what is to be kept, and where, with any editor. Then:")?;
+        out.say(format_args!("Wrote a configuration to begin with: {}", quoted(&shown)))?;
+        out.say("Say in it what is to be kept, and where, with any editor. Then:")?;
         out.line("  vault config check    whether all is right")?;
         out.line("  vault run             does what is due")?;
     }
@@ -203,7 +203,7 @@ fn show(context: &Context, path: &Path) -> Result<Exit, Failure> {
             Shown(to.as_bytes())
         ))?;
     }
-    out.line("See whether it is right with: vault config check")?;
+    out.say("See whether it is right with: vault config check")?;
     out.finish().map(|()| Exit::Done)
 }
 

@@ -43,6 +43,7 @@ use vault::vault::findings::note_away;
 use vault::vault::open;
 use vault::vault::slots::SlotFault;
 
+use crate::cli::again;
 use crate::cli::args::GlobalArgs;
 use crate::cli::config;
 use crate::cli::config::Config;
@@ -52,7 +53,6 @@ use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::quoted;
 use crate::cli::local;
-use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
@@ -476,7 +476,7 @@ impl Context {
         for _ in 1..PASSWORD_TRIES {
             match self.try_open(store.clone(), &locked, &password, &wanted, host, progress) {
                 Err(error @ VaultError::WrongSecret { .. }) if password.typed && !self.global.json => {
-                    self.screen.aside(|| note(&format!("{}. Please try again.", chain(&error))));
+                    self.screen.aside(|| again(&chain(&error)));
                     password = ask()?;
                 }
                 opened => return Ok((opened?, password)),
@@ -539,12 +539,15 @@ impl Context {
         self.met(&place, vault.id(), wanted.vault.is_some(), &vault.others());
         tell_of_keys(&vault, progress);
         for bad in vault.bad_objects() {
-            let hint = match bad.state {
-                ObjectState::Newer => "it was written by a newer vault",
-                ObjectState::NotArrived => "it has not arrived yet; all else can be used",
-                _ => "all else can still be used",
-            };
-            progress.warn(&format!("{}: {} ({hint})", bad.key, bad.what));
+            let (key, what) = (bad.key, &bad.what);
+            progress.warn(&match bad.state {
+                ObjectState::Newer => format!("{key}: {what} (it was written by a newer vault)"),
+                ObjectState::NotArrived => format!("{key}: {what} (it has not arrived yet; all else can be used)"),
+                ObjectState::Damaged => {
+                    format!("{key} is damaged: {what} (all else can still be used; what to do: vault check)")
+                }
+                _ => format!("{key}: {what} (all else can still be used)"),
+            });
         }
         for path in vault.foreign() {
             progress.detail(&format!("{path} lies in the vault's folder, but is not part of it"));

@@ -17,6 +17,7 @@ use vault::engine::snapshot::Input;
 use vault::engine::snapshot::SnapshotOptions;
 use vault::engine::trust::VerifyOthers;
 use vault::path::Shown;
+use vault::path::called;
 use vault::path::components;
 use vault::path::join;
 use vault::progress::Progress;
@@ -33,7 +34,6 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
-use crate::cli::find::shown_folder;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -41,6 +41,7 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::snapshot::exclude_options;
+use crate::cli::spot::Spot;
 use crate::cli::units;
 use vault::json;
 use vault::json::DifferenceJson;
@@ -63,11 +64,12 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     let snapshots = vault.snapshots();
     // What is compared with the disk says what a restore would do to it.
     let aim = if is_live(&new_text) { Aim::Write } else { Aim::Read };
-    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, aim)?;
-    let old_path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
+    let (info, old_path) = (&spot.info, spot.path.clone());
     let mut report = Report { context, args, out: Output::new(), failed: None, old: info.id.to_string(), new: None };
     let mut old_trees = vault.tree_reader()?;
-    let mut old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees)?;
+    let old = diff::entry_at(&info.body.tree, &old_path, &mut old_trees);
+    let mut old = old.map_err(|error| spot.failure(error))?;
     let mut unread = 0;
     let compared = if is_live(&new_text) {
         let new_path = match new_text.get(LIVE.len() + 1..) {
@@ -103,16 +105,14 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
         diff::diff(&base, (old, &mut old_trees), (new, &mut live), &unknown, &context.screen, &mut judged)
     } else {
         let wanted = Wanted::parse(OsStr::new(&args.new), &context.zone)?;
-        let other = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
-        report.new = Some(other.id.to_string());
-        let new_path = match &wanted.path {
-            Some(typed) => select::inside(&other.body.roots, typed),
-            None => old_path.clone(),
-        };
+        let other = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+        let other = if wanted.path.is_some() { other } else { other.at(old_path.clone()) };
+        report.new = Some(other.info.id.to_string());
         let mut new_trees = vault.tree_reader()?;
-        let mut new = diff::entry_at(&other.body.tree, &new_path, &mut new_trees)?;
-        let base = base(&old_path, &new_path, &mut old, &mut new);
-        let sides = (side(info, &old_path, &mut old_trees)?, side(other, &new_path, &mut new_trees)?);
+        let new = diff::entry_at(&other.info.body.tree, &other.path, &mut new_trees);
+        let mut new = new.map_err(|error| other.failure(error))?;
+        let base = base(&old_path, &other.path, &mut old, &mut new);
+        let sides = (side(info, &old_path, &mut old_trees)?, side(&other.info, &other.path, &mut new_trees)?);
         let mut judged = Judged::new(Judge::new(&base, sides.0, sides.1), &mut report);
         diff::diff(&base, (old, &mut old_trees), (new, &mut new_trees), &[], &context.screen, &mut judged)
     };
@@ -253,7 +253,7 @@ impl Report<'_> {
         }
         let compared = compared?;
         for (path, error) in &compared.broken {
-            self.context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
+            self.context.screen.warn(&format!("{}: {}", called(path), chain(error)));
         }
         let found = &compared.sums;
         // Of snapshots, what one of them could not read counts already.

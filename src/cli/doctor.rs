@@ -47,8 +47,9 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit, Failure> {
 /// What the rules go by, on this machine and with this configuration.
 fn circumstances(context: &Context, overdue: Option<Duration>) -> Circumstances<'_> {
     let config = context.chosen().ok().and_then(|chosen| chosen.config);
-    let drill_every = config.and_then(|config| config.drill_every);
-    Circumstances { now: dates::now(), zone: &context.zone, overdue, drill_every }
+    let drill_every = config.as_ref().and_then(|config| config.drill_every);
+    let checks = config.is_some_and(|config| config.check_every.is_some());
+    Circumstances { now: dates::now(), zone: &context.zone, overdue, checks, drill_every }
 }
 
 /// What `--json` prints.
@@ -78,7 +79,7 @@ fn tell(context: &Context, health: &Health, out: &mut Output) -> Result<(), Fail
             let text = format!("  {} {}", if level == Level::Good { "✓" } else { "!" }, finding.text);
             match level {
                 Level::Good if context.global.quiet => {}
-                Level::Good => out.line(text)?,
+                Level::Good => out.say(text)?,
                 _ => out.styled(Style::Warning, &text)?,
             }
             if let Some(command) = &finding.command {

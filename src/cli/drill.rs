@@ -5,8 +5,9 @@ use vault::engine::drill;
 use vault::engine::drill::DrillOptions;
 use vault::engine::drill::DrillReport;
 use vault::json::Name;
-use vault::path::Shown;
+use vault::path::called;
 use vault::progress::Progress;
+use vault::progress::plain;
 use vault::seal::random_array;
 use vault::service::drill::Last;
 use vault::vault::SnapshotInfo;
@@ -50,6 +51,7 @@ struct DrillJson<'a> {
     verified: u64,
     compared: u64,
     broken: u64,
+    newer: u64,
     failed: u64,
     failures: Vec<FailedJson<'a>>,
 }
@@ -99,7 +101,7 @@ pub fn perform(
         failed: report.failed.len() as u64 + report.broken,
     };
     if let Err(error) = kept.save(vault.state()) {
-        progress.warn(&format!("it cannot be remembered what came of this: {error}"));
+        progress.warn(&format!("it cannot be remembered what came of this: {}", plain(&error)));
     }
     Ok((last.into_iter().cloned().collect(), report))
 }
@@ -113,6 +115,7 @@ fn json<'a>(snapshots: &[SnapshotInfo], report: &'a DrillReport) -> DrillJson<'a
         verified: report.verified,
         compared: report.compared,
         broken: report.broken,
+        newer: report.newer,
         failed: report.failed.len() as u64,
         failures: report.failed.iter().map(|one| FailedJson { path: Name(&one.path), what: &one.what }).collect(),
     }
@@ -160,7 +163,7 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
         ))?;
     }
     for one in report.failed.iter().take(SHOWN) {
-        out.styled(Style::Warning, &format!("{}: {}", Shown(&one.path), one.what))?;
+        out.styled(Style::Warning, &format!("{}: {}", called(&one.path), one.what))?;
     }
     if report.broken > 0 {
         let many = units::counted(report.broken, "folder", "folders");
@@ -177,5 +180,5 @@ fn tell(context: &Context, report: &DrillReport, out: &mut Output) -> Result<(),
         return Ok(());
     }
     out.styled(Style::Bold, "Not all of the sample came back as it was.")?;
-    out.line("  What is damaged, and what to do: vault check --read-data")
+    out.say("  What is damaged, and what to do: vault check --read-data")
 }

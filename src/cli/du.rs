@@ -6,6 +6,7 @@ use vault::engine::usage;
 use vault::engine::usage::News;
 use vault::engine::usage::Sums;
 use vault::path::Shown;
+use vault::path::called;
 use vault::progress::Progress;
 use vault::tree::Entry;
 use vault::tree::FileKind;
@@ -18,12 +19,11 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
-use crate::cli::find::shown_folder;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
+use crate::cli::spot::Spot;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -64,21 +64,20 @@ pub fn run(context: &Context, args: &DuArgs) -> Result<Exit, Failure> {
     }
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
-    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
+    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let (info, path) = (&spot.info, spot.path.as_slice());
     let since = since.map(|since| since.find(context, &vault, &snapshots, &args.filter, Aim::Read)).transpose()?;
-    let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-    let mut trees = vault.tree_reader()?;
-    let entry = diff::entry_at(&info.body.tree, &path, &mut trees)?;
+    let entry = spot.entry()?;
     let sums = match (&entry.content, since) {
-        (_, Some(since)) => news(context, args, &vault, since, &path, entry)?,
+        (_, Some(since)) => news(context, args, &vault, since, path, entry)?,
         (Some(listing), None) if entry.kind == FileKind::Directory => {
-            usage::usage(&vault, listing, &path, args.depth, context.threads(), &context.screen)?
+            usage::usage(&vault, listing, path, args.depth, context.threads(), &context.screen)?
         }
-        _ => usage::of_entry(&path, &entry),
+        _ => usage::of_entry(path, &entry),
     };
     context.screen.clear();
     let mut out = Output::new();
-    tell(context, args, info, since, &path, &sums, &mut out)?;
+    tell(context, args, info, since, path, &sums, &mut out)?;
     out.finish()?;
     if let Some((count, error)) = &sums.broken {
         let many = units::counted(*count, "folder", "folders");
@@ -153,7 +152,7 @@ fn tell(
     if !rows.is_empty() {
         let mut lines = table::render(COLUMNS, &rows, out.width).into_iter();
         if let Some(titles) = lines.next() {
-            out.styled(Style::Bold, &titles)?;
+            out.head(&titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
     }
@@ -165,7 +164,7 @@ fn tell(
         let (total, new) = (&sums.total, if since.is_some() { " new or changed" } else { "" });
         let files = units::counted(total.files, "file", "files");
         let folders = units::counted(total.folders, "folder", "folders");
-        let title = format!("{}{new} in {}: {files}, {folders}", units::size(total.bytes), shown_folder(path));
+        let title = format!("{}{new} in {}: {files}, {folders}", units::size(total.bytes), called(path));
         out.styled(Style::Bold, &title)?;
     }
     Ok(())

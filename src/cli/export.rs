@@ -13,7 +13,7 @@ use serde::Serialize;
 use vault::engine::archive::export::ExportReport;
 use vault::engine::archive::export::export;
 use vault::engine::browse::BrowseError;
-use vault::path::Shown;
+use vault::path::called;
 use vault::progress::Progress;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -27,9 +27,9 @@ use crate::cli::local;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
-use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
+use crate::cli::spot::Spot;
 use crate::cli::units;
 use vault::json::Name;
 use vault::json::ProblemJson;
@@ -72,19 +72,19 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     context.screen.watch_interrupts();
     let snapshots = vault.snapshots();
-    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, Aim::Read)?;
-    let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
+    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, Aim::Read)?;
+    let (info, path) = (&spot.info, spot.path.as_slice());
     let report = if to_stdout {
-        let written = write(context, &vault, info, &path, BufWriter::with_capacity(BUFFER, io::stdout()));
+        let written = write(context, &vault, info, path, BufWriter::with_capacity(BUFFER, io::stdout()));
         match written {
             Err(BrowseError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 let what = "whoever was to read the archive stopped before it was whole";
                 return Err(Failure::new(what).hint("What was read of it is no backup."));
             }
-            written => written?.0,
+            written => written.map_err(|error| spot.failure(error))?.0,
         }
     } else {
-        write_file(context, args, &vault, info, &path, compressed)?
+        write_file(context, args, &vault, &spot, compressed)?
     };
     context.screen.clear();
     tell(context, args, info, &report, to_stdout)?;
@@ -129,8 +129,7 @@ fn write_file(
     context: &Context,
     args: &ExportArgs,
     vault: &Vault,
-    info: &SnapshotInfo,
-    path: &[u8],
+    spot: &Spot<'_>,
     compressed: bool,
 ) -> Result<ExportReport, Failure> {
     let mut name = args.tar.as_os_str().to_owned();
@@ -143,8 +142,9 @@ fn write_file(
         let wrong = |error: io::Error| failed(&error);
         let told = |error: BrowseError| match error {
             BrowseError::Output(error) => failed(&error),
-            error => error.into(),
+            error => spot.failure(error),
         };
+        let (info, path) = (&spot.info, spot.path.as_slice());
         let (report, out) = if compressed {
             let mut encoder = zstd::stream::write::Encoder::new(out, LEVEL).map_err(wrong)?;
             encoder.include_checksum(true).map_err(wrong)?;
@@ -174,7 +174,7 @@ fn tell(
     if to_stdout {
         // Standard output is the archive.
         for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
-            context.screen.warn(&format!("{}: {}", Shown(&problem.path), problem.what));
+            context.screen.warn(&format!("{}: {}", called(&problem.path), problem.what));
         }
         return Ok(());
     }
@@ -205,11 +205,11 @@ fn tell(
         let title = format!("  not as in the snapshot: {}", units::counted(report.problem_count, "thing", "things"));
         out.styled(Style::Warning, &title)?;
         for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
-            out.line(format_args!("    {}: {}", Shown(&problem.path), problem.what))?;
+            out.say(format_args!("    {}: {}", called(&problem.path), problem.what))?;
         }
         let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
         if more > 0 {
-            out.line(format_args!("    and {} more (--json lists a thousand)", units::count(more)))?;
+            out.say(format_args!("    and {} more (--json lists a thousand)", units::count(more)))?;
         }
     }
     out.finish()

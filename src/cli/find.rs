@@ -1,11 +1,17 @@
 //! `vault find` and `vault history`.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
 use vault::engine::find;
 use vault::engine::find::Match;
 use vault::engine::glob::Pattern;
 use vault::engine::history;
 use vault::engine::history::Spell;
 use vault::path::Shown;
+use vault::path::called;
 use vault::progress::Progress;
 use vault::tree::Entry;
 use vault::tree::FileKind;
@@ -23,10 +29,13 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::exit_of_unread;
+use crate::cli::error::quoted;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
 use crate::cli::select;
+use crate::cli::spot;
+use crate::cli::suggest::Nearest;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -35,15 +44,42 @@ use vault::json::MatchJson;
 use vault::json::SpellJson;
 use vault::json::change_of;
 
+/// So many names are compared with one that was not found.
+const NAMES_MAX: usize = 2_000_000;
+
 /// The snapshots that are asked for, newest first.
 fn newest_first<'a>(snapshots: &'a [SnapshotInfo], filter: &FilterArgs) -> Result<Vec<&'a SnapshotInfo>, Failure> {
     let chosen: Vec<_> = snapshots.iter().rev().filter(|info| select::matches(info, filter)).collect();
-    if chosen.is_empty() {
-        let what =
-            if snapshots.is_empty() { "there is no snapshot in this vault yet" } else { "no snapshot is like that" };
-        return Err(Failure::new(what).hint("See which there are with: vault list"));
+    if chosen.is_empty() { Err(select::none_of(snapshots, filter)) } else { Ok(chosen) }
+}
+
+/// What a snapshot in a list needs to be told from others: several sources, or several machines.
+#[derive(Clone, Copy)]
+struct Several {
+    sources: bool,
+    hosts: bool,
+}
+
+impl Several {
+    fn of(all: &[SnapshotInfo]) -> Self {
+        let differ = |of: &dyn Fn(&SnapshotInfo) -> &str| all.windows(2).any(|pair| of(&pair[0]) != of(&pair[1]));
+        Self { sources: differ(&|info| &info.body.source), hosts: differ(&|info| &info.body.host) }
     }
-    Ok(chosen)
+
+    /// What some snapshots are of, after a blank; nothing where all of the vault are of the same.
+    fn said<'a>(self, infos: impl Iterator<Item = &'a SnapshotInfo>) -> String {
+        let name = |info: &SnapshotInfo| {
+            let (source, host) = (Shown(info.body.source.as_bytes()), Shown(info.body.host.as_bytes()));
+            match (self.sources, self.hosts) {
+                (_, true) => format!("{source} on {host}"),
+                (true, false) => source.to_string(),
+                (false, false) => String::new(),
+            }
+        };
+        let names: BTreeSet<String> = infos.map(name).filter(|name| !name.is_empty()).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) }
+    }
 }
 
 /// Runs `vault find`.
@@ -54,17 +90,28 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     let snapshots = newest_first(&all, &args.filter)?;
     let mut out = Output::new();
     let (mut failed, mut count) = (None, 0_u64);
+    let several = Several::of(&all);
+    let asks = !context.global.json && !context.global.quiet;
+    let like = literal(&args.pattern).filter(|_| asks).map(|name| Nearest::new(&name));
+    let seen = AtomicUsize::new(0);
+    let look = |name: &[u8]| {
+        if let (Some(like), Ok(name)) = (&like, std::str::from_utf8(name))
+            && seen.fetch_add(1, Relaxed) < NAMES_MAX
+        {
+            like.see(name);
+        }
+    };
+    let otherwise: Option<&(dyn Fn(&[u8]) + Sync)> = if like.is_some() { Some(&look) } else { None };
     let searched = find::find(
         &vault,
         &snapshots,
-        snapshots.len() == all.len(),
-        &pattern,
+        &find::Search { pattern: &pattern, all: snapshots.len() == all.len(), otherwise },
         context.threads(),
         &context.screen,
         &mut |found| {
             count += 1;
             context.screen.clear();
-            failed = print_match(context, args, &snapshots, &found, &mut out).err();
+            failed = print_match(context, args, (&snapshots, several), &found, &mut out).err();
             failed.is_none() && !out.is_closed()
         },
     );
@@ -74,25 +121,30 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
     }
     let searched = searched?;
     for (path, error) in &searched.broken {
-        context.screen.warn(&format!("{}: {}", shown_folder(path), chain(error)));
+        context.screen.warn(&format!("{}: {}", called(path), chain(error)));
     }
-    if count == 0 && !context.global.json && !context.global.quiet {
+    if count == 0 && asks {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
         out.say(format_args!("Nothing in {many} matches {}.", Shown(&roots::bytes_of(&args.pattern))))?;
+        if let Some(near) = like.and_then(Nearest::found) {
+            out.say(format_args!("Did you mean: vault find {}", quoted(&near)))?;
+        }
     }
     out.finish()?;
     Ok(exit_of_unread(searched.broken.iter().map(|(_, error)| error)))
 }
 
-/// A folder's path in messages.
-pub fn shown_folder(path: &[u8]) -> String {
-    if path.is_empty() { "the top folder".to_owned() } else { Shown(path).to_string() }
+/// The name that a pattern is of, if it says one exactly.
+fn literal(pattern: &OsStr) -> Option<String> {
+    let text = pattern.to_str()?.trim_end_matches('/');
+    let name = text.rsplit('/').next()?;
+    (!name.is_empty() && !name.contains(['*', '?', '['])).then(|| name.to_owned())
 }
 
 fn print_match(
     context: &Context,
     args: &FindArgs,
-    snapshots: &[&SnapshotInfo],
+    (snapshots, several): (&[&SnapshotInfo], Several),
     found: &Match,
     out: &mut Output,
 ) -> Result<(), Failure> {
@@ -101,7 +153,7 @@ fn print_match(
     }
     let is_folder = found.versions.first().is_some_and(|version| version.kind == FileKind::Directory);
     let title = format!("{}{}", Shown(&found.path), if is_folder { "/" } else { "" });
-    out.styled(Style::Bold, &title)?;
+    out.head(&title)?;
     let dated = |at: usize| {
         let info = snapshots[at];
         format!("{} ({})", info.id.short(), dates::shown(info.date, &context.zone))
@@ -111,16 +163,20 @@ fn print_match(
             FileKind::File => units::size(version.size),
             other => json::kind(other).to_owned(),
         };
+        let of = several.said(version.snapshots.iter().map(|at| snapshots[*at]));
         let holders = match version.snapshots.as_slice() {
             [] => String::new(),
-            [only] => format!("in {}", dated(*only)),
+            [only] => format!("in {}{of}", dated(*only)),
             [newest, .., oldest] => {
-                format!("in {} snapshots, {} to {}", version.snapshots.len(), dated(*oldest), dated(*newest))
+                format!("in {} snapshots{of}, {} to {}", version.snapshots.len(), dated(*oldest), dated(*newest))
             }
         };
         out.line(format_args!("  {what:>10}  {}  {holders}", dates::shown(version.mtime, &context.zone)))?;
         if args.long {
-            version.snapshots.iter().try_for_each(|at| out.line(format_args!("              {}", dated(*at))))?;
+            for at in &version.snapshots {
+                let of = several.said(std::iter::once(snapshots[*at]));
+                out.line(format_args!("              {}{of}", dated(*at)))?;
+            }
         }
     }
     Ok(())
@@ -152,8 +208,15 @@ pub fn history(context: &Context, args: &HistoryArgs) -> Result<Exit, Failure> {
     }
     if rows.is_empty() {
         let many = units::counted(snapshots.len() as u64, "snapshot", "snapshots");
-        return Err(Failure::new(format!("there is no {} in {many}", Shown(&typed)))
-            .hint("Look for it by name: vault find NAME"));
+        let last = spot::last_of_each(snapshots.iter().copied(), &vault.identity().host);
+        let older = snapshots.iter().copied().take(spot::OTHERS_MAX);
+        let meant = last.into_iter().chain(older).find_map(|info| spot::meant(&vault, info, &typed));
+        let hint = match (meant, roots::path_of(&typed).file_name().and_then(OsStr::to_str)) {
+            (Some(meant), _) => format!("Did you mean: vault history {}", quoted(&Shown(&meant).to_string())),
+            (None, Some(name)) => format!("Look for it by name: vault find {}", quoted(name)),
+            (None, None) => "Look for it by name: vault find NAME".to_owned(),
+        };
+        return Err(Failure::new(format!("there is no {} in {many}", Shown(&typed))).hint(hint));
     }
     let mut out = Output::new();
     for row in &rows {
@@ -246,7 +309,7 @@ fn print_row(context: &Context, row: &Row<'_>, out: &mut Output) -> Result<(), F
     let lines: Vec<_> = row.spells.iter().zip(changes(row)).map(line).collect();
     let mut lines = table::render(HISTORY, &lines, out.width).into_iter();
     if let Some(titles) = lines.next() {
-        out.styled(Style::Bold, &titles)?;
+        out.head(&titles)?;
     }
     lines.try_for_each(|line| out.line(line))
 }

@@ -39,6 +39,7 @@ use vault::store::place::Place as At;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
+use crate::cli::again;
 use crate::cli::ahead::measure;
 use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
@@ -65,6 +66,7 @@ use crate::cli::perform;
 use crate::cli::roots;
 use crate::cli::run::run as run_what_is_due;
 use crate::cli::schedule;
+use crate::cli::sheet;
 use crate::cli::units;
 
 /// The trial takes no more files and bytes than this.
@@ -166,7 +168,10 @@ made before all questions are answered.
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
     context.remember(&chosen.place, answers.password.again());
-    go_on(context, &chosen, &answers.wanted, &answers.place)
+    go_on(context, &chosen, &answers.wanted, &answers.place)?;
+    sheet::offer(context, &chosen.place, &answers.recovery, made.slots.last().copied());
+    farewell();
+    Ok(Exit::Done)
 }
 
 fn write_config(context: &Context, wanted: &Wanted, place: &Place) -> Result<PathBuf, Failure> {
@@ -184,9 +189,13 @@ fn write_config(context: &Context, wanted: &Wanted, place: &Place) -> Result<Pat
 }
 
 /// What follows when the configuration is there.
-fn go_on(context: &Context, chosen: &Chosen, wanted: &Wanted, place: &Place) -> Result<Exit, Failure> {
+fn go_on(context: &Context, chosen: &Chosen, wanted: &Wanted, place: &Place) -> Result<(), Failure> {
     first_run(context, &source_name(&wanted.paths), &place.name())?;
-    offer_schedule(context, chosen)?;
+    offer_schedule(context, chosen)
+}
+
+/// What there is to know from then on.
+fn farewell() {
     note(
         "
 That is all. From now on:
@@ -195,7 +204,6 @@ That is all. From now on:
   vault list                       shows the backups (snapshots)
   vault restore latest --to DIR    brings the last one back",
     );
-    Ok(Exit::Done)
 }
 
 /// Snapshots of a vault that is there are offered, the newest first, so many.
@@ -226,7 +234,9 @@ fn adopt(context: &Context, wanted: &Wanted, place: &Place) -> Result<Exit, Fail
     let config = write_config(context, wanted, place)?;
     interrupt::end_at_once();
     note(&format!("\nWrote the configuration: {}", config.display()));
-    go_on(context, &chosen, wanted, place)
+    go_on(context, &chosen, wanted, place)?;
+    farewell();
+    Ok(Exit::Done)
 }
 
 /// Restores one of the offered snapshots as the command does.
@@ -241,7 +251,7 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
                 break;
             }
             Ok(None) => note("Please give its number."),
-            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
+            Err(failure) => again(&failure.what),
         }
     }
     let snapshot = snapshot.ok_or_else(|| gave_up("which snapshot"))?;
@@ -427,7 +437,7 @@ fn ask_sources(home: Option<&Path>) -> Result<Wanted, Failure> {
                     Step::Back => note(""),
                 }
             }
-            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
+            Err(failure) => again(&failure.what),
         }
     }
     Err(gave_up("what is to be backed up"))
@@ -509,7 +519,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
                 }
                 return Ok(Step::Answer(place));
             }
-            Err(what) => note(&format!("{what}. Please try again.")),
+            Err(what) => again(&what),
         }
     }
     Err(gave_up("where the backups go"))
@@ -544,7 +554,7 @@ fn ask_password(context: &Context, chosen: &Chosen) -> Result<Password, Failure>
         match password::new(context.password_sources(chosen), &chosen.shown()) {
             Ok(password) => return Ok(password),
             Err(failure) if failure.exit == Exit::Interrupted => return Err(failure.hint("Nothing was made.")),
-            Err(failure) => note(&format!("{}. Please try again.", failure.what)),
+            Err(failure) => again(&failure.what),
         }
     }
     Err(gave_up("the password"))

@@ -339,13 +339,13 @@ fn tell(context: &Context, item: &Item, became: &Became) -> Result<(), Failure> 
             failure.hint.iter().try_for_each(|hint| out.line(format_args!("  {hint}")))?;
         }
         _ if context.global.quiet => {}
-        Became::There(id) => out.line(format_args!("{date}  {path}: it is there already, as {}", &id[..8]))?,
-        Became::Would => out.line(format_args!("{date}  {path}: would become a snapshot of {source}"))?,
+        Became::There(id) => out.say(format_args!("{date}  {path}: it is there already, as {}", &id[..8]))?,
+        Became::Would => out.say(format_args!("{date}  {path}: would become a snapshot of {source}"))?,
         Became::Taken(report) => {
             let id = report.id.map(|id| id.short()).unwrap_or_default();
             let body = &report.snapshot;
             let (files, stored) = (units::counted(body.files, "file", "files"), units::size(body.bytes_stored));
-            out.line(format_args!("{date}  {path}: snapshot {id} of {source}, {files}, stored {stored}"))?;
+            out.say(format_args!("{date}  {path}: snapshot {id} of {source}, {files}, stored {stored}"))?;
             if body.skipped > 0 {
                 let many = units::counted(body.skipped, "thing", "things");
                 out.styled(Style::Warning, &format!("  not saved as it should be: {many} (vault ls --skipped {id})"))?;

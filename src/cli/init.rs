@@ -47,6 +47,7 @@ use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
 use crate::cli::probe;
+use crate::cli::sheet;
 
 /// The text beside VAULT for who has to bring files back.
 const RESTORE_FILE: &str = "RESTORE.txt";
@@ -60,6 +61,8 @@ pub struct Created {
     place: String,
     delivery: Delivery,
     recovery_key: Option<RecoveryKey>,
+    /// Where it lies.
+    at: Place,
     /// Its password.
     pub password: Password,
     /// Its store.
@@ -191,7 +194,7 @@ fn create_as(context: &Context, chosen: &Chosen, new: &NewVaultArgs, like: Optio
     let label = new.label.clone().unwrap_or_else(context::user_at_host);
     let how = How { label, kdf: kdf_params(new.kdf), params, delivery, like };
     let (made, store) = make(context, &place, &password, recovery_key.as_ref(), how)?;
-    Ok(Created { id: made.id, slots: made.slots, place: shown, delivery, recovery_key, password, store })
+    Ok(Created { id: made.id, slots: made.slots, place: shown, delivery, recovery_key, at: place, password, store })
 }
 
 /// No vault is made where this machine knows one that is not there now: its disk may not be mounted.
@@ -288,6 +291,9 @@ fn tell_all(context: &Context, created: &Created, out: &mut Output) -> Result<()
         let slot = created.slots.last().copied();
         tell_recovery_key(key, slot, created.password.typed, out)?;
         out.flush()?;
+        if created.password.typed {
+            sheet::offer(context, &created.at, key, slot);
+        }
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
 use crate::cli::select::ID_DIGITS_MIN;
+use crate::cli::sheet;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -147,7 +148,7 @@ fn list(context: &Context) -> Result<Exit, Failure> {
         };
         let mut lines = table::render(COLUMNS, &slots.iter().map(row).collect::<Vec<_>>(), out.width).into_iter();
         if let Some(titles) = lines.next() {
-            out.styled(Style::Bold, &titles)?;
+            out.head(&titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
         tell_states(context, &slots, forged, &mut out)?;
@@ -166,7 +167,7 @@ fn tell_states(context: &Context, slots: &[SlotInfo], forged: u64, out: &mut Out
         )?;
     }
     if is_there(SlotState::Pending) && !context.global.quiet {
-        out.line(
+        out.say(
             "A slot that is not recorded opens the vault: its record has not arrived yet, or its maker was cut off.",
         )?;
     }
@@ -272,6 +273,9 @@ fn add_recovery_key(context: &Context, label: Option<&str>) -> Result<Exit, Fail
         let gone = keys::remove(&vault, slot, When::Now, dates::now(), &context.screen);
         return Err(init::not_printed(failure, gone.map(drop).map_err(Failure::from)));
     }
+    if password.typed {
+        sheet::offer(context, &context.chosen()?.place, &key, Some(slot));
+    }
     Ok(Exit::Done)
 }
 
@@ -363,7 +367,7 @@ fn warn_of(slot: &SlotInfo) {
         Purpose::Device => "This machine's key",
     };
     note(&format!(
-        "{what} opens the vault no more: {} ({}). Whoever had it and has a copy of the vault\nfrom before can still read that copy.",
+        "{what} opens the vault no more: {} ({}). Whoever had it and has a copy of the vault from before can still read that copy.",
         short(slot.id),
         Shown(slot.label.as_bytes())
     ));

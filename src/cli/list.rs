@@ -60,7 +60,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
         out.json(&ListJson::new(vault.id().to_string(), &snapshots, &damage, &known))?;
     } else if snapshots.is_empty() {
         if !context.global.quiet {
-            out.line(if all == 0 {
+            out.say(if all == 0 {
                 "There is no snapshot in this vault yet. Take one with: vault snapshot PATH".to_owned()
             } else {
                 let meant = select::meant(&vault.snapshots(), &args.filter);
@@ -70,15 +70,15 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
     } else {
         let mut lines = render(&snapshots, &damage, &context.zone, out.width).into_iter();
         if let Some(titles) = lines.next() {
-            out.styled(Style::Bold, &titles)?;
+            out.head(&titles)?;
         }
         lines.try_for_each(|line| out.line(line))?;
         if !context.global.quiet {
             if snapshots.iter().any(|info| info.is_outlier) {
-                out.line("~ The clock was wrong: the date is an estimate from the snapshots before and after it.")?;
+                out.say("~ The clock was wrong: the date is an estimate from the snapshots before and after it.")?;
             }
             if snapshots.iter().any(SnapshotInfo::has_lost_root) {
-                out.line("lost: a folder was empty that had not been. Is its disk mounted? See vault ls --skipped ID")?;
+                out.say("lost: a folder was empty that had not been. Is its disk mounted? See vault ls --skipped ID")?;
             }
         }
         if !damage.is_empty() && !context.global.quiet {

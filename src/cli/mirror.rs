@@ -83,19 +83,19 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Exit, Failure> {
         })?;
     } else if !context.global.quiet {
         let copied = units::counted(report.copied, "object", "objects");
-        out.line(format!("{copied} copied to {to} ({}); {} there before.", units::size(report.bytes), report.there))?;
+        out.say(format!("{copied} copied to {to} ({}); {} there before.", units::size(report.bytes), report.there))?;
         if report.mended > 0 {
             let mended = units::counted(report.mended, "object", "objects");
-            out.line(format!("Of these, {mended} had been cut short there, and were moved aside."))?;
+            out.say(format!("Of these, {mended} had been cut short there, and were moved aside."))?;
         }
         match (report.surplus, report.deleted) {
             (0, _) => {}
             (surplus, 0) => {
                 let surplus = units::counted(surplus, "object", "objects");
-                out.line(format!("{surplus} there that the vault has no more; --delete deletes what was given up."))?;
+                out.say(format!("{surplus} there that the vault has no more; --delete deletes what was given up."))?;
             }
             (_, deleted) => {
-                out.line(format!("{} that were given up deleted.", units::counted(deleted, "object", "objects")))?;
+                out.say(format!("{} that were given up deleted.", units::counted(deleted, "object", "objects")))?;
             }
         }
     }
@@ -123,7 +123,7 @@ pub fn promote(context: &Context, args: &PromoteArgs) -> Result<Exit, Failure> {
     if context.global.json {
         out.json(&PromoteJson { promoted })?;
     } else if !context.global.quiet {
-        out.line(format!("{place} is a vault of its own now."))?;
+        out.say(format!("{place} is a vault of its own now."))?;
     }
     out.finish().map(|()| Exit::Done)
 }

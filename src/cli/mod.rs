@@ -1,8 +1,8 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
-//! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`snapshot`], [`list`],
+//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`], [`spot`] from what was typed to what
+//! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
 //! [`config`], [`run`], [`schedule`], [`guide`], [`shell`], [`complete`], [`version`].
@@ -18,6 +18,7 @@ mod args;
 mod consent;
 mod output;
 mod select;
+mod spot;
 mod interrupt;
 mod child;
 mod progress;
@@ -26,6 +27,7 @@ mod password;
 mod temporary;
 mod context;
 mod init;
+mod sheet;
 mod snapshot;
 mod list;
 mod mount;
@@ -252,12 +254,20 @@ fn report(failure: &Failure, json: bool) {
 
 /// Says something to a person at the terminal.
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", output::filled(text, output::error_width()));
+}
+
+/// Says what is wrong with an answer, and that it is asked for again.
+fn again(what: &str) {
+    note(&format!("{what}."));
+    note("Please try again.");
 }
 
 /// Asks a person at the terminal; `None` at the end of the input.
 fn ask(question: &str) -> Option<String> {
-    let _ = write!(io::stderr(), "{question}");
+    let words = question.trim_end();
+    let shown = output::filled(words, output::error_width().map(|width| width.saturating_sub(1)));
+    let _ = write!(io::stderr(), "{shown}{}", &question[words.len()..]);
     let _ = io::stderr().flush();
     let mut answer = String::new();
     match interrupt::while_asking(|| io::stdin().read_line(&mut answer)) {

@@ -78,9 +78,16 @@ impl Output {
         self.line(text)
     }
 
-    /// Prints one line in a style.
-    pub fn styled(&mut self, style: Style, line: &str) -> Result<(), Failure> {
-        let line = self.paint(style, line);
+    /// Prints a sentence in a style; on a terminal that is too narrow for it, in several lines.
+    pub fn styled(&mut self, style: Style, text: &str) -> Result<(), Failure> {
+        let text = wrapped(text, self.width);
+        let text = self.paint(style, &text);
+        self.line(text)
+    }
+
+    /// Prints a line that stands above others: the titles of columns, or a path, which stays whole.
+    pub fn head(&mut self, line: &str) -> Result<(), Failure> {
+        let line = self.paint(Style::Bold, line);
         self.line(line)
     }
 
@@ -122,41 +129,71 @@ impl Output {
 }
 
 /// What begins a command that a sentence ends with.
-const COMMANDS: [&str; 3] = [": vault ", ": sudo ", ": loginctl "];
+const COMMANDS: [&str; 4] = [": vault ", ": sudo ", ": loginctl ", ": ssh "];
 
 /// A sentence in lines of at most so many columns, but for words that are longer. Lines after the first are indented two columns
 /// more. A command at the end is never broken, so that it can be copied.
 pub fn wrapped(text: &str, max: Option<usize>) -> String {
     let Some(max) = max.filter(|max| table::width(text) > *max) else { return text.to_owned() };
-    let lines: Vec<String> = text.split('\n').map(|line| wrapped_line(line, max)).collect();
+    let lines: Vec<String> = text.split('\n').map(|line| wrapped_line(line, max, 2)).collect();
     lines.join("\n")
 }
 
-fn wrapped_line(line: &str, max: usize) -> String {
+/// A text that was laid out for 80 columns, as it fits into so many: where a line is too long, lines of one paragraph are put together and
+/// broken anew. Those that are indented stay as they are: lists, keys, commands.
+pub fn filled(text: &str, max: Option<usize>) -> String {
+    let Some(max) = max.filter(|max| text.lines().any(|line| table::width(line) > *max)) else {
+        return text.to_owned();
+    };
+    let mut lines: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for line in text.split('\n') {
+        let is_prose = !line.is_empty() && !line.starts_with(' ');
+        match lines.last_mut().filter(|_| is_prose && is_open) {
+            Some(last) => *last += &format!(" {line}"),
+            None => lines.push(line.to_owned()),
+        }
+        is_open = is_prose;
+    }
+    let fit = |line: &String| if line.starts_with(' ') { line.clone() } else { wrapped_line(line, max, 0) };
+    let lines: Vec<String> = lines.iter().map(fit).collect();
+    lines.join("\n")
+}
+
+/// A line in lines of so many columns, those after the first indented by so many more.
+fn wrapped_line(line: &str, max: usize, hanging: usize) -> String {
     if table::width(line) <= max {
         return line.to_owned();
     }
     let indent = line.len() - line.trim_start_matches(' ').len();
-    let further = " ".repeat(indent + 2);
-    let command = COMMANDS.iter().filter_map(|begin| line.find(begin)).min().map_or(line.len(), |at| at + 1);
-    let words = line[indent..command].split(' ').filter(|word| !word.is_empty());
+    let further = " ".repeat(indent + hanging);
+    // Behind a command no sentence goes on.
+    let ends = |at: &usize| [", ", "; ", ". "].iter().all(|more| !line[*at..].contains(more));
+    let command = COMMANDS.iter().filter_map(|begin| line.find(begin)).min().filter(ends);
+    let command = command.map_or(line.len(), |at| at + 1);
+    let words = line[indent..command].split(' ');
     let command = line[command..].trim_start();
     let mut out = " ".repeat(indent);
     let mut used = indent;
-    let mut is_first = true;
+    // Several blanks keep what stands in columns apart.
+    let (mut is_first, mut blanks) = (true, 0);
     for word in words.chain(Some(command).filter(|command| !command.is_empty())) {
         let len = table::width(word);
-        if !is_first && used + 1 + len > max {
+        if len == 0 {
+            blanks += 1;
+            continue;
+        }
+        if !is_first && used + blanks + 1 + len > max {
             out.push('\n');
             out.push_str(&further);
             used = further.len();
         } else if !is_first {
-            out.push(' ');
-            used += 1;
+            out.push_str(&" ".repeat(blanks + 1));
+            used += blanks + 1;
         }
         out.push_str(word);
         used += len;
-        is_first = false;
+        (is_first, blanks) = (false, 0);
     }
     out
 }
@@ -211,5 +248,17 @@ mod tests {
         assert_eq!(wrapped(text, Some(20)), narrow);
         assert_eq!(wrapped("a-word-that-is-longer-than-that", Some(10)), "a-word-that-is-longer-than-that");
         assert_eq!(wrapped("ひまわり ひまわり", Some(10)), "ひまわり\n  ひまわり");
+        assert_eq!(wrapped("ends with: vault repair, or a check", Some(20)), "ends with: vault\n  repair, or a check");
+        assert_eq!(wrapped("  files    3 in one folder", Some(20)), "  files    3 in one\n    folder");
+    }
+
+    #[test]
+    fn paragraphs_are_filled_anew_where_a_line_is_too_long() {
+        let text = "\nOne two three four.\nFive six.\n\n    key here\n\nSeven eight\nnine.\n";
+        assert_eq!(filled(text, None), text);
+        assert_eq!(filled(text, Some(19)), text);
+        let narrow = "\nOne two three\nfour. Five six.\n\n    key here\n\nSeven eight\nnine.\n";
+        assert_eq!(filled(text, Some(15)), narrow);
+        assert_eq!(filled("Later, with: vault run --now", Some(15)), "Later, with:\nvault run --now");
     }
 }

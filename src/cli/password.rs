@@ -21,6 +21,7 @@ use crate::cli::config::PasswordFrom;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::interrupt;
+use crate::cli::note;
 
 /// A password is the first line of a file or of a command's output, if that is not longer than this.
 const INPUT_LEN_MAX: u64 = 64 << 10;
@@ -271,6 +272,8 @@ fn prompt(sources: Sources<'_>, question: &str) -> Result<Zeroizing<Vec<u8>>, Fa
     let text = rpassword::prompt_password(question).map_err(|error| {
         // At the end of the input nobody is there to go on.
         if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof) {
+            // What is said then begins a line of its own.
+            note("");
             return Failure::interrupted();
         }
         Failure::new(format!("cannot ask for the password: {}", chain(&error)))

@@ -35,7 +35,6 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::key;
 use crate::cli::output::Output;
-use crate::cli::output::Style;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
@@ -317,7 +316,7 @@ fn tell_plan(
     let rows: Vec<Vec<String>> = snapshots.iter().zip(decisions).map(row).collect();
     let mut lines = table::render(COLUMNS, &rows, out.width).into_iter();
     if let Some(titles) = lines.next() {
-        out.styled(Style::Bold, &titles)?;
+        out.head(&titles)?;
     }
     lines.try_for_each(|line| out.line(line))
 }

@@ -219,7 +219,7 @@ fn json_text(dry_run: bool, vault: &Vault, plan: &RepairPlan) -> Result<serde_js
 
 /// Shows lines, the first ones if there are many.
 fn tell_some<T>(things: &[T], line: impl Fn(&T) -> String, out: &mut Output) -> Result<(), Failure> {
-    things.iter().take(SHOWN).try_for_each(|thing| out.line(line(thing)))?;
+    things.iter().take(SHOWN).try_for_each(|thing| out.say(line(thing)))?;
     if things.len() > SHOWN {
         out.say(format_args!("  and {} more", units::count((things.len() - SHOWN) as u64)))?;
     }

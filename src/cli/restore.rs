@@ -16,6 +16,7 @@ use vault::engine::restore::RestoreReport;
 use vault::engine::restore::Target;
 use vault::engine::restore::restore_telling;
 use vault::path::Shown;
+use vault::path::called;
 use vault::progress::Counters;
 use vault::progress::Phase;
 use vault::progress::Progress;
@@ -40,6 +41,7 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
 use crate::cli::snapshot::read_patterns;
+use crate::cli::spot::Spot;
 use crate::cli::units;
 use vault::json::ChangeJson;
 use vault::json::RestoreJson;
@@ -76,10 +78,10 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let aim = if args.in_place { Aim::Write } else { Aim::Read };
-    let info = &wanted.find_to_read(context, &vault, &snapshots, &args.filter, aim)?;
-    let path = wanted.path.as_deref().map(|path| select::inside(&info.body.roots, path));
+    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
+    let info = &spot.info;
     let options = RestoreOptions {
-        path: path.filter(|path| !path.is_empty()),
+        path: (!spot.path.is_empty()).then(|| spot.path.clone()),
         include: args.include.clone(),
         exclude: args.exclude.clone(),
         overwrite: overwrite(args),
@@ -97,7 +99,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         ..RestoreOptions::new(info.id, target)
     };
     context.screen.watch_interrupts();
-    if !consent.is_given() && deletes(context, args, &vault, info, &options)? {
+    if !consent.is_given() && deletes(context, args, &vault, &spot, &options)? {
         consent.ask(context, "Do this?")?;
     }
     let start = Instant::now();
@@ -107,7 +109,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let report = restore_telling(&vault, &options, &context.screen, if listens { Some(&tell) } else { None });
     context.screen.clear();
     let mut out = listing.finish(report.is_err())?;
-    let report = report?;
+    let report = report.map_err(|error| spot.failure(error))?;
     let told = if context.global.json {
         let summary = RestoreJson::new(info, args.dry_run, &report);
         if args.dry_run { finish_json(&mut out, &summary) } else { out.json(&summary) }
@@ -164,7 +166,7 @@ fn deletes(
     context: &Context,
     args: &RestoreArgs,
     vault: &Vault,
-    info: &SnapshotInfo,
+    spot: &Spot<'_>,
     options: &RestoreOptions,
 ) -> Result<bool, Failure> {
     let plan = RestoreOptions { dry_run: true, ..options.clone() };
@@ -177,12 +179,12 @@ fn deletes(
     };
     let report = restore_telling(vault, &plan, &Hushed(&context.screen), Some(&tell));
     context.screen.clear();
-    let report = report?;
+    let report = report.map_err(|error| spot.failure(error))?;
     if report.deleted == 0 {
         return Ok(false);
     }
     let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
-    note(&format!("Restoring snapshot {} to {} deletes:", select::named(info, &context.zone), place(args)));
+    note(&format!("Restoring snapshot {} to {} deletes:", select::named(&spot.info, &context.zone), place(args)));
     first.iter().for_each(|line| note(&format!("  {line}")));
     let more = report.deleted - first.len() as u64;
     if more > 0 {
@@ -378,12 +380,14 @@ fn tell_report(
         // Damage first: it is what matters most, and must not be pushed out of the list.
         let (damage, other): (Vec<_>, Vec<_>) = report.problems.iter().partition(|problem| problem.damage);
         for problem in damage.into_iter().chain(other).take(PROBLEMS_SHOWN) {
-            let damage = if problem.damage { " (the vault is damaged)" } else { "" };
-            out.say(format_args!("    {}: {}{damage}", Shown(&problem.path), problem.what))?;
+            out.say(format_args!("    {}: {}", called(&problem.path), problem.what))?;
         }
         let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
         if more > 0 {
             out.say(format_args!("    and {} more", units::count(more)))?;
+        }
+        if report.problems.iter().any(|problem| problem.damage) {
+            out.say("  The vault is damaged. What that costs, and what to do: vault check")?;
         }
     }
     Ok(())

@@ -95,7 +95,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
         }
         (None, None) => {
             return Err(Failure::usage(format!("there is no configuration {}", context.config_place()?.display()))
-                .hint("Write one to begin with: vault config init. Or give a list: vault run --list FILE"));
+                .hint("Write one with vault config init, or give a list: vault run --list FILE"));
         }
     };
     let folder = folder(context)?;
@@ -293,7 +293,7 @@ fn say(context: &Context, text: &str) -> Result<Exit, Failure> {
     if context.global.json {
         out.json(&Report::default().json(dates::now(), dates::now()))?;
     } else if !context.global.quiet {
-        out.line(text)?;
+        out.say(text)?;
     }
     out.finish().map(|()| Exit::Done)
 }

@@ -262,7 +262,7 @@ fn install(context: &Context, job: &Job, system: bool) -> Result<Exit, Failure> 
     } else if !context.global.quiet {
         let every = units::every(job.every);
         let when = if system { "when the machine starts" } else { "at log-in" };
-        out.line(format_args!("Installed: vault run looks every {every}, and {when}, for what is due."))?;
+        out.say(format_args!("Installed: vault run looks every {every}, and {when}, for what is due."))?;
         for unit in &units {
             out.line(format_args!("  {}", folder.join(&unit.name).display()))?;
         }
@@ -270,10 +270,10 @@ fn install(context: &Context, job: &Job, system: bool) -> Result<Exit, Failure> 
             out.styled(Style::Warning, &note)?;
         }
         if cfg!(target_os = "linux") && !system {
-            out.line("It runs while you are logged in; to run always: loginctl enable-linger")?;
+            out.say("It runs while you are logged in; to run always: loginctl enable-linger")?;
         }
         let which = if system { " --system" } else { "" };
-        out.line(format_args!("See whether it runs with: vault schedule status{which}"))?;
+        out.say(format_args!("See whether it runs with: vault schedule status{which}"))?;
     }
     out.finish().map(|()| Exit::Done)
 }
@@ -382,7 +382,7 @@ fn status(context: &Context, system: bool) -> Result<Exit, Failure> {
             let text = format!("It is not what would be installed now. Renew it with: vault schedule install{which}");
             out.styled(Style::Warning, &text)?;
         } else if !good {
-            out.line(format_args!("Install it with: vault schedule install{which}"))?;
+            out.say(format_args!("Install it with: vault schedule install{which}"))?;
         }
     }
     out.finish()?;

@@ -63,6 +63,30 @@ impl Wanted {
         Ok(Self { text: name, which, path: bytes.get(name_len + 1..).map(<[u8]>::to_vec) })
     }
 
+    /// The snapshot as it was typed.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The same snapshot with another path.
+    pub fn with_path(&self, path: &[u8]) -> Self {
+        Self { path: Some(path.to_vec()), ..self.clone() }
+    }
+
+    /// Whether this is what it means.
+    pub fn leads_to(
+        &self,
+        context: &Context,
+        vault: &Vault,
+        snapshots: &[SnapshotInfo],
+        filter: &FilterArgs,
+        aim: Aim,
+        info: &SnapshotInfo,
+    ) -> bool {
+        let own = Own { host: vault.identity().host.clone(), clients: vault.own_clients() };
+        self.choose(snapshots, filter, &own, aim, &context.zone).is_ok_and(|(found, _)| found.id == info.id)
+    }
+
     /// Finds the snapshot that is meant among those of a vault, the oldest first, and says so where it is of another machine.
     pub fn find<'a>(
         &self,

@@ -55,7 +55,7 @@ pub fn man(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
         out.json(&ManJson { folder: Name(&roots::bytes_of(folder.as_os_str())), pages })?;
     } else if !context.global.quiet {
         let many = units::counted(pages, "page", "pages");
-        out.line(format_args!(
+        out.say(format_args!(
             "Wrote {many} to {}. Read one with: man -l {}",
             folder.display(),
             folder.join("vault.1").display()

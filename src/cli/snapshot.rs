@@ -24,6 +24,7 @@ use vault::engine::text;
 use vault::path::Shown;
 use vault::path::check_name;
 use vault::progress::Progress;
+use vault::progress::plain;
 use vault::tree::Verdict;
 
 use crate::cli::ahead::count_beside;
@@ -279,7 +280,7 @@ fn command_input(name: Vec<u8>, command: &OsStr, may_be_empty: bool) -> Result<I
     let finish = move || match child.wait() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the command '{text}' failed: {status}")),
-        Err(error) => Err(format!("the command '{text}' is lost: {error}")),
+        Err(error) => Err(format!("the command '{text}' is lost: {}", plain(&error))),
     };
     Ok(Input::Reader { name, reader: Box::new(stdout), finish: Box::new(finish), may_be_empty })
 }

@@ -199,7 +199,7 @@ fn ratio(large: u64, small: u64, than: &str) -> String {
 
 fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) -> Result<(), Failure> {
     let size = units::size;
-    out.line(format_args!(
+    out.say(format_args!(
         "In the vault     {} in {} and {}",
         size(stats.bytes_packs + stats.bytes_records),
         units::counted(stats.packs, "pack", "packs"),
@@ -222,13 +222,13 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
     ))?;
     out.line(format_args!("Needed by none   {}", size(stats.bytes_dead)))?;
     if stats.bytes_unclaimed > 0 {
-        out.line(format_args!(
+        out.say(format_args!(
             "Claimed by none  {} of that: work of another machine that goes on, or of one that lost its state",
             size(stats.bytes_unclaimed)
         ))?;
     }
     if stats.sources.len() > 1 {
-        out.line(format_args!("Shared           {} by several sources", size(stats.bytes_shared)))?;
+        out.say(format_args!("Shared           {} by several sources", size(stats.bytes_shared)))?;
     }
     if stats.unreadable > 0 {
         out.styled(Style::Warning, "Some folders cannot be read, so the figures are not whole: vault check")?;
@@ -272,7 +272,7 @@ fn tell(context: &Context, args: &StatsArgs, stats: &Stats, out: &mut Output) ->
         .collect();
     show(SNAPSHOTS, &snapshots, out)?;
     if from > 0 {
-        out.line(format_args!("and {} before these: vault stats --all", units::count(from as u64)))?;
+        out.say(format_args!("and {} before these: vault stats --all", units::count(from as u64)))?;
     }
     let mut together = 0;
     let growth: Vec<Vec<String>> = growth(context, stats)
@@ -292,7 +292,7 @@ fn show(columns: &[Column], rows: &[Vec<String>], out: &mut Output) -> Result<()
     out.line("")?;
     let mut lines = table::render(columns, rows, out.width).into_iter();
     if let Some(titles) = lines.next() {
-        out.styled(Style::Bold, &titles)?;
+        out.head(&titles)?;
     }
     lines.try_for_each(|line| out.line(line))
 }

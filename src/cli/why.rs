@@ -116,10 +116,10 @@ pub fn run(context: &Context, args: &WhyArgs) -> Result<Exit, Failure> {
                 } else {
                     format!("the first {}, the last {}", shown(first), shown(last))
                 };
-                out.line(format_args!("{many} it: {span}."))?;
-                out.line("Its versions: vault history PATH")?;
+                out.say(format_args!("{many} it: {span}."))?;
+                out.say("Its versions: vault history PATH")?;
             }
-            _ => out.line("No snapshot of this machine holds it.")?,
+            _ => out.say("No snapshot of this machine holds it.")?,
         }
     }
     for error in &broken {

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
-use crate::path::Shown;
+use crate::path::{Shown, called};
 use crate::progress::Progress;
 use crate::read::sparse::Layout;
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Skipped, Stream, StreamReader};
@@ -55,8 +55,7 @@ pub enum BrowseError {
 
 impl BrowseError {
     fn read(path: &[u8], source: impl Into<ReadError>) -> Self {
-        let path = if path.is_empty() { "the snapshot's top folder".to_owned() } else { Shown(path).to_string() };
-        Self::Read { path, source: source.into() }
+        Self::Read { path: called(path), source: source.into() }
     }
 
     /// Whether it tells of damage in the store.
@@ -266,7 +265,7 @@ pub fn list(
     let mut broken: Option<(String, ReadError, u64)> = None;
     let mut note = |path: &[u8], error: ReadError| match &mut broken {
         Some((_, _, count)) => *count += 1,
-        None => broken = Some((Shown(path).to_string(), error, 1)),
+        None => broken = Some((called(path), error, 1)),
     };
     while let Some(step) = walk.next(&mut trees) {
         match step {

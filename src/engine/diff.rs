@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::engine::absence::Absence;
 use crate::engine::browse::{BrowseError, Step, TreeWalk};
 use crate::path;
-use crate::path::Shown;
+use crate::path::{Shown, called};
 use crate::progress::Progress;
 use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Stream};
@@ -241,7 +241,7 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
                     work.broken(walk.path(), walk.listing(), error);
                 }
                 Some(Step::Broken(source)) => {
-                    return Err(BrowseError::Read { path: Shown(walk.path()).to_string(), source });
+                    return Err(BrowseError::Read { path: called(walk.path()), source });
                 }
             }
         }
@@ -361,7 +361,7 @@ pub fn entry_at<S: ChunkSource<Error = ReadError>>(
     for name in path::components(path) {
         let missing = || BrowseError::NotFound { path: Shown(path).to_string() };
         let listing = found.content.take().filter(|_| found.kind == FileKind::Directory).ok_or_else(missing)?;
-        let failed = |source| BrowseError::Read { path: Shown(&at).to_string(), source };
+        let failed = |source| BrowseError::Read { path: called(&at), source };
         let mut entries = Listing::new(&listing);
         found = loop {
             match entries.next(source).map_err(failed)? {

@@ -55,6 +55,17 @@ pub struct Found {
     pub broken: Vec<(Vec<u8>, ReadError)>,
 }
 
+/// What is searched for.
+#[derive(Clone, Copy)]
+pub struct Search<'s> {
+    /// What paths match.
+    pub pattern: &'s Pattern,
+    /// Whether these are all snapshots of the vault.
+    pub all: bool,
+    /// If nothing matches, this is shown the names of all files and folders, each at least once, from several threads.
+    pub otherwise: Option<&'s (dyn Fn(&[u8]) + Sync)>,
+}
+
 /// What is next.
 enum Next {
     /// The folders at a path, and what is left of the pattern there.
@@ -67,19 +78,19 @@ enum Next {
 type Group = Vec<(Stream, Vec<usize>)>;
 
 /// Searches the snapshots; calls `found` for each path that matches, folder by folder, until it returns `false`. Files whose
-/// contents and times of change are equal are one version. `all` says that these are all snapshots of the vault.
+/// contents and times of change are equal are one version.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
 pub fn find(
     vault: &Vault,
     snapshots: &[&SnapshotInfo],
-    all: bool,
-    pattern: &Pattern,
+    search: &Search<'_>,
     threads: usize,
     progress: &dyn Progress,
     found: &mut dyn FnMut(Match) -> bool,
 ) -> Result<Found, IndexError> {
+    let Search { pattern, all, otherwise } = *search;
     let mut index = Index::new(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
     let graph = explore_ways(&index, &tops, threads, progress)?;
@@ -87,7 +98,8 @@ pub fn find(
     let mut lists: Vec<NamesKey> = graph.nodes.iter().filter_map(|node| node.data).collect();
     lists.sort_unstable();
     lists.dedup();
-    let lists = lists_with(&index, &lists, threads, |name| pattern.may_match(name))?;
+    let every = lists;
+    let lists = lists_with(&index, &every, threads, |name| pattern.may_match(name))?;
     let leads = graph.spread_up(|node| node.broken.is_some() || node.data.is_none_or(|names| lists.contains(&names)));
     let leads = |listing: &Stream| graph.number(listing).is_some_and(|number| leads[number]);
     let mut result = Found { folders: graph.nodes.len() as u64, broken: Vec::new() };
@@ -136,6 +148,13 @@ pub fn find(
                 (!below.is_empty()).then_some(Next::Enter { path, group, places: below, depth: depth + 1 })
             }));
         }
+    }
+    drop(hand);
+    if let Some(otherwise) = otherwise.filter(|_| matches == 0) {
+        lists_with(&index, &every, threads, |name| {
+            otherwise(name);
+            progress.stopped()
+        })?;
     }
     index.finish(None)?;
     Ok(result)

@@ -8,6 +8,7 @@ use crate::engine::mark::{StreamKey, stream_key};
 use crate::limits::PATH_DEPTH_MAX;
 use crate::path;
 use crate::path::Shown;
+use crate::path::called;
 use crate::progress::Progress;
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
@@ -139,7 +140,7 @@ impl Looker<'_> {
             return Ok(known.clone());
         }
         let found = self.trees.entry(listing, name);
-        let found = found.map_err(|source| BrowseError::Read { path: Shown(at).to_string(), source })?;
+        let found = found.map_err(|source| BrowseError::Read { path: called(at), source })?;
         self.known.insert(key, found.clone());
         Ok(found)
     }

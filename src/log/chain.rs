@@ -101,7 +101,7 @@ impl std::fmt::Display for Finding {
                 let more = if numbers.len() > 5 { ", …" } else { "" };
                 write!(
                     f,
-                    "log records of client {} are missing (number {}{more}): they were deleted, or have not arrived yet",
+                    "records of client {} are missing (number {}{more}): they were deleted, or have not arrived yet",
                     short(client),
                     shown.join(", ")
                 )
@@ -119,7 +119,7 @@ impl std::fmt::Display for Finding {
                 let more = if numbers.len() > 5 { ", …" } else { "" };
                 write!(
                     f,
-                    "log records of client {} may be among those that a newer vault wrote (number {}{more})",
+                    "records of client {} may be among those that a newer vault wrote (number {}{more})",
                     short(client),
                     shown.join(", ")
                 )

@@ -23,7 +23,7 @@ pub enum RecordError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The object is not what was put.
-    #[error("object {object} is damaged: {what}")]
+    #[error("{object} is damaged: {what}")]
     Damaged {
         /// Which one.
         object: ObjectKey,
@@ -31,7 +31,7 @@ pub enum RecordError {
         what: String,
     },
     /// Written by a later version.
-    #[error("object {object} was written by a newer vault: {what}")]
+    #[error("{object} was written by a newer vault: {what}")]
     Newer {
         /// Which one.
         object: ObjectKey,

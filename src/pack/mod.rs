@@ -31,7 +31,7 @@ pub enum PackError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The object is not what was put: flipped, cut, swapped or renamed.
-    #[error("object {object} is damaged: {what}")]
+    #[error("{object} is damaged: {what}")]
     Damaged {
         /// Which one.
         object: ObjectKey,
@@ -39,7 +39,7 @@ pub enum PackError {
         what: String,
     },
     /// Written by a later version.
-    #[error("object {object} was written by a newer vault: {what}")]
+    #[error("{object} was written by a newer vault: {what}")]
     Newer {
         /// Which one.
         object: ObjectKey,

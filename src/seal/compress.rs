@@ -101,7 +101,7 @@ impl Decompressor {
         raw_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        const DAMAGED: SealError = SealError::Malformed("the zstd frame does not hold what the segment says");
+        const DAMAGED: SealError = SealError::Malformed("its content is not as long as it says");
         if raw_len > SEGMENT_RAW_MAX {
             return Err(SealError::Malformed("a segment is larger than allowed"));
         }

@@ -43,26 +43,27 @@ pub const SEAL_OVERHEAD: usize = NONCE_LEN + TAG_LEN;
 /// Length of what lies before the sealed body of a segment: the nonce and the sealed length of the body.
 pub const SEGMENT_HEAD_LEN: usize = NONCE_LEN + 4 + TAG_LEN;
 
-/// Why something could not be sealed or opened. Names no object (the caller knows it) and shows no secret.
+/// Why something could not be sealed or opened. Names no object and does not call it damaged (the caller knows it, and does), and shows
+/// no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// A version, flag or number that this program does not know.
-    #[error("it was written by a newer vault (unknown {what})")]
+    #[error("unknown {what}")]
     Newer {
         /// What is unknown.
         what: &'static str,
     },
     /// The header does not open with this vault's key under this name.
-    #[error("its header is damaged, or it was renamed or belongs to another vault")]
+    #[error("its header is not as it was written, or it was renamed or belongs to another vault")]
     NotOurs,
     /// The header opens, but is not the one that the object was made with.
     #[error("its header does not match its key")]
     Commitment,
     /// A section is not what was sealed there.
-    #[error("its {0} is damaged")]
+    #[error("its {0} is not as it was written")]
     Damaged(Section),
     /// Something that no vault writes.
-    #[error("it is malformed: {0}")]
+    #[error("{0}")]
     Malformed(&'static str),
     /// The compressor could not be set up; no memory is left.
     #[error("zstd cannot be set up: no memory is left")]
@@ -76,7 +77,7 @@ pub enum SealError {
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
     /// It is not what was written.
-    #[error("the key slot is damaged: {0}")]
+    #[error("{0}")]
     Damaged(&'static str),
     /// It is sound, but this password or key does not open it.
     #[error("the password or key does not open this key slot")]

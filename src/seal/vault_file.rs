@@ -33,10 +33,10 @@ const FOR_THE_FINDER: &str = "This folder is an encrypted backup made by the pro
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultFileError {
     /// It does not begin like one: this folder is no vault.
-    #[error("the VAULT file does not begin like one: this is no vault")]
+    #[error("it does not begin like the VAULT file of a vault")]
     NotAVault,
     /// It begins like one; it can be made again from a key slot.
-    #[error("the VAULT file is damaged: {0}")]
+    #[error("{0}")]
     Damaged(&'static str),
     /// A version or a feature that this program does not know.
     #[error("the vault was written by a newer vault (unknown {what})")]

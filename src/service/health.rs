@@ -27,6 +27,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const DAY: i64 = 86_400;
+/// A vault whose first snapshot is not older than this is new, in seconds.
+const NEW_WITHIN: i64 = 7 * DAY;
 /// Data should be verified about as often as this, in seconds.
 const VERIFY_WITHIN: i64 = 90 * DAY;
 /// Gaps between the last so many snapshots say what is usual.
@@ -80,6 +82,8 @@ pub struct Circumstances<'z> {
     pub zone: &'z TimeZone,
     /// How old the last snapshot of a source may be; `None`: as it was so far.
     pub overdue: Option<Duration>,
+    /// Whether `vault run` checks the vault by itself.
+    pub checks: bool,
     /// How often a restore is to be tried; `None`: nobody has said so.
     pub drill_every: Option<Duration>,
 }
@@ -112,7 +116,7 @@ pub fn examine(vault: &Vault, stats: &Stats, given: &Circumstances<'_>) -> Resul
     let mut found = Vec::new();
     examine_store(vault, stats, given, &mut found)?;
     examine_sources(given, &vault.snapshots(), &mut found);
-    examine_data(vault, stats, given.now, &mut found)?;
+    examine_data(vault, stats, given, &mut found)?;
     examine_drill(vault, given, &mut found);
     examine_space(stats, &mut found);
     examine_unclaimed(vault, stats, &mut found);
@@ -253,7 +257,13 @@ fn snapshot_command(info: &SnapshotInfo) -> String {
     format!("vault snapshot {paths}")
 }
 
-fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding>) -> Result<(), Failure> {
+fn examine_data(
+    vault: &Vault,
+    stats: &Stats,
+    given: &Circumstances<'_>,
+    found: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    let now = given.now;
     if stats.packs == 0 {
         return Ok(());
     }
@@ -263,7 +273,14 @@ fn examine_data(vault: &Vault, stats: &Stats, now: Time, found: &mut Vec<Finding
     let never = times.iter().filter(|time| time.is_none()).count() as u64;
     let oldest = times.iter().flatten().min().copied();
     let sample = "vault check --sample 10%";
+    // What `vault run` is going to do by itself is no advice, as long as it is not late.
+    let begun = vault.snapshots().iter().map(|info| info.date.secs).min().unwrap_or(now.secs);
+    let is_new = given.checks && now.secs.saturating_sub(begun) < NEW_WITHIN;
     found.push(match oldest {
+        _ if is_new && never > 0 => Finding::good(
+            "data",
+            "The vault is new: vault run reads and verifies a part of it each time it checks.".to_owned(),
+        ),
         None => {
             let text = "No data was ever read and verified by this machine.";
             Finding::advice("data", text, "vault check --read-data")

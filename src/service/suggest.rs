@@ -1,11 +1,64 @@
 //! What may have been meant by a word that is not known.
 
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
 /// The candidate that is most like the word, if it is like it at all.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = word.to_lowercase().replace('_', "-");
-    let near = candidates.into_iter().map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate));
-    let longest = 1 + lower.chars().count() / 3;
-    near.filter(|(distance, _)| *distance <= longest).min_by_key(|(distance, _)| *distance).map(|(_, found)| found)
+    let word = Word::new(word);
+    let near = candidates.into_iter().filter_map(|candidate| Some((word.distance(candidate)?, candidate)));
+    near.min_by_key(|(distance, _)| *distance).map(|(_, found)| found)
+}
+
+/// A word that names are compared with.
+struct Word {
+    lower: String,
+    len: usize,
+}
+
+impl Word {
+    fn new(word: &str) -> Self {
+        let lower = word.to_lowercase().replace('_', "-");
+        Self { len: lower.chars().count(), lower }
+    }
+
+    /// How far a name is from the word; `None` if it is not like it at all.
+    fn distance(&self, candidate: &str) -> Option<usize> {
+        let candidate = candidate.to_lowercase().replace('_', "-");
+        let longest = (1 + self.len / 3).min(self.len.saturating_sub(1));
+        let is_near = candidate.chars().count().abs_diff(self.len) <= longest;
+        is_near.then(|| distance(&self.lower, &candidate)).filter(|distance| *distance <= longest)
+    }
+}
+
+/// The nearest of many names, which come from several threads.
+pub struct Nearest {
+    word: Word,
+    best: Mutex<Option<(usize, String)>>,
+}
+
+impl Nearest {
+    /// Looks for names like this one.
+    pub fn new(word: &str) -> Self {
+        Self { word: Word::new(word), best: Mutex::new(None) }
+    }
+
+    /// Looks at a name. A word without an ending is compared with the name without one, too.
+    pub fn see(&self, name: &str) {
+        let stem = name.rsplit_once('.').map(|(stem, _)| stem).filter(|_| !self.word.lower.contains('.'));
+        let far = [Some(name), stem].into_iter().flatten().filter_map(|name| self.word.distance(name)).min();
+        let Some(far) = far else { return };
+        let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of two that are as near the first in the order of names is taken, whichever thread was quicker.
+        if best.as_ref().is_none_or(|(known, other)| (far, name) < (*known, other.as_str())) {
+            *best = Some((far, name.to_owned()));
+        }
+    }
+
+    /// The nearest of those that were seen.
+    pub fn found(self) -> Option<String> {
+        self.best.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, name)| name)
+    }
 }
 
 /// How many letters must be added, taken away, replaced, or swapped with their neighbour.
@@ -33,17 +86,35 @@ mod tests {
 
     #[test]
     fn what_was_meant_is_found() {
-        let keys = ["path", "password-file", "password-command", "every", "exclude"];
+        let keys = ["path", "password-file", "password-command", "every", "exclude", "x"];
         for (word, expected) in [
             ("paht", Some("path")),
             ("pasword-file", Some("password-file")),
             ("password_file", Some("password-file")),
             ("Every", Some("every")),
             ("excludes", Some("exclude")),
+            ("X", Some("x")),
             ("colour", None),
+            ("y", None),
             ("", None),
         ] {
             assert_eq!(nearest(word, keys), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_of_many_names_is_found() {
+        for (word, expected) in [
+            ("a.jpeg", Some("a.jpg")),
+            ("A.JPG", Some("a.jpg")),
+            ("leter", Some("letter.odt")),
+            ("leter.txt", Some("letter.odt")),
+            ("music", None),
+            ("README.md", Some("READ_ME.md")),
+        ] {
+            let nearest = Nearest::new(word);
+            ["b.jpg", "letter.odt", "a.jpg", "READ_ME.md", ""].into_iter().for_each(|name| nearest.see(name));
+            assert_eq!(nearest.found().as_deref(), expected, "{word}");
         }
     }
 }

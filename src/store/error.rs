@@ -7,19 +7,19 @@ use crate::store::{ObjectKey, Subject};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such object.
-    #[error("object {object} is missing from the store")]
+    #[error("{object} is missing from the store")]
     Missing {
         /// Which one.
         object: Subject,
     },
     /// An object of that name is there already; nothing was changed.
-    #[error("object {object} exists already")]
+    #[error("{object} exists already")]
     Exists {
         /// Which one.
         object: Subject,
     },
     /// The object ends before the range that was asked for.
-    #[error("object {object} is cut short: {need} bytes are needed, {have} are there")]
+    #[error("{object} is cut short: {need} bytes are needed, {have} are there")]
     Short {
         /// Which one.
         object: Subject,
@@ -29,7 +29,7 @@ pub enum StoreError {
         have: u64,
     },
     /// The object is longer than whatever may be read as a whole.
-    #[error("object {object} has {have} bytes, more than the {max} that are allowed")]
+    #[error("{object} has {have} bytes, more than the {max} that are allowed")]
     Long {
         /// Which one.
         object: Subject,
@@ -52,7 +52,7 @@ pub enum StoreError {
     },
     /// This user may not do that. Of the whole store if it is about a place: then nothing at all is allowed (a wrong or
     /// expired credential).
-    #[error("cannot {action} object {object}: {path} does not allow it")]
+    #[error("cannot {action} {object}: {path} does not allow it")]
     Denied {
         /// What was being done, as in [`StoreError::Io`].
         action: &'static str,
@@ -66,7 +66,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The file would be larger than this process, or the file system, allows.
-    #[error("object {object} would be larger than a file may be here")]
+    #[error("{object} would be larger than a file may be here")]
     TooLarge {
         /// Which one.
         object: Subject,
@@ -111,7 +111,7 @@ pub enum StoreError {
     #[error("stopped while waiting for the store")]
     Stopped,
     /// This machine has no more open files or memory to give, which says nothing about the object.
-    #[error("cannot {action} object {object}, for lack of open files or memory")]
+    #[error("cannot {action} {object}, for lack of open files or memory")]
     Exhausted {
         /// What was being done, as in [`StoreError::Io`].
         action: &'static str,
@@ -121,7 +121,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Anything else.
-    #[error("cannot {action} object {object}")]
+    #[error("cannot {action} {object}")]
     Io {
         /// What was being done: `read`, `write`, `list`, `delete`.
         action: &'static str,

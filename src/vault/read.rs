@@ -20,10 +20,12 @@ use crate::vault::{Lookup, Vault, VaultError};
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// No pack has this chunk.
-    #[error("chunk {0} is in no pack of the store")]
+    #[error("a piece of it is lost: chunk {0} is in no pack")]
     Lost(ChunkId),
     /// No pack that this version can read has this chunk, and there are others.
-    #[error("chunk {0} is in no pack that this version of vault can read, and a newer one has written packs here")]
+    #[error(
+        "a piece of it cannot be read by this version of vault, and a newer one has written packs here (chunk {0})"
+    )]
     Hidden(ChunkId),
     /// A pack could not be read.
     #[error(transparent)]

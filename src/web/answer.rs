@@ -60,6 +60,7 @@ impl Problem {
     pub fn of_exit(exit: Exit, what: impl Into<String>) -> Self {
         let status = match exit {
             Exit::Usage => StatusCode::BAD_REQUEST,
+            Exit::WrongPassword => StatusCode::FORBIDDEN,
             Exit::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::engine::restore::{Change, Mark, Overwrite, RestoreOptions, Target, restore_telling};
 use crate::json::{ChangeJson, Name, RestoreJson};
 use crate::path;
+use crate::progress::plain;
 use crate::sync::lock;
 use crate::vault::SnapshotInfo;
 use crate::web::answer::{Problem, Told, encode};
@@ -191,7 +192,8 @@ pub fn folders(desk: &Arc<Desk>, request: &Value) -> Told {
     if !folder.is_absolute() || folder.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
         return Err(Problem::usage("the folder is not given by its whole path"));
     }
-    let failed = |error: std::io::Error| Problem::usage(format!("cannot look into {}: {error}", folder.display()));
+    let failed =
+        |error: std::io::Error| Problem::usage(format!("cannot look into {}: {}", folder.display(), plain(&error)));
     let mut names = Vec::new();
     for found in std::fs::read_dir(&folder).map_err(failed)? {
         let Ok(found) = found else { continue };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::engine::absence::{Judge, Judged, Omitted, Side};
 use crate::engine::diff::{Difference, Sums, Visitor, diff, entry_at};
-use crate::engine::find::find;
+use crate::engine::find::{Search, find};
 use crate::engine::glob::Pattern;
 use crate::engine::keys;
 use crate::json::{DifferenceJson, MatchJson, SlotsJson, SumsJson};
@@ -37,9 +37,9 @@ pub fn matches(desk: &Arc<Desk>, query: &Query) -> Told {
     let is_wanted = |info: &&SnapshotInfo| source.is_none_or(|source| info.body.source == source);
     let snapshots: Vec<&SnapshotInfo> = moment.snapshots().iter().rev().filter(is_wanted).collect();
     let (mut found, mut more) = (Vec::new(), false);
-    let all = source.is_none();
+    let search = Search { pattern: &pattern, all: source.is_none(), otherwise: None };
     let threads = desk.home().threads();
-    let searched = find(view.vault(), &snapshots, all, &pattern, threads, &Silent::default(), &mut |one| {
+    let searched = find(view.vault(), &snapshots, &search, threads, &Silent::default(), &mut |one| {
         more = found.len() == count;
         if !more {
             found.push(one);

@@ -52,8 +52,8 @@ Examples:
   vault run --follow           watch the one that the schedule has started
 
 Each source goes to each of its vaults; then old snapshots are dropped by its
-keep rules, and a part of the data is checked. One vault that is away or one
-source that fails keeps nothing else from being done; the exit code says so.
+keep rules, and a part of the data is checked. If one vault is missing or one
+source fails, all others are still backed up; the exit code says so.
 What is not due is passed over in milliseconds, so it may be started often.
 
 A list has lines of source,destination[,keep,exclude]: a folder, a vault (its

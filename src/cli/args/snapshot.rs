@@ -72,10 +72,10 @@ Examples:
   vault snapshot --stdin shop.sql --command 'pg_dump shop'
   find . -name '*.odt' -print0 | vault snapshot --files-from - --from0
 
-Only what changed is read and stored. What could not be read is listed, and the
-exit code is 3; a path that is missing is an error. It can be interrupted at any
-time, and the next one goes on from there. Patterns are those of gitignore; a
-.vaultignore file in a folder holds patterns for it.")]
+Only what changed is read and stored. Files that cannot be read are listed, and
+the exit code is 3; a path that is missing is an error. It can be interrupted at
+any time, and the next one goes on from there. Patterns are those of gitignore;
+a .vaultignore file in a folder holds patterns for it.")]
 pub struct SnapshotArgs {
     /// Files and folders to keep
     #[arg(value_name = "PATH", required_unless_present_any = ["stdin", "files_from"])]

@@ -13,6 +13,7 @@ use vault::mount::Tree;
 use vault::mount::TreeOptions;
 use vault::path::Shown;
 use vault::progress::Progress;
+use vault::tree::FileKind;
 use vault::tree::Time;
 use vault::vault::SnapshotInfo;
 use vault::vault::View;
@@ -26,6 +27,7 @@ use crate::cli::error::chain;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Wanted;
+use crate::cli::spot::Spot;
 
 /// Bytes of listings that are kept.
 const LISTINGS: usize = 12 << 20;
@@ -68,9 +70,13 @@ pub fn lay(context: &Context, args: &MountArgs, wanted: Option<&Wanted>, leave: 
     let filter = args.filter.clone();
     let aim = match wanted {
         Some(wanted) => {
-            let info = wanted.find(context, &vault, &snapshots, &filter, Aim::Read)?;
-            let path = select::inside(&info.body.roots, wanted.path.as_deref().unwrap_or_default());
-            Some((info.id, path))
+            let info = wanted.find(context, &vault, &snapshots, &filter, Aim::Read)?.clone();
+            let spot = Spot::of(context, &vault, &snapshots, &filter, (wanted, Aim::Read), info);
+            if spot.entry()?.kind != FileKind::Directory {
+                return Err(Failure::new(format!("{} is not a folder", Shown(&spot.path)))
+                    .hint("Only folders can be mounted. A file is written out with: vault cat SNAPSHOT:PATH"));
+            }
+            Some((spot.info.id, spot.path))
         }
         None if select::is_chosen(&filter) && !snapshots.iter().any(|info| select::matches(info, &filter)) => {
             return Err(select::none_of(&snapshots, &filter));

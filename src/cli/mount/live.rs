@@ -23,6 +23,7 @@ use vault::mount::fuse::MountOptions;
 use vault::mount::fuse::Mounted;
 use vault::mount::fuse::Owners;
 use vault::progress::Progress;
+use vault::progress::plain;
 
 use crate::cli::args::MountArgs;
 use crate::cli::args::OwnerArg;
@@ -133,7 +134,7 @@ fn announce(context: &Context, args: &MountArgs, folder: &Path, count: usize, is
             if is_child { format!("vault umount {} ends it", quoted(&shown)) } else { "Ctrl-C ends it".to_owned() };
         let what =
             if args.snapshot.is_some() && args.folder.is_some() { "Mounted" } else { "The snapshots are mounted" };
-        out.line(format_args!("{what} in {shown}; {end}."))?;
+        out.say(format_args!("{what} in {shown}; {end}."))?;
     }
     out.finish()
 }
@@ -159,10 +160,10 @@ fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path
                     SERVED.as_secs()
                 ));
                 if let Err(error) = point::end(folder, true) {
-                    context.screen.warn(&format!("cannot unmount {}: {error}", folder.display()));
+                    context.screen.warn(&format!("cannot unmount {}: {}", folder.display(), plain(&error)));
                 }
             }
-            Err(error) => context.screen.warn(&format!("cannot unmount {}: {error}", folder.display())),
+            Err(error) => context.screen.warn(&format!("cannot unmount {}: {}", folder.display(), plain(&error))),
         }
     }
     let begun = Instant::now();
@@ -173,7 +174,7 @@ fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path
     if mounted.is_ended() && point::all().iter().any(|other| other == folder) {
         // It ended by itself, and nobody answers there any more.
         if let Err(error) = point::end(folder, true) {
-            context.screen.warn(&format!("cannot end the dead mount in {}: {error}", folder.display()));
+            context.screen.warn(&format!("cannot end the dead mount in {}: {}", folder.display(), plain(&error)));
         }
     }
     serving.end();
@@ -181,7 +182,7 @@ fn finish(context: &Context, mounted: &Mounted, serving: &Serving, folder: &Path
 
 /// Why the system refused to mount.
 fn refused(folder: &Path, error: &io::Error) -> Failure {
-    let text = error.to_string();
+    let text = plain(error);
     let failure = Failure::new(format!("cannot mount in {}: {}", folder.display(), text.trim()));
     if text.contains("user_allow_other") {
         failure.hint("For --allow-other the line user_allow_other must stand in /etc/fuse.conf, or be root.")

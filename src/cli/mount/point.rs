@@ -302,7 +302,7 @@ pub fn umount(context: &Context, args: &UmountArgs) -> Result<Exit, Failure> {
     } else if !context.global.quiet {
         match users {
             None => out.line(format_args!("Unmounted {shown}."))?,
-            Some(users) => out.line(format_args!("Unmounted {shown}; {}, for which it stays.", told(&users)))?,
+            Some(users) => out.say(format_args!("Unmounted {shown}; {}, for which it stays.", told(&users)))?,
         }
     }
     out.finish().map(|()| Exit::Done)

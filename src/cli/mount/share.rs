@@ -37,13 +37,13 @@ pub fn serve(context: &Context, args: &MountArgs, port: u16) -> Result<Exit, Fai
         out.json(&ShareJson { address: &address, snapshots: laid.count })?;
     } else {
         // Without the address nobody could use it.
-        out.line(format_args!("The snapshots are shared, for you alone on this computer:"))?;
+        out.say(format_args!("The snapshots are shared, for you alone on this computer:"))?;
         out.line(format_args!("  {address}"))?;
         if !context.global.quiet {
             for line in how(&address) {
                 out.line(line)?;
             }
-            out.line("Whoever has the address can read everything. Ctrl-C ends it.")?;
+            out.say("Whoever has the address can read everything. Ctrl-C ends it.")?;
         }
     }
     out.finish()?;

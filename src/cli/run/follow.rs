@@ -39,7 +39,7 @@ pub fn run(context: &Context, stop: bool, follow: bool) -> Result<Exit, Failure>
             if context.global.json {
                 out.json(&json!({ "stopping": run }))?;
             } else if !context.global.quiet {
-                out.line("It was asked to stop. What it has stored stays.")?;
+                out.say("It was asked to stop. What it has stored stays.")?;
             }
             return out.finish().map(|()| Exit::Done);
         }

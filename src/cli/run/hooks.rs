@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use vault::fs::end_group;
 use vault::fs::own_group;
+use vault::progress::plain;
 
 use crate::cli::child::shell;
 use crate::cli::units;
@@ -34,14 +35,14 @@ pub fn call(
     process.envs(variables.iter().map(|(name, value)| (*name, value.replace('\0', ""))));
     // With its children it is a group of its own: Ctrl-C at the terminal ends us, and only we end it.
     own_group(&mut process);
-    let mut child = process.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
+    let mut child = process.spawn().map_err(|error| format!("it cannot be started: {}", plain(&error)))?;
     let begun = Instant::now();
     let mut told: Option<(Instant, String)> = None;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return told.map_or_else(|| result(status), |(_, why)| Err(why)),
             Ok(None) => {}
-            Err(error) => return Err(format!("it is lost: {error}")),
+            Err(error) => return Err(format!("it is lost: {}", plain(&error))),
         }
         match &told {
             None if stopped() || begun.elapsed() >= timeout => {

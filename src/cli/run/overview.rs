@@ -143,7 +143,7 @@ pub fn show(context: &Context) -> Result<Exit, Failure> {
     let mut out = Output::new();
     let mut lines = table::render(COLUMNS, &rows, out.width).into_iter();
     if let Some(titles) = lines.next() {
-        out.styled(Style::Bold, &titles)?;
+        out.head(&titles)?;
     }
     lines.try_for_each(|line| out.line(line))?;
     out.line("")?;
@@ -164,9 +164,9 @@ pub fn show(context: &Context) -> Result<Exit, Failure> {
     match status.last_background {
         Some(secs) => {
             let shown = dates::shown(Time { secs, nanos: 0 }, &context.zone);
-            out.line(format_args!("The schedule started a run last on {shown}."))?;
+            out.say(format_args!("The schedule started a run last on {shown}."))?;
         }
-        None => out.line("No schedule has started a run yet. To have that: vault schedule install")?,
+        None => out.say("No schedule has started a run yet. To have that: vault schedule install")?,
     }
     out.line("")?;
     out.line(NEXT)?;

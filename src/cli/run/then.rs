@@ -10,6 +10,7 @@ use crate::cli::child::program;
 use crate::cli::child::shell;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use vault::progress::plain;
 
 /// Whether it is done at all: not after a failure unless that was asked for, and never after an interruption.
 pub fn is_wanted(exit: Exit, always: bool) -> bool {
@@ -32,7 +33,7 @@ pub fn act(action: &str, exit: Exit, removable: &[&Path]) -> Result<(), Failure>
     };
     command.env("VAULT_EXIT_CODE", (exit as u8).to_string()).stdin(Stdio::null()).stdout(std::io::stderr());
     let failed = |what: String| Failure::new(format!("--then {action}: {what}")).hint("Everything before it was done.");
-    let status = command.status().map_err(|error| failed(format!("it cannot be started: {error}")))?;
+    let status = command.status().map_err(|error| failed(format!("it cannot be started: {}", plain(&error))))?;
     if status.success() { Ok(()) } else { Err(failed(format!("it failed: {status}"))) }
 }
 
@@ -55,7 +56,7 @@ fn eject(removable: &[&Path]) -> Result<(), Failure> {
         let mut command = system(&words);
         command.stdin(Stdio::null()).stdout(std::io::stderr());
         let status = command.status();
-        let status = status.map_err(|error| failed(format!("{} cannot be started: {error}", words[0])))?;
+        let status = status.map_err(|error| failed(format!("{} cannot be started: {}", words[0], plain(&error))))?;
         if !status.success() {
             return Err(failed(format!("{}: {status}", words.join(" "))));
         }

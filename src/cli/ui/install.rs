@@ -85,7 +85,7 @@ fn said(context: &Context, done: InstallJson) -> Result<Exit, Failure> {
         if done.installed.is_empty() && done.removed.is_empty() {
             out.line("Nothing was installed.")?;
         } else if !done.installed.is_empty() {
-            out.line("It is in the menu of programs as \"vault\". vault ui --uninstall takes it out again.")?;
+            out.say("It is in the menu of programs as \"vault\". vault ui --uninstall takes it out again.")?;
         }
     }
     out.finish().map(|()| Exit::Done)

@@ -86,15 +86,15 @@ fn tell(context: &Context, args: &UiArgs, place: &str, address: &str, vault: Str
         out.json(&UiJson { address: address.to_owned(), vault, read_only: args.read_only })?;
         return out.finish();
     }
-    out.line(format_args!("The page of {place}, for you alone on this computer:"))?;
+    out.say(format_args!("The page of {place}, for you alone on this computer:"))?;
     out.line(format_args!("  {address}"))?;
     if !context.global.quiet {
         if let Some(socket) = &args.socket {
             let socket = env::current_dir().map_or_else(|_| socket.clone(), |folder| folder.join(socket));
             let socket = quoted(&socket.display().to_string());
-            out.line(format_args!("On the other computer first: ssh -L {TUNNEL}:{socket} USER@HOST"))?;
+            out.say(format_args!("On the other computer first: ssh -L {TUNNEL}:{socket} USER@HOST"))?;
         }
-        out.line("It is good once, for ten minutes. Enter makes another one, Ctrl-C ends it.")?;
+        out.say("It is good once, for ten minutes. Enter makes another one, Ctrl-C ends it.")?;
     }
     out.finish()
 }

@@ -11,7 +11,7 @@ use crate::engine::archive::BLOCK;
 use crate::engine::archive::write::{Member, fill, head};
 use crate::engine::browse::{BrowseError, Step, TreeWalk, find_all};
 use crate::path;
-use crate::path::Shown;
+use crate::path::{Shown, called};
 use crate::progress::{Phase, Progress};
 use crate::read::links::GroupReader;
 use crate::read::sparse::Layout;
@@ -70,7 +70,7 @@ pub fn export(
     out: &mut (dyn Write + Send),
     progress: &dyn Progress,
 ) -> Result<ExportReport, BrowseError> {
-    let read = |source: ReadError| BrowseError::Read { path: Shown(path).to_string(), source };
+    let read = |source: ReadError| BrowseError::Read { path: called(path), source };
     let mut trees = vault.tree_reader().map_err(read)?;
     let found = find_all(&mut trees, info, path)?.and_then(|mut entries| entries.pop());
     let entry = found.ok_or_else(|| BrowseError::NotFound { path: Shown(path).to_string() })?;
@@ -191,7 +191,7 @@ impl Packer<'_, '_> {
     /// Notes what is damaged; anything else ends the export.
     fn damaged(&mut self, path: &[u8], what: &str, error: ReadError) -> Result<(), Halt> {
         if !error.is_contained() {
-            return Err(BrowseError::Read { path: Shown(path).to_string(), source: error }.into());
+            return Err(BrowseError::Read { path: called(path), source: error }.into());
         }
         self.problem(path, format!("{what}: {error}"), error.is_damage());
         Ok(())

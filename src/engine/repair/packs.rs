@@ -267,8 +267,9 @@ fn reason(inspection: &Inspection) -> String {
         Err(error) => error.reason(),
         Ok(footer) if inspection.bad.is_empty() => {
             let segments = footer.segments.len();
-            format!("its checksum is wrong ({segments} segments)")
+            format!("its checksum is wrong ({segments} {})", if segments == 1 { "segment" } else { "segments" })
         }
+        Ok(footer) if footer.segments.len() == 1 => "its only segment cannot be read".to_owned(),
         Ok(footer) => format!("{} of its {} segments cannot be read", inspection.bad.len(), footer.segments.len()),
     }
 }

@@ -173,7 +173,7 @@ impl<'r, 'a> Planner<'r, 'a> {
                 Step::TooDeep(_) => self.run.problem(walk.path().to_vec(), "it lies too deep".to_owned(), false),
                 Step::Broken(error) => {
                     let (what, damage) = self.run.read(error)?;
-                    let what = format!("the listing of this folder cannot be read on: {what}");
+                    let what = format!("not all that is in this folder can be read: {what}");
                     self.run.problem(walk.path().to_vec(), what, damage);
                     if let Some(level) = self.levels.last_mut() {
                         level.broken = true;

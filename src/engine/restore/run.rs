@@ -15,8 +15,8 @@ use crate::engine::restore::{
 };
 use crate::fs::{MetaOptions, OwnerNames, Problem, Stat};
 use crate::pack::PackError;
-use crate::path::Shown;
-use crate::progress::Progress;
+use crate::path::{Shown, called};
+use crate::progress::{Progress, plain};
 pub(super) use crate::sync::lock;
 use crate::vault::{ReadError, Vault};
 
@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
     /// Lists something that could not be restored as it was.
     pub(super) fn problem(&self, path: Vec<u8>, what: String, damage: bool) {
         let problem = RestoreProblem { path, what, damage };
-        self.progress.warn(&format!("{}: {}", Shown(&problem.path), problem.what));
+        self.progress.warn(&format!("{}: {}", called(&problem.path), problem.what));
         let mut report = lock(&self.tally.problems);
         report.problem_count += 1;
         report.damage_count += u64::from(damage);
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
                 return Err(self.fail(RestoreError::Target { path: Shown(path).to_string(), source: error }));
             }
         }
-        let what = format!("{action}: {error}");
+        let what = format!("{action}: {}", plain(&error));
         lock(&self.first_target).get_or_insert_with(|| (path.to_vec(), error));
         Ok(what)
     }

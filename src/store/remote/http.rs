@@ -132,7 +132,9 @@ impl Transport {
             builder = builder.no_proxy();
         }
         if let Some(path) = ca_file {
-            let told = |error: &dyn Error| format!("the certificates in {} cannot be used: {error}", path.display());
+            let told = |error: &(dyn Error + 'static)| {
+                format!("the certificates in {} cannot be used: {}", path.display(), crate::progress::plain(error))
+            };
             let pem = std::fs::read(path).map_err(|error| told(&error))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| told(&error))?;
             builder = builder.tls_certs_merge(certificates);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use crate::progress::plain;
 use crate::store::remote::line::Line;
 use crate::store::remote::rest::authorization;
 use crate::store::{StoreError, Subject};
@@ -121,10 +122,9 @@ impl Rclone {
 
     fn start(&self, line: &Line, action: &'static str, object: &Subject) -> Result<Running, StoreError> {
         let password = password().map_err(|what| line.unusable(what))?;
-        let mut child = self
-            .command(&password)
-            .spawn()
-            .map_err(|error| line.unusable(format!("rclone cannot be started ({}: {error})", self.program)))?;
+        let mut child = self.command(&password).spawn().map_err(|error| {
+            line.unusable(format!("rclone cannot be started ({}: {})", self.program, plain(&error)))
+        })?;
         let (keeps, errors) = (child.stdin.take(), child.stderr.take());
         let has_ended: Arc<AtomicBool> = Arc::default();
         let complaints: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::process::{Child, Command};
 
 use crate::id::ObjectName;
+use crate::progress::plain;
 use crate::store::remote::line::{Line, Surroundings};
 use crate::store::remote::runtime::{Runtime, Tally};
 use crate::store::{Kind, Listed, ObjectKey, Store, StoreError, StoreLimits, Subject};
@@ -202,7 +203,7 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Pipes<R, W> {
 
 /// Begins a connection.
 async fn connect(carrier: &Carrier, tally: Arc<Tally>) -> Step<Connection> {
-    let failed = |error: io::Error| Fault::Lost(format!("{}: {error}", carrier.program));
+    let failed = |error: io::Error| Fault::Lost(format!("{}: {}", carrier.program, plain(&error)));
     let mut command = Command::new(&carrier.program);
     command.args(&carrier.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // Ctrl-C of the terminal ends the work in good order, and that needs the line.

@@ -139,7 +139,7 @@ export const last = (path) => parts(path).at(-1)?.name ?? '';
 
 // Asking the program.
 export class Refused extends Error {
-  constructor(status, problem) { super(problem.error); this.status = status; this.hint = problem.hint; }
+  constructor(status, problem) { super(problem.error); this.status = status; this.hint = problem.hint; this.code = problem.code; }
 }
 async function answer(response) {
   const told = await response.json().catch(() => ({ error: say('refused.unclear'), hint: null }));

@@ -112,7 +112,7 @@ function keyForm(kind, slot, again) {
       form.reset();
       await again(say(`keyform.${kind}.done`), told.waiting?.length ? say('keyform.waiting', { count: told.waiting.length }) : '');
     } catch (error) {
-      fill(result, failed(error));
+      fill(result, failed(error.code === 12 ? { message: say('keyform.wrong') } : error));
     }
     press.disabled = false;
   } }, kind === 'add' && [h('label', { for: `${id}-label` }, say('keyform.label')), h('input', { id: `${id}-label`, name: 'label', class: 'field', autocomplete: 'off' })],

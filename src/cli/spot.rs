@@ -1,0 +1,285 @@
+//! A path inside a snapshot: what all commands do that take `SNAPSHOT:PATH`, and what is said where there is nothing.
+
+use vault::engine::browse;
+use vault::engine::browse::BrowseError;
+use vault::engine::restore::RestoreError;
+use vault::path::Shown;
+use vault::path::components;
+use vault::path::join;
+use vault::tree::Entry;
+use vault::vault::SnapshotInfo;
+use vault::vault::Vault;
+
+use crate::cli::args::FilterArgs;
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::error::quoted;
+use crate::cli::select;
+use crate::cli::select::Aim;
+use crate::cli::select::Wanted;
+use crate::cli::select::named;
+use crate::cli::suggest::nearest;
+
+/// So many names of a folder are compared with what was typed.
+const NAMES_MAX: usize = 20_000;
+/// So many other snapshots of the same source are looked into for what one does not have.
+pub const OTHERS_MAX: usize = 64;
+
+/// A path inside a snapshot, as it was asked for.
+pub struct Spot<'a> {
+    context: &'a Context,
+    vault: &'a Vault,
+    /// All of the vault, the oldest first.
+    snapshots: &'a [SnapshotInfo],
+    filter: &'a FilterArgs,
+    wanted: &'a Wanted,
+    aim: Aim,
+    /// The path as it was typed.
+    typed: Vec<u8>,
+    /// The snapshot.
+    pub info: SnapshotInfo,
+    /// The path inside it.
+    pub path: Vec<u8>,
+}
+
+/// What a snapshot does not have.
+pub enum Gap {
+    /// Anything at this path.
+    Path(String),
+    /// Anything that these patterns choose.
+    Match(String),
+}
+
+/// An error that may say that a snapshot does not have what was asked for.
+pub trait MayBeGap: Into<Failure> {
+    /// What it does not have; `None` if that is not what failed.
+    fn gap(&self) -> Option<Gap>;
+}
+
+impl MayBeGap for BrowseError {
+    fn gap(&self) -> Option<Gap> {
+        match self {
+            Self::NotFound { path } => Some(Gap::Path(path.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl MayBeGap for RestoreError {
+    fn gap(&self) -> Option<Gap> {
+        match self {
+            Self::NoSuchPath { path } => Some(Gap::Path(path.clone())),
+            Self::NothingSelected { patterns } => Some(Gap::Match(patterns.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Spot<'a> {
+    /// Finds the snapshot that is meant, and where in it the path is.
+    pub fn find(
+        context: &'a Context,
+        vault: &'a Vault,
+        snapshots: &'a [SnapshotInfo],
+        filter: &'a FilterArgs,
+        wanted: &'a Wanted,
+        aim: Aim,
+    ) -> Result<Self, Failure> {
+        let info = wanted.find_to_read(context, vault, snapshots, filter, aim)?;
+        Ok(Self::of(context, vault, snapshots, filter, (wanted, aim), info))
+    }
+
+    /// The path that is meant in this snapshot.
+    pub fn of(
+        context: &'a Context,
+        vault: &'a Vault,
+        snapshots: &'a [SnapshotInfo],
+        filter: &'a FilterArgs,
+        (wanted, aim): (&'a Wanted, Aim),
+        info: SnapshotInfo,
+    ) -> Self {
+        let typed = wanted.path.clone().unwrap_or_default();
+        let path = select::inside(&info.body.roots, &typed);
+        Self { context, vault, snapshots, filter, wanted, aim, typed, info, path }
+    }
+
+    /// The same with a path inside the snapshot, in place of the one that was typed with it.
+    pub fn at(self, path: Vec<u8>) -> Self {
+        Self { typed: path.clone(), path, ..self }
+    }
+
+    /// What lies there.
+    pub fn entry(&self) -> Result<Entry, Failure> {
+        browse::find_entry(self.vault, &self.info, &self.path).map_err(|error| self.failure(error))
+    }
+
+    /// How a command ends that looked there. Where there is nothing, it says which snapshot was looked into, and what may have
+    /// been meant.
+    pub fn failure(&self, error: impl MayBeGap) -> Failure {
+        let Some(gap) = error.gap() else { return error.into() };
+        let snapshot = named(&self.info, &self.context.zone);
+        match gap {
+            Gap::Match(patterns) => Failure::new(format!("nothing in snapshot {snapshot} matches {patterns}"))
+                .hint(format!("See what is in it with: vault ls {}", self.info.id.short())),
+            Gap::Path(path) => {
+                Failure::new(format!("there is no {path} in snapshot {snapshot}")).hint(self.suggestion())
+            }
+        }
+    }
+
+    /// What to look for instead.
+    fn suggestion(&self) -> String {
+        let (vault, typed) = (self.vault, self.typed.as_slice());
+        if let Some(path) = there(vault, &self.info, typed) {
+            return format!("Did you mean {}?", self.spelled(&self.info, &path));
+        }
+        let others = self.others();
+        for info in &others {
+            if let Some(path) = there(vault, info, typed) {
+                let snapshot = named(info, &self.context.zone);
+                return format!("Snapshot {snapshot} has it: {}", self.spelled(info, &path));
+            }
+        }
+        for info in std::iter::once(&self.info).chain(others.into_iter().filter(|info| !self.is_same_source(info))) {
+            if let Some(path) = near(vault, info, typed) {
+                return format!("Did you mean {}?", self.spelled(info, &path));
+            }
+        }
+        let folder = deepest(vault, &self.info, &self.path);
+        match components(&self.path).last().and_then(|name| std::str::from_utf8(name).ok()) {
+            Some(name) if folder.is_empty() => format!("Look for it by its name: vault find {}", quoted(name)),
+            _ => format!("See what is there with: vault ls {}", self.spelled(&self.info, &folder)),
+        }
+    }
+
+    fn is_same_source(&self, info: &SnapshotInfo) -> bool {
+        info.body.source == self.info.body.source && info.body.host == self.info.body.host
+    }
+
+    /// Other snapshots that may have it, those that are nearest first: of the same source the newest ones, of each other one the
+    /// last.
+    fn others(&self) -> Vec<&SnapshotInfo> {
+        let newest_first = || self.snapshots.iter().rev().filter(|info| info.id != self.info.id);
+        let mut found: Vec<&SnapshotInfo> =
+            newest_first().filter(|info| self.is_same_source(info)).take(OTHERS_MAX).collect();
+        found.extend(last_of_each(newest_first().filter(|info| !self.is_same_source(info)), &self.info.body.host));
+        found
+    }
+
+    /// A path of a snapshot as it may be typed: with the words that were used, if they lead there, else with the id.
+    fn spelled(&self, info: &SnapshotInfo, path: &[u8]) -> String {
+        let same = self.wanted.with_path(path);
+        let leads = same.leads_to(self.context, self.vault, self.snapshots, self.filter, self.aim, info);
+        let snapshot = if leads { self.wanted.text().to_owned() } else { info.id.short() };
+        quoted(&format!("{snapshot}:{}", Shown(path)))
+    }
+}
+
+/// The last snapshot of each source and host, those of `host` first.
+pub fn last_of_each<'s>(newest_first: impl Iterator<Item = &'s SnapshotInfo>, host: &str) -> Vec<&'s SnapshotInfo> {
+    let mut last: Vec<&SnapshotInfo> = Vec::new();
+    for info in newest_first {
+        if !last.iter().any(|other| other.body.source == info.body.source && other.body.host == info.body.host) {
+            last.push(info);
+        }
+    }
+    last.sort_by_key(|info| info.body.host != host);
+    last
+}
+
+/// Where a snapshot has what was typed: as it was typed, or where the typed path begins with the end of a folder's path on the
+/// disk (`srv/etc` for the folder `etc` that lies in `/home/me/srv`).
+fn there(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
+    let parts: Vec<&[u8]> = components(typed).collect();
+    let by_ends =
+        by_ends(info, &parts).map(|(root, rest)| rest.iter().fold(root.to_vec(), |path, part| join(&path, part)));
+    std::iter::once(select::inside(&info.body.roots, typed)).chain(by_ends).find(|path| has(vault, info, path))
+}
+
+/// The folders that a snapshot was taken of whose paths on the disk end as a path begins, by name, each with the rest of it.
+fn by_ends<'p>(info: &'p SnapshotInfo, parts: &'p [&'p [u8]]) -> impl Iterator<Item = (&'p [u8], &'p [&'p [u8]])> {
+    info.body.roots.iter().filter_map(|root| {
+        let of_root: Vec<&[u8]> = components(&root.path).collect();
+        let overlap = (1..=parts.len().min(of_root.len())).rev().find(|len| of_root.ends_with(&parts[..*len]))?;
+        Some((root.name.as_slice(), &parts[overlap..]))
+    })
+}
+
+/// The path in a snapshot that is most like what was typed, as far as there is one.
+pub fn near(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
+    let inside = select::inside(&info.body.roots, typed);
+    let parts: Vec<&[u8]> = components(&inside).collect();
+    if let Some(path) = corrected(vault, info, Vec::new(), &parts, false) {
+        return Some(path);
+    }
+    let typed_parts: Vec<&[u8]> = components(typed).collect();
+    let by_end =
+        by_ends(info, &typed_parts).find_map(|(root, rest)| corrected(vault, info, root.to_vec(), rest, false));
+    if by_end.is_some() {
+        return by_end;
+    }
+    // Perhaps the name of the folder that the snapshot was taken of is mistyped.
+    info.body.roots.iter().find_map(|root| {
+        let of_root: Vec<&[u8]> = components(&root.path).collect();
+        let (last, above) = of_root.split_last()?;
+        let typed_last = std::str::from_utf8(parts.get(above.len())?).ok()?;
+        let is_near = parts.starts_with(above) && nearest(typed_last, std::str::from_utf8(last)).is_some();
+        let is_near = is_near && !above.is_empty();
+        is_near.then(|| corrected(vault, info, root.name.clone(), &parts[of_root.len()..], true))?
+    })
+}
+
+/// What was typed, or what may have been meant by it, if a snapshot has that.
+pub fn meant(vault: &Vault, info: &SnapshotInfo, typed: &[u8]) -> Option<Vec<u8>> {
+    there(vault, info, typed).or_else(|| near(vault, info, typed))
+}
+
+/// Goes down from a folder by these names, or those most like them, as far as there are any. `None` if nothing was like them.
+fn corrected(
+    vault: &Vault,
+    info: &SnapshotInfo,
+    mut path: Vec<u8>,
+    parts: &[&[u8]],
+    mut is_other: bool,
+) -> Option<Vec<u8>> {
+    for part in parts {
+        let exact = join(&path, part);
+        if has(vault, info, &exact) {
+            path = exact;
+            continue;
+        }
+        let Some(name) = std::str::from_utf8(part).ok().and_then(|part| like(vault, info, &path, part)) else { break };
+        path = join(&path, name.as_bytes());
+        is_other = true;
+    }
+    is_other.then_some(path)
+}
+
+/// The name in a folder that is most like this one.
+fn like(vault: &Vault, info: &SnapshotInfo, folder: &[u8], name: &str) -> Option<String> {
+    let mut names = Vec::new();
+    let listed = browse::list(vault, info, folder, false, &mut |_, entry| {
+        names.extend(std::str::from_utf8(&entry.name).map(str::to_owned));
+        names.len() < NAMES_MAX
+    });
+    listed.ok()?;
+    nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
+/// The last folder on the way to a path that a snapshot has; empty for its top.
+fn deepest(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    for part in components(path) {
+        let next = join(&found, part);
+        if !has(vault, info, &next) {
+            break;
+        }
+        found = next;
+    }
+    found
+}
+
+/// Whether a snapshot has something at a path. What cannot be read is not suggested.
+fn has(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> bool {
+    browse::find_entry(vault, info, path).is_ok()
+}
