@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use vault::engine::browse::{BrowseError, find_entry};
 use vault::engine::diff::{Difference, Sums, Visitor, diff};
 use vault::engine::drill::{DrillOptions, drill};
-use vault::engine::find::find;
+use vault::engine::find::{Search, find};
 use vault::engine::glob::Pattern;
 use vault::engine::index::IndexError;
 use vault::engine::restore::{RestoreError, RestoreOptions, Target, restore};
@@ -205,7 +205,8 @@ fn a_search_goes_only_where_something_may_be_found() {
     let search = |pattern: &str, wanted: usize| {
         let (steps, mut found) = (Steps::new(FEW), 0);
         let pattern = Pattern::new(pattern.as_bytes(), false);
-        find(&web.vault, &[&web.deep, &web.other], false, &pattern, 1, &steps, &mut |_| {
+        let search = Search { pattern: &pattern, all: false, otherwise: None };
+        find(&web.vault, &[&web.deep, &web.other], &search, 1, &steps, &mut |_| {
             found += 1;
             found < wanted
         })
