@@ -257,7 +257,8 @@ impl Report<'_> {
         }
         let found = &compared.sums;
         // Of snapshots, what one of them could not read counts already.
-        let sums = &Sums { unknown: unread + found.unknown + compared.broken.len() as u64, ..found.clone() };
+        let unread = unread + found.unknown;
+        let sums = &Sums { unknown: unread + compared.broken.len() as u64, ..found.clone() };
         if self.context.global.json {
             self.out.json(&SumsJson { summary: sums, old: self.old.clone(), new: self.new.clone() })?;
         } else if !self.context.global.quiet {

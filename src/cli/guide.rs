@@ -645,7 +645,7 @@ fn trial(context: &Context, vault: &Vault, sources: &[PathBuf]) -> Result<(), Fa
         return Ok(());
     }
     let Some(group) = roots::group(&files) else { return Ok(()) };
-    let name = roots::name_roots(std::slice::from_ref(&group.folder), &mut std::collections::HashSet::new());
+    let name = roots::name_roots(std::slice::from_ref(&group.folder), &mut std::collections::BTreeSet::new());
     let Some(root) = name.into_iter().next() else { return Ok(()) };
     let options = SnapshotOptions {
         source: "trial".to_owned(),

@@ -1,7 +1,7 @@
 //! `vault snapshot`.
 
 use std::collections::BTreeSet;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -209,7 +209,7 @@ struct Sources {
 impl Sources {
     fn from_args(args: &SnapshotArgs) -> Result<Self, Failure> {
         let current = current_folder()?;
-        let mut taken = HashSet::new();
+        let mut taken = BTreeSet::new();
         let paths = args.paths.iter().map(|path| existing(&current, path)).collect::<Result<Vec<_>, _>>()?;
         for path in paths.iter().filter(|_| !args.read_special) {
             refuse_special(path)?;

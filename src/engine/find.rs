@@ -55,6 +55,9 @@ pub struct Found {
     pub broken: Vec<(Vec<u8>, ReadError)>,
 }
 
+/// Is shown a name.
+pub type Look = dyn Fn(&[u8]) + Sync;
+
 /// What is searched for.
 #[derive(Clone, Copy)]
 pub struct Search<'s> {
@@ -63,7 +66,7 @@ pub struct Search<'s> {
     /// Whether these are all snapshots of the vault.
     pub all: bool,
     /// If nothing matches, this is shown the names of all files and folders, each at least once, from several threads.
-    pub otherwise: Option<&'s (dyn Fn(&[u8]) + Sync)>,
+    pub otherwise: Option<&'s Look>,
 }
 
 /// What is next.

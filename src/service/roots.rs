@@ -1,7 +1,6 @@
 //! From the paths that were typed to the roots of a snapshot: absolute paths, their names, and lists of files.
 
 use std::collections::BTreeSet;
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Component;
 use std::path::Path;
@@ -47,8 +46,8 @@ pub struct NamedRoot {
 
 /// Gives each path a name of its own: the last component, with `~2`, `~3` where several have the same. A path that is
 /// given twice is taken once.
-pub fn name_roots(paths: &[PathBuf], taken: &mut HashSet<Vec<u8>>) -> Vec<NamedRoot> {
-    let mut seen = HashSet::new();
+pub fn name_roots(paths: &[PathBuf], taken: &mut BTreeSet<Vec<u8>>) -> Vec<NamedRoot> {
+    let mut seen = BTreeSet::new();
     let mut roots = Vec::new();
     for path in paths {
         if !seen.insert(path.clone()) {
@@ -61,7 +60,7 @@ pub fn name_roots(paths: &[PathBuf], taken: &mut HashSet<Vec<u8>>) -> Vec<NamedR
 }
 
 /// The name, or the first of `name~2`, `name~3`, ... that is not taken. It is taken then.
-pub fn free_name(base: &[u8], taken: &mut HashSet<Vec<u8>>) -> Vec<u8> {
+pub fn free_name(base: &[u8], taken: &mut BTreeSet<Vec<u8>>) -> Vec<u8> {
     let mut name = base.to_vec();
     let mut number = 2;
     while !taken.insert(name.clone()) {
@@ -149,7 +148,7 @@ mod tests {
     fn every_root_has_its_own_name() {
         let check = |paths: &[&str], expected: &[&str]| {
             let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
-            let names: Vec<_> = name_roots(&paths, &mut HashSet::new()).into_iter().map(|root| root.name).collect();
+            let names: Vec<_> = name_roots(&paths, &mut BTreeSet::new()).into_iter().map(|root| root.name).collect();
             assert_eq!(names, expected.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>());
         };
         check(&["/home/me/Documents", "/etc"], &["Documents", "etc"]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -499,7 +499,7 @@ impl<'a> Crew<'a> {
         let paths = paths.collect::<Result<Vec<_>, _>>()?;
         paths.iter().try_for_each(|path| snapshot_command::refuse_special(path))?;
         let exclude = snapshot_command::exclude_of(source)?;
-        let roots = roots::name_roots(&paths, &mut HashSet::new());
+        let roots = roots::name_roots(&paths, &mut BTreeSet::new());
         let input = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
         let mut tags = source.tags.clone();
         tags.sort();

@@ -360,9 +360,9 @@ impl Linker<'_, '_> {
         name: &[u8],
     ) -> Result<(), FinishError> {
         if there.is_some() {
-            dir.may_take(name, true)?
+            dir.may_take(name, true)?;
         } else {
-            dir.may_write(true)?
+            dir.may_write(true)?;
         }
         let folder = dir.stat()?;
         if let Ok((from, from_name)) = resolve(self.places, first) {

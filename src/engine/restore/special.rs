@@ -208,9 +208,9 @@ impl Run<'_> {
         let keeps_copy = there.is_some_and(|stat| self.keeps_copy(attributes, stat));
         if dry {
             if there.is_some() {
-                self.may_take(folder, name)?
+                self.may_take(folder, name)?;
             } else {
-                self.may_write(folder)?
+                self.may_write(folder)?;
             }
             if keeps_copy {
                 self.keep_copy(&dir, name, &folder.path())?;
