@@ -241,7 +241,8 @@ fn a_lack_of_memory_is_called_that() {
         return eprintln!("NOTICE: not tried: there is no prlimit");
     }
     // Below that the system cannot even load the program.
-    let least = (1_u64..).map(|step| step << 12).find(|kib| version(*kib).is_some_and(|said| said.code == 0)).unwrap();
+    let least =
+        (1_u64..1 << 12).map(|step| step << 12).find(|kib| version(*kib).is_some_and(|said| said.code == 0)).unwrap();
     let (mut lacking, mut enough) = (0, 0);
     for step in 0..5 {
         let kib = least + (step << 15);

@@ -1,7 +1,6 @@
 //! `vault snapshot`.
 
 use std::collections::BTreeSet;
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;

@@ -56,7 +56,7 @@ pub struct Found {
 }
 
 /// Is shown a name.
-pub type Look = dyn Fn(&[u8]) + Sync;
+pub type Look<'s> = dyn Fn(&[u8]) + Sync + 's;
 
 /// What is searched for.
 #[derive(Clone, Copy)]
@@ -66,7 +66,7 @@ pub struct Search<'s> {
     /// Whether these are all snapshots of the vault.
     pub all: bool,
     /// If nothing matches, this is shown the names of all files and folders, each at least once, from several threads.
-    pub otherwise: Option<&'s Look>,
+    pub otherwise: Option<&'s Look<'s>>,
 }
 
 /// What is next.
