@@ -101,7 +101,7 @@ pub fn find(context: &Context, args: &FindArgs) -> Result<Exit, Failure> {
             like.see(name);
         }
     };
-    let otherwise: Option<&(dyn Fn(&[u8]) + Sync)> = if like.is_some() { Some(&look) } else { None };
+    let otherwise: Option<&find::Look<'_>> = if like.is_some() { Some(&look) } else { None };
     let searched = find::find(
         &vault,
         &snapshots,

@@ -150,7 +150,10 @@ pub fn filled(text: &str, max: Option<usize>) -> String {
     for line in text.split('\n') {
         let is_prose = !line.is_empty() && !line.starts_with(' ');
         match lines.last_mut().filter(|_| is_prose && is_open) {
-            Some(last) => *last += &format!(" {line}"),
+            Some(last) => {
+                last.push(' ');
+                last.push_str(line);
+            }
             None => lines.push(line.to_owned()),
         }
         is_open = is_prose;
