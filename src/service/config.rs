@@ -1,7 +1,6 @@
 //! The configuration: which vaults there are, what is kept in which of them, how often, and who is told.
 //!
-//! [`parse`] from text to settings, with every mistake and its place · [`starter`] the text that a new file begins with ·
-//! [`command`] `vault config`.
+//! [`parse`] from text to settings, with every mistake and its place · [`starter`] the text that a new file begins with.
 
 pub mod parse;
 pub mod starter;
