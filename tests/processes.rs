@@ -150,8 +150,19 @@ fn interrupt_when(mut child: Child, is_time: impl Fn() -> bool) -> Option<Durati
     Some(took)
 }
 
-/// A second, and others for a machine that has much else to do.
-const AT_ONCE: Duration = Duration::from_secs(4);
+/// Something ends at once that takes a second, and another one for a machine that has much else to do; or, where all is slow, not half of
+/// what the whole takes.
+#[track_caller]
+fn assert_at_once(took: Duration, whole: Duration) {
+    assert!(took < Duration::from_secs(2) || 2 * took < whole, "{took:?} of {whole:?}");
+}
+
+/// How long something takes.
+fn timed(work: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    work();
+    begun.elapsed()
+}
 
 #[test]
 fn ctrl_c_ends_a_snapshot_at_once_and_loses_nothing() {
@@ -168,12 +179,11 @@ fn ctrl_c_ends_a_snapshot_at_once_and_loses_nothing() {
     let child = command(home, &["snapshot", source.to_str().unwrap()]).stderr(Stdio::piped()).spawn().unwrap();
     let took = interrupt_when(child, || packs() > before);
     let took = took.expect("112 MB take longer than the first pack of them");
-    assert!(took < AT_ONCE, "{took:?}");
     println!("a snapshot ended after {} ms", took.as_millis());
     run(home, &["check", "--read-data"]);
     check_restore(home, "latest", "first", &first);
     let now = of_disk(&source, b"source");
-    run(home, &["snapshot", source.to_str().unwrap()]);
+    assert_at_once(took, timed(|| drop(run(home, &["snapshot", source.to_str().unwrap()]))));
     check_restore(home, "latest", "source", &now);
 }
 
@@ -195,9 +205,8 @@ fn ctrl_c_ends_a_restore_at_once_and_loses_nothing() {
     let restore = ["restore", "latest", "--to", to.to_str().unwrap()];
     let child = command(home, &restore).stderr(Stdio::piped()).spawn().unwrap();
     let took = interrupt_when(child, || walk(&to) > 0).expect("112 MB take longer than the first file of them");
-    assert!(took < AT_ONCE, "{took:?}");
     println!("a restore ended after {} ms", took.as_millis());
-    run(home, &[&restore[..], &["--overwrite", "if-changed"]].concat());
+    assert_at_once(took, timed(|| drop(run(home, &[&restore[..], &["--overwrite", "if-changed"]].concat()))));
     assert_same(&expected, &of_disk(&to.join("source"), b"source"), "restored after an interruption");
     assert_eq!(walk(&to), 14, "nothing half done is left behind");
     run(home, &["check"]);

@@ -42,7 +42,7 @@ fn a_wrong_password_or_path_is_told_with_the_way_out() {
     );
     check(&desk, 1, &["snapshot", "not there"], &["there is no", "not there", "No snapshot was made"]);
     check(&desk, 1, &["cat", "latest:source/none"], &["there is no source/none", "vault ls"]);
-    check(&desk, 1, &["restore", "latest:none", "--to", "x"], &["there is no none", "vault ls"]);
+    check(&desk, 1, &["restore", "latest:none", "--to", "x"], &["there is no none", "vault find none"]);
     check(&desk, 1, &["restore", "2020-01-01", "--to", "x"], &["vault list"]);
     check(
         &desk,
