@@ -723,4 +723,45 @@ mod tests {
         check(vec![(1, snapshot(1, false, &[])), (2, pin(true)), (900, pin(false)), (3, pin(true))], &["1@1p"]);
         check(vec![(1, snapshot(1, false, &[])), (2, pin(true)), (3, pin(false))], &["1@1"]);
     }
+
+    /// What a machine puts in the place of a snapshot, after it was retired by somebody who had not seen that, takes the place of nothing,
+    /// until it was put again. One that was forgotten has no exception.
+    #[test]
+    fn what_nobody_waited_for_takes_the_place_of_nothing() {
+        let client = |number: u8| ClientId::new([number; 16]);
+        let name = |number: u8| ObjectName::new([number; 16]);
+        let record = |of: u8, number: u64, own: u8, seen: &[(u8, u64)], body: RecordBody| Link {
+            name: name(own),
+            digest: Digest::new([own; 32]),
+            record: Record {
+                client: client(of),
+                number,
+                seen: seen.iter().map(|(of, number)| (client(*of), *number)).collect(),
+                time: day(i64::from(own)),
+                body,
+                ..any_record()
+            },
+        };
+        let base = || record(1, 1, 1, &[], snapshot(1, false, &[]));
+        let late = || record(1, 2, 2, &[], snapshot(1, false, &[1]));
+        let retired = |seen| record(2, 1, 3, &[(1, seen)], RecordBody::Retire(vec![client(1)]));
+        let again = || record(3, 1, 4, &[(1, 2), (2, 1)], snapshot(1, false, &[1, 2]));
+        let forgotten = |own: u8| record(2, 2, 5, &[(1, 2)], RecordBody::Forget(vec![name(own)]));
+        let listed = |links: Vec<Link>| -> Vec<(ObjectName, Vec<ObjectName>)> {
+            list(&Chains::new(links)).into_iter().map(|info| (info.id, info.replaced)).collect()
+        };
+        for (links, expected) in [
+            (vec![base(), late()], vec![(name(2), vec![name(1)])]),
+            (vec![base(), late(), retired(2)], vec![(name(2), vec![name(1)])]),
+            (vec![base(), late(), retired(1)], vec![(name(1), Vec::new())]),
+            (vec![base(), late(), retired(1), again()], vec![(name(4), vec![name(1), name(2)])]),
+            (vec![base(), late(), retired(1), forgotten(2)], Vec::new()),
+            (vec![base(), late(), retired(1), forgotten(1)], Vec::new()),
+        ] {
+            assert_eq!(listed(links), expected);
+        }
+        // A record of the same number as another one is nobody's any more.
+        let twin = record(1, 2, 6, &[], RecordBody::Forget(Vec::new()));
+        assert_eq!(listed(vec![base(), late(), twin]), [(name(1), Vec::new())]);
+    }
 }
