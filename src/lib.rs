@@ -8,6 +8,7 @@
 pub mod id;
 pub mod limits;
 pub mod path;
+pub mod folder;
 pub mod varint;
 pub mod exit;
 pub mod msgpack;

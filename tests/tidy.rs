@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// The modules of the library in their order; those of one line may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["id", "limits", "path", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru"],
+    &["id", "limits", "path", "folder", "varint", "exit", "msgpack", "sync", "memory", "ownfile", "lru"],
     &["progress"],
     &["store"],
     &["chunk"],

@@ -137,7 +137,7 @@ impl Mark {
         let folder = catalogue.with_extension("open");
         std::fs::create_dir_all(&folder)?;
         let mut left = Left::Nothing;
-        for entry in std::fs::read_dir(&folder)? {
+        for entry in crate::folder::entries(&folder)? {
             let path = entry?.path();
             let Ok(file) = File::open(&path) else { continue };
             if file.try_lock().is_ok() {

@@ -33,7 +33,7 @@ pub fn measure(paths: &[PathBuf], time: Duration) -> (u64, bool) {
         }
         let Ok(found) = fs::symlink_metadata(&path) else { continue };
         if found.is_dir() {
-            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            todo.extend(vault::folder::entries(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         } else if found.is_file() {
             bytes = bytes.saturating_add(found.len());
         }
@@ -132,7 +132,7 @@ impl Count<'_> {
         {
             folder.rules = rules;
         }
-        for entry in fs::read_dir(&folder.path).into_iter().flatten().flatten() {
+        for entry in vault::folder::entries(&folder.path).into_iter().flatten().flatten() {
             let Ok(found) = entry.metadata() else { continue };
             let name = bytes_of(&entry.file_name());
             let below = if folder.below.is_empty() { name } else { [&folder.below[..], b"/", &name].concat() };

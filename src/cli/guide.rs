@@ -528,7 +528,7 @@ fn ask_place(home: Option<&Path>, sources: &[PathBuf]) -> Result<Step<Place>, Fa
 /// The folder of the vault itself: the one that was named if it is new, or empty and of no other use; else one in it. In a synced
 /// folder, and on a disk, whatever is added later must not come to lie among the files of the vault.
 fn usable(place: Place) -> Result<Place, String> {
-    let is_empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let is_empty = |path: &Path| vault::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none());
     let is_top = places::is_top(&place.path);
     let path = if place.path.is_dir() && (is_top || !is_empty(&place.path)) {
         place.path.join("vault")
@@ -729,7 +729,7 @@ fn trial_files(sources: &[PathBuf]) -> Vec<PathBuf> {
         } else if found.is_dir() {
             looked += 1;
             let mut below: Vec<PathBuf> =
-                fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+                vault::folder::entries(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             below.sort();
             folders.extend(below.into_iter().rev());
         }

@@ -140,7 +140,7 @@ fn archives(context: &Context, args: &ImportArgs) -> Result<Vec<Item>, Failure> 
         let failed = |error: io::Error| Failure::caused(format!("cannot read {}", path.display()), &error);
         if fs::metadata(path).map_err(failed)?.is_dir() {
             let before = items.len();
-            for entry in fs::read_dir(path).map_err(failed)? {
+            for entry in vault::folder::entries(path).map_err(failed)? {
                 let path = entry.map_err(failed)?.path();
                 if path.is_file() && stem(&name_of(&path)).is_some() {
                     items.push(archive(context, args, path)?);
@@ -194,7 +194,7 @@ fn copies(context: &Context, args: &ImportArgs, folder: &Path) -> Result<(Vec<It
     let name = folder.file_name().map_or_else(|| b"root".to_vec(), roots::bytes_of);
     let source = args.source.clone().unwrap_or_else(|| Shown(&name).to_string());
     let (mut items, mut passed) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(&folder).map_err(failed)? {
+    for entry in vault::folder::entries(&folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         // A link, such as `latest`, is another name of one of the others.
         if !entry.file_type().map_err(failed)?.is_dir() {

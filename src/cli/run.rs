@@ -227,7 +227,7 @@ fn report_path(folder: &Path, run: &str) -> PathBuf {
 
 /// The reports that are kept, the oldest first.
 fn reports(folder: &Path) -> Vec<PathBuf> {
-    let found = std::fs::read_dir(folder).into_iter().flatten().filter_map(|found| Some(found.ok()?.path()));
+    let found = vault::folder::entries(folder).into_iter().flatten().filter_map(|found| Some(found.ok()?.path()));
     let mut reports: Vec<_> = found.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     reports.sort();
     reports

@@ -56,7 +56,7 @@ fn is_mount_point(path: &Path) -> Option<bool> {
 
 /// Whether a folder has nothing in it. One that cannot be read is not empty.
 fn is_empty(path: &Path) -> bool {
-    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 impl Presence {

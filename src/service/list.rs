@@ -254,7 +254,7 @@ impl Lines<'_> {
         match local::has_vault_in(&path) {
             Ok(true) => {}
             Ok(false) if path.is_dir() => {
-                if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
+                if crate::folder::entries(&path).is_ok_and(|mut entries| entries.next().is_some()) {
                     wrong.push(format!("the destination {} is not empty, and is no vault", path.display()));
                     return None;
                 }

@@ -157,7 +157,7 @@ impl DirStore {
     pub fn foreign_at_top(&self) -> Result<Vec<String>, StoreError> {
         let failed = |e| self.error(Action::List, self.place(), e);
         let mut foreign = Vec::new();
-        for entry in fs::read_dir(&self.top).map_err(failed)? {
+        for entry in crate::folder::entries(&self.top).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let is_dir = entry.path().is_dir();
@@ -292,7 +292,7 @@ impl DirStore {
 
     /// Lists one folder of objects. `relative` is its path below the top, `prefix` what the names in it must begin with.
     fn list_folder(&self, relative: &str, prefix: &str, found: &mut dyn FnMut(Listed)) -> io::Result<()> {
-        for entry in fs::read_dir(self.top.join(relative))? {
+        for entry in crate::folder::entries(self.top.join(relative))? {
             let entry = entry?;
             let name = entry.file_name();
             let object = name.to_str().filter(|text| text.starts_with(prefix)).and_then(|text| text.parse().ok());
@@ -315,7 +315,7 @@ impl DirStore {
         if !kind.fans_out() {
             return self.list_folder(kind.folder(), "", found);
         }
-        for entry in fs::read_dir(self.top.join(kind.folder()))? {
+        for entry in crate::folder::entries(self.top.join(kind.folder()))? {
             let entry = entry?;
             let name = entry.file_name();
             let fan_out = name.to_str().filter(|text| is_fan_out(text) && entry.file_type().is_ok_and(|t| t.is_dir()));

@@ -108,13 +108,13 @@ impl KeptStore {
 
     /// The packs of which something is kept.
     fn packs(&self) -> Vec<KeptPack> {
-        let folders = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let folders = crate::folder::entries(&self.folder).into_iter().flatten().flatten();
         folders.map(|folder| folder.path()).filter_map(|path| KeptPack::new(&path)).collect()
     }
 
     /// Lets go of the packs that are not listed any more.
     fn keep_only(&self, is_listed: impl Fn(&ObjectName) -> bool) {
-        let folders = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let folders = crate::folder::entries(&self.folder).into_iter().flatten().flatten();
         for folder in folders {
             let name = folder.file_name().to_str().and_then(|name| name.parse::<ObjectName>().ok());
             if !name.is_some_and(|name| is_listed(&name)) && fs::remove_dir_all(folder.path()).is_ok() {
@@ -141,7 +141,7 @@ struct KeptPack {
 impl KeptPack {
     fn new(path: &Path) -> Option<Self> {
         let changed = fs::symlink_metadata(path).ok()?.modified().ok();
-        let parts = fs::read_dir(path).ok()?.flatten();
+        let parts = crate::folder::entries(path).ok()?.flatten();
         let len = parts.filter_map(|part| part.metadata().ok()).map(|part| part.len()).sum();
         Some(Self { path: path.to_owned(), len, changed })
     }
@@ -276,7 +276,7 @@ impl KeptSlots<'_> {
     /// Lets go of the slots that are not listed any more.
     pub fn keep_only(&self, listed: &[ObjectName]) {
         let listed: HashSet<&ObjectName> = listed.iter().collect();
-        for file in fs::read_dir(self.0).into_iter().flatten().flatten() {
+        for file in crate::folder::entries(self.0).into_iter().flatten().flatten() {
             let name = file.file_name().to_str().and_then(|name| name.parse::<ObjectName>().ok());
             if !name.is_some_and(|name| listed.contains(&name)) {
                 let _ = fs::remove_file(file.path());

@@ -264,7 +264,7 @@ impl Vault {
             noted.claimable.clone_from(&lock(&own.packs).names);
         }
         let own = own.map(Session::path);
-        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        let entries = crate::folder::entries(self.state().join("sessions")).into_iter().flatten().flatten();
         for list in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == PACKS)) {
             let session = list.with_extension("");
             if own.as_ref() == Some(&session) {
@@ -285,7 +285,7 @@ impl Vault {
     /// Whether other work of this client is under way.
     pub(crate) fn has_other_work(&self, own: Option<&Session>) -> bool {
         let own = own.map(Session::path);
-        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        let entries = crate::folder::entries(self.state().join("sessions")).into_iter().flatten().flatten();
         entries
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_none() && own.as_ref() != Some(path))
@@ -296,7 +296,7 @@ impl Vault {
     pub(crate) fn acknowledged(&self, own: Option<&Session>) -> Vec<(ClientId, u64)> {
         let mut seen: BTreeMap<ClientId, u64> = self.log().chains.seen().into_iter().collect();
         let own = own.map(Session::path);
-        let entries = std::fs::read_dir(self.state().join("sessions")).into_iter().flatten().flatten();
+        let entries = crate::folder::entries(self.state().join("sessions")).into_iter().flatten().flatten();
         for entry in entries {
             let path = entry.path();
             if own.as_ref() == Some(&path) || path.extension().is_some() {

@@ -195,7 +195,7 @@ pub fn folders(desk: &Arc<Desk>, request: &Value) -> Told {
     let failed =
         |error: std::io::Error| Problem::usage(format!("cannot look into {}: {}", folder.display(), plain(&error)));
     let mut names = Vec::new();
-    for found in std::fs::read_dir(&folder).map_err(failed)? {
+    for found in crate::folder::entries(&folder).map_err(failed)? {
         let Ok(found) = found else { continue };
         if names.len() < FOLDERS_MAX && found.file_type().is_ok_and(|kind| kind.is_dir()) {
             names.push(path::from_os(&found.file_name()));

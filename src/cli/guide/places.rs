@@ -85,7 +85,7 @@ pub fn sources(home: &Path) -> Vec<PathBuf> {
     let named = fs::read_to_string(home.join(".config/user-dirs.dirs")).unwrap_or_default();
     let mut folders: Vec<PathBuf> = FOLDERS.iter().map(|name| home.join(name)).collect();
     folders.extend(user_folders(&named, home));
-    let is_full = |path: &PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    let is_full = |path: &PathBuf| vault::folder::entries(path).is_ok_and(|mut entries| entries.next().is_some());
     let mut found: Vec<PathBuf> = Vec::new();
     for folder in folders.into_iter().filter(is_full) {
         if !found.contains(&folder) {
@@ -130,7 +130,7 @@ fn disks() -> Vec<PathBuf> {
         let drives = ('D'..='Z').map(|letter| PathBuf::from(format!("{letter}:\\")));
         drives.filter(|path| path.is_dir()).collect()
     } else if cfg!(target_os = "macos") {
-        let entries = fs::read_dir("/Volumes").into_iter().flatten().flatten();
+        let entries = vault::folder::entries("/Volumes").into_iter().flatten().flatten();
         // The one that is a link leads to the system's own disk.
         entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
     } else {

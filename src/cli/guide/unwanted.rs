@@ -70,7 +70,7 @@ fn look(roots: &[PathBuf], time: Duration) -> Found {
             if begun.elapsed() > time {
                 return found;
             }
-            for entry in fs::read_dir(&folder.path).into_iter().flatten().flatten() {
+            for entry in vault::folder::entries(&folder.path).into_iter().flatten().flatten() {
                 let Ok(metadata) = entry.metadata() else { continue };
                 let below = join(&folder.below, &bytes_of(&entry.file_name()));
                 let part_of = folder.part_of.or_else(|| {

@@ -350,7 +350,7 @@ fn open_log(folder: &Path, run: &str) -> io::Result<File> {
     let path = log_path(folder, run);
     let folder = folder.join("log");
     vault::fs::make_private_folder(&folder)?;
-    let found = fs::read_dir(&folder)?.filter_map(|found| Some(found.ok()?.path()));
+    let found = vault::folder::entries(&folder)?.filter_map(|found| Some(found.ok()?.path()));
     let mut logs: Vec<PathBuf> = found.filter(|path| path.extension().is_some_and(|end| end == "ndjson")).collect();
     logs.sort();
     let surplus = (logs.len() + 1).saturating_sub(LOGS_KEPT);

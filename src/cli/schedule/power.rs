@@ -16,7 +16,7 @@ pub fn on_battery() -> bool {
 /// Linux: some battery discharges, and no mains is connected. Elsewhere there is no such folder.
 fn supplies_say_battery(folder: &Path) -> bool {
     let (mut mains, mut discharging) = (false, false);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in vault::folder::entries(folder).into_iter().flatten().flatten() {
         let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default().trim().to_owned();
         match read("type").as_str() {
             "Mains" | "USB" => mains |= read("online") == "1",

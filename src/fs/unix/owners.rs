@@ -102,7 +102,7 @@ pub fn give_to_owner(top: &std::path::Path) {
     }
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        for entry in crate::folder::entries(&folder).into_iter().flatten().flatten() {
             let Ok(found) = entry.metadata() else { continue };
             if found.uid() == 0 {
                 // What cannot be given away is as it was before.

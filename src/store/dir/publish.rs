@@ -154,7 +154,7 @@ impl Publisher {
 
     /// Names in the folder for temporary files that no living process is writing.
     pub(super) fn leftovers(&self) -> io::Result<Vec<OsString>> {
-        let entries = match fs::read_dir(&self.temporary) {
+        let entries = match crate::folder::entries(&self.temporary) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };

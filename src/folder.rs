@@ -1,0 +1,103 @@
+//! What lies in a folder of this machine, for whoever looks at one without keeping it open. The standard library's own way panics if
+//! closing the folder fails.
+
+use std::ffi::OsString;
+use std::fs::{FileType, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Something in a folder.
+#[derive(Debug)]
+pub struct Entry {
+    path: PathBuf,
+}
+
+impl Entry {
+    /// The folder's path and the name.
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// The name.
+    pub fn file_name(&self) -> OsString {
+        self.path.file_name().map(OsString::from).unwrap_or_default()
+    }
+
+    /// What it is. No link is followed.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn file_type(&self) -> io::Result<FileType> {
+        self.metadata().map(|found| found.file_type())
+    }
+
+    /// What the system knows of it. No link is followed.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        std::fs::symlink_metadata(&self.path)
+    }
+}
+
+/// What lies in a folder, in no particular order. An error that comes in the middle is the last one.
+///
+/// # Errors
+/// If it is no folder, or cannot be read.
+#[cfg(unix)]
+pub fn entries(folder: impl AsRef<Path>) -> io::Result<std::vec::IntoIter<io::Result<Entry>>> {
+    use std::os::unix::ffi::OsStrExt;
+
+    use rustix::fs::{Mode, OFlags};
+
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = folder.as_ref();
+    let opened = rustix::fs::open(folder, flags, Mode::empty())?;
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::new(opened)? {
+        match entry {
+            Ok(entry) => match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => found.push(Ok(Entry { path: folder.join(std::ffi::OsStr::from_bytes(name)) })),
+            },
+            Err(error) => {
+                found.push(Err(error.into()));
+                break;
+            }
+        }
+    }
+    Ok(found.into_iter())
+}
+
+/// What lies in a folder, in no particular order.
+///
+/// # Errors
+/// If it is no folder, or cannot be read.
+#[cfg(not(unix))]
+pub fn entries(folder: impl AsRef<Path>) -> io::Result<std::vec::IntoIter<io::Result<Entry>>> {
+    let found = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| Entry { path: entry.path() }));
+    Ok(found.collect::<Vec<_>>().into_iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_lies_in_a_folder_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b c"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        let mut found: Vec<(OsString, bool)> = entries(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name(), entry.file_type().unwrap().is_dir()))
+            .collect();
+        found.sort();
+        assert_eq!(found, [("a".into(), false), ("b c".into(), false), ("d".into(), true)]);
+        assert!(entries(&folder.path().join("a")).is_err());
+        assert_eq!(entries(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
