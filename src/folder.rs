@@ -97,7 +97,7 @@ mod tests {
             .collect();
         found.sort();
         assert_eq!(found, [("a".into(), false), ("b c".into(), false), ("d".into(), true)]);
-        assert!(entries(&folder.path().join("a")).is_err());
-        assert_eq!(entries(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(entries(folder.path().join("a")).is_err());
+        assert_eq!(entries(folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
