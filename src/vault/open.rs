@@ -455,8 +455,17 @@ impl Vault {
     ) -> Result<(), VaultError> {
         let same = |info: &PackInfo| listing.packs.get(&info.name) == Some(&(info.kind, info.len));
         let before = known.catalogue.packs()?;
-        let gone: Vec<ObjectName> = before.values().filter(|info| !same(info)).map(|info| info.name).collect();
+        let mut gone: Vec<ObjectName> = before.values().filter(|info| !same(info)).map(|info| info.name).collect();
         let now = self.catalogue.reader()?.packs()?;
+        // What was entered since the look began may have been deleted since as well.
+        let names: HashSet<ObjectName> = before.values().map(|info| info.name).collect();
+        for info in now.values().filter(|info| !names.contains(&info.name) && !same(info)) {
+            match self.store.len(&ObjectKey::Named(info.kind.store_kind(), info.name)) {
+                Ok(len) if len == info.len => {}
+                Err(error) if error.is_of_whole() => return Err(error.into()),
+                _ => gone.push(info.name),
+            }
+        }
         let kept: HashSet<ObjectName> = now.values().filter(|info| same(info)).map(|info| info.name).collect();
         let mut new: Vec<_> = listing.packs.iter().filter(|(name, _)| !kept.contains(*name)).collect();
         new.sort_unstable_by_key(|(name, _)| **name);
