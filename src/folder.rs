@@ -2,14 +2,51 @@
 //! closing the folder fails.
 
 use std::ffi::OsString;
-use std::fs::{FileType, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// What something in a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// Anything else, a link among it.
+    Other,
+}
+
+impl Type {
+    /// Whether it is a regular file.
+    pub const fn is_file(self) -> bool {
+        matches!(self, Self::File)
+    }
+
+    /// Whether it is a folder.
+    pub const fn is_dir(self) -> bool {
+        matches!(self, Self::Folder)
+    }
+}
+
+impl From<std::fs::FileType> for Type {
+    fn from(found: std::fs::FileType) -> Self {
+        if found.is_file() {
+            Self::File
+        } else if found.is_dir() {
+            Self::Folder
+        } else {
+            Self::Other
+        }
+    }
+}
 
 /// Something in a folder.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
+    /// What the folder says that it is, if it does.
+    told: Option<Type>,
 }
 
 impl Entry {
@@ -23,18 +60,21 @@ impl Entry {
         self.path.file_name().map(OsString::from).unwrap_or_default()
     }
 
-    /// What it is. No link is followed.
+    /// What it is. No link is followed. The system is asked only where the folder does not say it.
     ///
     /// # Errors
     /// If the system does not tell.
-    pub fn file_type(&self) -> io::Result<FileType> {
-        self.metadata().map(|found| found.file_type())
+    pub fn file_type(&self) -> io::Result<Type> {
+        match self.told {
+            Some(told) => Ok(told),
+            None => self.metadata().map(|found| found.file_type().into()),
+        }
     }
 
     /// What the system knows of it. No link is followed.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system does not tell; also if it was deleted since the folder was read.
     pub fn metadata(&self) -> io::Result<Metadata> {
         std::fs::symlink_metadata(&self.path)
     }
@@ -58,7 +98,15 @@ pub fn entries(folder: impl AsRef<Path>) -> io::Result<std::vec::IntoIter<io::Re
         match entry {
             Ok(entry) => match entry.file_name().to_bytes() {
                 b"." | b".." => {}
-                name => found.push(Ok(Entry { path: folder.join(std::ffi::OsStr::from_bytes(name)) })),
+                name => {
+                    let told = match entry.file_type() {
+                        rustix::fs::FileType::RegularFile => Some(Type::File),
+                        rustix::fs::FileType::Directory => Some(Type::Folder),
+                        rustix::fs::FileType::Unknown => None,
+                        _ => Some(Type::Other),
+                    };
+                    found.push(Ok(Entry { path: folder.join(std::ffi::OsStr::from_bytes(name)), told }));
+                }
             },
             Err(error) => {
                 found.push(Err(error.into()));
@@ -75,7 +123,8 @@ pub fn entries(folder: impl AsRef<Path>) -> io::Result<std::vec::IntoIter<io::Re
 /// If it is no folder, or cannot be read.
 #[cfg(not(unix))]
 pub fn entries(folder: impl AsRef<Path>) -> io::Result<std::vec::IntoIter<io::Result<Entry>>> {
-    let found = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| Entry { path: entry.path() }));
+    let known = |entry: std::fs::DirEntry| Entry { path: entry.path(), told: entry.file_type().ok().map(Type::from) };
+    let found = std::fs::read_dir(folder)?.map(|entry| entry.map(known));
     Ok(found.collect::<Vec<_>>().into_iter())
 }
 
@@ -97,7 +146,11 @@ mod tests {
             .collect();
         found.sort();
         assert_eq!(found, [("a".into(), false), ("b c".into(), false), ("d".into(), true)]);
-        assert!(entries(folder.path().join("a")).is_err());
+        // What a folder says is known also of what was deleted since.
+        let read = entries(folder.path()).unwrap().map(Result::unwrap).find(|entry| entry.file_name() == "a").unwrap();
+        std::fs::remove_file(folder.path().join("a")).unwrap();
+        assert!(read.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        assert!(entries(folder.path().join("b c")).is_err());
         assert_eq!(entries(folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -92,6 +92,9 @@ impl Chains {
         let upto: BTreeMap<ClientId, u64> = retirements.by_others.iter().filter_map(seen_by).collect();
         let forked: BTreeMap<ClientId, u64> =
             self.clients.keys().filter_map(|client| Some((*client, *self.forked(client).first()?))).collect();
+        if upto.is_empty() && forked.is_empty() {
+            return HashSet::new();
+        }
         let is_unawaited = |record: &Record| {
             upto.get(&record.client).is_some_and(|upto| record.number > *upto)
                 || forked.get(&record.client).is_some_and(|from| record.number >= *from)

@@ -296,15 +296,16 @@ impl DirStore {
             let entry = entry?;
             let name = entry.file_name();
             let object = name.to_str().filter(|text| text.starts_with(prefix)).and_then(|text| text.parse().ok());
-            let is_file = entry.file_type()?.is_file();
+            let foreign = || Listed::Foreign(format!("{relative}/{}", shown(&name)));
             let listed = match object {
-                Some(name) if is_file => match entry.metadata() {
-                    Ok(found) => Listed::Object { name, len: found.len() },
+                Some(name) => match entry.metadata() {
+                    Ok(found) if found.is_file() => Listed::Object { name, len: found.len() },
+                    Ok(_) => foreign(),
                     // It was deleted since the folder was read.
                     Err(e) if e.kind() == ErrorKind::NotFound => continue,
                     Err(e) => return Err(e),
                 },
-                _ => Listed::Foreign(format!("{relative}/{}", shown(&name))),
+                None => foreign(),
             };
             found(listed);
         }
