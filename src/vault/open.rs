@@ -454,12 +454,15 @@ impl Vault {
         progress: &dyn Progress,
     ) -> Result<(), VaultError> {
         let same = |info: &PackInfo| listing.packs.get(&info.name) == Some(&(info.kind, info.len));
-        let before = known.catalogue.packs()?;
-        let mut gone: Vec<ObjectName> = before.values().filter(|info| !same(info)).map(|info| info.name).collect();
         let now = self.catalogue.reader()?.packs()?;
-        // What was entered since the look began may have been deleted since as well.
-        let names: HashSet<ObjectName> = before.values().map(|info| info.name).collect();
-        for info in now.values().filter(|info| !names.contains(&info.name) && !same(info)) {
+        let mut gone = Vec::new();
+        for (number, info) in now.iter().filter(|(_, info)| !same(info)) {
+            let was_known = known.catalogue.pack(*number)?.is_some_and(|before| before.name == info.name);
+            if was_known {
+                gone.push(info.name);
+                continue;
+            }
+            // It was entered since the look began, and may have been deleted since as well.
             match self.store.len(&ObjectKey::Named(info.kind.store_kind(), info.name)) {
                 Ok(len) if len == info.len => {}
                 Err(error) if error.is_of_whole() => return Err(error.into()),
