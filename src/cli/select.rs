@@ -83,7 +83,7 @@ impl Wanted {
         aim: Aim,
         info: &SnapshotInfo,
     ) -> bool {
-        let own = Own { host: vault.identity().host.clone(), clients: vault.own_clients() };
+        let own = Own::of(vault);
         self.choose(snapshots, filter, &own, aim, &context.zone).is_ok_and(|(found, _)| found.id == info.id)
     }
 
@@ -97,7 +97,7 @@ impl Wanted {
         aim: Aim,
     ) -> Result<&'a SnapshotInfo, Failure> {
         complete::note_snapshots(vault, snapshots, &context.zone);
-        let own = Own { host: vault.identity().host.clone(), clients: vault.own_clients() };
+        let own = Own::of(vault);
         let chosen = self.choose(snapshots, filter, &own, aim, &context.zone);
         if let Some(missing) = self.missing(vault, snapshots, filter, &own, aim, &context.zone)? {
             let what = format!(
@@ -344,6 +344,11 @@ struct Own {
 }
 
 impl Own {
+    /// By what a vault knows of this machine.
+    fn of(vault: &Vault) -> Self {
+        Self { host: vault.identity().host.clone(), clients: vault.own_clients() }
+    }
+
     /// Those of this machine's name; else those that this machine took under other names; else, and then `false`, all.
     fn only<'a>(&self, all: Vec<&'a SnapshotInfo>) -> (Vec<&'a SnapshotInfo>, bool) {
         let of_name = |info: &&SnapshotInfo| info.body.host == self.host;
@@ -360,7 +365,7 @@ impl Own {
 
 /// Those that are of this machine; all, if none is. Whether they are its own is said, too.
 pub fn of_this_machine<'a>(vault: &Vault, all: Vec<&'a SnapshotInfo>) -> (Vec<&'a SnapshotInfo>, bool) {
-    Own { host: vault.identity().host.clone(), clients: vault.own_clients() }.only(all)
+    Own::of(vault).only(all)
 }
 
 fn hosts<'a>(snapshots: &[&'a SnapshotInfo]) -> BTreeSet<&'a str> {
