@@ -20,6 +20,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 
+use crate::folder::Type;
 use crate::id::ObjectName;
 use crate::path::Shown;
 use crate::path::plain;
@@ -319,7 +320,7 @@ impl DirStore {
         for entry in crate::folder::entries(self.top.join(kind.folder()))? {
             let entry = entry?;
             let name = entry.file_name();
-            let fan_out = name.to_str().filter(|text| is_fan_out(text) && entry.file_type().is_ok_and(|t| t.is_dir()));
+            let fan_out = name.to_str().filter(|text| is_fan_out(text) && entry.file_type().is_ok_and(Type::is_dir));
             let Some(prefix) = fan_out else {
                 found(Listed::Foreign(format!("{}/{}", kind.folder(), shown(&name))));
                 continue;

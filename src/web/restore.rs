@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::engine::restore::{Change, Mark, Overwrite, RestoreOptions, Target, restore_telling};
+use crate::folder::Type;
 use crate::json::{ChangeJson, Name, RestoreJson};
 use crate::path;
 use crate::progress::plain;
@@ -197,7 +198,7 @@ pub fn folders(desk: &Arc<Desk>, request: &Value) -> Told {
     let mut names = Vec::new();
     for found in crate::folder::entries(&folder).map_err(failed)? {
         let Ok(found) = found else { continue };
-        if names.len() < FOLDERS_MAX && found.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if names.len() < FOLDERS_MAX && found.file_type().is_ok_and(Type::is_dir) {
             names.push(path::from_os(&found.file_name()));
         }
     }

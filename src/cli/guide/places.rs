@@ -132,7 +132,10 @@ fn disks() -> Vec<PathBuf> {
     } else if cfg!(target_os = "macos") {
         let entries = vault::folder::entries("/Volumes").into_iter().flatten().flatten();
         // The one that is a link leads to the system's own disk.
-        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+        entries
+            .filter(|entry| entry.file_type().is_ok_and(vault::folder::Type::is_dir))
+            .map(|entry| entry.path())
+            .collect()
     } else {
         mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
     }
