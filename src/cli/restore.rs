@@ -183,7 +183,7 @@ fn deletes(
     if report.deleted == 0 {
         return Ok(false);
     }
-    let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let first = vault::sync::into_inner(first);
     note(&format!("Restoring snapshot {} to {} deletes:", select::named(&spot.info, &context.zone), place(args)));
     first.iter().for_each(|line| note(&format!("  {line}")));
     let more = report.deleted - first.len() as u64;
@@ -276,7 +276,7 @@ impl<'c> Listing<'c> {
 
     /// Ends the list. Standard output is ready for what follows.
     fn finish(self, has_failed: bool) -> Result<Output, Failure> {
-        let (mut out, count, failed) = self.out.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (mut out, count, failed) = vault::sync::into_inner(self.out);
         let is_json = self.dry && self.context.global.json;
         if failed.is_none() && is_json && (count > 0 || !has_failed) {
             if count == 0 {
@@ -308,7 +308,7 @@ fn overwrite(args: &RestoreArgs) -> Overwrite {
 }
 
 fn exit(report: &RestoreReport) -> Exit {
-    if report.problems.iter().any(|problem| problem.damage) {
+    if report.damage_count > 0 {
         Exit::Damage
     } else if report.problem_count > 0 {
         Exit::Skipped
@@ -377,16 +377,14 @@ fn tell_report(
     }
     if report.problem_count > 0 {
         out.styled(Style::Warning, &format!("  not restored as it was: {}", units::count(report.problem_count)))?;
-        // Damage first: it is what matters most, and must not be pushed out of the list.
-        let (damage, other): (Vec<_>, Vec<_>) = report.problems.iter().partition(|problem| problem.damage);
-        for problem in damage.into_iter().chain(other).take(PROBLEMS_SHOWN) {
+        for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
             out.say(format_args!("    {}: {}", called(&problem.path), problem.what))?;
         }
         let more = report.problem_count.saturating_sub(report.problems.len().min(PROBLEMS_SHOWN) as u64);
         if more > 0 {
             out.say(format_args!("    and {} more", units::count(more)))?;
         }
-        if report.problems.iter().any(|problem| problem.damage) {
+        if report.damage_count > 0 {
             out.say("  The vault is damaged. What that costs, and what to do: vault check")?;
         }
     }

@@ -320,7 +320,7 @@ pub fn mark_lent<'s>(
         let batch = listings.split_off(listings.len().saturating_sub(BATCH));
         listings.extend(marker.read_batch(batch)?);
     }
-    let (mut ids, mut marks) = marker.waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (mut ids, mut marks) = crate::sync::into_inner(marker.waiting);
     merge(reader, &mut ids, &mut marks)?;
     Ok(marks)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -556,7 +556,7 @@ impl Pass<'_> {
                 read_large(depot, Feed::Reader(reader), Some(scope), self.progress, done);
             });
             let feed = |what: String| SnapshotError::Feed { name: crate::path::Shown(&name).to_string(), what };
-            let (stream, _) = match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let (stream, _) = match crate::sync::into_inner(result) {
                 Ok(read) => read,
                 Err(ReadFailed::Source(error)) => return Err(feed(error.to_string()).into()),
                 Err(ReadFailed::Run) if self.progress.stopped() => return Err(SnapshotError::Interrupted.into()),

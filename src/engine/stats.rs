@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -467,7 +467,7 @@ fn sum(
         total.1.extend(used);
         Ok::<_, CatalogueError>((count, bytes))
     })?;
-    let (held, used) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (held, used) = crate::sync::into_inner(total);
     stats.chunks = sums.iter().map(|(count, _)| count).sum();
     stats.bytes_unique = sums.iter().map(|(_, bytes)| bytes).sum();
     let held = |class: Class| held.get(class as usize).copied().unwrap_or(0);

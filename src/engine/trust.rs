@@ -366,7 +366,7 @@ impl Standings {
             lock(&copies).extend(here);
             Ok::<_, CatalogueError>(())
         })?;
-        let copies = copies.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let copies = crate::sync::into_inner(copies);
         // Something would be deleted for their sake, so they are looked at however many bytes that is.
         let lookout = Lookout { budget: u64::MAX, ..Lookout::new(vault, VerifyOthers::Sample) };
         let looked: Vec<(u32, bool)> = copies

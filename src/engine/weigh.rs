@@ -7,7 +7,7 @@
 //! these. If there are few, it is all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 
@@ -215,7 +215,7 @@ fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<Uses, Catal
         sole.into_iter().for_each(|(pack, user)| own(&mut total.1, pack, user));
         Ok::<_, CatalogueError>(())
     })?;
-    let (mut uses, sole) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (mut uses, sole) = crate::sync::into_inner(total);
     uses.retain(|_, used| !used.alone.is_empty());
     Ok((uses, sole))
 }
@@ -301,7 +301,7 @@ impl Scales<'_> {
         })?;
         let mut compressor = Compressor::new(self.level).map_err(VaultError::from)?;
         let finish = |(group, scale): (&Group, Mutex<Scale>)| {
-            let mut scale = scale.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let mut scale = crate::sync::into_inner(scale);
             if !scale.rest.is_empty() {
                 scale.after += scale.rest.compress(&mut compressor).sealed_len() as u64;
             }

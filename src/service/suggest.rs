@@ -57,7 +57,7 @@ impl Nearest {
 
     /// The nearest of those that were seen.
     pub fn found(self) -> Option<String> {
-        self.best.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, name)| name)
+        crate::sync::into_inner(self.best).map(|(_, name)| name)
     }
 }
 

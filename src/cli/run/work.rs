@@ -151,8 +151,8 @@ impl<'a> Crew<'a> {
         if !self.context.screen.stopped() {
             self.care_all();
         }
-        self.out.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
-        let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        vault::sync::into_inner(self.out).finish()?;
+        let mut report = vault::sync::into_inner(self.report);
         // As in the configuration, whatever was ready first.
         let targets = self.plan.jobs.iter().flat_map(|job| job.targets.iter().map(move |target| (job, target)));
         let targets: Vec<(&str, &str)> = targets

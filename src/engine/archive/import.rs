@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::AcqRel;
-use std::sync::{Mutex, PoisonError};
 
 use rayon::Scope;
 
@@ -277,7 +277,7 @@ impl Run<'_> {
         if tree.nodes[0].below.is_empty() {
             return Err(ImportError::Empty.into());
         }
-        let streams = contents.streams.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let streams = crate::sync::into_inner(contents.streams);
         pool.install(|| self.finish(depot, tree, &streams, &mut taken))?;
         Ok(taken)
     }

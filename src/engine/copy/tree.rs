@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -443,7 +443,7 @@ impl Trees<'_, '_> {
         for stream in large {
             note(&stream, self.large_content(&stream)?);
         }
-        Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(crate::sync::into_inner(lost))
     }
 
     /// What is the matter with what cannot be read, if all else can go on; anything else ends the work.
@@ -480,7 +480,7 @@ impl Trees<'_, '_> {
             let done = Box::new(|read| *lock(&result) = read);
             read_large(self.depot, Feed::Reader(Box::new(&mut content)), Some(scope), self.progress, done);
         });
-        match (result.into_inner().unwrap_or_else(PoisonError::into_inner), content.error) {
+        match (crate::sync::into_inner(result), content.error) {
             (Ok((copy, _)), None) => Ok(Ok(copy)),
             (_, Some(error)) => Ok(self.contained(Err(error))?),
             (Err(_), None) if self.progress.stopped() => Err(CopyError::Interrupted.into()),

@@ -258,7 +258,7 @@ fn judge(
         })?;
     }
     plan.catalogue = wrong.into_inner();
-    Ok(judged.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(crate::sync::into_inner(judged))
 }
 
 /// What is wrong with a pack that was looked at.

@@ -167,13 +167,13 @@ pub struct RestoreReport {
     pub deleted: u64,
     /// Newer files that were kept as copies.
     pub copies: u64,
-    /// What the snapshot does not have and that was kept, the first [`KEPT_SHOWN`].
+    /// What the snapshot does not have and that was kept, by path, the first [`KEPT_SHOWN`].
     pub kept: Vec<KeptThing>,
     /// How many things were kept.
     pub kept_count: u64,
     /// Files that were read back and found right (`verify`).
     pub files_verified: u64,
-    /// What could not be restored, the first [`PROBLEMS_SHOWN`].
+    /// What could not be restored: damage first, then by path, the first [`PROBLEMS_SHOWN`].
     pub problems: Vec<RestoreProblem>,
     /// How many problems there were.
     pub problem_count: u64,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub(super) use crate::engine::restore::Mark;
 use crate::engine::restore::folder::{Folder, Handles};
@@ -17,7 +17,7 @@ use crate::fs::{MetaOptions, OwnerNames, Problem, Stat};
 use crate::pack::PackError;
 use crate::path::{Shown, called};
 use crate::progress::{Progress, plain};
-pub(super) use crate::sync::lock;
+pub(super) use crate::sync::{into_inner, lock};
 use crate::vault::{ReadError, Vault};
 
 /// Why something is left as it is.
@@ -67,8 +67,43 @@ pub(super) struct Tally {
     pub(super) deleted: AtomicU64,
     pub(super) files_verified: AtomicU64,
     pub(super) copies: AtomicU64,
-    /// Only its problems and what is kept are used.
-    problems: Mutex<RestoreReport>,
+    /// How many of the problems are damage.
+    damage: AtomicU64,
+    /// What could not be restored: damage first, then by path.
+    problems: Mutex<First<(bool, Vec<u8>), String>>,
+    kept: Mutex<First<Vec<u8>, Kept>>,
+    not_permitted: Mutex<BTreeMap<String, u64>>,
+}
+
+/// The first of many things in the order of their keys, whatever order the threads tell them in: a dry run and the real one list
+/// the same. Those with equal keys stay in the order in which they are told.
+#[derive(Debug)]
+struct First<K, V> {
+    told: BTreeMap<(K, u64), V>,
+    /// How many were told.
+    count: u64,
+}
+
+impl<K, V> Default for First<K, V> {
+    fn default() -> Self {
+        Self { told: BTreeMap::new(), count: 0 }
+    }
+}
+
+impl<K: Ord, V> First<K, V> {
+    /// Adds one; of all, the first `most` are kept.
+    fn add(&mut self, key: K, value: V, most: usize) {
+        self.told.insert((key, self.count), value);
+        self.count += 1;
+        if self.told.len() > most {
+            self.told.pop_last();
+        }
+    }
+
+    /// What is kept, in order.
+    fn into_list<T>(self, make: impl Fn(K, V) -> T) -> Vec<T> {
+        self.told.into_iter().map(|((key, _), value)| make(key, value)).collect()
+    }
 }
 
 impl<'a> Run<'a> {
@@ -115,11 +150,7 @@ impl<'a> Run<'a> {
     /// Lists something that stays although the snapshot does not have it.
     pub(super) fn keep(&self, path: Vec<u8>, why: Kept) {
         self.progress.detail(&format!("kept: {} ({why})", Shown(&path)));
-        let mut report = lock(&self.tally.problems);
-        report.kept_count += 1;
-        if report.kept.len() < KEPT_SHOWN {
-            report.kept.push(KeptThing { path, why });
-        }
+        lock(&self.tally.kept).add(path, why, KEPT_SHOWN);
     }
 
     /// A place in the order in which changes are told.
@@ -209,25 +240,14 @@ impl<'a> Run<'a> {
 
     /// Lists something that could not be restored as it was.
     pub(super) fn problem(&self, path: Vec<u8>, what: String, damage: bool) {
-        let problem = RestoreProblem { path, what, damage };
-        self.progress.warn(&format!("{}: {}", called(&problem.path), problem.what));
-        let mut report = lock(&self.tally.problems);
-        report.problem_count += 1;
-        report.damage_count += u64::from(damage);
-        if report.problems.len() < PROBLEMS_SHOWN {
-            report.problems.push(problem);
-        }
+        self.progress.warn(&format!("{}: {what}", called(&path)));
+        self.tally.damage.fetch_add(u64::from(damage), Relaxed);
+        lock(&self.tally.problems).add((!damage, path), what, PROBLEMS_SHOWN);
     }
 
     /// Counts something that this user may not do.
     pub(super) fn not_permitted(&self, kind: &str) {
-        let mut report = lock(&self.tally.problems);
-        match report.not_permitted.get_mut(kind) {
-            Some(count) => *count += 1,
-            None => {
-                report.not_permitted.insert(kind.to_owned(), 1);
-            }
-        }
+        *lock(&self.tally.not_permitted).entry(kind.to_owned()).or_default() += 1;
     }
 
     /// Judges a failure in the target, in this folder if it is known: one that will hit everything else, too, ends the
@@ -300,11 +320,13 @@ impl<'a> Run<'a> {
     /// # Errors
     /// If the target failed, and nothing came out.
     pub(super) fn into_report(self, wanted: u64) -> Result<RestoreReport, RestoreError> {
-        let problems = self.tally.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let problems = into_inner(self.tally.problems);
+        let kept = into_inner(self.tally.kept);
+        let damage_count = self.tally.damage.into_inner();
         let is_nothing = self.tally.files.load(Relaxed) + self.tally.files_kept.load(Relaxed) == 0
             && (wanted > 0 || self.tally.folders.load(Relaxed) == 0);
-        let first = self.first_target.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some((path, source)) = first.filter(|_| is_nothing && problems.damage_count == 0) {
+        let first = into_inner(self.first_target);
+        if let Some((path, source)) = first.filter(|_| is_nothing && damage_count == 0) {
             return Err(RestoreError::Target { path: Shown(&path).to_string(), source });
         }
         Ok(RestoreReport {
@@ -315,9 +337,14 @@ impl<'a> Run<'a> {
             files_unchanged: self.tally.files_unchanged.into_inner(),
             files_kept: self.tally.files_kept.into_inner(),
             deleted: self.tally.deleted.into_inner(),
-            files_verified: self.tally.files_verified.into_inner(),
             copies: self.tally.copies.into_inner(),
-            ..problems
+            kept_count: kept.count,
+            kept: kept.into_list(|path, why| KeptThing { path, why }),
+            files_verified: self.tally.files_verified.into_inner(),
+            problem_count: problems.count,
+            problems: problems.into_list(|(is_other, path), what| RestoreProblem { path, what, damage: !is_other }),
+            damage_count,
+            not_permitted: into_inner(self.tally.not_permitted),
         })
     }
 }
@@ -337,4 +364,25 @@ pub(super) fn fatal(error: ReadError) -> Result<RestoreError, ReadError> {
 fn is_hopeless(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | StaleNetworkFileHandle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_order_things_are_told_in_the_same_are_listed_in_the_same_order() {
+        let told = ["c", "a", "d", "b", "a"];
+        let list = |order: &[usize]| {
+            let mut first = First::default();
+            for &at in order {
+                first.add(told[at], at, 3);
+            }
+            assert_eq!(first.count, 5);
+            first.into_list(|key, at| (key, at))
+        };
+        assert_eq!(list(&[0, 1, 2, 3, 4]), [("a", 1), ("a", 4), ("b", 3)]);
+        assert_eq!(list(&[3, 1, 4, 2, 0]), [("a", 1), ("a", 4), ("b", 3)]);
+        assert_eq!(list(&[2, 0, 3, 4, 1]), [("a", 4), ("a", 1), ("b", 3)], "equal keys stay as they were told");
+    }
 }
