@@ -14,14 +14,13 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::args::DrillArgs;
-use crate::cli::args::FilterArgs;
 use crate::cli::context::Context;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::select;
+use crate::cli::select::Filter;
 use crate::cli::temporary::Temporary;
 use crate::cli::units;
 
@@ -63,7 +62,7 @@ pub struct Wish<'a> {
     /// How long they may be, in bytes.
     pub len_max: u64,
     /// Which snapshots.
-    pub filter: &'a FilterArgs,
+    pub filter: &'a Filter,
 }
 
 /// Tries a restore of a sample of the last snapshot of each source, and remembers what came of it.
@@ -75,7 +74,7 @@ pub fn perform(
 ) -> Result<(Vec<SnapshotInfo>, DrillReport), Failure> {
     let all = vault.snapshots();
     let mut last: Vec<&SnapshotInfo> = Vec::new();
-    for info in all.iter().rev().filter(|info| select::matches(info, wish.filter)) {
+    for info in all.iter().rev().filter(|info| wish.filter.matches(info)) {
         if !last.iter().any(|other| other.body.source == info.body.source && other.body.host == info.body.host) {
             last.push(info);
         }
@@ -124,7 +123,7 @@ fn json<'a>(snapshots: &[SnapshotInfo], report: &'a DrillReport) -> DrillJson<'a
 /// What `--json` prints.
 #[cfg(feature = "ui")]
 pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
-    let filter = FilterArgs::default();
+    let filter = Filter::default();
     let wish = Wish { files: FILES, len_max: LEN_MAX, filter: &filter };
     let (snapshots, report) = perform(context, vault, &wish, progress)?;
     Ok(serde_json::json!(json(&snapshots, &report)))
@@ -134,7 +133,7 @@ pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result
 pub fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let wish = Wish { files: args.files, len_max: args.max_size, filter: &args.filter };
+    let wish = Wish { files: args.files, len_max: args.max_size, filter: &(&args.filter).into() };
     let done = perform(context, &vault, &wish, &context.screen);
     context.screen.clear();
     let (snapshots, report) = done?;

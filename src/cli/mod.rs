@@ -1,7 +1,7 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
-//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`], [`spot`] from what was typed to what
+//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
@@ -18,7 +18,6 @@ mod args;
 mod consent;
 mod output;
 mod select;
-mod spot;
 mod interrupt;
 mod child;
 mod progress;

@@ -1,7 +1,6 @@
 //! `vault prune`, `vault forget`, `vault pin` and `vault unpin`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -23,7 +22,6 @@ use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
 use crate::cli::args::CollectArgs;
-use crate::cli::args::FilterArgs;
 use crate::cli::args::ForgetArgs;
 use crate::cli::args::PinArgs;
 use crate::cli::args::PruneArgs;
@@ -37,7 +35,7 @@ use crate::cli::key;
 use crate::cli::output::Output;
 use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
+use crate::cli::select::Filter;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
@@ -137,8 +135,8 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     }
     let (vault, _) = context.open()?;
     context.screen.watch_interrupts();
-    let mut snapshots: Vec<SnapshotInfo> =
-        vault.snapshots().into_iter().filter(|info| select::matches(info, &args.filter)).collect();
+    let filter = Filter::from(&args.filter);
+    let mut snapshots: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|info| filter.matches(info)).collect();
     let period = |time, length| period(&context.zone, time, length);
     let decisions = if rules.is_empty() {
         // As vault run does it: the rules of a source count for its snapshots of this machine alone.
@@ -408,29 +406,6 @@ fn tell_obstacles(vault: &Vault, report: &CollectReport, out: &mut Output) -> Re
     Ok(())
 }
 
-/// Finds all the snapshots that were named.
-pub fn find(
-    context: &Context,
-    vault: &Vault,
-    snapshots: &[SnapshotInfo],
-    names: &[OsString],
-    filter: &FilterArgs,
-    aim: Aim,
-) -> Result<Vec<SnapshotInfo>, Failure> {
-    let mut found: Vec<SnapshotInfo> = Vec::new();
-    for name in names {
-        let wanted = Wanted::parse(name, &context.zone)?;
-        if wanted.path.is_some() {
-            return Err(Failure::usage(format!("'{}': name a snapshot, without a path in it", name.display())));
-        }
-        let info = wanted.find(context, vault, snapshots, filter, aim)?;
-        if !found.iter().any(|other| other.id == info.id) {
-            found.push(info.clone());
-        }
-    }
-    Ok(found)
-}
-
 /// Says what was done to which snapshots.
 fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Result<Exit, Failure> {
     let mut out = Output::new();
@@ -457,7 +432,7 @@ fn said(context: &Context, found: &[SnapshotInfo], done: &str, then: &str) -> Re
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let snapshots = vault.snapshots();
-    let found = find(context, &vault, &snapshots, &args.snapshots, &args.filter, Aim::Write)?;
+    let found = select::find_all(context, &vault, &snapshots, &args.filter, &args.snapshots, Aim::Write)?;
     if let Some(pinned) = found.iter().find(|info| info.pinned) {
         return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
             .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
@@ -486,7 +461,7 @@ fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool {
 /// Runs `vault pin` and `vault unpin`.
 pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
-    let found = find(context, &vault, &vault.snapshots(), &args.snapshots, &args.filter, Aim::Write)?;
+    let found = select::find_all(context, &vault, &vault.snapshots(), &args.filter, &args.snapshots, Aim::Write)?;
     let snapshots: Vec<ObjectName> = found.iter().map(|info| info.id).collect();
     let body = RecordBody::Pin { snapshots, pinned };
     prune::say(&vault, body, dates::now(), &context.screen)?;

@@ -39,9 +39,8 @@ use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
-use crate::cli::select::Wanted;
+use crate::cli::select::Spot;
 use crate::cli::snapshot::read_patterns;
-use crate::cli::spot::Spot;
 use crate::cli::units;
 use vault::json::ChangeJson;
 use vault::json::RestoreJson;
@@ -64,7 +63,7 @@ fn shown_folder(folder: &Path) -> String {
 
 /// Runs `vault restore`.
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
-    let wanted = Wanted::parse(&args.snapshot, &context.zone)?;
+    let wanted = select::parse(context, &args.snapshot)?;
     let is_free = !args.delete || args.dry_run || args.yes;
     let hint = "Give --yes to delete, or --dry-run to see first what would be deleted.";
     let consent = Consent::new(context, is_free, "anything shall be deleted", hint)?;
@@ -78,7 +77,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     let vault = context.open_to_read()?;
     let snapshots = vault.snapshots();
     let aim = if args.in_place { Aim::Write } else { Aim::Read };
-    let spot = Spot::find(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
+    let spot = select::spot(context, &vault, &snapshots, &args.filter, &wanted, aim)?;
     let info = &spot.info;
     let options = RestoreOptions {
         path: (!spot.path.is_empty()).then(|| spot.path.clone()),

@@ -3,7 +3,7 @@
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
 //! [`report`] what a run did · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
-//! is meant · [`usual`] what is usually not wanted · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
 
 pub mod config;
 pub mod dates;
@@ -15,6 +15,8 @@ pub mod local;
 pub mod plan;
 pub mod report;
 pub mod roots;
+pub mod select;
+pub mod spot;
 pub mod status;
 pub mod suggest;
 pub mod units;

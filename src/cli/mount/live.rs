@@ -38,7 +38,7 @@ use crate::cli::mount::laid::Laid;
 use crate::cli::mount::point;
 use crate::cli::mount::point::Point;
 use crate::cli::output::Output;
-use crate::cli::select::Wanted;
+use crate::cli::select;
 
 /// Threads that answer the system: more than processors, since they wait for the store.
 const THREADS: usize = 4;
@@ -59,7 +59,7 @@ struct MountJson {
 /// Runs `vault mount`.
 pub fn mount(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
     let (snapshot, folder) = meant(args);
-    let wanted = snapshot.map(|text| Wanted::parse(text, &context.zone)).transpose()?;
+    let wanted = snapshot.map(|text| select::parse(context, text)).transpose()?;
     let is_child = args.background && env::var_os(child::IN_BACKGROUND).is_some();
     let chosen = context.chosen()?;
     let name = chosen.config.as_ref().map(|vault| OsString::from(&vault.name));

@@ -20,7 +20,6 @@ use super::work::Crew;
 use super::work::Opened;
 use super::work::lock;
 use crate::cli::args::CollectArgs;
-use crate::cli::args::FilterArgs;
 use crate::cli::config::VaultConfig;
 use crate::cli::dates;
 use crate::cli::drill;
@@ -32,6 +31,7 @@ use crate::cli::key;
 use crate::cli::progress::Lane;
 use crate::cli::progress::Of;
 use crate::cli::prune as prune_command;
+use crate::cli::select::Filter;
 use vault::service::drill::Last;
 
 /// How much of a vault may stay occupied by what nobody needs.
@@ -159,7 +159,7 @@ impl Crew<'_> {
         if !is_wanted || self.context.screen.stopped() {
             return Ok(());
         }
-        let filter = FilterArgs::default();
+        let filter = Filter::default();
         let wish = Wish { files: drill::FILES_OF_RUN, len_max: drill::LEN_MAX_OF_RUN, filter: &filter };
         drill::perform(self.context, vault, &wish, lane)?;
         care.drilled = Last::load(vault);
