@@ -24,6 +24,10 @@ use vault::engine::place;
 use vault::engine::trust::VerifyOthers;
 use vault::id::VaultId;
 use vault::progress::Progress;
+use vault::service::config;
+use vault::service::config::Config;
+use vault::service::config::VaultConfig;
+use vault::service::folders;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
@@ -45,14 +49,13 @@ use vault::vault::slots::SlotFault;
 
 use crate::cli::again;
 use crate::cli::args::GlobalArgs;
-use crate::cli::config;
-use crate::cli::config::Config;
-use crate::cli::config::VaultConfig;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
 use crate::cli::error::quoted;
 use crate::cli::local;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::password;
 use crate::cli::password::Password;
 use crate::cli::password::Sources;
@@ -153,7 +156,7 @@ impl Context {
 
     /// Where the configuration is, or would be.
     pub fn config_place(&self) -> Result<PathBuf, Failure> {
-        config::place(self.global.config.as_deref(), &current_folder()?)
+        folders::config(self.global.config.as_deref(), &current_folder()?, &Here)
     }
 
     /// The configuration; `None` if there is none. One that was asked for must be there.
@@ -163,7 +166,7 @@ impl Context {
         }
         let loaded = match self.config_place() {
             Ok(path) => {
-                let loaded = config::load(&path, config::home().as_deref())?;
+                let loaded = config::load(&path, Here.home().as_deref())?;
                 if loaded.is_none() && self.global.config.is_some() {
                     return Err(Failure::new(format!("there is no configuration {}", path.display()))
                         .hint("Is the path right? One to begin with is written by: vault config init"));
@@ -593,7 +596,7 @@ impl Context {
             local::refuse_remote(state, "the state folder")?;
             return Ok(roots::absolute(&current_folder()?, state));
         }
-        Self::usual_state_folder().ok_or_else(|| {
+        folders::state(&Here).ok_or_else(|| {
             Failure::new("there is no home folder to keep the catalogue in")
                 .hint("Give --state DIR, or set VAULT_STATE_DIR.")
         })
@@ -605,24 +608,10 @@ impl Context {
         let set = env::var_os("VAULT_STATE_DIR").filter(|folder| !folder.is_empty());
         let set =
             set.map(|folder| Ok::<_, Failure>(roots::absolute(&current_folder()?, std::path::Path::new(&folder))));
-        folders.extend(set.transpose()?.into_iter().chain(Self::usual_state_folder()));
+        folders.extend(set.transpose()?.into_iter().chain(folders::state(&Here)));
         folders.sort_unstable();
         folders.dedup();
         Ok(folders)
-    }
-
-    /// Where state lies if nothing else is said.
-    fn usual_state_folder() -> Option<PathBuf> {
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = || env::home_dir().filter(|home| home.is_absolute());
-        let folder = if cfg!(windows) {
-            absolute("LOCALAPPDATA")
-        } else if cfg!(target_os = "macos") {
-            home().map(|home| home.join("Library/Application Support"))
-        } else {
-            absolute("XDG_STATE_HOME").or_else(|| home().map(|home| home.join(".local/state")))
-        };
-        folder.map(|folder| folder.join("vault"))
     }
 }
 

@@ -35,6 +35,7 @@ use vault::progress::Progress;
 use vault::seal::KdfParams;
 use vault::seal::RecoveryKey;
 use vault::seal::random_array;
+use vault::service::delivery;
 use vault::store::place::Place as At;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
@@ -44,7 +45,6 @@ use crate::cli::ahead::measure;
 use crate::cli::args::Cli;
 use crate::cli::args::RunArgs;
 use crate::cli::ask;
-use crate::cli::config;
 use crate::cli::config::starter;
 use crate::cli::config::starter::Filled;
 use crate::cli::config::write_new;
@@ -59,6 +59,8 @@ use crate::cli::error::Failure;
 use crate::cli::init;
 use crate::cli::interrupt;
 use crate::cli::local;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::note;
 use crate::cli::password;
 use crate::cli::password::Password;
@@ -146,7 +148,7 @@ made before all questions are answered.
     let folder = answers.place.path.clone();
     let chosen = Chosen { place: At::Folder(folder.clone()), config: None };
     let was_there = folder.exists();
-    let delivery = init::guess_delivery(&folder, &|path| path.exists());
+    let delivery = delivery::guess(&folder);
     let mut unfinished = Unfinished { folder, was_there, made: None, finished: false };
     let how = init::How {
         label: context::user_at_host(),
@@ -257,7 +259,7 @@ fn bring_back(chosen: &Chosen, snapshots: &[SnapshotInfo], password: &Password) 
     let snapshot = snapshot.ok_or_else(|| gave_up("which snapshot"))?;
     let default = current_folder()?.join("restored");
     let text = answer(&format!("Into which folder? [{}] ", default.display()))?;
-    let folder = if text.is_empty() { default } else { typed_path(&text, config::home().as_deref())? };
+    let folder = if text.is_empty() { default } else { typed_path(&text, Here.home().as_deref())? };
     let (id, folder) = (snapshot.id.to_string(), folder.into_os_string());
     let words = [OsString::from("vault"), "restore".into(), id.into(), "--to".into(), folder, "--repo".into()];
     let words = words
@@ -333,7 +335,7 @@ enum Start {
 }
 
 fn questions(context: &Context) -> Result<Start, Failure> {
-    let home = config::home();
+    let home = Here.home();
     let (wanted, place) = loop {
         let wanted = ask_sources(home.as_deref())?;
         match ask_place(home.as_deref(), &wanted.paths)? {

@@ -1,6 +1,6 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
-//! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`child`], [`progress`],
+//! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`machine`], [`progress`],
 //! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
@@ -19,7 +19,7 @@ mod consent;
 mod output;
 mod select;
 mod interrupt;
-mod child;
+mod machine;
 mod progress;
 mod config;
 mod password;

@@ -42,7 +42,6 @@ use crate::cli::args::DeliveryArg;
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
 use crate::cli::args::RunArgs;
-use crate::cli::config;
 use crate::cli::config::NotifyConfig;
 use crate::cli::config::RunConfig;
 use crate::cli::config::VaultConfig;
@@ -54,6 +53,8 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::init;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::schedule::power;
@@ -82,7 +83,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     let config = context.config()?;
     let (mut plan, settings, notify) = match (&args.list, config) {
         (Some(list), config) => {
-            let plan = list::read(list, config, config::home().as_deref())?;
+            let plan = list::read(list, config, Here.home().as_deref())?;
             let (run, notify) = config.map(|config| (config.run.clone(), config.notify.clone())).unwrap_or_default();
             (plan, run, notify)
         }

@@ -22,13 +22,13 @@ use vault::progress::Progress;
 
 use crate::cli::args::ScheduleCommand;
 use crate::cli::args::SchedulerArg;
-use crate::cli::child;
 use crate::cli::context::Context;
 use crate::cli::context::current_folder;
 use crate::cli::dates;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::roots;
@@ -442,7 +442,7 @@ pub fn parse_every(text: &str) -> Result<Duration, String> {
 
 /// Runs a command of the system. Returns whether it succeeded, and what it printed.
 fn ask(program: &str, args: &[&str]) -> Result<(bool, String), String> {
-    let output = child::program(program).args(args).stdin(Stdio::null()).output();
+    let output = machine::program(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("the program {program} is not there"),
         _ => format!("cannot run {program}: {}", chain(&error)),

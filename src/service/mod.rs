@@ -3,15 +3,20 @@
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
 //! [`report`] what a run did · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
-//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
+//! [`machine`], [`folders`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
 
 pub mod config;
 pub mod dates;
+pub mod delivery;
 pub mod drill;
+pub mod folders;
 pub mod health;
 pub mod keep;
 pub mod list;
 pub mod local;
+pub mod machine;
+pub mod password;
 pub mod plan;
 pub mod report;
 pub mod roots;

@@ -8,8 +8,8 @@ use vault::fs::Dir;
 use vault::store::Delivery;
 use vault::store::dir::DirStore;
 
-use crate::cli::init;
 use crate::cli::units;
+use vault::service::delivery;
 
 /// Folders of a home that hold what people made themselves.
 const FOLDERS: &[&str] =
@@ -46,7 +46,7 @@ pub struct Place {
 impl Place {
     /// A folder that someone named.
     pub fn folder(path: PathBuf) -> Self {
-        let synced = init::guess_delivery(&path, &|path| path.exists()) == Delivery::Synced;
+        let synced = delivery::guess(&path) == Delivery::Synced;
         let removable = DISKS.iter().any(|disks| path.starts_with(disks)) || path.starts_with("/Volumes");
         Self { path, synced, removable }
     }

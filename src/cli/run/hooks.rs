@@ -12,7 +12,7 @@ use vault::fs::end_group;
 use vault::fs::own_group;
 use vault::progress::plain;
 
-use crate::cli::child::shell;
+use crate::cli::machine::shell;
 use crate::cli::units;
 
 /// How often a running command is looked at.

@@ -15,10 +15,10 @@ use super::report::Report;
 use super::report::State;
 use super::status::Pair;
 use super::status::Status;
-use crate::cli::child::program;
 use crate::cli::config::Desktop;
 use crate::cli::error::Failure;
 use crate::cli::error::chain;
+use crate::cli::machine::program;
 use vault::service::drill::Last;
 
 /// Takes a figure out of what came of a drill.

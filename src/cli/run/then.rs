@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-use crate::cli::child::program;
-use crate::cli::child::shell;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
+use crate::cli::machine::program;
+use crate::cli::machine::shell;
 use vault::progress::plain;
 
 /// Whether it is done at all: not after a failure unless that was asked for, and never after an interruption.

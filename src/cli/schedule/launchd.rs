@@ -13,9 +13,10 @@ use super::check_text;
 use super::order;
 use super::program_text;
 use super::xml;
-use crate::cli::config::home;
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
+use crate::cli::machine::Here;
+use crate::cli::machine::Machine;
 
 const LABEL: &str = "vault.run";
 
@@ -42,7 +43,7 @@ impl Scheduler for Launchd {
 
     fn folder(&self, _: &Context) -> Result<PathBuf, Failure> {
         let failed = || Failure::new("there is no home folder to install a schedule in");
-        home().map(|home| home.join("Library/LaunchAgents")).ok_or_else(failed)
+        Here.home().map(|home| home.join("Library/LaunchAgents")).ok_or_else(failed)
     }
 
     fn load(&self, folder: &Path) -> Result<(), String> {

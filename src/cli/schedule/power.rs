@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::child::program;
+use crate::cli::machine::program;
 
 /// Whether the machine runs on battery. Where that cannot be found out, it does not.
 pub fn on_battery() -> bool {

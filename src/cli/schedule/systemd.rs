@@ -1,6 +1,5 @@
 //! systemd's timers (Linux): of a user, or of the system.
 
-use std::env;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,9 +12,10 @@ use super::ask;
 use super::check_text;
 use super::order;
 use super::program_text;
-use crate::cli::config::home;
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
+use crate::cli::machine::Here;
+use vault::service::folders;
 
 const SERVICE: &str = "vault-run.service";
 const TIMER: &str = "vault-run.timer";
@@ -58,8 +58,7 @@ impl Scheduler for Systemd {
         if self.system {
             return Ok(PathBuf::from(SYSTEM_FOLDER));
         }
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let folder = absolute("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")));
+        let folder = folders::configurations(&Here);
         let failed = || Failure::new("there is no home folder to install a schedule in");
         folder.map(|folder| folder.join("systemd/user")).ok_or_else(failed)
     }

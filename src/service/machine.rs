@@ -1,0 +1,117 @@
+//! What the work of this layer takes from the machine that it runs on: environment, home folder, clock. The library reads none of
+//! these itself, so whoever calls it hands them in.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::tree::Time;
+
+/// Set for the process that goes on in the background for a mount.
+pub const IN_BACKGROUND: &str = "VAULT_MOUNT_IN_BACKGROUND";
+
+/// The machine, as one process sees it.
+pub trait Machine: Sync {
+    /// The value of a variable of the environment.
+    fn variable(&self, name: &str) -> Option<OsString>;
+
+    /// The names of all variables.
+    fn variables(&self) -> Vec<OsString>;
+
+    /// The user's home folder, absolute.
+    fn home(&self) -> Option<PathBuf>;
+
+    /// The time now.
+    fn now(&self) -> Time;
+
+    /// How long this process has been running. It never goes back.
+    fn elapsed(&self) -> Duration;
+
+    /// Whether a variable is set, and not empty.
+    fn is_set(&self, name: &str) -> bool {
+        self.variable(name).is_some_and(|value| !value.is_empty())
+    }
+
+    /// The absolute path that a variable holds.
+    fn folder(&self, name: &str) -> Option<PathBuf> {
+        self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    /// A program, to be found as the shell finds it. Like all that vault starts, it inherits no secret, nor what is meant for vault
+    /// alone.
+    fn program(&self, name: &str) -> Command {
+        without_secrets(self.variables(), Command::new(name))
+    }
+
+    /// A command as the shell runs it.
+    fn shell(&self, command: &OsStr) -> Command {
+        without_secrets(self.variables(), crate::fs::shell(command))
+    }
+}
+
+fn without_secrets(names: Vec<OsString>, mut command: Command) -> Command {
+    for name in names.into_iter().filter(|name| name.to_str().is_some_and(is_secret)) {
+        command.env_remove(name);
+    }
+    command.env_remove(IN_BACKGROUND);
+    command
+}
+
+/// Whether the value of a variable is a secret, or may hold one: passwords, and commands that print them. The name of a file
+/// is none, and a hook that calls vault may need it.
+fn is_secret(name: &str) -> bool {
+    // Windows does not tell upper from lower case in names.
+    let name = name.to_ascii_uppercase();
+    name.starts_with("VAULT_") && name.contains("PASSWORD") && !name.ends_with("_FILE")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A machine with these variables, whose clock stands still.
+    pub struct Still<'a>(pub &'a [(&'a str, &'a str)]);
+
+    impl Machine for Still<'_> {
+        fn variable(&self, name: &str) -> Option<OsString> {
+            self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+        }
+
+        fn variables(&self) -> Vec<OsString> {
+            self.0.iter().map(|(key, _)| key.into()).collect()
+        }
+
+        fn home(&self) -> Option<PathBuf> {
+            self.folder("HOME")
+        }
+
+        fn now(&self) -> Time {
+            Time::default()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn passwords_are_told_from_other_variables() {
+        for name in ["VAULT_PASSWORD", "VAULT_NEW_PASSWORD", "VAULT_PASSWORD_COMMAND", "vault_password"] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["VAULT_PASSWORD_FILE", "VAULT_REPO", "PATH", "PGPASSWORD"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_started_inherits_no_secret() {
+        let machine = Still(&[("VAULT_PASSWORD", "x"), ("VAULT_PASSWORD_FILE", "y"), ("HOME", "/home/me")]);
+        let command = machine.program("true");
+        let mut taken: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [IN_BACKGROUND, "VAULT_PASSWORD"]);
+        assert_eq!((machine.is_set("HOME"), machine.is_set("USER")), (true, false));
+    }
+}
