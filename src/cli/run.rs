@@ -57,9 +57,9 @@ use crate::cli::machine::Here;
 use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::schedule::power;
 use crate::cli::units;
 use vault::service::drill::Last;
+use vault::service::schedule::power;
 
 /// How long the sizes of sources are measured where none is remembered.
 const MEASURE_MAX: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     let mut status = Status::load(&folder);
     if args.background {
         status.last_background = Some(begun.secs);
-        if !settings.on_battery && power::on_battery() {
+        if !settings.on_battery && power::on_battery(&Here) {
             status.save(&folder)?;
             return say(context, "On battery: it waits for the mains (on-battery = false in the configuration).");
         }

@@ -2,7 +2,7 @@
 //! engine. Nothing here prints, asks, or reads the clock or the environment.
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
-//! [`report`] what a run did · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
+//! [`report`] what a run did · [`schedule`] what starts it · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
 //! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
 //! [`machine`], [`folders`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
 
@@ -20,6 +20,7 @@ pub mod password;
 pub mod plan;
 pub mod report;
 pub mod roots;
+pub mod schedule;
 pub mod select;
 pub mod spot;
 pub mod status;
