@@ -1,7 +1,7 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`machine`], [`progress`],
-//! [`ahead`], [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
+//! [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
@@ -11,7 +11,6 @@
 mod dates;
 mod words;
 mod table;
-mod ahead;
 mod accept;
 mod complete;
 mod args;

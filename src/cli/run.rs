@@ -37,7 +37,6 @@ use vault::vault::findings::last_known;
 use work::Crew;
 use work::Wishes;
 
-use crate::cli::ahead::measure;
 use crate::cli::args::DeliveryArg;
 use crate::cli::args::Kdf;
 use crate::cli::args::NewVaultArgs;
@@ -58,6 +57,7 @@ use crate::cli::machine::Machine;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
 use crate::cli::units;
+use vault::service::ahead::measure;
 use vault::service::drill::Last;
 use vault::service::schedule::power;
 
@@ -411,7 +411,7 @@ fn idle(plan: &Plan, now: Time) -> Report {
 fn size(job: &Job, vaults: &[VaultConfig], status: &Status) -> u64 {
     let places = job.targets.iter().map(|target| vaults[target.vault].place.to_string());
     let known = places.filter_map(|place| status.pair(&job.source.name, &place)).filter(|pair| pair.taken.is_some());
-    known.map(|pair| pair.bytes).max().unwrap_or_else(|| match measure(&job.source.paths, MEASURE_MAX) {
+    known.map(|pair| pair.bytes).max().unwrap_or_else(|| match measure(&job.source.paths, MEASURE_MAX, &Here) {
         (bytes, true) => bytes,
         (_, false) => u64::MAX,
     })

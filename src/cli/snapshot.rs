@@ -26,8 +26,6 @@ use vault::progress::Progress;
 use vault::progress::plain;
 use vault::tree::Verdict;
 
-use crate::cli::ahead::count_beside;
-use crate::cli::ahead::is_first;
 use crate::cli::args::ExcludeArgs;
 use crate::cli::args::SnapshotArgs;
 use crate::cli::complete;
@@ -51,6 +49,8 @@ use crate::cli::usual;
 use vault::json::Name;
 use vault::json::SkippedJson;
 use vault::json::SnapshotJson;
+use vault::service::ahead::count_beside;
+use vault::service::ahead::is_first;
 
 /// Why `-x` leaves something out.
 const ELSEWHERE: &str = "another file system";

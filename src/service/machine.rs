@@ -68,6 +68,8 @@ fn is_secret(name: &str) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
     use super::*;
 
     /// A machine with these variables, whose clock stands still.
@@ -92,6 +94,31 @@ pub(crate) mod tests {
 
         fn elapsed(&self) -> Duration {
             Duration::ZERO
+        }
+    }
+
+    /// A machine on which each look at the clock takes a second.
+    pub struct Ticking(pub AtomicU64);
+
+    impl Machine for Ticking {
+        fn variable(&self, _: &str) -> Option<OsString> {
+            None
+        }
+
+        fn variables(&self) -> Vec<OsString> {
+            Vec::new()
+        }
+
+        fn home(&self) -> Option<PathBuf> {
+            None
+        }
+
+        fn now(&self) -> Time {
+            Time { secs: self.elapsed().as_secs().cast_signed(), nanos: 0 }
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_secs(self.0.fetch_add(1, Relaxed))
         }
     }
 

@@ -3,14 +3,17 @@
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
 //! [`report`] what a run did · [`schedule`] what starts it · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
-//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
+//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`ahead`] how much there is ·
+//! [`guide`] what there is to find where nothing is configured · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
 //! [`machine`], [`folders`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
 
+pub mod ahead;
 pub mod config;
 pub mod dates;
 pub mod delivery;
 pub mod drill;
 pub mod folders;
+pub mod guide;
 pub mod health;
 pub mod keep;
 pub mod list;

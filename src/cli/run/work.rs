@@ -43,8 +43,6 @@ use super::report::Outcome;
 use super::report::Report;
 use super::report::State;
 use super::report::Trouble;
-use crate::cli::ahead::count_beside;
-use crate::cli::ahead::is_first;
 use crate::cli::config::VaultConfig;
 use crate::cli::context::Chosen;
 use crate::cli::context::Context;
@@ -58,6 +56,8 @@ use crate::cli::progress::Of;
 use crate::cli::roots;
 use crate::cli::snapshot as snapshot_command;
 use vault::json;
+use vault::service::ahead::count_beside;
+use vault::service::ahead::is_first;
 
 /// What a run does beside snapshots.
 #[derive(Debug, Clone)]
