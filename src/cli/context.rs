@@ -28,6 +28,7 @@ use vault::service::config;
 use vault::service::config::Config;
 use vault::service::config::VaultConfig;
 use vault::service::folders;
+use vault::service::temporary::Temporary;
 use vault::store::Store;
 use vault::store::StoreError;
 use vault::store::dir::DirStore;
@@ -63,7 +64,6 @@ use crate::cli::progress::Manner;
 use crate::cli::progress::Screen;
 use crate::cli::roots;
 use crate::cli::suggest::nearest;
-use crate::cli::temporary::Temporary;
 
 /// So many bytes of the trees of a vault on another machine are kept on this one.
 const TREES_KEPT: u64 = 1 << 30;
@@ -562,10 +562,8 @@ impl Context {
     fn temporary_state(&self, locked: &LockedVault, wanted: &Wanted) -> Result<PathBuf, VaultError> {
         let state = self.state_folder().ok();
         let vault = locked.claimed_id(wanted).map(|id| id.to_string());
-        let made = Temporary::new(state.as_deref(), vault.as_deref()).map_err(|source| VaultError::State {
-            action: "make a folder in",
-            path: env::temp_dir().display().to_string(),
-            source,
+        let made = Temporary::new(&Here.temporary(), state.as_deref(), vault.as_deref()).map_err(|source| {
+            VaultError::State { action: "make a folder in", path: Here.temporary().display().to_string(), source }
         })?;
         let path = made.path().to_owned();
         *self.temporary.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);

@@ -35,6 +35,10 @@ impl Machine for Here {
         env::home_dir().filter(|home| home.is_absolute())
     }
 
+    fn temporary(&self) -> PathBuf {
+        env::temp_dir()
+    }
+
     fn now(&self) -> Time {
         dates::now()
     }

@@ -1,7 +1,7 @@
 //! The command line: arguments, the environment, the clock, printing and exit codes. All else is in the library.
 //!
 //! [`args`] what can be typed · [`words`] what is not understood · [`context`] what every command works with · [`password`], [`interrupt`], [`machine`], [`progress`],
-//! [`consent`], [`output`], [`table`], [`dates`], [`temporary`] the means · [`select`] from what was typed to what
+//! [`consent`], [`output`], [`table`], [`dates`] the means · [`select`] from what was typed to what
 //! is meant · [`error`](vault::failure) how commands end. One file for each group of commands: [`init`], [`sheet`], [`snapshot`], [`list`],
 //! [`browse`], [`mount`], [`ui`], [`find`], [`diff`], [`du`], [`restore`], [`drill`], [`export`], [`import`], [`prune`], [`amend`], [`check`], [`repair`],
 //! [`doctor`], [`stats`], [`client`], [`key`], [`delivery`],
@@ -22,7 +22,6 @@ mod machine;
 mod progress;
 mod config;
 mod password;
-mod temporary;
 mod context;
 mod init;
 mod sheet;

@@ -2,22 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 use vault::engine::collect::CollectOptions;
 use vault::engine::collect::CollectReport;
 use vault::engine::prune;
 use vault::engine::retention;
 use vault::engine::retention::Decision;
-use vault::engine::retention::Period;
 use vault::engine::retention::Rules;
 use vault::id::ObjectName;
 use vault::log::Obstacle;
 use vault::log::RecordBody;
 use vault::path::Shown;
+use vault::service::keep;
 use vault::service::keep::Keep;
-use vault::tree::Time;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -98,19 +95,6 @@ struct NamedJson<'a> {
     host: &'a str,
 }
 
-/// Which hour, day, ... a time belongs to.
-pub fn period(zone: &TimeZone, time: Time, period: Period) -> String {
-    let Ok(timestamp) = Timestamp::from_second(time.secs) else { return format!("@{}", time.secs) };
-    let local = timestamp.to_zoned(zone.clone());
-    match period {
-        Period::Hour => local.strftime("%Y-%m-%d %H h %z").to_string(),
-        Period::Day => local.strftime("%Y-%m-%d").to_string(),
-        Period::Week => local.strftime("%G-W%V").to_string(),
-        Period::Month => local.strftime("%Y-%m").to_string(),
-        Period::Year => local.strftime("%Y").to_string(),
-    }
-}
-
 /// Options of the library from those of the command line.
 pub fn collect_options(context: &Context, args: &CollectArgs) -> CollectOptions<'static> {
     CollectOptions {
@@ -137,15 +121,14 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     context.screen.watch_interrupts();
     let filter = Filter::from(&args.filter);
     let mut snapshots: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|info| filter.matches(info)).collect();
-    let period = |time, length| period(&context.zone, time, length);
+    let period = |time, length| keep::period(&context.zone, time, length);
     let decisions = if rules.is_empty() {
         // As vault run does it: the rules of a source count for its snapshots of this machine alone.
         let host = &vault.identity().host;
         let all = std::mem::take(&mut snapshots);
         let mut decisions = Vec::new();
         for (source, rules) in &configured {
-            let is_of = |info: &&SnapshotInfo| info.body.source == *source && info.body.host == *host;
-            let own: Vec<SnapshotInfo> = all.iter().filter(is_of).cloned().collect();
+            let own = keep::of_source(&all, source, host);
             decisions.extend(retention::plan(&own, rules, &period));
             snapshots.extend(own);
         }
@@ -193,7 +176,7 @@ pub fn told(
     progress: &dyn vault::progress::Progress,
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
-    let decisions = retention::plan(&snapshots, rules, &|time, length| period(&context.zone, time, length));
+    let decisions = retention::plan(&snapshots, rules, &|time, length| keep::period(&context.zone, time, length));
     let options = CollectOptions {
         max_unused: MAX_UNUSED,
         max_moved: None,
@@ -209,9 +192,7 @@ pub fn told(
 /// The rules that the configuration has for the vault that is meant, by source.
 fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> {
     let Some(vault) = context.chosen()?.config else { return Ok(Vec::new()) };
-    let sources = context.config()?.into_iter().flat_map(|config| &config.sources);
-    let kept = sources.filter(|source| source.vaults.contains(&vault.name));
-    Ok(kept.filter_map(|source| Some((source.name.clone(), source.keep.as_ref()?.rules(dates::now())))).collect())
+    Ok(context.config()?.map(|config| keep::of_vault(config, &vault.name, dates::now())).unwrap_or_default())
 }
 
 /// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
@@ -228,7 +209,7 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
     let why = if rules.last == Some(0) {
         Some("--keep 0 may leave no snapshot".to_owned())
     } else {
-        mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
+        keep::mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
             let (source, host) = (Shown(source.as_bytes()), Shown(host.as_bytes()));
             format!("{dropped} of the {all} snapshots of {source} on {host} would be dropped, which is more than half")
         })
@@ -237,18 +218,6 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
         Err(Failure::usage(format!("{why}, and nobody is there to be asked"))
             .hint("Nothing was changed. Look at it with --dry-run, and give --yes to do it."))
     })
-}
-
-/// The first source and host of which more than half of the snapshots are dropped, with how many of how many.
-fn mostly_dropped<'a>(snapshots: &'a [SnapshotInfo], decisions: &[Decision]) -> Option<(&'a str, &'a str, u64, u64)> {
-    let mut groups: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
-    for (info, decision) in snapshots.iter().zip(decisions) {
-        let (dropped, all) = groups.entry((&info.body.source, &info.body.host)).or_default();
-        *dropped += u64::from(!decision.keep());
-        *all += 1;
-    }
-    let found = groups.into_iter().find(|(_, (dropped, all))| dropped * 2 > *all);
-    found.map(|((source, host), (dropped, all))| (source, host, dropped, all))
 }
 
 fn json<'a>(
@@ -437,7 +406,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
             .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
     }
-    if let Some(last) = found.iter().find(|info| is_last_complete(&snapshots, info))
+    if let Some(last) = found.iter().find(|info| keep::is_last_complete(&snapshots, info))
         && !args.yes
         && consent::can_ask(context)
     {
@@ -450,14 +419,6 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
     said(context, &found, "Forgot snapshot", "The space is given back by: vault prune")
 }
 
-/// Whether it is the newest snapshot of its source and host of which no path was lost.
-fn is_last_complete(snapshots: &[SnapshotInfo], info: &SnapshotInfo) -> bool {
-    let same = |other: &&SnapshotInfo| {
-        other.body.source == info.body.source && other.body.host == info.body.host && !other.has_lost_root()
-    };
-    snapshots.iter().rfind(same).is_some_and(|last| last.id == info.id)
-}
-
 /// Runs `vault pin` and `vault unpin`.
 pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
@@ -466,19 +427,4 @@ pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, Fail
     let body = RecordBody::Pin { snapshots, pinned };
     prune::say(&vault, body, dates::now(), &context.screen)?;
     said(context, &found, if pinned { "Pinned snapshot" } else { "Unpinned snapshot" }, "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn periods_follow_the_calendar() {
-        let of = |secs, length| period(&TimeZone::UTC, Time { secs, nanos: 0 }, length);
-        assert_eq!(of(1_795_132_800, Period::Day), "2026-11-20");
-        assert_eq!(of(1_795_132_800, Period::Week), "2026-W47");
-        assert_eq!(of(1_767_225_600, Period::Week), "2026-W01");
-        assert_eq!(of(1_795_132_800, Period::Month), "2026-11");
-        assert_eq!(of(-1, Period::Year), "1969");
-    }
 }

@@ -40,11 +40,11 @@ use crate::cli::roots;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Spot;
-use crate::cli::snapshot::read_patterns;
 use crate::cli::units;
 use vault::json::ChangeJson;
 use vault::json::RestoreJson;
 use vault::service::config::IGNORE_FILE;
+use vault::service::sources::exclude_of;
 
 /// How many problems are shown.
 const PROBLEMS_SHOWN: usize = 20;
@@ -127,11 +127,7 @@ pub fn rules_of_today(context: &Context, delete: bool, source: &str) -> Result<E
     let found = || -> Result<Option<ExcludeOptions>, Failure> {
         let Some(config) = context.config()? else { return Ok(None) };
         let Some(source) = config.sources.iter().find(|other| other.name == source) else { return Ok(None) };
-        let mut exclude = source.exclude.clone();
-        for file in &source.exclude_from {
-            exclude.patterns.extend(read_patterns(file)?);
-        }
-        Ok(Some(exclude))
+        exclude_of(source).map(Some)
     };
     let plain = ExcludeOptions { ignore_file: Some(IGNORE_FILE.to_vec()), ..ExcludeOptions::default() };
     match found() {

@@ -22,6 +22,9 @@ pub trait Machine: Sync {
     /// The user's home folder, absolute.
     fn home(&self) -> Option<PathBuf>;
 
+    /// The folder for what is needed only for a while.
+    fn temporary(&self) -> PathBuf;
+
     /// The time now.
     fn now(&self) -> Time;
 
@@ -88,6 +91,10 @@ pub(crate) mod tests {
             self.folder("HOME")
         }
 
+        fn temporary(&self) -> PathBuf {
+            std::env::temp_dir()
+        }
+
         fn now(&self) -> Time {
             Time::default()
         }
@@ -111,6 +118,10 @@ pub(crate) mod tests {
 
         fn home(&self) -> Option<PathBuf> {
             None
+        }
+
+        fn temporary(&self) -> PathBuf {
+            std::env::temp_dir()
         }
 
         fn now(&self) -> Time {

@@ -2,10 +2,10 @@
 //! engine. Nothing here prints, asks, or reads the clock or the environment.
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
-//! [`report`] what a run did · [`schedule`] what starts it · [`keep`] which snapshots stay · [`drill`] what is remembered of drills · [`health`] how a vault is · [`local`], [`roots`] which folder
-//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`usual`] what is usually not wanted · [`ahead`] how much there is ·
+//! [`report`] what a run did · [`schedule`] what starts it · [`keep`] which snapshots stay · [`drill`] a restore that is tried · [`settle`] what follows work · [`health`] how a vault is · [`local`], [`roots`] which folder
+//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`sources`], [`usual`] what is kept, and what is usually not wanted · [`ahead`] how much there is ·
 //! [`guide`] what there is to find where nothing is configured · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
-//! [`machine`], [`folders`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+//! [`machine`], [`folders`], [`temporary`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
 
 pub mod ahead;
 pub mod config;
@@ -25,9 +25,12 @@ pub mod report;
 pub mod roots;
 pub mod schedule;
 pub mod select;
+pub mod settle;
+pub mod sources;
 pub mod spot;
 pub mod status;
 pub mod suggest;
+pub mod temporary;
 pub mod units;
 pub mod usual;
 pub mod values;

@@ -22,17 +22,19 @@ use super::work::lock;
 use crate::cli::args::CollectArgs;
 use crate::cli::config::VaultConfig;
 use crate::cli::dates;
-use crate::cli::drill;
-use crate::cli::drill::Wish;
 use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::error::quoted;
 use crate::cli::key;
+use crate::cli::machine::Here;
 use crate::cli::progress::Lane;
 use crate::cli::progress::Of;
 use crate::cli::prune as prune_command;
 use crate::cli::select::Filter;
+use vault::service::drill;
 use vault::service::drill::Last;
+use vault::service::drill::Wish;
+use vault::service::keep;
 
 /// How much of a vault may stay occupied by what nobody needs.
 const MAX_UNUSED: f64 = 0.05;
@@ -115,12 +117,8 @@ impl Crew<'_> {
         let mut decisions = Vec::new();
         for job in self.plan.jobs.iter().filter(|job| taken.contains_key(&job.source.name)) {
             let target = job.targets.iter().find(|target| target.vault == at);
-            let Some((keep, target)) = job.source.keep.as_ref().zip(target) else { continue };
-            let own: Vec<_> = snapshots
-                .iter()
-                .filter(|info| info.body.source == job.source.name && info.body.host == *host)
-                .cloned()
-                .collect();
+            let Some((rules, target)) = job.source.keep.as_ref().zip(target) else { continue };
+            let own = keep::of_source(&snapshots, &job.source.name, host);
             // The last one that a clock dated, and not in this run: now must fit it.
             let counts =
                 |info: &&SnapshotInfo| !info.is_outlier && !info.body.given && !new.contains(&info.id.to_string());
@@ -130,8 +128,8 @@ impl Crew<'_> {
                 continue;
             }
             care.pruned.push(job.source.name.clone());
-            let period = |time, length| prune_command::period(&self.context.zone, time, length);
-            decisions.extend(retention::plan(&own, &keep.rules(dates::now()), &period));
+            let period = |time, length| keep::period(&self.context.zone, time, length);
+            decisions.extend(retention::plan(&own, &rules.rules(dates::now()), &period));
         }
         decisions.retain(|decision| !decision.keep());
         if let Some(age) = config.retire_after {
@@ -161,7 +159,7 @@ impl Crew<'_> {
         }
         let filter = Filter::default();
         let wish = Wish { files: drill::FILES_OF_RUN, len_max: drill::LEN_MAX_OF_RUN, filter: &filter };
-        drill::perform(self.context, vault, &wish, lane)?;
+        drill::perform(vault, &wish, self.context.threads(), &Here, lane)?;
         care.drilled = Last::load(vault);
         Ok(())
     }

@@ -54,10 +54,10 @@ use crate::cli::output::Style;
 use crate::cli::progress::Lane;
 use crate::cli::progress::Of;
 use crate::cli::roots;
-use crate::cli::snapshot as snapshot_command;
 use vault::json;
 use vault::service::ahead::count_beside;
 use vault::service::ahead::is_first;
+use vault::service::sources;
 
 /// What a run does beside snapshots.
 #[derive(Debug, Clone)]
@@ -494,10 +494,10 @@ impl<'a> Crew<'a> {
 
     fn snapshot(&self, job: &Job, config: &VaultConfig, vault: &Vault, lane: &Lane) -> Result<SnapshotReport, Trouble> {
         let source = &job.source;
-        let paths = source.paths.iter().map(|path| snapshot_command::existing(Path::new("/"), path));
+        let paths = source.paths.iter().map(|path| sources::existing(Path::new("/"), path));
         let paths = paths.collect::<Result<Vec<_>, _>>()?;
-        paths.iter().try_for_each(|path| snapshot_command::refuse_special(path))?;
-        let exclude = snapshot_command::exclude_of(source)?;
+        paths.iter().try_for_each(|path| sources::refuse_special(path))?;
+        let exclude = sources::exclude_of(source)?;
         let roots = roots::name_roots(&paths, &mut BTreeSet::new());
         let input = |root: roots::NamedRoot| Input::Path { name: root.name, path: root.path, only: None };
         let mut tags = source.tags.clone();
