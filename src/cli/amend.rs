@@ -34,11 +34,11 @@ use crate::cli::error::Exit;
 use crate::cli::error::Failure;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::prune::LEVEL;
 use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Filter;
 use crate::cli::units;
+use vault::service::keep::LEVEL;
 
 /// How many of the things that go are shown before it is asked about them.
 const GONE_SHOWN: usize = 20;

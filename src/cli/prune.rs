@@ -15,6 +15,7 @@ use vault::log::RecordBody;
 use vault::path::Shown;
 use vault::service::keep;
 use vault::service::keep::Keep;
+use vault::service::keep::LEVEL;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -36,12 +37,6 @@ use crate::cli::select::Filter;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-
-/// Compression of what has to be compressed again.
-pub const LEVEL: i32 = 3;
-/// How much may stay occupied by what nobody needs, where nothing else is said.
-#[cfg(feature = "ui")]
-const MAX_UNUSED: f64 = 0.05;
 
 const COLUMNS: &[Column] = &[
     Column::left(""),
@@ -178,7 +173,7 @@ pub fn told(
     let snapshots = vault.snapshots();
     let decisions = retention::plan(&snapshots, rules, &|time, length| keep::period(&context.zone, time, length));
     let options = CollectOptions {
-        max_unused: MAX_UNUSED,
+        max_unused: keep::MAX_UNUSED,
         max_moved: None,
         level: LEVEL,
         verify: true,

@@ -12,6 +12,11 @@ use crate::service::select::Filter;
 use crate::tree::Time;
 use crate::vault::SnapshotInfo;
 
+/// How hard it is tried to make shorter what is moved.
+pub const LEVEL: i32 = 3;
+/// How much of a vault may stay occupied by what nobody needs, where nothing else is said.
+pub const MAX_UNUSED: f64 = 0.05;
+
 /// The rules of retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {

@@ -25,8 +25,13 @@ pub trait Machine: Sync {
     /// The folder for what is needed only for a while.
     fn temporary(&self) -> PathBuf;
 
+    /// The clock, for threads that outlive this reference.
+    fn clock(&self) -> fn() -> Time;
+
     /// The time now.
-    fn now(&self) -> Time;
+    fn now(&self) -> Time {
+        (self.clock())()
+    }
 
     /// How long this process has been running. It never goes back.
     fn elapsed(&self) -> Duration;
@@ -70,86 +75,4 @@ fn is_secret(name: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-    use super::*;
-
-    /// A machine with these variables, whose clock stands still.
-    pub struct Still<'a>(pub &'a [(&'a str, &'a str)]);
-
-    impl Machine for Still<'_> {
-        fn variable(&self, name: &str) -> Option<OsString> {
-            self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
-        }
-
-        fn variables(&self) -> Vec<OsString> {
-            self.0.iter().map(|(key, _)| key.into()).collect()
-        }
-
-        fn home(&self) -> Option<PathBuf> {
-            self.folder("HOME")
-        }
-
-        fn temporary(&self) -> PathBuf {
-            std::env::temp_dir()
-        }
-
-        fn now(&self) -> Time {
-            Time::default()
-        }
-
-        fn elapsed(&self) -> Duration {
-            Duration::ZERO
-        }
-    }
-
-    /// A machine on which each look at the clock takes a second.
-    pub struct Ticking(pub AtomicU64);
-
-    impl Machine for Ticking {
-        fn variable(&self, _: &str) -> Option<OsString> {
-            None
-        }
-
-        fn variables(&self) -> Vec<OsString> {
-            Vec::new()
-        }
-
-        fn home(&self) -> Option<PathBuf> {
-            None
-        }
-
-        fn temporary(&self) -> PathBuf {
-            std::env::temp_dir()
-        }
-
-        fn now(&self) -> Time {
-            Time { secs: self.elapsed().as_secs().cast_signed(), nanos: 0 }
-        }
-
-        fn elapsed(&self) -> Duration {
-            Duration::from_secs(self.0.fetch_add(1, Relaxed))
-        }
-    }
-
-    #[test]
-    fn passwords_are_told_from_other_variables() {
-        for name in ["VAULT_PASSWORD", "VAULT_NEW_PASSWORD", "VAULT_PASSWORD_COMMAND", "vault_password"] {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in ["VAULT_PASSWORD_FILE", "VAULT_REPO", "PATH", "PGPASSWORD"] {
-            assert!(!is_secret(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_started_inherits_no_secret() {
-        let machine = Still(&[("VAULT_PASSWORD", "x"), ("VAULT_PASSWORD_FILE", "y"), ("HOME", "/home/me")]);
-        let command = machine.program("true");
-        let mut taken: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
-        taken.sort_unstable();
-        assert_eq!(taken, [IN_BACKGROUND, "VAULT_PASSWORD"]);
-        assert_eq!((machine.is_set("HOME"), machine.is_set("USER")), (true, false));
-    }
-}
+pub(crate) mod tests;

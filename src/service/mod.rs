@@ -2,7 +2,7 @@
 //! engine. Nothing here prints, asks, or reads the clock or the environment.
 //!
 //! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
-//! [`report`] what a run did · [`schedule`] what starts it · [`keep`] which snapshots stay · [`drill`] a restore that is tried · [`settle`] what follows work · [`health`] how a vault is · [`local`], [`roots`] which folder
+//! [`report`] what a run did · [`run`] doing it · [`schedule`] what starts it · [`keep`] which snapshots stay · [`drill`] a restore that is tried · [`settle`] what follows work · [`health`] how a vault is · [`local`], [`roots`] which folder
 //! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`sources`], [`usual`] what is kept, and what is usually not wanted · [`ahead`] how much there is ·
 //! [`guide`] what there is to find where nothing is configured · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
 //! [`machine`], [`folders`], [`temporary`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
@@ -23,6 +23,7 @@ pub mod password;
 pub mod plan;
 pub mod report;
 pub mod roots;
+pub mod run;
 pub mod schedule;
 pub mod select;
 pub mod settle;

@@ -86,7 +86,7 @@ impl Around {
             Question::Keep(rules) => prune::told(&context, vault, &rules_of(rules), progress),
             Question::Settings => settings(&context),
             Question::Configure(wish) => configure(&context, wish),
-            Question::Runs => run::told(&context),
+            Question::Runs => Ok(json!(run::history::runs(&run::folder(&context)?))),
             Question::Save(wish) => {
                 let password = lock(&self.password).again();
                 save::run(&self.global, &context, vault, &password, wish, progress)
@@ -96,13 +96,13 @@ impl Around {
                 check::told(&context, vault, percent.map(|percent| percent / 100.0), progress)
             }
             Question::Drill(_) => drill::told(&context, vault, progress),
-            Question::Run => run::now_with_log(&context),
+            Question::Run => Ok(json!(run::history::running(&run::folder(&context)?))),
             Question::AddKey(wish) => keys::add(&context, vault, wish),
             Question::ChangeKey(wish) => keys::change(&context, vault, wish, &self.password),
             Question::RemoveKey(wish) => keys::remove(&context, vault, wish),
             Question::StopRun(wish) => {
                 let id = wish.get("run").and_then(Value::as_str).unwrap_or_default();
-                run::stop(&context, id).map(|()| json!({ "stopping": id }))
+                run::history::stop(&run::folder(&context)?, id).map(|()| json!({ "stopping": id }))
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Job, Scheduler, State, Unit, check_text};
 use crate::failure::Failure;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, check_text};
 
 /// cron. Its table belongs to the user, so its line is only printed.
 pub struct Cron;
@@ -68,7 +68,7 @@ fn word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     #[test]
     fn the_line_is_as_expected() {

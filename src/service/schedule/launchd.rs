@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{Job, Scheduler, State, Unit, ask, check_text, order, xml};
 use crate::failure::Failure;
 use crate::service::machine::Machine;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, check_text, order, xml};
 
 const LABEL: &str = "vault.run";
 
@@ -91,7 +91,7 @@ fn plist(job: &Job) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     #[test]
     fn the_property_list_is_as_expected() {

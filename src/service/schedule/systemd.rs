@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Job, Scheduler, State, Unit, ask, check_text, order};
 use crate::failure::Failure;
 use crate::service::folders;
 use crate::service::machine::Machine;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, check_text, order};
 
 const SERVICE: &str = "vault-run.service";
 const TIMER: &str = "vault-run.timer";
@@ -192,7 +192,7 @@ fn read_state(timer: &str, service: &str, journal: &str) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     const JOURNAL: &str = "journalctl --user";
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Job, Scheduler, State, Unit, ask, check_text, order, xml};
 use crate::failure::Failure;
 use crate::service::machine::Machine;
+use crate::service::schedule::scheduler::{Job, Scheduler, State, Unit, ask, check_text, order, xml};
 
 const TASK: &str = "vault run";
 const FILE: &str = "vault-run.xml";
@@ -146,7 +146,7 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::service::machine::tests::Still;
-    use crate::service::schedule::tests::odd_job;
+    use crate::service::schedule::scheduler::tests::odd_job;
 
     #[test]
     fn the_task_is_as_expected() {
