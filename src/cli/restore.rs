@@ -422,6 +422,7 @@ mod tests {
         let problem = |damage| RestoreProblem { path: b"a".to_vec(), what: "x".into(), damage };
         let report = |problems: Vec<RestoreProblem>| RestoreReport {
             problem_count: problems.len() as u64,
+            damage_count: problems.iter().filter(|problem| problem.damage).count() as u64,
             problems,
             ..RestoreReport::default()
         };
