@@ -266,8 +266,9 @@ def message(plain):
     length = int.from_bytes(plain[:4], "little")
     need(4 + length <= len(plain) and not any(plain[4 + length:]), "bad padding")
     record = unpack(plain[4:4 + length])
-    known(record["v"] == 1, "version of a record")
-    need(record["n"] > 0, "its number is zero")
+    need(record["v"] > 0 and record["n"] > 0, "its version or its number is zero")
+    if record["v"] > 1:
+        return {**{key: record[key] for key in "cnpst"}, "k": 0, "b": []}
     return {**record, "b": unpack(record["b"])} if 1 <= record["k"] <= 13 else record
 
 def past(client):

@@ -786,6 +786,20 @@ const KINDS: &[Kind] = &[
         },
     ),
     (
+        "a copy of a key slot that is damaged",
+        "object",
+        4,
+        |desk| {
+            let (_, files) = second_password(desk);
+            let third = files[0].0.with_file_name("0123456789abcdef0123456789abcdef");
+            fs::copy(&files[0].0, &third).unwrap();
+            flip(&third, 100);
+        },
+        |desk| {
+            ends(desk, &["repair", "--yes"], 0);
+        },
+    ),
+    (
         "another vault in the same folder",
         "vault",
         3,

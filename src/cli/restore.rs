@@ -109,6 +109,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
     context.screen.clear();
     let mut out = listing.finish(report.is_err())?;
     let report = report.map_err(|error| spot.failure(error))?;
+    tell_of_room(context, &options, &report);
     let told = if context.global.json {
         let summary = RestoreJson::new(info, args.dry_run, &report);
         if args.dry_run { finish_json(&mut out, &summary) } else { out.json(&summary) }
@@ -120,6 +121,14 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit, Failure> {
         Err(failure) if failure.exit != Exit::Done => Err(failure),
         _ => Ok(exit(&report)),
     }
+}
+
+/// Warns of a dry run whose bytes have no room in the target: the restore would fill it, and end there.
+fn tell_of_room(context: &Context, options: &RestoreOptions, report: &RestoreReport) {
+    let (true, Target::Folder(to)) = (options.dry_run, &options.target) else { return };
+    let Some(free) = vault::fs::free_space(to).filter(|free| *free < report.bytes_written) else { return };
+    let (needed, free) = (units::size(report.bytes_written), units::size(free));
+    context.screen.warn(&format!("{needed} would be written, and {free} are free in {}", shown_folder(to)));
 }
 
 /// What a snapshot of this source would leave out today: as the configuration says, if it has such a source.
@@ -417,6 +426,7 @@ mod tests {
         let problem = |damage| RestoreProblem { path: b"a".to_vec(), what: "x".into(), damage };
         let report = |problems: Vec<RestoreProblem>| RestoreReport {
             problem_count: problems.len() as u64,
+            damage_count: problems.iter().filter(|problem| problem.damage).count() as u64,
             problems,
             ..RestoreReport::default()
         };

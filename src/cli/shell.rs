@@ -93,9 +93,11 @@ fn whole(command: Command) -> Command {
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let text = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string).unwrap_or_default();
     let plain = command.clone().after_help("").after_long_help("");
-    let man = Man::new(plain).source(concat!("vault ", env!("CARGO_PKG_VERSION")));
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_uppercase();
+    let man = Man::new(plain);
+    // No date: the page is that of this program, whenever it was made. clap_mangen leaves an empty date out, and the version would
+    // stand in its place.
+    let mut page = format!(".TH {name} 1 \"\" \"vault {}\"\n", env!("CARGO_PKG_VERSION")).into_bytes();
     man.render_name_section(&mut page)?;
     section(&mut page, "SYNOPSIS", &usage(command));
     man.render_description_section(&mut page)?;
@@ -189,12 +191,13 @@ mod tests {
                 assert!(described, "{}: {:?} has no text", path.display(), lines.get(at + 1));
             }
             // Called as the help says, with the program and its version at the foot.
-            let name = path.file_stem().unwrap().to_str().unwrap().replace('-', " ");
+            let file = path.file_stem().unwrap().to_str().unwrap();
+            let name = file.replace('-', " ");
             let called =
                 lines.iter().position(|line| *line == ".SH SYNOPSIS").and_then(|at| lines.get(at + 2)).unwrap();
             assert!(called.starts_with(&name), "{}: {called}", path.display());
-            let head = lines.iter().find(|line| line.starts_with(".TH ")).unwrap();
-            assert!(head.contains(concat!("vault ", env!("CARGO_PKG_VERSION"))), "{}: {head}", path.display());
+            let head = format!(".TH {} 1 \"\" \"vault {}\"", file.to_uppercase(), env!("CARGO_PKG_VERSION"));
+            assert_eq!(lines[0], head, "{}", path.display());
             for title in ["EXIT STATUS", "FILES", "ENVIRONMENT"] {
                 assert!(text.contains(&format!(".SH {title}")), "{}: {title}", path.display());
             }

@@ -204,11 +204,11 @@ impl<'a> Check<'a> {
 
     fn run(&self) -> Result<CheckReport, CheckError> {
         let (vault, progress) = (self.vault, self.progress);
+        let mut report = CheckReport::default();
+        self.check_slots(&mut report)?;
         for bad in vault.bad_objects() {
             self.problem(Subject::Object(bad.key), bad.what, bad.state);
         }
-        let mut report = CheckReport::default();
-        self.check_slots(&mut report)?;
         self.check_records()?;
         report.packs = self.packs.len() as u64;
         report.bytes = self.packs.values().map(|info| info.len).sum();

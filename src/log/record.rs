@@ -446,7 +446,7 @@ struct Versioned {
     version: u64,
 }
 
-/// What means the same in every version, by which a record counts in its chain.
+/// What means the same in every version, by which a record counts in its chain, and with its date.
 #[derive(Deserialize)]
 struct Place {
     #[serde(rename = "c")]
@@ -457,6 +457,8 @@ struct Place {
     previous: Digest,
     #[serde(rename = "s")]
     seen: Vec<(ClientId, u64)>,
+    #[serde(rename = "t")]
+    time: Time,
     #[serde(rename = "a", default)]
     claims: ByteBuf,
 }
@@ -590,8 +592,8 @@ impl Record {
         let wire = match msgpack::decode(message) {
             Err(_) if version > VERSION => {
                 let place: Place = msgpack::decode(message).map_err(|_| DecodeRecordError::Newer(version))?;
-                let Place { client, number, previous, seen, claims } = place;
-                let (time, closed, kind, body) = Default::default();
+                let Place { client, number, previous, seen, time, claims } = place;
+                let (closed, kind, body) = Default::default();
                 Wire { version, client, number, previous, seen, time, claims, closed, kind, body }
             }
             wire => wire?,
@@ -886,6 +888,22 @@ mod tests {
         assert_eq!(Record::decode(&plain(b"\x82\xa1v\x02\xa5other\xc3")), Err(DecodeRecordError::Newer(2)));
         assert!(matches!(Record::decode(&plain(b"\x81\xa1v\x00")), Err(DecodeRecordError::Malformed(_))));
         assert!(matches!(Record::decode(&plain(b"\x80")), Err(DecodeRecordError::Malformed(_))));
+        // What any version has is enough to count, with its date; less is not.
+        let chain = [
+            b"\x87\xa1v\x02\xa1c\xc4\x10",
+            &[1; 16][..],
+            b"\xa1n\x02\xa1p\xc4\x20",
+            &[3; 32],
+            b"\xa1s\x90\xa1t\x92\x07\x08\xa1b\x01",
+        ]
+        .concat();
+        let read = Record::decode(&plain(&chain)).unwrap();
+        assert_eq!(
+            (read.number, read.time, read.body),
+            (2, Time { secs: 7, nanos: 8 }, RecordBody::Unknown(Unknown::Version(2)))
+        );
+        let undated = chain.iter().map(|byte| if *byte == b't' { b'T' } else { *byte }).collect::<Vec<_>>();
+        assert_eq!(Record::decode(&plain(&undated)), Err(DecodeRecordError::Newer(2)));
         let mut bytes = record().encode().unwrap();
         let kind = bytes.windows(3).position(|field| field == b"\xa1k\x04").unwrap() + 2;
         bytes[kind] = 99;

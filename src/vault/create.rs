@@ -71,6 +71,7 @@ impl Vault {
             }
             put => put?,
         }
+        self.log().bad.retain(|bad| bad.key != ObjectKey::Vault);
         progress.warn(&format!("the VAULT file was {what}; it has been made again"));
         Ok(())
     }

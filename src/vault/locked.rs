@@ -121,6 +121,12 @@ impl Slots {
         counted
     }
 
+    /// The unreadable copies that are a matter of this vault. Whose one is, nothing tells: where others share the store, only those of a
+    /// later version are.
+    pub(super) fn bad_of(&self, shared: bool) -> impl Iterator<Item = &BadObject> {
+        self.bad.iter().filter(move |bad| !shared || bad.state == ObjectState::Newer)
+    }
+
     /// The vaults that the slots say they belong to.
     pub fn vaults(&self) -> BTreeSet<VaultId> {
         self.copies.iter().map(|(_, slot)| slot.vault()).collect()
@@ -326,12 +332,7 @@ pub(super) fn unlock(
                 bad.push(BadObject { key: ObjectKey::Vault, state: ObjectState::Damaged, what });
             }
             let others: BTreeSet<VaultId> = vaults.into_iter().filter(|other| *other != id).collect();
-            if others.is_empty() && named.is_none() {
-                // Whose a slot is that cannot be read, nothing tells.
-                bad.extend(slots.bad.iter().cloned());
-            } else {
-                bad.extend(slots.bad.iter().filter(|bad| bad.state == ObjectState::Newer).cloned());
-            }
+            bad.extend(slots.bad_of(!others.is_empty() || named.is_some()).cloned());
             let slot = candidates.swap_remove(index);
             let slots = slots.counted().into_iter().filter(|(slot, _)| slot.vault() == id).collect();
             Ok(Unlocked { keyring, slot, slots, others, named })

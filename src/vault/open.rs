@@ -269,10 +269,9 @@ impl Vault {
         self.set_aside(&mut bad, &mut elsewhere, &chains)?;
         listing.take_out(&elsewhere);
         let Listing { packs, indexes, foreign, .. } = listing;
-        // Key slots are looked at when the vault is opened; those of a later version are there as long as it is open.
-        let is_newer_slot =
-            |bad: &&BadObject| matches!(bad.key, ObjectKey::Named(Kind::Key, _)) && bad.state == ObjectState::Newer;
-        bad.extend(self.log().bad.iter().filter(is_newer_slot).cloned());
+        // The VAULT file and the key slots are looked at when the vault is opened: what is wrong with them stays known.
+        let is_of_opening = |bad: &&BadObject| matches!(bad.key, ObjectKey::Vault | ObjectKey::Named(Kind::Key, _));
+        bad.extend(self.log().bad.iter().filter(is_of_opening).cloned());
         *self.log() = LogState { chains, read, findings, records, packs, indexes, bad, foreign, elsewhere };
         self.keep_only_listed();
         Ok(())

@@ -6,10 +6,10 @@ use crate::id::{ClientId, Digest, SlotId};
 use crate::log::record::ValidSlot;
 use crate::log::{Acknowledgements, Sight, SlotSet, Standing};
 use crate::seal::SlotFile;
-use crate::store::{Delivery, StoreError};
+use crate::store::{Delivery, Kind, ObjectKey};
 use crate::sync::lock;
-use crate::vault::Vault;
 use crate::vault::locked::Slots;
+use crate::vault::{Vault, VaultError};
 
 /// What is odd about a key slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,13 +81,15 @@ impl Vault {
         })
     }
 
-    /// Looks at the files of slots again, when some were deleted or moved.
+    /// Looks at the files of slots again: some may have been put, deleted or moved.
     ///
     /// # Errors
     /// If the store fails as a whole.
-    pub(crate) fn look_at_slots(&self) -> Result<(), StoreError> {
-        let slots = Slots::read(self.store())?.counted();
-        *lock(&self.slots) = slots.into_iter().filter(|(slot, _)| slot.vault() == self.id()).collect();
+    pub(crate) fn look_at_slots(&self) -> Result<(), VaultError> {
+        let slots = Slots::read(self.store())?;
+        self.log().bad.retain(|bad| !matches!(bad.key, ObjectKey::Named(Kind::Key, _)));
+        self.note_bad(slots.bad_of(self.may_share()).cloned().collect())?;
+        *lock(&self.slots) = slots.counted().into_iter().filter(|(slot, _)| slot.vault() == self.id()).collect();
         Ok(())
     }
 

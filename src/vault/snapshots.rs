@@ -478,6 +478,8 @@ impl Replaced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ChunkId;
+    use crate::msgpack;
     use crate::tree::{Origin, Stream, Verdict};
 
     const DAY: i64 = 86_400;
@@ -516,6 +518,37 @@ mod tests {
             replaces: replaces.iter().map(|name| ObjectName::new([*name; 16])).collect(),
             redated: false,
             origin: None,
+        }
+    }
+
+    /// Equal snapshots have equal bytes only if all who write put the keys in one order, that of SPEC §8.3.
+    #[test]
+    fn the_spec_has_the_keys_in_the_order_in_which_they_are_written() {
+        let stream = Stream { len: 1, depth: 0, ids: vec![ChunkId::new([0; ChunkId::LEN])] };
+        let origin = Origin {
+            vault: VaultId::new([0; 16]),
+            snapshot: ObjectName::new([0; 16]),
+            uncertain: true,
+            rival: None,
+            partial: true,
+        };
+        let every = Snapshot { rules: stream, redated: true, origin: Some(origin), ..body(1, true, &[1]) };
+        let bytes = msgpack::encode(&every).unwrap();
+        let (_, text) = include_str!("../../SPEC.md").split_once("### 8.3 Snapshot").unwrap();
+        let rows = text.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
+        let keys: Vec<&str> = rows
+            .filter_map(|row| row.split('|').nth(1))
+            .flat_map(|names| names.split('`').skip(1).step_by(2))
+            .collect();
+        // Keys of what lies in these have one letter.
+        let mut written = msgpack::keys(&bytes).unwrap();
+        written.retain(|key| key.len() > 1);
+        assert_eq!(written, keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>());
+        let mut at = 0;
+        for key in keys {
+            let wanted = [&[0xa0 | key.len() as u8][..], key.as_bytes()].concat();
+            let found = bytes[at..].windows(wanted.len()).position(|window| window == wanted);
+            at += found.unwrap_or_else(|| panic!("{key} comes earlier")) + wanted.len();
         }
     }
 

@@ -1,6 +1,7 @@
 //! What this process may do, and how much of it.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use rustix::process::{
@@ -10,6 +11,12 @@ use rustix::process::{
 /// What is freed at the end of the heap stays there up to this size, and what is larger is never taken from it, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const HEAP_KEPT: libc::c_int = 8 << 20;
+
+/// How many bytes this user may still write to the file system that an absolute path lies on, or would lie on.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let found = path.ancestors().find_map(|above| rustix::fs::statvfs(above).ok())?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
 
 /// Raises the number of files that may be open at once as far as the system allows. Returns that number.
 pub fn raise_file_limit() -> u64 {

@@ -261,6 +261,39 @@ fn errors_of_the_system_get_their_meaning() {
     }
 }
 
+/// Objects that others delete while a folder is read may be listed or not; all others are listed, and nothing ends the list.
+#[test]
+fn what_is_deleted_during_a_list_hides_nothing_else() {
+    let scratch = Scratch::new(Way::Anonymous);
+    let name = |number: u8| {
+        let mut bytes = [7; 16];
+        bytes[15] = number;
+        ObjectName::new(bytes)
+    };
+    for kind in [Kind::Pack, Kind::Key] {
+        for number in 0..200 {
+            scratch.put(&ObjectKey::Named(kind, name(number)), Bytes::from_static(b"x")).unwrap();
+        }
+        let mut listed = Vec::new();
+        let mut deleted = Vec::new();
+        let found = &mut |found| {
+            let Listed::Object { name: now, len: 1 } = found else { panic!("{found:?}") };
+            listed.push(now);
+            // Two others with each, whether they came already or not.
+            for number in [listed.len() * 2, listed.len() * 2 + 1].map(|number| (number * 61 % 200) as u8) {
+                if name(number) != now && deleted.len() < 100 && !deleted.contains(&name(number)) {
+                    scratch.delete(&ObjectKey::Named(kind, name(number))).unwrap();
+                    deleted.push(name(number));
+                }
+            }
+        };
+        scratch.list(kind, found).unwrap();
+        assert_eq!(deleted.len(), 100);
+        let stay: Vec<ObjectName> = (0..200).map(name).filter(|name| !deleted.contains(name)).collect();
+        assert!(stay.iter().all(|name| listed.contains(name)), "{} of {}", listed.len(), stay.len());
+    }
+}
+
 #[test]
 fn a_store_that_vanishes_is_gone() {
     let scratch = Scratch::new(Way::Anonymous);
