@@ -38,7 +38,7 @@ use crate::cli::select;
 use crate::cli::select::Aim;
 use crate::cli::select::Filter;
 use crate::cli::units;
-use vault::service::keep::LEVEL;
+use vault::service::forget::LEVEL;
 
 /// How many of the things that go are shown before it is asked about them.
 const GONE_SHOWN: usize = 20;

@@ -130,52 +130,7 @@ fn render(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vault::id::ClientId;
-    use vault::tree::Snapshot;
-    use vault::tree::Stream;
-    use vault::tree::Time;
-
-    /// A snapshot to be listed.
-    fn info(id: [u8; 2], secs: i64, source: &str, host: &str) -> SnapshotInfo {
-        let mut bytes = [0; 16];
-        bytes[..2].copy_from_slice(&id);
-        let (id, client) = (ObjectName::new(bytes), ClientId::new([9; 16]));
-        SnapshotInfo::new(
-            id,
-            client,
-            1,
-            Snapshot {
-                time: Time { secs, nanos: 0 },
-                source: source.into(),
-                host: host.into(),
-                user: "me".into(),
-                roots: Vec::new(),
-                tree: Stream::EMPTY,
-                links: Stream::EMPTY,
-                files: 2000,
-                folders: 3,
-                bytes: 5 << 20,
-                files_new: 1,
-                files_changed: 2,
-                files_unchanged: 1997,
-                bytes_read: 1 << 20,
-                bytes_new: 1 << 19,
-                bytes_stored: 1 << 18,
-                duration_ms: 1500,
-                program: "vault 0".into(),
-                tags: Vec::new(),
-                description: String::new(),
-                verdict: Verdict::Complete,
-                skipped: 0,
-                skipped_list: Stream::EMPTY,
-                given: false,
-                rules: Stream::EMPTY,
-                replaces: Vec::new(),
-                redated: false,
-                origin: None,
-            },
-        )
-    }
+    use vault::service::select::testing::info;
 
     #[test]
     fn the_table_fits_eighty_columns() {

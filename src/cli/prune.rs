@@ -13,9 +13,9 @@ use vault::id::ObjectName;
 use vault::log::Obstacle;
 use vault::log::RecordBody;
 use vault::path::Shown;
-use vault::service::keep;
+use vault::service::forget as policy;
+use vault::service::forget::LEVEL;
 use vault::service::keep::Keep;
-use vault::service::keep::LEVEL;
 use vault::vault::SnapshotInfo;
 use vault::vault::Vault;
 
@@ -116,14 +116,14 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit, Failure> {
     context.screen.watch_interrupts();
     let filter = Filter::from(&args.filter);
     let mut snapshots: Vec<SnapshotInfo> = vault.snapshots().into_iter().filter(|info| filter.matches(info)).collect();
-    let period = |time, length| keep::period(&context.zone, time, length);
+    let period = |time, length| policy::period(&context.zone, time, length);
     let decisions = if rules.is_empty() {
         // As vault run does it: the rules of a source count for its snapshots of this machine alone.
         let host = &vault.identity().host;
         let all = std::mem::take(&mut snapshots);
         let mut decisions = Vec::new();
         for (source, rules) in &configured {
-            let own = keep::of_source(&all, source, host);
+            let own = policy::of_source(&all, source, host);
             decisions.extend(retention::plan(&own, rules, &period));
             snapshots.extend(own);
         }
@@ -171,9 +171,9 @@ pub fn told(
     progress: &dyn vault::progress::Progress,
 ) -> Result<serde_json::Value, Failure> {
     let snapshots = vault.snapshots();
-    let decisions = retention::plan(&snapshots, rules, &|time, length| keep::period(&context.zone, time, length));
+    let decisions = retention::plan(&snapshots, rules, &|time, length| policy::period(&context.zone, time, length));
     let options = CollectOptions {
-        max_unused: keep::MAX_UNUSED,
+        max_unused: policy::MAX_UNUSED,
         max_moved: None,
         level: LEVEL,
         verify: true,
@@ -187,7 +187,7 @@ pub fn told(
 /// The rules that the configuration has for the vault that is meant, by source.
 fn configured_rules(context: &Context) -> Result<Vec<(String, Rules)>, Failure> {
     let Some(vault) = context.chosen()?.config else { return Ok(Vec::new()) };
-    Ok(context.config()?.map(|config| keep::of_vault(config, &vault.name, dates::now())).unwrap_or_default())
+    Ok(context.config()?.map(|config| policy::of_vault(config, &vault.name, dates::now())).unwrap_or_default())
 }
 
 /// Asks whether what was shown shall be done. Where nobody can be asked, rules are enough, unless they drop more than rules
@@ -204,7 +204,7 @@ fn permit(context: &Context, rules: &Rules, snapshots: &[SnapshotInfo], decision
     let why = if rules.last == Some(0) {
         Some("--keep 0 may leave no snapshot".to_owned())
     } else {
-        keep::mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
+        policy::mostly_dropped(snapshots, decisions).map(|(source, host, dropped, all)| {
             let (source, host) = (Shown(source.as_bytes()), Shown(host.as_bytes()));
             format!("{dropped} of the {all} snapshots of {source} on {host} would be dropped, which is more than half")
         })
@@ -401,7 +401,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(format!("snapshot {} is pinned, so it is not forgotten", pinned.id.short()))
             .hint(format!("Let it go with: vault unpin {}", pinned.id.short())));
     }
-    if let Some(last) = found.iter().find(|info| keep::is_last_complete(&snapshots, info))
+    if let Some(last) = found.iter().find(|info| policy::is_last_complete(&snapshots, info))
         && !args.yes
         && consent::can_ask(context)
     {

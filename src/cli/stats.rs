@@ -24,7 +24,7 @@ use crate::cli::output::Style;
 use crate::cli::table;
 use crate::cli::table::Column;
 use crate::cli::units;
-use vault::service::keep::LEVEL;
+use vault::service::forget::LEVEL;
 
 /// Bytes that are compressed to find out what forgetting a snapshot would free: one or two seconds' work.
 const WEIGHED: u64 = 1 << 30;

@@ -165,9 +165,7 @@ fn is_elsewhere(_: &Metadata, _: &Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
-
-    use crate::service::machine::tests::{Still, Ticking};
+    use crate::service::machine::tests::{Still, ticking};
 
     #[test]
     fn folders_are_measured() {
@@ -177,7 +175,7 @@ mod tests {
         fs::write(folder.path().join("d"), vec![0; 24]).unwrap();
         assert_eq!(measure(&[folder.path().to_owned()], Duration::from_secs(60), &Still(&[])), (1024, true));
         assert_eq!(measure(&[folder.path().join("d")], Duration::from_secs(60), &Still(&[])), (24, true));
-        let is_all = measure(&[folder.path().to_owned()], Duration::from_secs(2), &Ticking(AtomicU64::new(0))).1;
+        let is_all = measure(&[folder.path().to_owned()], Duration::from_secs(2), &ticking()).1;
         assert!(!is_all, "the time was over");
     }
 

@@ -489,14 +489,14 @@ pub fn inside(roots: &[Root], typed: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-#[cfg(test)]
-mod tests {
+/// Snapshots for tests.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    use super::*;
     use crate::tree::{Snapshot, Stream, Verdict};
 
-    use super::*;
-
     /// A snapshot for tests.
-    fn info(id: [u8; 2], secs: i64, source: &str, host: &str) -> SnapshotInfo {
+    pub fn info(id: [u8; 2], secs: i64, source: &str, host: &str) -> SnapshotInfo {
         let mut bytes = [0; 16];
         bytes[..2].copy_from_slice(&id);
         let (id, client) = (ObjectName::new(bytes), ClientId::new([9; 16]));
@@ -536,6 +536,12 @@ mod tests {
             },
         )
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::info;
+    use super::*;
 
     /// 2026-11-29T00:00Z.
     const NOW: Time = Time { secs: NOV_20 + 9 * DAY, nanos: 0 };

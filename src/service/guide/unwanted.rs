@@ -91,10 +91,8 @@ pub fn minutes(bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
     use super::*;
-    use crate::service::machine::tests::{Still, Ticking};
+    use crate::service::machine::tests::{Still, ticking};
 
     #[test]
     fn what_is_usually_not_wanted_is_told_from_the_rest() {
@@ -113,7 +111,7 @@ mod tests {
         // What was named is wanted, whatever it is called; a file may be named as well.
         let named = look(&[at(".cache"), at("docs/letter")], &Still(&[]));
         assert_eq!(named, Found { bytes: 1029, unwanted: Vec::new(), is_all: true });
-        let slow = Ticking(AtomicU64::new(0));
+        let slow = ticking();
         assert!(!look_for(&[folder.path().to_owned()], Duration::from_secs(1), &slow).is_all);
     }
 

@@ -1,7 +1,6 @@
 //! Machines for tests.
 #![allow(clippy::disallowed_methods, reason = "tests may read the environment and the clock")]
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -36,10 +35,10 @@ impl Machine for Still<'_> {
     }
 }
 
-/// A machine on which each look at the clock takes a second.
-pub struct Ticking(pub AtomicU64);
+/// A machine without an environment, by this clock.
+pub struct Bare<F>(F);
 
-impl Machine for Ticking {
+impl<F: Fn() -> Duration + Sync> Machine for Bare<F> {
     fn variable(&self, _: &str) -> Option<OsString> {
         None
     }
@@ -61,38 +60,20 @@ impl Machine for Ticking {
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_secs(self.0.fetch_add(1, Relaxed))
+        (self.0)()
     }
 }
 
+/// A machine on which each look at the clock takes a second.
+pub fn ticking() -> impl Machine {
+    let looks = AtomicU64::new(0);
+    Bare(move || Duration::from_secs(looks.fetch_add(1, Relaxed)))
+}
+
 /// A machine whose time passes.
-pub struct Real;
-
-impl Machine for Real {
-    fn variable(&self, _: &str) -> Option<OsString> {
-        None
-    }
-
-    fn variables(&self) -> Vec<OsString> {
-        Vec::new()
-    }
-
-    fn home(&self) -> Option<PathBuf> {
-        None
-    }
-
-    fn temporary(&self) -> PathBuf {
-        std::env::temp_dir()
-    }
-
-    fn clock(&self) -> fn() -> Time {
-        Time::default
-    }
-
-    fn elapsed(&self) -> Duration {
-        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        BEGUN.elapsed()
-    }
+pub fn real() -> impl Machine {
+    let begun = Instant::now();
+    Bare(move || begun.elapsed())
 }
 
 #[test]

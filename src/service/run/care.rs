@@ -9,7 +9,7 @@ use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use crate::service::config::VaultConfig;
 use crate::service::drill::{self, Last, Wish};
-use crate::service::keep::{self, LEVEL, MAX_UNUSED};
+use crate::service::forget::{self, LEVEL, MAX_UNUSED};
 use crate::service::plan::waits_for_clock;
 use crate::service::report::{Care, Checked, Trouble};
 use crate::service::run::observer::Of;
@@ -88,7 +88,7 @@ impl Crew<'_> {
         for job in self.plan.jobs.iter().filter(|job| taken.contains_key(&job.source.name)) {
             let target = job.targets.iter().find(|target| target.vault == at);
             let Some((rules, target)) = job.source.keep.as_ref().zip(target) else { continue };
-            let own = keep::of_source(&snapshots, &job.source.name, host);
+            let own = forget::of_source(&snapshots, &job.source.name, host);
             // The last one that a clock dated, and not in this run: now must fit it.
             let counts =
                 |info: &&SnapshotInfo| !info.is_outlier && !info.body.given && !new.contains(&info.id.to_string());
@@ -98,7 +98,7 @@ impl Crew<'_> {
                 continue;
             }
             care.pruned.push(job.source.name.clone());
-            let period = |time, length| keep::period(self.at.zone, time, length);
+            let period = |time, length| forget::period(self.at.zone, time, length);
             decisions.extend(retention::plan(&own, &rules.rules(self.at.machine.now()), &period));
         }
         decisions.retain(|decision| !decision.keep());

@@ -72,10 +72,10 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::service::machine::tests::Real;
+    use crate::service::machine::tests::real;
 
     fn run(command: &str, timeout_ms: u64) -> Result<(), String> {
-        call(command, &[("VAULT_X", "a b".to_owned())], Duration::from_millis(timeout_ms), &|| false, &Real)
+        call(command, &[("VAULT_X", "a b".to_owned())], Duration::from_millis(timeout_ms), &|| false, &real())
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_stopped_stops_the_command() {
-        let error = call("sleep 30", &[], Duration::from_secs(60), &|| true, &Real).unwrap_err();
+        let error = call("sleep 30", &[], Duration::from_secs(60), &|| true, &real()).unwrap_err();
         assert_eq!(error, "interrupted");
     }
 }
