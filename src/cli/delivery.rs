@@ -15,12 +15,12 @@ pub fn run(context: &Context, args: &DeliveryArgs) -> Result<Exit, Failure> {
     let (vault, _) = context.open()?;
     let done = delivery::set(&vault, args.delivery.map(Delivery::from), dates::now(), &context.screen)?;
     context.screen.clear();
-    let changed = done.has_changed();
+    let changed = done.changed;
     let mut out = Output::new();
     if context.global.json {
         out.json(&done)?;
     } else if !context.global.quiet || !changed {
-        out.line(match (done.now(), changed) {
+        out.line(match (done.now, changed) {
             (Delivery::Direct, _) => "direct: what one machine stores is there for all others at once",
             (Delivery::Synced, false) => "synced: what one machine stores reaches the others some time later",
             (Delivery::Synced, true) => {

@@ -2,15 +2,9 @@
 
 use vault::engine::drill::DrillReport;
 use vault::path::called;
-use vault::progress::Progress;
 use vault::service::drill;
 use vault::service::drill::DrillJson;
-#[cfg(feature = "ui")]
-use vault::service::drill::FILES;
-#[cfg(feature = "ui")]
-use vault::service::drill::LEN_MAX;
 use vault::service::drill::Wish;
-use vault::vault::Vault;
 
 use crate::cli::args::DrillArgs;
 use crate::cli::context::Context;
@@ -20,20 +14,10 @@ use crate::cli::error::Failure;
 use crate::cli::machine::Here;
 use crate::cli::output::Output;
 use crate::cli::output::Style;
-use crate::cli::select::Filter;
 use crate::cli::units;
 
 /// How many failures are shown.
 const SHOWN: usize = 20;
-
-/// What `--json` prints.
-#[cfg(feature = "ui")]
-pub fn told(context: &Context, vault: &Vault, progress: &dyn Progress) -> Result<serde_json::Value, Failure> {
-    let filter = Filter::default();
-    let wish = Wish { files: FILES, len_max: LEN_MAX, filter: &filter };
-    let (snapshots, report) = drill::perform(vault, &wish, context.threads(), &Here, progress)?;
-    Ok(serde_json::json!(DrillJson::new(&snapshots, &report, dates::now())))
-}
 
 /// Runs `vault drill`.
 pub fn run(context: &Context, args: &DrillArgs) -> Result<Exit, Failure> {

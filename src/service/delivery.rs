@@ -64,25 +64,13 @@ pub const fn word(delivery: Delivery) -> &'static str {
 /// How a vault reaches other machines, as `vault delivery --json` prints it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct DeliveryJson {
-    #[serde(serialize_with = "as_word")]
-    delivery: Delivery,
-    changed: bool,
-}
-
-fn as_word<S: serde::Serializer>(delivery: &Delivery, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(word(*delivery))
-}
-
-impl DeliveryJson {
-    /// How it is now.
-    pub const fn now(&self) -> Delivery {
-        self.delivery
-    }
-
+    /// The word for it.
+    delivery: &'static str,
     /// Whether it was another one before.
-    pub const fn has_changed(&self) -> bool {
-        self.changed
-    }
+    pub changed: bool,
+    /// How it is now.
+    #[serde(skip)]
+    pub now: Delivery,
 }
 
 /// Makes it so, if something is wanted that is not so yet.
@@ -108,7 +96,8 @@ pub fn set(
         }
         _ => false,
     };
-    Ok(DeliveryJson { delivery: vault.delivery(), changed })
+    let now = vault.delivery();
+    Ok(DeliveryJson { delivery: word(now), changed, now })
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
 //! What vault does by itself, day after day, and what people say of it: between what a person meets (the command line, the page) and the
 //! engine. Nothing here prints, asks, or reads the clock or the environment.
 //!
-//! [`config`] what is kept where · [`list`] the same as a list of lines · [`plan`] what is due · [`status`] what earlier runs did ·
-//! [`report`] what a run did · [`run`] doing it · [`schedule`] what starts it · [`keep`], [`forget`] which snapshots stay, and which may go · [`drill`] a restore that is tried · [`settle`] what follows work · [`health`] how a vault is · [`local`], [`roots`] which folder
-//! is meant · [`select`], [`spot`] which snapshot is meant, and where in it · [`sources`], [`usual`] what is kept, and what is usually not wanted · [`ahead`] how much there is ·
-//! [`guide`] what there is to find where nothing is configured · [`password`] where a password comes from · [`delivery`] how a vault reaches other machines ·
-//! [`machine`], [`folders`], [`temporary`] what is taken from the machine, and where vault keeps its own files · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+//! What is kept where: [`config`], and [`list`] as a list of lines · [`sources`], [`usual`] what is kept, and what is usually not wanted ·
+//! [`guide`] what there is to find where nothing is configured · [`ahead`] how much there is.
+//!
+//! What is done by itself: [`plan`] what is due, by [`status`] · [`run`] doing it · [`report`] what a run did · [`schedule`] what starts one ·
+//! [`keep`], [`forget`] which snapshots stay, and which may go · [`drill`] a restore that is tried · [`settle`] what follows work ·
+//! [`health`] how a vault is.
+//!
+//! What people say: [`select`], [`spot`] which snapshot is meant, and where in it · [`local`], [`roots`] which folder · [`password`] where a
+//! password comes from · [`delivery`] how a vault reaches other machines · [`values`], [`dates`], [`units`], [`suggest`] words and numbers.
+//!
+//! What is taken from outside: [`machine`] environment and clock · [`folders`], [`temporary`] where vault's own files lie.
 
 pub mod ahead;
 pub mod config;

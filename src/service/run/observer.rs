@@ -190,7 +190,6 @@ pub struct Setting<'a> {
 
 /// How a run is wanted.
 #[derive(Debug, Clone, Default)]
-#[allow(clippy::struct_excessive_bools)]
 pub struct Wish<'a> {
     /// A schedule has started it.
     pub background: bool,

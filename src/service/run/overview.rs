@@ -78,6 +78,7 @@ pub enum There {
     Away,
 }
 
+#[allow(clippy::ref_option, reason = "serde calls it like this")]
 fn exact_or_null<S: Serializer>(time: &Option<Time>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(time_text).serialize(serializer)
 }

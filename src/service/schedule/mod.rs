@@ -1,6 +1,6 @@
 //! The schedule: what starts `vault run` by itself.
 //!
-//! [`systemd`], [`launchd`], [`tasks`] and [`cron`] each know the texts that their scheduler wants, which are made by pure functions
+//! `systemd`, `launchd`, `tasks` and `cron` each know the texts that their scheduler wants, which are made by pure functions
 //! on every platform, and the commands that put them in force · [`power`] whether the machine runs on battery.
 
 mod cron;
@@ -219,11 +219,9 @@ pub fn status(at: At<'_>, mut job: Job) -> Result<Described, Failure> {
     }
     let (json, state) = described(at, scheduler.as_ref(), &job)?;
     let State { last, next, problem, .. } = state;
-    Ok(Described {
-        every: json.up_to_date.then_some(job.every),
-        last_background: Status::load(at.runs).last_background,
-        json: ScheduleJson { last_started: last, next_start: next, problem, ..json },
-    })
+    let every = json.up_to_date.then_some(job.every);
+    let json = ScheduleJson { last_started: last, next_start: next, problem, ..json };
+    Ok(Described { json, every, last_background: Status::load(at.runs).last_background })
 }
 
 /// What removing a schedule did.
