@@ -690,6 +690,38 @@ fn what_a_client_condemns_waits_for_its_other_work() {
     );
 }
 
+/// Somebody deletes the state folder of a client while work of it begins, and other work joins anew. Returns how many packs are deleted
+/// while the first one goes on.
+fn the_state_goes_while_work_begins(rules: SweepRules) -> u64 {
+    let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), rules, Machines::Apart);
+    set_source(&sim, 0, &[1]);
+    set_source(&sim, 1, &[3]);
+    (0..4).for_each(|round| sim.take(round % 2));
+    let vault = sim.open(0).unwrap();
+    sim.when_listing(0, 0, |sim| {
+        fs::remove_dir_all(sim.path("state", 0)).unwrap();
+        sim.take(0);
+        ObjectName::new([0; 16])
+    });
+    let session = vault.begin_writing(sim.clock(0), &crate::progress::Silent::default()).unwrap();
+    set_source(&sim, 0, &[2]);
+    sim.take(0);
+    sim.keep(0, 1, 0.0);
+    for client in [1, 0, 1] {
+        sim.take(client);
+    }
+    sim.keep(1, 9, 0.0);
+    drop(session);
+    sim.counts().deleted
+}
+
+#[test]
+fn work_of_which_its_client_does_not_know_begins_anew() {
+    assert_eq!(the_state_goes_while_work_begins(sound()), 0);
+    let weak = SweepRules { bound: false, ..sound() };
+    assert!(the_state_goes_while_work_begins(weak) > 0, "nobody waits for it");
+}
+
 /// How many packs are there that no record claims.
 fn unclaimed(sim: &std::sync::Arc<Sim>) -> usize {
     let vault = sim.open(0).unwrap();
