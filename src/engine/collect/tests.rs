@@ -212,12 +212,18 @@ fn what_is_condemned_counts_as_absent_for_a_client_that_takes_another_ones_place
 }
 
 /// A listing shows that a machine was retired, and not the record that it had put before, which its copy had not seen either.
-fn a_listing_shows_the_later_record_alone(rules: SweepRules) -> Counts {
+/// The record is a snapshot of its own, or the changed form of another one.
+fn a_listing_shows_the_later_record_alone(rules: SweepRules, changes: bool) -> Counts {
     let sim = alike(rules);
     let silent = crate::progress::Silent::default();
     sim.take(0);
     let vault = sim.open(0).unwrap();
-    let relying = vault.snapshots().into_iter().find(|info| info.body.description == "1").unwrap();
+    let mut relying = vault.snapshots().into_iter().find(|info| info.body.description == "1").unwrap();
+    let changed = vault.snapshots().into_iter().rfind(|info| info.body.description == "3").unwrap();
+    if changes {
+        relying.body.replaces = vec![changed.id];
+        relying.body.tags = vec!["5".to_owned()];
+    }
     say(&vault, RecordBody::Forget(vec![relying.id]), sim.clock(0), &silent).unwrap();
     // Work that relies on the pack, and what it relies on.
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
@@ -249,9 +255,14 @@ fn a_listing_shows_the_later_record_alone(rules: SweepRules) -> Counts {
 
 #[test]
 fn what_allows_a_deletion_is_known_before_the_last_look() {
-    assert_eq!(a_listing_shows_the_later_record_alone(sound()).lost, 0);
     let weak = SweepRules { read_before: false, ..sound() };
-    assert!(a_listing_shows_the_later_record_alone(weak).lost > 0, "by one listing alone data is lost");
+    for changes in [false, true] {
+        assert_eq!(a_listing_shows_the_later_record_alone(sound(), changes).lost, 0, "{changes}");
+    }
+    assert!(a_listing_shows_the_later_record_alone(weak, false).lost > 0, "by one listing alone data is lost");
+    // Whoever retired its client had not seen it, but it was reported.
+    let weak = SweepRules { doubted: false, ..sound() };
+    assert!(a_listing_shows_the_later_record_alone(weak, true).lost > 0, "a change that was reported is lost");
 }
 
 /// The only machine retires itself. Of two that come then, unknown to each other, one relies on what it has left, and the other one
