@@ -687,7 +687,28 @@ def vectors(path):
     need(not table, f"unknown vectors: {table}")
     left = {(at, number) for at, found in blocks.items() for number in range(len(found))} - used
     need(not left, f"vectors that nobody looked at: {sorted(left)}")
+    cases(same)
     print(count, "vectors")
+
+def cases(same):
+    """§8.3: what is put in the place of what."""
+    def record(client, number, name, seen, kind, body):
+        return bytes([name]), {"c": bytes([client]), "n": number, "s": [[bytes([of]), upto] for of, upto in seen], "t": [name, 0],
+                               "k": kind, "b": body}
+    def snapshot(*replaces):
+        return {"time": [1, 0], "source": "s", "host": "h", "replaces": [bytes([name]) for name in replaces]}
+    def listed(*records):
+        return [name[0] for _, _, name, _ in snapshots(dict(records))]
+    base, late = record(1, 1, 1, [], 2, snapshot()), record(1, 2, 2, [], 2, snapshot(1))
+    retired = {seen: record(2, 1, 3, [(1, seen)] if seen else [], 6, [b"\1"]) for seen in range(3)}
+    same(listed(base, late), [2], "a change")
+    same([listed(base, late, retired[seen]) for seen in range(3)], [[1], [1], [2]], "a change by a client that was retired")
+    again = record(2, 2, 4, [], 6, [b"\1"])
+    same([listed(base, late, record(2, 1, 3, [(1, seen)], 3, []), again) for seen in (1, 2)], [[1], [2]], "what was seen before")
+    same(listed(base, late, retired[1], record(3, 1, 5, [(1, 2)], 2, snapshot(2))), [5], "what somebody has looked at")
+    same(listed(base, late, retired[1], record(3, 1, 5, [(1, 2)], 3, [b"\2"])), [], "what was forgotten")
+    others = [record(2, number, number, [], 3, []) for number in (6, 7)] + [record(2, 8, 8, [], 2, snapshot())]
+    same(listed(*others, record(1, 1, 9, [], 2, snapshot(8))), [9], "what comes behind what it names")
 
 def main(store, command, *args):
     if command == "vectors":
