@@ -239,11 +239,11 @@ impl Vault {
     /// Changes of snapshots for whose writers nobody may have waited, and at which nobody has looked since, in the order of cause: each with
     /// the snapshot as it is. They may have been reported, and all that they need may be there.
     pub(crate) fn doubted(&self) -> Vec<(SnapshotInfo, ObjectName)> {
-        let doubted: Vec<VoidChange> = self.void_changes().into_iter().filter(|void| void.is_doubted).collect();
-        if doubted.is_empty() {
+        let chains = self.chains();
+        if chains.put_unawaited().is_empty() {
             return Vec::new();
         }
-        let chains = self.chains();
+        let doubted: Vec<VoidChange> = self.void_changes().into_iter().filter(|void| void.is_doubted).collect();
         let links: HashMap<ObjectName, &Link> = chains.links().map(|link| (link.name, link)).collect();
         let info = |VoidChange { snapshot, change, .. }: VoidChange| match &links.get(&change)?.record {
             Record { client, number, body: RecordBody::Snapshot(body), .. } => {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::mark::{Marks, mark};
-use crate::engine::rewrite::Planned;
-use crate::engine::rewrite::{Change, Goal, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
+use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
 use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::store::Delivery;
