@@ -941,17 +941,15 @@ impl Sim {
 }
 
 /// Whether a snapshot that was reported is listed, under whichever name, with what was changed, or it is said why not: it was forgotten, or what it was put in
-/// the place of, or others changed that at the same time, which is told (where things arrive late, until the snapshot is changed again). If it
-/// is not known yet whether it counts, all of it is there.
+/// the place of, or others changed that at the same time, which is told. If it is not known yet whether it counts, all of it is there.
 fn is_known(vault: &Vault, id: &ObjectName) -> bool {
     let chains = vault.chains();
     let link = chains.links().find(|link| link.name == *id);
     let Some(RecordBody::Snapshot(body)) = link.map(|link| &link.record.body) else { return true };
     // What was taken out is said in tags.
     let says = |info: &SnapshotInfo| body.tags.iter().all(|tag| info.body.tags.contains(tag));
-    let is_awaited = !chains.put_unawaited().contains(id);
-    vault.snapshots().iter().any(|info| info.stands_for(id) && says(info))
-        || vault.delivery() == Delivery::Synced && is_awaited
+    let stands = |info: &SnapshotInfo| info.stands_for(id) || body.replaces.iter().any(|old| info.stands_for(old));
+    vault.snapshots().iter().any(|info| stands(info) && says(info))
         || vault.meant_for(&[&[*id], &body.replaces[..]].concat()).1
         || vault
             .void_changes()
