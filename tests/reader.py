@@ -300,8 +300,11 @@ def by_cause(records):
         left = [records[name]["depth"] for name in chains[client][done[client]][1] if "depth" in records[name]]
         if left:
             return left[0]
-        seen = [(other, upto(other, number)) for name in chains[client][done[client]][1]
-                for other, number in records[name]["s"] if other != client and other in chains]
+        next = [records[name] for name in chains[client][done[client]][1]]
+        seen = [tuple(seen) for record in next for seen in record["s"]]
+        seen += [(records[old]["c"], records[old]["n"]) for record in next if record["k"] == 2
+                 for old in record["b"].get("replaces", []) if old in records]
+        seen = [(other, upto(other, number)) for other, number in seen if other != client and other in chains]
         if all(count <= done[other] for other, count in seen):
             return 1 + max([*depths[client][-1:], *(depths[other][count - 1] for other, count in seen if count)], default=0)
     while left := sorted(client for client in chains if done[client] < len(chains[client])):
@@ -331,14 +334,33 @@ def effective(times):
         dates.append(when)
     return [(date, at not in believed) for at, date in enumerate(dates)]
 
+def sight(records, record):
+    """§8.2: what the writer of a record had seen of each client, closed ones included."""
+    named, seen = dict(map(tuple, record["s"])), dict(map(tuple, record["s"]))
+    todo = [*seen.items(), (record["c"], record["n"])]
+    while todo:
+        client, upto = todo.pop()
+        for other in records.values():
+            if other["c"] == client and other["n"] <= upto:
+                for closed, last, _ in other.get("z", []):
+                    if closed != record["c"] and closed not in named and seen.get(closed, 0) < last:
+                        seen[closed] = last
+                        todo.append((closed, last))
+    return seen
+
 def unawaited(records):
     """§8.3: snapshots that nobody may have waited for."""
     upto, numbers = {}, {}
     for name, record in records.items():
         numbers.setdefault((record["c"], record["n"]), []).append(name)
         retired = record["b"].get("retires", []) if record["k"] == 1 else record["b"] if record["k"] == 6 else []
-        for client, number in record["s"]:
-            if client in retired and client != record["c"]:
+        if not retired:
+            continue
+        before = [sight(records, record)]
+        before += [dict(map(tuple, other["s"])) for other in records.values() if other["c"] == record["c"] and other["n"] <= record["n"]]
+        for client in retired:
+            number = max(seen.get(client, 0) for seen in before)
+            if client != record["c"]:
                 upto[client] = min(number, upto.get(client, number))
     forked = {}
     for (client, number), names in numbers.items():
@@ -370,6 +392,11 @@ def snapshots(records):
         taken[name] = [date, positions[name]]
     forgotten = {name for record in records.values() if record["k"] == 3 for name in record["b"]}
     winners, claims, late = {}, {}, unawaited(records) - forgotten
+    named = set()
+    for name in sorted(taken, key=lambda name: -positions[name]):
+        if name in named or name not in late:
+            late.discard(name)
+            named.update(records[name]["b"].get("replaces", []))
     for name in taken:
         claims[name] = [old for old in records[name]["b"].get("replaces", []) if positions.get(old, -1) < positions[name]]
         for old in claims[name] if name not in late else []:
@@ -660,7 +687,28 @@ def vectors(path):
     need(not table, f"unknown vectors: {table}")
     left = {(at, number) for at, found in blocks.items() for number in range(len(found))} - used
     need(not left, f"vectors that nobody looked at: {sorted(left)}")
+    cases(same)
     print(count, "vectors")
+
+def cases(same):
+    """§8.3: what is put in the place of what."""
+    def record(client, number, name, seen, kind, body):
+        return bytes([name]), {"c": bytes([client]), "n": number, "s": [[bytes([of]), upto] for of, upto in seen], "t": [name, 0],
+                               "k": kind, "b": body}
+    def snapshot(*replaces):
+        return {"time": [1, 0], "source": "s", "host": "h", "replaces": [bytes([name]) for name in replaces]}
+    def listed(*records):
+        return [name[0] for _, _, name, _ in snapshots(dict(records))]
+    base, late = record(1, 1, 1, [], 2, snapshot()), record(1, 2, 2, [], 2, snapshot(1))
+    retired = {seen: record(2, 1, 3, [(1, seen)] if seen else [], 6, [b"\1"]) for seen in range(3)}
+    same(listed(base, late), [2], "a change")
+    same([listed(base, late, retired[seen]) for seen in range(3)], [[1], [1], [2]], "a change by a client that was retired")
+    again = record(2, 2, 4, [], 6, [b"\1"])
+    same([listed(base, late, record(2, 1, 3, [(1, seen)], 3, []), again) for seen in (1, 2)], [[1], [2]], "what was seen before")
+    same(listed(base, late, retired[1], record(3, 1, 5, [(1, 2)], 2, snapshot(2))), [5], "what somebody has looked at")
+    same(listed(base, late, retired[1], record(3, 1, 5, [(1, 2)], 3, [b"\2"])), [], "what was forgotten")
+    others = [record(2, number, number, [], 3, []) for number in (6, 7)] + [record(2, 8, 8, [], 2, snapshot())]
+    same(listed(*others, record(1, 1, 9, [], 2, snapshot(8))), [9], "what comes behind what it names")
 
 def main(store, command, *args):
     if command == "vectors":

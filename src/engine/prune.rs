@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::engine::collect::merge::merge_log;
 use crate::engine::collect::{self, CollectError, CollectOptions, CollectReport};
 use crate::engine::retention::Decision;
+use crate::engine::rewrite::{self, RewriteError, RewriteOptions};
+use crate::engine::trust::VerifyOthers;
 use crate::id::{ClientId, ObjectName};
 use crate::log::{Acknowledgements, Obstacle, RecordBody};
 use crate::progress::Progress;
@@ -27,6 +29,7 @@ pub fn prune(
         decisions.iter().filter(|decision| !decision.keep()).map(|decision| decision.id).collect();
     let session = vault.begin_writing((options.clock)(), progress)?;
     collect::may_collect(vault)?;
+    settle_doubts(vault, options, progress)?;
     for part in drop.chunks(vault.limits.names) {
         vault.publish(RecordBody::Forget(part.to_vec()), (options.clock)(), Some(&session), |_| true, progress)?;
     }
@@ -39,6 +42,22 @@ pub fn prune(
         Err(error) => progress.warn(&format!("remains of puts that were cut off stay for the next time: {error}")),
     }
     Ok(report)
+}
+
+/// Settles which changes count that nobody may have waited for. What fails there is told, and keeps nothing else from being done: what is
+/// not settled stays.
+fn settle_doubts(vault: &Vault, options: &CollectOptions<'_>, progress: &dyn Progress) -> Result<(), CollectError> {
+    let CollectOptions { clock, level, verify, threads, .. } = *options;
+    let rewriting = RewriteOptions { clock, level, verify, others: VerifyOthers::Sample, threads };
+    match rewrite::settle(vault, &rewriting, progress) {
+        Ok(_) => Ok(()),
+        Err(RewriteError::Interrupted) => Err(VaultError::Interrupted.into()),
+        Err(RewriteError::Vault(error)) => Err(error.into()),
+        Err(error) => {
+            progress.warn(&format!("changes of a machine that was retired are looked at next time: {error}"));
+            Ok(())
+        }
+    }
 }
 
 /// What [`prune`] would do.

@@ -67,29 +67,35 @@ impl Sight {
         if later.client == *client {
             return later.number > number;
         }
-        match later.seen.iter().find(|(other, _)| other == client) {
-            Some((_, seen)) => *seen >= number,
-            None => !self.0.is_empty() && self.of(later).get(client).is_some_and(|seen| *seen >= number),
+        self.upto(later, client) >= number
+    }
+
+    /// The number of the last record of another client that the writer of `record` had seen.
+    fn upto(&self, record: &Record, client: &ClientId) -> u64 {
+        match record.seen.iter().find(|(other, _)| other == client) {
+            Some((_, seen)) => *seen,
+            None if self.0.is_empty() => 0,
+            None => self.of(record).get(client).copied().unwrap_or(0),
         }
     }
 }
 
 impl Chains {
     /// Snapshots that nobody may have waited for (SPEC §8.3): who retired their client had not seen them, or two go on as that client. What
-    /// they rely on may have been deleted before they were there.
+    /// they rely on may have been deleted before they were there. Or all of it is there, and they were reported before their client was
+    /// retired, by one that had not seen them: the records alone do not tell.
     pub fn put_unawaited(&self) -> HashSet<ObjectName> {
         let retirements = self.retirements();
-        let record_of =
-            |(client, number): &(ClientId, u64)| Some(&self.clients.get(client)?.get(number)?.first()?.record);
-        // Who does not name it knows that it was retired before, and that all of it is here.
-        let named = |client: &ClientId, by: &(ClientId, u64)| {
-            let seen = &record_of(by)?.seen;
-            seen.iter().find(|(other, _)| other == client).map(|(_, number)| *number)
-        };
-        let seen_by = |(client, by): (&ClientId, &Vec<(ClientId, u64)>)| {
-            Some((*client, by.iter().filter_map(|by| named(client, by)).min()?))
-        };
-        let upto: BTreeMap<ClientId, u64> = retirements.by_others.iter().filter_map(seen_by).collect();
+        let sight = if retirements.by_others.is_empty() { Sight::default() } else { Sight::new(self) };
+        let upto: BTreeMap<ClientId, u64> = retirements
+            .by_others
+            .iter()
+            .filter_map(|(client, by)| {
+                let last = self.last_snapshot(client)?;
+                let seen = |by| self.seen_at_least(by, client, last, &sight);
+                Some((*client, by.iter().map(seen).min()?)).filter(|(_, upto)| *upto < last)
+            })
+            .collect();
         let forked: BTreeMap<ClientId, u64> =
             self.clients.keys().filter_map(|client| Some((*client, *self.forked(client).first()?))).collect();
         if upto.is_empty() && forked.is_empty() {
@@ -101,6 +107,29 @@ impl Chains {
         };
         let snapshots = self.links().filter(|link| matches!(link.record.body, RecordBody::Snapshot(_)));
         snapshots.filter(|link| is_unawaited(&link.record)).map(|link| link.name).collect()
+    }
+
+    /// The number of the last record of a client that is a snapshot.
+    fn last_snapshot(&self, client: &ClientId) -> Option<u64> {
+        let is_snapshot = |link: &Link| matches!(link.record.body, RecordBody::Snapshot(_));
+        let records = self.clients.get(client)?;
+        records.iter().rev().find(|(_, same)| same.iter().any(is_snapshot)).map(|(number, _)| *number)
+    }
+
+    /// Up to which number the writer of a record had seen those of a client, as far as that matters: a record acknowledges no more than all
+    /// other work of its writer had seen, but what was acknowledged by an earlier one had been seen.
+    fn seen_at_least(&self, by: &(ClientId, u64), client: &ClientId, enough: u64, sight: &Sight) -> u64 {
+        let named = |link: &Link| link.record.seen.iter().find(|(of, _)| of == client).map_or(0, |(_, number)| *number);
+        let records = self.clients.get(&by.0).into_iter().flat_map(|records| records.range(..=by.1).rev());
+        let mut most = 0;
+        for (number, same) in records {
+            let seen = |link: &Link| if *number == by.1 { sight.upto(&link.record, client) } else { named(link) };
+            most = same.iter().map(seen).max().unwrap_or(0).max(most);
+            if most >= enough {
+                break;
+            }
+        }
+        most
     }
 
     /// What the records say about clients that are retired and complete.

@@ -9,7 +9,7 @@
 //! Between places nothing is moved: which of two machines has the wrong time is not known to either.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 
 use crate::id::{ClientId, ObjectName};
 use crate::log::chain::{Chains, Link};
@@ -133,7 +133,6 @@ fn places(chains: &Chains) -> HashMap<ClientId, usize> {
 
 /// The records of one client, and how far it has been put in order.
 struct Chain<'a> {
-    client: &'a ClientId,
     /// By number; of a fork all that have it.
     records: Vec<(u64, &'a [Link])>,
     /// How many of them are in order.
@@ -176,7 +175,6 @@ fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
         .clients
         .iter()
         .map(|(client, records)| Chain {
-            client,
             records: records.iter().map(|(number, links)| (*number, links.as_slice())).collect(),
             done: 0,
             depths: Vec::new(),
@@ -184,13 +182,14 @@ fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
             waiting: BinaryHeap::new(),
         })
         .collect();
+    let named = named(chains, &numbers);
     let (mut order, mut contradicts) = (Vec::new(), false);
     let mut ready: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut blocked: BTreeSet<usize> = BTreeSet::new();
     let mut look: Vec<usize> = (0..all.len()).collect();
     loop {
         while let Some(at) = look.pop() {
-            match next_depth(&all, at, &numbers) {
+            match next_depth(&all, at, &numbers, &named) {
                 None => {}
                 Some(Ok(depth)) => {
                     blocked.remove(&at);
@@ -228,17 +227,35 @@ fn by_cause(chains: &Chains) -> (Vec<(&Link, u64, usize)>, bool) {
     }
 }
 
-/// The depth of a chain's next record, or the chain and the number that it has to wait for; `None` at its end.
-fn next_depth(all: &[Chain<'_>], at: usize, numbers: &HashMap<&ClientId, usize>) -> Option<Result<u64, (usize, u64)>> {
+/// The snapshots that others are put in the place of: each with its client, as a number, and its own.
+fn named(chains: &Chains, numbers: &HashMap<&ClientId, usize>) -> HashMap<ObjectName, (usize, u64)> {
+    let names: HashSet<ObjectName> = chains.links().flat_map(|link| link.record.replaces()).copied().collect();
+    if names.is_empty() {
+        return HashMap::new();
+    }
+    let place = |link: &Link| Some((link.name, (*numbers.get(&link.record.client)?, link.record.number)));
+    chains.links().filter(|link| names.contains(&link.name)).filter_map(place).collect()
+}
+
+/// The depth of a chain's next record, or the chain and the number that it has to wait for; `None` at its end. A record acknowledges no
+/// more than all work of its client had seen, but whoever names a snapshot to put another one in its place has seen that.
+fn next_depth(
+    all: &[Chain<'_>],
+    at: usize,
+    numbers: &HashMap<&ClientId, usize>,
+    named: &HashMap<ObjectName, (usize, u64)>,
+) -> Option<Result<u64, (usize, u64)>> {
     let chain = &all[at];
     let (_, links) = chain.records.get(chain.done)?;
     let mut depth = chain.depth_before();
-    for (client, number) in links.iter().flat_map(|link| &link.record.seen) {
-        let Some(other) = numbers.get(client).copied().filter(|_| client != chain.client) else { continue };
-        if !all[other].has_passed(*number) {
-            return Some(Err((other, *number)));
+    let seen = |(client, number): &(ClientId, u64)| Some((*numbers.get(client)?, *number));
+    let seen = links.iter().flat_map(|link| &link.record.seen).filter_map(seen);
+    let named = links.iter().flat_map(|link| link.record.replaces()).filter_map(|name| named.get(name).copied());
+    for (other, number) in seen.chain(named).filter(|(other, _)| *other != at) {
+        if !all[other].has_passed(number) {
+            return Some(Err((other, number)));
         }
-        depth = depth.max(all[other].depth(*number));
+        depth = depth.max(all[other].depth(number));
     }
     Some(Ok(depth.saturating_add(1)))
 }

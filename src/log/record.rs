@@ -544,6 +544,14 @@ impl RecordBody {
 }
 
 impl Record {
+    /// The snapshots that it is put in the place of.
+    pub fn replaces(&self) -> &[ObjectName] {
+        match &self.body {
+            RecordBody::Snapshot(body) => &body.replaces,
+            _ => &[],
+        }
+    }
+
     /// The plaintext that is sealed: u32 length, msgpack, zero padding.
     ///
     /// # Errors

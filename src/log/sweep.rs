@@ -43,6 +43,8 @@ pub struct SweepRules {
     pub not_alone: bool,
     /// A record that forgets snapshots is needed as long as any of these is held as it was.
     pub forgotten_together: bool,
+    /// What a change of a snapshot needs, for whose writer nobody may have waited, stays until somebody has looked at it.
+    pub doubted: bool,
 }
 
 impl Default for SweepRules {
@@ -60,6 +62,7 @@ impl Default for SweepRules {
             merged: true,
             not_alone: true,
             forgotten_together: true,
+            doubted: true,
         }
     }
 }

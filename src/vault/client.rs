@@ -252,7 +252,7 @@ impl Vault {
     /// - If the work has put packs, the store is listed once more before. If a pack is gone, or one of those is not as long as it was
     ///   put, nothing is published.
     /// - If the client that the session began with cannot go on (it was retired, or its chain is forked, or its memory was lost or
-    ///   set back), others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
+    ///   set back), or its other processes do not know of the session any more, others may have waited for it no longer. Then the session is bound to the client that takes its place, and packs
     ///   that are condemned by now count as absent.
     /// - Where all see the same at once, the log is looked at once more behind the record. If the client was retired meanwhile, all
     ///   this is done again for the one that takes its place, and the first record, if it is a snapshot, is forgotten.
@@ -292,7 +292,7 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let lock = self.lock_client()?;
             let mut state = self.relying_client(packs, session, time, progress)?;
-            let is_other = session.client() != Some(state.client) && self.rules.bound;
+            let is_other = (session.client() != Some(state.client) || !session.is_known()) && self.rules.bound;
             if is_other {
                 self.rebind(session, state.client, progress)?;
             }
@@ -329,7 +329,8 @@ impl Vault {
             drop(lock);
             if self.delivery() == Delivery::Direct && self.rules.looked_behind {
                 self.look_at_log()?;
-                if !self.log().chains.may_go_on(&client) {
+                let is_known = session.is_known() || !self.rules.bound;
+                if !self.log().chains.may_go_on(&client) || !is_known {
                     progress.detail("this client was retired meanwhile: it goes on as a new one");
                     for (body, name) in bodies.iter_mut().zip(names) {
                         match body {

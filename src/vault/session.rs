@@ -57,6 +57,9 @@ impl Drop for Bound {
     }
 }
 
+/// How often work is begun anew because the state folder was changed under it.
+const ATTEMPTS: usize = 3;
+
 /// Names of packs begin with this in the folder of sessions.
 const PACKS: &str = "packs";
 
@@ -72,6 +75,12 @@ impl Session {
     /// The client that the work began with.
     pub(crate) fn client(&self) -> Option<ClientId> {
         lock(&self.bound).client
+    }
+
+    /// Whether the other processes of the client know of it. If the state folder was deleted meanwhile, or one of before was put in its place,
+    /// they do not: then what this work relies on is waited for by nobody.
+    pub(crate) fn is_known(&self) -> bool {
+        ownfile::open(&self.path()).is_ok_and(|file| file.try_lock_shared().is_err())
     }
 
     /// Notes that a pack of so many bytes is about to be put.
@@ -196,6 +205,18 @@ impl Vault {
     /// # Errors
     /// If the store or the state folder fails.
     pub fn begin_writing(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
+        let mut session = self.begin_to_write(time, progress)?;
+        // The state folder may have been changed under it. Whatever is done with it is looked at again.
+        for _ in 0..ATTEMPTS {
+            if session.is_known() || !self.rules.bound {
+                break;
+            }
+            session = self.begin_to_write(time, progress)?;
+        }
+        Ok(session)
+    }
+
+    fn begin_to_write(&self, time: Time, progress: &dyn Progress) -> Result<Session, VaultError> {
         // Before the look: otherwise another process could acknowledge in between what this work has not seen.
         let session = Session { bound: Mutex::new(self.open_session()?), packs: Mutex::default() };
         self.know_all(progress)?;
@@ -229,7 +250,7 @@ impl Vault {
 
     /// Whether the client that work began with can go on, as far as the log was read.
     pub(crate) fn is_bound(&self, session: &Session) -> bool {
-        session.client().is_some() && session.client() == self.client()
+        session.client().is_some() && session.client() == self.client() && session.is_known()
     }
 
     /// Binds work to another client than it began with: as if it began now, and found everything stored that it has stored.

@@ -63,6 +63,8 @@ pub(crate) struct VoidChange {
     pub(crate) change: ObjectName,
     /// The machine that put that.
     pub(crate) host: String,
+    /// Nobody may have waited for that machine: what the change needs may be gone.
+    pub(crate) is_doubted: bool,
 }
 
 /// When a snapshot was taken, and where it stands among others of the same date.
@@ -199,7 +201,7 @@ impl Vault {
         let (taken, forgotten) = taken(&chains, &order);
         let links: HashMap<ObjectName, (&Link, &Snapshot)> =
             taken.iter().map(|(link, body, _)| (link.name, (*link, *body))).collect();
-        let unawaited = unawaited(&chains, &forgotten);
+        let unawaited = unawaited(&chains, &taken, &forgotten);
         let replaced = Replaced::new(&taken, &unawaited);
         let change = |(link, body, _): &(&Link, &Snapshot, Dated)| {
             if !replaced.void.contains(&link.name)
@@ -209,9 +211,17 @@ impl Vault {
                 return None;
             }
             let Record { client, number, .. } = link.record;
-            let base = body.replaces.first()?;
-            let mut above = replaced.by.get(base);
-            let mut stands = unawaited.contains(&link.name).then_some(*base);
+            let is_doubted = unawaited.contains(&link.name);
+            // What it was made of may count as little as it does.
+            let (mut base, mut below) = (*body.replaces.first()?, HashSet::new());
+            while unawaited.contains(&base)
+                && below.insert(base)
+                && let Some(first) = links.get(&base).and_then(|(_, body)| body.replaces.first())
+            {
+                base = *first;
+            }
+            let mut above = replaced.by.get(&base);
+            let mut stands = is_doubted.then_some(base);
             while let Some((other, said)) = above.and_then(|name| links.get(name)) {
                 let says_the_same = **said == Snapshot { replaces: said.replaces.clone(), ..(*body).clone() };
                 if says_the_same || sight.has_seen(&other.record, &client, number) {
@@ -221,9 +231,36 @@ impl Vault {
             }
             let snapshot = stands.filter(|name| !forgotten.contains(name))?;
             let host = chains.join(&client).map_or_else(|| client.to_string(), |join| join.host.clone());
-            Some(VoidChange { snapshot, change: link.name, host })
+            Some(VoidChange { snapshot, change: link.name, host, is_doubted })
         };
         taken.iter().filter_map(change).collect()
+    }
+
+    /// Changes of snapshots for whose writers nobody may have waited, and at which nobody has looked since, in the order of cause: each with
+    /// the snapshot as it is. They may have been reported, and all that they need may be there.
+    pub(crate) fn doubted(&self) -> Vec<(SnapshotInfo, ObjectName)> {
+        let chains = self.chains();
+        if chains.put_unawaited().is_empty() {
+            return Vec::new();
+        }
+        let doubted: Vec<VoidChange> = self.void_changes().into_iter().filter(|void| void.is_doubted).collect();
+        let links: HashMap<ObjectName, &Link> = chains.links().map(|link| (link.name, link)).collect();
+        let info = |VoidChange { snapshot, change, .. }: VoidChange| match &links.get(&change)?.record {
+            Record { client, number, body: RecordBody::Snapshot(body), .. } => {
+                Some((SnapshotInfo::new(change, *client, *number, Snapshot::clone(body)), snapshot))
+            }
+            _ => None,
+        };
+        doubted.into_iter().filter_map(info).collect()
+    }
+
+    /// The snapshots of which nothing may be deleted: those that are listed, and those of which it is not known whether they count.
+    pub(crate) fn needed(&self) -> Vec<SnapshotInfo> {
+        let mut needed = self.snapshots();
+        if self.rules.doubted {
+            needed.extend(self.doubted().into_iter().map(|(info, _)| info));
+        }
+        needed
     }
 
     /// What each snapshot record is in any vault: what it is a copy of, or itself. Also those that others took the place of.
@@ -264,7 +301,7 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
         }
     }
     let (taken, forgotten) = taken(chains, &order);
-    let (replaced, places) = (Replaced::new(&taken, &unawaited(chains, &forgotten)), settled(&taken));
+    let (replaced, places) = (Replaced::new(&taken, &unawaited(chains, &taken, &forgotten)), settled(&taken));
     let mut found: Vec<(usize, SnapshotInfo)> = Vec::new();
     for (link, body, _) in &taken {
         if forgotten.contains(&link.name) || replaced.is_hidden(&link.name) {
@@ -293,9 +330,24 @@ pub(crate) fn list(chains: &Chains) -> Vec<SnapshotInfo> {
 }
 
 /// Snapshots that take the place of nothing, since nobody may have waited for them. One that was forgotten was listed then, and what it
-/// took the place of does not come back.
-fn unawaited(chains: &Chains, forgotten: &HashSet<ObjectName>) -> HashSet<ObjectName> {
-    chains.put_unawaited().difference(forgotten).copied().collect()
+/// took the place of does not come back. One that another one names which counts was looked at by whoever put that.
+fn unawaited(
+    chains: &Chains,
+    taken: &[(&Link, &Snapshot, Dated)],
+    forgotten: &HashSet<ObjectName>,
+) -> HashSet<ObjectName> {
+    let mut found: HashSet<ObjectName> = chains.put_unawaited().difference(forgotten).copied().collect();
+    let mut named: HashSet<ObjectName> = HashSet::new();
+    if found.is_empty() {
+        return found;
+    }
+    for (link, body, _) in taken.iter().rev() {
+        if named.contains(&link.name) || !found.contains(&link.name) {
+            found.remove(&link.name);
+            named.extend(&body.replaces);
+        }
+    }
+    found
 }
 
 /// The snapshot records, in the order of cause, and the names of those that are forgotten.
@@ -757,32 +809,46 @@ mod tests {
         check(vec![(1, snapshot(1, false, &[])), (2, pin(true)), (3, pin(false))], &["1@1"]);
     }
 
+    /// A record of a client that has seen something of others, with a number as its name.
+    fn record(of: u8, number: u64, own: u8, seen: &[(u8, u64)], body: RecordBody) -> Link {
+        let client = |number: u8| ClientId::new([number; 16]);
+        let seen = seen.iter().map(|(of, number)| (client(*of), *number)).collect();
+        let time = day(i64::from(own));
+        let record = Record { client: client(of), number, seen, time, body, ..any_record() };
+        Link { name: name(own), digest: Digest::new([own; 32]), record }
+    }
+
+    fn listed(links: Vec<Link>) -> Vec<(ObjectName, Vec<ObjectName>)> {
+        list(&Chains::new(links)).into_iter().map(|info| (info.id, info.replaced)).collect()
+    }
+
+    /// A record acknowledges little as long as work of its client is under way that began long ago.
+    #[test]
+    fn what_takes_a_place_comes_behind_what_it_names_whatever_it_acknowledges() {
+        let other = |number: u8| record(2, number.into(), number, &[], RecordBody::Forget(Vec::new()));
+        let links = vec![
+            other(1),
+            other(2),
+            record(2, 3, 3, &[], snapshot(1, false, &[])),
+            record(1, 1, 4, &[], snapshot(1, false, &[3])),
+        ];
+        assert_eq!(listed(links.clone()), [(name(4), vec![name(3)])]);
+        let chains = Chains::new(links);
+        let order = chains.order();
+        assert!(!order.contradicts());
+        assert_eq!([3, 4].map(|own| order.get(&name(own)).map(|dated| dated.depth)), [Some(3), Some(4)]);
+    }
+
     /// What a machine puts in the place of a snapshot, after it was retired by somebody who had not seen that, takes the place of nothing,
     /// until it was put again. One that was forgotten has no exception.
     #[test]
     fn what_nobody_waited_for_takes_the_place_of_nothing() {
-        let client = |number: u8| ClientId::new([number; 16]);
-        let name = |number: u8| ObjectName::new([number; 16]);
-        let record = |of: u8, number: u64, own: u8, seen: &[(u8, u64)], body: RecordBody| Link {
-            name: name(own),
-            digest: Digest::new([own; 32]),
-            record: Record {
-                client: client(of),
-                number,
-                seen: seen.iter().map(|(of, number)| (client(*of), *number)).collect(),
-                time: day(i64::from(own)),
-                body,
-                ..any_record()
-            },
-        };
         let base = || record(1, 1, 1, &[], snapshot(1, false, &[]));
         let late = || record(1, 2, 2, &[], snapshot(1, false, &[1]));
-        let retired = |seen| record(2, 1, 3, &[(1, seen)], RecordBody::Retire(vec![client(1)]));
+        let retire = || RecordBody::Retire(vec![ClientId::new([1; 16])]);
+        let retired = |seen| record(2, 1, 3, &[(1, seen)], retire());
         let again = || record(3, 1, 4, &[(1, 2), (2, 1)], snapshot(1, false, &[1, 2]));
         let forgotten = |own: u8| record(2, 2, 5, &[(1, 2)], RecordBody::Forget(vec![name(own)]));
-        let listed = |links: Vec<Link>| -> Vec<(ObjectName, Vec<ObjectName>)> {
-            list(&Chains::new(links)).into_iter().map(|info| (info.id, info.replaced)).collect()
-        };
         for (links, expected) in [
             (vec![base(), late()], vec![(name(2), vec![name(1)])]),
             (vec![base(), late(), retired(2)], vec![(name(2), vec![name(1)])]),
@@ -793,6 +859,15 @@ mod tests {
         ] {
             assert_eq!(listed(links), expected);
         }
+        // Who retired it names no more than all its work had seen, or nothing; what an earlier record of that client names it had seen.
+        let earlier = |seen: &[(u8, u64)]| record(2, 1, 7, seen, RecordBody::Forget(Vec::new()));
+        let unnamed = || record(2, 2, 3, &[], retire());
+        assert_eq!(listed(vec![base(), late(), earlier(&[]), unnamed()]), [(name(1), Vec::new())]);
+        assert_eq!(listed(vec![base(), late(), earlier(&[(1, 1)]), unnamed()]), [(name(1), Vec::new())]);
+        assert_eq!(listed(vec![base(), late(), earlier(&[(1, 2)]), unnamed()]), [(name(2), vec![name(1)])]);
+        // One that counts has taken its place: by somebody who had looked at it.
+        let built = || record(3, 1, 8, &[(1, 2)], snapshot(1, false, &[2]));
+        assert_eq!(listed(vec![base(), late(), retired(1), built()]), [(name(8), vec![name(1), name(2)])]);
         // A record of the same number as another one is nobody's any more.
         let twin = record(1, 2, 6, &[], RecordBody::Forget(Vec::new()));
         assert_eq!(listed(vec![base(), late(), twin]), [(name(1), Vec::new())]);

@@ -18,10 +18,11 @@ use vault::id::{ClientId, Digest, ObjectName};
 use vault::log::past::{Gathered, PastRecord};
 use vault::log::record::{Join, PackRef};
 use vault::log::{Acknowledgements, Chains, FoundRecord, Held, Link, RecordBody};
-use vault::tree::Time;
+use vault::tree::{Snapshot, Stream, Time, Verdict};
 
 use rule::{
-    Body, CLIENTS, FIRST, Knowledge, Packs, RECORDS, Record, Records, Seen, Snapshots, View, Weakness, snapshot_bit,
+    Body, CLIENTS, Chunk, FIRST, Knowledge, Packs, RECORDS, Record, Records, Seen, Snapshots, View, Weakness,
+    snapshot_bit,
 };
 
 use crate::support::campaign;
@@ -54,6 +55,8 @@ struct Bounds {
     /// Whether a snapshot that has put nothing leaves out the listing before its record, where all is seen at once (SPEC §8.5, step 3):
     /// the look behind the record has to show whether anyone ceased to wait for its client.
     skips: bool,
+    /// Whether what is taken are changes: a snapshot is there from the beginning, and others are put in its place.
+    changes: bool,
     /// Which retire themselves at the end.
     leaves: [bool; CLIENTS],
     /// Which merge the log, and delete what merges hold.
@@ -110,6 +113,8 @@ struct State {
     noted: [Packs; CLIENTS],
     taking: [Option<Session>; CLIENTS],
     pruning: [Option<Session>; CLIENTS],
+    /// Packs that hold what changed snapshots need, and not what the first one does.
+    changed: Packs,
     /// Snapshots of which somebody was told that they were taken.
     reported: Snapshots,
     clock: u8,
@@ -118,6 +123,7 @@ struct State {
 /// One step of one client. The number says which of the things that are on their way to it have arrived, when it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
+    Look,
     Join(u16),
     Begin(u16),
     BecomeKnown,
@@ -133,6 +139,7 @@ enum Step {
     Condemn(u16),
     Sweep(u16),
     Delete,
+    Settle(u16),
     Crash,
     CrashPrune,
     Merge(u16),
@@ -245,6 +252,19 @@ impl State {
         self.views[client].records[client] |= 1 << index;
     }
 
+    /// Those of these packs that hold what a snapshot needs.
+    fn with(&self, chunk: Chunk, packs: Packs) -> Packs {
+        match chunk {
+            Chunk::First => packs & !self.changed,
+            Chunk::Changed => packs & self.changed,
+        }
+    }
+
+    /// Whether all is there that these snapshots need.
+    fn is_whole(&self, knowledge: Knowledge<'_>, snapshots: Snapshots) -> bool {
+        knowledge.chunks(snapshots).all(|chunk| self.with(chunk, knowledge.view.packs) != 0)
+    }
+
     /// The chain as the library has it.
     fn chains(&self, view: View) -> Chains {
         let id = |client: usize| ClientId::new([client as u8 + 1; 16]);
@@ -272,6 +292,12 @@ impl State {
                     program: String::new(),
                 }),
                 Body::Retire => RecordBody::Retire(vec![id(client)]),
+                Body::Change(names, _) => {
+                    let all = (0..CLIENTS).flat_map(|client| (0..RECORDS).map(move |index| (client, index)));
+                    let named = all.filter(|(client, index)| names & snapshot_bit(*client, *index) != 0);
+                    let named = named.map(|(client, index)| ObjectName::new(object(client, index as u8 + 1)));
+                    RecordBody::Snapshot(Box::new(changed(named.collect())))
+                }
                 _ => RecordBody::Forget(Vec::new()),
             };
             let seen = (0..CLIENTS).filter(|other| record.seen[*other] > 0);
@@ -323,11 +349,49 @@ impl State {
                     == knowledge.may_delete(condemner, number, client, mine, 0)
             });
             let condemned = bits(knowledge.condemned()).map(|bit| ObjectName::new([bit; 16]));
+            let unawaited = chains.put_unawaited().into_iter().filter_map(|name| chains.place_of(&name));
+            let bit =
+                |(of, number): (ClientId, u64)| snapshot_bit(usize::from(of.as_bytes()[0]) - 1, number as usize - 1);
             same_deletable
+                && unawaited.map(bit).fold(0, |all, bit| all | bit) == knowledge.unawaited()
                 && acks.is_accepted(&id(client)) == knowledge.is_accepted(client)
                 && condemned.into_iter().all(|name| chains.condemned().contains(&name))
                 && chains.claimed().len() == bits(knowledge.claimed()).count()
         })
+    }
+}
+
+/// A snapshot that is put in the place of others.
+fn changed(replaces: Vec<ObjectName>) -> Snapshot {
+    Snapshot {
+        time: Time::default(),
+        source: String::new(),
+        host: String::new(),
+        user: String::new(),
+        roots: Vec::new(),
+        tree: Stream::EMPTY,
+        links: Stream::EMPTY,
+        files: 0,
+        folders: 0,
+        bytes: 0,
+        files_new: 0,
+        files_changed: 0,
+        files_unchanged: 0,
+        bytes_read: 0,
+        bytes_new: 0,
+        bytes_stored: 0,
+        duration_ms: 0,
+        program: String::new(),
+        tags: Vec::new(),
+        description: String::new(),
+        verdict: Verdict::Complete,
+        skipped: 0,
+        skipped_list: Stream::EMPTY,
+        given: false,
+        rules: Stream::EMPTY,
+        replaces,
+        redated: false,
+        origin: None,
     }
 }
 
@@ -365,12 +429,19 @@ impl Bounds {
         let claimed = if !self.synced || self.weakness == Weakness::NoClaims { !0 } else { knowledge.claimed() };
         let deletable = knowledge.deletable(client, mine, state.clock);
         let free = (condemned & deletable) | (view.packs & !condemned & claimed & !under_way);
-        let marked = knowledge.snapshots();
-        let home = bits(view.packs & !condemned).next().or(bits(condemned).next()).unwrap_or(0);
-        let needed = if marked == 0 { 0 } else { home };
+        let marked = knowledge.needed();
+        let home = |chunk: Chunk| {
+            let (there, given_up) = (state.with(chunk, view.packs & !condemned), state.with(chunk, condemned));
+            bits(there).next().or(bits(given_up).next()).unwrap_or(0)
+        };
+        let needed = knowledge.chunks(marked).map(home).fold(0, |all, home| all | home);
         // What is needed of a condemned pack has to be moved before that can be deleted.
         let has_to_move = needed & condemned & free != 0;
         let moved = if moves || has_to_move { needed & free } else { 0 };
+        if moved & state.changed != 0 && moved & !state.changed != 0 {
+            // One after the other.
+            return None;
+        }
         if moves && (moved == 0 || has_to_move) {
             return None;
         }
@@ -383,12 +454,27 @@ impl Bounds {
     /// Which of the packs that are given up may be deleted; `None` if what was planned is not true any more.
     fn sweep(&self, state: &State, client: usize, session: &Session, mine: Seen) -> Option<Packs> {
         let knowledge = state.knowledge(client, self.weakness);
-        let is_outdated = knowledge.snapshots() & !session.marked != 0
+        let is_outdated = knowledge.needed() & !session.marked != 0
             || session.counted & (knowledge.condemned() | !knowledge.view.packs) != 0;
         if is_outdated && self.weakness != Weakness::NoSecondLook {
             return None;
         }
         Some(knowledge.deletable(client, mine, state.clock) & session.given_up).filter(|packs| *packs != 0)
+    }
+
+    /// What settles whether changes count for whose writers nobody waited, before it is pruned.
+    fn settle(&self, state: &State, client: usize) -> Option<Body> {
+        let knowledge = state.knowledge(client, self.weakness);
+        let (doubted, stands) = (knowledge.unsettled(), knowledge.snapshots());
+        let there = state.with(Chunk::Changed, knowledge.view.packs);
+        if doubted == 0 || there != 0 && there & !knowledge.condemned() == 0 {
+            return None;
+        }
+        let chunk = if there == 0 { Chunk::First } else { Chunk::Changed };
+        if chunk == Chunk::First && state.with(chunk, knowledge.view.packs & !knowledge.condemned()) == 0 {
+            return None;
+        }
+        Some(Body::Change(stands | doubted, chunk))
     }
 
     /// The steps of a prune that is under way.
@@ -397,6 +483,7 @@ impl Bounds {
         match (step, session.stage) {
             (Step::Move, Stage::Move) => {
                 session.put = self.new_pack(state, client)?;
+                state.changed |= if session.given_up & state.changed == 0 { 0 } else { session.put };
                 state.put |= session.put;
                 state.views[client].packs |= session.put;
                 state.noted[client] |= session.put;
@@ -442,6 +529,7 @@ impl Bounds {
             (Step::Put, Stage::Take) if session.counted == 0 => {
                 session.put = self.new_pack(state, client)?;
                 session.counted = session.put;
+                state.changed |= if self.changes { session.put } else { 0 };
                 state.put |= session.put;
                 state.views[client].packs |= session.put;
                 state.noted[client] |= session.put;
@@ -461,9 +549,15 @@ impl Bounds {
                 if self.replaces && !self.may_write(state, client) {
                     return None;
                 }
-                state.publish(client, Body::Snapshot, Some(&session), self.weakness);
+                let body = if self.changes {
+                    let knowledge = state.knowledge(client, self.weakness);
+                    Body::Change(knowledge.snapshots() | knowledge.unsettled(), Chunk::Changed)
+                } else {
+                    Body::Snapshot
+                };
+                state.publish(client, body, Some(&session), self.weakness);
                 let number = state.records[client].iter().flatten().count() as u8;
-                if (self.replaces || self.skips) && self.weakness != Weakness::NoLookBehind {
+                if (self.replaces || self.skips || self.changes) && self.weakness != Weakness::NoLookBehind {
                     session.stage = Stage::Behind(number);
                 } else {
                     state.reported |= snapshot_bit(client, usize::from(number) - 1);
@@ -520,6 +614,7 @@ impl Model for Bounds {
             noted: [0; CLIENTS],
             taking: [None; CLIENTS],
             pruning: [None; CLIENTS],
+            changed: 0,
             reported: 0,
             clock: 0,
         };
@@ -529,6 +624,11 @@ impl Model for Bounds {
             let seen = std::array::from_fn(|other| u8::from(other != client && self.there[other]));
             let claims = if client == CLIENTS - 1 { FIRST } else { 0 };
             state.records[client][0] = Some(Record { seen, body: Body::Join, claims, clock: 0 });
+        }
+        if self.changes {
+            let seen = std::array::from_fn(|other| u8::from(other != CLIENTS - 1 && self.there[other]));
+            state.records[CLIENTS - 1][1] = Some(Record { seen, body: Body::Snapshot, claims: 0, clock: 0 });
+            state.reported |= snapshot_bit(CLIENTS - 1, 1);
         }
         let view = state.everything();
         there().for_each(|client| state.views[client] = view);
@@ -547,7 +647,14 @@ impl Model for Bounds {
                 if self.records[client] == 0 {
                     continue;
                 }
-                looks().for_each(|which| push(Step::Join(which)));
+                if !self.changes {
+                    looks().for_each(|which| push(Step::Join(which)));
+                } else if state.views[client].records == [0; CLIENTS] {
+                    push(Step::Look);
+                } else {
+                    // What comes between the look and the record is not seen.
+                    push(Step::Join(0));
+                }
                 continue;
             }
             if state.records[client].iter().flatten().any(|record| record.body == Body::Retire) {
@@ -595,6 +702,9 @@ impl Model for Bounds {
                     push(Step::CrashPrune);
                 }
             }
+            if self.changes && self.prunes[client] && may_write && state.pruning[client].is_none() {
+                looks().for_each(|which| push(Step::Settle(which)));
+            }
             let may_forget = self.prunes[client] || self.merges[client];
             if self.forgets && may_forget && may_write && state.pruning[client].is_none() {
                 looks().for_each(|which| push(Step::Forget(which)));
@@ -617,6 +727,7 @@ impl Model for Bounds {
     fn next_state(&self, last: &State, (client, step): Self::Action) -> Option<State> {
         let mut state = *last;
         match step {
+            Step::Look => state.arrive(client, u16::MAX),
             Step::Join(which) => {
                 state.arrive(client, which);
                 let body = if self.replaces { Body::Replace(1) } else { Body::Join };
@@ -627,7 +738,8 @@ impl Model for Bounds {
                 if state.knowledge(client, self.weakness).is_retired(client) {
                     return None;
                 }
-                let counted = state.views[client].packs & !self.unusable(&state, client);
+                let usable = state.views[client].packs & !self.unusable(&state, client);
+                let counted = if self.changes { state.with(Chunk::Changed, usable) } else { usable };
                 let seen = state.knowledge(client, self.weakness).all_complete();
                 let stage = if self.weakness == Weakness::LateSessions { Stage::Unknown } else { Stage::Take };
                 state.taking[client] = Some(Session { seen, stage, counted, put: 0, marked: 0, given_up: 0 });
@@ -669,6 +781,11 @@ impl Model for Bounds {
                     self.prune(&mut state, client, Step::Delete)?;
                 }
             }
+            Step::Settle(which) => {
+                state.arrive(client, which);
+                let body = self.settle(&state, client)?;
+                state.publish(client, body, None, self.weakness);
+            }
             Step::Crash => state.taking[client] = None,
             Step::CrashPrune => state.pruning[client] = None,
             Step::Merge(which) => {
@@ -703,10 +820,22 @@ impl Model for Bounds {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(KEPT, |_, state: &State| {
+            Property::always(KEPT, |model: &Self, state: &State| {
                 let all = state.everything();
-                let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
-                knowledge.snapshots() & state.reported == 0 || all.packs != 0
+                let knowledge = Knowledge { records: &state.records, view: &all, weakness: model.weakness };
+                if !model.changes {
+                    return knowledge.snapshots() & state.reported == 0 || all.packs != 0;
+                }
+                // What stands in the place of a snapshot that was reported is whole, and so is a change that was reported, until it is known
+                // whether it counts; if it does not, what stands there says the same.
+                let listed = knowledge.snapshots();
+                let changes = state.reported & !snapshot_bit(CLIENTS - 1, 1);
+                let open = knowledge.unsettled() & changes;
+                let says_it = knowledge.chunks(listed).all(|chunk| chunk == Chunk::Changed);
+                listed != 0
+                    && state.is_whole(knowledge, listed)
+                    && state.is_whole(knowledge, open)
+                    && (changes & !open == 0 || says_it)
             }),
             Property::always(SAME, |model: &Self, state: &State| {
                 let mut hasher = DefaultHasher::new();
@@ -731,6 +860,22 @@ impl Model for Bounds {
                 };
                 any(|body| *body == Body::Snapshot) && any(|body| matches!(body, Body::Forget(_)))
             }),
+            Property::sometimes(OPEN, |_, state: &State| {
+                let all = state.everything();
+                let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
+                knowledge.unsettled() & state.reported != 0
+            }),
+            Property::sometimes(SETTLED, |_, state: &State| {
+                let all = state.everything();
+                let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
+                let last = knowledge.chunks(knowledge.snapshots()).all(|chunk| chunk == Chunk::Changed);
+                knowledge.unawaited() & state.reported != 0 && knowledge.unsettled() == 0 && last
+            }),
+            Property::sometimes(UNDONE, |_, state: &State| {
+                let all = state.everything();
+                let knowledge = Knowledge { records: &state.records, view: &all, weakness: Weakness::None };
+                knowledge.unawaited() != 0 && all.packs & state.changed == 0 && knowledge.unsettled() == 0
+            }),
             Property::sometimes(TAKEN, |_, state: &State| state.taken != [0; CLIENTS]),
             Property::sometimes(FREED, |_, state: &State| {
                 let all = state.everything();
@@ -754,6 +899,9 @@ const PAST: &str =
     "a snapshot and what forgot it are taken out of the log, and no more is left of them than their numbers";
 const TAKEN: &str = "records are taken out of the log";
 const SAME: &str = "the model is what the library does";
+const OPEN: &str = "it is not known whether a change counts that was reported";
+const SETTLED: &str = "a change counts that was put by one for whom nobody waited";
+const UNDONE: &str = "what a change needs is gone, and what it was put in the place of stays";
 const FREED: &str = "the first pack is deleted, and a snapshot is retained";
 const RELIED: &str = "a snapshot relies on a condemned pack";
 
@@ -772,6 +920,7 @@ fn bounds(synced: bool) -> Bounds {
         crashes: true,
         replaces: false,
         skips: false,
+        changes: false,
         leaves: [false; CLIENTS],
         merges: [false; CLIENTS],
         weakness: Weakness::None,
@@ -789,6 +938,12 @@ fn replacing() -> Bounds {
         replaces: true,
         ..bounds(false)
     }
+}
+
+/// The same, and what the second one is at is a change: it is put in the place of a snapshot that is whole. The first one looks at the store
+/// before it joins, and what comes in between it does not see.
+fn changing() -> Bounds {
+    Bounds { changes: true, records: [3, 2, 4], ..replacing() }
 }
 
 /// Of the two that write, one only acknowledges.
@@ -843,7 +998,7 @@ fn leaving() -> Bounds {
 /// Goes through all states. Returns how many there are.
 fn check(bounds: Bounds) -> usize {
     let (shown, all_there) = (format!("{bounds:?}"), bounds.there == [true; CLIENTS]);
-    let is_left = bounds.there == bounds.leaves;
+    let (is_left, changes) = (bounds.there == bounds.leaves, bounds.changes);
     let (merges, all_forget, synced) = (bounds.merges != [false; CLIENTS], bounds.forgets, bounds.synced);
     let begun = Instant::now();
     let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
@@ -858,8 +1013,13 @@ fn check(bounds: Bounds) -> usize {
         // Nobody is there whom those who come then could have in common.
     } else if merges && all_forget {
         checker.assert_any_discovery(if synced { TAKEN } else { PAST });
-    } else {
+    } else if !changes {
         checker.assert_any_discovery(FREED);
+    }
+    if changes {
+        checker.assert_any_discovery(OPEN);
+        checker.assert_any_discovery(SETTLED);
+        checker.assert_any_discovery(UNDONE);
     }
     if all_there {
         checker.assert_any_discovery(RELIED);
@@ -941,6 +1101,14 @@ fn a_log_that_is_merged_is_lost_with_no_machine() {
 #[test]
 fn what_nobody_needs_is_left_out_of_the_log_and_missed_by_nobody() {
     check(forgetting(false));
+}
+
+#[test]
+fn a_change_of_a_client_that_is_retired_counts_or_does_not_and_is_whole_either_way() {
+    check(changing());
+    for weakness in [Weakness::Unawaited, Weakness::Doubtless] {
+        check_loses(Bounds { weakness, ..changing() });
+    }
 }
 
 #[test]

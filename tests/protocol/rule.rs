@@ -4,7 +4,8 @@
 pub const CLIENTS: usize = 3;
 /// Records of one client, the one included by which it is there from the beginning.
 pub const RECORDS: usize = 5;
-/// The pack that is there from the beginning. All packs hold the same chunk.
+/// The pack that is there from the beginning. All packs hold the same chunk, unless snapshots are changed: then this one holds what the first
+/// snapshot needs, and others what comes of it.
 pub const FIRST: Packs = 1;
 
 /// A set of packs.
@@ -48,6 +49,10 @@ pub enum Weakness {
     ForgetAlone,
     /// A client that retires itself is waited for no longer, even if no other one stays.
     NoneStays,
+    /// A changed snapshot takes the place of what it names, even if nobody waited for whoever put it.
+    Unawaited,
+    /// What a changed snapshot needs goes if it does not count, though it may have been reported.
+    Doubtless,
 }
 
 /// What a record says.
@@ -58,6 +63,8 @@ pub enum Body {
     Replace(usize),
     /// A snapshot that needs the chunk.
     Snapshot,
+    /// A snapshot that is put in the place of these. It needs the other chunk, or what the first snapshot does.
+    Change(Snapshots, Chunk),
     /// Anything else: it only acknowledges.
     Other,
     Condemn(Packs),
@@ -66,6 +73,13 @@ pub enum Body {
     Retire,
     /// It holds these records of each client, and says of some of them that nobody needs them any more.
     Merge(Held),
+}
+
+/// What a snapshot needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Chunk {
+    First,
+    Changed,
 }
 
 /// Records of each client.
@@ -229,17 +243,101 @@ impl Knowledge<'_> {
         self.links().filter(|(client, ..)| *client == by).fold(0, |all, (_, _, record)| all | record.claims)
     }
 
-    /// The snapshots that nobody has forgotten.
+    /// The snapshots that nobody has forgotten, and that none takes the place of.
     pub fn snapshots(self) -> Snapshots {
-        let (mut there, mut forgotten) = (0, 0);
+        let (mut there, mut gone) = (0, 0);
+        let doubted = self.in_doubt();
         for (client, number, record) in self.links() {
+            let bit = snapshot_bit(client, usize::from(number) - 1);
             match record.body {
-                Body::Snapshot => there |= snapshot_bit(client, usize::from(number) - 1),
-                Body::Forget(snapshots) => forgotten |= snapshots,
+                Body::Snapshot => there |= bit,
+                Body::Change(names, _) if doubted & bit == 0 => {
+                    there |= bit;
+                    // Of several the one of the lowest name counts; here the names are in the order of clients and numbers.
+                    let is_first = |(other, at, record): (usize, u8, Record)| {
+                        let before = snapshot_bit(other, usize::from(at) - 1);
+                        matches!(record.body, Body::Change(theirs, _) if doubted & before == 0 && before < bit && theirs & names != 0)
+                    };
+                    gone |= names;
+                    let all_taken =
+                        self.links().filter(|link| is_first(*link)).fold(0, |all, (.., record)| match record.body {
+                            Body::Change(theirs, _) => all | theirs,
+                            _ => all,
+                        });
+                    gone |= if names & !all_taken == 0 { bit } else { 0 };
+                }
+                Body::Forget(snapshots) => gone |= snapshots,
                 _ => {}
             }
         }
-        there & !forgotten
+        there & !gone
+    }
+
+    /// Changed snapshots for whose writers nobody may have waited, and which none names that counts.
+    pub fn in_doubt(self) -> Snapshots {
+        if self.weakness == Weakness::Unawaited {
+            return 0;
+        }
+        let mut doubted = self.unawaited();
+        let mut rest: Vec<_> = self.links().filter(|(.., record)| matches!(record.body, Body::Change(..))).collect();
+        // Each names earlier ones only, so there is an end.
+        while let Some(at) =
+            rest.iter().position(|(client, number, _)| doubted & snapshot_bit(*client, usize::from(*number) - 1) == 0)
+        {
+            if let Body::Change(names, _) = rest.remove(at).2.body {
+                doubted &= !names;
+            }
+        }
+        doubted
+    }
+
+    /// Changed snapshots that one who retired their client had not seen.
+    pub fn unawaited(self) -> Snapshots {
+        let mut found = 0;
+        for (client, number, _) in self.links().filter(|(.., record)| matches!(record.body, Body::Change(..))) {
+            let unseen = |(_, _, record): (usize, u8, Record)| {
+                record.body == Body::Replace(client) && record.seen[client] < number
+            };
+            if self.links().any(unseen) {
+                found |= snapshot_bit(client, usize::from(number) - 1);
+            }
+        }
+        found
+    }
+
+    /// Those in doubt that nobody has settled: who put what stands in the place had not seen them.
+    pub fn unsettled(self) -> Snapshots {
+        let doubted = self.in_doubt();
+        let mut settled = 0;
+        for (client, number, record) in self.links() {
+            let bit = snapshot_bit(client, usize::from(number) - 1);
+            let Body::Change(names, _) = record.body else { continue };
+            for (other, at, _) in
+                self.links().filter(|(other, at, _)| doubted & snapshot_bit(*other, usize::from(*at) - 1) != 0)
+            {
+                let is_seen = if other == client { at < number } else { record.seen[other] >= at };
+                if doubted & bit == 0 && names != 0 && is_seen {
+                    settled |= snapshot_bit(other, usize::from(at) - 1);
+                }
+            }
+        }
+        doubted & !settled
+    }
+
+    /// The snapshots of which nothing may be deleted.
+    pub fn needed(self) -> Snapshots {
+        self.snapshots() | if self.weakness == Weakness::Doubtless { 0 } else { self.unsettled() }
+    }
+
+    /// What one of these snapshots needs.
+    pub fn chunks(self, snapshots: Snapshots) -> impl Iterator<Item = Chunk> {
+        let of_these = move |(client, number, _): &(usize, u8, Record)| {
+            snapshots & snapshot_bit(*client, usize::from(*number) - 1) != 0
+        };
+        self.links().filter(of_these).map(|(.., record)| match record.body {
+            Body::Change(_, chunk) => chunk,
+            _ => Chunk::First,
+        })
     }
 
     /// Whether `client` may rely on what others have stored, where things arrive late.

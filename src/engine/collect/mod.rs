@@ -237,7 +237,7 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, CollectErro
 
 /// Tells a state of the vault from any other, as far as collecting goes.
 fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
-    let mut names: Vec<ObjectName> = vault.snapshots().iter().map(|info| info.id).collect();
+    let mut names: Vec<ObjectName> = vault.needed().iter().map(|info| info.id).collect();
     names.sort_unstable();
     let mut packs = vault.pack_names();
     packs.sort_unstable();
@@ -386,7 +386,7 @@ impl<'a> Pass<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, CollectError> {
         vault.know_all(progress)?;
-        let mut snapshots = vault.snapshots();
+        let mut snapshots = vault.needed();
         snapshots.retain(|info| !forgotten.contains(&info.id));
         let reader = Arc::new(vault.catalogue().reader()?);
         let infos = reader.packs()?;
@@ -648,7 +648,7 @@ impl<'a> Pass<'a> {
         let there: HashSet<ObjectName> = self.vault.pack_names().into_iter().collect();
         let stays = |number: &u32| !self.condemned.contains(number);
         let counted = self.infos.iter().filter(|(number, _)| stays(number)).map(|(_, info)| info.name);
-        self.vault.snapshots().iter().any(|info| !self.marked.contains(&info.id))
+        self.vault.needed().iter().any(|info| !self.marked.contains(&info.id))
             || counted
                 .chain(self.copies.iter().copied())
                 .any(|name| condemned.contains(&name) || !there.contains(&name))

@@ -212,12 +212,18 @@ fn what_is_condemned_counts_as_absent_for_a_client_that_takes_another_ones_place
 }
 
 /// A listing shows that a machine was retired, and not the record that it had put before, which its copy had not seen either.
-fn a_listing_shows_the_later_record_alone(rules: SweepRules) -> Counts {
+/// The record is a snapshot of its own, or the changed form of another one.
+fn a_listing_shows_the_later_record_alone(rules: SweepRules, changes: bool) -> Counts {
     let sim = alike(rules);
     let silent = crate::progress::Silent::default();
     sim.take(0);
     let vault = sim.open(0).unwrap();
-    let relying = vault.snapshots().into_iter().find(|info| info.body.description == "1").unwrap();
+    let mut relying = vault.snapshots().into_iter().find(|info| info.body.description == "1").unwrap();
+    let changed = vault.snapshots().into_iter().rfind(|info| info.body.description == "3").unwrap();
+    if changes {
+        relying.body.replaces = vec![changed.id];
+        relying.body.tags = vec!["5".to_owned()];
+    }
     say(&vault, RecordBody::Forget(vec![relying.id]), sim.clock(0), &silent).unwrap();
     // Work that relies on the pack, and what it relies on.
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
@@ -249,9 +255,14 @@ fn a_listing_shows_the_later_record_alone(rules: SweepRules) -> Counts {
 
 #[test]
 fn what_allows_a_deletion_is_known_before_the_last_look() {
-    assert_eq!(a_listing_shows_the_later_record_alone(sound()).lost, 0);
     let weak = SweepRules { read_before: false, ..sound() };
-    assert!(a_listing_shows_the_later_record_alone(weak).lost > 0, "by one listing alone data is lost");
+    for changes in [false, true] {
+        assert_eq!(a_listing_shows_the_later_record_alone(sound(), changes).lost, 0, "{changes}");
+    }
+    assert!(a_listing_shows_the_later_record_alone(weak, false).lost > 0, "by one listing alone data is lost");
+    // Whoever retired its client had not seen it, but it was reported.
+    let weak = SweepRules { doubted: false, ..sound() };
+    assert!(a_listing_shows_the_later_record_alone(weak, true).lost > 0, "a change that was reported is lost");
 }
 
 /// The only machine retires itself. Of two that come then, unknown to each other, one relies on what it has left, and the other one
@@ -688,6 +699,38 @@ fn what_a_client_condemns_waits_for_its_other_work() {
         who_condemns_has_other_work(SweepRules { answered: false, ..sound() }).0 > 0,
         "without waiting it is deleted at once"
     );
+}
+
+/// Somebody deletes the state folder of a client while work of it begins, and other work joins anew. Returns how many packs are deleted
+/// while the first one goes on.
+fn the_state_goes_while_work_begins(rules: SweepRules) -> u64 {
+    let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), rules, Machines::Apart);
+    set_source(&sim, 0, &[1]);
+    set_source(&sim, 1, &[3]);
+    (0..4).for_each(|round| sim.take(round % 2));
+    let vault = sim.open(0).unwrap();
+    sim.when_listing(0, 0, |sim| {
+        fs::remove_dir_all(sim.path("state", 0)).unwrap();
+        sim.take(0);
+        ObjectName::new([0; 16])
+    });
+    let session = vault.begin_writing(sim.clock(0), &crate::progress::Silent::default()).unwrap();
+    set_source(&sim, 0, &[2]);
+    sim.take(0);
+    sim.keep(0, 1, 0.0);
+    for client in [1, 0, 1] {
+        sim.take(client);
+    }
+    sim.keep(1, 9, 0.0);
+    drop(session);
+    sim.counts().deleted
+}
+
+#[test]
+fn work_of_which_its_client_does_not_know_begins_anew() {
+    assert_eq!(the_state_goes_while_work_begins(sound()), 0);
+    let weak = SweepRules { bound: false, ..sound() };
+    assert!(the_state_goes_while_work_begins(weak) > 0, "nobody waits for it");
 }
 
 /// How many packs are there that no record claims.

@@ -9,19 +9,19 @@
 //! same: then what it says is changed, and put in the place of both. Where things arrive late, neither can know.
 
 pub(crate) mod before;
+mod doubt;
 mod plan;
 mod thin;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::catalogue::{ChunkPlace, Reader};
 use crate::engine::browse::BrowseError;
 use crate::engine::depot::{self, Depot, DepotOptions, Ended, Published};
 use crate::engine::diff::{self, Difference, entry_at};
 use crate::engine::exclude::PatternError;
 use crate::engine::index::IndexError;
-use crate::engine::mark::{MarkError, Marks, mark};
+use crate::engine::mark::{MarkError, mark};
 use crate::engine::presence::is_future;
 use crate::engine::repair::BODY_LEN;
 use crate::engine::trust::{VerifyOthers, pay_debts};
@@ -36,12 +36,14 @@ use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
 pub use before::as_it_was;
+pub use doubt::settle;
+use doubt::{is_given_up, is_whole, unreliable};
 pub use plan::{Gone, Sum, Thinned, TreePlan, Unread, Why};
 use plan::{PlanError, Taken, TreeFate};
 use thin::{Outcome, Thinner};
 
 /// What is to be changed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
     /// Tags that are added.
     pub add_tags: Vec<String>,
@@ -284,26 +286,6 @@ impl RewritePlan {
     }
 }
 
-impl RewritePlan {
-    /// Leaves out snapshots for whose writers nobody waited, if not all is there that they need: whoever put one of them looks at it
-    /// again, and it may be forgotten. What is put in its place would stay.
-    fn leave_unawaited(&mut self, vault: &Vault, progress: &dyn Progress) -> Result<(), RewriteError> {
-        let unawaited = vault.chains().put_unawaited();
-        let mut broken = HashSet::new();
-        for Planned { info, .. } in self.changes.iter().filter(|planned| unawaited.contains(&planned.info.id)) {
-            if !is_whole(vault, info, progress)? {
-                broken.insert(info.id);
-            }
-        }
-        for Planned { info, .. } in self.changes.extract_if(.., |planned| broken.contains(&planned.info.id)) {
-            let what =
-                "the machine that put it had been retired, and what it needs is gone or being given up".to_owned();
-            self.unread.push((info, Unread { path: Vec::new(), why: Why::Damaged, what }));
-        }
-        Ok(())
-    }
-}
-
 /// Of what seems to be lost, finds what may just not have arrived yet.
 fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
     let lost = unread.iter().filter(|(_, unread)| unread.why == Why::Damaged);
@@ -392,6 +374,13 @@ fn put_all(
             is_there
         });
         look_again(vault, &mut goals, &session, options, &mut report, progress)?;
+        for mut goal in std::mem::take(&mut goals) {
+            if goal.meet_doubted(vault, &there, progress)? {
+                goals.push(goal);
+            } else if *change != Change::default() {
+                return Err(RewriteError::GivenUp);
+            }
+        }
         let mut first: HashMap<ObjectName, ObjectName> = HashMap::new();
         goals.retain(|goal| {
             let of = *first.entry(goal.base.id).or_insert(goal.id);
@@ -579,13 +568,6 @@ fn look_again(
     Ok(())
 }
 
-/// Whether all that a snapshot needs is there, and nothing of it is being given up.
-fn is_whole(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Result<bool, RewriteError> {
-    let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
-    let marks = mark(vault, &reader, [&info.body], progress)?;
-    Ok(marks.unknown().is_none() && marks.lost.is_empty() && !is_given_up(vault, &reader, &marks)?)
-}
-
 /// As [`plan()`]; what somebody else meant to put in the same place is a part of it even if nothing of it changes.
 fn plan_goals(
     vault: &Vault,
@@ -619,28 +601,6 @@ fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Resul
     let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
     let marks = mark(vault, &reader, plan.changes.iter().map(|planned| &planned.info.body), progress)?;
     if is_given_up(vault, &reader, &marks)? { Err(RewriteError::GivenUp) } else { Ok(()) }
-}
-
-/// Packs that may go whatever this client needs: those that are condemned, and where things arrive late all that others have put, as long
-/// as not all of them know this client. That a pack is damaged changes nothing here.
-fn unreliable(vault: &Vault) -> HashSet<ObjectName> {
-    let (damaged, condemned) = (vault.damaged_packs(), vault.condemned());
-    vault.unusable().into_iter().filter(|pack| condemned.contains(pack) || !damaged.contains(pack)).collect()
-}
-
-/// Whether something that is needed lies in such packs only.
-fn is_given_up(vault: &Vault, reader: &Arc<Reader>, marks: &Marks) -> Result<bool, RewriteError> {
-    let condemned = unreliable(vault);
-    let packs = reader.packs().map_err(VaultError::from)?;
-    let is_left: HashSet<u32> =
-        packs.iter().filter(|(_, info)| !condemned.contains(&info.name)).map(|(number, _)| *number).collect();
-    let mut is_given_up = false;
-    let look = |rank: usize, _, places: &[ChunkPlace]| {
-        is_given_up |= marks.bits.get(rank) && !places.iter().any(|place| is_left.contains(&place.pack));
-        !is_given_up
-    };
-    reader.for_each_place(look).map_err(VaultError::from)?;
-    Ok(is_given_up)
 }
 
 /// One attempt.

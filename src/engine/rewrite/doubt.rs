@@ -1,0 +1,147 @@
+//! Changes for whose writers nobody may have waited (SPEC §8.3): their clients were retired by one that had not seen them. What they need may
+//! be gone. Or all of it is there, and they were reported: the log alone does not tell, so whoever changes the snapshot again, or is to
+//! delete something, looks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::catalogue::{ChunkPlace, Reader};
+use crate::engine::mark::{Marks, mark};
+use crate::engine::rewrite::{Change, Goal, Planned, RewriteError, RewriteOptions, RewritePlan, Unread, Why, put_all};
+use crate::id::ObjectName;
+use crate::progress::Progress;
+use crate::store::Delivery;
+use crate::vault::{SnapshotInfo, Vault, VaultError};
+
+/// Looks at changes of snapshots for whose writers nobody may have waited, and at which nobody has looked since (SPEC §8.3): what is whole
+/// takes its place now, what is not never does. Returns how many snapshots were put.
+///
+/// # Errors
+/// If the store or the catalogue fails, or the user stops it. Whatever is not settled stays as it is, and all that it needs.
+pub fn settle(vault: &Vault, options: &RewriteOptions<'_>, progress: &dyn Progress) -> Result<usize, RewriteError> {
+    let doubted = vault.doubted();
+    if doubted.is_empty() {
+        return Ok(0);
+    }
+    let mut snapshots = vault.snapshots();
+    snapshots.retain(|info| doubted.iter().any(|(_, of)| *of == info.id));
+    match put_all(vault, &snapshots, &Change::default(), options, progress) {
+        Ok(report) => Ok(report.replaced.len()),
+        Err(RewriteError::GivenUp | RewriteError::Unsettled) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+impl RewritePlan {
+    /// Leaves out snapshots for whose writers nobody waited, if not all is there that they need: whoever put one of them looks at it
+    /// again, and it may be forgotten. What is put in its place would stay.
+    pub(super) fn leave_unawaited(&mut self, vault: &Vault, progress: &dyn Progress) -> Result<(), RewriteError> {
+        let unawaited = vault.chains().put_unawaited();
+        let mut broken = HashSet::new();
+        for Planned { info, .. } in self.changes.iter().filter(|planned| unawaited.contains(&planned.info.id)) {
+            if !is_whole(vault, info, progress)? {
+                broken.insert(info.id);
+            }
+        }
+        for Planned { info, .. } in self.changes.extract_if(.., |planned| broken.contains(&planned.info.id)) {
+            let what =
+                "the machine that put it had been retired, and what it needs is gone or being given up".to_owned();
+            self.unread.push((info, Unread { path: Vec::new(), why: Why::Damaged, what }));
+        }
+        Ok(())
+    }
+}
+
+impl Goal {
+    /// Looks for what somebody has put in the place for whom nobody may have waited. That may have been reported, so what it says is to be
+    /// said, if all is there that it needs. If something of that is gone, it was not, and what stands there is put once more, in the place
+    /// of that as well: so it is known that somebody has looked. Returns `false` if it cannot be told now.
+    pub(super) fn meet_doubted(
+        &mut self,
+        vault: &Vault,
+        there: &[SnapshotInfo],
+        progress: &dyn Progress,
+    ) -> Result<bool, RewriteError> {
+        let Some(stands) = there.iter().find(|info| info.stands_for(&self.id)) else { return Ok(true) };
+        if self.stands.is_some() || self.own.contains(&stands.id) {
+            return Ok(true);
+        }
+        let mut doubted: Vec<SnapshotInfo> =
+            vault.doubted().into_iter().filter(|(_, of)| *of == stands.id).map(|(info, _)| info).collect();
+        let mut lost = Vec::new();
+        while let Some(info) = doubted.pop() {
+            match soundness(vault, &info, progress)? {
+                Soundness::Whole => {
+                    // What it was made of, by which it is found out what it changed.
+                    let base = info.body.replaces.iter().find(|name| stands.stands_for(name));
+                    let made_of = base.and_then(|base| vault.snapshot_before(stands, base)).map(|before| before.body);
+                    self.origin = made_of.unwrap_or_else(|| stands.body.clone());
+                    self.take_over(stands.id, info);
+                    self.stands = Some(stands.clone());
+                    break;
+                }
+                Soundness::Unknown => return Ok(false),
+                Soundness::Lost => lost.push(info.id),
+            }
+        }
+        if self.stands.is_none() && !lost.is_empty() && soundness(vault, stands, progress)? == Soundness::Whole {
+            self.forced = true;
+        }
+        if self.forced {
+            lost.retain(|name| !self.names.contains(name));
+            self.rivals.extend(&lost);
+            self.names.extend(lost);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether all is there that a snapshot needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Soundness {
+    /// All is, and nothing of it is being given up.
+    Whole,
+    /// Something is gone.
+    Lost,
+    /// Something is being given up, or has not arrived, or cannot be read now.
+    Unknown,
+}
+
+fn soundness(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Result<Soundness, RewriteError> {
+    let reader = Arc::new(vault.catalogue().reader().map_err(VaultError::from)?);
+    let marks = mark(vault, &reader, [&info.body], progress)?;
+    Ok(if !marks.lost.is_empty() && vault.delivery() == Delivery::Direct {
+        Soundness::Lost
+    } else if marks.unknown().is_some() || !marks.lost.is_empty() || is_given_up(vault, &reader, &marks)? {
+        Soundness::Unknown
+    } else {
+        Soundness::Whole
+    })
+}
+
+/// Whether all is there that a snapshot needs, and nothing of it is being given up.
+pub(super) fn is_whole(vault: &Vault, info: &SnapshotInfo, progress: &dyn Progress) -> Result<bool, RewriteError> {
+    Ok(soundness(vault, info, progress)? == Soundness::Whole)
+}
+
+/// Packs that may go whatever this client needs: those that are condemned, and where things arrive late all that others have put, as long
+/// as not all of them know this client. That a pack is damaged changes nothing here.
+pub(super) fn unreliable(vault: &Vault) -> HashSet<ObjectName> {
+    let (damaged, condemned) = (vault.damaged_packs(), vault.condemned());
+    vault.unusable().into_iter().filter(|pack| condemned.contains(pack) || !damaged.contains(pack)).collect()
+}
+
+/// Whether something that is needed lies in such packs only.
+pub(super) fn is_given_up(vault: &Vault, reader: &Arc<Reader>, marks: &Marks) -> Result<bool, RewriteError> {
+    let condemned = unreliable(vault);
+    let packs = reader.packs().map_err(VaultError::from)?;
+    let is_left: HashSet<u32> =
+        packs.iter().filter(|(_, info)| !condemned.contains(&info.name)).map(|(number, _)| *number).collect();
+    let mut is_given_up = false;
+    let look = |rank: usize, _, places: &[ChunkPlace]| {
+        is_given_up |= marks.bits.get(rank) && !places.iter().any(|place| is_left.contains(&place.pack));
+        !is_given_up
+    };
+    reader.for_each_place(look).map_err(VaultError::from)?;
+    Ok(is_given_up)
+}
