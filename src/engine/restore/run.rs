@@ -383,6 +383,10 @@ mod tests {
         };
         assert_eq!(list(&[0, 1, 2, 3, 4]), [("a", 1), ("a", 4), ("b", 3)]);
         assert_eq!(list(&[3, 1, 4, 2, 0]), [("a", 1), ("a", 4), ("b", 3)]);
-        assert_eq!(list(&[2, 0, 3, 4, 1]), [("a", 4), ("a", 1), ("b", 3)], "equal keys stay in the order in which they were added");
+        assert_eq!(
+            list(&[2, 0, 3, 4, 1]),
+            [("a", 4), ("a", 1), ("b", 3)],
+            "equal keys stay in the order in which they were added"
+        );
     }
 }
