@@ -57,7 +57,7 @@ pub struct SnapshotOptions<'a> {
     pub source: String,
     /// The items to include, at least one; their names must differ.
     pub inputs: Vec<Input>,
-    /// The time that the snapshot carries.
+    /// The date of the snapshot.
     pub time: Time,
     /// Whether a person gave that date, so that it says when the content was current. Otherwise it is the clock's.
     pub given: bool,

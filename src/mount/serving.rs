@@ -34,11 +34,11 @@ pub type Report = dyn Fn(&str, &ReadError) + Send + Sync;
 
 /// Options of serving a tree.
 pub struct ServingOptions {
-    /// How long a session lasts before it is renewed, and how long after the last read none is held.
+    /// Time after which a session is renewed, or ended if nothing was read.
     pub renew: Duration,
-    /// The time since some moment.
+    /// The time since a fixed moment.
     pub now: Box<dyn Fn() -> Duration + Send + Sync>,
-    /// Is told of what cannot be read: where it lies, and why.
+    /// Receives each unreadable place, with the error.
     pub report: Box<Report>,
 }
 
