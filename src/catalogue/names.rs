@@ -186,7 +186,7 @@ impl Catalogue {
         names_key(&self.key, &row.names)
     }
 
-    /// Enters folders. If `used` is given, deletes all others, if there are more of them than of those in `used`.
+    /// Enters folders. If `used` is given and more of the folders are outside it than in it, deletes those outside.
     ///
     /// # Errors
     /// If the database fails.
