@@ -1,5 +1,5 @@
-//! What index objects in the store describe, so that a writer reads each of them only once. This is never trusted where it would matter:
-//! at worst, an index object is written that existed already.
+//! Notes about the content of index objects in the store, so that a writer reads each of them only once. The notes are never trusted where
+//! it would matter: at worst, an index object is written that existed already.
 
 use std::collections::HashMap;
 

@@ -57,7 +57,7 @@ pub struct Found {
 /// Receives a name.
 pub type Look<'s> = dyn Fn(&[u8]) + Sync + 's;
 
-/// What to search for.
+/// Options of a search.
 #[derive(Clone, Copy)]
 pub struct Search<'s> {
     /// The pattern for paths.
@@ -180,7 +180,7 @@ struct Here {
 }
 
 impl Here {
-    #[allow(clippy::too_many_arguments)] // what a search knows
+    #[allow(clippy::too_many_arguments)] // the state of a search
     fn read(
         &mut self,
         hand: &mut Hand<'_, '_>,

@@ -363,7 +363,7 @@ fn put_recorded(
 /// When the files of a removed slot are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// With slow delivery, once all machines know of the removal; otherwise at once.
+    /// On a synced store, once all machines know of the removal; otherwise at once.
     Known,
     /// At once, whatever others do at the same time.
     Now,

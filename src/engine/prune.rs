@@ -73,7 +73,7 @@ pub enum OwnRetirement {
     Done,
     /// Other work of the client is in progress.
     Busy,
-    /// It is the only client of a store with slow delivery: those that join later must all know of one client.
+    /// It is the only client of a synced store: clients that join later need one that knows them all.
     Last,
 }
 

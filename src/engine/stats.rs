@@ -425,7 +425,7 @@ const FINE: u64 = 1 << 10;
 
 /// Adds up the needs of each snapshot, each source and all of them. All bytes of a pack are attributed to its chunks, in proportion.
 /// Returns the packs of which anything is needed.
-#[allow(clippy::too_many_arguments)] // what was found by then
+#[allow(clippy::too_many_arguments)] // all findings
 fn sum(
     walk: &Walk<'_>,
     chunks: &[Class],

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! README.txt
-//! Documents/2026-11-20 18.30/…     a snapshot, by the time where the mount is
+//! Documents/2026-11-20 18.30/…     a snapshot, by its local time
 //! Documents/latest                 a link to the last one
 //! all/1f2e3d4c                     a link to each snapshot, by its id
 //! …/.versions/letter.odt/2026-11-18 09.31.odt

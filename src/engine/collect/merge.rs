@@ -149,7 +149,7 @@ fn done<'c>(
     };
     let mut forgets = Vec::new();
     for (_, records) in chains.clients.iter().filter(|(client, _)| chains.forked(client).is_empty()) {
-        // The last record, and empty ones at the end of a run, are needed to continue the chain.
+        // The last record is needed to continue the chain, and empty ones at the end show that a run is in progress.
         let is_open = |link: &&Link| matches!(&link.record.body, RecordBody::Forget(names) if names.is_empty());
         let rest = records.values().rev().flatten();
         for link in rest.clone().skip(rest.take_while(is_open).count().max(1)).filter(|link| is_free(link)) {
@@ -186,9 +186,8 @@ fn contents(vault: &Vault) -> Result<Contents, CollectError> {
     failed.map_or(Ok(contents), |error| Err(error.into()))
 }
 
-/// Deletes the objects contained in merges that every client has acknowledged. Merges put by this run have to wait for another run: with
-/// slow delivery, they may not have been delivered to anyone yet. Each merge is read from the store before objects are deleted because of
-/// it.
+/// Deletes the objects contained in merges that every client has acknowledged. Merges put by this run have to wait for another run: on a
+/// synced store, they may not have been delivered to anyone yet. Each merge is read from the store before objects are deleted because of it.
 fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) -> Result<u64, CollectError> {
     let me = vault.client();
     let mine: BTreeMap<ClientId, u64> = vault.acknowledged(None).into_iter().collect();

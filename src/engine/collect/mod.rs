@@ -79,7 +79,7 @@ pub enum CollectError {
     /// A later version wrote something that may need data that would be deleted.
     #[error("no space can be given back: {what}")]
     Newer {
-        /// What it wrote.
+        /// The unknown feature or object, in words.
         what: String,
     },
     /// The store is full, and nothing more can be deleted without copying something first.

@@ -44,11 +44,11 @@ use crate::vault::{ObjectState, ReadError, Vault, VaultError};
 
 /// Maximum number of lost files to record per snapshot.
 const PATHS_KEPT: usize = 10_000;
-/// Maximum size of a record's body, in bytes: nothing is added to a longer one.
+/// Size of a record's body, in bytes, from which nothing more is added.
 pub(crate) const BODY_LEN: usize = 8 << 20;
 /// Number of broken packs to replace together.
 const BATCH: usize = 1 << 10;
-/// zstd level for new segments; whole segments are copied as they are, so it is hardly ever used.
+/// zstd level for new segments; whole segments are copied as they are, so nothing is compressed at present.
 const LEVEL: i32 = 3;
 
 /// Options of a repair.

@@ -1,4 +1,4 @@
-//! The executor: reads each segment of a window once and writes its chunks to all their places.
+//! Executes a restore: reads each segment of a window once and writes its chunks to all their places.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -3,22 +3,22 @@
 //! A path that is not in the snapshot may still have existed: it may have been left out, or could not be read. Only what was certainly
 //! absent is removed.
 //!
-//! | what | is it removed? | may what is in it be overwritten? |
+//! | item | is it removed? | may its content be overwritten? |
 //! |---|---|---|
 //! | the opened vault, by device and inode, through whatever mount or link | never | never, and nothing is added |
-//! | a folder that holds the `VAULT` file or all folders of a vault: another one | never | never; what is missing is added, but not in place |
+//! | a folder with a `VAULT` file or all folders of a vault: another vault | never | never; missing items are added, but not in place |
 //! | the state folder | never | never, and nothing is added |
 //! | the configuration | never | as the snapshot has it |
-//! | what lies on another mount than the folder above it | never | as the snapshot has it |
-//! | what the snapshot lists as skipped, and all in it | never | as the snapshot has it |
-//! | all in a root whose disk was probably not mounted | never | as the snapshot has it |
-//! | all in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
-//! | what `--exclude` of this restore names | never | never |
-//! | a folder that cannot be looked into | never | after its owner's rights were given back |
-//! | what the snapshot's rules left out, and all in it | with `--delete-excluded` | as the snapshot has it |
-//! | what today's rules leave out, and all in it | with `--delete-excluded` | as the snapshot has it |
-//! | what a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
-//! | anything else that the snapshot does not have | with `--delete` | |
+//! | an item on another mount than its folder | never | as the snapshot has it |
+//! | an item that the snapshot lists as skipped, with its content | never | as the snapshot has it |
+//! | everything in a root whose disk was probably not mounted | never | as the snapshot has it |
+//! | everything in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
+//! | an item that `--exclude` of this restore names | never | never |
+//! | a folder that cannot be read | never | after its owner got the rights to it back |
+//! | an item that the snapshot's rules left out, with its content | with `--delete-excluded` | as the snapshot has it |
+//! | an item that today's rules leave out, with its content | with `--delete-excluded` | as the snapshot has it |
+//! | an item that a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
+//! | any other item that the snapshot does not have | with `--delete` | |
 //!
 //! Nothing at all is restored into a vault or into the state folder. The folder in which the selection begins may be a mount itself. An
 //! item that has to be replaced by one of another kind is removed by the same rules, with everything in it; if part of it must stay, the

@@ -71,7 +71,7 @@ pub enum Overwrite {
     Never,
 }
 
-/// What to restore, where and how.
+/// Options of a restore.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// The snapshot.

@@ -1,4 +1,4 @@
-//! The planner: walks the trees, makes folders, and collects files with the places of their content in windows.
+//! Plans a restore: walks the trees, makes folders, and collects files with the places of their content in windows.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Release};

@@ -731,7 +731,7 @@ fn a_deep_tree_comes_back() {
     assert_eq!((report.files_unchanged, report.deleted), (700, 0));
     // The scratch folder is too deep to delete in the ordinary way, so a restore deletes everything in it.
     fs::rename(fixture.path("source"), fixture.path("target/source/a")).unwrap();
-    fixture.write("stays", b"keeps the source from being empty");
+    fixture.write("stays", b"so that the source is not empty");
     let empty = fixture.snapshot();
     let report =
         fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&empty) });

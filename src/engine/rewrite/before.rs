@@ -1,4 +1,4 @@
-//! The state of a snapshot before somebody changed it. With slow delivery, the record of a change may arrive before all the data that the
+//! The state of a snapshot before somebody changed it. On a synced store, the record of a change may arrive before all the data that the
 //! changed snapshot needs.
 
 use std::sync::Arc;

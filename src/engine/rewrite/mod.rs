@@ -5,7 +5,7 @@
 //!
 //! If two clients replace the same snapshot at the same time, only one replacement counts (the one with the lower name). So after putting
 //! a record we look whether somebody else put another one. If theirs counts, we change theirs in turn. If ours counts, theirs may have
-//! been reported as done all the same: then we change what theirs says, and put the result in the place of both. With slow delivery,
+//! been reported as done all the same: then we change what theirs says, and put the result in the place of both. On a synced store,
 //! neither client can know.
 
 pub(crate) mod before;
@@ -622,7 +622,7 @@ fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Resul
     if is_given_up(vault, &reader, &marks)? { Err(RewriteError::GivenUp) } else { Ok(()) }
 }
 
-/// Packs that may be deleted whatever this client needs: condemned ones and, with slow delivery, all that others have put, as long as not
+/// Packs that may be deleted whatever this client needs: condemned ones and, on a synced store, all that others have put, as long as not
 /// all of them know this client. Whether a pack is damaged makes no difference here.
 fn unreliable(vault: &Vault) -> HashSet<ObjectName> {
     let (damaged, condemned) = (vault.damaged_packs(), vault.condemned());

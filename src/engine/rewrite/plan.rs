@@ -29,7 +29,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// A word for programs.
+    /// Key in the JSON output.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",

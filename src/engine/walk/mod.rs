@@ -108,7 +108,7 @@ pub struct Walk<'a> {
     pub trusted: BTreeSet<u64>,
     /// Whether to read every file.
     pub read_all: bool,
-    /// What was changed from this time on may have been changed after it was read, too.
+    /// Files changed at or after this time may have been changed again after they were read.
     pub racy_from: Time,
     /// Folders that are never entered: those of the store and the catalogue (device, inode).
     pub never: Vec<(u64, u64)>,
@@ -503,7 +503,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads the names of an open folder and decides which of them are included.
-    #[allow(clippy::too_many_arguments)] // what a folder is made of
+    #[allow(clippy::too_many_arguments)] // the parts of a folder
     fn open_folder(
         &self,
         parent: Parent,

@@ -101,7 +101,7 @@ struct State {
     taken: BTreeSet<ObjectName>,
     /// Whether a folder could not be read when files were to be removed: they stayed, and that was reported.
     was_unread: bool,
-    /// Clients of machines whose state was lost, with slow delivery: a person may retire these.
+    /// Clients of machines whose state was lost, on a synced store: a person may retire these.
     gone: Vec<ClientId>,
     /// Error of each machine's clock, in seconds.
     skew: Vec<i64>,
@@ -598,11 +598,11 @@ impl Sim {
     fn act(self: &Arc<Self>, client: usize, busy: usize) {
         let (state, saved) = (self.path("state", client), self.path("saved", client));
         lock(&self.state).counts.second += busy as u64;
-        // With slow delivery, a machine with a sound copy does not see the damage.
+        // On a synced store, a machine with a sound copy does not see the damage.
         if self.delivery == Delivery::Direct && self.roll(40) == 0 {
             return self.damage_and_repair(client);
         }
-        // With slow delivery, nobody can help a client that others do not know to exist.
+        // On a synced store, nobody can help a client that others do not know to exist.
         let rough = busy == 0 || self.delivery == Delivery::Direct;
         match self.roll(if rough { 90 } else { 76 }) {
             0..34 => {
@@ -646,7 +646,7 @@ impl Sim {
         }
     }
 
-    /// Copies this machine's state to another machine, as when a disk is copied. With slow delivery, nothing distinguishes a machine from
+    /// Copies this machine's state to another machine, as when a disk is copied. On a synced store, nothing distinguishes a machine from
     /// an exact copy of it.
     fn copy_machine(self: &Arc<Self>, client: usize, busy: usize) {
         if self.delivery == Delivery::Synced && self.machines == Machines::Alike {
