@@ -684,7 +684,7 @@ mod tests {
                 known.insert(key, decided);
             }
         }
-        assert!(shared > 10_000 && told > 5_000, "{shared} folders shared what counts, {told} had something decided");
+        assert!(shared > 10_000 && told > 5_000, "{shared} folders with equal results, {told} with a decision");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Brings back lost chunks from another vault. A mirror, and a vault that was created as a copy of this one, use the same ids for the
-//! same chunks (SPEC §4.2): each chunk is verified by its id and sealed into new packs, so no name is ever reused. From any other vault,
+//! Brings back lost chunks from another vault. A mirror, and a vault that was created like this one, use the same ids for the same
+//! chunks (SPEC §4.2): each chunk is verified by its id and sealed into new packs, so no name is ever reused. From any other vault,
 //! the copies of affected snapshots (SPEC §8.12) are read: their content is cut again, which gives the same ids as before. Faults of the
 //! other vault are not reported as faults of this one.
 

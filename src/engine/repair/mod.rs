@@ -62,7 +62,7 @@ pub struct RepairOptions<'a> {
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// Number of threads.
     pub threads: usize,
-    /// Another vault from which lost data is brought back. A vault with the same ids (a mirror, or one created as a copy of this one)
+    /// Another vault from which lost data is brought back. A vault with the same ids (a mirror, or one created like this one)
     /// provides chunks; any other provides its copies of snapshots. A mirror also provides records.
     pub from: Option<&'a Vault>,
 }
