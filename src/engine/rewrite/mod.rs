@@ -316,7 +316,8 @@ fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
     }
 }
 
-/// Merges two changes of one snapshot: takes each field from the one that changed it, or from `one` if both did.
+/// Merges two changes of one snapshot: applies the changed tags of both, and takes each other field from the one that changed it, or from
+/// `one` if both did.
 fn both(origin: &Snapshot, one: Snapshot, other: &Snapshot) -> Snapshot {
     let mut body = other.clone();
     let tags: BTreeSet<&String> = one.tags.iter().chain(&other.tags).collect();
