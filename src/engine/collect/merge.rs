@@ -4,7 +4,7 @@
 //! merged into as few objects as the maximum length allows. So each record is rewritten only a few times, and the log has a few hundred
 //! objects at most, however long it is.
 //!
-//! From records that nobody needs any more, a merge keeps only a short entry: so the length of the log is that of the records in use,
+//! Of a record that nobody needs any more, a merge keeps only a short past record: so the length of the log is that of the records in use,
 //! plus a little for each record that ever existed. When half of the content of merges is no longer needed, they are merged again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -472,7 +472,7 @@ fn a_deleted_merge_is_put_again_with_what_cannot_be_restored_and_what_nobody_nee
     assert!(all.iter().all(|id| fresh.has_all_before(id)));
 }
 
-/// A log of which most was forgotten and merged, so that only past entries are left of it: by one machine, where all see the same.
+/// A log of which most was forgotten and merged, so that mostly past records are left of it: by one machine, where all see the same.
 fn mostly_forgotten() -> (Arc<Sim>, Vec<ObjectName>) {
     let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
     for number in 1..9 {

@@ -129,7 +129,7 @@ pub struct Counts {
     /// Objects of the log merged, and those deleted because merges contain them.
     pub merged: u64,
     pub merged_deleted: u64,
-    /// Records of which only past entries are left at the end.
+    /// Past records at the end.
     pub past: u64,
     pub crashes: u64,
     /// Clients that slept in the middle of an operation.
@@ -920,7 +920,7 @@ impl Sim {
             .filter(|link| matches!(link.record.body, RecordBody::Snapshot(_)))
             .map(|link| link.name)
             .collect();
-        // Of a forgotten snapshot, only a past entry may be left.
+        // Of a forgotten snapshot, only a past record may be left.
         recorded.extend(chains.past().flat_map(|past| &past.records).map(|record| record.name));
         let mut state = lock(&self.state);
         let missing = state.taken.iter().filter(|id| !recorded.contains(id)).count() as u64;
