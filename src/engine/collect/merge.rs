@@ -187,7 +187,8 @@ fn contents(vault: &Vault) -> Result<Contents, CollectError> {
 }
 
 /// Deletes the objects contained in merges that every client has acknowledged. Merges put by this run have to wait for another run: on a
-/// synced store, they may not have been delivered to anyone yet. Each merge is read from the store before objects are deleted because of it.
+/// synced store, they may not have been delivered to anyone yet. Each merge is read from the store before objects are deleted because of
+/// it.
 fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) -> Result<u64, CollectError> {
     let me = vault.client();
     let mine: BTreeMap<ClientId, u64> = vault.acknowledged(None).into_iter().collect();
