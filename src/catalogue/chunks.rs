@@ -1,11 +1,11 @@
-//! Where each chunk lies.
+//! The places of chunks.
 //!
-//! Ids are random: as rows of one table, nearly every chunk that is entered would have a page read and written of its own. So
-//! places are kept in *runs*, as in a log-structured merge-tree (O'Neil et al. 1996). A run is a table of its own, sorted by
-//! id; what is entered together becomes one, merged with those that are not much longer. It is cut into buckets: equal parts of
-//! the range of ids, as many as make some hundred places each, so that the bucket of an id is known without searching. A chunk
-//! that is stored in several packs has a place for each. Ids are parted by their first bits, and each part has runs of its own,
-//! so that several threads can go through them at once (redb takes longer to write from several).
+//! Ids are random: if places were rows of one table, nearly every chunk entered would read and write another page. So places are kept in
+//! *runs*, as in a log-structured merge-tree (O'Neil et al. 1996). A run is a table of its own, sorted by id; places entered together
+//! become one run, merged with runs that are not much longer. It is divided into buckets: equal parts of the range of ids, each with a
+//! few hundred places, so that the bucket of an id is known without a search. A chunk that is stored in several packs has a place for
+//! each. Ids are divided into parts by their first bits, and each part has its own runs, so that several threads can read them at the
+//! same time (redb takes longer to write from several).
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, Range};
@@ -25,44 +25,44 @@ const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs");
 
 /// An id and a place, in bytes.
 const ROW_LEN: usize = 32;
-/// So many places are in a bucket, on average: nearly all buckets then fit into a page of 16 KiB. Fewer are found faster
-/// where the pages are not in memory, but there each page that is written or gone through costs the system as much as its bytes.
+/// Average number of places in a bucket: nearly all buckets then fit in a page of 16 KiB. Smaller buckets are found faster where the
+/// pages are not in memory, but the system's cost for each page written or read in order is as high as for its bytes.
 const BUCKET_LEN: u64 = 440;
-/// What comes together is merged with a run that is shorter than so many times as long. So each place is written about
-/// once for each doubling, and there are few runs to look into.
+/// New places are merged with a run that is less than this many times as long. So each place is written about once for each doubling, and
+/// there are few runs to search.
 const FACTOR: u64 = 2;
-/// What is shorter is treated as if it had so many places.
+/// Shorter runs are treated as if they had this many places.
 const SHORT: u64 = 1 << 9;
-/// Bits of an id that tell its part.
+/// Number of bits of an id that determine its part.
 const PART_BITS: u32 = 3;
-/// Parts of the range of ids.
+/// Number of parts of the range of ids.
 const PARTS: usize = 1 << PART_BITS;
-/// Where there are fewer places than so many, more threads cost more than they bring.
+/// Number of places below which more threads cost more time than they save.
 const SHARED_FROM: u64 = 1 << 16;
-/// So many buckets are gone through at a time where they are changed.
+/// Number of buckets to read at a time when changing them.
 const BUCKETS_AT_ONCE: u32 = 1024;
 
-/// Where a chunk lies.
+/// The place of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkPlace {
     /// Number of the pack in this catalogue.
     pub pack: u32,
     /// Number of the segment in the pack.
     pub segment: u32,
-    /// Where the chunk begins in the opened segment, in bytes.
+    /// Offset of the chunk in the opened segment, in bytes.
     pub offset: u32,
     /// Its length, in bytes.
     pub len: u32,
 }
 
-/// A place, with the chunk that is there.
+/// A chunk's id and a place of it.
 type Row = (ChunkId, ChunkPlace);
 
-/// Places that are to be entered, by part.
+/// Places to enter, by part.
 pub(super) struct Places(Vec<Vec<Row>>);
 
 impl Places {
-    /// Room for about so many.
+    /// With room for about this many.
     pub(super) fn new(count: usize) -> Self {
         // By chance some parts get more than others.
         let room = count.div_ceil(PARTS) + (count as u64).isqrt() as usize;
@@ -123,16 +123,16 @@ fn part_of(id: &ChunkId) -> usize {
     (first_bits(id) >> (64 - PART_BITS)) as usize
 }
 
-/// How many threads work on so many places.
+/// Number of threads for work on this many places.
 fn threads(places: u64) -> usize {
     if places < SHARED_FROM { 1 } else { rayon::current_num_threads() }
 }
 
-/// A run. Its table: number of a bucket → the places there, in order, each with its id in front.
+/// A run. Its table: number of a bucket → the places in it, in order, each preceded by its id.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     number: u32,
-    /// How many places are in it.
+    /// Number of places.
     len: u64,
     buckets: u32,
     part: u8,
@@ -167,7 +167,7 @@ impl Run {
         (run.row(key) == row && usize::from(run.part) < PARTS).then_some(run)
     }
 
-    /// All runs, the longest first: most chunks are there.
+    /// All runs, the longest first, as most chunks are in it.
     fn all(table: &impl ReadableTable<u32, &'static [u8]>, key: &[u8; 32]) -> Result<Vec<Self>, CatalogueError> {
         let mut runs = Vec::new();
         for row in table.iter()? {
@@ -216,14 +216,14 @@ impl Tables {
 struct Cursor<'t> {
     buckets: redb::Range<'t, u32, &'static [u8]>,
     bucket: Vec<u8>,
-    /// How many rows of the bucket come before the next.
+    /// Number of rows of the bucket before the current one.
     at: usize,
-    /// The id of the next.
+    /// The id of the current row.
     id: u128,
 }
 
 impl<'t> Cursor<'t> {
-    /// A cursor at the first row, if there is any.
+    /// A cursor at the first row, if there is one.
     fn new(buckets: redb::Range<'t, u32, &'static [u8]>) -> Result<Option<Self>, CatalogueError> {
         let mut cursor = Self { buckets, bucket: Vec::new(), at: 0, id: 0 };
         Ok(cursor.settle()?.then_some(cursor))
@@ -233,7 +233,7 @@ impl<'t> Cursor<'t> {
         decode(&rows(&self.bucket)[self.at])
     }
 
-    /// Goes to the next row. Returns whether there is one.
+    /// Moves to the next row. Returns whether there is one.
     fn advance(&mut self) -> Result<bool, CatalogueError> {
         self.at += 1;
         self.settle()
@@ -289,7 +289,7 @@ impl<'t> Merged<'t> {
 /// Writes a run, row by row.
 struct Writer<'t> {
     run: Run,
-    /// At the end of its table: what is entered in order there is not searched for a place.
+    /// At the end of its table: entries added in order there need no search.
     end: redb::CursorMut<'t, u32, &'static [u8]>,
     bucket: u32,
     bytes: Vec<u8>,
@@ -329,7 +329,7 @@ impl Writer<'_> {
     }
 }
 
-/// What becomes one run: these runs, and these places. `len` is how many that are together.
+/// The parts of a new run: these runs, and these places. `len` is the number of places in all of them.
 struct Merge<'r> {
     part: u8,
     len: u64,
@@ -360,7 +360,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Writes a run of all these places, instead of the runs among them.
+    /// Writes a run of all these places, in place of the old runs.
     fn merge(&self, txn: &WriteTransaction, merge: &Merge<'_>) -> Result<(), CatalogueError> {
         let number = next_number(txn, "next_run")? as u32;
         let buckets = u32::try_from(merge.len.div_ceil(BUCKET_LEN)).unwrap_or(u32::MAX);
@@ -392,7 +392,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Takes out all places in these packs.
+    /// Removes all places in these packs.
     pub(super) fn remove_places(&self, txn: &WriteTransaction, gone: &BTreeSet<u32>) -> Result<(), CatalogueError> {
         for run in self.runs(txn)? {
             let before = run.len;
@@ -408,13 +408,13 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Takes out all places.
+    /// Removes all places.
     pub(super) fn clear_places(&self, txn: &WriteTransaction) -> Result<(), CatalogueError> {
         self.runs(txn)?.into_iter().try_for_each(|run| Self::delete_run(txn, run))
     }
 }
 
-/// Leaves only the places that are in no pack of `gone`. Returns how many those are.
+/// Removes the places in packs of `gone`. Returns the number of those left.
 fn keep_in(
     table: &mut redb::Table<'_, u32, &'static [u8]>,
     buckets: u32,
@@ -456,13 +456,13 @@ impl Part<'_> {
         Merged::new(self.runs.iter().map(|(_, table)| table.iter()))
     }
 
-    /// Of these items, which are in the order of their ids, those that belong to this part.
+    /// The range of these items, sorted by id, that belong to this part.
     pub fn range<T>(&self, items: &[T], id: impl Fn(&T) -> &ChunkId) -> Range<usize> {
         let end = |number| items.partition_point(|item| part_of(id(item)) < number);
         end(self.number)..end(self.number + 1)
     }
 
-    /// Calls `found` for the rank and the id of every chunk, in order, until it returns `false`.
+    /// Calls `found` with the rank and the id of every chunk, in order, until it returns `false`.
     ///
     /// # Errors
     /// If the database fails.
@@ -481,8 +481,8 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Calls `found` for the rank and the id of every chunk with all its places in order, by the order of the ids, until it
-    /// returns `false`. Returns whether it never did.
+    /// Calls `found` with the rank and the id of every chunk and all its places, in the order of the ids, until it returns `false`.
+    /// Returns whether it never did.
     ///
     /// # Errors
     /// If the database fails.
@@ -526,7 +526,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Every place of a chunk; the one that [`Self::locate`] gives comes first.
+    /// Every place of a chunk; that of [`Self::locate`] comes first.
     ///
     /// # Errors
     /// If the database fails.
@@ -540,18 +540,18 @@ impl Reader {
         Ok(places)
     }
 
-    /// The number of places: no more different chunks are stored. The *rank* of a chunk is less; it rises with the id, and the
-    /// same view always gives the same.
+    /// The number of places, which is at least the number of different chunks. The *rank* of a chunk is less than this; it increases with
+    /// the id, and one view always gives the same rank.
     #[must_use]
     pub fn place_count(&self) -> u64 {
         self.chunks.runs().map(|(run, _)| run.len).sum()
     }
 
-    /// Does some work for each part, several threads at once if there are many chunks. They do no other work meanwhile, so it
-    /// may be called while something is locked.
+    /// Does some work for each part, with several threads if there are many chunks. These threads take up no other work meanwhile, so it
+    /// may be called while a lock is held.
     ///
     /// # Errors
-    /// The first that the work returns.
+    /// The first error of the work.
     pub fn in_parts<T: Send, E: Send>(&self, work: impl Fn(&Part<'_>) -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
         let parts: Vec<Part<'_>> = self.parts().collect();
         share(parts.len(), threads(self.place_count()), |at| work(&parts[at])).into_iter().collect()
@@ -565,7 +565,7 @@ impl Reader {
         })
     }
 
-    /// Calls `found` for every place of every chunk, in no order.
+    /// Calls `found` with every place of every chunk, in no particular order.
     ///
     /// # Errors
     /// If the database fails.
@@ -581,8 +581,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Calls `found` for the rank and the id of every chunk with all its places in order, by the order of the ids, until it
-    /// returns `false`.
+    /// Calls `found` with the rank and the id of every chunk and all its places, in the order of the ids, until it returns `false`.
     ///
     /// # Errors
     /// If the database fails.
@@ -611,7 +610,7 @@ mod tests {
     use crate::pack::footer::SegmentEntry;
     use crate::seal::{Method, ObjectKind};
 
-    /// The places of all chunks, by what is said of these packs.
+    /// The places of all chunks of these packs.
     fn expected(packs: &BTreeMap<u32, Vec<ChunkId>>) -> BTreeMap<ChunkId, Vec<ChunkPlace>> {
         let mut places: BTreeMap<ChunkId, Vec<ChunkPlace>> = BTreeMap::new();
         for (pack, ids) in packs {
@@ -720,7 +719,7 @@ mod tests {
             let filter = Filter::new(&reader).unwrap();
             assert!(ids.iter().all(|id| filter.may_contain(id)));
             let wrong = (100_000..110_000).filter(|number| filter.may_contain(&id(*number))).count();
-            assert!(wrong < 300, "{wrong} of 10,000 that are not there");
+            assert!(wrong < 300, "{wrong} of 10,000 absent ids");
         }
         assert!(most_runs > 1);
     }

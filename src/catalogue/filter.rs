@@ -1,31 +1,33 @@
-//! Which chunks are certainly not stored, in memory: a Bloom filter (Bloom 1970), blocked so that a look-up touches one line
-//! of the processor's cache (Putze, Sanders and Singler 2007).
+//! In-memory test for chunks that are certainly not stored: a Bloom filter (Bloom 1970), blocked so that a look-up touches one line of
+//! the processor's cache (Putze, Sanders and Singler 2007).
 //!
-//! Ids are hashes already, so their bits choose the places.
+//! Ids are hashes already, so their bits are used directly.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::catalogue::{CatalogueError, Reader};
 use crate::id::ChunkId;
 
-/// Bits set for each id, all in one block.
+/// Number of bits set for each id, all in one block.
 const PROBES: usize = 6;
-/// Words of a block: 512 bits.
+/// Number of words in a block: 512 bits.
 const BLOCK: usize = 8;
-/// The fewest and the most blocks. With the most (8 MiB), one of twenty chunks that are not stored is taken for one that may be
-/// when there are 10 million, one of three with 20 million; such a vault holds a terabyte, unless its chunks are tiny.
+/// The minimum and maximum number of blocks. With the maximum (8 MiB), about one in twenty chunks that are not stored is wrongly reported
+/// as possibly stored when 10 million are stored, and one in three with 20 million; such a vault has a terabyte of data, unless its
+/// chunks are tiny.
 const BLOCKS: (u64, u64) = (1 << 10, 1 << 17);
-/// A block is made for so many ids: 8 bits each when it is full.
+/// Number of ids for which a block is meant: 8 bits for each when it is full.
 const IDS_IN_BLOCK: u64 = 64;
 
-/// A set of ids that may take for a member what is none, and never the other way round. Many threads may use it at once.
+/// A set of ids that may report an id it does not contain, but never misses one that it contains. Many threads may use it at the same
+/// time.
 pub struct Filter {
     words: Vec<AtomicU64>,
     blocks: u64,
 }
 
 impl Filter {
-    /// A filter with all ids of this view, and room for as many again.
+    /// A filter with all ids of this view, and room for as many more.
     ///
     /// # Errors
     /// If the database fails.
@@ -38,7 +40,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Whether a larger one would serve better with so many ids.
+    /// Whether the filter is too small for this many ids.
     pub const fn is_full(&self, ids: u64) -> bool {
         self.blocks < BLOCKS.1 && ids > self.blocks * IDS_IN_BLOCK
     }
@@ -64,7 +66,7 @@ impl Filter {
         }
     }
 
-    /// Whether an id may have been added; if not, it certainly was not.
+    /// Whether an id may have been added; if `false`, it certainly was not.
     pub fn may_contain(&self, id: &ChunkId) -> bool {
         let (block, mut bits) = self.place(id);
         bits.all(|(word, bit)| block[word].load(Relaxed) & bit != 0)

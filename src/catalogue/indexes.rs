@@ -1,5 +1,5 @@
-//! What the index objects of the store describe, so that each of them is read once by whoever writes. Nothing of it is ever
-//! believed where it would matter: at worst an object is written that was there already.
+//! Notes about the content of index objects in the store, so that a writer reads each of them only once. The notes are never trusted where
+//! it would matter: at worst, an index object is written that existed already.
 
 use std::collections::HashMap;
 
@@ -14,10 +14,10 @@ use crate::sync::lock;
 /// Name of an index object → see [`encode_note`].
 const INDEXES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("indexes");
 
-/// So many entries of packs that were just put are kept: 12 bytes each.
+/// Maximum number of entries of new packs to keep, 12 bytes each.
 const OWN_ENTRIES_MAX: usize = 2 << 20;
 
-/// What packs hold that were put since the catalogue was opened, so that their footers need not be read back to describe them.
+/// The entries of packs put since the catalogue was opened, so that their footers need not be read back to describe them.
 #[derive(Debug, Default)]
 pub(super) struct OwnPacks {
     packs: HashMap<ObjectName, Vec<Hint>>,
@@ -25,7 +25,7 @@ pub(super) struct OwnPacks {
 }
 
 impl Catalogue {
-    /// Keeps what packs hold that this machine has put just now, as far as there is room.
+    /// Keeps the entries of packs that this machine has just put, as far as there is room.
     pub(super) fn keep_own_entries(&self, new: &[NewPack]) {
         let mut own = lock(&self.own);
         for pack in new {
@@ -38,12 +38,12 @@ impl Catalogue {
         }
     }
 
-    /// The entries of packs that this machine has put since it opened the catalogue, or asked last: those that were kept.
+    /// Takes the kept entries of packs that this machine has put since it opened the catalogue or last called this.
     pub fn take_own_entries(&self) -> HashMap<ObjectName, Vec<Hint>> {
         std::mem::take(&mut *lock(&self.own)).packs
     }
 
-    /// What is known of index objects.
+    /// The notes about index objects.
     ///
     /// # Errors
     /// If the database fails.
@@ -57,13 +57,13 @@ impl Catalogue {
         let mut notes = Vec::new();
         for row in table.iter()? {
             let (name, bytes) = row?;
-            // A row that does not decode was damaged here: its object is read again.
+            // A row that does not decode is damaged: its object is read again.
             notes.extend(decode_note(ObjectName::new(*name.value()), bytes.value()));
         }
         Ok(notes)
     }
 
-    /// Keeps exactly this about index objects.
+    /// Replaces the notes about index objects: keeps those that `is_there` accepts, and adds the new ones.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,14 +1,13 @@
-//! The catalogue: what lies where in the store, and what the source files looked like last time. One redb file on this
+//! The catalogue: the places of objects in the store, and the state of the source files at the last snapshot. One redb file on this
 //! machine; a cache that can be deleted at any time.
 //!
-//! It is never believed against the store: a vault compares it with the store's list of objects when it is opened. redb
-//! does not verify pages on ordinary reads, so whatever would do harm if a bit of it flipped (records, and the rows of the
-//! stat cache, which flow into new trees) carries a keyed checksum of its own.
+//! If catalogue and store disagree, the store wins: a vault compares the catalogue with the store's list of objects when it is opened.
+//! redb does not verify pages on ordinary reads, so all data in which a flipped bit would do harm (records, and the rows of the stat
+//! cache, which become parts of new trees) has its own keyed checksum.
 //!
-//! [`packs`] packs · [`records`] records · [`chunks`] where each chunk lies · [`filter`] what is certainly not stored ·
-//! [`stat`] the stat cache · [`upkeep`] what was verified and collected when, and how well packs are known ·
-//! [`indexes`] what index objects describe ·
-//! [`names`] what lies in which folder, for searching.
+//! [`packs`] packs · [`records`] records · [`chunks`] the places of chunks · [`filter`] chunks that are certainly not stored · [`stat`]
+//! the stat cache · [`upkeep`] when packs were verified and pruned, and how well they are known · [`indexes`] the content of index
+//! objects · [`names`] names in folders, for searching.
 
 pub mod chunks;
 pub mod filter;
@@ -36,19 +35,19 @@ pub use packs::PackInfo;
 pub use stat::{StatEntry, StatRow};
 pub use upkeep::Look;
 
-/// The layout of the tables; a catalogue of another version is built anew.
+/// Version of the table layout; a catalogue of another version is rebuilt.
 const VERSION: u64 = 10;
 
-/// The number that tells that the catalogue was made anew because another was doubted, and that no session ended since.
+/// Name of the number that is set if this catalogue replaced a distrusted one and no session has ended since.
 const DOUBTED: &str = "doubted";
 
 /// Memory for redb's pages, in bytes.
 const CACHE_LEN: usize = 12 << 20;
 
-/// Single numbers: `version`, `epoch`, `next_pack`, `next_session`.
+/// Table of single numbers: `version`, `epoch`, `next_pack`, `next_session`.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 
-/// The catalogue could not be used. It can always be built anew, so this never means that data is lost.
+/// The catalogue could not be used. It can always be rebuilt, so this never means that data is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// The file or its folder cannot be written or read.
@@ -56,18 +55,18 @@ pub enum CatalogueError {
     Unusable {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
-    /// The file is not what a catalogue was left as.
+    /// The file is not as the catalogue was left.
     #[error("the catalogue {path} is damaged: {what}")]
     Damaged {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
-    /// The database failed in the middle of work.
+    /// The database failed during an operation.
     #[error(
         "the catalogue failed: {0} (it is only a cache, which the next command builds anew from the store: try again)"
     )]
@@ -92,7 +91,7 @@ from_redb!(
     redb::CursorError
 );
 
-/// An opened catalogue. Several processes may have it open at once; one writes at a time, and only for moments.
+/// An open catalogue. Several processes may have it open at the same time; one writes at a time, and only briefly.
 #[derive(Debug)]
 pub struct Catalogue {
     db: Database,
@@ -102,28 +101,28 @@ pub struct Catalogue {
     own: Mutex<indexes::OwnPacks>,
 }
 
-/// What the processes that had the catalogue open before left to know.
+/// The state in which earlier processes left the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
     /// They closed it.
     Nothing,
     /// One ended without closing it.
     Open,
-    /// One found that something in it does not fit the store.
+    /// One found that it does not agree with the store.
     Doubt,
 }
 
 /// Why a catalogue is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// To be used.
+    /// To use it.
     Use,
-    /// It is made anew, as the one before was damaged or doubted.
+    /// To replace one that was damaged or distrusted.
     Doubt,
 }
 
-/// A locked file beside the catalogue for as long as a process has it open. One that is there and not locked tells that a
-/// process ended without closing the catalogue; one that holds something, that the process found what cannot be.
+/// A locked file beside the catalogue while a process has it open. If the file exists and is not locked, a process ended without closing
+/// the catalogue; if it is also not empty, that process found an inconsistency.
 #[derive(Debug)]
 struct Mark {
     path: PathBuf,
@@ -132,7 +131,7 @@ struct Mark {
 }
 
 impl Mark {
-    /// Makes the mark of this process. Returns also what others left behind.
+    /// Creates the mark of this process. Returns also the state left by others.
     fn new(catalogue: &Path) -> std::io::Result<(Self, Left)> {
         let folder = catalogue.with_extension("open");
         std::fs::create_dir_all(&folder)?;
@@ -166,22 +165,22 @@ impl Drop for Mark {
 }
 
 impl Catalogue {
-    /// Opens the catalogue in this file, or makes a new one if it is missing or useless. `key` authenticates what is read
-    /// back. Returns also whether it is new.
+    /// Opens the catalogue in this file, or makes a new one if it is missing or unusable. `key` authenticates data that is read back.
+    /// Returns also whether it is new.
     ///
     /// # Errors
     /// If the file can neither be opened nor replaced.
     pub fn open(path: &Path, key: [u8; 32]) -> Result<(Self, bool), CatalogueError> {
         match Self::try_open(path, key, Reason::Use) {
-            // No space, no permission: a new one would fare no better.
+            // No space or no permission: a new catalogue would fail in the same way.
             Err(error @ CatalogueError::Unusable { .. }) => Err(error),
             Err(_) => Ok((Self::anew(path, key)?, true)),
             Ok(opened) => Ok(opened),
         }
     }
 
-    /// A new catalogue in place of one that is damaged or doubted. It takes over the records that were remembered, since the
-    /// store may have lost them.
+    /// Makes a new catalogue in place of a damaged or distrusted one. It takes over the records in the old one, since the store may have
+    /// lost them.
     ///
     /// # Errors
     /// If the file cannot be replaced.
@@ -193,7 +192,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Moves a useless catalogue away, so that a process that still has it open is not disturbed.
+    /// Deletes an unusable catalogue. A process that still has it open is not disturbed.
     fn discard(path: &Path) -> Result<(), CatalogueError> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -203,15 +202,14 @@ impl Catalogue {
         }
     }
 
-    /// Whether damage inside redb's own pages makes it panic is up to redb, so a panic counts as damage.
-    /// A catalogue that was doubted is not taken, unless it was made anew out of doubt and nothing was entered
-    /// since: then it is the store that is damaged.
+    /// Opens the catalogue. redb may panic because of damage inside its own pages, so a panic counts as damage. A distrusted catalogue is
+    /// rebuilt, unless it was just rebuilt for that reason: then the store is at fault.
     fn try_open(path: &Path, key: [u8; 32], reason: Reason) -> Result<(Self, bool), CatalogueError> {
         let unusable = |what: String| CatalogueError::Unusable { path: path.display().to_string(), what };
         let damaged = |what: String| CatalogueError::Damaged { path: path.display().to_string(), what };
         let open = || -> Result<(Self, bool), CatalogueError> {
             let (mark, left) = Mark::new(path).map_err(|error| unusable(error.to_string()))?;
-            // The hook of a panic belongs to the program; here it is enough that the panic is caught.
+            // The panic hook belongs to the program; here it is enough to catch the panic.
             let db = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .set_concurrency_mode(ConcurrencyMode::MultiWriter)
@@ -253,7 +251,7 @@ impl Catalogue {
         crate::sync::catch(open).unwrap_or_else(|| Err(damaged("redb cannot read it".to_owned())))
     }
 
-    /// Touches every table, so that one that is not there is noticed at once.
+    /// Opens every table, so that a missing one is noticed at once.
     fn probe(&self) -> Result<(), CatalogueError> {
         let reader = self.reader()?;
         reader.packs()?;
@@ -265,14 +263,14 @@ impl Catalogue {
         &self.path
     }
 
-    /// A write transaction. Waits while another process has one, which takes moments.
+    /// A write transaction. Waits while another process has one, which is brief.
     pub(crate) fn write(&self) -> Result<WriteTransaction, CatalogueError> {
         let mut txn = self.db.begin_write()?;
         txn.set_quick_repair(true);
         Ok(txn)
     }
 
-    /// A view of the state at this moment.
+    /// A view of the present state.
     ///
     /// # Errors
     /// If the database fails.
@@ -291,7 +289,7 @@ impl Catalogue {
     }
 }
 
-/// Takes a number and leaves the next one.
+/// Takes a number and stores the next one.
 fn next_number(txn: &WriteTransaction, name: &str) -> Result<u64, CatalogueError> {
     let mut table = txn.open_table(NUMBERS)?;
     let value = table.get(name)?.map_or(1, |value| value.value());
@@ -299,7 +297,7 @@ fn next_number(txn: &WriteTransaction, name: &str) -> Result<u64, CatalogueError
     Ok(value)
 }
 
-/// The catalogue holds names of files in clear: nobody else may read it.
+/// Makes the file private: the catalogue contains names of files in clear text.
 fn private(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     {
@@ -333,14 +331,14 @@ impl Reader {
         Ok(Self { key, epoch, packs, records, chunks, stat, upkeep, names, doubt })
     }
 
-    /// Something that the catalogue says does not fit the store, such as a chunk that is not where it should be. That may be
-    /// damage in the store, or in the catalogue: whoever opens it next builds it anew. (A damaged page that a later
-    /// transaction has written again has the right checksum, so to verify it would not do.)
+    /// Records that the catalogue does not agree with the store, such as a chunk that is not in its place. The damage may be in the store
+    /// or in the catalogue: the next process to open the catalogue rebuilds it. (Verifying it would not be enough: a damaged page that a
+    /// later transaction has rewritten has a valid checksum.)
     pub fn distrust(&self) {
         self.doubt.store(true, Relaxed);
     }
 
-    /// How often packs have been lost or condemned. What was known to be stored in an earlier epoch is looked up again.
+    /// Number of times that packs were lost or condemned. Chunks known to be stored in an earlier epoch are looked up again.
     pub const fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -359,16 +357,16 @@ mod tests {
             catalogue.reader().unwrap().distrust();
             is_new
         };
-        assert!(doubt(), "there was none");
-        assert!(doubt(), "what was doubted is not taken");
-        assert!(!doubt(), "doubt in one that was made out of doubt is doubt in the store");
+        assert!(doubt(), "there was no catalogue");
+        assert!(doubt(), "a distrusted catalogue is rebuilt");
+        assert!(!doubt(), "if it was just rebuilt, the store is at fault");
         let (catalogue, is_new) = Catalogue::open(&path, [0; 32]).unwrap();
         assert!(!is_new);
         let txn = catalogue.write().unwrap();
         Catalogue::end_session(&txn, 1, 0).unwrap();
         txn.commit().unwrap();
         drop(catalogue);
-        assert!(!doubt(), "it was closed without doubt");
-        assert!(doubt(), "it may have gone bad since it was made");
+        assert!(!doubt(), "it was closed without distrust");
+        assert!(doubt(), "it may have become damaged since it was rebuilt");
     }
 }

@@ -1,9 +1,9 @@
-//! The index of names: what lies in each folder, as far as searching and adding up need it, so that no tree has to be read
-//! from the store for that. It is filled when something is searched for, and can be thrown away like all of the catalogue.
+//! The index of names: the content of each folder, as far as searching and adding up need it, so that no tree has to be read from the
+//! store for that. A search fills it, and it can be deleted like the whole catalogue.
 //!
-//! A folder is found by the key of its listing, which stands for its content: so what is known of it never becomes outdated.
-//! Its names are kept apart from the rest, since most changes leave them as they are: the many versions of a folder share one
-//! list of names, which a search reads once.
+//! A folder is found by the key of its listing, which identifies its content: so its rows never become outdated. Its names are stored
+//! apart from the rest, since most changes leave them as they are: the many versions of a folder share one list of names, which a search
+//! reads once.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -23,18 +23,18 @@ const NAME_LISTS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("name
 /// Key of a listing → keyed checksum (16 bytes) and [`DETAIL_LEN`] bytes for each entry.
 const DETAILS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("details");
 
-/// Kind, size, seconds and nanoseconds of the time of change, digest.
+/// Length of kind, size, seconds and nanoseconds of the modification time, and digest.
 const DETAIL_LEN: usize = 1 + 8 + 8 + 4 + 16;
 
-/// Stands for a listing: the id of its only chunk, or a hash of its stream.
+/// Identifies a listing: the id of its only chunk, or a hash of its stream.
 pub type ListingKey = [u8; 16];
 
-/// Stands for a list of names, of which it is the keyed checksum.
+/// Identifies a list of names: its keyed checksum.
 pub type NamesKey = [u8; 16];
 
 type Table = ReadOnlyTable<&'static [u8; 16], &'static [u8]>;
 
-/// The tables of a reader; a catalogue in which nothing was searched yet has none.
+/// The tables of a reader; a catalogue that was never used for a search has none.
 pub(super) struct Tables(Option<(Table, Table, Table)>);
 
 impl Tables {
@@ -47,16 +47,16 @@ impl Tables {
     }
 }
 
-/// What the index knows of one entry of a folder.
+/// An entry of a folder in the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named<'a> {
     /// The name.
     pub name: &'a [u8],
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// Length of a regular file, in bytes.
     pub size: u64,
-    /// When the content was last changed.
+    /// When the content was last modified.
     pub mtime: Time,
     /// The digest of the content (SPEC §7.5); zeros for a folder.
     pub digest: [u8; 16],
@@ -64,18 +64,18 @@ pub struct Named<'a> {
     pub listing: Option<Stream>,
 }
 
-/// What the index is to know of one folder.
+/// A folder to enter in the index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NameRow {
     names: Vec<u8>,
     details: Vec<u8>,
-    /// Place and listing of each folder.
+    /// Position and listing of each folder in it.
     folders: Vec<u8>,
     count: u64,
 }
 
 impl NameRow {
-    /// Adds an entry; they come in the order of the names.
+    /// Adds an entry. Entries come in the order of their names.
     pub fn push(&mut self, entry: &Named<'_>) {
         varint::put(&mut self.names, entry.name.len() as u64);
         self.names.extend_from_slice(entry.name);
@@ -100,7 +100,7 @@ impl NameRow {
         self.names.len() + self.details.len() + self.folders.len()
     }
 
-    /// Whether nothing is in the folder.
+    /// Whether the folder is empty.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -114,7 +114,7 @@ pub struct NameList {
 }
 
 impl NameList {
-    /// Reads a list. What was written with a checksum is whole: nothing is cut off here.
+    /// Reads a list. It had a valid checksum, so it is complete: nothing is cut off here.
     fn new(bytes: &[u8]) -> Self {
         let (bytes, mut places) = (bytes.to_vec(), Vec::new());
         let mut reader = varint::Reader::new(&bytes);
@@ -128,7 +128,7 @@ impl NameList {
         Self { bytes, places }
     }
 
-    /// The name at this place.
+    /// The name at this position.
     pub fn get(&self, at: usize) -> Option<&[u8]> {
         self.places.get(at).map(|place| &self.bytes[place.clone()])
     }
@@ -139,12 +139,12 @@ impl NameList {
     }
 }
 
-/// What has to be known of a folder to find a way through it.
+/// The part of a folder that is needed to find a way through it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
     /// Its list of names.
     pub names: NamesKey,
-    /// The folders in it: the place of the name in the list, and the listing.
+    /// The folders in it: the position of the name in the list, and the listing.
     pub folders: Vec<(usize, Stream)>,
 }
 
@@ -163,12 +163,12 @@ impl Outline {
     }
 }
 
-/// What is known of the entries of a folder beside their names.
+/// The properties of a folder's entries other than their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details(Vec<u8>);
 
 impl Details {
-    /// The entry at this place, which has this name; of a folder, without its listing.
+    /// The entry at this position, which has this name; for a folder, without its listing.
     pub fn get<'n>(&self, at: usize, name: &'n [u8]) -> Option<Named<'n>> {
         let bytes = self.0.get(at * DETAIL_LEN..(at + 1) * DETAIL_LEN)?;
         let mut reader = varint::Reader::new(bytes);
@@ -186,7 +186,7 @@ impl Catalogue {
         names_key(&self.key, &row.names)
     }
 
-    /// Enters folders. If `used` is given and those that are not among them are more than those, the others are taken out.
+    /// Enters folders. If `used` is given and more of the folders are outside it than in it, deletes those outside.
     ///
     /// # Errors
     /// If the database fails.
@@ -229,7 +229,7 @@ fn names_key(key: &[u8; 32], names: &[u8]) -> NamesKey {
 }
 
 impl Reader {
-    /// What a row says, if it is as it was written.
+    /// The content of a row, if its checksum is right.
     fn summed<T>(
         &self,
         table: &Table,
@@ -241,7 +241,7 @@ impl Reader {
         Ok(if checksum(&self.key, key, body) == *sum { read(body) } else { None })
     }
 
-    /// What the index knows of the way through a folder; `None` if it does not know it, or that is damaged.
+    /// The outline of a folder; `None` if the index does not have it or it is damaged.
     ///
     /// # Errors
     /// If the database fails.
@@ -250,7 +250,7 @@ impl Reader {
         self.summed(outlines, key, Outline::decode)
     }
 
-    /// A list of names; `None` if the index does not have it, or it is damaged.
+    /// A list of names; `None` if the index does not have it or it is damaged.
     ///
     /// # Errors
     /// If the database fails.
@@ -261,7 +261,7 @@ impl Reader {
         Ok(list.map(NameList::new))
     }
 
-    /// What the index knows of the entries of a folder; `None` if it does not know it, or that is damaged.
+    /// The details of a folder's entries; `None` if the index does not have them or they are damaged.
     ///
     /// # Errors
     /// If the database fails.
@@ -270,7 +270,7 @@ impl Reader {
         self.summed(details, key, |bytes| Some(Details(bytes.to_vec())))
     }
 
-    /// Calls `each` for what the index knows of a folder. Returns `false` if it does not know it, or that is damaged.
+    /// Calls `each` for every entry of a folder. Returns `false` if the index does not have the folder or its rows are damaged.
     ///
     /// # Errors
     /// If the database fails.
@@ -290,7 +290,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Whether the index knows a folder.
+    /// Whether the index has a folder.
     ///
     /// # Errors
     /// If the database fails.
@@ -298,7 +298,7 @@ impl Reader {
         self.names.0.as_ref().map_or(Ok(false), |(outlines, _, _)| Ok(outlines.get(key)?.is_some()))
     }
 
-    /// How many folders the index knows.
+    /// Number of folders in the index.
     ///
     /// # Errors
     /// If the database fails.
@@ -334,7 +334,7 @@ mod tests {
         catalogue.insert_names(&rows, None).unwrap();
         assert_eq!((read(1), read(2)), (Some(expected.clone()), Some(Vec::new())));
         catalogue.insert_names(&[], Some(&HashSet::from([[1; 16], [2; 16]]))).unwrap();
-        assert_eq!(read(3), Some(Vec::new()), "a few are kept: they may be used again");
+        assert_eq!(read(3), Some(Vec::new()), "a few unused ones stay, as they may be used again");
         catalogue.insert_names(&[], Some(&HashSet::from([[1; 16]]))).unwrap();
         assert_eq!((read(1), read(2), read(3)), (Some(expected), None, None));
     }

@@ -37,7 +37,7 @@ impl Tables {
 /// A pack as the catalogue knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackInfo {
-    /// Pack or meta pack.
+    /// Kind: pack or meta pack.
     pub kind: ObjectKind,
     /// Its name.
     pub name: ObjectName,
@@ -45,12 +45,12 @@ pub struct PackInfo {
     pub len: u64,
     /// Sealed length, raw length and number of chunks of each segment, in order.
     pub segments: Vec<(u32, u32, u32)>,
-    /// Where each segment begins in the pack.
+    /// The offset of each segment in the pack.
     offsets: Vec<u64>,
 }
 
 impl PackInfo {
-    /// A pack of segments that lie back to back.
+    /// A pack of contiguous segments.
     pub fn new(kind: ObjectKind, name: ObjectName, len: u64, segments: Vec<(u32, u32, u32)>) -> Self {
         let mut offset = HEADER_LEN as u64;
         let offsets = segments
@@ -64,13 +64,13 @@ impl PackInfo {
         Self { kind, name, len, segments, offsets }
     }
 
-    /// Whether a footer has segments of these lengths and numbers of chunks: whether it is the one that the catalogue knows.
+    /// Whether a footer has segments with these lengths and numbers of chunks: whether it is the one that the catalogue knows.
     pub fn is_of(&self, footer: &Footer) -> bool {
         let segments = footer.segments.iter().map(|entry| (entry.sealed_len, entry.raw_len, entry.chunks.len() as u32));
         segments.eq(self.segments.iter().copied())
     }
 
-    /// Where a segment lies.
+    /// The place of a segment.
     pub fn place(&self, number: u32) -> Option<SegmentPlace> {
         let index = number as usize;
         let (len, _, _) = *self.segments.get(index)?;
@@ -106,13 +106,13 @@ impl PackInfo {
 /// A pack with its footer, to be entered.
 #[derive(Debug)]
 pub struct NewPack {
-    /// Pack or meta pack.
+    /// Kind: pack or meta pack.
     pub kind: ObjectKind,
     /// Its name.
     pub name: ObjectName,
     /// Its length, in bytes.
     pub len: u64,
-    /// What is in it.
+    /// Its footer.
     pub footer: Footer,
 }
 
@@ -128,7 +128,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Enters packs that this machine has put itself, in a transaction of its own: it knows what they hold.
+    /// Enters packs that this machine has put itself, in a transaction of its own: it knows their content.
     ///
     /// # Errors
     /// If the database fails; then none is entered.
@@ -139,7 +139,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The same, within a transaction.
+    /// As [`Self::enter_own_packs`], within a transaction.
     pub(crate) fn insert_own_packs(&self, txn: &WriteTransaction, new: &[NewPack]) -> Result<(), CatalogueError> {
         self.keep_own_entries(new);
         self.insert_packs(txn, new)?;
@@ -175,7 +175,7 @@ impl Catalogue {
         self.insert_places(txn, places)
     }
 
-    /// Takes out packs that are no longer in the store, and everything that lies in them; chunks with another copy stay.
+    /// Removes packs that are no longer in the store, and all places in them; chunks with another place stay.
     pub(crate) fn remove_packs(&self, txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
         let mut numbers_gone = BTreeSet::new();
         {
@@ -197,7 +197,7 @@ impl Catalogue {
         bump_epoch(txn)
     }
 
-    /// From now on nothing that was known to be stored is believed without looking it up.
+    /// Starts a new epoch: from now on, chunks known to be stored before are looked up again.
     ///
     /// # Errors
     /// If the database fails.
@@ -208,7 +208,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Takes out everything that is known of packs and records: it is read from the store again.
+    /// Removes everything about packs and records: it is read from the store again.
     ///
     /// # Errors
     /// If the database fails.
@@ -225,7 +225,7 @@ impl Catalogue {
     }
 }
 
-/// From now on nothing that was known to be stored is believed without looking it up.
+/// Starts a new epoch: from now on, chunks known to be stored before are looked up again.
 pub(crate) fn bump_epoch(txn: &WriteTransaction) -> Result<(), CatalogueError> {
     let mut table = txn.open_table(NUMBERS)?;
     let epoch = table.get("epoch")?.map_or(0, |value| value.value());

@@ -1,9 +1,7 @@
-//! The catalogue's tables of records: what this machine remembers of the log, also of records that are not in the store any
-//! more.
+//! The catalogue's tables of records: what this machine remembers of the log, including records that are no longer in the store.
 //!
-//! redb keeps the small rows of a table together in one page, and a page grows with its longest row. A merge has tens of
-//! megabytes: each change of a row beside it would read and write all of them again. So a long record lies in parts, in a
-//! table of its own.
+//! redb keeps the small rows of a table together in one page, and a page grows with its longest row. A merge has tens of megabytes: each
+//! change of a neighbouring row would read and write all of them again. So a long record is split into parts, in a separate table.
 
 use std::path::Path;
 
@@ -16,9 +14,9 @@ use crate::catalogue::stat::checksum;
 use crate::catalogue::{Catalogue, CatalogueError, Reader};
 use crate::id::ObjectName;
 
-/// A record longer than this lies in parts, in bytes.
+/// Maximum length of a record that is not split, in bytes.
 const SHORT_LEN: usize = 2 << 10;
-/// The length of a part, in bytes: with its key it fits into a page of 64 KiB.
+/// Length of a part, in bytes: with its key it fits in a page of 64 KiB.
 const PART_LEN: usize = 60 << 10;
 
 /// Name of a record → [`Head`].
@@ -33,9 +31,9 @@ struct Records {
     parts: Parts,
 }
 
-/// Records that were in the store at the last look.
+/// Records that were in the store when it was last listed.
 const THERE: Records = Records { heads: TableDefinition::new("records"), parts: TableDefinition::new("record_parts") };
-/// Records that were in the store once and are not any more.
+/// Records that were in the store once and no longer are.
 const LOST: Records =
     Records { heads: TableDefinition::new("lost_records"), parts: TableDefinition::new("lost_record_parts") };
 
@@ -48,7 +46,7 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError
     Ok(())
 }
 
-/// What the table of heads says of a record: a keyed checksum of name and value (16 bytes), the number of parts (4 bytes,
+/// The row of a record in the table of heads: a keyed checksum of name and value (16 bytes), the number of parts (4 bytes,
 /// little-endian), and, if there are none, the value itself.
 struct Head<'r> {
     sum: [u8; 16],
@@ -67,7 +65,7 @@ impl<'r> Head<'r> {
         [&self.sum[..], &self.parts.to_le_bytes(), self.value].concat()
     }
 
-    /// How many parts a row has; none if it is damaged.
+    /// Number of parts of a row; 0 if it is damaged.
     fn parts_of(row: &[u8]) -> u32 {
         Head::decode(row).map_or(0, |head| head.parts)
     }
@@ -99,7 +97,7 @@ impl<'t> Written<'t> {
         self.remove_parts(name, parts, before)
     }
 
-    /// Takes a record out, and returns it if it was there and whole.
+    /// Removes a record, and returns it if it existed and was undamaged.
     fn take(&mut self, key: &[u8; 32], name: &ObjectName) -> Result<Option<Vec<u8>>, CatalogueError> {
         let row = self.heads.remove(name.as_bytes())?.map(|row| row.value().to_vec());
         let Some(row) = row else { return Ok(None) };
@@ -115,7 +113,7 @@ impl<'t> Written<'t> {
 
     fn remove_parts(&mut self, name: &ObjectName, from: u32, to: u32) -> Result<(), CatalogueError> {
         for number in from..to {
-            // A damaged head may name any number of them.
+            // A damaged head may name any number of parts.
             if self.parts.remove((name.as_bytes(), number))?.is_none() {
                 break;
             }
@@ -124,7 +122,7 @@ impl<'t> Written<'t> {
     }
 }
 
-/// What a row says, if it and its parts are as they were written.
+/// The value of a row, if it and its parts are as they were written.
 fn whole(
     key: &[u8; 32],
     name: &ObjectName,
@@ -151,7 +149,7 @@ impl ReadRecords {
         Ok(Self { heads: txn.open_table(records.heads)?, parts: txn.open_table(records.parts)? })
     }
 
-    /// Calls `each` for every record; of one that is damaged, without its value.
+    /// Calls `each` for every record; for a damaged one, without its value.
     fn for_each(
         &self,
         key: &[u8; 32],
@@ -182,7 +180,7 @@ impl Tables {
     }
 }
 
-/// The records that a catalogue remembers, with those that are not in the store any more.
+/// The records that a catalogue remembers, including those that are no longer in the store.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     there: Vec<(ObjectName, Vec<u8>)>,
@@ -190,10 +188,10 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// What can still be read of them in a catalogue that is of no other use.
+    /// Reads the records that can still be read in an otherwise unusable catalogue.
     pub(super) fn salvage(path: &Path, key: &[u8; 32]) -> Self {
         let mut found = Self::default();
-        // Damage inside may make redb panic: then what was found before is all.
+        // Damage may make redb panic: then only the records found before are returned.
         let _ = crate::sync::catch(|| found.read(path, key));
         found
     }
@@ -220,7 +218,7 @@ impl Catalogue {
         records.iter().try_for_each(|(name, value)| table.insert(&self.key, name, value))
     }
 
-    /// Takes out records that are no longer in the store; what they said is kept apart.
+    /// Removes records that are no longer in the store; they are remembered in the table of lost records.
     pub(crate) fn remove_records(&self, txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
         let (mut there, mut lost) = (Written::open(txn, THERE)?, Written::open(txn, LOST)?);
         for name in gone {
@@ -231,7 +229,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Takes out records that others hold: these are remembered instead.
+    /// Removes records that are held by others, which are remembered instead.
     pub(crate) fn drop_records(txn: &WriteTransaction, held: &[ObjectName]) -> Result<(), CatalogueError> {
         for records in [THERE, LOST] {
             let mut table = Written::open(txn, records)?;
@@ -240,14 +238,14 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Takes out all records that were in the store at the last look.
+    /// Removes all records that were in the store when it was last listed.
     pub(super) fn clear_records(txn: &WriteTransaction) -> Result<(), CatalogueError> {
         txn.delete_table(THERE.heads)?;
         txn.delete_table(THERE.parts)?;
         create_tables(txn)
     }
 
-    /// Enters what was remembered in a catalogue before this one.
+    /// Enters the records of an earlier catalogue.
     pub(super) fn take_over(&self, remembered: &Remembered) -> Result<(), CatalogueError> {
         let txn = self.write()?;
         for (records, rows) in [(THERE, &remembered.there), (LOST, &remembered.lost)] {
@@ -260,7 +258,7 @@ impl Catalogue {
 }
 
 impl Reader {
-    /// One record: hash of the object (32 bytes) followed by the plaintext; `None` if it is not known, or damaged here.
+    /// One record: hash of the object (32 bytes) followed by the plaintext; `None` if it is not known or is damaged here.
     ///
     /// # Errors
     /// If the database fails.
@@ -274,7 +272,7 @@ impl Reader {
         Ok(value)
     }
 
-    /// All records, in the form of [`Self::record`], some `len` bytes at a time; nothing stands for one that is damaged here.
+    /// All records, in the form of [`Self::record`], about `len` bytes at a time; a record damaged here has an empty value.
     ///
     /// # Errors
     /// If the database fails.
@@ -297,7 +295,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Records that were in the store once and are not any more, in the same form.
+    /// Records that were in the store once and no longer are, in the same form.
     ///
     /// # Errors
     /// If the database fails.
@@ -307,7 +305,7 @@ impl Reader {
         Ok(records)
     }
 
-    /// The names of all records, also of those that are not in the store any more.
+    /// The names of all records, including those that are no longer in the store.
     ///
     /// # Errors
     /// If the database fails.
@@ -336,14 +334,14 @@ mod tests {
     /// Records by name.
     type Rows = Vec<(ObjectName, Vec<u8>)>;
 
-    /// What the catalogue remembers: records that are there, and lost ones.
+    /// The records that the catalogue remembers: those in the store, and lost ones.
     fn all(catalogue: &Catalogue) -> (Rows, Rows) {
         let (reader, mut there) = (catalogue.reader().unwrap(), Vec::new());
         reader.records_in_parts(100_000, |part| there.extend(part)).unwrap();
         (there, reader.lost_records().unwrap())
     }
 
-    /// How many parts lie in the tables.
+    /// Number of parts in the tables.
     fn parts(catalogue: &Catalogue) -> usize {
         let txn = catalogue.db.begin_read().unwrap();
         let count = |records: Records| txn.open_table(records.parts).unwrap().iter().unwrap().count();
@@ -368,7 +366,7 @@ mod tests {
         for (name, value) in &rows {
             assert_eq!(catalogue.reader().unwrap().record(name).unwrap().as_ref(), Some(value));
         }
-        // A shorter one in the place of the longest leaves no parts behind.
+        // A shorter record that replaces the longest leaves no parts behind.
         let last = name(lens.len() as u8);
         write(&|txn| catalogue.insert_records(txn, &[(last, vec![9; PART_LEN + 1])]).unwrap());
         assert_eq!(parts(&catalogue), 1 + 1 + 2 + 2);
@@ -377,7 +375,7 @@ mod tests {
         assert_eq!(there, rows[1..rows.len() - 1]);
         assert_eq!(lost, [(name(1), Vec::new()), (last, vec![9; PART_LEN + 1])]);
         assert_eq!(catalogue.reader().unwrap().record_names().unwrap().len(), rows.len());
-        // A new catalogue takes over both, from one that is of no other use.
+        // A new catalogue takes over both from an otherwise unusable one.
         drop(catalogue);
         let catalogue = Catalogue::anew(&path, [1; 32]).unwrap();
         assert_eq!(all(&catalogue), (there, lost));
@@ -403,7 +401,7 @@ mod tests {
         assert_eq!(all(&catalogue).0, [(name(1), Vec::new()), (name(2), value.clone())]);
         drop((reader, catalogue));
         let (catalogue, is_new) = Catalogue::open(&path, [1; 32]).unwrap();
-        assert!(is_new, "it was doubted");
-        assert_eq!(all(&catalogue).0, [(name(2), value)], "what is whole was taken over");
+        assert!(is_new, "it was distrusted");
+        assert_eq!(all(&catalogue).0, [(name(2), value)], "undamaged records were taken over");
     }
 }

@@ -1,8 +1,8 @@
-//! The stat cache: what each file looked like when it was last read, and the entry that it got in its folder's tree.
+//! The stat cache: the metadata of each file when it was last read, and its entry in its folder's tree.
 //!
-//! A row holds a page of neighbouring entries of one folder. It may be written before the chunks it speaks of are durable:
-//! it carries the number of the session that wrote it, and only a session that ended with a snapshot, with no pack lost
-//! or condemned since, is believed. Otherwise each chunk is looked up before an entry is used.
+//! A row contains a page of neighbouring entries of one folder. It may be written before its chunks are durable: it has the number of the
+//! session that wrote it, and is only trusted if that session ended with a snapshot and no pack was lost or condemned since. Otherwise
+//! each chunk is looked up before an entry is used.
 
 use std::collections::BTreeSet;
 
@@ -44,20 +44,20 @@ impl Tables {
 /// Key of a folder in the stat cache: a hash of the source and the path.
 pub type FolderKey = [u8; 16];
 
-/// One remembered entry. Those that were read together share their bytes.
+/// A remembered entry. Entries that were read together share their bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatEntry {
     /// The name.
     pub name: Bytes,
-    /// What it was.
+    /// Its kind.
     pub kind: FileKind,
-    /// Inode; 0 if the entry must not be believed (its timestamps were too fresh when it was read).
+    /// Inode number; 0 if the entry must not be trusted (its timestamps were too recent when it was read).
     pub inode: u64,
     /// Size, in bytes.
     pub size: u64,
-    /// When its content was last changed.
+    /// When its content was last modified.
     pub mtime: Time,
-    /// When anything about it was last changed.
+    /// When its inode was last changed.
     pub ctime: Time,
     /// Its encoding in the folder's tree.
     pub entry: Bytes,
@@ -72,7 +72,7 @@ pub struct StatRow {
     pub entries: Vec<StatEntry>,
 }
 
-/// Hardly an entry is shorter than this in its row.
+/// Minimum length of nearly every entry in a row, in bytes.
 const ENTRY_LEN: usize = 96;
 
 fn put_time(out: &mut Vec<u8>, time: Time) {
@@ -88,7 +88,7 @@ fn read_time(reader: &mut varint::Reader<'_>) -> Option<Time> {
 }
 
 impl StatRow {
-    /// The row's bytes, with a keyed checksum over them and the row's key in front.
+    /// The row's bytes, preceded by a keyed checksum over them and the row's key.
     fn encode(&self, key: &[u8; 32], row_key: &[u8]) -> Vec<u8> {
         let mut out = vec![0; 16];
         varint::put(&mut out, self.session);
@@ -108,7 +108,7 @@ impl StatRow {
         out
     }
 
-    /// The row, or `None` if it is not what was written.
+    /// The row, or `None` if its checksum is wrong or it is malformed.
     fn decode(key: &[u8; 32], row_key: &[u8], bytes: &[u8]) -> Option<Self> {
         let (sum, body) = bytes.split_at_checked(16)?;
         if checksum(key, row_key, body) != sum {
@@ -149,21 +149,21 @@ fn row_key(folder: &FolderKey, first: &[u8]) -> Vec<u8> {
     [&folder[..], first].concat()
 }
 
-/// What one folder's rows become.
+/// Changes to the rows of one folder.
 #[derive(Debug, Clone, Default)]
 pub struct FolderRows {
     /// The folder.
     pub folder: FolderKey,
-    /// Its identity (a hash of source, device and inode), if it is to be found again when it is renamed.
+    /// Its identity (a hash of source, device and inode), if it should be found again after it is renamed.
     pub identity: Option<[u8; 16]>,
     /// Rows to write.
     pub rows: Vec<StatRow>,
-    /// First names of rows to take out.
+    /// First names of rows to delete.
     pub stale: Vec<Vec<u8>>,
 }
 
 impl FolderRows {
-    /// About how much memory this takes, in bytes.
+    /// Approximate memory use, in bytes.
     pub fn weight(&self) -> usize {
         let entries = self.rows.iter().flat_map(|row| &row.entries);
         64 + entries.map(|entry| entry.name.len() + entry.entry.len() + size_of::<StatEntry>() + 32).sum::<usize>()
@@ -171,7 +171,7 @@ impl FolderRows {
 }
 
 impl Catalogue {
-    /// Begins a session that will write rows; returns its number.
+    /// Starts a session that will write rows; returns its number.
     ///
     /// # Errors
     /// If the database fails.
@@ -207,8 +207,8 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Marks a session as ended with a snapshot: its rows are believed from now on, unless packs were lost since the epoch
-    /// in which it looked its chunks up.
+    /// Marks a session as ended with a snapshot: its rows are trusted from now on, unless packs were lost since the epoch in which it
+    /// looked up its chunks.
     pub(crate) fn end_session(txn: &WriteTransaction, session: u64, epoch: u64) -> Result<(), CatalogueError> {
         let mut numbers = txn.open_table(NUMBERS)?;
         numbers.remove(DOUBTED)?;
@@ -223,7 +223,7 @@ impl Catalogue {
 }
 
 impl Reader {
-    /// The sessions whose rows can be believed without looking up their chunks.
+    /// The sessions whose rows are trusted without looking up their chunks.
     ///
     /// # Errors
     /// If the database fails.
@@ -246,7 +246,7 @@ impl Reader {
         Ok(self.stat.folders.get(identity)?.map(|folder| *folder.value()))
     }
 
-    /// Whether there are rows of a folder.
+    /// Whether a folder has rows.
     ///
     /// # Errors
     /// If the database fails.
@@ -255,8 +255,8 @@ impl Reader {
         Ok(self.stat.stat.range(low.as_slice()..=high.as_slice())?.next().transpose()?.is_some())
     }
 
-    /// The rows of a folder that may hold entries from `first` to `last` (names, both included), in order, each with the
-    /// name that it is stored under. Damaged rows are passed over: their files are read again.
+    /// The rows of a folder that may have entries from `first` to `last` (names, both included), in order, each with the name it is
+    /// stored under. Damaged rows are skipped: their files are read again.
     ///
     /// # Errors
     /// If the database fails.
@@ -269,7 +269,7 @@ impl Reader {
         let (low, high) = (row_key(folder, b""), row_key(folder, last));
         let from = row_key(folder, first);
         let mut rows = Vec::new();
-        // The page that holds `first` begins at or before it.
+        // The page with `first` begins at or before it.
         let before = self.stat.stat.range(low.as_slice()..=from.as_slice())?.next_back().transpose()?;
         let start = before.as_ref().map_or_else(|| from.clone(), |(key, _)| key.value().to_vec());
         drop(before);
@@ -305,6 +305,6 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(StatRow::decode(&[1; 32], b"key", &bad), None);
         }
-        assert_eq!(StatRow::decode(&[1; 32], b"kez", &bytes), None, "a row moved to another key is not believed");
+        assert_eq!(StatRow::decode(&[1; 32], b"kez", &bytes), None, "a row moved to another key is not trusted");
     }
 }

@@ -1,5 +1,5 @@
-//! What the upkeep of the vault remembers: when each pack was read and verified last, how well each is known on this machine, what
-//! the last collection left, and since when packs lie there that no record claims.
+//! Data for maintaining the vault: when each pack was last read and verified, how well this machine knows each pack, what the last prune
+//! left, and since when there have been packs that no record claims.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,11 +17,11 @@ const LOOKED: TableDefinition<&[u8; 16], u8> = TableDefinition::new("looked");
 /// Name of a pack that no record claims → the number of this client's last record when that was first seen.
 const UNCLAIMED: TableDefinition<&[u8; 16], u64> = TableDefinition::new("unclaimed");
 
-/// How well this machine knows that a pack holds what its footer says. A pack that is not remembered at all is not known, and
-/// nothing of this machine relies on it.
+/// How well this machine knows that a pack contains what its footer says. If a pack has no entry, nothing on this machine relies on it
+/// and nothing of it was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Look {
-    /// Something that this machine stored relies on it, and nothing of it was opened here yet.
+    /// Something that this machine stored relies on it, and nothing of it has been opened here yet.
     Owed = 0,
     /// Its footer and one of its segments were opened.
     Sampled = 1,
@@ -39,7 +39,7 @@ impl Look {
     }
 }
 
-/// The number under which a fingerprint of what the last collection left is kept.
+/// Name of the number that is a fingerprint of the state after the last prune.
 const COLLECTED: &str = "collected";
 
 /// Creates the tables.
@@ -49,7 +49,7 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), CatalogueError
     Ok(())
 }
 
-/// Forgets how well a pack is known that is not there any more.
+/// Removes the entries of packs that no longer exist.
 pub(super) fn forget_looks(txn: &WriteTransaction, gone: &[ObjectName]) -> Result<(), CatalogueError> {
     let mut table = txn.open_table(LOOKED)?;
     for name in gone {
@@ -58,7 +58,7 @@ pub(super) fn forget_looks(txn: &WriteTransaction, gone: &[ObjectName]) -> Resul
     Ok(())
 }
 
-/// Forgets how well every pack is known.
+/// Removes the entries of all packs.
 pub(super) fn forget_all_looks(txn: &WriteTransaction) -> Result<(), CatalogueError> {
     txn.open_table(LOOKED)?.retain(|_, _| false)?;
     Ok(())
@@ -77,8 +77,8 @@ impl Tables {
 }
 
 impl Catalogue {
-    /// Notes that every byte of these packs was right at this time (seconds since 1970), so that they are known wholly, and
-    /// forgets those that are not in `there` any more.
+    /// Records that every byte of these packs was right at this time (seconds since 1970), so that they are known completely, and removes
+    /// the entries of packs not in `there`.
     ///
     /// # Errors
     /// If the database fails.
@@ -101,7 +101,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Notes how well packs are known, within a transaction. One that was known better before stays so.
+    /// Records how well packs are known, within a transaction. Never lowers an entry.
     pub(crate) fn insert_looks(
         txn: &WriteTransaction,
         looks: impl IntoIterator<Item = (ObjectName, Look)>,
@@ -116,7 +116,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Notes how well packs are known. One that was known better before stays so.
+    /// Records how well packs are known. Never lowers an entry.
     ///
     /// # Errors
     /// If the database fails.
@@ -130,8 +130,8 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Notes which packs no record claims, this client's last record being number `last`. Returns for each the number that was
-    /// the last one when it was first noted.
+    /// Records which packs no record claims, at a time when this client's last record has number `last`. Returns for each the number at
+    /// the time when it was first recorded.
     ///
     /// # Errors
     /// If the database fails.
@@ -169,7 +169,7 @@ impl Catalogue {
         Ok(noted)
     }
 
-    /// Notes a fingerprint of what a collection left: as long as it fits, there is nothing to collect.
+    /// Records a fingerprint of the state after a prune: while it matches, there is nothing to prune.
     ///
     /// # Errors
     /// If the database fails.
@@ -180,7 +180,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The fingerprint of what the last collection left.
+    /// The fingerprint of the state after the last prune.
     ///
     /// # Errors
     /// If the database fails.
@@ -226,7 +226,7 @@ impl Reader {
         Ok(looks)
     }
 
-    /// When each pack was last verified, in seconds since 1970; packs that never were are not in it.
+    /// When each pack was last verified, in seconds since 1970; packs that never were are not included.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,6 +1,6 @@
-//! Why a snapshot does not have a path. That it is not in the tree does not mean that it was not there: a rule may have left it
-//! out, or it could not be read. Whoever says of something that it is gone asks here first; what a restore removes is decided
-//! by the same facts (`engine/restore/guard`).
+//! Why a snapshot does not have a path. A path that is not in the tree may still have existed: a rule may have left it out, or it could
+//! not be read. Code that reports a path as gone asks here first; a restore decides what to remove by the same facts
+//! (`engine/restore/guard`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::vault::ReadError;
 /// Why a path is not in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Absence {
-    /// It was not there.
+    /// It did not exist.
     Gone,
-    /// A rule left it, or a folder above it, out; or it was taken out later.
+    /// A rule left out the path or a folder above it; or it was removed from the snapshot later.
     LeftOut,
-    /// It, or a folder above it, could not be read.
+    /// The path or a folder above it could not be read.
     Unread,
     /// The disk of its root was probably not mounted.
     NotMounted,
-    /// The snapshot does not say what it left out, or that cannot be read.
+    /// The snapshot does not say what it left out, or that part of it cannot be read.
     Unknown,
 }
 
 impl Absence {
-    /// A word for programs.
+    /// Key in the JSON output.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -40,7 +40,7 @@ impl Absence {
         }
     }
 
-    /// Words for people.
+    /// Text for people.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -52,17 +52,17 @@ impl Absence {
     }
 }
 
-/// What a snapshot says of what it does not have.
+/// The paths that a snapshot lists as not included.
 #[derive(Debug, Default)]
 pub struct Omitted {
-    /// What could not be read; `None` if that is not known.
+    /// Paths that could not be read; `None` if not known.
     pub(crate) skipped: Option<BTreeSet<Vec<u8>>>,
-    /// What was left out; `None` if that is not known.
+    /// The rules, and the paths that they left out; `None` if not known.
     pub(crate) rules: Option<(RuleSet, ExcludeOptions)>,
 }
 
 impl Omitted {
-    /// From what was read.
+    /// From lists that have been read.
     pub(crate) fn new(skipped: Option<BTreeSet<Vec<u8>>>, rules: Option<RuleSet>) -> Self {
         let rules = rules.map(|rules| {
             let options = ExcludeOptions::from_rules(&rules.options);
@@ -71,7 +71,7 @@ impl Omitted {
         Self { skipped, rules }
     }
 
-    /// Reads it. What is damaged, or written by a later version, is not known.
+    /// Reads the lists. A list that is damaged, or was written by a later version, counts as not known.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -87,32 +87,32 @@ impl Omitted {
         Ok(Self::new(skipped, rules))
     }
 
-    /// Whether the snapshot lists this path itself as one that could not be read.
+    /// Whether the snapshot lists this path itself as unreadable.
     pub(crate) fn is_skipped(&self, path: &[u8]) -> bool {
         self.skipped.as_ref().is_some_and(|skipped| skipped.contains(path))
     }
 
-    /// Whether this path was the program's own.
+    /// Whether this path was one of the program's own.
     pub(crate) fn is_own(&self, path: &[u8]) -> bool {
         self.rules.as_ref().is_some_and(|(rules, _)| rules.own.contains(path))
     }
 
-    /// Whether this path itself was left out for what it was, or taken out later.
+    /// Whether this path itself was left out because of its kind or size, or was removed later.
     pub(crate) fn is_left_out(&self, path: &[u8]) -> bool {
         self.rules.as_ref().is_some_and(|(rules, _)| rules.left_out.contains(path))
     }
 
-    /// Whether what is in this folder was left out.
+    /// Whether the content of this folder was left out.
     pub(crate) fn is_emptied(&self, path: &[u8]) -> bool {
         self.rules.as_ref().is_some_and(|(rules, _)| rules.emptied.contains(path))
     }
 
-    /// Whether of this root only listed paths were taken.
+    /// Whether only listed paths of this root were included.
     pub(crate) fn is_listed(&self, root: &[u8]) -> bool {
         self.rules.as_ref().is_some_and(|(rules, _)| rules.listed.contains(root))
     }
 
-    /// Why a path that is not in the tree is not there. `kind`: what it is elsewhere, if that is known.
+    /// Why a path that is not in the tree is missing. `kind`: its kind in another snapshot, if known.
     pub fn why(&self, roots: &[Root], path: &[u8], kind: Option<FileKind>) -> Absence {
         let Some(root) = components(path).next().and_then(|name| roots.iter().find(|root| root.name == name)) else {
             return Absence::Gone;
@@ -146,7 +146,7 @@ impl Omitted {
             if let Some(content) = self.rules.as_ref().and_then(|(rules, _)| rules.ignore_files.get(&at)) {
                 match rules.with_file(content, below) {
                     Ok(inner) => rules = inner,
-                    // It was valid for the program that took the snapshot.
+                    // The rules were valid for the program that took the snapshot.
                     Err(_) => is_known = false,
                 }
             }
@@ -158,7 +158,7 @@ impl Omitted {
     }
 }
 
-/// The paths of what could not be saved at all; `None` if the list is too long to be brought.
+/// The paths that could not be saved at all; `None` if the list is too long to read completely.
 pub(crate) fn skipped_paths<S: ChunkSource<Error = ReadError>>(
     list: &Stream,
     count: u64,
@@ -173,12 +173,12 @@ pub(crate) fn skipped_paths<S: ChunkSource<Error = ReadError>>(
     }
 }
 
-/// What several snapshots say: most have the same rules, which are read once.
+/// The lists of several snapshots. Most snapshots share the same lists, which are read once.
 #[derive(Debug, Default)]
 pub(crate) struct Sayings(HashMap<(StreamKey, StreamKey), Arc<Omitted>>);
 
 impl Sayings {
-    /// What this one says.
+    /// The lists of this snapshot.
     pub(crate) fn of<S: ChunkSource<Error = ReadError>>(
         &mut self,
         body: &Snapshot,
@@ -197,32 +197,32 @@ impl Sayings {
 /// One of two trees that are compared.
 #[derive(Debug)]
 pub struct Side<'s> {
-    /// What it says of what it does not have.
+    /// The paths that it lists as not included.
     pub omitted: Omitted,
     /// Its roots.
     pub roots: &'s [Root],
-    /// Where in it the comparison begins.
+    /// The path at which the comparison begins.
     pub start: &'s [u8],
 }
 
-/// Judges what one of two trees does not have.
+/// Explains why one of two trees lacks a path.
 #[derive(Debug)]
 pub struct Judge<'s> {
     old: Side<'s>,
     new: Side<'s>,
-    /// What both are called.
+    /// The path that is reported for the start of both.
     base: &'s [u8],
-    /// The last path that one of them left out, or could not read: of what is in it nothing is said.
+    /// The last path that one of them left out or could not read: nothing inside it is reported.
     last: Option<Vec<u8>>,
 }
 
 impl<'s> Judge<'s> {
-    /// Judges a comparison of two trees that are called `base`.
+    /// For a comparison of two trees whose start is reported as `base`.
     pub fn new(base: &'s [u8], old: Side<'s>, new: Side<'s>) -> Self {
         Self { old, new, base, last: None }
     }
 
-    /// A difference as it is to be told. `None`: it lies in something that was told.
+    /// The difference as it is to be reported; `None` if it is inside something already reported.
     pub fn judge(&mut self, difference: Difference) -> Option<Difference> {
         let (side, entry) = match difference.change {
             Change::Removed => (&self.new, difference.old.as_ref()),
@@ -248,7 +248,7 @@ impl<'s> Judge<'s> {
 }
 
 impl Side<'_> {
-    /// Whether it says nothing by which a path that it does not have could be anything but gone.
+    /// Whether every path that it lacks can only be gone.
     fn says_nothing(&self) -> bool {
         let has_rules = self.omitted.rules.as_ref().is_some_and(|(rules, _)| *rules != RuleSet::default());
         let has_skipped = self.omitted.skipped.as_ref().is_some_and(|skipped| !skipped.is_empty());
@@ -256,14 +256,14 @@ impl Side<'_> {
     }
 }
 
-/// Judges what differs before it is told.
+/// Passes differences through a judge before they are reported.
 pub struct Judged<'v, 's> {
     judge: Judge<'s>,
     visitor: &'v mut dyn Visitor,
 }
 
 impl<'v, 's> Judged<'v, 's> {
-    /// What this judge leaves is told to the visitor.
+    /// Reports to `visitor` the differences that the judge leaves.
     pub fn new(judge: Judge<'s>, visitor: &'v mut dyn Visitor) -> Self {
         Self { judge, visitor }
     }

@@ -1,4 +1,4 @@
-//! Looking into snapshots: walking trees, listing folders, reading files.
+//! Reads snapshots: walks trees, lists folders, reads files.
 
 use std::io;
 use std::io::Write;
@@ -12,10 +12,10 @@ use crate::tree::{ChunkSource, Entry, EntryError, FileKind, Skipped, Stream, Str
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
-/// Why a snapshot could not be looked into.
+/// Why a snapshot could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BrowseError {
-    /// The snapshot has nothing of this path.
+    /// The snapshot does not contain this path.
     #[error("there is no {path} in this snapshot")]
     NotFound {
         /// The path inside the snapshot.
@@ -32,7 +32,7 @@ pub enum BrowseError {
     Read {
         /// The path inside the snapshot.
         path: String,
-        /// What failed.
+        /// The error.
         source: ReadError,
     },
     /// Some folders could not be listed; everything else was.
@@ -40,12 +40,12 @@ pub enum BrowseError {
     Partial {
         /// The first such folder.
         path: String,
-        /// What is wrong with it.
+        /// Its error.
         source: ReadError,
-        /// How many there are.
+        /// Number of such folders.
         count: u64,
     },
-    /// Nobody takes the content.
+    /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
     /// The user stopped it.
@@ -58,7 +58,7 @@ impl BrowseError {
         Self::Read { path: called(path), source: source.into() }
     }
 
-    /// Whether it tells of damage in the store.
+    /// Whether the error is damage in the store.
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Read { source, .. } | Self::Partial { source, .. } => source.is_damage(),
@@ -67,26 +67,25 @@ impl BrowseError {
     }
 }
 
-/// Only this many listings stay open on the way down; those above are read again on the way back.
+/// Maximum number of listings that stay open on the way down; those above are read again on the way back.
 const LISTINGS_MAX: usize = 64;
 
-/// What a [`TreeWalk`] comes to.
+/// A step of a [`TreeWalk`].
 #[derive(Debug)]
 pub enum Step {
     /// A folder, whose content follows up to its [`Step::Leave`].
     Enter(Entry),
     /// Anything else.
     Other(Entry),
-    /// The end of the folder that was entered last.
+    /// The end of the folder entered last.
     Leave,
-    /// The rest of the folder that was entered last cannot be read; its [`Step::Leave`] comes next.
+    /// The rest of the folder entered last cannot be read; its [`Step::Leave`] comes next.
     Broken(ReadError),
-    /// A folder that lies too deep, and is passed over.
+    /// A folder that is nested too deeply and is skipped.
     TooDeep(Entry),
 }
 
-/// Walks a tree, depth first, in the order of the names. Memory does not grow with the number of entries, and hardly with
-/// the depth.
+/// Walks a tree, depth first, in the order of the names. Memory does not grow with the number of entries, and hardly with the depth.
 #[derive(Debug)]
 pub struct TreeWalk {
     levels: Vec<Level>,
@@ -97,14 +96,14 @@ pub struct TreeWalk {
 #[derive(Debug)]
 struct Level {
     stream: Stream,
-    /// `None` while it is closed because the walk is far below; `last` is then the folder through which it went down.
+    /// `None` while it is closed because the walk is far below; then `last` is the folder through which it went down.
     listing: Option<Listing>,
     last: Vec<u8>,
     path_len: usize,
 }
 
 impl TreeWalk {
-    /// Walks the folder with this listing. `path` goes before the paths of what is found in it.
+    /// Walks the folder with this listing. `path` is put before the paths of its content.
     pub fn new(path: &[u8], listing: &Stream) -> Self {
         let mut walk = Self { levels: Vec::new(), path: path.to_vec(), broken: false };
         walk.push(listing);
@@ -123,22 +122,22 @@ impl TreeWalk {
         self.levels.push(Level { stream: stream.clone(), listing, last: Vec::new(), path_len: self.path.len() });
     }
 
-    /// The path of what the last step was about.
+    /// The path of the last step.
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// The listing of the folder that is being walked.
+    /// The listing of the current folder.
     pub fn listing(&self) -> Option<&Stream> {
         self.levels.last().map(|level| &level.stream)
     }
 
-    /// How many folders are entered.
+    /// Number of folders entered and not left.
     pub fn depth(&self) -> usize {
         self.levels.len()
     }
 
-    /// Passes over the content of the folder that was just entered; there will be no [`Step::Leave`] for it.
+    /// Skips the content of the folder just entered; there will be no [`Step::Leave`] for it.
     pub fn skip(&mut self) {
         self.levels.pop();
     }
@@ -201,8 +200,7 @@ pub(crate) fn top(info: &SnapshotInfo) -> Entry {
     entry
 }
 
-/// The entries on the way to `path`, from the top folder (which has no name) to what the path names; `None` if there is
-/// no such path.
+/// The entries on the way to `path`, from the top folder (which has no name) to that of the path itself; `None` if there is no such path.
 pub(crate) fn find_all(
     trees: &mut TreeReader<'_>,
     info: &SnapshotInfo,
@@ -233,20 +231,19 @@ fn find(trees: &mut TreeReader<'_>, info: &SnapshotInfo, path: &[u8]) -> Result<
     entry.ok_or_else(|| BrowseError::NotFound { path: Shown(path).to_string() })
 }
 
-/// What lies at a path inside a snapshot. The empty path is the top folder, as an entry without a name.
+/// The entry at a path inside a snapshot. The empty path is the top folder, as an entry without a name.
 ///
 /// # Errors
-/// If there is nothing of this path, or a folder on the way to it cannot be read.
+/// If there is nothing at this path, or a folder on the way to it cannot be read.
 pub fn find_entry(vault: &Vault, info: &SnapshotInfo, path: &[u8]) -> Result<Entry, BrowseError> {
     find(&mut reader(vault)?, info, path)
 }
 
-/// Calls `found` with the path inside the snapshot of everything in a folder (with `recursive`, also below it), in the
-/// order of the names, a folder before what is in it; for anything but a folder, with itself. Stops when `found` says so
-/// by returning `false`.
+/// Calls `found` for everything in a folder (with `recursive`, also below it) with its path inside the snapshot, in the order of the
+/// names, a folder before its content; if the path is not a folder, for that item itself. Stops when `found` returns `false`.
 ///
 /// # Errors
-/// If there is nothing of this path or it cannot be read; or, at the end, if some folders could not be.
+/// If there is nothing at this path or it cannot be read; or, at the end, if some folders could not be read.
 pub fn list(
     vault: &Vault,
     info: &SnapshotInfo,
@@ -296,10 +293,10 @@ pub fn list(
     broken.map_or(Ok(()), |(path, source, count)| Err(BrowseError::Partial { path, source, count }))
 }
 
-/// Writes the content of a regular file, of any size, with zeros where it has holes. Returns its length.
+/// Writes the content of a regular file of any size, with zeros for its holes. Returns its length.
 ///
 /// # Errors
-/// If there is no such file, a part of it cannot be read (what comes before has been written), or nobody takes it.
+/// If there is no such file, a part of it cannot be read (what comes before has been written), or the output cannot be written.
 pub fn cat(
     vault: &Vault,
     info: &SnapshotInfo,
@@ -313,7 +310,7 @@ pub fn cat(
         return Err(BrowseError::NotAFile { path: Shown(path).to_string() });
     };
     let failed = |error: ReadError| BrowseError::read(path, error);
-    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    // Protects the needed packs from a concurrent sweep. With a read-only state folder we do without.
     let _session = vault.begin_session().ok();
     let mut layout = Layout::new(&entry);
     let mut chunks = StreamReader::new(content);
@@ -351,13 +348,13 @@ fn write_zeros(out: &mut dyn Write, mut len: u64, progress: &dyn Progress) -> Re
     Ok(())
 }
 
-/// Longest item of the list of what was skipped: a path and a reason.
+/// Maximum length of an item in the list of skipped files: a path and a reason.
 const SKIPPED_LEN_MAX: usize = 8 << 20;
 
-/// Most items of that list that are brought.
+/// Maximum number of items of that list to read.
 const SKIPPED_MAX: usize = 1 << 20;
 
-/// Everything that could not be saved in a snapshot as it should be, up to the first million.
+/// All files that could not be saved completely in a snapshot, up to the first million.
 ///
 /// # Errors
 /// If the list cannot be read.
@@ -365,7 +362,7 @@ pub fn skipped(vault: &Vault, info: &SnapshotInfo) -> Result<Vec<Skipped>, Brows
     read_skipped(&info.body.skipped_list, &mut reader(vault)?)
 }
 
-/// Reads a list of what was skipped.
+/// Reads a list of skipped files.
 pub(crate) fn read_skipped<S: ChunkSource<Error = ReadError>>(
     stream: &Stream,
     trees: &mut S,
@@ -398,7 +395,7 @@ pub(crate) fn read_skipped<S: ChunkSource<Error = ReadError>>(
     }
 }
 
-/// Decodes the item at the start of `bytes`; `None` if they end in its middle.
+/// Decodes the item at the start of `bytes`; `None` if it is incomplete.
 fn decode_skipped(bytes: &[u8]) -> Result<Option<(Skipped, usize)>, String> {
     use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
     let mut cursor = io::Cursor::new(bytes);

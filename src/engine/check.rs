@@ -1,5 +1,5 @@
-//! Checking a vault (SPEC §5.4, §8.2): whether every snapshot leads to trees, chunks and packs that are there; and, where asked for,
-//! whether every byte is still what was stored. Nothing is changed in the store.
+//! Checks a vault (SPEC §5.4, §8.2): whether everything that the snapshots need exists: trees, chunks and packs; and, on request, whether
+//! every byte is as it was stored. Changes nothing in the store.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -32,21 +32,21 @@ use crate::vault::findings::{About, KnownFinding, Lacking, exit_of};
 use crate::vault::slots::SlotFault;
 use crate::vault::{ObjectState, ReadError, SnapshotInfo, Vault, VaultError};
 
-/// What is checked.
+/// Options of a check.
 pub struct CheckOptions<'a> {
     /// Read every byte of every pack.
     pub read_data: bool,
-    /// Read this part (0 to 1) of the packs' bytes: those that were not read for the longest time.
+    /// Read this part (0 to 1) of the packs' bytes: those that have gone unverified the longest.
     pub sample: Option<f64>,
-    /// Begin to read no further pack when this much time has passed.
+    /// Start reading no further pack after this time.
     pub max_time: Option<Duration>,
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
-    /// How many threads read.
+    /// Number of threads that read.
     pub threads: usize,
 }
 
-/// Why a check could not be done. Damage is not an error: it is what the report is for.
+/// Why a check could not be done. Damage is not an error: the report describes it.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The vault failed.
@@ -71,65 +71,65 @@ macro_rules! through_vault {
 }
 through_vault!(CatalogueError, StoreError, PackError, SealError);
 
-/// Something that is wrong in the store.
+/// A problem in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where.
+    /// The place.
     pub subject: Subject,
-    /// What it is.
+    /// The state of the object.
     pub state: ObjectState,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
-    /// Snapshots whose trees were read.
+    /// Number of snapshots whose trees were read.
     pub snapshots: u64,
-    /// Different folders in them.
+    /// Number of different folders in them.
     pub folders: u64,
-    /// Entries of these folders that are not folders.
+    /// Number of entries in these folders that are not folders.
     pub files: u64,
-    /// Packs of the store.
+    /// Number of packs in the store.
     pub packs: u64,
-    /// Sum of their lengths, in bytes.
+    /// Their total length, in bytes.
     pub bytes: u64,
-    /// Packs of which every byte was read.
+    /// Number of packs whose every byte was read.
     pub packs_read: u64,
-    /// Bytes that were read of them.
+    /// Number of bytes read from them.
     pub bytes_read: u64,
-    /// Packs that this machine has not put and had not looked at, and of which one segment was opened now.
+    /// Number of packs that this machine neither put nor had sampled, and of which one segment was opened now.
     pub packs_sampled: u64,
-    /// Packs that this machine has not put and has not looked at yet: there were too many for one check.
+    /// Number of packs that this machine neither put nor has sampled yet: there were too many for one check.
     pub packs_unseen: u64,
-    /// What is wrong, each object once.
+    /// The problems, one for each object.
     pub problems: Vec<Problem>,
-    /// Needed chunks that no pack has. (At least; they are not counted without end.)
+    /// Needed chunks that are in no pack. (At least; counting stops at a limit.)
     pub chunks_lost: u64,
-    /// Snapshots that are hurt by it.
+    /// Snapshots affected by the damage.
     pub hurt: Vec<HurtSnapshot>,
-    /// Snapshots of which it is not known whether something is lost: it may not have arrived yet, or lie in a pack of a later version.
+    /// Snapshots of which it is unknown whether something is lost: it may not have arrived yet, or be in a pack of a later version.
     pub unsure: Vec<HurtSnapshot>,
-    /// Which of these it is.
+    /// Which of these applies.
     pub why_unsure: Option<ObjectState>,
-    /// Snapshots that have lost no more than was accepted.
+    /// Snapshots that have lost only what was accepted as lost.
     pub accepted: Vec<HurtSnapshot>,
-    /// What the log says of itself: forks, broken chains, records that are missing.
+    /// Findings about the log itself: forks, broken chains, missing records.
     pub findings: Vec<String>,
-    /// Everything that is known to be wrong, by this check or an earlier one.
+    /// All known problems, found by this check or an earlier one.
     pub known: Vec<KnownFinding>,
-    /// Things that vault did not put there.
+    /// Files that vault did not put there.
     pub foreign: Vec<String>,
-    /// Key slots that were removed, and whose files are here again.
+    /// Key slots that were removed and whose files exist again.
     pub returned_slots: BTreeSet<SlotId>,
     /// Other vaults that share the folder.
     pub other_vaults: BTreeSet<VaultId>,
-    /// Every byte of every pack was verified at this time or later, in seconds since 1970; `None` if some never was.
+    /// Time since which every byte of every pack has been verified, in seconds since 1970; `None` if some never were.
     pub verified_since: Option<i64>,
-    /// Packs that were never verified on this machine.
+    /// Number of packs never verified on this machine.
     pub never_verified: u64,
-    /// Whether the time was over before everything that was asked for had been read.
+    /// Whether time ran out before everything requested had been read.
     pub out_of_time: bool,
 }
 
@@ -142,7 +142,7 @@ impl CheckReport {
             || exit_of(&self.known) == Exit::Damage
     }
 
-    /// Whether a person should know of something that is no damage.
+    /// Whether there is something that a person should know but that is not damage.
     pub fn has_remarks(&self) -> bool {
         !self.returned_slots.is_empty()
             || !self.unsure.is_empty()
@@ -170,13 +170,13 @@ struct Check<'a> {
     packs: BTreeMap<u32, PackInfo>,
     pack_reader: PackReader<'a>,
     problems: Mutex<BTreeMap<String, Problem>>,
-    /// Packs that could not be found.
+    /// Packs that were not found.
     missing: Mutex<Vec<ObjectName>>,
     /// Chunks in segments that cannot be opened.
     bad_chunks: Mutex<HashSet<ChunkId>>,
-    /// Packs of which every byte was read and found right.
+    /// Packs whose every byte was read and found right.
     good: Mutex<HashSet<ObjectName>>,
-    /// Records, and index objects of which every entry was compared, that were found right.
+    /// Records that were found right, and index objects whose every entry was compared and found right.
     good_small: Mutex<Vec<ObjectRef>>,
     begun: Time,
 }
@@ -258,7 +258,7 @@ impl<'a> Check<'a> {
         Ok(report)
     }
 
-    /// Notes what was found and what was seen sound, and adds what was known before.
+    /// Records the objects found damaged and those found sound, and adds problems that were known before.
     fn remember(&self, report: &mut CheckReport) -> Result<(), CheckError> {
         let files = report.hurt.iter().map(|hurt| hurt.count).sum();
         let snapshots = report.hurt.len() as u64;
@@ -289,7 +289,7 @@ impl<'a> Check<'a> {
             self.progress.warn(&format!("it cannot be remembered what was found: {error}"));
         }
         report.known = self.vault.known_findings((self.options.clock)())?;
-        // What the log accepts as lost is no problem any more.
+        // Objects accepted as lost in the log are no longer problems.
         let accepted = self.vault.accepted_objects();
         report.problems.retain(|problem| match problem.subject {
             Subject::Object(key) => !ObjectRef::of(&key).is_some_and(|object| accepted.contains(&object)),
@@ -306,7 +306,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Tells of something that is read, and why, for those who ask for that much.
+    /// Reports that something is read, and why, if the user asked for reasons.
     fn tell(&self, what: impl std::fmt::Display, why: impl FnOnce() -> String) {
         if self.progress.wants_reasons() {
             self.progress.detail(&format!("read {what} ({})", why()));
@@ -315,7 +315,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Why the data of a pack is read, of which it is known when that was done last.
+    /// Why the data of a pack is read, given the time of its last verification.
     fn why_data(&self, verified: Option<i64>) -> String {
         let days = verified.map(|secs| self.begun.secs.saturating_sub(secs).max(0) / 86_400);
         let since = match days {
@@ -335,7 +335,7 @@ impl<'a> Check<'a> {
         problems.entry(subject.to_string()).or_insert(Problem { subject, state, what });
     }
 
-    /// Something that cannot be read, which is another machine's and on its way perhaps.
+    /// Records something that cannot be read. It may be another machine's and still arriving.
     fn unreadable(&self, key: ObjectKey, what: String, newer: bool) -> Result<(), VaultError> {
         let state = if newer { ObjectState::Newer } else { self.vault.state_of(&key)? };
         if state != ObjectState::OfAnotherVault {
@@ -344,7 +344,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// What went wrong with a pack; returns an error if it says nothing about the pack.
+    /// Records an error about a pack; returns errors that do not concern the pack itself.
     fn pack_problem(&self, info: &PackInfo, error: PackError) -> Result<(), VaultError> {
         if !is_of_pack(&error) {
             return Err(error.into());
@@ -355,7 +355,7 @@ impl<'a> Check<'a> {
         self.unreadable(object_key(info.kind, info.name), error.reason(), error.is_newer())
     }
 
-    /// Looks at the key slots again: what is odd about them is known then.
+    /// Checks the key slots again, and so finds their faults.
     fn check_slots(&self, report: &mut CheckReport) -> Result<(), CheckError> {
         self.vault.look_at_slots()?;
         let returned = self.vault.odd_slots().into_iter().filter(|odd| odd.fault == SlotFault::Returned);
@@ -363,7 +363,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// The catalogue remembers records, so what became of their objects since is not noticed when the vault is opened.
+    /// Reads all records. The catalogue keeps records, so damage to their objects is not noticed when the vault is opened.
     fn check_records(&self) -> Result<(), CheckError> {
         let mut names = Vec::new();
         self.vault.store().list(Kind::Log, &mut |listed| {
@@ -391,7 +391,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Reads the lists of each snapshot as a restore would. What of them lies in chunks that are lost is found by the marks.
+    /// Reads the lists of each snapshot as a restore would. The marks find parts of them that are in lost chunks.
     fn check_lists(&self, snapshots: &[SnapshotInfo]) -> Result<(), CheckError> {
         let mut trees = self.vault.tree_reader().map_err(MarkError::from)?;
         let mut seen = HashSet::new();
@@ -436,7 +436,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Reads the packs that were asked for wholly, and the footers of the others.
+    /// Reads the requested packs completely, and the footers of the others.
     fn read_packs(&self, report: &mut CheckReport) -> Result<(), CheckError> {
         let mut verified = self.reader.verified()?;
         let mut order: Vec<&PackInfo> = self.packs.values().collect();
@@ -457,10 +457,10 @@ impl<'a> Check<'a> {
         self.progress
             .counters()
             .restart((whole.len() + suspects.len()) as u64, whole.iter().chain(&suspects).map(|info| info.len).sum());
-        // What is wrong with one segment is not all that may be wrong.
+        // A pack with one bad segment may have others.
         whole.extend(suspects);
         if self.options.max_time.is_none() {
-            // The largest first, so that all threads end at about the same time.
+            // Start with the largest, so that all threads end at about the same time.
             whole.sort_by_key(|info| std::cmp::Reverse(info.len));
         }
         let bytes_read = AtomicU64::new(0);
@@ -516,8 +516,8 @@ impl<'a> Check<'a> {
         self.options.max_time.is_some_and(|max| now.secs.saturating_sub(self.begun.secs) >= max.as_secs().cast_signed())
     }
 
-    /// Reads the footers of packs, and one segment of each that this machine has neither put nor looked at, as far as the bytes
-    /// of one check go. Returns those whose segment is not what the footer says.
+    /// Reads the footers of packs, and one segment of each that this machine has neither put nor sampled, up to a limit in bytes per
+    /// check. Returns those whose segment does not match the footer.
     fn look_at_others<'i>(
         &self,
         others: &[&'i PackInfo],
@@ -559,8 +559,7 @@ impl<'a> Check<'a> {
         Ok(suspects)
     }
 
-    /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns the footer if it is what it should
-    /// be.
+    /// Reads a pack's header and footer, and compares the footer with the catalogue. Returns the footer if they agree.
     fn check_footer(&self, info: &PackInfo) -> Result<Option<Footer>, CheckError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted.into());
@@ -571,7 +570,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Whether a footer is what the catalogue says.
+    /// Whether a footer agrees with the catalogue.
     fn compare(&self, info: &PackInfo, footer: &Footer) -> bool {
         let same = info.is_of(footer);
         if !same {
@@ -581,7 +580,7 @@ impl<'a> Check<'a> {
         same
     }
 
-    /// Notes what was found in a pack that was read wholly. Returns whether all is well.
+    /// Records the findings in a pack that was read completely. Returns whether it is sound.
     fn judge(&self, info: &PackInfo, inspection: Inspection) -> Result<bool, VaultError> {
         let sound = inspection.is_sound();
         let footer = match inspection.footer {
@@ -606,19 +605,19 @@ impl<'a> Check<'a> {
         lock(&self.bad_chunks).extend(ids.take(crate::engine::mark::LOSSES_KEPT));
     }
 
-    /// The chunks in bad segments of which no copy lies elsewhere.
+    /// The chunks in bad segments that are in no other place.
     fn without_good_copy(&self) -> Result<HashSet<ChunkId>, CheckError> {
         let mut bad = std::mem::take(&mut *lock(&self.bad_chunks));
         let mut copied = HashMap::new();
         for id in &bad {
             copied.insert(*id, self.reader.locate_all(id)?.len() > 1);
         }
-        // A copy elsewhere may be damaged as well, but then it would be a rare vault that gets to this line.
+        // A copy elsewhere may be damaged as well, but a vault where that matters is rare.
         bad.retain(|id| !copied.get(id).copied().unwrap_or(false));
         Ok(bad)
     }
 
-    /// A pack that went away while it was to be read is no damage if it was condemned before.
+    /// A pack that disappeared before it was read is not damage if it was condemned.
     fn forgive_swept(&self) -> Result<(), CheckError> {
         let missing = std::mem::take(&mut *lock(&self.missing));
         if missing.is_empty() {

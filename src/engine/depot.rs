@@ -1,5 +1,5 @@
-//! Where new chunks go (SPEC §5): looked up, put into segments on the core that read them, sealed into packs, put into the
-//! store by a thread of its own, and entered in the catalogue once they are durable.
+//! Stores new chunks (SPEC §5): looks them up, puts them into segments on the core that read them, seals these into packs, has a separate
+//! thread put the packs into the store, and enters them in the catalogue once they are durable.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::resume_unwind;
@@ -32,27 +32,27 @@ pub struct DepotOptions<'a> {
     pub verify: bool,
     /// Look up and count, but store nothing.
     pub dry_run: bool,
-    /// Keep the new chunks of trees in memory, for a dry run whose trees are looked at.
+    /// Keep the new chunks of trees in memory, for a dry run whose trees are read afterwards.
     pub keep_trees: bool,
-    /// How packs of others are looked at before something relies on them.
+    /// How packs of others are verified before something relies on them.
     pub others: VerifyOthers,
-    /// How many threads will put chunks.
+    /// Number of threads that will put chunks.
     pub threads: usize,
-    /// The clock, for records that claim packs in between.
+    /// The clock, for the records that claim packs during a run.
     pub clock: &'a (dyn Fn() -> Time + Sync),
 }
 
 /// Rows wait in memory up to about this many bytes before they are written.
 const ROWS_WAITING: usize = 4 << 20;
-/// So many bytes of them are handed over at a time: to wake another thread for each folder costs more than the rows do.
+/// Pass rows to the publisher in batches of this many bytes; waking it for each folder costs more than writing the rows.
 const ROWS_HANDED: usize = 256 << 10;
-/// Chunks of durable packs wait in memory up to this number before they are entered.
+/// Number of chunks of durable packs that may wait in memory before they are entered.
 const CHUNKS_WAITING: usize = 50_000;
-/// Packs that the store has taken may wait up to this number to become durable.
+/// Number of packs that the store has received and that may wait to become durable.
 const PENDING_MAX: usize = 8;
-/// A run gets a filter when it has stored one of so many chunks that are known.
+/// Build the filter once this run has stored 1/32 of all known chunks.
 const FILTER_FROM: u64 = 32;
-/// Claims are spread over this many locks.
+/// Number of locks over which claims are spread.
 const SHARDS: usize = 64;
 
 /// Ids that this run stores and that are not in the catalogue yet.
@@ -69,7 +69,7 @@ enum Message {
     Rows(Gathered),
 }
 
-/// Rows of the stat cache, with about how many bytes they take in memory.
+/// Rows of the stat cache, with their approximate size in memory, in bytes.
 #[derive(Debug, Default)]
 struct Gathered {
     rows: Vec<FolderRows>,
@@ -82,7 +82,7 @@ struct DepotCounters {
     bytes_stored: AtomicU64,
 }
 
-/// What a run added to the store.
+/// Data that a run added to the store.
 #[derive(Debug, Default)]
 pub struct Published {
     /// The packs.
@@ -95,14 +95,14 @@ pub struct Published {
     pub trees: HashMap<ChunkId, Vec<u8>>,
 }
 
-/// What is stored, as far as it has been entered.
+/// The stored chunks that have been entered in the catalogue.
 struct Known {
     reader: Arc<Reader>,
-    /// What certainly is not, once many chunks were: to look up each of them costs more than all else.
+    /// Bloom filter of stored ids. Built only once many chunks are stored, when catalogue look-ups begin to dominate.
     filter: Option<Arc<Filter>>,
 }
 
-/// What the depot and its publisher share.
+/// State shared by the depot and its publisher.
 struct Shared<'a> {
     vault: &'a Vault,
     claims: Claims,
@@ -112,7 +112,7 @@ struct Shared<'a> {
     failed: AtomicBool,
     counters: DepotCounters,
     trees: Mutex<HashMap<ChunkId, Vec<u8>>>,
-    /// Looks at packs before something relies on them; not in a dry run, which stores nothing that could.
+    /// Verifies packs before something relies on them; `None` in a dry run, which stores nothing that could.
     lookout: Option<Lookout<'a>>,
 }
 
@@ -130,15 +130,15 @@ impl Shared<'_> {
     }
 }
 
-/// The run has failed or was stopped; why is known elsewhere.
+/// The run has failed or was stopped; the reason is known elsewhere.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed;
 
 /// Why work with a depot ended early.
 pub(crate) enum Ended<E> {
-    /// For this reason.
+    /// This reason.
     Why(E),
-    /// The depot or its publisher failed, and knows why.
+    /// The depot or its publisher failed, and has the reason.
     Elsewhere,
 }
 
@@ -160,11 +160,11 @@ where
     }
 }
 
-/// Does work that puts chunks into a new depot, while another thread puts into the store what the depot has filled. If the work ends early, so
-/// does that.
+/// Does work that puts chunks into a new depot, while another thread puts finished packs into the store. If the work ends early, so does
+/// that thread.
 ///
 /// # Errors
-/// Why the work ended early; or why the depot, or else its publisher, has failed.
+/// The reason why the work ended early; or else why the depot or its publisher failed.
 pub(crate) fn fill<T, E: From<VaultError>>(
     vault: &Vault,
     options: DepotOptions<'_>,
@@ -189,7 +189,7 @@ pub(crate) fn fill<T, E: From<VaultError>>(
     })
 }
 
-/// Takes chunks from many threads.
+/// Receives chunks from many threads.
 pub struct Depot<'a> {
     shared: Arc<Shared<'a>>,
     options: DepotOptions<'a>,
@@ -202,7 +202,7 @@ pub struct Depot<'a> {
     messages: SyncSender<Message>,
 }
 
-/// What one thread keeps for itself.
+/// State of one thread.
 pub struct Worker {
     data: SegmentBuilder,
     meta: SegmentBuilder,
@@ -222,8 +222,8 @@ impl<'a> Depot<'a> {
         options: DepotOptions<'a>,
         session: Option<&'a Session>,
     ) -> Result<(Self, Publisher<'a>), VaultError> {
-        // A pack is handed over only when the one before has been put: with the one being filled, that bounds what is in
-        // flight.
+        // A pack is passed on only after the one before has been put: together with the pack being filled, that limits the memory for
+        // packs in progress.
         let (messages, received) = sync_channel(0);
         let hand_on = |messages: &SyncSender<Message>| {
             let messages = messages.clone();
@@ -286,7 +286,7 @@ impl<'a> Depot<'a> {
         self.shared.vault.keys()
     }
 
-    /// How many bytes were put so far.
+    /// Number of bytes put so far.
     pub fn bytes_stored(&self) -> u64 {
         self.shared.counters.bytes_stored.load(Relaxed)
     }
@@ -301,12 +301,12 @@ impl<'a> Depot<'a> {
         lock(&self.workers[rayon::current_thread_index().unwrap_or(0) % self.workers.len()])
     }
 
-    /// Nothing of this run will be used: what comes from now on is thrown away.
+    /// Discards everything from now on: nothing of this run will be used.
     pub fn abandon(&self) {
         self.shared.failed.store(true, Relaxed);
     }
 
-    /// Notes a failure of the store or the catalogue; the run ends soon.
+    /// Records a failure of the store or the catalogue; the run ends soon.
     pub fn fail(&self, error: VaultError) {
         self.shared.fail(error);
     }
@@ -333,7 +333,7 @@ impl<'a> Depot<'a> {
         })
     }
 
-    /// Whether a chunk lies in a pack that can be relied on.
+    /// Whether a chunk is in a pack that can be relied on.
     fn has_usable(&self, reader: &Reader, id: &ChunkId) -> Result<bool, VaultError> {
         let Some(first) = reader.locate(id)? else { return Ok(false) };
         if self.is_usable(reader, first.pack)? {
@@ -413,7 +413,7 @@ impl<'a> Depot<'a> {
         Failed
     }
 
-    /// Takes rows of the stat cache.
+    /// Receives rows of the stat cache.
     pub fn put_rows(&self, rows: FolderRows) {
         if self.options.dry_run {
             return;
@@ -428,13 +428,13 @@ impl<'a> Depot<'a> {
         }
     }
 
-    /// Hands rows to the publisher.
+    /// Passes rows to the publisher.
     fn hand_rows_on(&self, rows: Gathered) {
-        // If nobody receives them, the publisher has failed, and has said so.
+        // Sending fails only if the publisher has failed, which it has recorded.
         let _ = self.messages.send(Message::Rows(rows));
     }
 
-    /// Flushes what the workers still hold and closes the packs. Ends the publisher.
+    /// Flushes the workers' remaining chunks and closes the packs. Ends the publisher.
     ///
     /// # Errors
     /// The first failure of the run.
@@ -469,7 +469,7 @@ impl<'a> Depot<'a> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Takes chunks of trees on behalf of the calling thread.
+    /// Receives chunks of trees for the calling thread.
     pub const fn meta_sink(&self) -> MetaSink<'_, 'a> {
         MetaSink(self)
     }
@@ -497,7 +497,7 @@ impl ChunkSink for MetaSink<'_, '_> {
     }
 }
 
-/// Puts finished packs into the store and enters them in the catalogue: run it on a thread of its own.
+/// Puts finished packs into the store and enters them in the catalogue. Runs on a separate thread.
 pub struct Publisher<'a> {
     shared: Arc<Shared<'a>>,
     session: Option<&'a Session>,
@@ -506,14 +506,14 @@ pub struct Publisher<'a> {
     packs: Vec<NewPack>,
     names: Vec<ObjectName>,
     rows: Gathered,
-    /// Chunks that wait to be entered, and those that were.
+    /// Number of chunks that wait to be entered, and of those entered.
     chunks: usize,
     entered: usize,
 }
 
 impl Publisher<'_> {
-    /// Works until the depot is finished. Failures are noted, and come out of [`Depot::finish`] or
-    /// [`Publisher::run`], whichever is later.
+    /// Works until the depot is finished. Failures are recorded, and returned by [`Depot::finish`] or [`Publisher::run`], whichever is
+    /// later.
     ///
     /// # Errors
     /// The first failure of the run, if the depot has not returned it.
@@ -525,11 +525,11 @@ impl Publisher<'_> {
         let uploads = &uploads;
         std::thread::scope(|scope| {
             let (written, arriving) = sync_channel(PENDING_MAX.max(uploads.most()));
-            // One thread begins the puts, so that the depot never waits for the store; this one sees them end, in their order.
+            // One thread starts the puts, so that the depot never waits for the store; this one waits for them to finish, in order.
             let taking = spawn(scope, move || {
                 for message in received {
                     if shared.failed.load(Relaxed) {
-                        continue; // what comes now is thrown away, so that nobody waits to hand it over
+                        continue; // discard messages, so that no sender waits
                     }
                     let put = |key: &ObjectKey, bytes| uploads.begin(scope, key, bytes);
                     match begin(&shared, session, clock, message, put) {
@@ -565,7 +565,7 @@ impl Publisher<'_> {
         failure.map_or(Ok(published), Err)
     }
 
-    /// Makes a pack durable, or takes rows; enters them when there are many.
+    /// Makes a pack durable, or takes rows; enters them once there are many.
     fn finish(&mut self, begun: Begun<'_>, progress: &dyn Progress) -> Result<(), VaultError> {
         match begun {
             Begun::Pack(upload, pack, kept) => {
@@ -587,7 +587,7 @@ impl Publisher<'_> {
         if self.rows.weight > ROWS_WAITING || self.chunks > CHUNKS_WAITING { self.commit() } else { Ok(()) }
     }
 
-    /// Enters what is durable, and lets go of it.
+    /// Enters durable packs and rows in the catalogue, and frees their memory.
     fn commit(&mut self) -> Result<(), VaultError> {
         if self.packs.is_empty() && self.rows.rows.is_empty() {
             return Ok(());
@@ -597,7 +597,7 @@ impl Publisher<'_> {
         catalogue.insert_own_packs(&txn, &self.packs)?;
         catalogue.insert_rows(&txn, std::mem::take(&mut self.rows).rows)?;
         txn.commit().map_err(CatalogueError::from)?;
-        // First everyone sees what was entered, then the claims end: so no chunk is ever taken for new in between.
+        // Make the new entries visible first, then drop the claims: so no chunk is ever taken for new in between.
         let reader = Arc::new(catalogue.reader()?);
         self.entered += std::mem::take(&mut self.chunks);
         let filter = self.filter(&reader)?;
@@ -610,7 +610,7 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    /// The filter that goes with what was just entered.
+    /// The filter including the chunks just entered.
     fn filter(&self, reader: &Reader) -> Result<Option<Arc<Filter>>, CatalogueError> {
         let places = reader.place_count();
         let filter = match self.shared.known().filter.clone().filter(|filter| !filter.is_full(places)) {
@@ -618,7 +618,7 @@ impl Publisher<'_> {
                 self.packs.iter().flat_map(ids).for_each(|id| filter.insert(id));
                 filter
             }
-            // To read all ids takes as long as looking up a few hundredths of them.
+            // Reading all ids takes as long as looking up a few hundredths of them.
             None if places <= FILTER_FROM * self.entered as u64 => Arc::new(Filter::new(reader)?),
             None => return Ok(None),
         };
@@ -631,14 +631,14 @@ fn ids(pack: &NewPack) -> impl Iterator<Item = &ChunkId> {
     pack.footer.segments.iter().flat_map(|segment| &segment.chunks).map(|(id, _)| id)
 }
 
-/// What the store has begun to take.
+/// A put that has started.
 enum Begun<'s> {
-    /// With its bytes, if parts of them are kept on this machine once the store has them.
+    /// With the pack's bytes, if parts of them are to be kept on this machine once the store has them.
     Pack(Upload<'s>, NewPack, Option<Bytes>),
     Rows(Gathered),
 }
 
-/// Gives a pack's bytes to the store.
+/// Starts to put a pack into the store.
 fn begin<'s>(
     shared: &Shared<'_>,
     session: Option<&Session>,

@@ -1,7 +1,7 @@
-//! What differs between two trees. Folders with equal listings are never looked into, so the cost is that of the difference.
+//! Differences between two trees. Folders with equal listings are never read, so the cost depends on the size of the difference.
 //!
-//! A vault can name one folder from many places, and so have far more paths than folders. Two folders that were compared before are not
-//! compared again if nothing differed, or if it is enough to know how much did: then the sums are added once more.
+//! A vault can contain one folder at many places, and so have far more paths than folders. Two folders that were compared before are not
+//! compared again if nothing differed, or if the caller only needs the counts: then the earlier counts are added again.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -25,13 +25,13 @@ pub enum Change {
     Added,
     /// Only the first tree has it.
     Removed,
-    /// The content is another.
+    /// The content differs.
     Content,
-    /// Only metadata is other.
+    /// Only metadata differs.
     Metadata,
-    /// It is another kind of file.
+    /// The kind of file differs.
     Kind,
-    /// Only one tree has it, and the other does not have it for a reason of its own: see [`Judge`](crate::engine::absence::Judge).
+    /// Only one tree has it, and the other may lack it for another reason than deletion: see [`Judge`](crate::engine::absence::Judge).
     Omitted(Absence),
 }
 
@@ -42,40 +42,40 @@ pub struct Difference {
     pub path: Vec<u8>,
     /// How it differs.
     pub change: Change,
-    /// Which fields differ: `kind`, `content`, `size`, `holes`, `target`, `device`, `mode`, `owner`, `mtime`, `xattrs`,
-    /// `flags`. Empty where only one tree has it.
+    /// The fields that differ: `kind`, `content`, `size`, `holes`, `target`, `device`, `mode`, `owner`, `mtime`, `xattrs`, `flags`. Empty
+    /// if only one tree has the path.
     pub fields: Vec<&'static str>,
-    /// What it is in the first tree.
+    /// Its entry in the first tree.
     pub old: Option<Entry>,
-    /// What it is in the second tree.
+    /// Its entry in the second tree.
     pub new: Option<Entry>,
 }
 
-/// What differs between two trees, in numbers.
+/// Number and size of the differences between two trees.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Sums {
-    /// Only in the second tree.
+    /// Number of paths only in the second tree.
     pub added: u64,
-    /// Only in the first tree.
+    /// Number of paths only in the first tree.
     pub removed: u64,
-    /// With another content.
+    /// Number of paths with different content.
     pub changed: u64,
-    /// With other metadata only.
+    /// Number of paths that differ only in metadata.
     pub metadata: u64,
-    /// Of another kind.
+    /// Number of paths of different kinds.
     pub kind: u64,
-    /// Sizes of the files that are added, or have another content: as they are in the second tree.
+    /// Total size, in the second tree, of files that are added or have different content.
     pub bytes_new: u64,
-    /// Sizes of the files that are removed, or have another content: as they were in the first tree.
+    /// Total size, in the first tree, of files that are removed or have different content.
     pub bytes_old: u64,
-    /// What one tree left out by a rule, each folder with all in it as one.
+    /// Number of paths left out of one tree by a rule; a folder with its content is one.
     pub left_out: u64,
-    /// What could not be compared.
+    /// Number of paths that could not be compared.
     pub unknown: u64,
-    /// Files of every kind but folders that are added, or have another content.
+    /// Number of files of all kinds except folders that are added or have different content.
     #[serde(skip)]
     pub files_new: u64,
-    /// Folders that are added.
+    /// Number of added folders.
     #[serde(skip)]
     pub folders_new: u64,
 }
@@ -105,7 +105,7 @@ impl Sums {
         self.each(&one, u64::saturating_add);
     }
 
-    /// What came to these sums since they were as before.
+    /// The increase of these sums since `before`.
     fn since(&self, before: &Self) -> Self {
         let mut news = self.clone();
         news.each(before, u64::saturating_sub);
@@ -130,7 +130,7 @@ impl Sums {
         }
     }
 
-    /// Whether what one tree does not have is a part of it: why not may hang on the path.
+    /// Whether one tree lacks paths that the other has: the reason may depend on the path.
     const fn has_absent(&self) -> bool {
         self.added > 0 || self.removed > 0 || self.left_out > 0 || self.unknown > 0
     }
@@ -141,32 +141,32 @@ impl Sums {
     }
 }
 
-/// What came of a comparison.
+/// Result of a comparison.
 #[derive(Debug, Default)]
 pub struct Compared {
-    /// Folders that could not be read, each by the first path at which it lies, with why; what is in them was not compared.
+    /// Folders that could not be read, each by the first path at which it was found, with the error; their content was not compared.
     pub broken: Vec<(Vec<u8>, ReadError)>,
-    /// How much differs, without what could not be compared.
+    /// Counts of the differences, without what could not be compared.
     pub sums: Sums,
 }
 
-/// Takes differences.
+/// Receives differences.
 pub trait Visitor {
-    /// A path that differs; they come in the order of the names. Returns whether the comparison goes on.
+    /// Receives a path that differs, in the order of the names. Returns whether to go on.
     fn differs(&mut self, difference: Difference) -> bool;
 
-    /// A difference as it is to be told and counted; `None` if it lies in something that was told.
+    /// The difference as it is to be reported and counted; `None` if it is inside something already reported.
     fn judge(&mut self, difference: Difference) -> Option<Difference> {
         Some(difference)
     }
 
-    /// Whether that hangs on the path.
+    /// Whether [`Visitor::judge`] depends on the path.
     fn judges_by_path(&self) -> bool {
         false
     }
 
-    /// Two folders were compared before, at another path, and so much differed in them. Returns whether each of these differences is to
-    /// come again; if not, they are only counted.
+    /// Called for two folders that were compared before, at another path, with these results. Returns whether each of their differences
+    /// should be reported again; if not, they are only counted.
     fn again(&mut self, _path: &[u8], _sums: &Sums) -> bool {
         true
     }
@@ -178,8 +178,8 @@ impl<F: FnMut(Difference) -> bool> Visitor for F {
     }
 }
 
-/// How two entries of one path differ; `None` if they would be restored alike. The times of folders do not count, since they
-/// change whenever anything in them does.
+/// The difference between two entries at one path; `None` if they would be restored alike. The times of folders are ignored, since they
+/// change with every change in the folder.
 pub fn compare(old: &Entry, new: &Entry) -> Option<(Change, Vec<&'static str>)> {
     let mut fields = Vec::new();
     let mut look = |differs: bool, field: &'static str| {
@@ -214,16 +214,16 @@ pub fn compare(old: &Entry, new: &Entry) -> Option<(Change, Vec<&'static str>)> 
     Some((change, fields))
 }
 
-/// One of the two trees, from its start.
+/// The state of one of the two walks.
 struct Side<'s, S> {
     walk: Option<TreeWalk>,
     source: &'s mut S,
-    /// What comes next, if it has been looked at; `true`: it is a folder that was entered.
+    /// The next entry, if it has been read, and whether it is a folder that was entered.
     next: Option<(Entry, bool)>,
 }
 
 impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
-    /// Looks at what comes next.
+    /// Reads the next entry. Returns whether there is one.
     fn peek(&mut self, work: &mut Work<'_>) -> Result<bool, BrowseError> {
         while self.next.is_none() {
             let Some(walk) = &mut self.walk else { return Ok(false) };
@@ -252,7 +252,7 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
         self.walk.as_ref().map_or(&[], TreeWalk::path)
     }
 
-    /// Takes what comes next: its path, and it, and the key of its listing if it was entered.
+    /// Takes the next entry: its path, the entry itself, and the key of its listing if it was entered.
     fn take(&mut self) -> Option<(Vec<u8>, Entry, Option<StreamKey>)> {
         let path = self.path().to_vec();
         let (entry, is_entered) = self.next.take()?;
@@ -260,32 +260,32 @@ impl<S: ChunkSource<Error = ReadError>> Side<'_, S> {
         Some((path, entry, key))
     }
 
-    /// Passes over the content of the folder that was taken last.
+    /// Skips the content of the folder taken last.
     fn skip(&mut self) {
         self.walk.iter_mut().for_each(TreeWalk::skip);
     }
 }
 
-/// The keys of two folders that are compared; `None` where there is none.
+/// The keys of two folders that are compared; `None` if one does not exist.
 type Pair = (Option<StreamKey>, Option<StreamKey>);
 
-/// How far a comparison is.
+/// The state of a comparison.
 struct Work<'u> {
     compared: Compared,
-    /// Paths of which the second tree has not all, in order.
+    /// Paths that the second tree does not have completely, in order.
     unknown: Vec<&'u [u8]>,
-    /// Listings that could not be read, and are told.
+    /// Listings that could not be read and have been reported.
     told: HashSet<StreamKey>,
-    /// The folders on the way to where the comparison is that could not be read.
+    /// The unreadable folders on the way to the current path.
     shut: Vec<Vec<u8>>,
-    /// The folders on the way, with what the sums were when it came to them.
+    /// The folders on the way, each with the counts before it was entered.
     way: Vec<(Vec<u8>, Pair, Sums)>,
-    /// How much differs in folders that were compared.
+    /// Counts for folders that have been compared.
     known: HashMap<Pair, Sums>,
 }
 
 impl Work<'_> {
-    /// Notes that a folder cannot be read.
+    /// Records that a folder cannot be read.
     fn broken(&mut self, path: &[u8], listing: Option<&Stream>, error: ReadError) {
         self.shut.push(path.to_vec());
         if self.told.insert(listing.map(stream_key).unwrap_or_default()) {
@@ -293,7 +293,7 @@ impl Work<'_> {
         }
     }
 
-    /// Leaves the folders in which this path does not lie.
+    /// Leaves the folders that do not contain this path.
     fn come_to(&mut self, path: &[u8]) {
         let is_in = |folder: &[u8]| lies_in(path, folder) && path.len() > folder.len();
         while let Some((_, pair, before)) = self.way.pop_if(|(folder, ..)| !is_in(folder)) {
@@ -307,14 +307,14 @@ impl Work<'_> {
         self.unknown.iter().any(|folder| lies_in(path, folder))
     }
 
-    /// Whether nothing is known of something in a folder.
+    /// Whether nothing is known of some path in a folder.
     fn has_unknown(&self, folder: &[u8]) -> bool {
         let start = if folder.is_empty() { Vec::new() } else { [folder, b"/"].concat() };
         let first = self.unknown.partition_point(|path| *path < start.as_slice());
         self.unknown.get(first).is_some_and(|path| path.starts_with(&start))
     }
 
-    /// Comes to two folders that differ. Returns whether they are to be gone into.
+    /// Comes to two folders that differ. Returns whether to enter them.
     fn enter(&mut self, path: Vec<u8>, pair: Pair, visitor: &mut dyn Visitor) -> bool {
         if self.is_unknown(&path) {
             return false;
@@ -334,19 +334,19 @@ impl Work<'_> {
     }
 }
 
-/// The order in which trees are walked: by the names, one component after the other.
+/// The order in which trees are walked: by name, one component after the other.
 fn order(a: &[u8], b: &[u8]) -> Ordering {
-    // No name has a zero byte, so with one in place of each slash the order of bytes is that of the components.
+    // No name contains a zero byte, so with zero bytes for slashes, byte order is the order of the components.
     let bytes = |path: &[u8]| -> Vec<u8> { path.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect() };
     bytes(a).cmp(&bytes(b))
 }
 
-/// Whether a path is this one or lies below it.
+/// Whether a path is this one or is below it.
 fn lies_in(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest.starts_with(b"/"))
 }
 
-/// What a snapshot has at a path.
+/// The entry of a snapshot at a path.
 ///
 /// # Errors
 /// If a folder on the way cannot be read, or there is no such path.
@@ -375,9 +375,9 @@ pub fn entry_at<S: ChunkSource<Error = ReadError>>(
     Ok(found)
 }
 
-/// Compares two entries and all below them; `base` is what they are called. Hands over each path that differs, in the order of the
-/// names, until the visitor has enough. `unknown` are paths of which the second tree has not all; nothing is said of them and of what is
-/// below them.
+/// Compares two entries and everything below them; `base` is their path. Reports each path that differs, in the order of the names, until
+/// the visitor has enough. `unknown` are paths that the second tree does not have completely; they and everything below them are not
+/// reported.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -467,7 +467,7 @@ where
     }
 }
 
-/// How what two trees have at one path differs.
+/// The difference between the entries of two trees at one path.
 fn difference(path: &[u8], old: Option<Entry>, new: Option<Entry>) -> Option<Difference> {
     let (change, fields) = match (&old, &new) {
         (Some(old), Some(new)) => compare(old, new)?,

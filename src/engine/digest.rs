@@ -1,5 +1,4 @@
-//! Digests of contents and of folders (SPEC §7.5): equal for what has the same names and contents, whatever its times,
-//! owners and permissions.
+//! Digests of contents and of folders (SPEC §7.5): equal for equal names and contents, whatever the times, owners and permissions.
 
 use std::sync::LazyLock;
 
@@ -18,7 +17,7 @@ static CONTENT: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("vault 2026 content digest"));
 static FOLDER: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key("vault 2026 folder digest"));
 
-/// The keys of an entry (SPEC §7.2) that say what it holds.
+/// The keys of an entry (SPEC §7.2) that describe its content.
 #[derive(Serialize)]
 struct Held<'a> {
     #[serde(rename = "k", skip_serializing_if = "is_file")]
@@ -71,7 +70,7 @@ pub fn content_digest(entry: &Entry) -> Result<TreeDigest, EntryError> {
     Ok(finish(CONTENT.clone().update(&bytes)))
 }
 
-/// What is gathered of one folder: the names and digests of what is in it, folders without their digests.
+/// Data gathered from one folder: the names and digests of its entries, folders without their digests.
 #[derive(Debug, Default)]
 pub struct Gathered {
     others: Vec<u8>,
@@ -91,7 +90,7 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// The digests of these folders and all below.
+    /// The digests of these folders and all folders below.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole, or the user stops it.

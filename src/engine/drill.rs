@@ -1,9 +1,9 @@
-//! A drill: a random sample of files is restored to a scratch folder, read back, and compared with what the snapshot says they
-//! hold, and with the disk where it still has them unchanged.
+//! A drill: a random sample of files is restored to a scratch folder, read back, and compared with their chunks in the snapshot, and with
+//! the original files if these are unchanged.
 //!
-//! Files are chosen with odds by their size, so that large ones, in which most of the data lies, are not passed over, and small ones
-//! still have a chance. Which those are follows from what each distinct folder weighs: only folders that lead to a chosen file are gone
-//! into by their paths, of which a vault that names one folder from many places has far more than folders.
+//! The odds of a file depend on its size, so that large files, which contain most of the data, are likely to be chosen and small ones
+//! still have a chance. The choice uses the total weight of each distinct folder: only folders that lead to a chosen file are entered by
+//! path, as a vault that contains one folder at many places has far more paths than folders.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -20,53 +20,53 @@ use crate::progress::{Phase, Progress};
 use crate::tree::{FileKind, Stream, Time};
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
-/// A file counts as if it were at least so long: there are many small ones, and each of them can be wrong.
+/// Minimum length that a file counts with: there are many small files, and each of them can be wrong.
 const WEIGHT_MIN: u64 = 64 << 10;
-/// Nothing weighs more: a folder may say that it holds any number of files.
+/// Maximum weight: a folder may claim to contain any number of files.
 const WEIGHT_MAX: f64 = 1e200;
-/// Bytes that are compared at once.
+/// Number of bytes to compare at once.
 const BLOCK: usize = 64 << 10;
 
-/// What is tried.
+/// Options of a drill.
 #[derive(Debug, Clone)]
 pub struct DrillOptions {
-    /// How many files of each snapshot.
+    /// Number of files per snapshot.
     pub files: usize,
-    /// No longer files than this, in bytes.
+    /// Maximum length of a file, in bytes.
     pub len_max: u64,
-    /// A folder that is empty; what is restored into it is removed again, but not the folder itself.
+    /// An empty folder; files restored into it are removed again, but not the folder itself.
     pub scratch: PathBuf,
-    /// Chooses the files: the same seed chooses the same.
+    /// Seed of the choice: the same seed chooses the same files.
     pub seed: u64,
-    /// How many threads work.
+    /// Number of threads.
     pub threads: usize,
 }
 
-/// A file that did not come back as it was.
+/// A file that was not restored as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// Its path in the snapshot.
     pub path: Vec<u8>,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
 }
 
-/// What came of it.
+/// Result of a drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DrillReport {
-    /// Files that were restored.
+    /// Number of files restored.
     pub files: u64,
-    /// Their sizes, in bytes.
+    /// Their total size, in bytes.
     pub bytes: u64,
-    /// Files that were read back, and hold what the snapshot says.
+    /// Number of files that were read back and are as in the snapshot.
     pub verified: u64,
-    /// Files that the disk still has as they were, and that are equal to it.
+    /// Number of files whose originals are unchanged and equal to the restored ones.
     pub compared: u64,
-    /// What did not come back as it was.
+    /// Files that were not restored as they were.
     pub failed: Vec<Failed>,
-    /// Folders that are damaged.
+    /// Number of damaged folders.
     pub broken: u64,
-    /// Folders and files that need a later version.
+    /// Number of folders and files that need a later version.
     pub newer: u64,
 }
 
@@ -90,7 +90,7 @@ pub enum DrillError {
     Scratch {
         /// The folder.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The user stopped it.
@@ -108,7 +108,7 @@ impl From<IndexError> for DrillError {
     }
 }
 
-/// Numbers that follow from a seed (SplitMix64).
+/// Pseudo-random numbers from a seed (SplitMix64).
 struct Chance(u64);
 
 impl Chance {
@@ -120,14 +120,14 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// Above 0, up to 1.
+    /// A number above 0, up to 1.
     #[allow(clippy::cast_precision_loss)] // 53 bits fit
     fn part(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// A file that was chosen.
+/// A chosen file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Chosen {
     path: Vec<u8>,
@@ -135,13 +135,13 @@ struct Chosen {
     mtime: Time,
 }
 
-/// What a file weighs in the choice; nothing if it is not to be chosen.
+/// The weight of a file in the choice; 0 if it may not be chosen.
 #[allow(clippy::cast_precision_loss)] // odds need not be exact
 fn weight(entry: &Named<'_>, len_max: u64) -> f64 {
     if entry.kind == FileKind::File && entry.size <= len_max { entry.size.max(WEIGHT_MIN) as f64 } else { 0.0 }
 }
 
-/// How long something waits: ordered, and different for each.
+/// A waiting time: ordered, and different for each item.
 #[derive(Debug, Clone, Copy)]
 struct Wait(f64, u64);
 
@@ -165,19 +165,19 @@ impl Ord for Wait {
     }
 }
 
-/// What waits: a file, or a folder in the place of the file below it that waits least.
+/// A waiting item: a file, or a folder that stands for the file below it that waits least.
 enum Waiting {
     File(Chosen),
     Folder { path: Vec<u8>, listing: Stream, depth: usize },
 }
 
-/// Chooses files: each waits for a random time, the shorter the heavier it is, and those that wait least are chosen. How long the first
-/// below a folder waits follows from what all in the folder weighs, and which one that is, only when its turn comes.
+/// Chooses files: each waits for a random time, the shorter the heavier it is, and those that wait least are chosen. The least waiting
+/// time below a folder follows from the total weight of the folder; which file has it is decided only when the folder's turn comes.
 struct Sample {
     count: usize,
     chance: Chance,
     chosen: Vec<Chosen>,
-    /// What waits; never more than are still wanted, since each stands for a file at least.
+    /// The waiting items; never more than are still wanted, since each stands for at least one file.
     waiting: BTreeMap<Wait, Waiting>,
     next: u64,
 }
@@ -195,7 +195,7 @@ impl Sample {
         }
     }
 
-    /// Lets all that lies in a folder wait, of which the first waits until `time`. It is each of them with odds by what it weighs.
+    /// Adds the content of a folder in which the first item waits until `time`. Each item is that first one with odds by its weight.
     fn open(&mut self, time: f64, found: Vec<(f64, Waiting)>) {
         let mut left = self.chance.part() * found.iter().map(|(weight, _)| weight).sum::<f64>();
         let mut first = Some(time);
@@ -208,7 +208,7 @@ impl Sample {
         }
     }
 
-    /// Goes on until enough files are chosen, or all.
+    /// Continues until enough files are chosen, or all.
     fn run(
         &mut self,
         hand: &mut Hand<'_, '_>,
@@ -256,7 +256,7 @@ impl Sample {
         Ok(())
     }
 
-    /// The chosen ones, by their paths.
+    /// The chosen files, by path.
     fn finish(self) -> Vec<Chosen> {
         let mut chosen = self.chosen;
         chosen.sort_by(|a, b| a.path.cmp(&b.path));
@@ -297,8 +297,7 @@ fn choose(
 
 /// Restores a sample of these snapshots.
 ///
-/// # Errors
-/// If the vault fails as a whole, nothing can be written, or the user stops it. Single files that do not come back are listed in
+/// If the vault fails as a whole, nothing can be written, or the user stops it. Single files that are not restored right are listed in
 /// the report.
 pub fn drill(
     vault: &Vault,
@@ -359,7 +358,7 @@ fn try_one(
             report.bytes = report.bytes.saturating_add(one.size);
             report.verified += done.files_verified;
             for problem in done.problems {
-                // What is no damage may lie in packs of a later version.
+                // A file that is not damaged may be in packs of a later version.
                 if !problem.damage && vault.has_newer_packs() {
                     report.newer += 1;
                 } else {
@@ -382,13 +381,13 @@ fn try_one(
             let what = "the disk has other content, though its size and time are the same".to_owned();
             report.failed.push(Failed { path: one.path.clone(), what });
         }
-        // It was changed, or is gone: the disk says nothing.
+        // The original was changed or is gone, so it cannot be compared.
         Ok(None) | Err(_) => {}
     }
     Ok(())
 }
 
-/// Where something in a snapshot came from.
+/// The original path of an item in a snapshot.
 fn place_of(info: &SnapshotInfo, at: &[u8]) -> Option<PathBuf> {
     let mut parts = path::components(at);
     let first = parts.next()?;
@@ -396,7 +395,7 @@ fn place_of(info: &SnapshotInfo, at: &[u8]) -> Option<PathBuf> {
     Some(parts.fold(path::to_path(&root.path).into_owned(), |place, name| place.join(path::to_path(name))))
 }
 
-/// Whether two files are equal; `None` if the first is not what it was when the snapshot was taken.
+/// Whether two files are equal; `None` if the first is not as it was when the snapshot was taken.
 fn compare(there: &Path, back: &Path, one: &Chosen) -> io::Result<Option<bool>> {
     let found = fs::symlink_metadata(there)?;
     let is_same = |found: &fs::Metadata| {
@@ -409,7 +408,7 @@ fn compare(there: &Path, back: &Path, one: &Chosen) -> io::Result<Option<bool>> 
     }
     let (mut a, mut b) = (File::open(there)?, File::open(back)?);
     let equal = equal(&mut a, &mut b)?;
-    // It may have been written to meanwhile.
+    // The original may have been written to meanwhile.
     Ok((equal || is_same(&fs::symlink_metadata(there)?)).then_some(equal))
 }
 
@@ -447,7 +446,7 @@ mod tests {
         for seed in 0..400 {
             let mut sample = Sample::new(10, seed);
             let files = (0..1000_u32).map(|number| {
-                // A hundredth of the files holds nearly all of the data.
+                // One file in a hundred, with nearly all of the data.
                 let size = if number % 100 == 0 { 64 << 20 } else { 100 };
                 let file = Chosen { path: number.to_string().into_bytes(), size, mtime: Time { secs: 0, nanos: 0 } };
                 (f64::from(u32::try_from(size.max(WEIGHT_MIN)).unwrap()), Waiting::File(file))

@@ -1,4 +1,4 @@
-//! What a snapshot leaves out: patterns, tags of caches, mount points, large files.
+//! The rules for leaving files out of a snapshot: patterns, cache tags, mount points, large files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::engine::text;
 use crate::path::{from_path, slashed};
 use crate::tree::RuleOptions;
 
-/// What to leave out.
+/// The rules for leaving out.
 #[derive(Debug, Clone, Default)]
 pub struct ExcludeOptions {
-    /// gitignore patterns, matched against the path below each root. A pattern that begins with a root's absolute path is
-    /// taken relative to it. In front of a pattern, `:(icase)` makes upper and lower case the same.
+    /// gitignore patterns, matched against the path below each root. A pattern that begins with a root's absolute path is taken relative to
+    /// it. The prefix `:(icase)` makes a pattern ignore case.
     pub patterns: Vec<String>,
     /// Honour a file of gitignore patterns with this name in any folder (`.vaultignore`).
     pub ignore_file: Option<Vec<u8>>,
@@ -32,7 +32,7 @@ pub struct ExcludeOptions {
 }
 
 impl ExcludeOptions {
-    /// As they are recorded in a snapshot.
+    /// The rules in the form in which a snapshot records them.
     pub fn to_rules(&self) -> RuleOptions {
         let Self { patterns, ignore_file, caches, if_present, larger_than, one_file_system, nodump } = self;
         RuleOptions {
@@ -46,7 +46,7 @@ impl ExcludeOptions {
         }
     }
 
-    /// As they were recorded in a snapshot.
+    /// The rules that a snapshot has recorded.
     pub fn from_rules(rules: &RuleOptions) -> Self {
         let RuleOptions { patterns, ignore_file, caches, if_present, larger_than, one_file_system, nodump } = rules;
         Self {
@@ -64,20 +64,20 @@ impl ExcludeOptions {
 /// A pattern that is not valid.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PatternError {
-    /// One of them.
+    /// An invalid pattern.
     #[error("the exclude pattern {pattern:?} is not valid: {what}")]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The mistake in it.
         what: String,
     },
-    /// The text that holds them.
+    /// The text that contains the patterns is invalid.
     #[error("its patterns cannot be read: {0}")]
     Text(#[from] text::OtherEncoding),
 }
 
-/// How much of a pattern that is not valid is shown.
+/// Maximum number of characters of an invalid pattern to show.
 const SHOWN: usize = 100;
 
 fn bad(pattern: &[u8], what: &str) -> PatternError {
@@ -85,19 +85,18 @@ fn bad(pattern: &[u8], what: &str) -> PatternError {
     PatternError::Pattern { pattern: shown, what: what.to_owned() }
 }
 
-/// Finds out whether a pattern can match what it was meant to: git passes over one with a bracket that is not closed without
-/// a word, and so does a snapshot.
+/// Checks whether a pattern can match what its author meant: git silently ignores one with an unclosed bracket, and so does a snapshot.
 ///
 /// # Errors
-/// If it cannot.
+/// If it cannot match that.
 pub fn check(pattern: &str) -> Result<(), PatternError> {
     Patterns::default().add(pattern.as_bytes()).map_err(|error| bad(pattern.as_bytes(), error.what))?;
     flaw(pattern).map_or(Ok(()), |what| Err(bad(pattern.as_bytes(), what)))
 }
 
-/// Whether patterns of the command line mean all of a root with this absolute path: by its name, or by the path of it or of a folder above
-/// it. A path is one whose first component is, without wildcards, that of the root's: others are relative to the root, and mean only what
-/// is in it.
+/// Whether patterns of the command line mean all of a root with this absolute path: by its name, by its path, or by the path of a folder
+/// above it. A pattern is such a path if its first component, without wildcards, is that of the root's path: others are relative to the
+/// root, and only concern its content.
 ///
 /// # Errors
 /// If a pattern is not valid.
@@ -131,8 +130,7 @@ pub fn means_root(patterns: &[String], root: &[u8], is_folder: bool) -> Result<b
     Ok(above.iter().any(|end| excludes(&paths, *end, true)) || last > 0 && excludes(&all, last, is_folder))
 }
 
-/// The rules in force in a folder: those of its `.vaultignore`, of its parents', and those of the command line, which
-/// decide in this order.
+/// The rules in force in a folder: those of its `.vaultignore`, of those of its parents, and of the command line, in order of precedence.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     innermost: Option<Arc<Level>>,
@@ -141,9 +139,9 @@ pub struct Rules {
 #[derive(Debug)]
 struct Level {
     patterns: Patterns,
-    /// How many bytes of a path below the root belong to the folder that these rules are relative to.
+    /// Length of the path, below the root, of the folder that these rules are relative to, including the slash.
     skip: usize,
-    /// Whether they are in an ignore file in that folder.
+    /// Whether they come from an ignore file in that folder.
     of_file: bool,
     outer: Option<Arc<Level>>,
 }
@@ -180,7 +178,7 @@ impl Rules {
     /// The rules below a folder that has an ignore file with this content. `folder` is its path below the root.
     ///
     /// # Errors
-    /// If a pattern in it is not valid, or it is no text.
+    /// If a pattern in it is not valid, or it is not text.
     pub fn with_file(&self, content: &[u8], folder: &[u8]) -> Result<Self, PatternError> {
         let patterns = build(text::lines(text::content(content)?))?;
         if patterns.is_empty() {
@@ -190,7 +188,7 @@ impl Rules {
         Ok(Self { innermost: Some(Arc::new(Level { patterns, skip, of_file: true, outer: self.innermost.clone() })) })
     }
 
-    /// Whether there are none.
+    /// Whether there are no rules.
     pub const fn is_empty(&self) -> bool {
         self.innermost.is_none()
     }
@@ -200,16 +198,16 @@ impl Rules {
         self.decide(path, is_folder).is_some_and(|(decision, _)| decision.excluded)
     }
 
-    /// Appends what of a folder's path below the root counts for what lies in it: of two folders for which that is the same, all below is
-    /// left out alike.
+    /// Appends the part of a folder's path below the root that matters for its content: if it is the same for two folders, the same is
+    /// left out below both.
     pub fn put_ahead(&self, folder: &[u8], out: &mut Vec<u8>) {
         for level in std::iter::successors(self.innermost.as_deref(), |level| level.outer.as_deref()) {
             level.patterns.put_ahead(folder.get(level.skip..).unwrap_or_default(), out);
         }
     }
 
-    /// The pattern that decides about a path below the root. If it is in an ignore file, also how many bytes of the path lead to
-    /// the folder of that file.
+    /// The pattern that decides about a path below the root. If it is in an ignore file, also the length of the path of that file's
+    /// folder.
     pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<(Decision, Option<usize>)> {
         let levels = std::iter::successors(self.innermost.as_deref(), |level| level.outer.as_deref());
         let mut decisions = levels.map(|level| {
@@ -296,7 +294,7 @@ mod tests {
             ("/home/*/secret", "/home/me/secret/x/", true),
             ("/home/", "/home/me/x", true),
             ("/", "/home/me/", false),
-            // These are about what is in the root.
+            // These patterns concern only the content of the root.
             ("me", "/home/me/secret/", false),
             ("**/me", "/home/me/secret/", false),
             ("/secret", "/home/me/secret/", false),

@@ -1,12 +1,11 @@
-//! Finds files by their names in all snapshots at once: which snapshots hold which version of which path.
+//! Finds files by name in all snapshots at once: which snapshots have which version of which path.
 //!
-//! First the way through every distinct folder is found, and every distinct list of names is searched once; then the folders
-//! that have something, or lead to something, are walked by their paths: for each path the folders that different snapshots
-//! have there together. So the cost is that of the distinct folders, not of the snapshots, and hardly that of their entries.
+//! First, the way through every distinct folder is found, and every distinct list of names is searched once. Then the folders that
+//! contain or lead to matches are walked by path: for each path, all the folders that snapshots have there together. So the cost is that
+//! of the distinct folders, not of the snapshots, and hardly depends on the number of entries.
 //!
-//! A vault can name one folder from many places, and so have far more paths than folders. A folder in which nothing was found, nor below
-//! it, is not gone into again where as much of the pattern is left: so however many paths there are, there is something to tell of each
-//! that is walked for long.
+//! A vault can contain one folder at many places, and so have far more paths than folders. A folder in which nothing was found, nor below
+//! it, is not entered again with the same rest of the pattern: so however many paths there are, every long walk has results to report.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,19 +24,19 @@ use crate::vault::{ReadError, SnapshotInfo, Vault};
 /// A version of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// What it is.
+    /// The kind of file.
     pub kind: FileKind,
     /// Length of a regular file, in bytes.
     pub size: u64,
-    /// When its content was last changed; of a folder, in the newest snapshot that has it.
+    /// When its content was last modified; for a folder, in the newest snapshot that has it.
     pub mtime: Time,
-    /// The digest of its content (SPEC §7.5); `None` for a folder, which counts as one version whatever is in it.
+    /// The digest of its content (SPEC §7.5); `None` for a folder, which counts as one version whatever its content.
     pub digest: Option<TreeDigest>,
-    /// Which of the snapshots have it, by their place in the list that was searched, in the order of that list.
+    /// The snapshots that have it, by their index in the searched list, in order.
     pub snapshots: Vec<usize>,
 }
 
-/// A path that matches, with its versions: that of the first snapshot in the list comes first.
+/// A matching path with its versions, starting with that of the first snapshot in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
     /// The path in the snapshots.
@@ -46,42 +45,42 @@ pub struct Match {
     pub versions: Vec<Version>,
 }
 
-/// What a search came upon.
+/// Result of a search.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Different folders that were looked at.
+    /// Number of different folders searched.
     pub folders: u64,
-    /// Folders that could not be read, each by the first path at which it lies, with why; what is in them is not known.
+    /// Folders that could not be read, each by the first path at which it was found, with the error; their content is unknown.
     pub broken: Vec<(Vec<u8>, ReadError)>,
 }
 
-/// Is shown a name.
+/// Receives a name.
 pub type Look<'s> = dyn Fn(&[u8]) + Sync + 's;
 
-/// What is searched for.
+/// Options of a search.
 #[derive(Clone, Copy)]
 pub struct Search<'s> {
-    /// What paths match.
+    /// The pattern for paths.
     pub pattern: &'s Pattern,
-    /// Whether these are all snapshots of the vault.
+    /// Whether the searched snapshots are all of the vault.
     pub all: bool,
-    /// If nothing matches, this is shown the names of all files and folders, each at least once, from several threads.
+    /// If nothing matches, this receives the names of all files and folders, each at least once, from several threads.
     pub otherwise: Option<&'s Look<'s>>,
 }
 
-/// What is next.
+/// The next step.
 enum Next {
-    /// The folders at a path, and what is left of the pattern there.
+    /// Enter the folders at a path, with the rest of the pattern there.
     Enter { path: Vec<u8>, group: Group, places: Places, depth: usize },
-    /// All below these folders has been searched, before which so many matches had been found.
+    /// Everything below these folders has been searched; there had been this many matches before.
     Leave { group: Vec<ListingKey>, places: Places, matches: u64 },
 }
 
-/// Folders that different snapshots have at one path, each with the snapshots that have it.
+/// The folders that snapshots have at one path, each with those snapshots.
 type Group = Vec<(Stream, Vec<usize>)>;
 
-/// Searches the snapshots; calls `found` for each path that matches, folder by folder, until it returns `false`. Files whose
-/// contents and times of change are equal are one version.
+/// Searches the snapshots; calls `found` for each path that matches, folder by folder, until it returns `false`. Files with equal content
+/// and modification time are one version.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -163,7 +162,7 @@ pub fn find(
     Ok(result)
 }
 
-/// Adds a folder that these snapshots have.
+/// Adds a folder of these snapshots.
 fn put(group: &mut Group, listing: &Stream, snapshots: &[usize]) {
     match group.iter_mut().find(|(other, _)| other == listing) {
         Some((_, holders)) => holders.extend_from_slice(snapshots),
@@ -171,17 +170,17 @@ fn put(group: &mut Group, listing: &Stream, snapshots: &[usize]) {
     }
 }
 
-/// What lies at one path in all snapshots.
+/// The items at one path in all snapshots.
 #[derive(Default)]
 struct Here {
     matches: BTreeMap<Vec<u8>, Vec<Version>>,
     folders: BTreeMap<Vec<u8>, Group>,
-    /// The lists of names that were seen here, with the places of those that match.
+    /// The lists of names seen here, with the positions of the matches.
     lists: HashMap<NamesKey, (NameList, Vec<usize>)>,
 }
 
 impl Here {
-    #[allow(clippy::too_many_arguments)] // what a search knows
+    #[allow(clippy::too_many_arguments)] // the state of a search
     fn read(
         &mut self,
         hand: &mut Hand<'_, '_>,
@@ -217,8 +216,8 @@ impl Here {
         Ok(())
     }
 
-    /// Reads a folder from the index: only its way, its names unless another version had the same, and the details of what
-    /// matches. Returns `false` if the index does not have it.
+    /// Reads a folder from the index: its outline, its names unless another version had the same, and the details of matches. Returns
+    /// `false` if the index does not have it.
     fn read_index(
         &mut self,
         reader: &Reader,

@@ -1,25 +1,25 @@
-//! Patterns as in gitignore files, exactly: what git leaves out, they match, byte for byte. Whatever takes such patterns
-//! compiles them here.
+//! Patterns as in gitignore files, exactly: they match what git ignores, byte for byte. All code that accepts such patterns compiles them
+//! here.
 //!
-//! There may be hundreds of thousands of them. Those without wildcards, and those like `*.o`, are looked up; the others
-//! are tried one after the other, from the last on, in time bounded by the lengths of pattern and path.
+//! There may be hundreds of thousands of patterns. Those without wildcards, and those like `*.o`, are looked up; the others are tried one
+//! after the other, starting with the last, in time limited by the lengths of pattern and path.
 
 use std::ops::Range;
 
 use crate::engine::glob::lower;
 
-/// In front of a pattern: upper and lower case are the same, as in git's pathspecs.
+/// Prefix of a pattern that ignores case, as in git's pathspecs.
 pub const ANY_CASE: &str = ":(icase)";
-/// Longest pattern, in bytes.
+/// Maximum length of a pattern, in bytes.
 const LEN_MAX: usize = 64 << 10;
-/// Most bytes of all patterns together.
+/// Maximum length of all patterns together, in bytes.
 const TOTAL_MAX: usize = 1 << 30;
 
 /// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct Unusable {
-    /// Why.
+    /// The reason.
     pub what: &'static str,
 }
 
@@ -32,7 +32,7 @@ pub struct Patterns {
     total: usize,
 }
 
-/// The patterns that take case as it is, or those that do not.
+/// The case-sensitive patterns, or the others.
 #[derive(Debug, Default)]
 struct Group {
     /// The bytes of all literals.
@@ -41,7 +41,7 @@ struct Group {
     names: Vec<Literal>,
     /// Ends of names: `*.o`.
     ends: Vec<Literal>,
-    /// How long these are, each length once.
+    /// The lengths of these, each once.
     end_lens: Vec<usize>,
     /// Paths without wildcards.
     paths: Vec<Literal>,
@@ -50,14 +50,14 @@ struct Group {
     sets: Vec<Set>,
 }
 
-/// What counts when a pattern matches.
+/// The properties of a matching pattern.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     /// The number of the pattern.
     rank: u32,
-    /// It begins with `!`.
+    /// Whether it begins with `!`.
     keeps: bool,
-    /// It ends with `/`.
+    /// Whether it ends with `/`.
     folders: bool,
 }
 
@@ -71,11 +71,11 @@ struct Literal {
 #[derive(Debug, Clone)]
 struct Wild {
     rule: Rule,
-    /// Whether it is compared with the whole path, not with the name.
+    /// Whether it is compared with the whole path instead of the name.
     whole: bool,
-    /// What the path begins with: a part of the text.
+    /// The beginning of the path: a part of the text.
     prefix: (u32, u32),
-    /// What follows: some of the tokens.
+    /// The rest: some of the tokens.
     tokens: (u32, u32),
 }
 
@@ -115,18 +115,18 @@ fn trimmed(line: &[u8]) -> &[u8] {
     &line[..end]
 }
 
-/// What a pattern says, taken apart.
+/// A pattern split into its parts.
 struct Parsed<'p> {
     keeps: bool,
     folders: bool,
-    /// It is compared with the name alone.
+    /// Whether it is compared with the name alone.
     name_only: bool,
     text: &'p [u8],
-    /// So many bytes at its start are no wildcards.
+    /// Number of bytes at its start that are not wildcards.
     plain: usize,
 }
 
-/// `None` for a remark and for an empty line.
+/// `None` for a comment and for an empty line.
 fn parse(line: &[u8]) -> Option<Parsed<'_>> {
     if line.first() == Some(&b'#') {
         return None;
@@ -140,8 +140,8 @@ fn parse(line: &[u8]) -> Option<Parsed<'_>> {
     (!text.is_empty()).then_some(Parsed { keeps, folders, name_only, text, plain })
 }
 
-/// What is wrong with a pattern that cannot match what it was meant to, if something is: a bracket that is not closed, say.
-/// Git says nothing of it, and neither do [`Patterns`].
+/// The flaw of a pattern that cannot match what its author meant, if there is one: an unclosed bracket, say. Git does not report it, and
+/// neither do [`Patterns`].
 pub fn flaw(pattern: &str) -> Option<&'static str> {
     let text = pattern.strip_prefix(ANY_CASE).unwrap_or(pattern);
     let parsed = parse(text.as_bytes())?;
@@ -155,7 +155,7 @@ pub fn flaw(pattern: &str) -> Option<&'static str> {
 }
 
 impl Patterns {
-    /// Adds a pattern, which counts for more than those before it. A remark or an empty line adds nothing.
+    /// Adds a pattern, which takes precedence over those before it. A comment or an empty line adds nothing.
     ///
     /// # Errors
     /// If it is too long, or all of them are.
@@ -179,7 +179,7 @@ impl Patterns {
         Ok(())
     }
 
-    /// Brings what was added into order. To be called when all are there.
+    /// Sorts the added patterns. Must be called once all are added.
     #[must_use]
     pub fn ready(mut self) -> Self {
         self.exact.ready();
@@ -192,8 +192,7 @@ impl Patterns {
         self.count == 0
     }
 
-    /// The last pattern that matches a path, which decides about it. `None` if there is no such pattern. Folders above it are
-    /// not looked at.
+    /// The decision of the last pattern that matches a path. `None` if no pattern matches. Folders above the path are not considered.
     pub fn decide(&self, path: &[u8], is_folder: bool) -> Option<Decision> {
         let mut best = None;
         self.exact.find(path, is_folder, &mut best);
@@ -203,12 +202,12 @@ impl Patterns {
         best.map(|rule: Rule| Decision { excluded: !rule.keeps, number: rule.rank })
     }
 
-    /// Appends what of a folder's path counts for what lies in it. Of two folders for which that is the same, each pattern means the
-    /// same in both, however deep. Patterns for names alone add nothing.
+    /// Appends the part of a folder's path that matters to patterns for its content. If it is the same for two folders, each pattern
+    /// means the same in both, at any depth. Patterns for names alone add nothing.
     pub fn put_ahead(&self, folder: &[u8], out: &mut Vec<u8>) {
         self.exact.put_ahead(folder, out);
         if !self.folded.is_empty() {
-            // What follows decides whether all of a path is text, and so how its letters are folded.
+            // The rest of a path determines whether all of it is valid text, and so how its letters are folded.
             let (whole, ascii) = (lower(folder), folder.to_ascii_lowercase());
             self.folded.put_ahead(&whole, out);
             if ascii != whole {
@@ -218,16 +217,16 @@ impl Patterns {
     }
 }
 
-/// What a pattern says of a path.
+/// The decision about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// That it is meant; with `!`, that it is not.
+    /// Whether it is excluded; `false` for a pattern with `!`.
     pub excluded: bool,
     /// The number of the pattern, from 0, among the lines that are patterns.
     pub number: u32,
 }
 
-/// The pattern of a number, among the lines that were added.
+/// The pattern with a number, among the added lines.
 pub fn numbered<P: AsRef<[u8]>>(lines: impl IntoIterator<Item = P>, number: u32) -> Option<P> {
     let is_pattern = |line: &P| {
         let line = line.as_ref();
@@ -273,7 +272,7 @@ impl Group {
                 let key = |literal: &Literal| (literal.rule.folders, std::cmp::Reverse(literal.rule.rank));
                 a.bytes(text).cmp(b.bytes(text)).then_with(|| key(a).cmp(&key(b)))
             });
-            // Of equal ones the last counts.
+            // Of equal patterns, the last counts.
             literals.dedup_by(|a, b| a.rule.folders == b.rule.folders && a.bytes(text) == b.bytes(text));
             literals.shrink_to_fit();
         }
@@ -344,7 +343,7 @@ impl Group {
                 counts |= prefix.starts_with(&start);
             }
         }
-        // A path that a pattern may begin with counts as a whole.
+        // If patterns may begin with the path, the whole path matters.
         if counts {
             put_part(out, 2, &start);
         } else {
@@ -359,7 +358,7 @@ fn put_part(out: &mut Vec<u8>, kind: u8, part: &[u8]) {
     out.extend_from_slice(part);
 }
 
-/// How far into these tokens a text may lead: what can match behind it follows from that. Empty if nothing can.
+/// The positions in these tokens that a text may lead to: they determine what can match after it. Empty if nothing can.
 fn places_behind(tokens: &[Token], sets: &[Set], text: &[u8]) -> Vec<u8> {
     let mut places = Places::new(tokens.len());
     places.enter(tokens, 0);
@@ -398,11 +397,11 @@ fn places_behind(tokens: &[Token], sets: &[Set], text: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Places in a row of tokens that a text may lead to.
+/// Positions in a row of tokens that a text may lead to.
 struct Places {
-    /// In front of the token of this number; the last stands for the end.
+    /// Before the token of this number; the last stands for the end.
     before: Vec<bool>,
-    /// In the middle of what `**/` stands for.
+    /// Inside the folders that `**/` stands for.
     inside: Vec<bool>,
 }
 
@@ -411,7 +410,7 @@ impl Places {
         Self { before: vec![false; len + 1], inside: vec![false; len + 1] }
     }
 
-    /// Adds a place, with those that are reached from it without another byte.
+    /// Adds a position, and those that can be reached from it without another byte.
     fn enter(&mut self, tokens: &[Token], at: usize) {
         for at in at..=tokens.len() {
             self.before[at] = true;
@@ -434,8 +433,8 @@ impl Literal {
     }
 }
 
-/// Makes tokens of a pattern. In one for whole paths, `**` between slashes stands for any number of folders. Returns whether
-/// a range in it runs backwards.
+/// Compiles a pattern into tokens. In a pattern for whole paths, `**` between slashes stands for any number of folders. Returns whether a
+/// range in it runs backwards.
 fn compile(text: &[u8], whole: bool, tokens: &mut Vec<Token>, sets: &mut Vec<Set>) -> bool {
     let (mut at, mut backwards) = (0, false);
     while let Some(byte) = text.get(at) {
@@ -491,19 +490,19 @@ fn compile(text: &[u8], whole: bool, tokens: &mut Vec<Token>, sets: &mut Vec<Set
 /// `[...]`
 struct Class {
     set: Set,
-    /// How long it is, without the first bracket.
+    /// Its length, without the opening bracket.
     len: usize,
-    /// A range in it runs backwards, so that only its first character counts.
+    /// Whether a range in it runs backwards, so that only its first character counts.
     backwards: bool,
 }
 
-/// Reads a class behind its `[`. `None` if it is not closed or malformed.
+/// Reads a class after its `[`. `None` if it is not closed or malformed.
 fn class(text: &[u8]) -> Option<Class> {
     let negated = matches!(text.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);
     let (mut set, mut backwards): (Set, bool) = ([0; 4], false);
     let mut put = |byte: u8| set[usize::from(byte >> 6)] |= 1 << (byte & 63);
-    // The character before, if a range may begin with it.
+    // The preceding character, if a range may begin with it.
     let mut low: Option<u8> = None;
     loop {
         let byte = *text.get(at)?;
@@ -539,7 +538,7 @@ fn class(text: &[u8]) -> Option<Class> {
             low = Some(byte);
         }
         at += 1;
-        // A bracket right at the start is one of the characters.
+        // A closing bracket right at the start is one of the characters.
         if *text.get(at)? == b']' {
             break;
         }
@@ -547,7 +546,7 @@ fn class(text: &[u8]) -> Option<Class> {
     if negated {
         set.iter_mut().for_each(|part| *part = !*part);
     }
-    // No wildcard stands for a slash.
+    // No wildcard matches a slash.
     set[usize::from(b'/' >> 6)] &= !(1 << (b'/' & 63));
     Some(Class { set, len: at + 1, backwards })
 }
@@ -570,8 +569,8 @@ fn named_class(name: &[u8]) -> Option<fn(&u8) -> bool> {
     })
 }
 
-/// Whether the whole text matches. Of the `*` only the last one is ever tried again, and of the `**` too: what the ones
-/// before may stand for does not change what can follow.
+/// Whether the whole text matches. Only the last `*` is ever tried again, and only the last `**`: what earlier ones match does not change
+/// what can follow.
 fn matches(tokens: &[Token], sets: &[Set], text: &[u8]) -> bool {
     let (mut token, mut at) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -639,8 +638,8 @@ mod tests {
         misses.iter().for_each(|path| assert!(!hit(path), "{path} should not match"));
     }
 
-    /// Whatever lies below two folders for which the same counts is decided alike: tried with short paths of few letters, and patterns
-    /// of all sorts.
+    /// Everything below two folders with equal results is decided alike: tried with short paths of few letters, and patterns of all
+    /// kinds.
     #[test]
     fn what_counts_of_a_folder_decides_what_is_below() {
         let pieces: [&[u8]; 14] =
@@ -685,7 +684,7 @@ mod tests {
                 known.insert(key, decided);
             }
         }
-        assert!(shared > 10_000 && told > 5_000, "{shared} folders shared what counts, {told} had something decided");
+        assert!(shared > 10_000 && told > 5_000, "{shared} folders with equal results, {told} with a decision");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Patterns of names for searching: `*`, `?`, `[a-z]`, and `**` for any number of folders. Names are bytes; where they are
-//! UTF-8, `?` and `[...]` stand for one character.
+//! Patterns of names for searching: `*`, `?`, `[a-z]`, and `**` for any number of folders. Names are bytes; in UTF-8 names, `?` and
+//! `[...]` match one character.
 
 /// A piece of a pattern for one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ enum Part {
     Folders,
 }
 
-/// What is searched for.
+/// A search pattern.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     parts: Vec<Part>,
@@ -29,8 +29,8 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern. Without `*`, `?` and `[` it is any part of a name; with them it is the whole name. With slashes it
-    /// is compared with the last components of the path, with one at the start with all of them, from the snapshot's top.
+    /// Reads a pattern. Without `*`, `?` and `[` it matches any part of a name; with them, the whole name. With slashes it is compared
+    /// with the last components of the path; with a slash at the start, with all of them, from the snapshot's top.
     pub fn new(text: &[u8], ignore_case: bool) -> Self {
         let lowered = if ignore_case { lower(text) } else { text.to_vec() };
         let (anchored, text) = match lowered.strip_prefix(b"/") {
@@ -70,14 +70,14 @@ impl Pattern {
         }
     }
 
-    /// Which parts of the pattern a name in the top folder may match.
+    /// The parts of the pattern that a name in the top folder may match.
     pub fn start(&self) -> Places {
         let mut places = Places(vec![false; self.parts.len() + 1]);
         self.enter(&mut places, 0);
         places
     }
 
-    /// The same for a folder of this name, in one for which it is known: so all that counts of a path for what lies in it.
+    /// The same for a folder of this name, given that of its parent: this is all of a path that matters for the folder's content.
     pub fn below(&self, places: &Places, name: &[u8]) -> Places {
         let lowered = self.ignore_case.then(|| lower(name));
         let name = lowered.as_deref().unwrap_or(name);
@@ -89,7 +89,7 @@ impl Pattern {
                 Part::Name(_) => {}
             }
         }
-        // That the folder itself matches counts for nothing that lies in it.
+        // Whether the folder itself matches does not matter for its content.
         below.0[self.parts.len()] = false;
         below
     }
@@ -103,7 +103,7 @@ impl Pattern {
         }
     }
 
-    /// Whether only the name counts, not the folders above it.
+    /// Whether only the name matters, not the folders above it.
     fn is_name_only(&self) -> bool {
         matches!(self.parts.as_slice(), [Part::Folders, Part::Name(_)])
     }
@@ -128,13 +128,13 @@ impl Pattern {
 pub struct Places(Vec<bool>);
 
 impl Places {
-    /// Whether nothing in the folder can match, nor anything below.
+    /// Whether nothing in the folder or below it can match.
     pub fn is_empty(&self) -> bool {
         !self.0.contains(&true)
     }
 }
 
-/// The text in lower case; in ASCII alone if it is not UTF-8.
+/// The text in lower case; only ASCII letters are changed if it is not UTF-8.
 pub(crate) fn lower(text: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(text) {
         Ok(text) if !text.is_ascii() => text.to_lowercase().into_bytes(),
@@ -173,7 +173,8 @@ fn tokens(text: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// Reads a class behind its `[`; returns also its length with the `]`. `None` if there is none: the `[` is one.
+/// Reads a class after its `[`; returns also its length including the `]`. `None` if there is no class: then the `[` is an ordinary
+/// character.
 fn class(text: &[u8]) -> Option<(Token, usize)> {
     let negated = matches!(text.first(), Some(b'!' | b'^'));
     let start = usize::from(negated);
@@ -194,7 +195,7 @@ fn class(text: &[u8]) -> Option<(Token, usize)> {
     Some((Token::Class(negated, ranges), end + 1))
 }
 
-/// The character at the start of a name and its length; a byte that is no UTF-8 is a character that no class has.
+/// The character at the start of a name and its length; a byte that is not UTF-8 becomes a replacement character of length 1.
 fn first_char(name: &[u8]) -> Option<(char, usize)> {
     let first = *name.first()?;
     if first.is_ascii() {
@@ -204,7 +205,7 @@ fn first_char(name: &[u8]) -> Option<(char, usize)> {
     Some(valid.map_or((char::REPLACEMENT_CHARACTER, 1), |c| (c, c.len_utf8())))
 }
 
-/// How many bytes a token other than `*` takes at the start of a name.
+/// Number of bytes that a token other than `*` matches at the start of a name.
 fn take(token: &Token, name: &[u8]) -> Option<usize> {
     match token {
         Token::Byte(byte) => (name.first() == Some(byte)).then_some(1),
@@ -217,9 +218,9 @@ fn take(token: &Token, name: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether a whole name matches. Only the last `*` is ever tried again, so time is bounded by the product of the lengths.
+/// Whether a whole name matches. Only the last `*` is ever tried again, so time is limited by the product of the lengths.
 fn matches(tokens: &[Token], name: &[u8]) -> bool {
-    // Most names are told apart by their first byte, or by that of the text that is looked for.
+    // Most names can be ruled out by their first byte, or by that of the text to find.
     match tokens {
         [Token::Byte(first), ..] if name.first() != Some(first) => return false,
         [Token::Any, Token::Byte(first), ..] if !name.contains(first) => return false,
@@ -257,7 +258,7 @@ fn matches(tokens: &[Token], name: &[u8]) -> bool {
     }
 }
 
-/// The same for components of paths, where `**` takes the place of `*`.
+/// The same for components of paths, with `**` in place of `*`.
 fn matches_path(parts: &[Part], path: &[&[u8]]) -> bool {
     let (mut part, mut at) = (0, 0);
     let mut again: Option<(usize, usize)> = None;
@@ -334,7 +335,7 @@ mod tests {
         check("/docs/let", &["docs/letter"], &["x/docs/letter"]);
     }
 
-    /// What is known of the folders above says the same of a path as the path itself.
+    /// The places of the parent folder lead to the same result as the whole path.
     #[test]
     fn places_say_what_the_path_says() {
         let names = ["a", "b", "ab", "B"];

@@ -1,4 +1,4 @@
-//! The versions of one path over the snapshots.
+//! The versions of one path in the snapshots.
 
 use std::collections::HashMap;
 
@@ -13,22 +13,21 @@ use crate::progress::Progress;
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
-/// What was at the path in some snapshots that follow each other.
+/// The state of a path in consecutive snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spell {
-    /// What was there; `None`: nothing. Of a folder, as in the first of the snapshots.
+    /// Its entry; `None` if there was nothing. For a folder, that in the first of the snapshots.
     pub entry: Option<Entry>,
-    /// Why nothing was there; [`Absence::Gone`] where something was.
+    /// Why nothing was there; [`Absence::Gone`] if something was.
     pub absence: Absence,
-    /// The snapshots, by their place in the list, in the order of that list.
+    /// The snapshots, by their index in the list, in order.
     pub snapshots: Vec<usize>,
 }
 
-/// Follows a path through snapshots, in their order. `path` says where it is in each of them. A file is the same as long as
-/// nothing about it changed that a restore would bring back; a folder, as long as all in it is the same, too.
+/// Follows a path through snapshots, in order. `path` returns its path in each of them. A file is the same as long as nothing about it
+/// changed that a restore would restore; a folder, as long as everything in it is the same, too.
 ///
-/// A snapshot in which a folder on the way is damaged, or was written by a later version, is passed over; why is added to
-/// `broken`.
+/// Snapshots in which a folder on the way is damaged, or was written by a later version, are skipped; the reason is added to `broken`.
 ///
 /// # Errors
 /// If the store fails as a whole, or the user stops it.
@@ -61,7 +60,7 @@ pub fn history(
     explained(snapshots, path, spells, &mut looker.trees)
 }
 
-/// Says why nothing was there, where that is so: spells are divided where the reason changes.
+/// Adds why nothing was there, if so: spells are split where the reason changes.
 fn explained(
     snapshots: &[&SnapshotInfo],
     path: &dyn Fn(&SnapshotInfo) -> Vec<u8>,
@@ -76,7 +75,7 @@ fn explained(
             told.push(spell.clone());
             continue;
         }
-        // What it was before or after, which rules for folders alone depend on.
+        // Its kind before or after, on which rules for folders alone depend.
         let kind = kind_of(Some(at + 1)).or_else(|| kind_of(at.checked_sub(1)));
         let first = told.len();
         for number in &spell.snapshots {
@@ -92,8 +91,8 @@ fn explained(
     Ok(told)
 }
 
-/// The spell in this list, the newest first, that the one at `at` came after: what was merely left out meanwhile, or could not be read,
-/// was not gone.
+/// The spell before the one at `at`, in a list with the newest first: snapshots in which the path was merely left out, or could not be
+/// read, are skipped, as it was not gone.
 pub fn before(spells: &[Spell], at: usize) -> Option<&Spell> {
     let is_known = |spell: &&Spell| spell.entry.is_some() || spell.absence == Absence::Gone;
     spells.get(at + 1..)?.iter().find(is_known)
@@ -111,7 +110,7 @@ fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
     }
 }
 
-/// Looks paths up; what it found in a folder it remembers, since most snapshots share most folders.
+/// Looks up paths, and remembers the results for each folder, since most snapshots share most folders.
 struct Looker<'v> {
     trees: TreeReader<'v>,
     known: HashMap<(StreamKey, Vec<u8>), Option<Entry>>,

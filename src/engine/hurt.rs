@@ -1,6 +1,6 @@
-//! Which of the user's files damage has hurt (SPEC §9.3). Walked only where there is damage; subtrees without any are read
-//! once, whatever the number of snapshots. Others are walked by their paths only until as many paths are found as are kept: then
-//! those of a subtree that is met again are only counted, for a vault can name one folder from any number of places.
+//! Files affected by damage (SPEC §9.3). Trees are walked only if there is damage; subtrees without damage are read once, whatever the
+//! number of snapshots. Others are walked by path only until enough paths have been found: then the paths of a subtree that is met again
+//! are only counted, as a vault can contain one folder at any number of places.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::tree::{Entry, FileKind, Holes, IdReader, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
-/// How many paths of each snapshot a check keeps.
+/// Maximum number of paths per snapshot that a check keeps.
 pub const PATHS_KEPT: usize = 100;
-/// How many ids of lost chunks are kept for each file.
+/// Maximum number of ids of lost chunks to keep per file.
 const IDS_KEPT: usize = 64;
 
 /// A file whose content is lost, or a folder, which stands for everything below it.
@@ -23,29 +23,29 @@ const IDS_KEPT: usize = 64;
 pub struct HurtFile {
     /// Path inside the snapshot; empty for the top folder.
     pub path: Vec<u8>,
-    /// The lost chunks: the first ones, if there are many.
+    /// The lost chunks, or the first of them if there are many.
     pub ids: Vec<ChunkId>,
 }
 
-/// What damage did to one snapshot.
+/// The effect of damage on one snapshot.
 #[derive(Debug, Clone)]
 pub struct HurtSnapshot {
     /// The snapshot.
     pub id: ObjectName,
-    /// What is lost of it: the first ones, if there are many.
+    /// The lost files and folders, or the first of them if there are many.
     pub files: Vec<HurtFile>,
-    /// How many there are.
+    /// Number of lost files and folders.
     pub count: u64,
 }
 
 struct Search<'a> {
     source: Source<'a, 'a>,
     bad: &'a HashSet<ChunkId>,
-    /// How many paths are hurt at or below each listing that was searched.
+    /// Number of affected paths at or below each searched listing.
     counts: HashMap<StreamKey, u64>,
-    /// Streams that are no listings, and have no damage.
+    /// Streams, other than listings, without damage.
     clean: HashSet<StreamKey>,
-    /// How many paths of a snapshot are kept.
+    /// Maximum number of paths per snapshot to keep.
     keep: usize,
 }
 
@@ -54,12 +54,12 @@ struct Frame {
     path: Vec<u8>,
     key: StreamKey,
     below: std::vec::IntoIter<(Vec<u8>, Stream)>,
-    /// How many paths of the snapshot were known to be hurt before.
+    /// Number of affected paths of the snapshot before it was entered.
     before: u64,
 }
 
-/// Finds what the loss of these chunks (and of those that cannot be read at all) means for each snapshot, with so many paths
-/// of each. Snapshots that are whole are left out. Listings that cannot be read are read from `donor`, if it has them.
+/// Finds the effect of losing these chunks (and those that cannot be read at all) on each snapshot, with at most `keep` paths of each.
+/// Undamaged snapshots are left out. Unreadable listings are read from `donor`, if it has them.
 ///
 /// # Errors
 /// If the catalogue or the store fails as a whole.
@@ -90,8 +90,7 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Damage is a finding; anything else ends the search. Nothing follows behind what a later version wrote, and nothing of it is
-/// lost.
+/// Turns damage into a result; any other error ends the search. Reading stops at data of a later version, which does not count as lost.
 fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Next<T>, ReadError> {
     match result {
         Ok(Some(value)) => Ok(Next::Some(value)),
@@ -102,7 +101,7 @@ fn damage<T>(result: Result<Option<T>, ReadError>) -> Result<Next<T>, ReadError>
     }
 }
 
-/// What comes next of something that is read.
+/// The next item of something that is read.
 enum Next<T> {
     Some(T),
     End,
@@ -122,7 +121,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Reads one listing. `None` if there is nothing to look for below it.
+    /// Reads one listing. `None` if there is nothing to search below it.
     fn enter(&mut self, path: Vec<u8>, listing: &Stream, hurt: &mut HurtSnapshot) -> Result<Option<Frame>, ReadError> {
         let (key, before) = (stream_key(listing), hurt.count);
         if let Some(count) = self.counts.get(&key).filter(|count| **count == 0 || hurt.files.len() >= self.keep) {
@@ -136,7 +135,7 @@ impl Search<'_> {
                 Next::Some(entry) => entry,
                 Next::End => break,
                 Next::Lost => {
-                    // Damage inside of a chunk that can be read has no id.
+                    // Damage inside a readable chunk has no id.
                     let ids = self.source.asked.last().copied().into_iter().collect();
                     self.note(hurt, path, ids);
                     self.counts.insert(key, hurt.count - before);
@@ -160,7 +159,7 @@ impl Search<'_> {
         }
     }
 
-    /// The lost chunks of a file; `None` if it is whole.
+    /// The lost chunks of a file; `None` if it is undamaged.
     fn entry_losses(&mut self, entry: &Entry) -> Result<Option<Vec<ChunkId>>, ReadError> {
         let holes = match &entry.holes {
             Some(Holes::Stream(holes)) => self.losses(holes)?,
@@ -176,7 +175,7 @@ impl Search<'_> {
         })
     }
 
-    /// The lost chunks of a stream that is no listing; `None` if it is whole.
+    /// The lost chunks of a stream other than a listing; `None` if it is undamaged.
     fn losses(&mut self, stream: &Stream) -> Result<Option<Vec<ChunkId>>, ReadError> {
         if stream.depth == 0 {
             let ids: Vec<ChunkId> = stream.ids.iter().filter(|id| self.bad.contains(id)).copied().collect();

@@ -1,5 +1,5 @@
-//! Walks distinct folders through the index of names: each is looked at once, however many snapshots share it, and is read
-//! from the store only if nobody looked at it before.
+//! Walks distinct folders through the index of names: each is looked at once, however many snapshots share it, and is read from the store
+//! only if it is not in the index yet.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,12 @@ use crate::tree::{EntryError, FileKind, Stream};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, Vault};
 
-/// Listings longer than this are not kept in the index, so that a row always fits into memory.
+/// Maximum length of listings in the index, in bytes, so that a row always fits in memory.
 const ROW_LISTING_MAX: u64 = 32 << 20;
-/// Rows that wait for the catalogue, in bytes.
+/// Maximum size of rows that wait for the catalogue, in bytes.
 const ROWS_WAITING: usize = 16 << 20;
 
-/// Why folders could not be walked. Damage of single folders is no such reason.
+/// Why folders could not be walked. Damage to single folders is not such a reason.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// Something could not be read, for a reason other than damage.
@@ -29,10 +29,10 @@ pub enum IndexError {
     /// No threads could be started.
     #[error("cannot start threads: {0}")]
     Threads(String),
-    /// There is more to list than memory is for: a folder lies at very many paths.
+    /// There is more to list than fits in memory: a folder is at very many paths.
     #[error("more lies in {path} than can be listed at once")]
     TooMany {
-        /// The folder that was to be listed.
+        /// The folder to list.
         path: String,
     },
     /// The user stopped it.
@@ -61,7 +61,7 @@ pub struct Hand<'i, 'a> {
 }
 
 impl<'a> Index<'a> {
-    /// The index as the catalogue has it at this moment.
+    /// The index in the catalogue at this moment.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -76,7 +76,7 @@ impl<'a> Index<'a> {
         Hand { index: self, source: None }
     }
 
-    /// Enters what was read anew into the catalogue, like [`Self::finish`], and goes on with that.
+    /// Enters newly read folders into the catalogue, like [`Self::finish`], and continues with the result.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -100,8 +100,8 @@ impl<'a> Index<'a> {
         self.vault.catalogue().insert_names(&rows, None)
     }
 
-    /// Enters what was read anew into the catalogue. `used` are all folders of the vault, if all of them were walked: what is
-    /// known of others is thrown away when they become many. Returns whether anything changed.
+    /// Enters newly read folders into the catalogue. `used` are all folders of the vault, if all of them were walked: others are deleted
+    /// if there are many. Returns whether anything changed.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -125,10 +125,10 @@ impl Hand<'_, '_> {
         &self.index.reader
     }
 
-    /// Calls `each` for all that is in a folder, in the order of the names.
+    /// Calls `each` for every entry of a folder, in the order of the names.
     ///
     /// # Errors
-    /// If the folder cannot be read; what could be has been passed to `each` by then.
+    /// If the folder cannot be read; `each` has been called for the entries before the error.
     pub fn visit(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<(), ReadError> {
         if self.index.reader.names(&stream_key(listing), each)? {
             return Ok(());
@@ -136,10 +136,10 @@ impl Hand<'_, '_> {
         self.read(listing, each).map(drop)
     }
 
-    /// The names in a folder, if they are in the index or enter it now, and the folders in it.
+    /// The key of the names in a folder, if they are in the index or are entered now, and the folders in it.
     ///
     /// # Errors
-    /// If the folder cannot be read; what could be is in `below` by then.
+    /// If the folder cannot be read; `below` then has the folders before the error.
     pub fn way(&mut self, listing: &Stream, below: &mut Vec<Stream>) -> Result<Option<NamesKey>, ReadError> {
         if let Some(outline) = self.index.reader.outline(&stream_key(listing))? {
             below.extend(outline.folders.into_iter().map(|(_, listing)| listing));
@@ -148,8 +148,7 @@ impl Hand<'_, '_> {
         self.read(listing, &mut |entry| below.extend(entry.listing.clone()))
     }
 
-    /// Reads a folder from the store, for `each` and for the index. Returns the key of its names if it is not too large for
-    /// the index.
+    /// Reads a folder from the store, for `each` and for the index. Returns the key of its names, unless it is too large for the index.
     fn read(&mut self, listing: &Stream, each: &mut dyn FnMut(&Named<'_>)) -> Result<Option<NamesKey>, ReadError> {
         let source = match &mut self.source {
             Some(source) => source,
@@ -191,15 +190,15 @@ impl Hand<'_, '_> {
 /// A folder of the graph.
 #[derive(Debug, Default)]
 pub struct Node<T> {
-    /// What was found out about it.
+    /// The data collected from it.
     pub data: T,
-    /// The folders in it, in the order of the names.
+    /// The folders in it, in the order of their names.
     pub children: Vec<u32>,
-    /// Why not all of it could be read.
+    /// The error, if it could not be read completely.
     pub broken: Option<ReadError>,
 }
 
-/// All distinct folders below some, each once.
+/// All distinct folders below some given ones, each once.
 #[derive(Debug)]
 pub struct Graph<T> {
     /// The folders.
@@ -218,8 +217,8 @@ impl<T> Graph<T> {
         self.numbers.keys().copied().collect()
     }
 
-    /// The folders in an order in which each comes after those in it. A folder that contains itself, which no vault
-    /// writes, comes somewhere.
+    /// The folders in an order in which each comes after those in it. A folder that contains itself, which no vault writes, may be
+    /// anywhere.
     pub fn upwards(&self) -> Vec<usize> {
         let mut order = Vec::with_capacity(self.nodes.len());
         let mut begun = vec![false; self.nodes.len()];
@@ -255,10 +254,10 @@ impl<T> Graph<T> {
     }
 }
 
-/// Looks at every distinct folder below these listings once, on `threads` threads. `visit` is called for each entry.
+/// Looks at every distinct folder below these listings once, on `threads` threads. Calls `visit` for each entry.
 ///
 /// # Errors
-/// If the catalogue or the store fails as a whole, or the user stops it. Damage is noted in the folder.
+/// If the catalogue or the store fails as a whole, or the user stops it. Damage is recorded in the node of the folder.
 pub fn explore<T: Default + Send>(
     index: &Index<'_>,
     tops: &[Stream],
@@ -281,11 +280,11 @@ pub fn explore<T: Default + Send>(
     pool(threads)?.install(|| explore_here(index, tops, progress, &look))
 }
 
-/// Finds the way through every distinct folder below these listings, on `threads` threads: which folders are in it, and which
-/// list of names it has (`None`: one that is too long for the index).
+/// Finds the way through every distinct folder below these listings, on `threads` threads: the folders in it, and the key of its list of
+/// names (`None` if it is too long for the index).
 ///
 /// # Errors
-/// If the catalogue or the store fails as a whole, or the user stops it. Damage is noted in the folder.
+/// If the catalogue or the store fails as a whole, or the user stops it. Damage is recorded in the node of the folder.
 pub fn explore_ways(
     index: &Index<'_>,
     tops: &[Stream],
@@ -299,8 +298,8 @@ pub fn explore_ways(
     pool(threads)?.install(|| explore_here(index, tops, progress, &look))
 }
 
-/// Which of these lists of names have one that `wanted` is looking for, on `threads` threads. One that the index does not have
-/// counts as having one.
+/// Those of these lists of names that have a name accepted by `wanted`, on `threads` threads. A list that is not in the index counts as
+/// one that has.
 ///
 /// # Errors
 /// If the catalogue fails.
@@ -372,7 +371,7 @@ fn explore_here<T: Default + Send>(
     Ok(graph)
 }
 
-/// Where many folders have to be read from the store, they are read in the order in which they lie there.
+/// If many folders have to be read from the store, they are read in the order in which they are stored there.
 fn sort_by_place(index: &Index<'_>, frontier: &mut [(u32, Stream)]) -> Result<(), CatalogueError> {
     let Some((_, first)) = frontier.first() else { return Ok(()) };
     if index.reader.has_names(&stream_key(first))? {

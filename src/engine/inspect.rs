@@ -1,8 +1,8 @@
-//! Reading packs wholly (SPEC §5.4): every segment is opened and every chunk hashed, and the checksum of the pack compared.
+//! Reads packs completely (SPEC §5.4): opens every segment, hashes every chunk, and compares the checksum of the pack.
 //!
-//! The unit of work is a piece of some segments, so that all threads are busy even if there is only one pack. The bytes of a
-//! pack are read in their order, by whichever thread comes next, and hashed on the way; then that thread opens the segments
-//! while another one reads on. A thread begins with a new pack as long as there is one, and helps with others then.
+//! The unit of work is a piece of some segments, so that all threads are busy even with only one pack. The bytes of a pack are read in
+//! order, each piece by the next free thread, which also adds it to the checksum; then that thread opens the segments while another one
+//! continues reading. A thread starts a new pack as long as there is one, and then helps with others.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -19,13 +19,13 @@ use crate::store::StoreError;
 use crate::sync::lock;
 use crate::vault::{Vault, VaultError};
 
-/// How much of a pack is read at once, in bytes, if its segments allow it.
+/// Number of bytes of a pack to read at once, if its segments allow it.
 const PIECE: usize = 2 << 20;
 
 /// A pack as the store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListedPack {
-    /// Pack or meta pack.
+    /// Kind: pack or meta pack.
     pub kind: ObjectKind,
     /// Its name.
     pub name: ObjectName,
@@ -33,25 +33,25 @@ pub struct ListedPack {
     pub len: u64,
 }
 
-/// What was found in a pack.
+/// Result of reading a pack.
 #[derive(Debug)]
 pub struct Inspection {
-    /// Its footer, or why it cannot be read; then nothing else was looked at.
+    /// Its footer, or why it cannot be read; in that case nothing else was checked.
     pub footer: Result<Footer, PackError>,
     /// Segments that cannot be read, and why.
     pub bad: Vec<(u32, PackError)>,
-    /// The checksum of the whole is wrong.
+    /// Whether the checksum of the whole pack is wrong.
     pub is_checksum_wrong: bool,
 }
 
 impl Inspection {
-    /// Whether every byte is what it was.
+    /// Whether every byte is as it was.
     pub fn is_sound(&self) -> bool {
         self.footer.is_ok() && self.bad.is_empty() && !self.is_checksum_wrong
     }
 }
 
-/// Whether an error says something about the pack itself, and not about the store as a whole or this machine.
+/// Whether an error concerns the pack itself, and not the store as a whole or this machine.
 pub fn is_of_pack(error: &PackError) -> bool {
     error.is_contained() || matches!(error, PackError::Store(StoreError::Io { .. }))
 }
@@ -65,30 +65,30 @@ struct Job {
 }
 
 struct State {
-    /// Where the next piece begins, and the number of its first segment.
+    /// Offset of the next piece, and the number of its first segment.
     offset: u64,
     number: usize,
-    /// Of all bytes so far; nothing if some could not be read.
+    /// Hash of all bytes so far; `None` if some could not be read.
     hasher: Option<Box<blake3::Hasher>>,
     trailer: Vec<u8>,
-    /// Pieces that are being opened.
+    /// Number of pieces that are being opened.
     outstanding: usize,
     bad: Vec<(u32, PackError)>,
 }
 
-/// Some neighbouring segments, and the bytes from the start of the first one on; nothing if they could not be read.
+/// Some neighbouring segments, and the bytes from the start of the first one; `None` if they could not be read.
 struct Piece {
     segments: std::ops::Range<usize>,
     offset: u64,
     bytes: Option<Bytes>,
 }
 
-/// What all threads share.
+/// State shared by all threads.
 struct Inspector<'a> {
     vault: &'a Vault,
     packs: &'a [ListedPack],
     next: AtomicUsize,
-    /// Packs of which something is left to read.
+    /// Packs that have not been read to their end.
     open: Mutex<Vec<Arc<Job>>>,
     reader: PackReader<'a>,
     goes_on: &'a (dyn Fn() -> bool + Sync),
@@ -96,8 +96,8 @@ struct Inspector<'a> {
     progress: &'a dyn Progress,
 }
 
-/// Reads these packs wholly, in about this order, on the current thread pool. No further one is begun when `goes_on` says so.
-/// What was found in each goes to `done`.
+/// Reads these packs completely, in about this order, on the current thread pool. No further pack is started once `goes_on` returns
+/// `false`. The result for each pack is passed to `done`.
 ///
 /// # Errors
 /// If the store fails as a whole, `done` fails, or the user stops it.
@@ -125,7 +125,7 @@ impl Inspector<'_> {
     fn work(&self) -> Result<(), VaultError> {
         let result = self.read_all();
         if result.is_err() {
-            // The others end too.
+            // End the other threads too.
             self.next.store(self.packs.len(), Relaxed);
             lock(&self.open).clear();
         }
@@ -147,7 +147,7 @@ impl Inspector<'_> {
         }
     }
 
-    /// A pack of which something is left to read: a new one if there is any.
+    /// A pack with bytes left to read: preferably a new one.
     fn next_job(&self) -> Result<Option<Arc<Job>>, VaultError> {
         while (self.goes_on)() {
             let Some(pack) = self.packs.get(self.next.fetch_add(1, Relaxed)) else { break };
@@ -172,21 +172,22 @@ impl Inspector<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        // The one with the most left to read.
+        // The one with the most bytes left to read.
         let left = |job: &Arc<Job>| job.pack.len - lock(&job.state).offset;
-        // The list is not held while a pack is: that would be the wrong way round.
+        // The list must not be locked together with a pack: other code locks the pack first.
         let open = lock(&self.open).clone();
         Ok(open.into_iter().max_by_key(left))
     }
 
-    /// Reads the next piece of a pack. `None` if all is read.
+    /// Reads the next piece of a pack. `None` if everything has been read.
     fn take_piece(&self, job: &Arc<Job>) -> Result<Option<Piece>, VaultError> {
         let mut state = lock(&job.state);
         let (offset, first) = (state.offset, state.number);
         if offset == job.pack.len {
             return Ok(None);
         }
-        // Whole segments, up to a piece; the header goes with the first, what follows the segments comes last.
+        // Whole segments, up to the length of a piece; the header is read with the first piece, the bytes after the segments with the
+        // last.
         let mut number = first;
         let mut len = if offset == 0 { HEADER_LEN } else { 0 };
         while let Some(entry) = job.footer.segments.get(number)
@@ -216,7 +217,7 @@ impl Inspector<'_> {
                 }
                 state.hasher = None;
                 if first == number {
-                    // No segment is in it: the padding, or the footer, which could be read before.
+                    // It has no segment in it: it is padding, or the footer, which could be read before.
                     state.bad.push((number as u32, error));
                 }
                 None
@@ -231,7 +232,7 @@ impl Inspector<'_> {
         Ok(Some(Piece { segments: first..number, offset, bytes }))
     }
 
-    /// Opens the segments of a piece. Whoever opens the last one of a pack says what was found.
+    /// Opens the segments of a piece. The thread that opens the last one of a pack passes on the result.
     fn open_piece(&self, job: &Job, piece: Piece, decompressor: &mut Decompressor) -> Result<(), VaultError> {
         let key = object_key(job.pack.kind, job.pack.name);
         let mut bad = Vec::new();
@@ -242,7 +243,7 @@ impl Inspector<'_> {
             let at = (offset - piece.offset) as usize;
             let opened = match &piece.bytes {
                 Some(bytes) => self.open(job, number, &bytes[at..at + len], decompressor),
-                // What cannot be read together may be readable one by one.
+                // Segments that cannot be read together may be readable one by one.
                 None => match self.vault.store().get_range(&key, offset, len) {
                     Ok(sealed) => self.open(job, number, &sealed, decompressor),
                     Err(error) => Err(error.into()),

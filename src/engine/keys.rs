@@ -1,8 +1,7 @@
-//! The key slots of a vault: listing, adding, removing, changing (SPEC §4.2, §8.4).
+//! Key slots of a vault: listing, adding, removing, changing (SPEC §4.2, §8.4).
 //!
-//! Which slots are valid is what the records say. A slot is put first, then its record is, and only then an old one goes; a
-//! slot that is removed is removed by a record first, and its files go after it, durably. A slot that anyone could have made
-//! without the key counts for nothing.
+//! Records say which slots are valid. A new slot is put first, then its record, and only then is an old slot deleted; removing a slot
+//! first puts a record and then deletes the slot's files, durably. A slot that someone without the key could have made is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,38 +22,38 @@ use crate::vault::locked::Slots;
 use crate::vault::slots::{SlotFault, digest};
 use crate::vault::{Vault, VaultError};
 
-/// What is known of a slot.
+/// State of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotState {
     /// It is valid.
     Valid,
-    /// It opens the vault, and no record says so: whoever made it was cut off, or its record has not arrived.
+    /// It opens the vault, but no record mentions it: its creation was interrupted, or its record has not arrived.
     Pending,
-    /// It was removed, and opens the vault all the same: its files have yet to go, or were put back.
+    /// It was removed but still opens the vault: its files have not been deleted yet, or were put back.
     Removed,
-    /// It is valid, and its files are not there: they were deleted, or have not arrived.
+    /// It is valid, but its files do not exist: they were deleted, or have not arrived.
     Missing,
 }
 
-/// A key slot as it is listed.
+/// A key slot as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotInfo {
     /// Its id, the same in both copies.
     pub id: SlotId,
-    /// What it is for. Of one that is missing only this is known, and that roughly: a device key, or a password.
+    /// Its purpose. For a missing slot, this is all that is known, and only roughly: a device key or a password.
     pub purpose: Purpose,
-    /// The user's own name for it.
+    /// The user's name for it.
     pub label: String,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// How many readable copies the store has; two are normal.
+    /// Number of readable copies in the store; two is normal.
     pub copies: u64,
-    /// Whether it is valid.
+    /// Its state.
     pub state: SlotState,
 }
 
 impl SlotInfo {
-    /// Whether a person can open the vault with it, now and by right: a device key lies on one machine.
+    /// Whether a person can open the vault with it, now and legitimately: a device key is on one machine only.
     pub fn is_for_a_person(&self) -> bool {
         self.purpose != Purpose::Device && matches!(self.state, SlotState::Valid | SlotState::Pending)
     }
@@ -66,20 +65,20 @@ pub enum KeyError {
     /// There is no such slot.
     #[error("there is no key slot {0}")]
     NoSuchSlot(SlotId),
-    /// It is the last one that a person can use: without it nobody could open the vault but this or that machine.
+    /// It is the last one that a person can use: without it only machines with a device key could open the vault.
     #[error("key slot {0} is the last password or recovery key: without it nobody could open the vault any more")]
     Last(SlotId),
-    /// Another machine removed another one at the same time, and together they would have left none.
+    /// Another machine removed another slot at the same time, and together they would have left none.
     #[error(
         "key slot {0} stays: another machine removed the other one at the same time, and none would have been left"
     )]
     Crossed(SlotId),
-    /// A command of this machine that began earlier knows nothing of the slot yet.
+    /// A command of this machine started earlier and does not know the slot yet.
     #[error(
         "key slot {0} cannot be removed while another vault command of this machine is running that began before it was made"
     )]
     Busy(SlotId),
-    /// There are as many as there may be.
+    /// The vault has the maximum number of slots.
     #[error("a vault has at most {KEY_SLOTS_MAX} key slots")]
     Full,
     /// No slot opens with the old password.
@@ -97,20 +96,20 @@ pub enum KeyError {
     /// The vault failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// The file with the key of this machine could not be written or removed.
+    /// The file with this machine's key could not be written or removed.
     #[error("cannot {action} the device key {path}")]
     Device {
-        /// What was being done.
+        /// The failed action.
         action: &'static str,
-        /// Which file.
+        /// The file.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// The key of one machine and user to one vault: random, in this user's state folder, with a key slot of its own. Wiped
-/// when dropped, never shown in Debug.
+/// The key of one machine and user for one vault: random, in this user's state folder, with its own key slot. Wiped when dropped, never
+/// shown in Debug.
 pub struct DeviceKey {
     slot: SlotId,
     secret: Zeroizing<Vec<u8>>,
@@ -124,7 +123,7 @@ impl DeviceKey {
         state.join("device-key")
     }
 
-    /// The key in this machine's folder for a vault; `None` if there is none, or it is damaged.
+    /// Loads the key from this machine's folder for a vault; `None` if there is none or it is damaged.
     pub fn load(state: &Path) -> Option<Self> {
         let text = Zeroizing::new(crate::ownfile::read_text(&Self::path(state)).ok()?);
         let mut lines = text.lines();
@@ -147,7 +146,7 @@ impl DeviceKey {
         self.slot
     }
 
-    /// What opens the slot, as a random secret.
+    /// The random secret that opens the slot.
     pub const fn secret(&self) -> &Zeroizing<Vec<u8>> {
         &self.secret
     }
@@ -155,7 +154,7 @@ impl DeviceKey {
     /// Removes the key from this machine's folder for a vault.
     ///
     /// # Errors
-    /// If it is there and cannot be removed.
+    /// If it exists and cannot be removed.
     pub fn discard(state: &Path) -> Result<(), KeyError> {
         match std::fs::remove_file(Self::path(state)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -166,11 +165,11 @@ impl DeviceKey {
     }
 }
 
-/// Makes a key for this machine: a slot of its own, and a file in this machine's folder that only this user can read.
-/// One that was there before is replaced; its slot stays.
+/// Creates a key for this machine: a slot, and a file in this machine's folder that only this user can read. An existing key is replaced;
+/// its slot stays.
 ///
 /// # Errors
-/// If there are too many slots, the store fails, or the file cannot be written: then there is no slot either.
+/// If there are too many slots, the store fails, or the file cannot be written: then no slot is left either.
 pub fn add_device(vault: &Vault, label: &str, time: Time, progress: &dyn Progress) -> Result<SlotId, KeyError> {
     let mut secret = Zeroizing::new(vec![0; DEVICE_KEY_LEN]);
     random(&mut secret)?;
@@ -196,7 +195,7 @@ pub fn add_device(vault: &Vault, label: &str, time: Time, progress: &dyn Progres
     Ok(slot)
 }
 
-/// A slot that was made with the vault's key, and the objects that hold its copies.
+/// A slot that was made with the vault's key, and the objects with its copies.
 struct Held {
     slot: SlotFile,
     purpose: Purpose,
@@ -209,14 +208,14 @@ struct Held {
 /// All slots of this vault.
 #[derive(Default)]
 struct Survey {
-    /// Those that were made with its key.
+    /// The slots that were made with the vault's key.
     held: BTreeMap<SlotId, Held>,
-    /// How many are not: they say that they are this vault's, and open nothing.
+    /// Number of slots that were not: they claim to belong to this vault, but open nothing.
     forged: u64,
     set: SlotSet,
 }
 
-/// Looks at all slots, by what the log now says.
+/// Reads all slots and compares them with the log as known now.
 fn survey(vault: &Vault) -> Result<Survey, StoreError> {
     let mut survey = Survey { set: vault.slot_set(), ..Survey::default() };
     let mut forged = BTreeSet::new();
@@ -238,7 +237,7 @@ fn survey(vault: &Vault) -> Result<Survey, StoreError> {
             standing,
             slot: slot.clone(),
         });
-        // Two genuine slots of one id are the doing of someone who has the key: the first one counts.
+        // Two genuine slots with one id can only be made by someone who has the key: the first one counts.
         if held.slot.as_bytes() == slot.as_bytes() {
             held.names.push(name);
         }
@@ -248,7 +247,7 @@ fn survey(vault: &Vault) -> Result<Survey, StoreError> {
 }
 
 impl Survey {
-    /// Slots other than `id` that a person can use, whose files are here, and that `counts` agrees to.
+    /// Whether there is a slot other than `id` that a person can use, whose files are here, and that `counts` accepts.
     fn others_for_a_person(&self, id: SlotId, counts: impl Fn(&Held) -> bool) -> bool {
         let is_one = |held: &&Held| {
             held.purpose != Purpose::Device && matches!(held.standing, Standing::Valid | Standing::Pending)
@@ -256,11 +255,11 @@ impl Survey {
         self.held.values().filter(is_one).any(|held| held.slot.id() != id && counts(held))
     }
 
-    /// Whether the vault could still be opened by the right people without this slot.
+    /// Whether the right people could still open the vault without this slot.
     fn may_go(&self, id: SlotId) -> bool {
         let is_for_a_person = self.held.get(&id).is_none_or(|held| held.purpose != Purpose::Device);
         let another = |held: &Held| held.slot.id() != id && held.standing != Standing::Removed;
-        // The key of a machine may go, unless nothing else is left at all.
+        // A device key may be removed unless nothing else is left at all.
         self.others_for_a_person(id, |_| true) || !is_for_a_person && self.held.values().any(another)
     }
 
@@ -274,7 +273,7 @@ impl Survey {
             state: match held.standing {
                 Standing::Valid => SlotState::Valid,
                 Standing::Removed => SlotState::Removed,
-                // No record speaks of any slot yet: they came with the vault.
+                // No record mentions any slot yet: these were created with the vault.
                 Standing::Pending if !self.set.exists() => SlotState::Valid,
                 Standing::Pending | Standing::Other => SlotState::Pending,
             },
@@ -301,7 +300,7 @@ pub fn list(vault: &Vault) -> Result<Vec<SlotInfo>, KeyError> {
     Ok(survey(vault)?.infos())
 }
 
-/// All key slots, and how many files only look like one of this vault.
+/// All key slots, and the number of files that only look like slots of this vault.
 ///
 /// # Errors
 /// If the store fails.
@@ -313,7 +312,7 @@ pub fn list_all(vault: &Vault) -> Result<(Vec<SlotInfo>, u64), KeyError> {
 /// Adds a slot that opens with `secret`.
 ///
 /// # Errors
-/// If there are too many, or the store fails: then no slot stays.
+/// If there are too many, or the store fails: then no new slot is left.
 pub fn add(
     vault: &Vault,
     secret: &Secret,
@@ -337,8 +336,8 @@ fn seconds(time: Time) -> u64 {
     u64::try_from(time.secs).unwrap_or(0)
 }
 
-/// Puts both copies of a slot, then the record that makes it valid and removes others. If anything fails, or `confirm` says
-/// no (which is the result), the copies are taken back.
+/// Puts both copies of a slot, then the record that makes it valid and removes others. If anything fails, or `confirm` returns `false`
+/// (then this does too), the copies are deleted again.
 fn put_recorded(
     vault: &Vault,
     slot: &SlotFile,
@@ -348,7 +347,7 @@ fn put_recorded(
     progress: &dyn Progress,
 ) -> Result<bool, KeyError> {
     if !vault.slot_set().exists() {
-        // Those that are there get their record before the new one is put, which would be taken for one of them.
+        // The existing slots are recorded before the new one is put, which would otherwise be taken for one of them.
         vault.publish(RecordBody::Slots(SlotChange::default()), time, None, |_| false, progress)?;
     }
     let names = put_slot(vault.store(), slot)?;
@@ -361,16 +360,16 @@ fn put_recorded(
     Ok(published?.is_some())
 }
 
-/// When the files of a slot that is removed go.
+/// When the files of a removed slot are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Where things arrive late, when all machines know of it; else at once.
+    /// On a synced store, once all machines know of the removal; otherwise at once.
     Known,
     /// At once, whatever others do at the same time.
     Now,
 }
 
-/// Deletes the files of a slot that no record speaks of yet: one that was made with its vault, by whoever made it.
+/// Deletes the files of a slot that no record mentions yet: one that was created with its vault, by the same program.
 ///
 /// # Errors
 /// If the store fails.
@@ -381,16 +380,16 @@ pub fn discard_unrecorded(store: &dyn Store, id: SlotId) -> Result<(), KeyError>
     Ok(())
 }
 
-/// What became of a slot that was removed.
+/// Result of removing a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
-    /// It is gone.
+    /// Its files are deleted.
     Gone,
-    /// It is removed, but its files stay until these machines know of it.
+    /// It is removed, but its files stay until these machines know of the removal.
     Waiting(Vec<ClientId>),
 }
 
-/// Removes a slot: by a record, then its files, durably.
+/// Removes a slot: with a record, then by deleting its files, durably.
 ///
 /// # Errors
 /// If it is the last one that a person can use, or does not exist.
@@ -423,7 +422,7 @@ pub fn remove(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn 
     finish(vault, id, when, time, progress)
 }
 
-/// Why a slot cannot be removed by a record that is written now.
+/// Why a slot cannot be removed by a record written now, if so.
 fn refusal(vault: &Vault, id: SlotId) -> Option<KeyError> {
     let survey = match survey(vault) {
         Ok(survey) => survey,
@@ -432,7 +431,7 @@ fn refusal(vault: &Vault, id: SlotId) -> Option<KeyError> {
     if !survey.may_go(id) {
         return Some(KeyError::Last(id));
     }
-    // A record removes only what it acknowledges, which is what all work of this client that is under way has seen.
+    // A record removes only additions that it acknowledges, which are those that all running work of this client has seen.
     let acknowledged: BTreeMap<ClientId, u64> = vault.acknowledged(None).into_iter().collect();
     let own = vault.client();
     let mut additions = survey.set.additions(&id);
@@ -440,9 +439,10 @@ fn refusal(vault: &Vault, id: SlotId) -> Option<KeyError> {
     (!additions.all(knows)).then_some(KeyError::Busy(id))
 }
 
-/// Deletes the files of a slot that a record has removed, if the time has come.
+/// Deletes the files of a slot that a record has removed, if it is time.
 fn finish(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Progress) -> Result<Removal, KeyError> {
-    // Behind the record: whoever removed another slot at the same time sees this record, or is seen here.
+    // This comes after the record: another machine that removed another slot at the same time sees this record, or its record is seen
+    // here.
     vault.refresh(progress)?;
     let survey = survey(vault)?;
     let is_for_a_person = survey.held.get(&id).is_some_and(|held| held.purpose != Purpose::Device);
@@ -450,8 +450,8 @@ fn finish(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Prog
     let late = vault.delivery() == Delivery::Synced;
     let is_alone = || !survey.others_for_a_person(id, |held| is_certain(&survey, held));
     if is_void || is_for_a_person && !late && is_alone() {
-        // Another machine removed the other slot meanwhile, and may have deleted it already: this one stays, whosever record
-        // wins. That is recorded, so that nothing of it is in doubt any more.
+        // Another machine has removed the other slot meanwhile, and may have deleted it already: this slot stays, whichever record wins.
+        // A record says so, so that it no longer depends on that.
         if let Some(valid) = survey.held.get(&id).and_then(|held| vault.valid_slot(&held.slot)) {
             let change = RecordBody::Slots(SlotChange { add: vec![valid], remove: Vec::new() });
             vault.publish(change, time, None, |_| true, progress)?;
@@ -477,26 +477,26 @@ fn finish(vault: &Vault, id: SlotId, when: When, time: Time, progress: &dyn Prog
     Ok(Removal::Gone)
 }
 
-/// Whether a slot stays whatever becomes of removals that are void now. One that no record speaks of does.
+/// Whether a slot stays even if removals that are void now become valid. True for slots that no record mentions.
 fn is_certain(survey: &Survey, held: &Held) -> bool {
     held.standing == Standing::Pending || survey.set.is_beyond_doubt(&held.slot.id())
 }
 
-/// Whether the files of a slot may be moved out of the way: it was removed, and they should be gone.
+/// Whether the files of a slot may be moved aside: it was removed, and they should be gone.
 pub(crate) fn is_done_with(vault: &Vault, slot: &SlotFile) -> bool {
     let set = vault.slot_set();
     set.standing(&slot.id(), &digest(slot)) == Standing::Removed && vault.is_removal_settled(&set, slot.id())
 }
 
-/// Slots that were removed and open the vault all the same, as it was found when it was opened: their files were put back.
-/// One that is still there only until its file is deleted is none of them, unless it opened the vault now.
+/// Slots that were removed but still have files, as found when the slots were last read: the files were put back. A slot that only waits
+/// for its files to be deleted is not included, unless it opened the vault now.
 pub fn returned(vault: &Vault) -> Vec<SlotId> {
     let odd = vault.odd_slots().into_iter();
     odd.filter(|odd| odd.fault == SlotFault::Returned).map(|odd| odd.slot.id).collect()
 }
 
-/// What this machine has removed, and whose files have yet to go: slots, and the objects that hold them. What was put back
-/// since is not among them.
+/// Slots that this machine has removed and whose files must still be deleted, with the objects that contain them. Objects that were put
+/// back later are not included.
 #[derive(Default)]
 struct Notes(BTreeMap<SlotId, BTreeSet<ObjectName>>);
 
@@ -526,7 +526,7 @@ impl Notes {
     }
 }
 
-/// Notes that the files of a slot must go.
+/// Notes that the files of a slot must be deleted.
 fn note(vault: &Vault, id: SlotId, held: Option<&Held>) -> Result<(), KeyError> {
     let mut notes = Notes::load(vault);
     notes.0.entry(id).or_default().extend(held.into_iter().flat_map(|held| &held.names));
@@ -541,8 +541,8 @@ fn forget(vault: &Vault, id: SlotId) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// Deletes the files of slots that this machine removed earlier, as far as all machines know of it by now. Returns the slots
-/// that are gone.
+/// Deletes the files of slots that this machine removed earlier, if all machines know of the removal by now. Returns the slots whose
+/// files are deleted.
 ///
 /// # Errors
 /// If the store fails.
@@ -551,7 +551,7 @@ pub fn settle(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<Vec<
     for id in Notes::load(vault).0.into_keys() {
         let now = survey(vault)?;
         if now.held.contains_key(&id) && now.set.removals(&id).next().is_none() {
-            // The record that was to remove it was never written.
+            // The record that was to remove it was never put.
             forget(vault, id)?;
             continue;
         }
@@ -567,20 +567,20 @@ pub fn settle(vault: &Vault, time: Time, progress: &dyn Progress) -> Result<Vec<
     Ok(gone)
 }
 
-/// A password that was changed.
+/// Result of changing a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The new slot.
     pub slot: SlotId,
-    /// What became of the old one.
+    /// The result for the old slot.
     pub old: Removal,
 }
 
-/// Replaces the slot that opens with `old` by one that opens with `new`, with the same label. The new one is stored, read
-/// back and opened, and recorded as valid, before the old one goes.
+/// Replaces the slot that opens with `old` by one that opens with `new`, with the same label. The new one is stored, read back and
+/// opened, and recorded as valid, before the old one is deleted.
 ///
 /// # Errors
-/// If no slot opens with the old secret, or the store fails: the old one stays then, and the new one does not.
+/// If no slot opens with the old secret, or the store fails: then the old slot stays, and no new one is left.
 pub fn change(
     vault: &Vault,
     old: &Secret,
@@ -595,7 +595,7 @@ pub fn change(
     let before = survey(vault)?;
     let opens = |slot: &SlotFile, secret: &Secret| slot.unlock(secret).is_ok_and(|keyring| keyring.vault == vault.id());
     let mut held: Vec<&Held> = before.held.values().collect();
-    // The one that opened the vault first; of others the valid ones.
+    // Try the slot that opened the vault first, then the valid ones.
     held.sort_by_key(|held| (held.slot.id() != vault.opened_by(), held.standing != Standing::Valid));
     let found = held.into_iter().find(|held| opens(&held.slot, old)).ok_or(KeyError::WrongSecret)?;
     let made = SlotFile::create(vault.keyring(), new, found.purpose, &found.label, seconds(time), kdf)?;
@@ -623,7 +623,7 @@ pub fn change(
     Ok(Changed { slot: made.id(), old: finish(vault, id, when, time, progress)? })
 }
 
-/// Whether a secret opens the vault by one of its slots: whoever changes them shows that they may.
+/// Whether a secret opens the vault by one of its slots: users who change slots show that they may.
 ///
 /// # Errors
 /// If the store fails.

@@ -1,5 +1,5 @@
-//! The disk as it is now, as a tree that can be compared with a snapshot. What looks as remembered is not read; of the rest
-//! the chunks are hashed, and nothing is stored.
+//! The disk as it is now, as a tree that can be compared with a snapshot. Files that look unchanged are not read; the chunks of the
+//! others are hashed, and nothing is stored.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,30 +15,30 @@ use crate::vault::{ReadError, TreeReader, Vault};
 pub struct Live<'v> {
     /// The listing of its top folder.
     pub tree: Stream,
-    /// What could not be read, or not as it should be.
+    /// Files that could not be read, or not completely.
     pub skipped: Vec<Skipped>,
-    /// What was left out.
+    /// The rules for leaving out, and the paths left out.
     pub omitted: Omitted,
     chunks: HashMap<ChunkId, Vec<u8>>,
     trees: TreeReader<'v>,
 }
 
-/// Why the disk could not be looked at.
+/// Why the disk could not be scanned.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SnapshotError),
-    /// The list of what was skipped could not be.
+    /// The list of skipped files could not be read.
     #[error(transparent)]
     Browse(#[from] BrowseError),
 }
 
 impl<'v> Live<'v> {
-    /// Looks at what these options take.
+    /// Scans the paths of these options.
     ///
     /// # Errors
-    /// If it cannot be read as a whole: a missing path is never taken for an empty one.
+    /// If they cannot be read as a whole: a missing path is never treated as an empty one.
     pub fn look(vault: &'v Vault, options: SnapshotOptions<'_>, progress: &dyn Progress) -> Result<Self, LiveError> {
         let looked = look(vault, options, progress)?;
         let trees = vault.tree_reader().map_err(SnapshotError::from)?;
@@ -50,7 +50,7 @@ impl<'v> Live<'v> {
         let missing =
             live.skipped.iter().filter(|skipped| !skipped.stored).map(|skipped| skipped.path.clone()).collect();
         let rules = RuleSet::read(&looked.rules, &mut live).map_err(SnapshotError::from)?;
-        // Only a part of a root may be looked at. What is beside that is not compared at all.
+        // Perhaps only a part of a root is scanned. The rest is not compared at all.
         let rules = rules.map(|rules| RuleSet { listed: BTreeSet::new(), ..rules });
         live.omitted = Omitted::new(Some(missing), rules);
         Ok(live)

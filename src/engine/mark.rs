@@ -1,8 +1,7 @@
-//! Which chunks the snapshots need: every distinct tree is read once, whatever the number of snapshots (SPEC §8.6).
+//! Marks the chunks that the snapshots need: every distinct tree is read once, whatever the number of snapshots (SPEC §8.6).
 //!
-//! Trees are read in batches, sorted by where they lie, so that each segment is opened about once. Ids of chunks are
-//! collected up to a bound, sorted, and merged with the catalogue's table, which is sorted as well: one bit for each chunk
-//! is all that stays in memory.
+//! Trees are read in batches, sorted by their places, so that each segment is opened about once. Ids of chunks are collected up to a
+//! limit, sorted, and merged with the catalogue's table, which is sorted as well: only one bit per chunk stays in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,18 +22,18 @@ use crate::vault::read::Listing;
 use crate::vault::segments::SegmentCache;
 use crate::vault::{Lookup, ReadError, Vault, VaultError};
 
-/// Ids that are collected before they are merged with the catalogue.
+/// Number of ids to collect before they are merged with the catalogue.
 const IDS_WAITING: usize = 3 << 20;
-/// Ids that a thread collects for itself.
+/// Number of ids that a thread collects before it passes them on.
 const IDS_LOCAL: usize = 4096;
-/// Listings that are read together.
+/// Number of listings to read together.
 const BATCH: usize = 16 << 10;
-/// Opened segments that are kept, in raw bytes.
+/// Size of the opened segments to keep, in raw bytes.
 const SEGMENTS_KEPT: usize = 40 << 20;
-/// How many ids of lost chunks and how many unreadable streams are kept.
+/// Maximum number of ids of lost chunks, and of unreadable streams, to keep.
 pub const LOSSES_KEPT: usize = 1 << 20;
 
-/// Why the chunks in use could not be found out.
+/// Why the needed chunks could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
     /// The vault failed.
@@ -71,48 +70,49 @@ impl Bits {
     }
 }
 
-/// What the snapshots need.
+/// The needs of snapshots.
 #[derive(Debug, Default)]
 pub struct Marks {
     /// One bit for each chunk, by its rank in the catalogue that was read.
     pub bits: Bits,
-    /// Needed chunks that no pack has: the first [`LOSSES_KEPT`].
+    /// Needed chunks that are in no pack: the first [`LOSSES_KEPT`].
     pub lost: HashSet<ChunkId>,
-    /// Listings and lists of ids that cannot be read, and why: the first [`LOSSES_KEPT`]. What they need is not known.
+    /// Listings and lists of ids that cannot be read, with the errors: the first [`LOSSES_KEPT`]. The chunks that they need are not
+    /// known.
     pub unreadable: HashMap<StreamKey, String>,
-    /// The same, of those that a later version wrote. They are not damaged, but what they need is not known either.
+    /// The same for those written by a later version. They are not damaged, but the chunks that they need are not known either.
     pub newer: HashMap<StreamKey, String>,
-    /// Different folders that were read.
+    /// Number of different folders read.
     pub folders: u64,
-    /// Entries in them that are not folders.
+    /// Number of entries in them that are not folders.
     pub files: u64,
 }
 
 impl Marks {
-    /// Whether nothing that the snapshots need is unreadable for damage.
+    /// Whether nothing that the snapshots need is unreadable because of damage.
     pub fn is_whole(&self) -> bool {
         self.unreadable.is_empty()
     }
 
-    /// Why it is not known what the snapshots need, if it is not.
+    /// Why the needs of the snapshots are not completely known, if so.
     pub fn unknown(&self) -> Option<&str> {
         self.unreadable.values().chain(self.newer.values()).next().map(String::as_str)
     }
 }
 
-/// Opened segments, for many threads.
+/// Opened segments, shared by many threads.
 pub struct Segments<'a> {
     packs: PackReader<'a>,
     lookup: Lookup<'a>,
-    /// The packs that were used.
+    /// The packs used.
     infos: RwLock<HashMap<u32, Arc<PackInfo>>>,
     shared: Arc<SegmentCache>,
-    /// What is asked for chunks that cannot be read here.
+    /// Another vault, which is asked for chunks that cannot be read here.
     donor: Option<Box<Self>>,
 }
 
 impl<'a> Segments<'a> {
-    /// Reads the segments of a vault as this view of the catalogue places them.
+    /// Reads the segments of a vault at their places in this view of the catalogue.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -124,16 +124,16 @@ impl<'a> Segments<'a> {
         Ok(Self { packs, lookup, infos: RwLock::new(infos), shared, donor: None })
     }
 
-    /// The same; chunks that cannot be read here are read from another vault, if one is given, that calls them alike.
+    /// The same, but chunks that cannot be read here are read from another vault with the same ids, if one is given.
     ///
     /// # Errors
-    /// If that one's catalogue fails.
+    /// If the other vault's catalogue fails.
     pub fn lent_by(self, donor: Option<&'a Vault>) -> Result<Self, CatalogueError> {
         let donor = donor.map(|donor| Self::new(donor, Arc::new(donor.catalogue().reader()?)));
         Ok(Self { donor: donor.transpose()?.map(Box::new), ..self })
     }
 
-    /// Where a chunk lies, if it is stored, and of which kind the pack is.
+    /// The place of a chunk, if it is stored, and the kind of its pack.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -142,7 +142,7 @@ impl<'a> Segments<'a> {
         Ok(self.info(place.pack)?.map(|info| (place, info.kind)))
     }
 
-    /// Whether the store lists the pack of this number as long as its footer says.
+    /// Whether the length of the pack with this number, as listed by the store, is the one in its footer.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -162,7 +162,7 @@ impl<'a> Segments<'a> {
         Ok(info)
     }
 
-    /// Opens a segment of the pack of this number, every chunk verified.
+    /// Opens a segment of the pack with this number, verifying every chunk.
     ///
     /// # Errors
     /// If it is missing or damaged.
@@ -173,10 +173,10 @@ impl<'a> Segments<'a> {
         self.shared.get((info.name, segment), |decompressor| Ok(self.packs.segment(&place, None, decompressor)?))
     }
 
-    /// Brings a chunk: the opened segment that has it, and its number there.
+    /// Finds a chunk: the opened segment that contains it, and its index in the segment.
     ///
     /// # Errors
-    /// If it is in no pack, or cannot be read from any that has it.
+    /// If it is in no pack, or cannot be read from any that contains it.
     pub fn chunk(&self, id: &ChunkId) -> Result<(Arc<Segment>, usize), ReadError> {
         let found = self.lookup.try_places(id, |place| {
             let segment = self.open(place.pack, place.segment)?;
@@ -184,7 +184,7 @@ impl<'a> Segments<'a> {
             Ok((segment, index))
         });
         match (found.and_then(|found| found.ok_or_else(|| self.lookup.lost(id))), &self.donor) {
-            // What is wrong with the donor says nothing about this vault.
+            // An error of the donor says nothing about this vault.
             (Err(error), Some(donor)) if error.is_contained() && donor.lookup.locate(id)?.is_some() => {
                 match donor.chunk(id) {
                     Err(theirs) if theirs.is_contained() => Err(error),
@@ -199,7 +199,7 @@ impl<'a> Segments<'a> {
 /// Pack, segment and offset of a stream's first chunk, if it is stored.
 type FirstPlace = Option<(u32, u32, u32)>;
 
-/// These items in the order in which the first chunks of their streams lie in the store.
+/// Sorts items by the places of the first chunks of their streams.
 ///
 /// # Errors
 /// If the catalogue fails.
@@ -219,7 +219,7 @@ pub fn in_order<T: Send>(
     Ok(placed)
 }
 
-/// Groups of neighbours in one segment, each for one thread; none is large.
+/// Groups of neighbours in one segment, each for one thread; no group is large.
 pub fn by_segment<T>(placed: &[(FirstPlace, T)]) -> Vec<&[(FirstPlace, T)]> {
     placed
         .chunk_by(|(a, _), (b, _)| a.map(|place| (place.0, place.1)) == b.map(|place| (place.0, place.1)))
@@ -227,12 +227,12 @@ pub fn by_segment<T>(placed: &[(FirstPlace, T)]) -> Vec<&[(FirstPlace, T)]> {
         .collect()
 }
 
-/// Brings chunks on behalf of one thread, and notes which were asked for.
+/// Reads chunks for one thread, and records which were requested.
 pub struct Source<'s, 'a> {
     segments: &'s Segments<'a>,
-    /// Where the last chunk was.
+    /// The place of the last chunk.
     last: Option<(Arc<Segment>, usize)>,
-    /// Every chunk that was asked for.
+    /// Every chunk requested.
     pub asked: Vec<ChunkId>,
 }
 
@@ -262,17 +262,17 @@ struct Marker<'a> {
     reader: &'a Arc<Reader>,
     segments: Segments<'a>,
     progress: &'a dyn Progress,
-    /// Ids that wait, and what came of those before them.
+    /// Waiting ids, and the results for earlier ones.
     waiting: Mutex<(Vec<ChunkId>, Marks)>,
-    /// Listings that were seen, and other streams: a file may hold what is a listing elsewhere, and as that it needs more.
+    /// Listings seen, and other streams seen: a file may have the content of a listing, which needs more when read as a listing.
     listings: Mutex<HashSet<StreamKey>>,
     streams: Mutex<HashSet<StreamKey>>,
 }
 
-/// Marks what these snapshots need, in the view `reader` of the catalogue. Works on the current thread pool.
+/// Marks the chunks that these snapshots need, in the view `reader` of the catalogue. Works on the current thread pool.
 ///
 /// # Errors
-/// If the vault or the catalogue fails, or the user stops it. Damage is only noted.
+/// If the vault or the catalogue fails, or the user stops it. Damage is only recorded.
 pub fn mark<'s>(
     vault: &Vault,
     reader: &Arc<Reader>,
@@ -282,7 +282,7 @@ pub fn mark<'s>(
     mark_lent(vault, None, reader, snapshots, progress)
 }
 
-/// As [`mark`]; listings that cannot be read are read from `donor`, if it has them. Chunks that only it has are lost all the same.
+/// As [`mark`], but unreadable listings are read from `donor`, if it has them. Chunks that only it has still count as lost.
 ///
 /// # Errors
 /// As [`mark`].
@@ -327,7 +327,7 @@ pub fn mark_lent<'s>(
 
 /// Sets the bits of these chunks.
 fn merge(reader: &Reader, ids: &mut Vec<ChunkId>, marks: &mut Marks) -> Result<(), CatalogueError> {
-    // Not by a pool: while this thread waited for it, it could take up work that waits for what is locked here.
+    // Not in a pool: while waiting for the pool, this thread could take up a task that needs the lock held here.
     ids.sort_unstable();
     ids.dedup();
     let bits = &marks.bits;
@@ -378,7 +378,7 @@ impl Marker<'_> {
         Ok(())
     }
 
-    /// Notes the chunks of a stream that is no listing: its content, and the lists of ids on the way to it.
+    /// Records the chunks of a stream other than a listing: its content, and its lists of ids.
     fn mark_stream(
         &self,
         stream: &Stream,
@@ -394,7 +394,7 @@ impl Marker<'_> {
                     Ok(Some(id)) => ids.push(id),
                     Ok(None) => break,
                     Err(error) => {
-                        // The ids that are known are needed all the same.
+                        // The known ids are needed all the same.
                         source.asked.extend_from_slice(&stream.ids);
                         self.unreadable(stream, error)?;
                         break;

@@ -1,4 +1,4 @@
-//! What vault does with an opened vault and the user's files: each command plans, then executes.
+//! The actions on an open vault and the user's files: each command plans, then executes.
 
 pub mod trust;
 pub mod depot;

@@ -1,7 +1,8 @@
-//! Which vault lay in which place when this machine last looked: a memory in the user's state folder.
+//! Remembers, in the user's state folder, which vault was in which place when this machine last looked.
 //!
-//! A disk that is not mounted leaves an empty folder behind, and whoever can write to a place can put another vault there. By
-//! this memory both are noticed before anything is written. A place is known by its real path, or by the address of a store.
+//! A disk that is not mounted leaves an empty folder behind, and anyone who can write to a place can put another vault there. Both are
+//! noticed by comparing with this memory before anything is written. A place is identified by its real path, or by the address of a
+//! store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::path::plain;
 
 const MAGIC: &str = "vault place 1";
 
-/// The name of the folder `path` as a place: its real path. Of what is not there yet, the part that is there is made real.
+/// The name of the folder `path` as a place: its real path. If it does not exist yet, only the existing part is resolved.
 pub fn name_of(path: &Path) -> String {
     for there in path.ancestors() {
         if let Ok(real) = std::fs::canonicalize(there) {
@@ -30,8 +31,8 @@ fn file_of(state: &Path, place: &str) -> PathBuf {
     state.join("places").join(digits)
 }
 
-/// The vaults that this machine has met in this place, the one that is meant first; none if there is no memory of it.
-/// `state` is the folder in which this user keeps the state of all vaults.
+/// The vaults that this machine has seen in this place, the intended one first; none if there is no memory of it. `state` is the folder
+/// in which this user keeps the state of all vaults.
 pub fn known(state: &Path, place: &str) -> Vec<VaultId> {
     let text = crate::ownfile::read_text(&file_of(state, place)).unwrap_or_default();
     let mut lines = text.lines();
@@ -52,8 +53,8 @@ pub fn remember(state: &Path, place: &str, vaults: &[VaultId]) -> io::Result<()>
     replace_private_file(&path, format!("{MAGIC}\n{place}\n{ids}").as_bytes())
 }
 
-/// Remembers that this vault was opened in this place. `is_said` tells that a person or the configuration named it;
-/// `others` are vaults that have key slots there too.
+/// Remembers that this vault was opened in this place. `is_said`: a person or the configuration named it; `others` are vaults that have
+/// key slots there too.
 ///
 /// # Errors
 /// If the state folder cannot be written.
@@ -68,7 +69,7 @@ pub fn met<'a>(
     let is_there = others.into_iter().any(|other| vaults.first() == Some(other));
     match vaults.iter().position(|known| *known == vault) {
         Some(0) => return Ok(()),
-        // The one that is meant is away: it stays the one that is meant.
+        // The intended vault is not there: it remains the intended one.
         Some(_) if is_there || !is_said => return Ok(()),
         Some(at) => drop(vaults.remove(at)),
         None => {}
@@ -78,10 +79,10 @@ pub fn met<'a>(
     remember(state, place, &vaults)
 }
 
-/// Forgets a vault in a place, as one that was never finished.
+/// Forgets a vault in a place, as one whose creation was not finished.
 pub fn forget(state: &Path, place: &str, vault: VaultId) {
     let left: Vec<VaultId> = known(state, place).into_iter().filter(|known| *known != vault).collect();
-    // What cannot be forgotten is asked about the next time.
+    // If it cannot be forgotten, the user is asked the next time.
     let _ = if left.is_empty() { std::fs::remove_file(file_of(state, place)) } else { remember(state, place, &left) };
 }
 
@@ -100,7 +101,7 @@ mod tests {
         met(state, "/disk/vault", X, false, &[]).unwrap();
         assert_eq!(known(state, "/disk/vault"), [X]);
         assert_eq!(known(state, "/disk/other"), []);
-        // One that shares the folder, and was named, comes behind; one that lies there alone comes before.
+        // A named vault that shares the folder is added behind the other; one that is alone there comes first.
         met(state, "/disk/vault", Y, true, &[X]).unwrap();
         assert_eq!(known(state, "/disk/vault"), [X, Y]);
         met(state, "/disk/vault", Y, false, &[]).unwrap();

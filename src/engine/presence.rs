@@ -1,8 +1,9 @@
-//! Whether a source is there: a disk that is not mounted leaves an empty folder behind, and that is not taken for its files.
+//! Decides whether a source is really there: a disk that is not mounted leaves an empty folder behind, which must not be taken for the
+//! source.
 //!
-//! Two things give it away: a folder that held something in the last snapshot and now is empty; and a folder that was a
-//! mount point and now lies on the file system of the folder above it. Of a removable disk, whose folder comes and goes with it, the
-//! missing folder does. What was a mount point is remembered on this machine, of the roots and of the folders below them.
+//! There are two signs: a folder that had content in the last snapshot is now empty; or a folder that was a mount point is now on the
+//! same file system as its parent. A removable disk's folder comes and goes with the disk, so there the sign is the missing folder. This
+//! machine remembers which roots, and which folders below them, were mount points.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,25 +17,25 @@ use crate::fs::{Dir, replace_private_file};
 use crate::tree::{FileKind, Time};
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
-/// A listing that has nothing but its version.
+/// Length of a listing that consists only of its version.
 const EMPTY_LISTING_LEN: u64 = 1;
 
-/// What is remembered of all sources.
+/// The remembered state of all sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
-    /// Whether each root was a mount point when it was last there; by a hash of its source and its path.
+    /// Whether each root was a mount point when it was last there, by a hash of its source and its path.
     #[serde(default)]
     roots: BTreeMap<String, bool>,
-    /// The mount points below the roots of each source, by its name, and their paths in the snapshot.
+    /// For each source, by name: the mount points below its roots, and their paths in the snapshot.
     #[serde(default)]
     below: BTreeMap<String, BTreeMap<FolderKey, Vec<u8>>>,
 }
 
-/// What is known of the roots of a source.
+/// The state of the roots of a source.
 pub(crate) struct Presence {
     file: PathBuf,
     known: Known,
-    /// What is seen now, to be remembered when the snapshot is taken.
+    /// The present state, to be remembered once the snapshot is taken.
     seen: BTreeMap<String, bool>,
 }
 
@@ -46,7 +47,7 @@ fn key(source: &str, path: &Path) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-/// Whether a folder lies on another file system than the one above it; `None` if there is none above it, or it is no folder.
+/// Whether a folder is on another file system than its parent; `None` if it has no parent, or is not a folder.
 fn is_mount_point(path: &Path) -> Option<bool> {
     let real = std::fs::canonicalize(path).ok()?;
     let stat = Dir::open(&real).and_then(|dir| dir.stat()).ok()?;
@@ -54,20 +55,20 @@ fn is_mount_point(path: &Path) -> Option<bool> {
     (stat.kind == FileKind::Directory).then_some(stat.mount_root || stat.dev != above.dev)
 }
 
-/// Whether a folder has nothing in it. One that cannot be read is not empty.
+/// Whether a folder is empty. One that cannot be read is not.
 fn is_empty(path: &Path) -> bool {
     crate::folder::entries(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 impl Presence {
-    /// Reads what is remembered.
+    /// Reads the remembered state.
     pub(crate) fn load(vault: &Vault) -> Self {
         let file = vault.state().join("roots");
         let known = crate::ownfile::read(&file).ok().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
         Self { file, known: known.unwrap_or_default(), seen: BTreeMap::new() }
     }
 
-    /// Looks at a root, and says why it is probably not there, if that is so. `accepted`: it is taken as it is.
+    /// Checks a root, and returns why it is probably not there, if so. `accepted`: it is accepted as it is.
     pub(crate) fn look(
         &mut self,
         vault: &Vault,
@@ -97,12 +98,12 @@ impl Presence {
         why
     }
 
-    /// The mount points that are remembered below the roots of a source. `accepted`: they are taken as they are.
+    /// The remembered mount points below the roots of a source. `accepted`: whatever is seen now is right.
     pub(crate) fn below(&self, source: &str, accepted: bool) -> MountPoints {
         MountPoints::new(self.known.below.get(source).cloned().unwrap_or_default(), accepted)
     }
 
-    /// Remembers what was seen: the roots, and the mount points below them.
+    /// Remembers the present state: the roots, and the mount points below them.
     ///
     /// # Errors
     /// If the state folder cannot be written.
@@ -122,7 +123,7 @@ impl Presence {
     }
 }
 
-/// Whether the last snapshot of this machine that has the root, and in which it was there, has something in it.
+/// Whether the root had any content in the last snapshot of this machine in which it was there.
 fn was_full(vault: &Vault, snapshots: &[SnapshotInfo], source: &str, path: &Path) -> bool {
     let path = crate::path::from_path(path);
     let host = &vault.identity().host;
@@ -135,7 +136,7 @@ fn was_full(vault: &Vault, snapshots: &[SnapshotInfo], source: &str, path: &Path
     })
 }
 
-/// Whether a date that was given lies in the future.
+/// Whether a given date is in the future.
 pub(crate) fn is_future(given: bool, time: Time, now: Time) -> bool {
     given && time > now
 }

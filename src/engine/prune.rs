@@ -1,4 +1,4 @@
-//! `prune`: forget what no rule keeps, and give the space back. And what else is said about snapshots and clients in the log.
+//! `prune`: forgets the snapshots that no rule keeps, and frees space. Also other statements about snapshots and clients in the log.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -14,11 +14,11 @@ use crate::store::Delivery;
 use crate::tree::Time;
 use crate::vault::{Vault, VaultError};
 
-/// Forgets the snapshots that these decisions drop, and gives space back.
+/// Forgets the snapshots that these decisions drop, and frees space.
 ///
 /// # Errors
-/// If a record cannot be written; then nothing was changed. If space cannot be given back; then the snapshots are forgotten,
-/// and the next prune does the rest.
+/// If a record cannot be written: then nothing was changed. If space cannot be freed: then the snapshots are forgotten, and the next
+/// prune does the rest.
 pub fn prune(
     vault: &Vault,
     decisions: &[Decision],
@@ -44,8 +44,7 @@ pub fn prune(
     Ok(report)
 }
 
-/// Settles which changes count that nobody may have waited for. What fails there is told, and keeps nothing else from being done: what is
-/// not settled stays.
+/// Settles the changes in doubt (SPEC §8.3). A failure is reported and keeps nothing else from being done: what is not settled stays.
 fn settle_doubts(vault: &Vault, options: &CollectOptions<'_>, progress: &dyn Progress) -> Result<(), CollectError> {
     let CollectOptions { clock, level, verify, threads, .. } = *options;
     let rewriting = RewriteOptions { clock, level, verify, others: VerifyOthers::Sample, threads };
@@ -60,10 +59,10 @@ fn settle_doubts(vault: &Vault, options: &CollectOptions<'_>, progress: &dyn Pro
     }
 }
 
-/// What [`prune`] would do.
+/// The result that [`prune`] would have.
 ///
 /// # Errors
-/// If it cannot be found out.
+/// If it cannot be determined.
 pub fn estimate(
     vault: &Vault,
     decisions: &[Decision],
@@ -75,7 +74,7 @@ pub fn estimate(
     collect::estimate(vault, &drop, options, progress)
 }
 
-/// Publishes a record that says something about the log itself: forgetting, pinning, retiring.
+/// Publishes a record about the log itself: forgetting, pinning, retiring.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -85,18 +84,18 @@ pub fn say(vault: &Vault, body: RecordBody, time: Time, progress: &dyn Progress)
     Ok(())
 }
 
-/// What became of a client that was to retire itself.
+/// Result of retiring the own client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnRetirement {
-    /// It is retired, or nobody had joined. The next work from here joins anew.
+    /// It is retired, or nobody had joined. The next work from here joins again.
     Done,
-    /// Other work of it goes on.
+    /// Other work of the client is in progress.
     Busy,
-    /// It is the only one of a store that delivers late: those that come later must have somebody in common who knows them.
+    /// It is the only client of a synced store: clients that join later need one that knows them all.
     Last,
 }
 
-/// Retires the client that works here, as the last thing that it does: nothing waits for it any more.
+/// Retires the client that works here, as its last action: nobody waits for it any more.
 ///
 /// # Errors
 /// If the record cannot be written.
@@ -116,8 +115,8 @@ pub fn retire_self(vault: &Vault, time: Time, progress: &dyn Progress) -> Result
     })
 }
 
-/// Retires the clients of which every record is older than this, by all clocks, where all see the same at once. One that is alive all the
-/// same loses nothing: it notices, and goes on as a new one. Returns them.
+/// Retires the clients whose records are all older than `before`, by all clocks, if all see the same at once. A client that is alive all
+/// the same loses nothing: it notices, and continues as a new one. Returns the retired clients.
 ///
 /// # Errors
 /// If the record cannot be written.
@@ -145,30 +144,30 @@ pub fn retire_unseen(
     Ok(old)
 }
 
-/// A client as the log has it.
+/// A client in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
     /// Its id.
     pub id: ClientId,
-    /// Name of the machine, as it said when it joined; empty if that record is missing.
+    /// Name of the machine, from the record of its joining; empty if that record is missing.
     pub host: String,
     /// Name of the user.
     pub user: String,
-    /// How many of its records are here.
+    /// Number of its records in the log.
     pub records: u64,
-    /// Records that others have seen and that are not here.
+    /// Number of its records that others have seen and that are missing here.
     pub missing: u64,
     /// When it wrote its last record, by its own clock.
     pub last: Option<Time>,
-    /// It holds up nothing any more.
+    /// Whether it is retired: nobody waits for it any more.
     pub retired: bool,
-    /// It is the one that works here.
+    /// Whether it is the client of this machine.
     pub own: bool,
-    /// How many condemned packs wait for it, among others perhaps.
+    /// Number of condemned packs that wait for it, possibly together with others.
     pub holds_up: u64,
 }
 
-/// Everyone who writes to the vault, or did.
+/// All clients that write to the vault, or once did.
 pub fn clients(vault: &Vault) -> Vec<ClientInfo> {
     let chains = vault.chains();
     let acks = Acknowledgements::new(&chains);

@@ -1,5 +1,4 @@
-//! Reads the content of one source file into the depot (SPEC §8.5): small ones whole, large ones in blocks that all threads
-//! work on.
+//! Reads the content of one source file into the depot (SPEC §8.5): a small one whole, a large one in blocks that all threads work on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +15,11 @@ use crate::progress::Progress;
 use crate::tree::{Holes, IdList, Stream, StreamWriter};
 use crate::varint;
 
-/// Files up to this length are read whole into a buffer; mapping pays only above it.
+/// Maximum length of files that are read whole into a buffer; mapping pays only above it.
 pub const SMALL_MAX: u64 = 1 << 20;
-/// How much of a large file is mapped or read at once, in bytes.
+/// Number of bytes of a large file to map or read at once.
 const BLOCK: usize = 4 << 20;
-/// The system is asked to read this many bytes of a large file in advance.
+/// Number of bytes of a large file that the system is asked to read ahead.
 const AHEAD_LEN: u64 = 16 << 20;
 
 /// Content that was read and stored.
@@ -30,9 +29,9 @@ pub struct Content {
     pub stream: Stream,
     /// The holes.
     pub holes: Option<Holes>,
-    /// Length of the file with its holes.
+    /// Length of the file including its holes.
     pub size: u64,
-    /// The file changed while it was read.
+    /// Whether the file changed while it was read.
     pub torn: bool,
 }
 
@@ -57,13 +56,13 @@ impl From<io::Error> for ReadFailed {
     }
 }
 
-/// Whether two looks at a file show the same content.
+/// Whether the metadata of a file at two times shows that its content is the same.
 pub fn same_content(a: &Stat, b: &Stat) -> bool {
     a.size == b.size && a.mtime == b.mtime && a.ctime == b.ctime
 }
 
-/// Reads a file of at most [`SMALL_MAX`] bytes without holes. `seen` is what it looked like before it was opened.
-/// Returns also what it looked like when it had been read. `None` if it is much longer than it looks.
+/// Reads a file of at most [`SMALL_MAX`] bytes without holes. `seen` is its metadata before it was opened. Returns also its metadata
+/// after it was read. `None` if it is much longer than `seen` says.
 ///
 /// # Errors
 /// If it cannot be read, or the run has failed.
@@ -100,7 +99,7 @@ pub fn store_whole(depot: &Depot<'_>, bytes: &[u8]) -> Result<Stream, Failed> {
     list_ids(depot, ids, bytes.len() as u64)
 }
 
-/// The stream of `len` bytes with these chunks.
+/// The stream of `len` bytes that consists of these chunks.
 fn list_ids(depot: &Depot<'_>, ids: Vec<ChunkId>, len: u64) -> Result<Stream, Failed> {
     if ids.len() <= STREAM_IDS_INLINE {
         return Ok(Stream { len, depth: 0, ids });
@@ -111,22 +110,22 @@ fn list_ids(depot: &Depot<'_>, ids: Vec<ChunkId>, len: u64) -> Result<Stream, Fa
     list.finish(len, cutter, sink)
 }
 
-/// How often a file that changes while it is read is read again.
+/// Maximum number of times to reread a file that changes while it is read.
 const TRIES: usize = 3;
 
-/// A file that is read at positions and looked at.
+/// A file that can be read at any offset and whose metadata can be read.
 struct Source<'f> {
     read: &'f dyn Fn(&mut [u8], u64) -> io::Result<usize>,
     stat: &'f dyn Fn() -> io::Result<Stat>,
 }
 
-/// Reads the whole file into `buffer`, up to its end, wherever the system says that it is; returns its length, what it
-/// looks like now, and whether it never stood still. `None` if it is longer than twice [`SMALL_MAX`].
+/// Reads the whole file into `buffer`, up to its end, whatever length the system reports. Returns its length, its metadata now, and
+/// whether it changed during every attempt. `None` if it is longer than twice [`SMALL_MAX`].
 fn read_whole(file: &Source<'_>, seen: &Stat, buffer: &mut Vec<u8>) -> io::Result<Option<(usize, Stat, bool)>> {
     let mut before = seen.clone();
     let mut tries = 0;
     loop {
-        // One byte more than it is said to have: so the end is seen.
+        // One byte more than the reported length, so that the end is seen.
         let mut wanted = before.size.min(2 * SMALL_MAX) as usize + 1;
         let mut got = 0;
         loop {
@@ -144,7 +143,7 @@ fn read_whole(file: &Source<'_>, seen: &Stat, buffer: &mut Vec<u8>) -> io::Resul
         }
         let after = (file.stat)()?;
         tries += 1;
-        // If it looks as before, it is as before, even where the system says another length (`/proc`).
+        // Same metadata means same content, even if the system reports a wrong length (`/proc`).
         let still = same_content(&before, &after);
         if still || tries == TRIES {
             return Ok(Some((got, after, !still)));
@@ -159,16 +158,16 @@ pub enum Feed<'r> {
     File {
         /// The open file.
         file: Arc<SourceFile>,
-        /// Ranges that hold data, in order.
+        /// Ranges that have data, in order.
         extents: Vec<(u64, u64)>,
         /// Whether it may be mapped.
         map: bool,
     },
-    /// Bytes that come from elsewhere and end sometime.
+    /// Bytes from another source, which end at some point.
     Reader(Box<dyn io::Read + 'r>),
 }
 
-/// Some bytes of the source, with what was left of the block before in front.
+/// Some bytes of the source, preceded by the rest of the block before.
 enum Block {
     Mapped(Window),
     Owned(Vec<u8>),
@@ -194,7 +193,7 @@ impl Block {
     }
 }
 
-/// The ids of a large file's chunks as its blocks are finished, in any order.
+/// The ids of a large file's chunks. Blocks are finished in any order.
 #[derive(Default)]
 struct Gathered {
     ids: IdList,
@@ -204,15 +203,15 @@ struct Gathered {
     failure: Option<ReadFailed>,
 }
 
-/// What is called when a large file has been read: its stream, and whether a mapped part was torn.
+/// Called when a large file has been read, with its stream, and whether a mapped part was torn.
 pub type Done<'s> = Box<dyn FnOnce(Result<(Stream, bool), ReadFailed>) + Send + 's>;
 
-/// A large file while its blocks are worked on.
+/// A large file whose blocks are being stored.
 struct Large<'s, 'a> {
     depot: &'s Depot<'a>,
     gathered: Mutex<Gathered>,
     torn: AtomicBool,
-    /// Blocks handed to other threads that are not finished, and one for the thread that finds the cut points.
+    /// Number of unfinished blocks passed to other threads, plus one for the thread that finds the cut points.
     outstanding: AtomicUsize,
     done: Mutex<Option<Done<'s>>>,
 }
@@ -258,7 +257,7 @@ impl Large<'_, '_> {
         self.gathered().failure.get_or_insert(failure);
     }
 
-    /// One share of the work is finished; whoever finishes the last one ends the file. Nobody waits.
+    /// Marks one share of the work as finished; the thread that finishes the last one ends the file. No thread waits.
     fn leave(&self) {
         if self.outstanding.fetch_sub(1, AcqRel) > 1 {
             return;
@@ -279,8 +278,8 @@ impl Large<'_, '_> {
     }
 }
 
-/// Reads a feed to its end, then calls `done`. The calling thread finds the cut points; with a scope, hashing, compressing
-/// and sealing is spread over the threads of its pool, and `done` may be called by any of them.
+/// Reads a feed to its end, then calls `done`. The calling thread finds the cut points; if there is a scope, hashing, compressing and
+/// sealing are spread over the threads of its pool, and any of them may call `done`.
 pub fn read_large<'s, 'a: 's>(
     depot: &'s Depot<'a>,
     mut feed: Feed<'_>,
@@ -326,7 +325,7 @@ pub fn read_large<'s, 'a: 's>(
                     large.leave();
                 });
             }
-            // Everyone is busy: this thread does one itself, which bounds what is in flight.
+            // All threads are busy: this one stores a block itself, which limits the number of blocks in memory.
             _ => large.store(index, &block, &cuts),
         }
         index += 1;
@@ -337,7 +336,7 @@ pub fn read_large<'s, 'a: 's>(
     large.leave();
 }
 
-/// The chunks of a block. Unless it is the last, what is shorter than a chunk can be is left for the next one.
+/// The chunks of a block. Unless it is the last block, a rest that may be shorter than a chunk is left for the next one.
 fn cut_block(block: &Block, cutter: &Cutter, last: bool) -> Vec<(usize, usize)> {
     let bytes = block.bytes();
     let mut cuts = Vec::with_capacity(bytes.len() / (cutter.params().avg() as usize) + 1);
@@ -350,11 +349,11 @@ fn cut_block(block: &Block, cutter: &Cutter, last: bool) -> Vec<(usize, usize)> 
     cuts
 }
 
-/// How far a feed has been read.
+/// The position up to which a feed has been read.
 #[derive(Default)]
 struct Position {
     extent: usize,
-    /// Bytes of the current extent that have been cut or carried.
+    /// Bytes of the current extent that have been cut or carried over.
     offset: u64,
     carry: Vec<u8>,
     ended: bool,
@@ -390,7 +389,7 @@ impl Position {
         Ok((!buffer.is_empty()).then_some((Block::Owned(buffer), self.ended)))
     }
 
-    /// Fills `out` as far as the feed reaches.
+    /// Fills `out` as far as the feed goes.
     fn fill(&mut self, feed: &mut Feed<'_>, out: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < out.len() {
@@ -409,7 +408,7 @@ impl Position {
                     filled += got;
                     self.offset += got as u64;
                     if got < want {
-                        // The file was cut off; the second look at it will say so.
+                        // The file was truncated; its metadata after reading will show that.
                         extents.truncate(self.extent);
                     } else if self.offset == end - start {
                         self.extent += 1;
@@ -421,7 +420,7 @@ impl Position {
         Ok(filled)
     }
 
-    /// Remembers what of a block was not cut.
+    /// Carries over the part of a block that was not cut.
     fn consumed(&mut self, block: &Block, consumed: usize) {
         match block {
             Block::Mapped(_) => self.offset += consumed as u64,
@@ -430,7 +429,7 @@ impl Position {
     }
 }
 
-/// The holes of a file of `size` bytes whose data lies in these ranges.
+/// The holes of a file of `size` bytes with data in these ranges.
 ///
 /// # Errors
 /// If the run has failed.

@@ -1,12 +1,12 @@
-//! Which snapshots stay: pure planning (the dates are those of SPEC §8.3).
+//! Decides which snapshots to keep: pure planning (the dates are those of SPEC §8.3).
 //!
-//! Rules count for each source and host apart, and there in three rows: snapshots that are dated by a clock; those whose date
-//! was given (by `--time`, or by an archive); and those of which a path was probably not mounted. So an import takes no slot of
-//! a living snapshot, and an empty mount point takes none of either.
+//! Rules apply to each source and host separately, and there to three rows: snapshots dated by a clock; those whose date was given (by
+//! `--time`, or by an archive); and those in which a path was probably not mounted. So an import takes no slot from ordinary snapshots,
+//! and neither does an empty mount point.
 //!
-//! A date that may be wrong never decides about other snapshots. A snapshot stays in addition, and takes no slot, if its clock
-//! contradicts the others of its machine, if it cannot be told whether its clock or another one was wrong, or if it lies in
-//! the future. What lies in the future is seen from `now`: where that is behind, more stays. Nor does a pause decide that may be a clock
+//! A date that may be wrong never decides about other snapshots. A snapshot stays in addition, without taking a slot, if its clock
+//! contradicts the others of its machine, if it cannot be determined whether its clock or another one was wrong, or if it is in the
+//! future. The future is relative to `now`: if that is behind, more snapshots stay. Nor does a pause decide that may be due to a clock
 //! that jumped (see [`Rules::within`]).
 
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use crate::id::ObjectName;
 use crate::tree::Time;
 use crate::vault::SnapshotInfo;
 
-/// A period of the calendar. Which one a time falls into is up to the caller's time zone.
+/// A calendar period. The caller's time zone determines which one a time belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Period {
     /// An hour.
     Hour,
     /// A day.
     Day,
-    /// A week, which begins on Monday.
+    /// A week, starting on Monday.
     Week,
     /// A month.
     Month,
@@ -46,19 +46,19 @@ impl Period {
     }
 }
 
-/// What is to be kept. A snapshot stays if any rule keeps it.
+/// The rules. A snapshot stays if any rule keeps it.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// The last so many.
+    /// Keep the last ones, this many.
     pub last: Option<u64>,
-    /// The last one of each of so many periods that have any.
+    /// Keep the last one of each period that has any, for this many periods.
     pub periods: BTreeMap<Period, u64>,
-    /// All that are not older than this, counted from the last one; also those that would be no older without the longest pause
+    /// Keep all that are not older than this, relative to the last one; also those that would not be older without the longest pause
     /// since, if that is longer than a month.
     pub within: Option<Duration>,
-    /// All with one of these tags.
+    /// Keep all with one of these tags.
     pub tags: Vec<String>,
-    /// The time by the clock: what lies after it is not dated right. Without it nothing lies in the future.
+    /// The time by the clock: later dates are wrong. If `None`, nothing is in the future.
     pub now: Option<Time>,
 }
 
@@ -68,7 +68,7 @@ impl Rules {
         self.last.is_none() && self.periods.is_empty() && self.within.is_none() && self.tags.is_empty()
     }
 
-    /// Whether it was said outright that nothing need be left.
+    /// Whether the user explicitly allowed that nothing is kept.
     fn may_drop_all(&self) -> bool {
         self.last == Some(0)
     }
@@ -78,7 +78,7 @@ impl Rules {
     }
 }
 
-/// What becomes of one snapshot.
+/// The decision about one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The snapshot.
@@ -94,9 +94,9 @@ impl Decision {
     }
 }
 
-/// A clock that is ahead by more than this is taken to be wrong, in seconds.
+/// A clock that is ahead by more than this is considered wrong, in seconds.
 const AHEAD_MAX: i64 = 86_400;
-/// A pause between two snapshots that is longer than this, in seconds, may be a clock that jumped.
+/// A pause between two snapshots that is longer than this, in seconds, may be due to a clock that jumped.
 const JUMP: i64 = 31 * 86_400;
 
 /// The rows in which snapshots of a source and host are counted.
@@ -120,8 +120,8 @@ impl Row {
     }
 }
 
-/// Decides about snapshots, which come in their order, the oldest first. `period` says which hour, day, ... a time belongs to,
-/// as any text that differs from one to the next.
+/// Decides about snapshots, given in order, the oldest first. `period` returns the hour, day, ... of a time, as any text that is
+/// different for each.
 pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Period) -> String) -> Vec<Decision> {
     let mut rows: BTreeMap<(&str, &str, Row), Vec<&SnapshotInfo>> = BTreeMap::new();
     for info in snapshots {
@@ -143,21 +143,21 @@ pub fn plan(snapshots: &[SnapshotInfo], rules: &Rules, period: &dyn Fn(Time, Per
     snapshots.iter().map(decision).collect()
 }
 
-/// Whether the order of a snapshot among others can be relied on.
+/// Whether the order of a snapshot among others is reliable.
 fn is_sure(info: &SnapshotInfo, rules: &Rules) -> bool {
     !info.is_outlier && !rules.is_future(info.date)
 }
 
-/// Whether its date can be relied on, too.
+/// Whether its date is reliable, too.
 fn is_date_sure(info: &SnapshotInfo, rules: &Rules) -> bool {
     is_sure(info, rules) && info.rival.is_none_or(|rival| rules.is_future(rival))
 }
 
-/// What a duration keeps, given the dates, the newest first: for each of them whether it is within the duration of the last one.
+/// For each of these dates, the newest first, whether it is within a duration of the last one.
 ///
-/// A pause that is longer than a [`JUMP`] may be none: a clock that jumped looks the same, however many snapshots were taken by it since.
-/// So an age also counts without the longest such pause in it, whichever of the two is less; what stays for that reason alone is
-/// not certain. It goes when enough time has passed behind the pause, which costs no more than one pause.
+/// A pause longer than a [`JUMP`] may not be a real one: a clock that jumped looks the same, however many snapshots were taken by it
+/// since. So the age without the longest such pause counts too, whichever of the two is less; a snapshot that stays only because of that
+/// is uncertain. It is dropped once enough time has passed after the pause, which is at most one pause more.
 fn ages(dates: &[Time], within: Duration) -> Vec<Age> {
     let within = i64::try_from(within.as_secs()).unwrap_or(i64::MAX);
     let Some(last) = dates.first() else { return Vec::new() };
@@ -178,11 +178,11 @@ fn ages(dates: &[Time], within: Duration) -> Vec<Age> {
     dates.iter().map(age).collect()
 }
 
-/// How old a snapshot is, held against a duration.
+/// The age of a snapshot compared with a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
     Within,
-    /// It depends on whether a clock has jumped.
+    /// Depends on whether a clock has jumped.
     Uncertain,
     Beyond,
 }
@@ -284,7 +284,7 @@ mod tests {
         SnapshotInfo { pinned: tag == "pin", ..SnapshotInfo::new(id, client, u64::from(number), body) }
     }
 
-    /// Long after everything.
+    /// Long after everything else.
     const NOW: Time = Time { secs: 5000 * 86_400, nanos: 0 };
 
     fn day_of(time: Time, period: Period) -> String {
@@ -375,27 +375,27 @@ mod tests {
         check(&some, &last(1), &[3, 4]);
         check(&some, &daily(2), &[2, 3, 4]);
         check(&some, &last(0), &[]);
-        // Nobody knows which of the two is wrong.
+        // It is not known which of the two is wrong.
         some[3].rival = Some(Time { secs: 4 * 86_400, nanos: 0 });
         check(&some, &last(1), &[3, 4]);
         check(&some, &daily(1), &[2, 3, 4]);
-        // One that lies in the future is wrong for certain.
+        // A date in the future is certainly wrong.
         some[3].rival = Some(Time { secs: 90_000 * 86_400, nanos: 0 });
         check(&some, &daily(1), &[3, 4]);
     }
 
-    /// A clock that went wrong and stayed so looks like a long pause, by the clock of a machine that prunes as well.
+    /// A clock that went wrong and stayed wrong looks like a long pause, even by the clock of a machine that prunes.
     #[test]
     fn a_clock_that_jumped_and_stays_so_drops_nothing_that_is_recent() {
         let days = |days: &[i64]| -> Vec<_> { days.iter().zip(1..).map(|(day, at)| info(at, *day, "a", "")).collect() };
         let within = |days: u64| Rules { within: Some(Duration::from_secs(days * 86_400)), ..Rules::default() };
-        // The right dates would be 1 to 7: what is kept of these is kept here, too.
+        // The right dates would be 1 to 7: whatever is kept with these must be kept here, too.
         check(&days(&[1, 2, 3, 4, 5, 406, 407]), &within(2), &[4, 5, 6, 7]);
         check(&days(&[1, 2, 3, 4, 5, 6, 7]), &within(2), &[5, 6, 7]);
         check(&days(&[1, 2, 3, 404, 405, 406, 407]), &within(4), &[2, 3, 4, 5, 6, 7]);
-        // When the time since the jump is long enough, nothing depends on it any more.
+        // Once enough time has passed since the jump, nothing depends on it any more.
         check(&days(&[1, 2, 3, 4, 5, 406, 407, 408, 409]), &within(2), &[7, 8, 9]);
-        // One pause may be a jump, not each: who takes snapshots now and then does not keep them for ever.
+        // One pause may be a jump, but not every one: users who take snapshots rarely do not keep them for ever.
         check(&days(&[1, 101, 201, 301, 401]), &within(30), &[4, 5]);
         check(&days(&[1, 2, 42, 43, 443, 444]), &within(60), &[1, 2, 3, 4, 5, 6]);
         let reasons = plan(&days(&[4, 5, 406]), &Rules { now: Some(NOW), ..within(2) }, &day_of);
@@ -409,10 +409,10 @@ mod tests {
         check(&some, &last(1), &[2, 3]);
         let within = Rules { within: Some(Duration::from_secs(30 * 86_400)), ..Rules::default() };
         check(&some, &within, &[1, 2, 3]);
-        // Even a clock that was not set right again does not drop everything at once.
+        // Even a clock that was never corrected does not drop everything at once.
         let some = [info(1, 1, "a", ""), info(2, 2, "a", ""), info(3, 2000, "a", "")];
         check(&some, &within, &[1, 2, 3]);
-        // Where the own clock is behind, all that is newer stays.
+        // If the own clock is behind, everything newer stays.
         let decisions = plan(&some, &Rules { now: Some(Time::default()), ..last(1) }, &day_of);
         assert!(decisions.iter().all(Decision::keep));
     }
@@ -420,14 +420,13 @@ mod tests {
     /// A snapshot of a made-up history, in hours.
     #[derive(Debug, Clone)]
     struct Event {
-        /// The first half of a machine's snapshots is of client 1, the second of client 2, which takes its place; others are of
-        /// client 3.
+        /// The first half of a machine's snapshots is by client 1, the second by client 2, which replaces it; others are by client 3.
         elsewhere: bool,
         gap: i64,
         given: Option<i64>,
     }
 
-    /// The snapshots of these events, of which one was dated by a wrong clock. Their ids are those of the events.
+    /// The snapshots of these events, one of them dated by a wrong clock. Their ids are those of the events.
     fn history(events: &[Event], wrong: Option<(usize, i64)>) -> (Vec<SnapshotInfo>, Time) {
         let mut links: Vec<Link> = Vec::new();
         let mut numbers: BTreeMap<u8, u64> = BTreeMap::new();
@@ -499,7 +498,7 @@ mod tests {
             events in events(), rules in some_rules(), which in 0..40_usize, wrong in -500..20_000_i64,
         ) {
             let which = which % events.len();
-            // A date between those of the neighbours contradicts nothing: nobody can know that it is wrong.
+            // A date between those of its neighbours contradicts nothing, so it cannot be recognised as wrong.
             let mut now = 0;
             let mut row = Vec::new();
             for (at, event) in events.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Taking a snapshot (SPEC §8): walk, compare with the stat cache, read what changed, store, and write the record.
+//! Takes a snapshot (SPEC §8): walks the source, compares it with the stat cache, reads changed files, stores them, and writes the
+//! record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::varint;
 use crate::vault::session::Session;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
-/// Something to snapshot.
+/// An item to snapshot.
 pub enum Input {
     /// A path of this machine.
     Path {
@@ -34,43 +35,43 @@ pub enum Input {
         name: Vec<u8>,
         /// The absolute path. A symbolic link is followed here, and only here.
         path: PathBuf,
-        /// Where given, only these paths (relative to `path`, with everything below them) are taken.
+        /// If given, only these paths (relative to `path`, with everything below them) are included.
         only: Option<Vec<Vec<u8>>>,
     },
-    /// Bytes that come from elsewhere (standard input, the output of a command), stored as one file.
+    /// Bytes from another source (standard input, the output of a command), stored as one file.
     Reader {
         /// Name in the snapshot's top folder.
         name: Vec<u8>,
-        /// Where the bytes come from.
+        /// The source of the bytes.
         reader: Box<dyn std::io::Read + Send>,
-        /// Called when the reader has ended; an error (the command failed, say) fails the snapshot.
+        /// Called when the reader has ended; an error (of the command, say) fails the snapshot.
         finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
-        /// Nothing at all is what may be expected of it. Otherwise that is noted, as what was meant is probably missing.
+        /// Whether it may be empty. Otherwise an empty file is reported, as the content is probably missing.
         may_be_empty: bool,
     },
 }
 
-/// What to take, and how.
+/// Options of a snapshot.
 pub struct SnapshotOptions<'a> {
     /// Name of the source.
     pub source: String,
-    /// What to take. At least one; the names must differ.
+    /// The items to include, at least one; their names must differ.
     pub inputs: Vec<Input>,
-    /// The time that the snapshot carries.
+    /// The date of the snapshot.
     pub time: Time,
-    /// Whether a person gave that time, so that it says what the content is of. Otherwise it is the clock's.
+    /// Whether a person gave that date, so that it says when the content was current. Otherwise it is the clock's.
     pub given: bool,
-    /// The clock: the time now. Used for the duration and for the racy check of timestamps.
+    /// The clock. Used for the duration and to detect files changed during the snapshot.
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// Tags.
     pub tags: Vec<String>,
-    /// A line of the user's own.
+    /// A description by the user.
     pub description: String,
-    /// What to leave out.
+    /// The rules for leaving out.
     pub exclude: ExcludeOptions,
-    /// Take a folder for empty that was not, and one for itself that was a mount point: a person said so.
+    /// Accept an empty folder that was not empty before, and a plain folder that was a mount point: the user confirmed it.
     pub allow_empty: bool,
-    /// Do not write a record if the tree is the one of the source's last snapshot.
+    /// Do not write a record if the tree is the same as in the source's last snapshot.
     pub skip_if_unchanged: bool,
     /// Walk and count, but store nothing.
     pub dry_run: bool,
@@ -78,60 +79,60 @@ pub struct SnapshotOptions<'a> {
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
     pub verify: bool,
-    /// How packs that this machine has not put are looked at before the snapshot relies on them.
+    /// How packs that this machine did not put are verified before the snapshot relies on them.
     pub others: VerifyOthers,
     /// Read every file, even if the stat cache says that it did not change.
     pub read_all: bool,
-    /// Read pipes and devices to their ends, and keep what they give as files.
+    /// Read pipes and devices to their ends, and store their content as files.
     pub read_special: bool,
-    /// How many threads read, compress and seal.
+    /// Number of threads that read, compress and seal.
     pub threads: usize,
 }
 
-/// What came out.
+/// Result of a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotReport {
-    /// The snapshot's id; `None` for a dry run, or where nothing changed and that was to be skipped.
+    /// The snapshot's id; `None` for a dry run, or if nothing changed and such a snapshot was to be skipped.
     pub id: Option<ObjectName>,
     /// The body of the record, as it was or would have been written.
     pub snapshot: Snapshot,
-    /// The first [`SKIPPED_SHOWN`] things that were skipped or are torn; the snapshot has them all.
+    /// The first [`SKIPPED_SHOWN`] files that were skipped or are torn; the snapshot lists them all.
     pub skipped: Vec<Skipped>,
-    /// The source's last snapshot, if the tree is the same as that of it.
+    /// The source's last snapshot, if it has the same tree.
     pub same: Option<ObjectName>,
-    /// Folders whose content was left out because it lies on another file system.
+    /// Folders whose content was left out because they are on another file system.
     pub left_out: LeftOut,
 }
 
-/// How many skipped things a report carries.
+/// Maximum number of skipped files in a report.
 pub const SKIPPED_SHOWN: usize = 1000;
 
 /// Why no snapshot was taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// A path that should be taken is missing or cannot be read. It is never taken for an empty one.
+    /// A path to include is missing or cannot be read. It is never treated as empty.
     #[error("cannot read {path}")]
     Root {
         /// The path.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Nothing to take, or two things of one name.
+    /// No items, or two items with the same name.
     #[error("{0}")]
     Inputs(String),
-    /// The date that was given lies in the future.
+    /// The given date is in the future.
     #[error("the date that was given lies in the future")]
     Future,
     /// An exclude pattern is not valid.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// What feeds a stream failed (a command, say).
+    /// The source of a stream failed (a command, say).
     #[error("{name} could not be read: {what}")]
     Feed {
-        /// The name it was to have.
+        /// Name of the file in the snapshot.
         name: String,
-        /// What went wrong.
+        /// The error.
         what: String,
     },
     /// The store, the catalogue or the state folder failed.
@@ -140,7 +141,7 @@ pub enum SnapshotError {
     /// Stored trees could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Packs went away from the store again and again while the snapshot was taken.
+    /// Packs disappeared from the store at every attempt to take the snapshot.
     #[error("packs keep vanishing from the store while the snapshot is taken")]
     Unsettled,
     /// No threads could be started.
@@ -151,9 +152,9 @@ pub enum SnapshotError {
     Interrupted,
 }
 
-/// How long timestamps may lag behind the clock, in nanoseconds: the kernel's own is only as fine as its tick.
+/// Maximum lag of timestamps behind the clock, in nanoseconds: the kernel's clock for timestamps is only as fine as its tick.
 const CLOCK_TICK: i64 = 100_000_000;
-/// How often a snapshot is begun again because packs that it relies on went away.
+/// Maximum number of attempts, if packs that the snapshot relies on disappear.
 const ATTEMPTS: usize = 5;
 
 /// Takes a snapshot.
@@ -202,7 +203,7 @@ pub fn snapshot(
     let goals = previous.as_ref().map_or((0, 0), |other| (other.body.files, other.body.bytes));
     progress.counters().restart(goals.0, goals.1);
     progress.phase(Phase::Snapshot);
-    // Bytes that come from elsewhere can be read only once, so what became of them is kept for further attempts.
+    // Bytes from other sources can be read only once, so their entries are kept for further attempts.
     let mut fed = Vec::new();
     for _ in 0..ATTEMPTS {
         let session = if options.dry_run { None } else { Some(vault.begin_writing((options.clock)(), progress)?) };
@@ -242,7 +243,7 @@ pub fn snapshot(
             return Ok(report(None));
         }
         progress.phase(Phase::Publish);
-        // What was found wrong meanwhile is not relied on: what it should hold was stored again.
+        // Packs found damaged meanwhile are not relied on: their content was stored again.
         let damaged = vault.damaged_packs();
         let usable = usable.filter(|name| !damaged.contains(name));
         let needed: HashSet<ObjectName> = usable.chain(taken.published.packs.iter().copied()).collect();
@@ -264,21 +265,21 @@ pub fn snapshot(
     Err(SnapshotError::Unsettled)
 }
 
-/// The trees of a source as it is now, of which nothing is stored.
+/// The trees of a source as it is now; nothing of them is stored.
 pub(crate) struct Looked {
     /// The listing of the top folder.
     pub(crate) tree: Stream,
-    /// What could not be read.
+    /// The list of files that could not be read.
     pub(crate) skipped_list: Stream,
-    /// How many things that is.
+    /// Number of these files.
     pub(crate) skipped: u64,
-    /// What was left out.
+    /// The rules for leaving out, and the paths left out.
     pub(crate) rules: Stream,
-    /// Those chunks of the trees that are not in the store.
+    /// The chunks of the trees that are not in the store.
     pub(crate) trees: HashMap<ChunkId, Vec<u8>>,
 }
 
-/// Looks at a source as a dry run does, and keeps its trees in memory as far as they are new. Only paths can be looked at.
+/// Scans a source as a dry run does, and keeps new parts of its trees in memory. Only paths can be scanned.
 ///
 /// # Errors
 /// As [`snapshot`].
@@ -320,7 +321,7 @@ pub(crate) fn look(
     })
 }
 
-/// Marks what the run wrote into the stat cache as good.
+/// Marks the rows that this run wrote into the stat cache as valid.
 fn remember(vault: &Vault, taken: &Taken, session: Option<Session>) -> Result<(), VaultError> {
     drop(session);
     let txn = vault.catalogue().write()?;
@@ -342,14 +343,14 @@ fn check_inputs(inputs: &[Input]) -> Result<(), SnapshotError> {
     if inputs.is_empty() { Err(SnapshotError::Inputs("there is nothing to snapshot".to_owned())) } else { Ok(()) }
 }
 
-/// A path to take.
+/// A path to include.
 struct SourcePath {
     name: Vec<u8>,
     path: PathBuf,
     only: Option<Arc<Wanted>>,
 }
 
-/// Bytes to take that come from elsewhere.
+/// Bytes from another source to include.
 struct Feeding {
     name: Vec<u8>,
     reader: Box<dyn std::io::Read + Send>,
@@ -357,10 +358,10 @@ struct Feeding {
     may_be_empty: bool,
 }
 
-/// What became of such bytes.
+/// The stored result of a [`Feeding`].
 struct Fed {
     entry: Entry,
-    /// Nothing came, and something should have.
+    /// It is empty and should not be.
     lacking: bool,
 }
 
@@ -379,7 +380,7 @@ struct Pass<'p> {
     options: &'p SnapshotOptions<'p>,
     progress: &'p dyn Progress,
     paths: &'p [SourcePath],
-    /// For each path, why it is probably not there.
+    /// For each path, why its content is probably missing, if so.
     lost: &'p [Option<&'static str>],
     mounts: &'p MountPoints,
     begun: Time,
@@ -387,7 +388,7 @@ struct Pass<'p> {
     keep_trees: bool,
 }
 
-/// What an attempt stored.
+/// The result of an attempt.
 struct Taken {
     tree: Stream,
     links: Stream,
@@ -481,7 +482,7 @@ impl Pass<'_> {
             };
             let begun = paths.iter().enumerate().try_for_each(begin);
             if begun.is_err() {
-                // What was begun already ends at once.
+                // Tasks that were started already end at once.
                 depot.abandon();
             }
             begun
@@ -501,7 +502,7 @@ impl Pass<'_> {
         roots.iter_mut().for_each(|root| root.lost |= self.mounts.has_lost(&root.name));
         let names = roots.iter().map(|root| root.name.clone());
         let mut entries: Vec<(Vec<u8>, Bytes)> = names.zip(std::mem::take(&mut *lock(&walk.top))).collect();
-        // What could not be encoded was skipped.
+        // Entries that could not be encoded were skipped.
         entries.retain(|(_, bytes)| !bytes.is_empty());
         for Fed { entry, lacking } in fed.iter() {
             if *lacking {
@@ -540,7 +541,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Stores what comes from elsewhere, one after the other.
+    /// Stores the bytes from other sources, one source after the other.
     fn read_feeds(
         &self,
         depot: &Depot<'_>,
@@ -572,7 +573,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether what was mounted at this path below a source is a removable disk that is taken out, with its folder.
+    /// Whether the disk that was mounted at this path below a source is a removable one that has been taken out, and its folder is gone.
     fn is_taken_out(&self, source: &Path, below: &[u8]) -> bool {
         let Ok(source) = real_path(source) else { return false };
         let path = source.join(crate::path::to_path(below));
@@ -632,7 +633,7 @@ fn earlier(time: Time, nanos: i64) -> Time {
     Time { secs: total.div_euclid(1_000_000_000) as i64, nanos: total.rem_euclid(1_000_000_000) as u32 }
 }
 
-/// The store's folder and the catalogue's, by device and inode number: they are never part of a snapshot.
+/// The folders of the store and the catalogue, by device and inode number: they are never part of a snapshot.
 pub fn own_folders(vault: &Vault) -> Vec<(u64, u64)> {
     let folders = vault.store().folder().into_iter().chain([vault.state()]);
     folders
@@ -652,7 +653,7 @@ pub(crate) fn store_top(depot: &Depot<'_>, entries: &[(Vec<u8>, impl AsRef<[u8]>
     listing.finish(cutter, sink)
 }
 
-/// Stores which paths are names of one file (SPEC §7.4).
+/// Stores the groups of paths that are names of one file (SPEC §7.4).
 pub(crate) fn store_links(depot: &Depot<'_>, groups: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<Stream, Failed> {
     let (cutter, sink) = (depot.keys().cutter(), &mut depot.meta_sink());
     let mut groups: Vec<Vec<Vec<u8>>> = groups.filter(|paths| paths.len() > 1).collect();

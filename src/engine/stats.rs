@@ -1,8 +1,8 @@
-//! What takes the space (SPEC §5, §6): of the vault as a whole, of each source, and what each snapshot alone holds.
+//! Disk usage (SPEC §5, §6): of the vault as a whole, of each source, and what each snapshot alone needs.
 //!
-//! Of each tree and each chunk it is enough to know how it is used: by one snapshot, by several of one source, or by several
-//! sources. Trees are read level by level, so that all snapshots that share one have met there before it is read: it is read
-//! once, whatever the number of snapshots. Memory is bounded by the number of trees and chunks.
+//! For each tree and each chunk it is enough to know its users: one snapshot, several of one source, or several sources. Trees are read
+//! level by level, so that all users of a tree are known before it is read: each is read once, whatever the number of snapshots. Memory
+//! is bounded by the number of trees and chunks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -22,31 +22,31 @@ use crate::tree::{FileKind, Holes, IdReader, Stream, Time};
 use crate::vault::read::Listing;
 use crate::vault::{ReadError, SnapshotInfo, Vault, VaultError};
 
-/// Ids that are collected before they are merged with the catalogue.
+/// Number of ids to collect before they are merged with the catalogue.
 const IDS_WAITING: usize = 1 << 20;
-/// Ids that one thread collects before it hands them over.
+/// Number of ids that one thread collects before it passes them on.
 const IDS_LOCAL: usize = 4096;
-/// Listings that are read together.
+/// Number of listings to read together.
 const BATCH: usize = 16 << 10;
 
-/// A source and what it holds.
+/// Disk usage of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceStats {
     /// Its name.
     pub source: String,
     /// The machine.
     pub host: String,
-    /// How many snapshots there are of it.
+    /// Number of its snapshots.
     pub snapshots: u64,
-    /// Sizes of the files of all its snapshots together, in bytes.
+    /// Total size of the files of all its snapshots, in bytes.
     pub bytes_raw: u64,
-    /// Sizes of the files of its last snapshot, in bytes.
+    /// Size of the files of its last snapshot, in bytes.
     pub bytes_last: u64,
-    /// What only snapshots of this source need, as it is stored, in bytes.
+    /// Stored size of data that only snapshots of this source need, in bytes.
     pub bytes_alone: u64,
 }
 
-/// A snapshot and what it holds.
+/// Disk usage of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotStats {
     /// Its id.
@@ -57,58 +57,58 @@ pub struct SnapshotStats {
     pub source: String,
     /// The machine.
     pub host: String,
-    /// Sizes of its files, in bytes.
+    /// Size of its files, in bytes.
     pub bytes_raw: u64,
-    /// What it added to the store when it was taken, in bytes.
+    /// Bytes that it added to the store when it was taken.
     pub bytes_added: u64,
-    /// What no other snapshot needs, as it is stored, in bytes: what a prune that leaves nothing unused gives back once it is
-    /// forgotten, with the part of what surrounds it in the packs.
+    /// Stored size of data that no other snapshot needs, in bytes: forgetting the snapshot and pruning until nothing is unused frees this
+    /// much. Includes its share of headers and footers of packs.
     pub bytes_alone: u64,
 }
 
-/// What takes the space.
+/// Disk usage of a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Packs of content and of trees.
+    /// Number of packs of content and of trees.
     pub packs: u64,
-    /// Bytes that they have.
+    /// Their size, in bytes.
     pub bytes_packs: u64,
-    /// Bytes of meta packs among them.
+    /// Size of the meta packs among them, in bytes.
     pub bytes_meta: u64,
-    /// Records of the log.
+    /// Number of records in the log.
     pub records: u64,
-    /// Bytes that they have.
+    /// Their size, in bytes.
     pub bytes_records: u64,
-    /// Sizes of the files of all snapshots together, in bytes.
+    /// Total size of the files of all snapshots, in bytes.
     pub bytes_raw: u64,
-    /// The same, each different chunk once, with the trees.
+    /// Total size of the different chunks of content and trees, uncompressed, in bytes.
     pub bytes_unique: u64,
-    /// What is needed, as it is stored, in bytes.
+    /// Stored size of needed data, in bytes.
     pub bytes_needed: u64,
-    /// What no snapshot needs, in bytes: the rest of the packs.
+    /// Stored size of data that no snapshot needs, in bytes: the rest of the packs.
     pub bytes_dead: u64,
-    /// Of that, packs that no record claims: the work of another machine that is under way, or of one that lost its state.
+    /// The part of it in packs that no record claims: of another machine's run in progress, or of a machine that lost its state.
     pub bytes_unclaimed: u64,
-    /// Needed by more than one source, in bytes.
+    /// Stored size of data that more than one source needs, in bytes.
     pub bytes_shared: u64,
-    /// Different chunks that are needed.
+    /// Number of different chunks that are needed.
     pub chunks: u64,
     /// The sources, the largest first.
     pub sources: Vec<SourceStats>,
-    /// The snapshots, in their order.
+    /// The snapshots, in order.
     pub snapshots: Vec<SnapshotStats>,
-    /// Listings that cannot be read: what they need counts as dead.
+    /// Number of listings that cannot be read: the chunks that they need count as dead.
     pub unreadable: u64,
-    /// Streams that a later version wrote: what they need is not known.
+    /// Number of streams that a later version wrote: the chunks that they need are not known.
     pub newer: u64,
 }
 
-/// By whom something is used: 0 nobody, 1 + n the snapshot n alone, then the sources, and in the end more than one source.
+/// The users of something: 0 nobody, 1 + n snapshot n alone, then each source, and last "more than one source".
 type Class = u32;
 
-/// How classes become others.
+/// The numbering of classes.
 struct Classes {
-    /// For each snapshot its source.
+    /// The source of each snapshot.
     source_of: Vec<u32>,
     sources: u32,
 }
@@ -126,7 +126,7 @@ impl Classes {
         self.of_source(self.sources)
     }
 
-    /// The source that a class belongs to; `None` if it is nobody's or several sources'.
+    /// The source that a class belongs to; `None` if nobody or several sources use it.
     fn source(&self, class: Class) -> Option<u32> {
         let count = self.source_of.len() as Class;
         match class {
@@ -150,8 +150,8 @@ impl Classes {
     }
 }
 
-/// Counts what takes the space, on so many threads. What each snapshot holds alone is weighed with this sample, or else only
-/// reckoned from the lengths before compression.
+/// Computes the disk usage with this number of threads. The stored size that each snapshot needs alone is measured with this sample, or
+/// else only estimated from the uncompressed lengths.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it. Damage is only counted.
@@ -200,7 +200,7 @@ pub fn stats(
     })
 }
 
-/// Gives each snapshot its source; the names of the sources.
+/// Gives each snapshot its source. Returns the names of the sources too.
 fn classes(snapshots: &[SnapshotInfo]) -> (Classes, Vec<(String, String)>) {
     let mut numbers: BTreeMap<(String, String), u32> = BTreeMap::new();
     let mut names = Vec::new();
@@ -237,27 +237,27 @@ struct Walk<'a> {
     progress: &'a dyn Progress,
 }
 
-/// How chunks are used.
+/// The users of chunks.
 #[derive(Default)]
 struct Uses {
-    /// What was found and is not entered yet.
+    /// Findings that are not entered yet.
     waiting: Vec<(ChunkId, Class)>,
     /// By rank in the catalogue.
     chunks: Vec<AtomicU32>,
 }
 
-/// What was found in some listings.
+/// Findings in some listings.
 #[derive(Default)]
 struct Found {
     below: Vec<(Stream, Class)>,
-    /// Ids that were not handed over yet.
+    /// Ids that have not been passed on yet.
     ids: Vec<(ChunkId, Class)>,
     unreadable: u64,
     newer: u64,
 }
 
 impl Found {
-    /// What was read; nothing follows behind damage, which is counted.
+    /// The result of a read; damage is counted and becomes `None`, so nothing behind it is read.
     fn unless_damaged<T>(&mut self, read: Result<Option<T>, ReadError>) -> Result<Option<T>, ReadError> {
         match read {
             Err(error) if error.is_contained() => {
@@ -302,7 +302,7 @@ impl Walk<'_> {
         self.merge(&mut lock(&self.uses))
     }
 
-    /// Joins the uses of each tree; those that are used in a way that was not known before are returned.
+    /// Joins the users of each tree. Returns the trees whose class has changed.
     fn join_level(&mut self, level: Vec<(Stream, Class)>) -> Vec<(Stream, Class)> {
         let mut changed: HashMap<StreamKey, Stream> = HashMap::new();
         for (stream, class) in level {
@@ -341,10 +341,10 @@ impl Walk<'_> {
         if uses.waiting.len() >= IDS_WAITING { self.merge(&mut uses) } else { Ok(()) }
     }
 
-    /// Enters how the chunks that wait are used.
+    /// Enters the users of the waiting chunks.
     fn merge(&self, uses: &mut Uses) -> Result<(), MarkError> {
         let Uses { waiting: ids, chunks } = uses;
-        // Not by a pool: while this thread waited for it, it could take up work that waits for what is locked here.
+        // Not in a pool: while waiting for the pool, this thread could take up a task that needs the lock held here.
         ids.sort_unstable();
         ids.dedup();
         self.reader.in_parts(|part| {
@@ -363,7 +363,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Notes the chunks of a stream that is no listing, and of the lists of ids on the way to it.
+    /// Records the chunks of a stream that is not a listing, and of its lists of ids.
     fn read_ids(
         &self,
         stream: &Stream,
@@ -415,17 +415,17 @@ impl Walk<'_> {
     }
 }
 
-/// A share of so many bytes, rounded up: where all of a pack is needed, nothing of it counts as needed by none.
+/// A share of these bytes, rounded up: if all of a pack is needed, none of it counts as dead.
 const fn share(bytes: u64, part: u64, whole: u64) -> u64 {
     if whole == 0 { 0 } else { (bytes as u128 * part as u128).div_ceil(whole as u128) as u64 }
 }
 
-/// Parts of a byte are kept by counting in these.
+/// Number of fractions of a byte to count in.
 const FINE: u64 = 1 << 10;
 
-/// Adds up what each snapshot, each source and all of them need. All of a pack belongs to its chunks, in proportion. Returns the
-/// packs of which anything is needed.
-#[allow(clippy::too_many_arguments)] // what was found by then
+/// Adds up the needs of each snapshot, each source and all of them. All bytes of a pack are attributed to its chunks, in proportion.
+/// Returns the packs of which anything is needed.
+#[allow(clippy::too_many_arguments)] // all findings
 fn sum(
     walk: &Walk<'_>,
     chunks: &[Class],

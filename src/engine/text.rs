@@ -1,15 +1,15 @@
-//! Text that a person hands in: lists, patterns, passwords, configurations. Editors put a mark in front of it and end lines
-//! in two ways; neither belongs to what it says.
+//! Text supplied by a person: lists, patterns, passwords, configurations. Editors may put a byte order mark in front and end lines in two
+//! ways; neither is part of the content.
 
-/// What stands in front of UTF-8 that some editors write.
+/// The byte order mark that some editors write before UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The text is written in another encoding than UTF-8.
+/// The text is in another encoding than UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is UTF-16, not UTF-8: save it as UTF-8")]
 pub struct OtherEncoding;
 
-/// What the text says, without the mark in front.
+/// The text without the byte order mark.
 ///
 /// # Errors
 /// If the mark is that of UTF-16.

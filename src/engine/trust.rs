@@ -1,10 +1,9 @@
-//! Looking at a pack before something relies on it (SPEC §8.9). A footer says which chunks a pack holds, and whoever can write
-//! to the vault can write a footer that is not true. So a pack that this machine has not put itself is believed only after a
-//! look: its footer, and one of its segments, chosen at random, are opened. What was seen is remembered in the catalogue, so
-//! each pack is looked at once.
+//! Verifies a pack before something relies on it (SPEC §8.9). A footer says which chunks a pack contains, and anyone who can write to the
+//! vault can write a false footer. So a pack that this machine did not put itself is trusted only after its footer and one of its
+//! segments, chosen at random, have been opened. The catalogue remembers the result, so each pack is verified once.
 //!
-//! Who put a pack is not asked of the log, as a record can be forged by any holder of a password: this machine knows what it
-//! has put. The looks of one run take no more than [`LOOK_BYTES`]; what is relied on without a look is owed one by later runs.
+//! The log is not asked who put a pack, as anyone with a password can forge a record: this machine knows which packs it has put. One run
+//! opens at most [`LOOK_BYTES`]; packs relied on without a look are verified by later runs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,10 +24,10 @@ use crate::store::StoreError;
 use crate::sync::lock;
 use crate::vault::{ObjectState, Vault, VaultError};
 
-/// So many bytes of segments are opened in one run to look at packs, if not all of them are to be.
+/// Number of bytes of segments to open in one run to verify packs, unless all are to be opened.
 pub const LOOK_BYTES: u64 = 256 << 20;
 
-/// How packs are looked at that this machine has not put, before something new relies on them.
+/// How packs that this machine did not put are verified before something new relies on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VerifyOthers {
     /// Not at all.
@@ -41,7 +40,7 @@ pub enum VerifyOthers {
 }
 
 impl VerifyOthers {
-    /// How well a pack must be known before it is relied on.
+    /// How well a pack must be known before something relies on it.
     const fn wanted(self) -> Look {
         match self {
             Self::None => Look::Owed,
@@ -50,7 +49,7 @@ impl VerifyOthers {
         }
     }
 
-    /// Bytes that may be opened in one run.
+    /// Number of bytes that may be opened in one run.
     const fn budget(self) -> u64 {
         match self {
             Self::None => 0,
@@ -60,7 +59,7 @@ impl VerifyOthers {
     }
 }
 
-/// What is said of a pack whose footer is not the one that the catalogue knows.
+/// Message for a pack whose footer is not the one that the catalogue knows.
 pub const OTHER_FOOTER: &str = "its footer is not what the catalogue of this machine says";
 
 /// Opens the footer of a pack, compares it with the catalogue, and opens one of its segments or all of them.
@@ -76,11 +75,11 @@ fn look_at(packs: &PackReader<'_>, info: &PackInfo, whole: bool) -> Result<(), P
     open_segments(packs, info, &footer, whole).map(drop)
 }
 
-/// Opens one segment of a pack, chosen at random, or all of them: each must hold the chunks that the footer says, which is that
-/// of the catalogue. Returns how many bytes of segments were opened.
+/// Opens one segment of a pack, chosen at random, or all of them: each must contain the chunks listed in the footer, which is that of the
+/// catalogue. Returns the number of bytes of segments opened.
 ///
 /// # Errors
-/// If one is not what the footer says, or cannot be read.
+/// If a segment does not match the footer, or cannot be read.
 pub fn open_segments(packs: &PackReader<'_>, info: &PackInfo, footer: &Footer, whole: bool) -> Result<u64, PackError> {
     let count = footer.segments.len() as u64;
     if count == 0 {
@@ -106,36 +105,36 @@ pub fn open_segments(packs: &PackReader<'_>, info: &PackInfo, footer: &Footer, w
     Ok(bytes)
 }
 
-/// The most bytes that one segment of a pack has: what a look at one of them may cost.
+/// The maximum size of a segment of a pack, in bytes: the maximum cost of opening one.
 fn longest_segment(info: &PackInfo) -> u64 {
     info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).max().unwrap_or(0)
 }
 
-/// What was seen in one run.
+/// Findings of one run.
 #[derive(Debug, Default)]
 struct Seen {
     looks: Vec<(ObjectName, Look)>,
     damage: Vec<FoundDamage>,
-    /// What is wrong with packs that are not relied on, in words.
+    /// Messages about packs that must not be relied on.
     words: Vec<String>,
 }
 
-/// Looks at packs, each once, for the threads of one run.
+/// Verifies packs, each once, for the threads of one run.
 pub struct Lookout<'a> {
     vault: &'a Vault,
     packs: PackReader<'a>,
     how: VerifyOthers,
-    /// Bytes that may be opened, and how many are spent.
+    /// Number of bytes that may be opened, and number of those opened.
     budget: u64,
     spent: AtomicU64,
-    /// Whether each pack can be relied on, by its number in the catalogue.
+    /// Whether each pack may be relied on, by its number in the catalogue.
     judged: RwLock<HashMap<u32, bool>>,
-    /// Held while a pack is looked at, by its number, so that two threads never look at the same one.
+    /// Locked while a pack is verified, by its number, so that two threads never verify the same one.
     turns: [Mutex<()>; TURNS],
     seen: Mutex<Seen>,
 }
 
-/// Packs are spread over this many locks.
+/// Number of locks over which packs are spread.
 const TURNS: usize = 64;
 
 impl<'a> Lookout<'a> {
@@ -153,7 +152,7 @@ impl<'a> Lookout<'a> {
         }
     }
 
-    /// Whether something new may rely on the pack of this number, which is looked at if need be.
+    /// Whether something new may rely on the pack with this number, which is verified if necessary.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole.
@@ -177,14 +176,14 @@ impl<'a> Lookout<'a> {
         self.judged.read().unwrap_or_else(PoisonError::into_inner).get(&pack).copied()
     }
 
-    /// Looks at a pack that is known like this, if that is not enough.
+    /// Verifies a pack, unless it is known well enough.
     fn judge(&self, info: &PackInfo, known: Option<Look>) -> Result<bool, VaultError> {
         if known.is_some_and(|known| known >= self.how.wanted()) {
             return Ok(true);
         }
         let whole = self.how == VerifyOthers::All;
         let cost = if whole { info.len } else { longest_segment(info) };
-        // No more is begun when the bytes are spent; how many threads are over it by one pack each is no matter.
+        // Nothing more is started once the bytes are used up; threads may exceed the limit by one pack each.
         if self.spent.fetch_add(cost, Relaxed) >= self.budget {
             lock(&self.seen).looks.push((info.name, Look::Owed));
             return Ok(true);
@@ -198,7 +197,7 @@ impl<'a> Lookout<'a> {
         }
     }
 
-    /// Notes that a pack cannot be relied on. `None` if the error says nothing about the pack.
+    /// Records that a pack must not be relied on. `None` if the error does not concern the pack.
     fn doubt(&self, info: &PackInfo, error: &PackError) -> Option<Result<(), VaultError>> {
         if !is_of_pack(error) {
             return None;
@@ -206,7 +205,7 @@ impl<'a> Lookout<'a> {
         let key = object_key(info.kind, info.name);
         let state = match error {
             PackError::Damaged { .. } | PackError::Store(StoreError::Short { .. }) => self.vault.state_of(&key),
-            // It is gone, is a later version's, or the disk does not give it: that is not remembered.
+            // It is gone, was written by a later version, or cannot be read from the disk: that is not recorded.
             _ => Ok(ObjectState::Newer),
         };
         Some(state.map(|state| {
@@ -218,7 +217,7 @@ impl<'a> Lookout<'a> {
         }))
     }
 
-    /// Looks at packs that something relies on since earlier runs, without their having been looked at as well as is wanted now.
+    /// Verifies packs that earlier runs relied on and that are not known as well as required now.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -246,8 +245,8 @@ impl<'a> Lookout<'a> {
         })
     }
 
-    /// Remembers what was seen, and says what is wrong. Damage becomes a finding; nothing is known to be stored any more
-    /// without being looked up.
+    /// Records the results and reports problems. Damage becomes a finding, and a new epoch starts, in which every chunk is looked up
+    /// again.
     ///
     /// # Errors
     /// If the catalogue or the state folder cannot be written.
@@ -262,8 +261,7 @@ impl<'a> Lookout<'a> {
     }
 }
 
-/// Looks at the packs that earlier runs relied on without a look, before a run begins. What is found wrong counts as absent
-/// from then on.
+/// Before a run begins, verifies the packs that earlier runs relied on without a look. Those found wrong count as absent from then on.
 ///
 /// # Errors
 /// If the store, the catalogue or the state folder fails as a whole, or the user stops it.
@@ -287,7 +285,7 @@ pub fn damaged_numbers(vault: &Vault, reader: &Reader) -> Result<HashSet<u32>, C
     Ok(packs.filter(|(_, info)| damaged.contains(&info.name)).map(|(number, _)| number).collect())
 }
 
-/// How far packs can be believed to hold what their footers say, by their numbers in the catalogue.
+/// How far packs can be trusted to contain what their footers say, by their numbers in the catalogue.
 #[derive(Debug, Default)]
 pub struct Standings {
     looks: HashMap<u32, Look>,
@@ -296,7 +294,7 @@ pub struct Standings {
 }
 
 impl Standings {
-    /// As the catalogue, the findings and the log say. `condemned` are numbers of packs that count as absent.
+    /// From the catalogue, the findings and the log. `condemned` are numbers of packs that count as absent.
     ///
     /// # Errors
     /// If the catalogue fails.
@@ -314,7 +312,7 @@ impl Standings {
         })
     }
 
-    /// The greater, the more a pack can be believed to keep what it holds.
+    /// The greater the rank, the more a pack can be trusted to keep its content.
     fn rank(&self, pack: u32) -> u8 {
         if self.damaged.contains(&pack) {
             0
@@ -325,20 +323,19 @@ impl Standings {
         }
     }
 
-    /// Of several copies of a chunk that one which is relied on: the one in the pack that can be believed most, of several the
-    /// first.
+    /// The place of a chunk that is relied on: in the most trustworthy pack, or the first of several that are equal.
     pub fn home<'p>(&self, places: &'p [ChunkPlace]) -> Option<&'p ChunkPlace> {
         places.iter().rev().max_by_key(|place| self.rank(place.pack))
     }
 
-    /// Whether a copy in `pack` makes one in `other` superfluous: it is neither damaged nor condemned, and not less known.
+    /// Whether a copy in `pack` makes one in `other` unnecessary: its pack is neither damaged nor condemned, and not less known.
     pub fn replaces(&self, pack: u32, other: u32) -> bool {
         let rank = self.rank(pack);
         rank >= 2 && rank >= self.rank(other)
     }
 
-    /// Looks at one segment of each pack that would be relied on in place of another one, and is not known: packs that hold a
-    /// needed chunk of which there is another copy.
+    /// Opens one segment of each unknown pack that would be relied on in place of another: packs with a needed chunk that has another
+    /// copy.
     ///
     /// # Errors
     /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -367,7 +364,7 @@ impl Standings {
             Ok::<_, CatalogueError>(())
         })?;
         let copies = crate::sync::into_inner(copies);
-        // Something would be deleted for their sake, so they are looked at however many bytes that is.
+        // Other packs would be deleted because of them, so they are verified however many bytes that takes.
         let lookout = Lookout { budget: u64::MAX, ..Lookout::new(vault, VerifyOthers::Sample) };
         let looked: Vec<(u32, bool)> = copies
             .into_par_iter()
@@ -407,7 +404,7 @@ mod tests {
             standings.home(&places).map(|place| place.pack)
         };
         assert_eq!(home(&[]), None);
-        // The first of equals: 1 is owed a look, 9 was never heard of.
+        // The first of equals: 1 is still to be verified, 9 is unknown.
         assert_eq!((home(&[1, 9]), home(&[9, 1])), (Some(1), Some(9)));
         assert_eq!(home(&[9, 2, 3, 4]), Some(3));
         assert_eq!((home(&[4, 5]), home(&[5, 9])), (Some(5), Some(9)));

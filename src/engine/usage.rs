@@ -1,4 +1,4 @@
-//! What takes up the space: sizes of folders with all below them, and of what is new in them since a snapshot.
+//! Disk usage: sizes of folders with everything below them, and of what was added to them since a snapshot.
 
 use std::collections::BTreeMap;
 
@@ -11,45 +11,45 @@ use crate::progress::Progress;
 use crate::tree::{Entry, FileKind, Stream};
 use crate::vault::{ReadError, Vault};
 
-/// How much something holds.
+/// Number and size of files and folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Sizes of the regular files, holes included, each name of a file with several counted.
+    /// Total size of the regular files, including holes; a file with several names counts once for each name.
     pub bytes: u64,
-    /// Files of every kind but folders.
+    /// Number of files of all kinds except folders.
     pub files: u64,
-    /// Folders, itself not included.
+    /// Number of folders, without the folder itself.
     pub folders: u64,
 }
 
 impl Usage {
     fn add(&mut self, other: &Self) {
-        // A vault cannot hold so much, but a forged one can say so.
+        // No vault can be so large, but a forged one can claim to be.
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.files = self.files.saturating_add(other.files);
         self.folders = self.folders.saturating_add(other.folders);
     }
 }
 
-/// A path and what it holds.
+/// A path and its usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The path.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
-    /// What it holds, with all below.
+    /// Its usage, including everything below.
     pub usage: Usage,
 }
 
-/// What was added up.
+/// Result of adding up.
 #[derive(Debug, Default)]
 pub struct Sums {
     /// All of it.
     pub total: Usage,
-    /// What lies at most so deep as was asked for, the largest first.
+    /// Items down to the requested depth, the largest first.
     pub lines: Vec<Line>,
-    /// Folders that could not be read: they count as empty. Only their number is known, and why the first could not be.
+    /// Unreadable folders (counted as empty): how many, and the first error.
     pub broken: Option<(u64, ReadError)>,
 }
 
@@ -57,7 +57,7 @@ fn sort(lines: &mut [Line]) {
     lines.sort_by(|a, b| b.usage.bytes.cmp(&a.usage.bytes).then_with(|| a.path.cmp(&b.path)));
 }
 
-/// Adds up a folder that is called `base`, and says what is in it down to `depth` levels.
+/// Adds up a folder with path `base`, and lists its content down to `depth` levels.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -103,12 +103,12 @@ fn of_file(entry: &Named<'_>) -> Usage {
     Usage { bytes: entry.size, files: 1, folders: 0 }
 }
 
-/// How many bytes the paths of lines take, which is bounded: one folder may lie at any number of paths.
+/// Number of bytes that the paths of lines take, which is limited: one folder may be at any number of paths.
 #[derive(Debug, Default)]
 struct Room(u64);
 
 impl Room {
-    /// Takes room for a line. Returns whether there is any.
+    /// Takes room for a line. Returns whether there is enough.
     fn take(&mut self, path: &[u8]) -> bool {
         self.0 = self.0.saturating_add(path.len() as u64 + PATH_COST);
         self.0 <= PATHS_LEN_MAX
@@ -119,7 +119,7 @@ fn too_many(base: &[u8]) -> IndexError {
     IndexError::TooMany { path: if base.is_empty() { "the snapshot".to_owned() } else { Shown(base).to_string() } }
 }
 
-/// Lists what lies in a folder down to `depth` levels.
+/// Lists the content of a folder down to `depth` levels.
 fn list(
     hand: &mut Hand<'_, '_>,
     graph: &Graph<Usage>,
@@ -163,7 +163,8 @@ fn list(
     Ok(())
 }
 
-/// Adds up what is new: files that are added or have another content. Lines are made `depth` levels below the folder called `base`.
+/// Adds up what is new: files that are added or have different content. Lines are made down to `depth` levels below the folder with path
+/// `base`.
 #[derive(Debug)]
 pub struct News<'b> {
     base: &'b [u8],
@@ -175,13 +176,13 @@ pub struct News<'b> {
 }
 
 impl<'b> News<'b> {
-    /// Nothing yet.
+    /// An empty sum.
     pub fn new(base: &'b [u8], depth: u32) -> Self {
         let (total, lines) = (Usage::default(), BTreeMap::new());
         Self { base, depth: depth as usize, total, lines, room: Room::default(), fits: true }
     }
 
-    /// Where the part of a path below the folder begins.
+    /// Offset in a path of the part below the folder.
     fn skip(&self) -> usize {
         if self.base.is_empty() { 0 } else { self.base.len() + 1 }
     }
@@ -196,7 +197,7 @@ impl<'b> News<'b> {
         }
     }
 
-    /// Adds to the lines of the folders that end at these places of a path.
+    /// Adds to the lines of the folders that end at these offsets of a path.
     fn put_above(&mut self, path: &[u8], ends: impl Iterator<Item = usize>, usage: &Usage) {
         let (skip, depth) = (self.skip(), self.depth);
         ends.take(depth).for_each(|end| self.put(&path[..skip + end], FileKind::Directory, usage));
@@ -217,7 +218,7 @@ impl<'b> News<'b> {
     }
 }
 
-/// Where the folders above the end of a path end in it.
+/// The offsets of the slashes in a path, where its folders end.
 fn slashes(path: &[u8]) -> impl Iterator<Item = usize> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at)
 }
@@ -242,7 +243,7 @@ impl Visitor for News<'_> {
         self.fits
     }
 
-    /// What lies deeper than any line is only added up.
+    /// Paths deeper than any line are only added up.
     fn again(&mut self, path: &[u8], sums: &diff::Sums) -> bool {
         let below = path.get(self.skip()..).unwrap_or_default();
         if components(below).count() < self.depth {
@@ -258,7 +259,7 @@ impl Visitor for News<'_> {
     }
 }
 
-/// What a single file holds.
+/// The usage of a single file.
 pub fn of_entry(path: &[u8], entry: &Entry) -> Sums {
     let usage = Usage { bytes: entry.size, files: 1, folders: 0 };
     Sums { total: usage, lines: vec![Line { path: path.to_vec(), kind: entry.kind, usage }], broken: None }

@@ -1,10 +1,10 @@
-//! How much forgetting each snapshot would free, weighed instead of reckoned.
+//! Measures how much space forgetting each snapshot would free.
 //!
-//! What lies in segments in which nothing else is needed is freed as it is. From other segments a prune takes what is still
-//! needed and compresses it again, and how much smaller that is than before depends on the data: what a snapshot holds alone
-//! may compress better or worse than what lies beside it. So those of these segments that matter most are really compressed as
-//! a prune would do it, and for the others the reckoned share (by length before compression) is corrected by what came of
-//! these. If there are few, it is all of them.
+//! Needed data in segments where nobody else needs anything is freed as it is. From other segments, a prune copies what is still needed
+//! and compresses it again. How much smaller the result is depends on the data: the chunks that a snapshot needs alone may compress
+//! better or worse than their neighbours. So those of these segments that matter most are really compressed as a prune would do it, and
+//! the estimates for the others (by length before compression) are corrected by the result. If there are few segments, all of them are
+//! compressed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -23,24 +23,24 @@ use crate::sync::lock;
 use crate::varint;
 use crate::vault::VaultError;
 
-/// By whom something is used: 0 nobody, up to the number of snapshots that one alone, beyond that several.
+/// The user of a chunk: 0 for nobody, a snapshot's number (from 1) if it is the only user, more than the number of snapshots for several.
 pub type User = u32;
 
-/// How much is compressed to find out what a prune frees.
+/// How much to compress in order to measure what a prune frees.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Bytes of chunks, of all snapshots together.
+    /// Number of bytes of chunks to compress, for all snapshots together.
     pub bytes: u64,
     /// zstd level that a prune would use.
     pub level: i32,
 }
 
-/// What is needed of a segment.
+/// Which part of a segment is needed.
 #[derive(Debug, Default)]
 struct Use {
-    /// Bytes of chunks that any snapshot needs from here.
+    /// Bytes of its chunks that any snapshot needs.
     needed: u32,
-    /// Of these, what single snapshots need alone.
+    /// The part that single snapshots need alone, by snapshot.
     alone: Vec<(User, u32)>,
 }
 
@@ -53,19 +53,19 @@ impl Use {
     }
 }
 
-/// A segment that holds something that only one snapshot needs.
+/// A segment with chunks that only one snapshot needs.
 #[derive(Debug, Clone, Copy)]
 struct Affected {
     pack: u32,
     segment: u32,
     raw: u32,
-    /// Bytes of chunks that nobody would need any more.
+    /// Bytes of its chunks that nobody would need without the snapshot.
     gone: u32,
-    /// What the snapshot alone needs of it, as it is stored with its entries in the footer.
+    /// Stored size of the chunks that the snapshot needs alone, with their entries in the footer.
     share: f64,
 }
 
-/// Segments of one kind that one snapshot affects, of which others need something too.
+/// The segments of one kind with chunks that one snapshot needs alone and chunks that others need too.
 #[derive(Debug, Default)]
 struct Group {
     segments: Vec<Affected>,
@@ -78,7 +78,7 @@ impl Group {
         self.segments.iter().map(|segment| u64::from(segment.raw)).sum()
     }
 
-    /// Runs of neighbours of about so many bytes of chunks together: those from which most would go.
+    /// Runs of neighbouring segments with about this many bytes of chunks together: those from which most would be freed.
     fn runs(&self, bytes: u64) -> Vec<&[Affected]> {
         let run = (bytes as usize / SEGMENT_TARGET).clamp(1, RUN);
         let share = |run: &&[Affected]| run.iter().map(|segment| segment.share).sum::<f64>();
@@ -96,7 +96,7 @@ impl Group {
     }
 }
 
-/// For each user of a chunk in a segment, where the chunk begins.
+/// For each segment, the offset and user of each chunk.
 type Chunks = HashMap<(u32, u32), Vec<(u32, User)>>;
 
 #[allow(clippy::cast_precision_loss, reason = "of sizes, a part in 2⁵³ is lost")]
@@ -104,11 +104,11 @@ const fn float(bytes: u64) -> f64 {
     bytes as f64
 }
 
-/// Weighs what each of so many snapshots holds alone. `users` says by whom each chunk is used, by its rank in the catalogue.
-/// Without a sample it is only reckoned.
+/// Measures the space that each of `snapshots` snapshots needs alone. `users` has the user of each chunk, by its rank in the catalogue.
+/// Without a sample, the results are estimates.
 ///
 /// # Errors
-/// If the store or the catalogue fails as a whole, or the user stops it. What is damaged is only reckoned.
+/// If the store or the catalogue fails as a whole, or the user stops it. Damaged segments are only estimated.
 pub fn weigh(
     reader: &Reader,
     segments: &Segments<'_>,
@@ -128,7 +128,8 @@ pub fn weigh(
             continue;
         };
         for (user, alone) in used.alone {
-            // A pack in which nobody else needs anything goes with its padding; that of others comes again with what stays.
+            // A pack in which nobody else needs anything is freed with its padding; the padding of others returns with the chunks that
+            // stay.
             let surrounded = if sole.get(&pack) == Some(&user) { whole(info) } else { listed(info) };
             let share = f64::from(sealed) * f64::from(alone) / f64::from(raw.max(1)) * surrounded;
             let gone = raw.saturating_sub(used.needed).saturating_add(alone);
@@ -160,12 +161,13 @@ pub fn weigh(
     Ok(sums.into_iter().map(|sum: f64| sum.max(0.0).round() as u64).collect())
 }
 
-/// How much longer all segments of a pack become by what surrounds them.
+/// Ratio of the length of a pack to the length of all its segments.
 fn whole(info: &PackInfo) -> f64 {
     float(info.len) / float(sealed(info))
 }
 
-/// How much longer all segments of a pack become by their entries in its footer: an id for each chunk, and its length.
+/// Ratio of the length of all segments with their entries in the footer (an id and a length for each chunk) to that of the segments
+/// alone.
 fn listed(info: &PackInfo) -> f64 {
     let entry =
         |raw: u32, chunks: u32| u64::from(chunks) * (ChunkId::LEN + varint::len(u64::from(raw / chunks.max(1)))) as u64;
@@ -178,10 +180,10 @@ fn sealed(info: &PackInfo) -> u64 {
     info.segments.iter().map(|(sealed, ..)| u64::from(*sealed)).sum::<u64>().max(1)
 }
 
-/// What single snapshots need alone of each segment, and the packs of which one user needs something, and nobody else.
+/// For each segment, what single snapshots need alone; and for each pack its user if it has only one, or 0.
 type Uses = (BTreeMap<(u32, u32), Use>, HashMap<u32, User>);
 
-/// Notes that this user needs something of a pack: 0 stands for several.
+/// Records a user of a pack: 0 stands for several.
 fn own(sole: &mut HashMap<u32, User>, pack: u32, user: User) {
     let owner = sole.entry(pack).or_insert(user);
     if *owner != user {
@@ -189,7 +191,7 @@ fn own(sole: &mut HashMap<u32, User>, pack: u32, user: User) {
     }
 }
 
-/// Adds up by whom each segment is used.
+/// Determines the users of each segment.
 fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<Uses, CatalogueError> {
     let total: Mutex<Uses> = Mutex::default();
     reader.in_parts(|part| {
@@ -220,12 +222,12 @@ fn uses(reader: &Reader, users: &[User], snapshots: usize) -> Result<Uses, Catal
     Ok((uses, sole))
 }
 
-/// What was weighed.
+/// A measurement.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weight {
-    /// What was reckoned of it, in bytes.
+    /// The estimate for the measured part, in bytes.
     share: f64,
-    /// What would be freed of it, in bytes.
+    /// The measured saving, in bytes.
     freed: f64,
 }
 
@@ -239,7 +241,7 @@ impl Weight {
     }
 }
 
-/// What lies on the scales for one group. All in bytes; `listed` and `gone` with the entries in the footer.
+/// Sums of measurements for one group. All in bytes; `listed` and `gone` include the entries in the footer.
 #[derive(Default)]
 struct Scale {
     before: f64,
@@ -247,16 +249,15 @@ struct Scale {
     share: f64,
     gone: f64,
     after: u64,
-    /// What was left over by runs.
+    /// Chunks left over by runs.
     rest: SegmentBuilder,
-    /// How many segments were cut in two, as is done with one at the end of each full pack, and by how much that made them
-    /// longer together.
+    /// Number of segments that were cut in two, as a prune does with one at the end of each full pack, and the total increase in length.
     cuts: u32,
     longer: u64,
 }
 
 impl Scale {
-    /// What came out, where so many full packs would be written. Of what goes, a part may be needed by nobody already.
+    /// The result, if this number of full packs would be written. A part of what would be freed may not be needed by anyone even now.
     fn weight(&self, packs: f64) -> Weight {
         let after = float(self.after) + packs * float(self.longer) / f64::from(self.cuts.max(1));
         let freed = (self.before - after) * (self.listed / self.before.max(1.0));
@@ -273,7 +274,7 @@ struct Scales<'a> {
 }
 
 impl Scales<'_> {
-    /// Weighs a part of each group.
+    /// Measures a part of each group.
     fn weigh(
         &self,
         reader: &Reader,
@@ -282,7 +283,7 @@ impl Scales<'_> {
         bytes: u64,
     ) -> Result<Vec<Weight>, MarkError> {
         let (keys, groups): (Vec<&(usize, bool)>, Vec<&Group>) = groups.iter().unzip();
-        // All get the same part; what the small ones do not need is for the others.
+        // All groups get the same share; the unused share of small ones goes to the others.
         let mut smallest: Vec<(u64, usize)> = (0..).zip(&groups).map(|(at, group)| (group.raw(), at)).collect();
         smallest.sort_unstable();
         let (mut left, mut runs): (u64, Vec<(usize, &[Affected])>) = (bytes, Vec::new());
@@ -307,14 +308,14 @@ impl Scales<'_> {
             }
             let packs: BTreeSet<u32> = group.segments.iter().map(|segment| segment.pack).collect();
             let len: u64 = packs.iter().filter_map(|pack| self.infos.get(pack)).map(|info| info.len).sum();
-            // Of a sample, its part of them.
+            // A sample gets its share of the packs.
             scale.weight(float(len) / float(PACK_LEN as u64) * (scale.share / group.share.max(1.0)))
         };
         Ok(groups.into_iter().zip(scales).map(finish).collect())
     }
 
-    /// Puts on the scale how much is freed if only what others than `user` need of these segments is compressed again;
-    /// nothing if one of them cannot be read.
+    /// Adds to the sums how much is freed if only the chunks that others than `user` need in these segments are compressed again; adds
+    /// nothing if a segment cannot be read.
     fn run(&self, run: &[Affected], user: User, chunks: &Chunks, scale: &Mutex<Scale>) -> Result<(), MarkError> {
         let mut compressor = Compressor::new(self.level).map_err(VaultError::from)?;
         let mut builder = SegmentBuilder::default();
@@ -368,7 +369,7 @@ impl Scales<'_> {
     }
 }
 
-/// How long a segment becomes if it is cut in two.
+/// Length of a segment after cutting it in two.
 fn cut_in_two(builder: &SegmentBuilder, compressor: &mut Compressor) -> u64 {
     let (mut part, mut len) = (SegmentBuilder::default(), 0);
     for (id, bytes) in builder.collected() {
@@ -380,7 +381,7 @@ fn cut_in_two(builder: &SegmentBuilder, compressor: &mut Compressor) -> u64 {
     len + if part.is_empty() { 0 } else { part.compress(compressor).sealed_len() as u64 }
 }
 
-/// Where the chunks begin that anybody needs in the segments of these runs, with who needs them.
+/// For each segment of these runs, the offsets and users of the chunks that anyone needs.
 fn chunks(reader: &Reader, users: &[User], runs: &[(usize, &[Affected])]) -> Result<Chunks, CatalogueError> {
     let keys =
         runs.iter().flat_map(|(_, run)| run.iter()).map(|affected| ((affected.pack, affected.segment), Vec::new()));

@@ -1,4 +1,4 @@
-//! Why a file on the disk is left out of snapshots: the rule that decides about it, on the way from the root down to it.
+//! Finds why a file on the disk is left out of snapshots: the rule that decides about it, on the way from the root down to it.
 
 use std::io;
 use std::path::Path;
@@ -12,20 +12,20 @@ use crate::path::{components, join};
 use crate::tree::FileKind;
 use crate::tree::entry::flags;
 
-/// What becomes of a file when its root is read.
+/// The decision about a file when its root is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// It is taken.
+    /// It is included.
     Taken,
-    /// It is not there, nor is anything of it decided before.
+    /// It does not exist, and no rule decides before that.
     Absent,
-    /// A pattern leaves it, or a folder above it, out.
+    /// A pattern leaves out the file or a folder above it.
     Pattern {
         /// The pattern.
         pattern: String,
-        /// The folder below the root whose ignore file it is in; `None`: it was given for the root.
+        /// The folder below the root that has the ignore file; `None` if the pattern was given for the root.
         file_in: Option<Vec<u8>>,
-        /// What it matches, below the root.
+        /// The path that it matches, below the root.
         matched: Vec<u8>,
     },
     /// The content of a folder above it is left out because of a file in that folder.
@@ -39,23 +39,23 @@ pub enum Why {
     Large(u64),
     /// It has the nodump flag.
     NoDump {
-        /// What has it, below the root.
+        /// The item with the flag, below the root.
         matched: Vec<u8>,
     },
-    /// A folder on the way lies on another file system.
+    /// A folder on the way is on another file system.
     OtherFileSystem {
         /// The folder, below the root.
         folder: Vec<u8>,
     },
-    /// It lies in a folder of the vault itself.
+    /// It is in one of the vault's own folders.
     OfVault {
         /// The folder, below the root.
         folder: Vec<u8>,
     },
 }
 
-/// Finds out what becomes of the file with the path `below` a root, by these rules. `own` are folders of the vault, by device and
-/// inode number.
+/// Determines how these rules decide about the file with the path `below` a root. `own` are folders of the vault, by device and inode
+/// number.
 ///
 /// # Errors
 /// If a folder on the way cannot be read, or a pattern given for the root is not valid.
@@ -63,7 +63,7 @@ pub fn why(root: &Path, below: &[u8], options: &ExcludeOptions, own: &[(u64, u64
     let mut rules = Rules::new(&options.patterns, root).map_err(io::Error::other)?;
     let mut dir = Dir::open(root)?;
     let root_dev = dir.stat()?.dev;
-    // The ignore files on the way: how long the path to the folder is, and what is in it.
+    // The ignore files on the way: the length of the path of its folder, and its content.
     let mut files: Vec<(usize, Vec<u8>)> = Vec::new();
     let mut path = Vec::new();
     let mut parts = components(below).peekable();
@@ -122,7 +122,7 @@ pub fn why(root: &Path, below: &[u8], options: &ExcludeOptions, own: &[(u64, u64
     Ok(Why::Taken)
 }
 
-/// The pattern of a number in an ignore file.
+/// The pattern with a number in an ignore file.
 fn pattern_in(content: &[u8], number: u32) -> Option<Vec<u8>> {
     numbered(text::lines(text::content(content).ok()?), number).map(<[u8]>::to_vec)
 }

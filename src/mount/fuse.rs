@@ -1,8 +1,8 @@
-//! A tree as a file system (FUSE): what the kernel asks, and what it may remember.
+//! A tree as a file system (FUSE): answers the kernel, and tells it what to remember.
 //!
-//! What lies in a snapshot never changes, so the kernel may remember it for a day; which snapshots there are it asks every second.
-//! Files are opened without asking: what is known of one is found by its number. All that grows with what is read is bounded:
-//! segments and listings in bytes, open files in number, and of what the kernel knows it is told to forget the oldest.
+//! The content of a snapshot never changes, so the kernel may remember it for a day; it asks for the list of snapshots every second.
+//! Files are opened without a request: the node number is enough to find an open file. Everything that grows with use is bounded:
+//! segments and listings in bytes, open files in number, and the kernel is told to forget the oldest nodes.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,44 +30,44 @@ use crate::sync::lock;
 use crate::tree::{FileKind, Time};
 use crate::vault::ReadError;
 
-/// How long the kernel may remember what never changes.
+/// How long the kernel may remember things that never change.
 const LASTING: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many nodes the kernel may know before it is told to forget the older half.
+/// Maximum number of nodes that the kernel may know before it is told to forget the older half.
 const NODES_MAX: usize = 50_000;
-/// From this length on, reading a file only to show what is in it is refused where that was asked for.
+/// Length from which a file may not be read for a preview, if that was requested.
 const PREVIEW_MAX: u64 = 1 << 20;
-/// Extended attributes of access lists. These hold numbers of users of the machine where they were set.
+/// Extended attributes of access lists. They contain user numbers of the machine where they were set.
 const ACLS: &[&[u8]] = &[b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// Programs that read files only to show what is in them, or to search them.
+/// Programs that read files only to show a preview of their content, or to index them.
 const PREVIEWERS: &[&str] =
     &["tumblerd", "gnome-thumbnail", "thumbnail", "baloo", "tracker-", "localsearch", "mds", "mdworker", "updatedb"];
 
-/// To whom files seem to belong.
+/// The displayed owners of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// To the users whose names they have here; if there is none, to the stored number.
+    /// The users with the stored names on this machine; the stored numbers for unknown names.
     Names,
-    /// To the stored numbers.
+    /// The stored numbers.
     Numbers,
-    /// To whoever mounts.
+    /// The user who mounts.
     Me,
 }
 
-/// Takes the number of the entry after this one, its name and its node; says whether there is no more room.
+/// Receives the number of the next entry, a name and its node; returns whether there is no more room.
 type Add<'a> = dyn FnMut(u64, &[u8], Arc<Node>) -> bool + 'a;
 
-/// How a tree is mounted.
+/// Options of a mount.
 pub struct MountOptions {
-    /// To whom files seem to belong.
+    /// The displayed owners.
     pub owners: Owners,
-    /// Files of other machines seem to belong to whoever mounts.
+    /// Show the mounting user as owner of files of other machines.
     pub others_are_mine: bool,
-    /// Other users may look into it, as the modes of the files allow.
+    /// Allow access to other users, as the modes of the files permit.
     pub allow_other: bool,
-    /// Programs that only show what is in files get none of the long ones.
+    /// Refuse long files to programs that only show previews.
     pub no_preview: bool,
-    /// How many requests are answered at once.
+    /// Number of requests answered at the same time.
     pub threads: usize,
 }
 
@@ -76,7 +76,7 @@ struct Known {
     node: Arc<Node>,
     key: [u8; 16],
     lookups: u64,
-    /// The number of the lookup by which it became known.
+    /// The number of the lookup by which it first became known.
     since: u64,
 }
 
@@ -90,24 +90,24 @@ struct State {
     serving: Arc<Serving>,
     options: MountOptions,
     names: OwnerNames,
-    /// Who mounts.
+    /// The user who mounts.
     uid: u32,
     gid: u32,
     nodes: Mutex<Nodes>,
-    /// Whether files need not be opened.
+    /// Whether the kernel reads files without opening them.
     no_open: AtomicBool,
 }
 
 /// A mounted tree. It stays mounted when this is dropped: the system ends it.
 pub struct Mounted {
-    /// Dropping it would unmount whatever lies at the mount point by then.
+    /// Dropping it would unmount whatever is mounted at the mount point by then.
     session: ManuallyDrop<BackgroundSession>,
 }
 
 /// Mounts a tree in a folder.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn mount(serving: Arc<Serving>, at: &Path, options: MountOptions) -> io::Result<Mounted> {
     let mut config = Config::default();
     config.mount_options = vec![
@@ -139,7 +139,7 @@ pub fn mount(serving: Arc<Serving>, at: &Path, options: MountOptions) -> io::Res
 }
 
 impl Mounted {
-    /// Whether it was unmounted.
+    /// Whether it has been unmounted.
     pub fn is_ended(&self) -> bool {
         self.session.guard.is_finished()
     }
@@ -150,15 +150,15 @@ impl State {
         self.serving.tree()
     }
 
-    /// Answers a request. If that panics, the kernel is told that it failed.
+    /// Answers a request. If that panics, the kernel receives an error.
     fn guard(&self, work: impl FnOnce()) {
         let _ = self.serving.guard(work);
     }
 
-    /// Lets the kernel forget what it need not know.
+    /// Tells the kernel to forget old nodes.
     fn shorten(&self, notifier: &Notifier) {
         for (parent, name) in self.outdated() {
-            // What is in use stays.
+            // Nodes in use stay.
             let _ = notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name));
         }
     }
@@ -170,7 +170,7 @@ impl State {
         lock(&self.nodes).by_number.get(&number).map(|known| known.node.clone()).ok_or(Errno::ESTALE)
     }
 
-    /// The kernel comes to know a node, once more. Returns its number.
+    /// Records that the kernel knows a node, or knows it once more. Returns its number.
     fn know(&self, node: Arc<Node>) -> u64 {
         let (mut number, key) = (self.tree().number(&node), self.tree().key_of(&node));
         let mut nodes = lock(&self.nodes);
@@ -183,7 +183,7 @@ impl State {
                     known.node = node;
                     return number;
                 }
-                // Another node has this number by chance.
+                // Another node happens to have this number.
                 Some(_) => number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(NUMBERS_OWN),
                 None => {
                     nodes.by_number.insert(number, Known { node, key, lookups: 1, since });
@@ -203,8 +203,8 @@ impl State {
         }
     }
 
-    /// If the kernel knows too much: what it should forget, as folder and name. Folders only if there are too many of them:
-    /// whoever is in one would be lost.
+    /// The nodes that the kernel should forget if it knows too many, as folder and name. Folders only if there are too many of them:
+    /// programs that are inside one would lose it.
     fn outdated(&self) -> Vec<(u64, Vec<u8>)> {
         let nodes = lock(&self.nodes);
         if nodes.by_number.len() <= NODES_MAX {
@@ -221,7 +221,7 @@ impl State {
             .collect()
     }
 
-    /// Says what cannot be read, and what the kernel is told.
+    /// Reports that something cannot be read. Returns the error for the kernel.
     fn failed(&self, node: &Node, error: &ReadError) -> Errno {
         errno(self.serving.failed(node, error))
     }
@@ -230,13 +230,13 @@ impl State {
         item.snap.info.body.host != self.tree().view().vault().identity().host
     }
 
-    /// Whether numbers of users in a snapshot may mean other people here: it is another machine's, and others look into it.
+    /// Whether user numbers in a snapshot may mean other people here: it is another machine's, and other users have access.
     fn is_foreign(&self, item: &Item) -> bool {
         self.options.allow_other && self.options.owners == Owners::Names && self.is_of_other(item)
     }
 
     fn owner(&self, item: &Item) -> (u32, u32) {
-        // The top folder of a snapshot is nobody's.
+        // The top folder of a snapshot has no owner.
         if item.parent.is_none()
             || self.options.owners == Owners::Me
             || (self.options.others_are_mine && self.is_of_other(item))
@@ -245,14 +245,14 @@ impl State {
         }
         let owner = &item.entry.owner;
         if self.is_foreign(item) {
-            // Whom nobody knows here, is whoever mounts: a stored number would be another user's.
+            // An unknown owner becomes the mounting user: the stored number would belong to another user here.
             let uid = self.names.uid(&owner.user).unwrap_or(self.uid);
             return (uid, self.names.gid(&owner.group).unwrap_or(self.gid));
         }
         self.names.resolve(owner, self.options.owners == Owners::Numbers)
     }
 
-    /// The permissions of something in a snapshot. What a group that nobody knows here may do, is for no group.
+    /// The permissions of an item in a snapshot. Without the permissions of its group, if the group is unknown here.
     fn permissions(&self, item: &Item) -> u16 {
         let mode = (item.entry.mode & 0o7777) as u16;
         if item.parent.is_some() && self.is_foreign(item) && self.names.gid(&item.entry.owner.group).is_none() {
@@ -261,7 +261,7 @@ impl State {
         mode
     }
 
-    /// The extended attributes that are shown.
+    /// The extended attributes to show.
     fn xattrs<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a (Vec<u8>, Vec<u8>)> {
         let item = node.item();
         let without_acls = item.is_some_and(|item| self.is_foreign(item));
@@ -312,14 +312,14 @@ impl State {
                 attr.perm = 0o444;
             }
             Node::Link(target, _) => (attr.size, attr.perm) = (target.len() as u64, 0o777),
-            // The folders on the way to other versions may have been closed to others.
+            // The original folders on the way to other versions may have been closed to other users.
             Node::Versions(_) | Node::VersionsOf(..) => (attr.perm, attr.nlink) = (0o500, 2),
             Node::Top | Node::All | Node::Source(_) => attr.nlink = 2,
         }
         attr
     }
 
-    /// Whether a read is only for a preview, and none are wanted.
+    /// Whether a read is only for a preview, and previews are refused.
     fn is_preview(&self, file: &StoredFile, pid: u32) -> bool {
         if !self.options.no_preview || file.size() <= PREVIEW_MAX {
             return false;
@@ -341,7 +341,7 @@ impl State {
         self.serving.read(&node, &open, offset, size, out).map_err(errno)
     }
 
-    /// How long the kernel may remember that a folder has a name, or has it not.
+    /// How long the kernel may remember whether a folder has a name.
     fn entry_time(folder: &Node) -> Duration {
         match folder {
             Node::Item(_) => LASTING,
@@ -370,7 +370,7 @@ fn file_type(kind: FileKind) -> FileType {
     }
 }
 
-/// A stored time; the beginning of 1970 if the system has no such time.
+/// A stored time; the beginning of 1970 if the system cannot represent it.
 fn system_time(time: Time) -> SystemTime {
     let nanos = Duration::from_nanos(u64::from(time.nanos.min(999_999_999)));
     let secs = Duration::from_secs(time.secs.unsigned_abs());
@@ -379,18 +379,18 @@ fn system_time(time: Time) -> SystemTime {
 }
 
 thread_local! {
-    /// What is read, before it is handed over.
+    /// Receives the bytes of a read.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What answers the kernel.
+/// The handler of the kernel's requests.
 struct Mount(Arc<State>);
 
-/// The numbers of `.` and `..` in a listing; the first entry follows.
+/// Number of the first entry after `.` and `..` in a listing.
 const DOTS: u64 = 2;
 
 impl Mount {
-    /// Calls `add` with what lies in a folder: number of the next, name, node. Stops when it returns `true`.
+    /// Calls `add` for each entry of a folder, with the number of the next entry, the name and the node, until it returns `true`.
     fn list(&self, number: u64, offset: u64, add: &mut Add<'_>) -> Result<(), Errno> {
         let state = &self.0;
         let node = state.node(number)?;
@@ -453,7 +453,7 @@ impl Mount {
     }
 }
 
-/// The bytes of an answer, or its length if nothing but that is asked for.
+/// Answers with the bytes, or with their length if only that is asked for.
 fn answer(reply: ReplyXattr, size: u32, bytes: &[u8]) {
     match u32::try_from(bytes.len()) {
         Ok(len) if size == 0 => reply.size(len),
@@ -464,7 +464,7 @@ fn answer(reply: ReplyXattr, size: u32, bytes: &[u8]) {
 
 impl Filesystem for Mount {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // What an older kernel cannot do only makes it slower.
+        // Features that an older kernel lacks only cost speed.
         let _ = config.set_max_readahead(1 << 20);
         let _ = config.set_max_background(64);
         for wish in [
@@ -497,7 +497,7 @@ impl Filesystem for Mount {
                     let number = self.0.know(node.clone());
                     reply.entry(&remember, &self.0.attr(&node, number), Generation(0));
                 }
-                // That a snapshot has no such name is remembered as well.
+                // That a snapshot does not have a name is remembered as well.
                 None if remember == LASTING => reply.entry(&remember, &self.0.attr(&Node::Readme, 0), Generation(0)),
                 None => reply.error(Errno::ENOENT),
             }
@@ -595,7 +595,7 @@ impl Filesystem for Mount {
             let listed = self.list(number.0, offset, &mut |next, name, node| {
                 let name_shown = OsStr::from_bytes(name);
                 if matches!(name, b"." | b"..") {
-                    // The kernel does not come to know these.
+                    // These do not count as known to the kernel.
                     return reply.add(
                         INodeNo(number.0),
                         next,

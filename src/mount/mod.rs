@@ -1,5 +1,5 @@
-//! Snapshots as a folder of the system: what lies where ([`tree`]), and what every mount
-//! needs while it lasts ([`serving`]), and how the system asks for it ([`fuse`]).
+//! Snapshots as a folder of the system: the layout ([`tree`]), the parts that every mount needs while it lasts ([`serving`]), and the
+//! interface to the kernel ([`fuse`]).
 
 pub mod tree;
 pub mod serving;

@@ -1,5 +1,5 @@
-//! What every kind of mount needs while it lasts, whoever asks: looking which snapshots there are, renewing what is relied on,
-//! reading files, and saying what cannot be read.
+//! The parts that every kind of mount needs while it lasts: updating the list of snapshots, renewing the session, reading files, and
+//! reporting unreadable ones.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,33 +16,33 @@ use crate::read::{Ahead, StoredFile};
 use crate::sync::{lock, survive};
 use crate::vault::ReadError;
 
-/// How long may be remembered which snapshots there are, and how often the store is looked at for it.
+/// How long the list of snapshots may be remembered; so the store is listed at most this often.
 pub const FLEETING: Duration = Duration::from_secs(1);
-/// Longest read that is answered at once, in bytes.
+/// Length of the longest read that is answered at once, in bytes.
 pub const READ_MAX: usize = 16 << 20;
-/// How many files are known where their bytes lie.
+/// Maximum number of files to keep open.
 const FILES_KEPT: usize = 64;
-/// How many places are remembered that could not be read, so that each is told once. What comes after them is only counted.
+/// Maximum number of unreadable places to remember, so that each is reported once. Further ones are only counted.
 const TOLD_MAX: usize = 1024;
-/// How often is done what has to be done once in a while.
+/// Interval between periodic tasks.
 const TICK: Duration = Duration::from_secs(1);
-/// A look at the store that took long is followed by a pause of so many times its duration.
+/// After a slow listing of the store, the next one waits this many times its duration.
 const PAUSE: u32 = 20;
 
-/// Takes where something lies that cannot be read, and why.
+/// Receives the place of something unreadable, and the error.
 pub type Report = dyn Fn(&str, &ReadError) + Send + Sync;
 
-/// How a tree is served.
+/// Options of serving a tree.
 pub struct ServingOptions {
-    /// How long a session lasts before it is renewed, and how long after the last read none is held.
+    /// Time after which a session is renewed, or ended if nothing was read.
     pub renew: Duration,
-    /// The time since some moment.
+    /// The time since a fixed moment.
     pub now: Box<dyn Fn() -> Duration + Send + Sync>,
-    /// Is told of what cannot be read: where it lies, and why.
+    /// Receives each unreadable place, with the error.
     pub report: Box<Report>,
 }
 
-/// A file that is read.
+/// An open file.
 pub struct Open {
     /// The file.
     pub file: Arc<StoredFile>,
@@ -54,9 +54,9 @@ pub struct Open {
 pub enum Trouble {
     /// Its snapshot was forgotten.
     Gone,
-    /// It is damaged, or the store does not answer.
+    /// It is damaged, or the store does not respond.
     Unreadable,
-    /// It is no file.
+    /// It is not a file.
     NoFile,
 }
 
@@ -68,10 +68,10 @@ pub struct Serving {
     files: Mutex<Lru<[u8; 16], Arc<Open>>>,
     /// Whether anything was read since the session was renewed.
     is_used: AtomicBool,
-    /// When the store was looked at last, and when the session was renewed.
+    /// When the store was last listed, and when the session was last renewed.
     looked: Mutex<Duration>,
     renewed: Mutex<Duration>,
-    /// The next look at the store is not before this.
+    /// The earliest time for the next listing of the store.
     paused: Mutex<Duration>,
     told: Mutex<HashSet<String>>,
     damaged: AtomicUsize,
@@ -80,7 +80,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Begins to serve.
+    /// Starts serving.
     pub fn new(tree: Arc<Tree>, options: ServingOptions) -> Self {
         let now = (options.now)();
         Self {
@@ -104,17 +104,17 @@ impl Serving {
         &self.tree
     }
 
-    /// How many places could not be read because of damage.
+    /// Number of places that could not be read because of damage.
     pub fn damaged(&self) -> usize {
         self.damaged.load(Relaxed)
     }
 
-    /// Whether a defect of the program kept something from being answered.
+    /// Whether a panic prevented an answer.
     pub fn has_panicked(&self) -> bool {
         self.has_panicked.load(Relaxed)
     }
 
-    /// Does something whose panic costs only the one request. The program has said what to report. Returns `None` then.
+    /// Runs `work` so that a panic costs only the one request; the program reports the panic. Returns `None` after a panic.
     pub fn guard<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let done = survive(work);
         if done.is_none() {
@@ -123,11 +123,11 @@ impl Serving {
         done
     }
 
-    /// Renews the session once in a while, or ends it if nobody reads, until [`Self::end`]; and does something else each second. That
-    /// happens on a thread of its own, which nobody waits for: the store may take its time, and so may the system.
+    /// Renews the session periodically, or ends it if nothing is read, until [`Self::end`]; and calls `also` every second. This happens
+    /// on a separate thread, which nothing waits for: the store may be slow, and so may the system.
     ///
     /// # Errors
-    /// If the system has no thread.
+    /// If the system cannot start a thread.
     pub fn attend(self: &Arc<Self>, also: impl Fn() + Send + 'static) -> io::Result<()> {
         let serving = self.clone();
         let attend = move || {
@@ -158,14 +158,14 @@ impl Serving {
         }
     }
 
-    /// Ends what is held, before the program ends.
+    /// Ends the session, before the program ends.
     pub fn end(&self) {
         self.is_over.store(true, Relaxed);
         self.tree.view().rest();
     }
 
-    /// Looks which snapshots there are, unless that was done in this time, or took so long that whoever reads would only wait. If it
-    /// fails, all is as it was.
+    /// Updates the list of snapshots, unless that was done within this time, or took so long that readers would only wait. If it fails,
+    /// nothing changes.
     fn look(&self, within: Duration) {
         let now = (self.options.now)();
         {
@@ -181,14 +181,14 @@ impl Serving {
         *lock(&self.paused) = ended + ended.saturating_sub(now) * PAUSE;
     }
 
-    /// Something is read: a session that had ended begins again.
+    /// Records that something is read: a session that has ended begins again.
     fn touch(&self) {
         if !self.is_used.swap(true, Relaxed) && !self.tree.view().is_at_work() {
             self.look(FLEETING);
         }
     }
 
-    /// Looks again which snapshots there are, where that decides what a folder holds.
+    /// Updates the list of snapshots if the content of this folder depends on it.
     pub fn look_for(&self, node: &Node) {
         match node {
             Node::Top | Node::All | Node::Source(_) => self.look(FLEETING),
@@ -196,7 +196,7 @@ impl Serving {
         }
     }
 
-    /// Says, once for each place, what cannot be read; and what whoever asked is told.
+    /// Reports, once for each place, that it cannot be read. Returns the answer for the reader.
     pub fn failed(&self, node: &Node, error: &ReadError) -> Trouble {
         let moment = self.tree.view().moment();
         if node.item().is_some_and(|item| !moment.has(&item.snap.info.id)) {
@@ -220,10 +220,10 @@ impl Serving {
         Trouble::Unreadable
     }
 
-    /// A file of a snapshot, ready to be read.
+    /// Opens a file of a snapshot.
     ///
     /// # Errors
-    /// [`Trouble::NoFile`] if it is none.
+    /// [`Trouble::NoFile`] if it is not a file.
     pub fn open(&self, node: &Node) -> Result<Arc<Open>, Trouble> {
         let key = self.tree.key_of(node);
         if let Some(open) = lock(&self.files).get(&key) {
@@ -236,7 +236,7 @@ impl Serving {
         Ok(open)
     }
 
-    /// Reads up to `size` bytes of a file into `out`, which then holds them alone.
+    /// Reads up to `size` bytes of a file into `out`, replacing its content.
     ///
     /// # Errors
     /// Why they cannot be read. It has been reported.

@@ -1,14 +1,14 @@
-//! What lies where in a mount: sources, their snapshots by date, and what is in them.
+//! The layout of a mount: sources, their snapshots by date, and the content of snapshots.
 //!
 //! ```text
 //! README.txt
-//! Documents/2026-11-20 18.30/…     a snapshot, by the time where the mount is
+//! Documents/2026-11-20 18.30/…     a snapshot, by its local time
 //! Documents/latest                 a link to the last one
 //! all/1f2e3d4c                     a link to each snapshot, by its id
 //! …/.versions/letter.odt/2026-11-18 09.31.odt
 //! ```
 //!
-//! `.versions` is in every folder of a snapshot. It is in no listing, so that whoever walks through a tree does not fall into it.
+//! `.versions` exists in every folder of a snapshot. It is in no listing, so that programs that walk a tree do not enter it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -31,24 +31,24 @@ pub const VERSIONS: &[u8] = b".versions";
 pub const LATEST: &[u8] = b"latest";
 /// The folder of links by id.
 pub const ALL: &[u8] = b"all";
-/// The file that says what this is.
+/// The file that explains the mount.
 pub const README: &[u8] = b"README.txt";
 
-/// Names of hard links that are remembered, of all snapshots together.
+/// Maximum number of names of hard links to remember, for all snapshots together.
 const LINKS_KEPT: usize = 256 << 10;
-/// Smaller numbers are those of the tree's own nodes.
+/// Smaller numbers belong to the tree's own nodes.
 pub const NUMBERS_OWN: u64 = 1024;
 
-/// Longest name that is made of a source's, in bytes.
+/// Maximum length of a folder name made from a source's name, in bytes.
 const NAME_LEN: usize = 200;
 
-/// How a tree is laid out.
+/// Options of the layout.
 pub struct TreeOptions {
     /// The name of a folder for this date, such as `2026-11-20 18.30`.
     pub dates: Box<dyn Fn(Time) -> String + Send + Sync>,
     /// The text of `README.txt`.
     pub readme: String,
-    /// Bytes of listings that are kept.
+    /// Bytes of listings to keep.
     pub listings: usize,
     /// Which snapshots are shown.
     pub shown: Box<dyn Fn(&SnapshotInfo) -> bool + Send + Sync>,
@@ -57,28 +57,28 @@ pub struct TreeOptions {
 /// A snapshot in a tree.
 #[derive(Debug)]
 pub struct Snap {
-    /// What is known of it.
+    /// The snapshot's record and date.
     pub info: SnapshotInfo,
-    /// What numbers of its files are made from.
+    /// The key from which those of its files are derived.
     key: Key,
 }
 
-/// 128 bits by which a node is known, the same in every mount of the vault.
+/// 128 bits that identify a node, the same in every mount of the vault.
 type Key = [u8; 16];
 
-/// Something in a snapshot.
+/// An item in a snapshot.
 #[derive(Debug)]
 pub struct Item {
     /// The snapshot.
     pub snap: Arc<Snap>,
-    /// The folder that it is in; `None`: it is the snapshot's top folder.
+    /// Its folder; `None` for the snapshot's top folder.
     pub parent: Option<Arc<Self>>,
-    /// What the snapshot says of it.
+    /// Its entry in the snapshot.
     pub entry: Arc<Entry>,
     key: Key,
-    /// How many names it has in the snapshot.
+    /// Number of its names in the snapshot.
     pub names: u32,
-    /// If it has several names: the key of all of them that are the same file.
+    /// If it has several names: the key that those of the same file share.
     shared: Option<Key>,
 }
 
@@ -99,17 +99,17 @@ impl Item {
         std::iter::successors(self.parent.as_ref(), |item| item.parent.as_ref()).count()
     }
 
-    /// The listing of a folder; `None` of anything else, and of a folder that lies too deep.
+    /// The listing of a folder; `None` for other items, and for a folder nested too deeply.
     pub fn listing(&self) -> Option<&Stream> {
         let listing = self.entry.content.as_ref().filter(|_| self.entry.kind == FileKind::Directory);
         listing.filter(|_| self.depth() < PATH_DEPTH_MAX)
     }
 }
 
-/// Anything in a tree.
+/// A node of a tree.
 #[derive(Debug)]
 pub enum Node {
-    /// The whole.
+    /// The top of the tree.
     Top,
     /// `README.txt`.
     Readme,
@@ -117,19 +117,19 @@ pub enum Node {
     All,
     /// The folder of a source, by its name here.
     Source(Vec<u8>),
-    /// A link to a snapshot, which was taken then. One that leads elsewhere later is another node, since the system remembers where a
-    /// link leads.
+    /// A link to a snapshot, with the snapshot's date. If the link leads elsewhere later, it is another node, since the system remembers
+    /// where a link leads.
     Link(Vec<u8>, Time),
-    /// Something in a snapshot.
+    /// An item in a snapshot.
     Item(Arc<Item>),
-    /// The folder of versions of what is in a folder.
+    /// The folder of versions for the files of a folder.
     Versions(Arc<Item>),
     /// The versions of one file, each with its name.
     VersionsOf(Key, Vec<(Vec<u8>, Arc<Self>)>),
 }
 
 impl Node {
-    /// What is known of it by a snapshot; `None` of what only the tree has.
+    /// The item in a snapshot; `None` for nodes that only the tree has.
     pub fn item(&self) -> Option<&Arc<Item>> {
         match self {
             Self::Item(item) => Some(item),
@@ -137,7 +137,7 @@ impl Node {
         }
     }
 
-    /// What it is.
+    /// The kind of file.
     pub fn kind(&self) -> FileKind {
         match self {
             Self::Readme => FileKind::File,
@@ -147,7 +147,7 @@ impl Node {
         }
     }
 
-    /// Whether it stays as it is: all that lies in a snapshot does.
+    /// Whether it never changes, like everything in a snapshot.
     pub const fn is_lasting(&self) -> bool {
         matches!(self, Self::Item(_) | Self::Readme)
     }
@@ -156,11 +156,11 @@ impl Node {
 /// A snapshot under its name.
 type Named = (Vec<u8>, Arc<Snap>);
 
-/// What snapshots there are, and what they are called.
+/// The snapshots and their names.
 #[derive(Debug, Default)]
 struct Names {
     sources: BTreeMap<Vec<u8>, Vec<Named>>,
-    /// For each snapshot the source's name here, and its own.
+    /// For each snapshot, the name of its source here, and its own.
     by_id: HashMap<ObjectName, (Vec<u8>, Vec<u8>)>,
     /// The names of the links by id.
     ids: BTreeMap<Vec<u8>, ObjectName>,
@@ -179,29 +179,29 @@ impl Names {
     }
 }
 
-/// A vault as a tree of folders, for many threads.
+/// A vault as a tree of folders, usable from many threads.
 pub struct Tree {
     view: Arc<View>,
     folders: Folders,
     options: TreeOptions,
     key: [u8; 32],
     names: RwLock<Arc<Names>>,
-    /// The records by which they were named. Held while they are named anew.
+    /// The records from which the present names were made. Locked while names are made.
     named: Mutex<Arc<HashSet<ObjectName>>>,
-    /// Which paths of a snapshot are names of one file.
+    /// For each snapshot, which of its paths are names of one file.
     links: Mutex<Lru<ObjectName, Arc<Links>>>,
-    /// Held while such a list is read.
+    /// Locked while such a list is read.
     linking: Mutex<()>,
-    /// A tree of one folder: that is its top.
+    /// The top, if the tree consists of one folder.
     only: Option<Arc<Node>>,
 }
 
-/// For each path with several names, by its key: the key of the first of them, and how many there are.
+/// For each path with several names, by its key: the key of the first name, and the number of names.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Links(HashMap<Key, (Key, u32)>);
 
 impl Links {
-    /// Reads a list, by the keys of its paths. Where it is damaged it ends, without the group that is not whole.
+    /// Reads a list, by the keys of its paths. The result ends where the list is damaged, without the incomplete group.
     fn read<S: ChunkSource<Error = ReadError>>(
         list: &Stream,
         source: &mut S,
@@ -226,8 +226,8 @@ impl Links {
     }
 }
 
-/// By what the names of one file are known. A file may have changed between the visits to two of its names: then these are not
-/// alike, and two files.
+/// The key that the names of one file share. A file may have changed between the visits to two of its names: then their entries differ,
+/// and they become two files.
 fn shared_key(first: &Key, entry: &Entry) -> Option<Key> {
     let mut bytes = Vec::new();
     encode_entry(&Entry { name: b"any".to_vec(), torn: false, ..entry.clone() }, &mut bytes).ok()?;
@@ -262,7 +262,7 @@ impl Tree {
         tree
     }
 
-    /// The same, of one folder of one snapshot alone. `None` if there is no such folder.
+    /// A tree of one folder of one snapshot. `None` if there is no such folder.
     ///
     /// # Errors
     /// If a folder on the way cannot be read.
@@ -273,12 +273,12 @@ impl Tree {
         Ok(Some(self).filter(|tree| tree.only.is_some()))
     }
 
-    /// What it reads from.
+    /// The view that it reads from.
     pub const fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// How many snapshots there are.
+    /// Number of snapshots.
     pub fn count(&self) -> usize {
         self.names().by_id.len()
     }
@@ -287,7 +287,7 @@ impl Tree {
         self.names.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The top.
+    /// The top node.
     pub fn top(&self) -> Arc<Node> {
         self.only.clone().unwrap_or_else(|| Arc::new(Node::Top))
     }
@@ -297,13 +297,13 @@ impl Tree {
         self.options.readme.as_bytes()
     }
 
-    /// Looks which snapshots there are now.
+    /// Updates the list of snapshots.
     ///
     /// # Errors
-    /// If the store or the catalogue fails; all stays as it was then.
+    /// If the store or the catalogue fails; then nothing changes.
     pub fn refresh(&self, progress: &dyn Progress) -> Result<(), VaultError> {
         let renewed = self.view.renew(progress);
-        // The view may also have been renewed by whoever missed a chunk.
+        // A reader that missed a chunk may also have renewed the view.
         let mut named = lock(&self.named);
         let moment = self.view.moment();
         if moment.records() != &*named {
@@ -408,7 +408,7 @@ impl Tree {
             return Ok(Some(links));
         }
         let _linking = lock(&self.linking);
-        // Another thread may have been here first.
+        // Another thread may have read the list meanwhile.
         if let Some(links) = kept() {
             return Ok(Some(links));
         }
@@ -418,7 +418,7 @@ impl Tree {
         Ok(Some(links))
     }
 
-    /// What lies at a path of a snapshot, whatever other names it has.
+    /// The item at a path of a snapshot, without regard to its other names.
     fn walk(&self, snap: &Arc<Snap>, at: &[u8]) -> Result<Option<Arc<Item>>, ReadError> {
         let mut item = Self::root(snap);
         for name in path::components(at) {
@@ -429,12 +429,12 @@ impl Tree {
         Ok(Some(item))
     }
 
-    /// The number of something in a snapshot.
+    /// The number of an item in a snapshot.
     pub fn number_of(&self, item: &Item) -> u64 {
         number(&item.shared.unwrap_or(item.key))
     }
 
-    /// The number of a node, the same in every mount: never one below 1024, which are the tree's own.
+    /// The number of a node, the same in every mount. Numbers below 1024 are reserved for the tree's own nodes.
     pub fn number(&self, node: &Node) -> u64 {
         match node {
             Node::Top => 1,
@@ -444,7 +444,7 @@ impl Tree {
         }
     }
 
-    /// By what a node is known; names of one file have the same.
+    /// The key of a node; names of one file share it.
     pub fn key_of(&self, node: &Node) -> [u8; 16] {
         match node {
             Node::Top | Node::Readme | Node::All => [0; 16],
@@ -456,7 +456,7 @@ impl Tree {
         }
     }
 
-    /// What has this name in a folder.
+    /// The node with this name in a folder.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -489,8 +489,8 @@ impl Tree {
         .map(Arc::new))
     }
 
-    /// The versions of a file over the snapshots of its source: each once, by the date of the first snapshot that has it.
-    /// Snapshots in which a folder on the way cannot be read are passed over.
+    /// The versions of a file in the snapshots of its source: each once, by the date of the first snapshot that has it. Snapshots in
+    /// which a folder on the way cannot be read are skipped.
     fn versions(&self, folder: &Arc<Item>, name: &[u8]) -> Result<Option<Node>, ReadError> {
         let at = path::join(&folder.path(), name);
         let body = &folder.snap.info.body;
@@ -506,7 +506,7 @@ impl Tree {
                 Err(error) => return Err(error),
             };
             let entry = item.as_ref().map(|item| Entry { btime: None, torn: false, ..Entry::clone(&item.entry) });
-            // One that was merely left out meanwhile, or could not be read, is no new version when it is back.
+            // A file that was merely left out for a while, or could not be read, is not a new version when it returns.
             if let Some(item) = item.filter(|_| entry != last) {
                 let date = (self.options.dates)(snap.info.date);
                 let end =
@@ -519,7 +519,7 @@ impl Tree {
         Ok((!found.is_empty()).then_some(Node::VersionsOf(key, found)))
     }
 
-    /// Calls `each` with what lies in a folder, from the entry of this number on, until it returns `false`.
+    /// Calls `each` for the entries of a folder, from this number on, until it returns `false`.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -562,7 +562,7 @@ impl Tree {
                     at = page.first + page.entries.len() as u64;
                 }
             }
-            // Whatever is not known to be there is not listed.
+            // The names in these are not known, so none are listed.
             Node::Versions(_) | Node::Readme | Node::Link(..) => {}
             Node::VersionsOf(_, versions) => {
                 let mut versions = versions.iter().skip(skip);
@@ -572,7 +572,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Where a link leads to; `None` of what is no link.
+    /// Where a link leads; `None` if it is not a link.
     pub fn target(node: &Node) -> Option<&[u8]> {
         match node {
             Node::Link(target, _) => Some(target),
@@ -581,7 +581,7 @@ impl Tree {
         }
     }
 
-    /// When the last snapshot was taken of what a folder of the tree holds.
+    /// The date of the last snapshot in a folder of the tree.
     pub fn time(&self, node: &Node) -> Time {
         let names = self.names();
         let last = |snapshots: &Vec<Named>| snapshots.last().map(|(_, snap)| snap.info.date);
@@ -595,7 +595,7 @@ impl Tree {
         found.unwrap_or_default()
     }
 
-    /// Where something lies, for people: the snapshot's id and the path in it.
+    /// The place of a node, for people: the snapshot's id and the path in it.
     pub fn shown(&self, node: &Node) -> String {
         match node.item() {
             Some(item) => format!("{}:{}", item.snap.info.id.short(), path::Shown(&item.path())),
@@ -604,13 +604,13 @@ impl Tree {
     }
 }
 
-/// The number of what is known by this key.
+/// The number for a key.
 fn number(key: &Key) -> u64 {
     let number = u64::from_le_bytes(*key.first_chunk().unwrap_or(&[0; 8]));
     if number < NUMBERS_OWN { number + NUMBERS_OWN } else { number }
 }
 
-/// A name without what systems have trouble with: separators, colons, control characters.
+/// A name without characters that systems have trouble with: separators, colons, control characters.
 fn plain(name: &str) -> Vec<u8> {
     let trimmed = name.trim_matches(['/', '\\']);
     let mut out = String::new();
@@ -631,7 +631,7 @@ fn free_name(base: &[u8], taken: &mut HashSet<Vec<u8>>) -> Vec<u8> {
     free_name_before(base, b"", taken)
 }
 
-/// `base` and `end`, or with the first number between them that makes a name which is not taken yet.
+/// `base` and `end`, with the first number between them that makes a free name, if needed.
 fn free_name_before(base: &[u8], end: &[u8], taken: &mut HashSet<Vec<u8>>) -> Vec<u8> {
     let mut name = [base, end].concat();
     let mut number = 2;
@@ -668,7 +668,7 @@ mod tests {
         }
     }
 
-    /// One chunk is there, then nothing more can be read.
+    /// Provides one chunk, then fails.
     struct Failing(Option<Vec<u8>>, Option<ReadError>);
 
     impl ChunkSource for &mut Failing {
@@ -692,7 +692,7 @@ mod tests {
                 list.extend_from_slice(path.as_bytes());
             }
         }
-        // The last path lies in another chunk.
+        // The last path is in another chunk.
         let first = list[..list.len() - 2].to_vec();
         let ids = [1, 2].map(|number| ChunkId::from_slice(&[number; 16]).unwrap()).to_vec();
         let stream = Stream { len: list.len() as u64, depth: 0, ids };
@@ -704,7 +704,7 @@ mod tests {
         let sound = Links(HashMap::from([([b'a'; 16], pair), ([b'b'; 16], pair)]));
         assert_eq!(read(None).unwrap(), sound, "damage costs the group that has it");
         let passing = read(Some(CatalogueError::Database("x".to_owned()).into()));
-        assert!(passing.is_err(), "what may pass is no answer");
+        assert!(passing.is_err(), "a failure that may pass is an error");
     }
 
     #[test]

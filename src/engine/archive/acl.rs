@@ -1,16 +1,16 @@
-//! What archives say of files besides the common things, in the words of other programs: access lists (as star, GNU tar and
-//! bsdtar write them), flags, and attributes whose names or values are no text.
+//! Less common properties of files in archives, as other programs write them: access lists (in the form of star, GNU tar and bsdtar),
+//! flags, and attributes whose names or values are not text.
 
 use crate::fs::OwnerNames;
 use crate::tree::entry::flags;
 
-/// The keys of access lists in extended headers, and the attributes in which Linux keeps them.
+/// The keys of access lists in extended headers, and the attributes in which Linux stores them.
 pub const LISTS: [(&[u8], &[u8]); 2] =
     [(b"SCHILY.acl.access", b"system.posix_acl_access"), (b"SCHILY.acl.default", b"system.posix_acl_default")];
 
-/// The version in front of such an attribute.
+/// The version at the start of such an attribute.
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
-/// The number of what is not a certain user or group.
+/// The id of an entry that is not for a certain user or group.
 const NOBODY: u32 = u32::MAX;
 
 const OWNER: u16 = 0x01;
@@ -54,11 +54,11 @@ pub fn list_to_text(value: &[u8]) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
-/// The attribute of an access list in text. Names are those of this machine, unless a number stands beside them. `None` if
-/// it says no more than the mode does, and is no default list.
+/// The attribute for an access list in text form. Names are looked up on this machine, unless a number is given with them. `None` if the
+/// list says no more than the mode, and is not a default list.
 ///
 /// # Errors
-/// In words, if it is malformed or names somebody who is not known here.
+/// A message, if the text is malformed or names someone unknown here.
 pub fn list_from_text(text: &[u8], is_default: bool, names: &OwnerNames) -> Result<Option<Vec<u8>>, String> {
     let text = std::str::from_utf8(text).map_err(|_| "it is no text".to_owned())?;
     let mut entries: Vec<(u16, u32, u16)> = Vec::new();
@@ -72,7 +72,7 @@ pub fn list_from_text(text: &[u8], is_default: bool, names: &OwnerNames) -> Resu
         if fields.len() > 2 && matches!(fields[0], "default" | "d") {
             fields.remove(0);
         }
-        // The name may be left out where there is none.
+        // The name may be omitted if it is empty.
         if fields.len() == 2 {
             fields.insert(1, "");
         }
@@ -133,7 +133,7 @@ pub fn list_from_text(text: &[u8], is_default: bool, names: &OwnerNames) -> Resu
     Ok(Some(value))
 }
 
-/// Flags with the words for them; the first word is the one that is written.
+/// Flags with their words; the first word is the one that is written.
 const FLAGS: [(u32, &[&str]); 4] = [
     (flags::IMMUTABLE, &["schg", "schange", "simmutable", "uchg", "uchange", "uimmutable", "immutable"]),
     (flags::APPEND, &["sappnd", "sappend", "uappnd", "uappend", "append"]),
@@ -141,13 +141,13 @@ const FLAGS: [(u32, &[&str]); 4] = [
     (flags::COMPRESSED, &["compress", "ucompress", "compressed"]),
 ];
 
-/// The words for flags; empty if there are none.
+/// The words for flags; empty for no flags.
 pub fn flags_to_text(bits: u32) -> Vec<u8> {
     let set = FLAGS.iter().filter(|(flag, _)| bits & flag != 0).map(|(_, words)| words[0]);
     set.collect::<Vec<_>>().join(",").into_bytes()
 }
 
-/// The flags that a text names, and the words in it that are not known.
+/// The flags named in a text, and its unknown words.
 pub fn flags_from_text(text: &[u8]) -> (u32, Vec<String>) {
     let text = String::from_utf8_lossy(text);
     let (mut bits, mut unknown) = (0, Vec::new());
@@ -162,7 +162,7 @@ pub fn flags_from_text(text: &[u8]) -> (u32, Vec<String>) {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Bytes as text of 64 letters, without anything to fill it up.
+/// Base64 encoding, without padding.
 pub fn base64(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
     for part in bytes.chunks(3) {
@@ -173,7 +173,7 @@ pub fn base64(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The bytes; `None` if the text is malformed.
+/// Decodes base64; `None` if the text is malformed.
 pub fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut bits, mut count) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);
     for letter in text.iter().filter(|letter| !b"=\r\n".contains(letter)) {
@@ -187,7 +187,7 @@ pub fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A name in which `%` and two digits stand for what could not be written.
+/// A name with `%` and two digits for bytes that cannot be written.
 pub fn percent(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for byte in name {
@@ -200,7 +200,7 @@ pub fn percent(name: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The name itself.
+/// The decoded name.
 pub fn from_percent(text: &[u8]) -> Vec<u8> {
     let (mut out, mut at) = (Vec::new(), 0);
     while let Some(byte) = text.get(at) {
@@ -225,7 +225,7 @@ mod tests {
     fn access_lists_are_read_in_the_forms_of_other_programs() {
         let full = "user::rw-,user:1234:rw-,group::r--,group:99:r-x,mask::rwx,other::r--";
         assert_eq!(read(full, false), Ok(Some(full.to_owned())));
-        // GNU tar has lines, bsdtar the number behind the name, and either may leave the mask to be found out.
+        // GNU tar writes lines, bsdtar puts the number after the name, and either may leave out the mask.
         let lines = "user::rw-\nuser:1234:rw-\t#effective:r--\ngroup::r--\nmask::rw-\nother::---\n";
         let expected = "user::rw-,user:1234:rw-,group::r--,mask::rw-,other::---";
         assert_eq!(read(lines, false), Ok(Some(expected.to_owned())));

@@ -1,4 +1,4 @@
-//! Writes a tree as an archive: one thread reads, verifies and lays out, the other writes (and compresses).
+//! Writes a tree as an archive: one thread reads, verifies and lays out; the other writes (and compresses).
 
 use std::collections::HashMap;
 use std::io;
@@ -21,48 +21,48 @@ use crate::vault::{ReadError, SnapshotInfo, TreeReader, Vault};
 
 /// Files up to this length are read before their header is written, so that a damaged one can be left out.
 const WHOLE_MAX: u64 = 4 << 20;
-/// Pieces that wait to be written, at most; none is longer than [`WHOLE_MAX`] or a chunk.
+/// Maximum number of pieces that wait to be written; none is longer than [`WHOLE_MAX`] or a chunk.
 const WAITING: usize = 16;
 /// A file with more parts than this is written with zeros in place of its holes.
 const PARTS_MAX: usize = 1 << 16;
 
-/// Something that is not in the archive as it should be.
+/// An item that is not in the archive as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportProblem {
     /// The path in the snapshot.
     pub path: Vec<u8>,
-    /// What became of it, and why.
+    /// The problem and its effect.
     pub what: String,
-    /// Whether it is because of damage in the vault.
+    /// Whether the cause is damage in the vault.
     pub damage: bool,
 }
 
-/// What an export did.
+/// Result of an export.
 #[derive(Debug, Clone, Default)]
 pub struct ExportReport {
-    /// Files of every kind but folders, names of one file counted each.
+    /// Number of files of all kinds except folders; each name of a file counts.
     pub files: u64,
-    /// Folders.
+    /// Number of folders.
     pub folders: u64,
-    /// Sizes of the regular files, holes included.
+    /// Total size of the regular files, including holes.
     pub bytes: u64,
     /// Length of the archive, before it is compressed.
     pub written: u64,
-    /// The first thousand.
+    /// The first thousand problems.
     pub problems: Vec<ExportProblem>,
-    /// How many there are.
+    /// Number of problems.
     pub problem_count: u64,
 }
 
-/// Most problems that are kept.
+/// Maximum number of problems to keep.
 const PROBLEMS_KEPT: usize = 1000;
 
-/// Writes what a snapshot has at a path as an archive. Members are called as in the snapshot; if `path` is not empty, they
+/// Writes what a snapshot has at a path as an archive. Members have their paths in the snapshot; if `path` is not empty, their names
 /// begin with its last component.
 ///
 /// # Errors
-/// If there is nothing of this path, nobody takes the archive, the store fails as a whole, or the user stops it. Damaged
-/// files and folders are listed in the report.
+/// If there is nothing at this path, the archive cannot be written, the store fails as a whole, or the user stops it. Damaged files and
+/// folders are listed in the report.
 pub fn export(
     vault: &Vault,
     info: &SnapshotInfo,
@@ -74,7 +74,7 @@ pub fn export(
     let mut trees = vault.tree_reader().map_err(read)?;
     let found = find_all(&mut trees, info, path)?.and_then(|mut entries| entries.pop());
     let entry = found.ok_or_else(|| BrowseError::NotFound { path: Shown(path).to_string() })?;
-    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    // Protects the needed packs from a concurrent sweep. With a read-only state folder we do without.
     let _session = vault.begin_session().ok();
     let goal = if path.is_empty() { (info.body.files, info.body.bytes) } else { (0, 0) };
     progress.counters().restart(goal.0, goal.1);
@@ -115,9 +115,9 @@ pub fn export(
 
 /// Why packing ended early.
 enum Halt {
-    /// For this reason.
+    /// This reason.
     Why(BrowseError),
-    /// Nobody takes what is packed; why not, is known there.
+    /// The pieces are no longer received; the receiver knows why.
     Untaken,
 }
 
@@ -127,11 +127,11 @@ impl From<BrowseError> for Halt {
     }
 }
 
-/// Writes the pieces, and the end of the archive if the last of them has come.
+/// Writes the pieces, and the end of the archive after the last one.
 fn write_all(arriving: Receiver<Option<Vec<u8>>>, out: &mut dyn Write) -> io::Result<u64> {
     let mut written = 0;
     for piece in arriving {
-        // An archive that lacks its end is seen to be cut off.
+        // An archive without its end can be recognised as incomplete.
         let piece = piece.unwrap_or_else(|| vec![0; 2 * BLOCK]);
         out.write_all(&piece)?;
         written += piece.len() as u64;
@@ -145,11 +145,11 @@ struct Packer<'v, 'p> {
     pieces: SyncSender<Option<Vec<u8>>>,
     stop: &'p AtomicBool,
     progress: &'p dyn Progress,
-    /// So many bytes of each path are not in the archive.
+    /// Number of bytes to strip from the start of each path.
     strip: usize,
-    /// Hashes of the paths of files with several names → which file.
+    /// Hashes of the paths of files with several names → number of the file.
     groups: HashMap<[u8; 16], u32>,
-    /// The name under which each of them is in the archive.
+    /// The name under which each of these files is in the archive.
     firsts: Vec<Option<Vec<u8>>>,
     report: ExportReport,
 }
@@ -160,7 +160,7 @@ fn hash(path: &[u8]) -> [u8; 16] {
     out
 }
 
-/// Hands a piece to whoever writes.
+/// Passes a piece to the writer.
 fn hand_over(
     pieces: &SyncSender<Option<Vec<u8>>>,
     piece: Vec<u8>,
@@ -188,7 +188,7 @@ impl Packer<'_, '_> {
         }
     }
 
-    /// Notes what is damaged; anything else ends the export.
+    /// Records damage; any other error ends the export.
     fn damaged(&mut self, path: &[u8], what: &str, error: ReadError) -> Result<(), Halt> {
         if !error.is_contained() {
             return Err(BrowseError::Read { path: called(path), source: error }.into());
@@ -262,7 +262,7 @@ impl Packer<'_, '_> {
         } else if !self.file(path, member)? {
             return Ok(());
         }
-        // Only now may other names point to it.
+        // Only now may other names refer to it.
         if let (None, Some(group)) = (&link, group) {
             self.firsts[group as usize] = Some(name);
         }
@@ -276,7 +276,7 @@ impl Packer<'_, '_> {
         Ok(())
     }
 
-    /// Writes a regular file; `false` if it had to be left out.
+    /// Writes a regular file; returns `false` if it had to be left out.
     fn file(&mut self, path: &[u8], member: Member<'_>) -> Result<bool, Halt> {
         let entry = member.entry;
         let parts = match self.parts(entry) {
@@ -315,7 +315,7 @@ impl Packer<'_, '_> {
         match result {
             Ok(()) => {}
             Err(ContentError::Send(error)) => return Err(error),
-            // Its length is in the header already, so something has to follow.
+            // The header already gives its length, so the rest has to be filled up.
             Err(ContentError::Read(error)) => {
                 let what = format!("its content is cut off at {sent} bytes, and filled up with zeros");
                 self.damaged(path, &what, error)?;
@@ -333,7 +333,7 @@ impl Packer<'_, '_> {
         Ok(true)
     }
 
-    /// Where a sparse file has data, widened to whole blocks; `None` if it is to be written in full.
+    /// The ranges of a sparse file that have data, widened to whole blocks; `None` if the file is to be written in full.
     fn parts(&mut self, entry: &Entry) -> Result<Option<Vec<(u64, u64)>>, ReadError> {
         let (Some(_), Some(content)) = (&entry.holes, &entry.content) else { return Ok(None) };
         let mut layout = Layout::new(entry);
@@ -367,11 +367,11 @@ impl From<ReadError> for ContentError {
     }
 }
 
-/// Brings the content of a file as an archive has it: only what lies in its parts.
+/// Writes the content of a file as an archive has it: only the bytes in its parts.
 struct Content<'p> {
     parts: &'p [(u64, u64)],
     part: usize,
-    /// How far the file has been written.
+    /// Offset up to which the file has been written.
     at: u64,
 }
 
@@ -401,7 +401,7 @@ impl Content<'_> {
         self.zeros_to(entry.size, put)
     }
 
-    /// Writes zeros up to a position, but only where a part is.
+    /// Writes zeros up to an offset, but only inside parts.
     fn zeros_to(&mut self, to: u64, put: &mut dyn FnMut(&[u8]) -> Result<(), Halt>) -> Result<(), ContentError> {
         while let Some((start, len)) = self.parts.get(self.part) {
             let (mut from, until) = (self.at.max(*start), to.min(start + len));

@@ -1,4 +1,4 @@
-//! Takes an archive as a snapshot: its members go into the vault as they come, and the folders are made of them at the end.
+//! Imports an archive as a snapshot: its members are stored as they arrive, and the folders are made from them at the end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
@@ -29,27 +29,27 @@ use crate::tree::{Entry, FileKind, Owner, Root, Skipped, Snapshot, Stream, Strea
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
-/// What is recorded of an imported archive.
+/// Options of an import.
 pub struct ImportOptions<'a> {
     /// Name of the source.
     pub source: String,
-    /// The time that the snapshot carries.
+    /// The date of the snapshot.
     pub time: Time,
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
     /// Tags.
     pub tags: Vec<String>,
-    /// A line of the user's own.
+    /// A description by the user.
     pub description: String,
-    /// So many components are taken from the start of each path.
+    /// Number of components to strip from the start of each path.
     pub strip: usize,
     /// zstd level, 1 to 19.
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
     pub verify: bool,
-    /// How packs that this machine has not put are looked at before the snapshot relies on them.
+    /// How packs that this machine did not put are verified before the snapshot relies on them.
     pub others: VerifyOthers,
-    /// How many threads compress and seal.
+    /// Number of threads that compress and seal.
     pub threads: usize,
 }
 
@@ -59,7 +59,7 @@ pub enum ImportError {
     /// The archive is at fault.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// There is nothing in it.
+    /// The archive is empty.
     #[error("there is nothing in it")]
     Empty,
     /// The vault is at fault, or the user stopped it.
@@ -73,10 +73,10 @@ impl From<VaultError> for ImportError {
     }
 }
 
-/// Content that waits for a thread, in bytes, before the reading thread does some of the work itself.
+/// Maximum size, in bytes, of content that waits for a thread, before the reading thread does some of the work itself.
 const WAITING_MAX: usize = 32 << 20;
 
-/// The number of a content, and where it lies if the file has holes.
+/// The number of a content, and its ranges if the file has holes.
 type Held = (usize, Option<Vec<(u64, u64)>>);
 
 /// A member as it will be in the snapshot.
@@ -85,11 +85,11 @@ struct Node {
     parent: usize,
     below: BTreeMap<Vec<u8>, usize>,
     content: Option<Held>,
-    /// Which file this is a name of, if that has several.
+    /// The number of its file, if that has several names.
     group: Option<usize>,
 }
 
-/// All members, by number; a folder has a lower one than what is in it. 0 is the top.
+/// All members, by number; a folder has a lower number than its content. 0 is the top folder.
 struct Tree {
     nodes: Vec<Node>,
     groups: usize,
@@ -106,8 +106,8 @@ impl Tree {
         path.iter().try_fold(0, |at, name| self.nodes[at].below.get(name).copied())
     }
 
-    /// Puts a member in its place. Folders on the way that the archive has not named are made; what has the same name is
-    /// replaced, but a folder by another keeps what is in it.
+    /// Puts a member in its place. Makes folders on the way that the archive has not named; replaces a member of the same name, but a
+    /// folder that replaces a folder keeps its content.
     fn put(&mut self, path: &[Vec<u8>], mut entry: Entry) -> usize {
         let Some((name, folders)) = path.split_last() else { return 0 };
         let mut at = 0;
@@ -139,7 +139,7 @@ impl Tree {
         number
     }
 
-    /// Whether a member was not replaced by another.
+    /// Whether a member has not been replaced by another.
     fn is_there(&self, number: usize) -> bool {
         let mut at = number;
         while at != 0 {
@@ -166,8 +166,8 @@ impl Tree {
 /// Imports an archive.
 ///
 /// # Errors
-/// If there is no snapshot: the archive is damaged, cut off or empty, or the vault fails. Single members that a snapshot cannot
-/// hold are listed in it.
+/// If no snapshot was made: the archive is damaged, incomplete or empty, or the vault fails. Single members that a snapshot cannot
+/// contain are listed in it.
 pub fn import(
     vault: &Vault,
     input: &mut (dyn Read + Send),
@@ -213,7 +213,7 @@ struct Run<'r> {
     session: &'r Session,
 }
 
-/// What was taken of an archive.
+/// The imported content of an archive.
 #[derive(Default)]
 struct Taken {
     tree: Stream,
@@ -228,7 +228,7 @@ struct Taken {
     published: Published,
 }
 
-/// The contents of members while threads work on them.
+/// The contents of members, while threads work on them.
 #[derive(Default)]
 struct Contents {
     streams: Mutex<Vec<Option<Stream>>>,
@@ -282,7 +282,7 @@ impl Run<'_> {
         Ok(taken)
     }
 
-    /// Asks whether to go on.
+    /// Returns an error if the user stopped the import or the depot failed.
     fn go_on(&self, depot: &Depot<'_>) -> Result<(), Ended<ImportError>> {
         if self.progress.stopped() {
             return Err(ImportError::from(SnapshotError::Interrupted).into());
@@ -300,7 +300,7 @@ impl Run<'_> {
         taken.skipped.push(skipped, depot);
     }
 
-    /// Takes all members; their contents go to the threads of the pool.
+    /// Reads all members; their contents are passed to the threads of the pool.
     fn members<'s, 'a: 's>(
         &self,
         scope: &Scope<'s>,
@@ -326,7 +326,7 @@ impl Run<'_> {
                 continue;
             }
             let Some((entry, lost)) = entry(&member, &owners) else {
-                // The label of a volume is no file.
+                // The label of a volume is not a file.
                 if member.kind != MemberKind::Other(b'V') {
                     self.skip(depot, taken, &member.path, "a kind of member that is not known");
                 }
@@ -346,11 +346,11 @@ impl Run<'_> {
             let why = "the mark of the end is missing: the archive may be cut off";
             self.skip(depot, taken, b"", why);
         }
-        // Whatever brings the archive may find out at its own end that something was wrong.
+        // The input may report an error only at its end.
         Ok(archive.drain().map_err(ImportError::from)?)
     }
 
-    /// The components of a path without those that are taken off; none for the top itself.
+    /// The components of a path after stripping; none for the top folder itself.
     fn path(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
         let parts: Vec<&[u8]> = path::components(path).collect();
         if parts.iter().any(|part| check_name(part).is_err()) {
@@ -362,7 +362,7 @@ impl Run<'_> {
         Ok(parts.into_iter().skip(self.options.strip).map(<[u8]>::to_vec).collect())
     }
 
-    /// Enters another name of a file that came before.
+    /// Adds another name of an earlier file.
     fn link(&self, depot: &Depot<'_>, member: &Member, path: &[Vec<u8>], tree: &mut Tree, taken: &mut Taken) {
         let target = self.path(&member.link).ok().and_then(|target| tree.find(&target));
         let target = target.filter(|target| tree.nodes[*target].entry.kind != FileKind::Directory);
@@ -402,7 +402,7 @@ impl Run<'_> {
             self.progress.counters().add(0, len);
             let waiting = contents.waiting.fetch_add(bytes.len(), AcqRel);
             let work = move || {
-                // If it fails, the depot knows why.
+                // If it fails, the depot knows the reason.
                 let stream = store_whole(depot, &bytes).ok();
                 contents.waiting.fetch_sub(bytes.len(), AcqRel);
                 lock(&contents.streams)[number] = stream;
@@ -415,7 +415,7 @@ impl Run<'_> {
             return Ok(number);
         }
         let done = Box::new(move |read: Result<(Stream, bool), ReadFailed>| {
-            // If it fails, the depot knows why, or the reader below.
+            // If it fails, the depot or the reader below knows the reason.
             lock(&contents.streams)[number] = read.ok().map(|(stream, _)| stream);
         });
         let mut whole = Whole { archive, left: len, error: None };
@@ -431,7 +431,7 @@ impl Run<'_> {
         Ok(number)
     }
 
-    /// Makes folders of the members.
+    /// Makes folders from the members.
     fn finish(
         &self,
         depot: &Depot<'_>,
@@ -441,7 +441,7 @@ impl Run<'_> {
     ) -> Result<(), Ended<ImportError>> {
         let mut groups: HashMap<usize, Vec<Vec<u8>>> = HashMap::new();
         let mut encoded: Vec<Vec<u8>> = vec![Vec::new(); tree.nodes.len()];
-        // What is in a folder comes before the folder.
+        // The content of a folder is done before the folder.
         for number in (1..tree.nodes.len()).rev() {
             if !tree.is_there(number) {
                 continue;
@@ -523,7 +523,7 @@ impl Run<'_> {
     }
 }
 
-/// The content of one member; an end before its end is an error.
+/// The content of one member; if the archive ends within it, that is an error.
 struct Whole<'w, R> {
     archive: &'w mut ArchiveReader<R>,
     left: u64,
@@ -554,7 +554,7 @@ fn cut(error: std::io::Error, at: u64) -> ImportError {
     }
 }
 
-/// A member's entry, without content, and what of it is lost; `None` for a kind that snapshots do not have.
+/// A member's entry, without content, and the properties that are lost; `None` for a kind that snapshots do not have.
 fn entry(member: &Member, owners: &OwnerNames) -> Option<(Entry, Vec<String>)> {
     let kind = match member.kind {
         MemberKind::File => FileKind::File,
@@ -576,7 +576,7 @@ fn entry(member: &Member, owners: &OwnerNames) -> Option<(Entry, Vec<String>)> {
                 xattrs.push((name.to_vec(), value));
             }
             Ok(None) => {}
-            // The attribute itself says it, in numbers.
+            // The attribute itself contains the list, in numbers.
             Err(_) if xattrs.iter().any(|(other, _)| other == name) => {}
             Err(why) => lost.push(format!("its access list is not kept: {why}")),
         }

@@ -1,4 +1,4 @@
-//! Extended headers of POSIX archives: records of a length, a key and a value, which may hold any bytes.
+//! Extended headers of POSIX archives: records of a length, a key and a value, which may contain any bytes.
 
 use crate::tree::Time;
 
@@ -17,7 +17,7 @@ pub fn put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-/// The records, key and value; `None` if they are malformed.
+/// The records, each a key and a value; `None` if they are malformed.
 pub fn read(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut records = Vec::new();
     let mut rest = bytes;
@@ -40,7 +40,7 @@ pub fn time(time: Time) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Reads a decimal number of seconds; digits beyond nanoseconds are cut off.
+/// Reads a decimal number of seconds; digits beyond nanoseconds are dropped.
 pub fn read_time(text: &[u8]) -> Option<Time> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));

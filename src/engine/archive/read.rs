@@ -1,11 +1,11 @@
-//! Takes archives apart: the old form, POSIX with extended headers, GNU with long names and sparse files, in any mixture.
+//! Parses archives: the old form, POSIX with extended headers, GNU with long names and sparse files, in any mixture.
 //!
-//! Nothing in an archive is believed: every length is bounded before memory is taken for it, and paths are left as they are
-//! for the caller to judge.
+//! Nothing in an archive is trusted: every length is checked before memory is allocated for it, and paths are returned as they are, for
+//! the caller to check.
 //!
-//! It is our own because GNU tar writes sparse files in POSIX archives as records beside the header and as a map in front of
-//! the data (versions 0.0, 0.1 and 1.0), which the `tar` crate takes for content: a file with holes would come in as another
-//! file. That crate makes the headers when we write.
+//! This is our own parser because GNU tar writes sparse files in POSIX archives as records beside the header and as a map in front of the
+//! data (versions 0.0, 0.1 and 1.0), which the `tar` crate takes for content: a file with holes would be imported as a different file.
+//! That crate makes the headers when we write.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,17 +15,17 @@ use std::sync::Arc;
 use crate::engine::archive::{BLOCK, acl, pax};
 use crate::tree::Time;
 
-/// Longest sum of what comes before one member: extended headers, and names in headers of their own.
+/// Maximum total size of everything before one member, in bytes: extended headers, and names in headers of their own.
 const EXTRA_MAX: u64 = 16 << 20;
-/// Most records before one member.
+/// Maximum number of records before one member.
 const RECORDS_MAX: usize = 1 << 20;
-/// Longest sum of the records that count for all members, in bytes.
+/// Maximum total size of the records that apply to all members, in bytes.
 const GLOBALS_MAX: usize = 1 << 20;
-/// Longest content of a member.
+/// Maximum size of a member's content, in bytes.
 const LEN_MAX: u64 = 1 << 60;
-/// Longest number in a map of a sparse file.
+/// Maximum number of digits of a number in a map of a sparse file.
 const DIGITS_MAX: usize = 20;
-/// Most parts of a sparse file.
+/// Maximum number of parts of a sparse file.
 const PARTS_MAX: usize = 1 << 20;
 
 /// Why an archive could not be read.
@@ -40,25 +40,25 @@ pub enum ArchiveError {
     /// It ends in the middle of a member.
     #[error("it is cut off after {at} bytes")]
     Cut {
-        /// How far it could be read.
+        /// Number of bytes that could be read.
         at: u64,
     },
-    /// A member is not as it should be.
+    /// A member is malformed.
     #[error("it is damaged at byte {at}: {what}")]
     Malformed {
-        /// Where the member begins.
+        /// The offset of the member.
         at: u64,
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
     },
 }
 
-/// What a member is.
+/// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberKind {
     /// A regular file.
     File,
-    /// Another name of a file that came before.
+    /// Another name of an earlier file.
     Link,
     /// A symbolic link.
     Symlink,
@@ -70,7 +70,7 @@ pub enum MemberKind {
     Directory,
     /// A named pipe.
     Fifo,
-    /// Something else, by the letter of its kind.
+    /// Anything else, by the letter of its kind.
     Other(u8),
 }
 
@@ -79,7 +79,7 @@ pub enum MemberKind {
 pub struct Member {
     /// The path as the archive has it.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Its kind.
     pub kind: MemberKind,
     /// The low twelve bits of the mode.
     pub mode: u32,
@@ -87,12 +87,12 @@ pub struct Member {
     pub owner: (u32, u32),
     /// Names of user and group; empty if unknown.
     pub owner_names: (Vec<u8>, Vec<u8>),
-    /// When the content was last changed.
+    /// When the content was last modified.
     pub mtime: Time,
-    /// Length of the file with its holes, in bytes.
+    /// Length of the file including its holes, in bytes.
     pub size: u64,
-    /// Where a sparse file has data: ranges from a first byte up to, not including, a last one, in order. The content has
-    /// only these.
+    /// The ranges of a sparse file that have data, each from its first byte up to, but not including, its last; in order. The content
+    /// consists of these only.
     pub parts: Option<Vec<(u64, u64)>>,
     /// Target of a link.
     pub link: Vec<u8>,
@@ -100,43 +100,43 @@ pub struct Member {
     pub device: (u32, u32),
     /// Extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The access list as text, and the one that a folder gives to what is made in it; empty where there is none.
+    /// The access list as text, and a folder's default list for new items; empty if there is none.
     pub lists: [Vec<u8>; 2],
     /// Words for flags.
     pub flags: Vec<u8>,
-    /// When the file was made, if the archive says so.
+    /// When the file was created, if the archive says so.
     pub btime: Option<Time>,
-    /// What the archive says of it that a snapshot cannot hold.
+    /// Properties in the archive that a snapshot cannot contain.
     pub lost: Vec<&'static str>,
 }
 
-/// Keys that say something of a file for which snapshots have no place.
+/// Keys of properties that snapshots cannot contain.
 const LOST: [(&[u8], &str); 2] = [
     (b"SCHILY.acl.ace", "its access list of the kind of NFSv4 is not kept"),
     (b"MSWINDOWS.rawsd", "its access list of the kind of Windows is not kept"),
 ];
 
-/// Reads an archive from its start to its end.
+/// Reads an archive from start to end.
 pub struct ArchiveReader<R> {
     input: R,
     at: u64,
-    /// Bytes of the current member's content that have not been read, and what fills them up to a block.
+    /// Bytes of the current member's content that have not been read, and the padding up to a whole block.
     content: u64,
     padding: u64,
-    /// Records that count for all members that follow.
+    /// Records that apply to all members that follow.
     globals: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
-    /// Whether the mark of its end was met.
+    /// Whether the end marker has been read.
     ended: bool,
 }
 
-/// What comes before a member and says more of it.
+/// Additional properties of a member, read before it.
 #[derive(Default)]
 struct Extras {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     records: Vec<(Vec<u8>, Vec<u8>)>,
     globals: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
-    /// How many bytes it was in the archive.
+    /// Their length in the archive, in bytes.
     len: u64,
 }
 
@@ -151,16 +151,16 @@ impl Extras {
     }
 }
 
-/// A field of text, up to its first zero.
+/// A text field, up to its first zero.
 fn text(field: &[u8]) -> Vec<u8> {
     field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
 
-/// A field of a number: octal digits, or, with the first bit set, binary.
+/// A number field: octal digits or, if the first bit is set, binary.
 fn number(field: &[u8]) -> Option<i64> {
     let first = *field.first()?;
     if first & 0x80 != 0 {
-        // The bit below tells negative numbers.
+        // The next bit marks negative numbers.
         let start = if first & 0x40 == 0 { i128::from(first & 0x3f) } else { i128::from(first | 0x80) - 256 };
         let value = field[1..]
             .iter()
@@ -172,7 +172,7 @@ fn number(field: &[u8]) -> Option<i64> {
     if digits.is_empty() { Some(0) } else { i64::from_str_radix(digits, 8).ok().filter(|value| *value >= 0) }
 }
 
-/// Whether the sum in a header is that of its bytes, counted in either of the two ways that were in use.
+/// Whether the checksum in a header is right, computed in either of the two ways that were in use.
 fn sum_fits(header: &[u8; BLOCK]) -> bool {
     let blank = |at: usize| (148..156).contains(&at);
     let bytes = || header.iter().enumerate().map(|(at, byte)| if blank(at) { b' ' } else { *byte });
@@ -182,32 +182,32 @@ fn sum_fits(header: &[u8; BLOCK]) -> bool {
 }
 
 impl<R: Read> ArchiveReader<R> {
-    /// Reads from here.
+    /// A reader that starts here.
     pub fn new(input: R) -> Self {
         Self { input, at: 0, content: 0, padding: 0, globals: Arc::default(), ended: false }
     }
 
-    /// Whether the mark of the end was met. An archive without one may have been cut off between two members.
+    /// Whether the end marker was read. An archive without one may have been truncated between two members.
     pub const fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// How far it has been read, in bytes.
+    /// Number of bytes read so far.
     pub const fn position(&self) -> u64 {
         self.at
     }
 
-    /// Reads on to the end of the input, whatever comes there.
+    /// Reads to the end of the input, whatever follows.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the input cannot be read.
     pub fn drain(&mut self) -> Result<(), ArchiveError> {
         let mut buffer = vec![0; 64 << 10];
         while self.fill(&mut buffer)? > 0 {}
         Ok(())
     }
 
-    /// Fills `out` as far as the archive reaches.
+    /// Fills `out` as far as the archive goes.
     fn fill(&mut self, out: &mut [u8]) -> Result<usize, ArchiveError> {
         let mut filled = 0;
         while filled < out.len() {
@@ -257,9 +257,9 @@ impl<R: Read> ArchiveReader<R> {
         }
     }
 
-    /// Reads what belongs to an extra member.
+    /// Reads the content of an extra member.
     fn extra(&mut self, len: u64, extras: &mut Extras) -> Result<Vec<u8>, ArchiveError> {
-        // Empty ones count too, so that there is an end of them.
+        // Empty ones count too, so that their number is limited.
         extras.len = extras.len.saturating_add(len).saturating_add(BLOCK as u64);
         if extras.len > EXTRA_MAX {
             return Err(ArchiveError::Malformed { at: self.at, what: "an extended header is too long" });
@@ -272,10 +272,10 @@ impl<R: Read> ArchiveReader<R> {
         Ok(bytes)
     }
 
-    /// The next member; what was not read of the content of the one before is passed over. `None` at the end.
+    /// The next member; the unread content of the one before is skipped. `None` at the end.
     ///
     /// # Errors
-    /// If the archive cannot be read, is cut off, or is damaged.
+    /// If the archive cannot be read, is truncated, or is damaged.
     pub fn next_member(&mut self) -> Result<Option<Member>, ArchiveError> {
         let rest = self.content + self.padding;
         (self.content, self.padding) = (0, 0);
@@ -333,7 +333,7 @@ impl<R: Read> ArchiveReader<R> {
         let link =
             extras.get(b"linkpath").or(extras.link.as_deref()).map_or_else(|| text(&header[157..257]), <[u8]>::to_vec);
         let kind = match header[156] {
-            // The old form tells folders by the slash.
+            // In the old form, a trailing slash marks folders.
             b'0' | 0 if path.ends_with(b"/") => MemberKind::Directory,
             b'0' | 0 | b'7' | b'S' => MemberKind::File,
             b'1' => MemberKind::Link,
@@ -387,7 +387,7 @@ impl<R: Read> ArchiveReader<R> {
         let mut lost: Vec<&'static str> =
             LOST.iter().filter(|(key, _)| extras.get(key).is_some()).map(|(_, what)| *what).collect();
         let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        // bsdtar writes both forms; the plain one needs no reading, so it counts for more.
+        // bsdtar writes both forms; the plain one needs no decoding, so it takes precedence.
         for (key, value) in records() {
             if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                 match acl::from_base64(value) {
@@ -397,14 +397,14 @@ impl<R: Read> ArchiveReader<R> {
             }
         }
         if let Some(label) = extras.get(b"RHT.security.selinux") {
-            // In the attribute a zero byte ends it.
+            // The attribute ends with a zero byte.
             xattrs.push((b"security.selinux".to_vec(), [label.strip_suffix(b"\0").unwrap_or(label), b"\0"].concat()));
         }
         xattrs.extend(
             records().filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))),
         );
         xattrs.retain(|(name, _)| !name.is_empty() && !name.contains(&0));
-        // Of several of one name the last counts.
+        // Of several with the same name, the last counts.
         xattrs.reverse();
         xattrs.sort_by(|(a, _), (b, _)| a.cmp(b));
         xattrs.dedup_by(|(a, _), (b, _)| a == b);
@@ -427,7 +427,7 @@ impl<R: Read> ArchiveReader<R> {
         })
     }
 
-    /// The map of a sparse file of the GNU form, which may go on in blocks behind the header.
+    /// Reads the map of a sparse file of the GNU form, which may continue in blocks after the header.
     #[allow(clippy::type_complexity)] // size and parts
     fn gnu_parts(&mut self, header: &[u8; BLOCK], begin: u64) -> Result<(u64, Option<Vec<(u64, u64)>>), ArchiveError> {
         let malformed = |what| ArchiveError::Malformed { at: begin, what };
@@ -454,7 +454,7 @@ impl<R: Read> ArchiveReader<R> {
         ranges(&pairs, size).map(|parts| (size, Some(parts))).ok_or_else(bad)
     }
 
-    /// The map of a sparse file of the POSIX form, in any of its three versions.
+    /// Reads the map of a sparse file of the POSIX form, in any of its three versions.
     #[allow(clippy::type_complexity)] // size and parts
     fn pax_parts(
         &mut self,
@@ -468,7 +468,7 @@ impl<R: Read> ArchiveReader<R> {
         let mut numbers = Vec::new();
         if extras.get(b"GNU.sparse.major") == Some(b"1") {
             let mut count = None;
-            // Lines in front of the data: how many pairs, then the pairs; filled up to a block.
+            // Lines in front of the data: the number of pairs, then the pairs; padded to a whole block.
             let mut line = Vec::new();
             while count.is_none_or(|count| numbers.len() < count) {
                 let mut block = [0; BLOCK];
@@ -581,7 +581,7 @@ mod tests {
         let mut whole = ArchiveReader::new(archive.as_slice());
         assert_eq!(whole.next_member().unwrap().unwrap().size, 1000);
         assert!(whole.next_member().unwrap().is_none());
-        assert!(!whole.has_ended(), "no mark of the end");
+        assert!(!whole.has_ended(), "no end marker");
         let mut cut = ArchiveReader::new(&archive[..1200]);
         cut.next_member().unwrap();
         assert!(matches!(cut.next_member(), Err(ArchiveError::Cut { at: 1200 })));
@@ -591,7 +591,7 @@ mod tests {
         assert!(matches!(damaged.next_member(), Err(ArchiveError::Malformed { at: 1536, .. })));
     }
 
-    /// A sparse file in the POSIX form, and a plain one behind it.
+    /// A sparse file in the POSIX form, followed by a plain one.
     fn two_members() -> Vec<u8> {
         let mut records = Vec::new();
         for (key, value) in [("major", "1"), ("minor", "0"), ("name", "holes"), ("realsize", "5000")] {
@@ -650,7 +650,7 @@ mod tests {
                 let mut bad = archive.clone();
                 bad[at] ^= change;
                 let _ = read_all(&bad);
-                // The same with a sum that fits.
+                // The same with a matching checksum.
                 for header in [0, 1024, 2560].into_iter().filter(|header| (*header..*header + BLOCK).contains(&at)) {
                     let mut fitting = tar::Header::new_old();
                     fitting.as_mut_bytes().copy_from_slice(&bad[header..header + BLOCK]);
@@ -662,7 +662,7 @@ mod tests {
         }
     }
 
-    /// Headers that never end: what is kept of them is bounded.
+    /// Headers without end: memory for them is limited.
     #[test]
     fn what_comes_before_a_member_is_bounded() {
         let extra = |kind: u8, content: &[u8]| {
@@ -693,7 +693,7 @@ mod tests {
         read(extra(b'g', &records(200_000, &|number| format!("{number}"), 0)));
         read(extra(b'L', &vec![b'n'; 1 << 20]));
         read(extra(b'x', b""));
-        // Said again and again of all members, it counts once.
+        // The same record for all members, repeated many times, counts once.
         let said = extra(b'g', &records(1, &|_| "comment".to_owned(), 40));
         let mut archive = Vec::new();
         for _ in 0..100 {
@@ -705,7 +705,7 @@ mod tests {
         assert_eq!(reader.globals.len(), 1);
     }
 
-    /// One input after the other.
+    /// Several inputs, one after the other.
     struct Chain<I>(I, Option<Box<dyn Read>>);
 
     impl<I: Iterator<Item = Box<dyn Read>>> Read for Chain<I> {

@@ -1,29 +1,29 @@
-//! Headers of archives: the POSIX form, with extended headers where that is too narrow, and the GNU form for sparse files,
-//! which every common program reads.
+//! Headers of archives: the POSIX form, with extended headers where its fields are too short, and the GNU form for sparse files, which
+//! every common program reads.
 
 use tar::{EntryType, Header};
 
 use crate::engine::archive::{BLOCK, acl, pax};
 use crate::tree::{Entry, FileKind};
 
-/// Longest name that fits a plain header.
+/// Maximum length of a name in a plain header.
 const NAME_MAX: usize = 100;
-/// Longest name of an owner that fits.
+/// Maximum length of an owner's name.
 const OWNER_MAX: usize = 31;
-/// Largest number of an owner that eight octal digits less one hold.
+/// Largest owner number that fits in seven octal digits.
 const OWNER_ID_MAX: u32 = 0o777_7777;
-/// Largest size that eleven octal digits hold.
+/// Largest size that fits in eleven octal digits.
 const SIZE_MAX: u64 = 0o777_7777_7777;
 
-/// What a header describes.
+/// The file that a header describes.
 pub struct Member<'a> {
     /// Its path in the archive.
     pub path: &'a [u8],
-    /// What it is.
+    /// Its entry in the snapshot.
     pub entry: &'a Entry,
-    /// The path of the file that it is another name of.
+    /// If it is another name of a file: the path of that file.
     pub link: Option<&'a [u8]>,
-    /// Where a sparse file has data: offset and length, each begins and, but for the last, ends at a multiple of 512.
+    /// The ranges of a sparse file that have data, as offset and length. Each begins and, except for the last, ends at a multiple of 512.
     pub sparse: Option<&'a [(u64, u64)]>,
 }
 
@@ -33,7 +33,7 @@ fn header(kind: EntryType, gnu: bool) -> Header {
     header
 }
 
-/// Puts bytes into a field of a header, as far as they fit.
+/// Writes bytes into a field of a header, truncated if necessary.
 fn set(header: &mut Header, at: usize, len: usize, bytes: &[u8]) {
     let len = len.min(bytes.len());
     header.as_mut_bytes()[at..at + len].copy_from_slice(&bytes[..len]);
@@ -44,7 +44,7 @@ pub fn fill(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 
-/// An extra member in front of another, which says what does not fit that one's header.
+/// Writes an extra member in front of another one, with values that do not fit in that one's header.
 fn extra(out: &mut Vec<u8>, kind: EntryType, name: &[u8], content: &[u8]) {
     let mut header = header(kind, kind != EntryType::XHeader);
     set(&mut header, 0, NAME_MAX, name);
@@ -59,7 +59,7 @@ fn extra(out: &mut Vec<u8>, kind: EntryType, name: &[u8], content: &[u8]) {
     fill(out);
 }
 
-/// The header of a member with all that belongs before its content; `None` for what archives cannot hold (sockets).
+/// The header of a member with everything before its content; `None` for kinds that archives cannot contain (sockets).
 pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
     let entry = member.entry;
     let kind = match entry.kind {
@@ -90,7 +90,7 @@ pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
         if value.len() > NAME_MAX && std::str::from_utf8(value).is_ok() {
             pax::put(&mut records, key, value);
         } else if value.len() > NAME_MAX {
-            // Extended headers are text; what is not comes in the way of GNU.
+            // Extended headers are text; other bytes are written in the GNU form.
             extra(&mut out, long, b"././@LongLink", &[value, b"\0"].concat());
         }
     }
@@ -115,7 +115,7 @@ pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
         for (name, value) in &entry.xattrs {
             let list = acl::LISTS.iter().find(|(_, other)| other == name).map(|(key, _)| key);
             if let Some((key, text)) = list.zip(acl::list_to_text(value)) {
-                // Beside the attribute: some programs read only the one, some only the other.
+                // In addition to the attribute: some programs read only one of the two.
                 pax::put(&mut records, key, &text);
             }
             if name.contains(&b'=') {
@@ -155,9 +155,9 @@ pub fn head(member: &Member<'_>) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Writes the map of a sparse file into its header; returns the blocks behind the header in which it goes on.
+/// Writes the map of a sparse file into its header; returns the blocks after the header in which the map continues.
 fn put_sparse(header: &mut Header, size: u64, parts: &[(u64, u64)]) -> Vec<u8> {
-    // A last part without data says where the file ends.
+    // A last part without data marks the end of the file.
     let ends_in_hole = parts.last().is_none_or(|(offset, len)| offset + len < size);
     let mut parts = parts.iter().copied().chain(ends_in_hole.then_some((size, 0))).peekable();
     let Some(gnu) = header.as_gnu_mut() else { return Vec::new() };

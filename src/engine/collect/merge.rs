@@ -1,11 +1,11 @@
-//! Merging the log (SPEC §8.10): many small records are put into one large object, and go when all have seen that.
+//! Merges the log (SPEC §8.10): many small records are combined in one large object, and deleted once all clients have seen it.
 //!
-//! Records have tiers by the lengths of their objects. As soon as there are enough objects in a tier, all of it and of the tiers
-//! below is merged, into as few objects as the limit of their length allows. So each record is written again a few times at most,
-//! and the log has a few hundred objects however long it is.
+//! Records are divided into tiers by the lengths of their objects. Once a tier has enough objects, these and all of the lower tiers are
+//! merged into as few objects as the maximum length allows. So each record is rewritten only a few times, and the log has a few hundred
+//! objects at most, however long it is.
 //!
-//! Of records that nobody needs any more a merge takes only what is left of them: so the log is as long as what lives, and a little for
-//! each record that ever was. When half of what merges hold could go, they are merged anew.
+//! Of a record that nobody needs any more, a merge keeps only a short past record: so the length of the log is that of the records in use,
+//! plus a little for each record that ever existed. When half of the content of merges is no longer needed, they are merged again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,27 +20,27 @@ use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError, snapshots};
 
-/// The longest objects of each tier, in bytes. Longer ones are not merged any more.
+/// Maximum length of an object in each tier, in bytes. Longer ones are not merged.
 const TIERS: [u64; 3] = [64 << 10, 4 << 20, 12 << 20];
-/// A merge is closed before it holds more than this, in bytes.
+/// Maximum length of a merge, in bytes, unless one object alone needs more.
 const MERGE_LEN: usize = 24 << 20;
-/// What a record takes in a merge beside its plaintext, at most.
+/// Maximum number of bytes that a record takes in a merge in addition to its plaintext.
 const BESIDE: usize = 80;
-/// What is taken of a record that nobody needs any more, about.
+/// Approximate number of bytes that a merge keeps of a record that nobody needs.
 const PAST_LEN: usize = 32;
-/// What one object says goes into a merge only if it is no longer than this, in bytes: it lies in one as a whole.
+/// The content of an object goes into a merge only if it is no longer than this, in bytes, as it is never split.
 const OBJECT_LEN_MAX: usize = 28 << 20;
 
-/// What was done.
+/// Result of a merge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MergeReport {
-    /// Objects that were merged.
+    /// Number of objects merged.
     pub merged: u64,
-    /// Objects of the log that were deleted, as merges hold what was in them.
+    /// Number of objects deleted from the log because merges contain them.
     pub deleted: u64,
 }
 
-/// The tier of an object of the log; `None` if it is not merged any more.
+/// The tier of an object of the log; `None` if it is too long to be merged.
 fn tier(len: u64) -> Option<usize> {
     TIERS.iter().position(|longest| len <= *longest)
 }
@@ -52,11 +52,11 @@ fn fullest(lens: impl Iterator<Item = u64>, enough: usize) -> Option<usize> {
     counts.iter().rposition(|count| *count >= enough)
 }
 
-/// Merges what is worth it, and deletes what earlier merges hold as soon as everyone has acknowledged them. The session must be one
-/// that may write. If the store is full, nothing is merged.
+/// Merges the log where this is worthwhile, and deletes the objects in earlier merges once everyone has acknowledged them. The session
+/// must be one that may write. If the store is full, nothing is merged.
 ///
 /// # Errors
-/// If the store or the catalogue fails, or something is not known that may need what would be deleted.
+/// If the store or the catalogue fails, or something unknown may need data that would be deleted.
 pub fn merge_log(
     vault: &Vault,
     session: &Session,
@@ -87,8 +87,8 @@ pub fn merge_log(
     Ok(report)
 }
 
-/// Whether what this machine puts may go nowhere while what it deletes does, and nobody else has what it has put: if it were
-/// lost then, the log would be.
+/// Whether no other client has this machine's records, and its new objects may never be delivered while its deletions are: if they were
+/// lost then, so would be the log.
 fn is_alone(vault: &Vault) -> bool {
     let me = vault.client();
     let log = vault.log();
@@ -96,7 +96,7 @@ fn is_alone(vault: &Vault) -> bool {
     vault.rules.not_alone && vault.delivery_by(&log.chains) == Delivery::Synced && alone()
 }
 
-/// Whether there may be anything to do, as far as that costs nothing to find out.
+/// Whether there may be something to do, as far as that can be found out at no cost.
 fn has_work(vault: &Vault) -> bool {
     let is_stale = is_stale(vault);
     let log = vault.log();
@@ -105,21 +105,21 @@ fn has_work(vault: &Vault) -> bool {
     is_stale || !held.is_empty() || fullest(free.into_iter().map(|(_, len)| *len), vault.limits.merged).is_some()
 }
 
-/// Whether so many records are not needed any more that merges are worth writing anew for them.
+/// Whether enough records are no longer needed that rewriting the merges is worthwhile.
 fn is_stale(vault: &Vault) -> bool {
     let chains = vault.chains();
     let (done, few) = (done(vault, &chains, |_| true).len(), vault.limits.merged.saturating_mul(4));
     done >= few && done >= chains.links().count() / 2
 }
 
-/// The records that nobody needs any more (SPEC §8.10), and of which that is not said yet.
+/// The records that nobody needs any more (SPEC §8.10) and that are not yet recorded as such.
 fn done<'c>(
     vault: &Vault,
     chains: &'c Chains,
     is_understood: impl Fn(&ObjectName) -> bool,
 ) -> HashMap<ObjectName, &'c Link> {
     let mut done = HashMap::new();
-    // Depths are what they will always be only if all that comes before is here.
+    // Depths are final only if everything before is here.
     let is_missing = |finding: &Finding| matches!(finding, Finding::Missing { .. });
     if chains.order().contradicts() || chains.findings(&BTreeMap::new()).iter().any(is_missing) {
         return done;
@@ -133,8 +133,7 @@ fn done<'c>(
             swept.extend(packs.iter().map(|pack| pack.name));
         }
     }
-    // All work that is under way anywhere began when these had been seen: so nobody takes the place of a snapshot any more that they
-    // forget.
+    // All work in progress anywhere started after these had been seen: so nobody replaces a snapshot any more that they forget.
     let heard = {
         let log = vault.log();
         vault.acknowledgements(&log).upto(&log.chains.seen(), me.as_ref(), &mine)
@@ -150,7 +149,7 @@ fn done<'c>(
     };
     let mut forgets = Vec::new();
     for (_, records) in chains.clients.iter().filter(|(client, _)| chains.forked(client).is_empty()) {
-        // The last one says how the chain goes on, and empty ones at the end that a run does.
+        // The last record is needed to continue the chain, and empty ones at the end show that a run is in progress.
         let is_open = |link: &&Link| matches!(&link.record.body, RecordBody::Forget(names) if names.is_empty());
         let rest = records.values().rev().flatten();
         for link in rest.clone().skip(rest.take_while(is_open).count().max(1)).filter(|link| is_free(link)) {
@@ -171,7 +170,7 @@ fn done<'c>(
     done
 }
 
-/// What all objects of the log say.
+/// The contents of all objects of the log.
 fn contents(vault: &Vault) -> Result<Contents, CollectError> {
     let mut names: Vec<ObjectName> = vault.log_objects().into_keys().collect();
     names.sort_unstable();
@@ -187,8 +186,9 @@ fn contents(vault: &Vault) -> Result<Contents, CollectError> {
     failed.map_or(Ok(contents), |error| Err(error.into()))
 }
 
-/// Deletes the objects that merges hold which every client has acknowledged. What this run has put stays for another one: on a
-/// store that delivers late, it may have gone nowhere yet. Each merge is read from the store before anything goes on its word.
+/// Deletes the objects contained in merges that every client has acknowledged. Merges put by this run have to wait for another run: on a
+/// synced store, they may not have been delivered to anyone yet. Each merge is read from the store before objects are deleted because of
+/// it.
 fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) -> Result<u64, CollectError> {
     let me = vault.client();
     let mine: BTreeMap<ClientId, u64> = vault.acknowledged(None).into_iter().collect();
@@ -208,7 +208,7 @@ fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) ->
             progress.detail(&format!("the record {merge} cannot be read: what it holds of others stays as it is"));
             continue;
         }
-        // What was forgotten goes before what forgot it: cut off in between, nothing comes back.
+        // Delete forgotten records before those that forget them: if interrupted, nothing comes back.
         names.sort_unstable_by_key(|name| (depths.get(name).copied(), *name));
         let keys: Vec<ObjectKey> = names.into_iter().map(|name| ObjectKey::Named(Kind::Log, name)).collect();
         for together in keys.chunks(DELETED_TOGETHER) {
@@ -221,7 +221,7 @@ fn delete_merged(vault: &Vault, contents: &Contents, progress: &dyn Progress) ->
     Ok(deleted)
 }
 
-/// Whether the object of a record can be read, and is what it was.
+/// Whether the object of a record can be read, and is unchanged.
 fn is_there(vault: &Vault, name: ObjectName, digest: Digest) -> Result<bool, CollectError> {
     match Record::read(vault.store(), vault.keys(), name) {
         Ok(opened) => Ok(opened.digest == digest),
@@ -230,7 +230,8 @@ fn is_there(vault: &Vault, name: ObjectName, digest: Digest) -> Result<bool, Col
     }
 }
 
-/// Merges the objects of the fullest tier and of those below. Returns how many. What an object says lies in one merge as a whole.
+/// Merges the objects of the fullest tier and of those below. Returns their number. The content of an object is never split between
+/// merges.
 fn put_merges(
     vault: &Vault,
     session: &Session,
@@ -282,18 +283,18 @@ fn put_merges(
     Ok(merged)
 }
 
-/// A merge that is being made.
+/// A merge in preparation.
 #[derive(Debug, Default)]
 struct Merge {
     records: Vec<FoundRecord>,
     names: HashSet<ObjectName>,
     past: Gathered,
-    /// How long it is, or less.
+    /// An upper bound of its length.
     len: usize,
 }
 
 impl Merge {
-    /// How long it becomes by this, at most.
+    /// An upper bound of the length that this adds.
     fn len_of(held: &Held) -> usize {
         let past: usize =
             held.past.iter().map(|past| past.records.len() * PAST_LEN + past.closed.len() * 2 * BESIDE).sum();

@@ -1,12 +1,12 @@
-//! Giving space back (SPEC §8.6): mark what the snapshots need, copy it out of packs that hold little of it, condemn these
-//! packs, and delete them once every client has acknowledged that.
+//! Prunes a vault (SPEC §8.6): marks the chunks that the snapshots need, copies them out of packs that contain few of them, condemns
+//! these packs, and deletes them once every client has acknowledged that.
 //!
-//! `plan` what is worth doing, pure · `moves` copying · `merge` many small records into few objects ·
-//! `reason` why a pack goes or stays, in words.
+//! `plan` decides what is worth doing, pure · `moves` copying · `merge` many small records into few objects · `reason` why a pack is
+//! deleted or stays, in words.
 //!
-//! The catalogue is only a cache, so nothing is deleted on its word: it says what is worth doing, and then the footers of the
-//! packs themselves say which chunks are in them. Whatever a snapshot needs of a pack must lie in another one that stays,
-//! which is looked up in the footer of that one too.
+//! The catalogue is only a cache, so nothing is deleted because of what it says: it determines what is worth doing, and then the footers
+//! of the packs themselves determine which chunks are in them. Every chunk of a pack that a snapshot needs must be in another pack that
+//! stays, which is checked in that pack's footer too.
 
 pub mod plan;
 pub mod moves;
@@ -39,24 +39,24 @@ use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, SnapshotInfo, Vault, VaultError};
 
-/// How space is given back.
+/// Options of a prune.
 #[derive(Clone, Copy)]
 pub struct CollectOptions<'a> {
-    /// The part of what is needed that may stay occupied by what is not.
+    /// Maximum ratio of unused to needed bytes in the packs that stay.
     pub max_unused: f64,
-    /// Copy no more bytes than this.
+    /// Maximum number of bytes to copy.
     pub max_moved: Option<u64>,
-    /// zstd level for what has to be compressed again.
+    /// zstd level for chunks that are compressed again.
     pub level: i32,
-    /// Open what was copied before it is put.
+    /// Open copied segments before they are put.
     pub verify: bool,
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
-    /// How many threads work.
+    /// Number of threads.
     pub threads: usize,
 }
 
-/// Why space could not be given back. Nothing that is needed is lost by that.
+/// Why space could not be freed. No needed data is lost by that.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// The vault failed.
@@ -65,30 +65,30 @@ pub enum CollectError {
     /// The trees could not be read.
     #[error(transparent)]
     Mark(#[from] MarkError),
-    /// Something is not known that may need what would be deleted.
+    /// Something unknown may need data that would be deleted.
     #[error("no space can be given back: {0}")]
     Refused(String),
-    /// Records that this machine has seen are missing from the log. What they say is needed is not known to others.
+    /// Records that this machine has seen are missing from the log. Other clients do not know which data they need.
     #[error("no space can be given back: records that were seen are missing from the log ({count})")]
     RecordsMissing {
-        /// How many.
+        /// Number of missing records.
         count: u64,
         /// Whether they may just not have arrived yet.
         late: bool,
     },
-    /// Something was written by a later version, and may need what would be deleted.
+    /// A later version wrote something that may need data that would be deleted.
     #[error("no space can be given back: {what}")]
     Newer {
-        /// What it is.
+        /// The unknown feature or object, in words.
         what: String,
     },
-    /// The store is full, and nothing more can be deleted before something is copied.
+    /// The store is full, and nothing more can be deleted without copying something first.
     #[error(
         "no space is left in the store: to copy what is needed out of the next pack, {} MB have to be free",
         room.div_ceil(1_000_000)
     )]
     NoRoom {
-        /// What has to be free, in bytes.
+        /// The free space needed, in bytes.
         room: u64,
     },
     /// No threads could be started.
@@ -97,7 +97,7 @@ pub enum CollectError {
 }
 
 impl CollectError {
-    /// Whether there was no room in the store.
+    /// Whether the store was full.
     pub(crate) const fn is_full(&self) -> bool {
         matches!(
             self,
@@ -121,49 +121,49 @@ macro_rules! through_vault {
 }
 through_vault!(CatalogueError, StoreError, PackError, SealError);
 
-/// What was done, or would be.
+/// Result of a prune, or its estimate.
 #[derive(Debug, Clone, Default)]
 pub struct CollectReport {
-    /// Packs that were deleted (of a dry run: that could be given up).
+    /// Number of packs deleted (in an estimate: that could be deleted).
     pub packs_deleted: u64,
-    /// Bytes that they had.
+    /// Their size, in bytes.
     pub bytes_deleted: u64,
-    /// Bytes that had to be copied, about.
+    /// Number of bytes copied, approximately.
     pub bytes_moved: u64,
-    /// Bytes of the packs that were written for that.
+    /// Size of the packs written for that, in bytes.
     pub bytes_stored: u64,
-    /// Bytes that nobody needs and that stay, as they are not worth copying what lies beside them.
+    /// Unneeded bytes that stay, because copying their needed neighbours is not worthwhile.
     pub bytes_unused: u64,
-    /// Packs that are condemned, and will be deleted later.
+    /// Number of condemned packs that will be deleted later.
     pub packs_waiting: u64,
-    /// Bytes that they have.
+    /// Their size, in bytes.
     pub bytes_waiting: u64,
-    /// Packs that no snapshot needs and no record claims: the work of others that is under way, or that was lost.
+    /// Number of packs that no snapshot needs and no record claims: from runs of others that are in progress or were lost.
     pub packs_unclaimed: u64,
-    /// Bytes that they have.
+    /// Their size, in bytes.
     pub bytes_unclaimed: u64,
-    /// What the condemned ones wait for.
+    /// The clients that condemned packs wait for, and why.
     pub obstacles: BTreeSet<Obstacle>,
-    /// How many bytes each of these holds up, among others perhaps.
+    /// Number of bytes that each of these holds up, possibly together with others.
     pub held: BTreeMap<Obstacle, u64>,
-    /// There was nothing to do since the last time.
+    /// Whether there was nothing to do since the last time.
     pub nothing_new: bool,
-    /// Records that were merged into fewer objects.
+    /// Number of records merged into fewer objects.
     pub records_merged: u64,
-    /// Objects that were taken out of the log, as merges hold what was in them.
+    /// Number of objects deleted from the log because merges contain them.
     pub records_deleted: u64,
 }
 
-/// How often marking is begun again because snapshots came in between; what is then left waits for the next time.
+/// Maximum number of times to mark again because new snapshots appeared; the rest waits for the next prune.
 const PASSES: usize = 4;
-/// So many packs are deleted by one request at most, where a store can do that.
+/// Maximum number of packs to delete with one request, if the store can do that.
 const DELETED_TOGETHER: usize = 1000;
-/// Room that a prune needs beside the packs that it writes, for records, in bytes.
+/// Space that a prune needs besides the packs that it writes, for records, in bytes.
 const ROOM_BESIDE: u64 = 256 << 10;
-/// Packs that are given up together.
+/// Number of packs to condemn together.
 const BATCH: usize = 128;
 
-/// What would be done if these snapshots were forgotten. Changes nothing, not even the log.
+/// The result of a prune after forgetting these snapshots. Changes nothing, not even the log.
 ///
 /// # Errors
 /// As [`collect`].
@@ -189,10 +189,10 @@ pub fn estimate(
     })
 }
 
-/// Gives back the space of what no snapshot needs. The session must be one that may write.
+/// Frees the space of data that no snapshot needs. The session must be one that may write.
 ///
 /// # Errors
-/// If the store or the catalogue fails, or something is not known that may need what would be deleted.
+/// If the store or the catalogue fails, or something unknown may need data that would be deleted.
 pub fn collect(
     vault: &Vault,
     session: &Session,
@@ -212,7 +212,7 @@ pub fn collect(
             match pass.run(session, batch, &mut report) {
                 Ok(true) => break,
                 Ok(false) => {}
-                // What was copied by then makes some packs superfluous, and one after the other needs less room.
+                // The copies made so far make some packs unneeded, and copying one pack at a time needs less space.
                 Err(error) if batch > 1 && error.is_full() => {
                     progress.detail("the store is full: packs are copied one after the other");
                     batch = 1;
@@ -235,7 +235,7 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, CollectErro
     pool.map_err(|error| CollectError::Threads(error.to_string()))?.install(work)
 }
 
-/// Tells a state of the vault from any other, as far as collecting goes.
+/// Hash of everything that the result of a prune depends on.
 fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
     let mut names: Vec<ObjectName> = vault.needed().iter().map(|info| info.id).collect();
     names.sort_unstable();
@@ -252,8 +252,8 @@ fn fingerprint(vault: &Vault, options: &CollectOptions<'_>) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Refuses to go on where it is not known what is needed, or where a record that was seen has gone: what that record needs would
-/// be deleted, and could never be brought back.
+/// Refuses to prune if it is not known which data is needed, or if a record that was seen is missing: the data that it needs would be
+/// deleted and could never be restored.
 ///
 /// # Errors
 /// [`CollectError::RecordsMissing`], [`CollectError::Newer`], [`CollectError::Refused`], or if the catalogue fails.
@@ -294,7 +294,7 @@ pub fn may_collect(vault: &Vault) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// The packs that each condemning record names and that are still there, with whose record it is and its number.
+/// The packs named by each condemning record that still exist, with the record's client and number.
 fn condemnations(vault: &Vault) -> Vec<(ClientId, u64, Vec<PackRef>)> {
     let log = vault.log();
     let links = log.chains.links().filter_map(|link| match &link.record.body {
@@ -307,7 +307,7 @@ fn condemnations(vault: &Vault) -> Vec<(ClientId, u64, Vec<PackRef>)> {
     links.filter(|(_, _, packs)| !packs.is_empty()).collect()
 }
 
-/// As [`deletable_by`], with all work of this client that is under way now.
+/// As [`deletable_by`], for all running work of this client.
 fn deletable(
     vault: &Vault,
     session: Option<&Session>,
@@ -315,8 +315,8 @@ fn deletable(
     deletable_by(vault, &vault.acknowledged(session).into_iter().collect())
 }
 
-/// The condemned packs that may be deleted if no snapshot needs them, and what holds up the others. `mine` is what all work
-/// of this client that is under way has seen.
+/// The condemned packs that may be deleted if no snapshot needs them, and what holds up the others. `mine` is what all running work of
+/// this client has seen.
 fn deletable_by(
     vault: &Vault,
     mine: &BTreeMap<ClientId, u64>,
@@ -358,7 +358,7 @@ fn waiting(vault: &Vault, session: &Session, report: &mut CollectReport) {
     }
 }
 
-/// One marking, and what follows from it.
+/// One marking, and the plan made from it.
 struct Pass<'a> {
     vault: &'a Vault,
     options: &'a CollectOptions<'a>,
@@ -371,9 +371,9 @@ struct Pass<'a> {
     standings: Standings,
     uses: Vec<PackUse>,
     plan: CollectPlan,
-    /// Packs that nothing visible needs any more.
+    /// Packs that no visible snapshot needs any more.
     cleared: HashSet<ObjectName>,
-    /// Packs to which what is needed of others was copied.
+    /// Packs with copies of needed chunks.
     copies: HashSet<ObjectName>,
 }
 
@@ -426,7 +426,7 @@ impl<'a> Pass<'a> {
         Ok(pass)
     }
 
-    /// Says of each pack whether it may be given up.
+    /// Decides which packs may be condemned or deleted.
     fn judge(&mut self, session: Option<&Session>) -> Result<(), CollectError> {
         let vault = self.vault;
         let (free, _) = deletable(vault, session);
@@ -435,12 +435,12 @@ impl<'a> Pass<'a> {
         let log = vault.log();
         let claimed = log.chains.claimed();
         let acks = vault.acknowledgements(&log);
-        // What others claim while their run goes on belongs to work that is under way; so does what other work here claims.
+        // Packs that others claim while their run continues belong to work in progress; so do packs claimed by other work here.
         let goes_on = |client: &ClientId| Some(*client) != me || vault.has_other_work(session);
         let active: Vec<ClientId> = acks.active().filter(goes_on).collect();
         let unfinished: HashSet<ObjectName> = active.iter().flat_map(|client| log.chains.unfinished(client)).collect();
         drop(log);
-        // Nobody else can be at work unseen.
+        // Nobody else can be at work unnoticed.
         let alone = vault.delivery() == Delivery::Direct && acks.active().all(|client| Some(client) == me);
         let forsaken = if alone { HashSet::new() } else { self.forsaken(session, &acks, &claimed)? };
         for pack in &mut self.uses {
@@ -455,9 +455,9 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Packs that no record claims, although all work that was under way when they were first seen has ended: whoever put
-    /// them lost its memory. Were they condemned earlier, nothing would be lost, but who is still at work on them would have to
-    /// move all of it (SPEC §8.6).
+    /// Abandoned packs: no record claims them, and all work that was in progress when they were first seen has ended, so their writer
+    /// lost its state. If they were condemned earlier, nothing would be lost, but a writer that is still working on them would have to
+    /// copy all of them (SPEC §8.6).
     fn forsaken(
         &self,
         session: Option<&Session>,
@@ -478,8 +478,8 @@ impl<'a> Pass<'a> {
         Ok(first_seen.into_keys().collect())
     }
 
-    /// Does what is planned. Returns whether that is all: otherwise snapshots came in between, and it has to be planned anew.
-    /// So many packs are copied before any of them is given up.
+    /// Carries out the plan, copying `batch` packs before any of them is condemned. Returns whether it is complete: otherwise new
+    /// snapshots appeared, and a new plan is needed.
     fn run(&mut self, session: &Session, batch: usize, report: &mut CollectReport) -> Result<bool, CollectError> {
         report.bytes_unused = self.plan.bytes_unused;
         let unclaimed = self.uses.iter().filter(|pack| !pack.free && !pack.condemned && !pack.live());
@@ -503,7 +503,7 @@ impl<'a> Pass<'a> {
         let mut moved: Vec<u32> = not_dead.into_iter().chain(std::mem::take(&mut self.plan.moved)).collect();
         let used: HashMap<u32, u64> = self.uses.iter().map(|pack| (pack.number, pack.used())).collect();
         if batch == 1 {
-            // Those that need the least room first: each that goes makes room for the next.
+            // Start with those that need the least space: each deleted pack makes room for the next.
             moved.sort_by_key(|number| used.get(number).copied());
         }
         for batch in moved.chunks(batch) {
@@ -513,7 +513,7 @@ impl<'a> Pass<'a> {
             let moved = moved.map_err(|error| match CollectError::from(error) {
                 error if error.is_full() && batch.len() == 1 => {
                     let used = used.get(&batch[0]).copied().unwrap_or(PACK_LEN as u64);
-                    // With padding and footer, and the records.
+                    // Including padding, footer and records.
                     CollectError::NoRoom { room: used + used / 8 + ROOM_BESIDE }
                 }
                 error => error,
@@ -536,8 +536,8 @@ impl<'a> Pass<'a> {
         Ok(true)
     }
 
-    /// Reads the footers of these packs, and finds which of their chunks are needed from there: those that a snapshot needs
-    /// and that lie in no other pack that stays. Packs whose footers cannot be read are left out.
+    /// Reads the footers of these packs, and finds which of their chunks must be copied: those that a snapshot needs and that are in no
+    /// other pack that stays. Packs whose footers cannot be read are left out.
     fn needed(&self, packs: &[u32]) -> Result<Vec<Needed>, CollectError> {
         let reader = self.vault.pack_reader();
         let footers = packs
@@ -610,7 +610,7 @@ impl<'a> Pass<'a> {
         Ok(found)
     }
 
-    /// The footer of a pack; `None` if it cannot be read, which is only told.
+    /// The footer of a pack; `None` if it cannot be read, which is only reported.
     fn footer(&self, reader: &PackReader<'_>, info: &PackInfo) -> Result<Option<Footer>, CollectError> {
         match reader.footer(info.kind, info.name, info.len) {
             Ok(footer) => Ok(Some(footer)),
@@ -623,7 +623,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Condemns these packs, of which nothing is needed any more that does not lie elsewhere. Returns whether that still holds.
+    /// Condemns these packs, whose needed chunks are all in other packs. Returns `false` if that no longer holds.
     fn give_up(&mut self, session: &Session, packs: &[Needed]) -> Result<bool, CollectError> {
         self.cleared.extend(packs.iter().map(|pack| pack.info.name));
         let fresh: Vec<&Needed> = packs.iter().filter(|pack| !self.condemned.contains(&pack.number)).collect();
@@ -638,8 +638,8 @@ impl<'a> Pass<'a> {
         Ok(true)
     }
 
-    /// Whether there are snapshots that were not looked at, or packs that were counted on and do not stay: another client has
-    /// condemned them. Or it was planned for a client that cannot go on, for which nobody waits.
+    /// Whether there are snapshots that were not marked, or packs that were relied on do not stay because another client has condemned
+    /// them. Or the plan was made for a client that cannot continue, so no other client waits for it.
     fn is_outdated(&self, session: &Session) -> bool {
         if !self.vault.is_bound(session) && self.vault.rules.bound {
             return true;
@@ -654,11 +654,11 @@ impl<'a> Pass<'a> {
                 .any(|name| condemned.contains(&name) || !there.contains(&name))
     }
 
-    /// The packs that may be deleted, once the store was looked at. What allows it has to be known before that look begins: a
-    /// listing is not taken at one moment, and one that shows why a client is waited for no longer may lack what that client
-    /// wrote before.
+    /// The packs that may be deleted, after another look at the store. The condition for deleting must be known before that look begins:
+    /// a listing does not show one moment, and one that shows why a client no longer has to be waited for may lack what that client wrote
+    /// before.
     fn look_before_deleting(&self, session: &Session) -> Result<HashSet<ObjectName>, CollectError> {
-        // The sessions first, then the store: whoever ended a session has put a record before.
+        // Read the sessions first, then the store: every session that has ended has put its record before.
         let mine: BTreeMap<ClientId, u64> = self.vault.acknowledged(Some(session)).into_iter().collect();
         let mut before = deletable_by(self.vault, &mine).0;
         loop {
@@ -675,8 +675,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Deletes the condemned packs that nothing keeps. Returns `false` if what was planned is not
-    /// true any more: these packs may be needed.
+    /// Deletes the condemned packs that nothing holds up. Returns `false` if the plan no longer applies: these packs may be needed.
     fn sweep(&self, session: &Session, report: &mut CollectReport) -> Result<bool, CollectError> {
         if self.cleared.is_empty() {
             return Ok(true);
@@ -718,13 +717,12 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// A pack as a record names it.
+/// The reference to a pack in a record.
 fn pack_ref(name: ObjectName, kind: ObjectKind) -> PackRef {
     PackRef { meta: kind == ObjectKind::Meta, name }
 }
 
-/// How much of each pack is needed. A chunk that lies in several packs is needed from one of them: the one that can be believed
-/// most to hold it.
+/// How much of each pack is needed. A chunk that is in several packs is needed from one of them: the most trustworthy one.
 fn uses(
     reader: &Reader,
     infos: &BTreeMap<u32, PackInfo>,

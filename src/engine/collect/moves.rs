@@ -1,5 +1,5 @@
-//! Copies what is needed out of packs that are given up. Segments that are needed wholly are sealed again as they are; from
-//! others, the needed chunks are taken and compressed anew.
+//! Copies needed chunks out of packs that are about to be deleted. Segments that are needed completely are sealed again as they are; from
+//! others, the needed chunks are compressed again.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::panic::resume_unwind;
@@ -21,62 +21,62 @@ use crate::sync::{lock, spawn};
 use crate::vault::session::Session;
 use crate::vault::{Vault, VaultError};
 
-/// So many segments of a pack at most, of which only a part is needed, are compressed again one after the other by the same
-/// thread: neighbours have much in common, and it can be foretold what becomes of them.
+/// Maximum number of consecutive, partly needed segments of a pack that one thread compresses together: neighbours have much in common,
+/// and the result can be predicted.
 pub const RUN: usize = 16;
 
-/// What is needed of one pack.
+/// The needed chunks of one pack.
 #[derive(Debug)]
 pub struct Needed {
-    /// The pack.
+    /// Its number in the catalogue.
     pub number: u32,
-    /// Where it lies.
+    /// Its row in the catalogue.
     pub info: PackInfo,
-    /// Its index, read from the store.
+    /// Its footer, read from the store.
     pub footer: Footer,
-    /// For each segment the positions of the chunks that are needed from here, sorted.
+    /// For each segment, the positions of the needed chunks, sorted.
     pub chunks: Vec<Vec<u32>>,
 }
 
 impl Needed {
-    /// Whether anything is needed of it.
+    /// Whether any chunk is needed.
     pub fn any(&self) -> bool {
         self.chunks.iter().any(|chunks| !chunks.is_empty())
     }
 }
 
-/// How it is copied.
+/// How chunks are copied.
 #[derive(Debug, Clone, Copy)]
 pub struct MoveOptions {
-    /// zstd level for what is compressed anew.
+    /// zstd level for chunks that are compressed again.
     pub level: i32,
-    /// Open what was sealed before it is put.
+    /// Open new segments before they are put.
     pub verify: bool,
 }
 
-/// What was copied.
+/// Result of copying.
 #[derive(Debug, Default)]
 pub struct Moved {
-    /// Packs of which something cannot be read; they must stay.
+    /// Packs that cannot be read completely; they must stay.
     pub failed: BTreeSet<u32>,
-    /// Bytes of the packs that were put.
+    /// Bytes of the packs put.
     pub bytes_stored: u64,
-    /// The packs that were put.
+    /// The packs put.
     pub packs: Vec<ObjectName>,
 }
 
-/// What one thread keeps for itself.
+/// State of one thread.
 struct Worker {
-    /// Chunks of the run under way that are compressed anew; empty between runs.
+    /// Chunks of the current run to compress again; empty between runs.
     builder: SegmentBuilder,
     compressor: Compressor,
     decompressor: Decompressor,
 }
 
-/// Where what is copied of packs of one kind goes.
+/// The new packs of one kind.
 struct Lane<'a> {
     writer: PackWriter<'a>,
-    /// What was left over by runs.
+    /// Chunks left over by runs.
     rest: Mutex<SegmentBuilder>,
 }
 
@@ -84,7 +84,7 @@ struct Mover<'a> {
     vault: &'a Vault,
     reader: PackReader<'a>,
     carried: &'a HashSet<(u32, u32)>,
-    /// Numbers of packs that are known wholly on this machine: their segments are copied without hashing their chunks again.
+    /// Numbers of packs that this machine knows completely: their segments are copied without hashing their chunks again.
     known: HashSet<u32>,
     workers: Vec<Mutex<Worker>>,
     data: Lane<'a>,
@@ -93,11 +93,11 @@ struct Mover<'a> {
     progress: &'a dyn Progress,
 }
 
-/// Copies what is needed of these packs into new ones, which are durable and in the catalogue when this returns. Works on
-/// the current thread pool.
+/// Copies the needed chunks of these packs into new ones, which are durable and in the catalogue when this returns. Works on the current
+/// thread pool.
 ///
 /// # Errors
-/// If the store or the catalogue fails. A pack that is damaged is only noted.
+/// If the store or the catalogue fails. A damaged pack is only recorded.
 pub(crate) fn move_needed(
     vault: &Vault,
     session: &Session,
@@ -149,7 +149,7 @@ pub(crate) fn move_needed(
         drop(mover);
         (moved.map(|()| failed), publisher.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    // If putting failed, copying only noticed that nobody took its packs.
+    // If a put failed, copying only noticed that its packs were no longer received.
     let new = put?;
     let failed = moved?;
     let bytes_stored = new.iter().map(|pack| pack.len).sum();
@@ -196,7 +196,7 @@ impl Mover<'_> {
     fn run(&self, packs: &[Needed]) -> Result<(), VaultError> {
         let work: Vec<(&Needed, Vec<u32>)> =
             packs.iter().flat_map(|pack| self.runs(pack).into_iter().map(move |run| (pack, run))).collect();
-        // In order: if the store becomes full, what was copied by then makes the first packs superfluous.
+        // In order: if the store becomes full, the copies made by then make the first packs unneeded.
         let next = AtomicUsize::new(0);
         let copied = rayon::broadcast(|_| {
             while let Some((pack, run)) = work.get(next.fetch_add(1, Relaxed)) {
@@ -220,7 +220,7 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// The segments of a pack of which anything is needed, in their order, those together that one thread has to copy.
+    /// The segments of a pack with needed chunks, in order, grouped by the thread that has to copy them.
     fn runs(&self, pack: &Needed) -> Vec<Vec<u32>> {
         let (mut runs, mut again) = (vec![Vec::new()], 0);
         for (number, _) in (0..).zip(&pack.chunks).filter(|(_, chunks)| !chunks.is_empty()) {
@@ -242,7 +242,7 @@ impl Mover<'_> {
             || self.carried.contains(&(pack.number, number))
     }
 
-    /// Copies what is needed of a segment; notes a pack that is damaged.
+    /// Copies the needed chunks of a segment; records a damaged pack.
     fn copy(&self, pack: &Needed, number: u32) -> Result<(), VaultError> {
         if self.progress.stopped() {
             return Err(VaultError::Interrupted);
@@ -282,7 +282,7 @@ impl Mover<'_> {
         let (expected, keys) = (Some(entry.chunks.as_slice()), self.vault.keys());
         if self.stays_whole(pack, number) {
             if !self.known.contains(&pack.number) {
-                // The new pack is this machine's own, and is believed: nothing may be in it that was never looked at.
+                // The new pack is this machine's own, and trusted: it must not contain anything that was never verified.
                 open_segment(keys, &opener, &key, number, &sealed, expected, &mut worker.decompressor)?;
             }
             let mut buffer = Vec::with_capacity(sealed.len() + SEGMENT_HEAD_LEN);
@@ -304,7 +304,7 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// What does not fill a segment goes on with what other runs left over.
+    /// Adds chunks that do not fill a segment to those left over by other runs.
     fn end_run(&self, kind: ObjectKind) -> Result<(), VaultError> {
         let lane = self.lane(kind);
         let worker = &mut *self.worker();

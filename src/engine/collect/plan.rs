@@ -1,13 +1,13 @@
-//! Which packs are given up, and what is copied out of them: pure planning.
+//! Plans which packs to delete, and what to copy out of them: pure planning.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use crate::limits::PACK_LEN;
 
-/// Packs below this length are small.
+/// Length below which packs are small.
 const SMALL_LEN: u64 = PACK_LEN as u64 / 4;
-/// So many small packs of one kind are merged.
+/// Number of small packs of one kind that are worth merging.
 const SMALL_COUNT: usize = 8;
 
 /// How much of a segment is needed.
@@ -17,19 +17,19 @@ pub struct SegmentUse {
     pub sealed: u32,
     /// Bytes of chunks in it.
     pub raw: u32,
-    /// Bytes of chunks that are needed from here.
+    /// Bytes of its chunks that are needed from here.
     pub live: u32,
 }
 
 impl SegmentUse {
-    /// Sealed bytes that nobody needs, as if they were spread evenly; rounded up, so that the least thing that nobody needs is some.
+    /// Sealed bytes that are not needed, as if they were spread evenly; rounded up, so that any unneeded chunk counts.
     pub fn unused(self) -> u64 {
         let unneeded = u64::from(self.raw - self.live.min(self.raw));
         (u64::from(self.sealed) * unneeded).div_ceil(u64::from(self.raw.max(1)))
     }
 
-    /// What compressing it again costs beyond copying it whole: as much as copying so many bytes. To open and hash a byte
-    /// takes about a quarter as long as copying one durably, to compress and verify it as long.
+    /// Extra cost of compressing it again instead of copying it whole, as the number of bytes that could be copied in that time. Opening
+    /// and hashing a byte takes about a quarter as long as copying one durably, compressing and verifying it as long.
     fn again(self) -> u64 {
         u64::from(self.raw) / 4 + u64::from(self.live)
     }
@@ -46,19 +46,19 @@ pub struct PackUse {
     pub len: u64,
     /// Its segments.
     pub segments: Vec<SegmentUse>,
-    /// It is condemned already.
+    /// Whether it is condemned already.
     pub condemned: bool,
-    /// Nothing but what it holds keeps it from being deleted (of condemned packs), or from being condemned.
+    /// Whether nothing but its needed chunks keeps it from being deleted (for condemned packs), or from being condemned.
     pub free: bool,
 }
 
 impl PackUse {
-    /// Whether anything is needed of it.
+    /// Whether anything in it is needed.
     pub fn live(&self) -> bool {
         self.segments.iter().any(|segment| segment.live > 0)
     }
 
-    /// Sealed bytes that nobody needs, about.
+    /// Sealed bytes that are not needed, approximately.
     pub fn unused(&self) -> u64 {
         self.segments.iter().map(|segment| segment.unused()).sum()
     }
@@ -68,30 +68,30 @@ impl PackUse {
         self.segments.iter().filter(|segment| segment.live > 0).map(|segment| u64::from(segment.sealed)).sum()
     }
 
-    /// Sealed bytes that are needed, about.
+    /// Sealed bytes that are needed, approximately.
     pub fn used(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.sealed) - segment.unused()).sum()
     }
 }
 
-/// What is to be done.
+/// The plan of a prune.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectPlan {
-    /// Packs that nobody needs: condemned ones that can be deleted, and others.
+    /// Packs in which nothing is needed: condemned ones that can be deleted, and others.
     pub dead: Vec<u32>,
-    /// Packs from which something is copied, to be given up then: the most worthwhile first.
+    /// Packs to delete after their needed chunks are copied: the most worthwhile first.
     pub moved: Vec<u32>,
-    /// Segments (pack, number) that are copied as a whole although not all in them is needed.
+    /// Segments (pack, number) that are copied whole although not everything in them is needed.
     pub carried: HashSet<(u32, u32)>,
-    /// Bytes that packs to be deleted have.
+    /// Size of the packs to delete, in bytes.
     pub bytes_freed: u64,
-    /// Bytes that are copied, about.
+    /// Number of bytes to copy, approximately.
     pub bytes_moved: u64,
-    /// Bytes that nobody needs and that stay.
+    /// Unneeded bytes that stay.
     pub bytes_unused: u64,
 }
 
-/// A part (0 to 1) of so many bytes, rounded up.
+/// A part (0 to 1) of this many bytes, rounded up.
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
@@ -101,7 +101,7 @@ pub fn part_of(bytes: u64, part: f64) -> u64 {
     (bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64
 }
 
-/// Something that frees unused bytes, and what it costs.
+/// A step that frees unused bytes, and its cost.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     freed: u64,
@@ -109,22 +109,22 @@ struct Step {
 }
 
 impl Step {
-    /// The better first: what frees more for its cost.
+    /// Orders the better step first: the one that frees more for its cost.
     fn order(&self, other: &Self) -> Ordering {
         let value = |a: &Self, b: &Self| u128::from(a.freed) * u128::from(b.cost);
         value(other, self).cmp(&value(self, other))
     }
 }
 
-/// What can be done with a pack: give it up, for which what is needed of it is copied, and besides compress again one partly
-/// needed segment or another, so that what is not needed of it stays behind.
+/// The options for one pack: delete it after copying its needed chunks and, in addition, compress again some of its partly needed
+/// segments, so that their unneeded chunks are not copied.
 struct Choice<'p> {
     pack: &'p PackUse,
     /// Its partly needed segments, the better first.
     segments: Vec<(u32, Step)>,
-    /// Giving it up together with the first so many of them, which is better than without any of these.
+    /// Deleting it while compressing again this many of the first segments, which is better than without.
     whole: (Step, usize),
-    /// It is given up, and so many of them are compressed again for that.
+    /// If it is to be deleted: the number of segments to compress again.
     taken: Option<usize>,
 }
 
@@ -145,13 +145,13 @@ impl<'p> Choice<'p> {
         Self { pack, segments, whole, taken: None }
     }
 
-    /// Giving the pack up, and compressing nothing again.
+    /// Deleting the pack without compressing anything again.
     fn base(pack: &PackUse) -> Step {
         let sealed: u64 = pack.segments.iter().map(|segment| u64::from(segment.sealed)).sum();
         Step { freed: sealed - pack.touched(), cost: pack.touched().max(1) }
     }
 
-    /// The cheapest way to free so much by giving this pack up: what it costs, and how many segments are compressed again.
+    /// The cheapest way to free this much by deleting this pack: its cost, and the number of segments to compress again.
     fn reach(&self, rest: u64) -> Option<(u64, usize)> {
         let (mut sum, mut count) = (Self::base(self.pack), 0);
         while sum.freed < rest {
@@ -162,16 +162,16 @@ impl<'p> Choice<'p> {
         Some((sum.cost, count))
     }
 
-    /// Bytes that are copied if the first so many segments are compressed again.
+    /// Bytes to copy if this many of the first segments are compressed again.
     fn moved(&self, count: usize) -> u64 {
         self.pack.touched() - self.segments.iter().take(count).map(|(_, step)| step.freed).sum::<u64>()
     }
 }
 
-/// What is chosen so far.
+/// The choices made so far.
 struct Chosen<'p> {
     choices: Vec<Choice<'p>>,
-    /// Segments that are compressed again: the choice, the segment, and what that does.
+    /// Segments to compress again in addition: the choice, the segment, and the effect.
     again: Vec<(usize, u32, Step)>,
     freed: u64,
     moved: u64,
@@ -179,8 +179,8 @@ struct Chosen<'p> {
 }
 
 impl Chosen<'_> {
-    /// Gives a pack up, with so many of its segments compressed again, or more if too much had to be copied otherwise. If it
-    /// is too much in any case, the pack stays.
+    /// Chooses to delete a pack, compressing again this many of its segments, or more if otherwise too much would have to be copied. If
+    /// it is too much in any case, the pack stays.
     fn take(&mut self, index: usize, mut count: usize) {
         let choice = &mut self.choices[index];
         let (mut moved, room) = (choice.moved(count), self.max_moved - self.moved);
@@ -200,8 +200,8 @@ impl Chosen<'_> {
         }
     }
 
-    /// Frees so much, with as little work as can be found: the steps that free most for their cost come first, and the last
-    /// one is the cheapest that will do.
+    /// Frees this much with as little work as can be found: the steps that free most for their cost come first, and the last one is the
+    /// cheapest that is sufficient.
     fn free(&mut self, goal: u64) {
         let mut steps: Vec<(Step, usize, Option<usize>)> = Vec::new();
         for (index, choice) in self.choices.iter().enumerate() {
@@ -212,7 +212,7 @@ impl Chosen<'_> {
             steps.extend(alone.map(|(at, (_, step))| (*step, index, Some(at))));
         }
         steps.retain(|(step, ..)| step.freed > 0);
-        // Segments that are not part of giving up their pack are worth less than that, so they come after it.
+        // Segments that are not part of deleting their pack are worth less than that, so they come after it.
         steps.sort_by(|(step, a, x), (other, b, y)| step.order(other).then(a.cmp(b)).then(x.cmp(y)));
         for (step, index, at) in steps {
             let rest = goal.saturating_sub(self.freed);
@@ -220,7 +220,8 @@ impl Chosen<'_> {
                 break;
             }
             if let Some(at) = at {
-                // Nothing if the pack stays, since too much would have to be copied, or if that was taken with it.
+                // Has no effect if the pack stays because too much would have to be copied, or if the segment was chosen together with
+                // the pack.
                 let choice = &self.choices[index];
                 if choice.taken.is_some_and(|taken| at >= taken) {
                     self.freed += step.freed;
@@ -236,7 +237,7 @@ impl Chosen<'_> {
         self.spare(goal);
     }
 
-    /// The pack that frees so much with the least work, and how many of its segments are compressed again for that.
+    /// The pack that frees this much with the least work, and the number of its segments to compress again for that.
     fn cheapest(&self, rest: u64) -> Option<(usize, usize)> {
         let others = self.choices.iter().enumerate().filter(|(_, choice)| choice.taken.is_none());
         let reach = |(index, choice): (usize, &Choice<'_>)| {
@@ -246,7 +247,7 @@ impl Chosen<'_> {
         others.filter_map(reach).min().map(|(_, index, count)| (index, count))
     }
 
-    /// Leaves out what turned out to be more than was needed, the poorest first.
+    /// Drops steps that turned out to be unnecessary, the poorest first.
     fn spare(&mut self, goal: u64) {
         self.again.sort_by(|(a, x, step), (b, y, other)| step.order(other).then(a.cmp(b)).then(x.cmp(y)));
         for at in (0..self.again.len()).rev() {
@@ -259,7 +260,7 @@ impl Chosen<'_> {
         }
     }
 
-    /// Many small packs are worth being made one, whatever that frees.
+    /// Merges small packs if there are many, whatever that frees.
     fn merge_small(&mut self) {
         for meta in [false, true] {
             let is_small = |choice: &Choice<'_>| choice.pack.meta == meta && choice.pack.len < SMALL_LEN;
@@ -271,15 +272,14 @@ impl Chosen<'_> {
     }
 }
 
-/// Plans a collection. `max_unused` is the part of the needed bytes that may stay unused; no more than `max_moved` bytes are
-/// copied.
+/// Plans a prune. `max_unused` is the allowed ratio of unneeded to needed bytes; at most `max_moved` bytes are copied.
 pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
     let mut plan = CollectPlan::default();
     for pack in packs.iter().filter(|pack| pack.free && !pack.live()) {
         plan.dead.push(pack.number);
         plan.bytes_freed += pack.len;
     }
-    // What is needed of condemned packs has to be saved before they can go.
+    // The needed chunks of condemned packs have to be copied before these can be deleted.
     for pack in packs.iter().filter(|pack| pack.condemned && pack.free && pack.live()) {
         if pack.used() <= max_moved - plan.bytes_moved {
             plan.moved.push(pack.number);
@@ -316,7 +316,7 @@ pub fn plan(packs: &[PackUse], max_unused: f64, max_moved: u64) -> CollectPlan {
 mod tests {
     use super::*;
 
-    /// A pack of segments of 1000 raw and 100 sealed bytes each, of which so many are needed.
+    /// A pack of segments of 1000 raw and 100 sealed bytes each, with these numbers of needed bytes.
     fn pack(number: u32, live: &[u32]) -> PackUse {
         let segments = live.iter().map(|live| SegmentUse { sealed: 100, raw: 1000, live: *live }).collect();
         PackUse { number, meta: false, len: PACK_LEN as u64, segments, condemned: false, free: true }
@@ -377,8 +377,8 @@ mod tests {
 
     #[test]
     fn what_holds_little_else_is_compressed_again_and_the_rest_is_carried() {
-        // Two thirds of what is unused lie in two segments: to give up both packs for these is cheaper than to compress all
-        // of one of them.
+        // Two thirds of the unneeded bytes are in two segments: deleting both packs because of these is cheaper than compressing all of
+        // one of them.
         let mostly = |number| {
             let mut live = vec![950; 40];
             live[7] = 100;

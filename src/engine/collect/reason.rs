@@ -1,19 +1,19 @@
-//! What becomes of each pack in words, for those who ask for details (`-v`), and why, for those who ask for that as well (`-vv`).
+//! Describes for users who ask for details (`-v`) what a prune does with each pack, and, for those who ask for reasons (`-vv`), why.
 
 use crate::engine::collect::Pass;
 use crate::engine::collect::plan::{CollectPlan, PackUse, part_of};
 use crate::pack::reader::object_key;
 
-/// What is planned with all packs, and what allows it.
+/// The plan for all packs, and the limits.
 struct Planned<'p> {
     plan: &'p CollectPlan,
-    /// Bytes that nobody needs and that may stay.
+    /// Unneeded bytes that may stay.
     may_stay: u64,
-    /// Bytes that nobody needs and that stay, of packs that could go.
+    /// Unneeded bytes that stay, in packs that could be deleted.
     stays: u64,
 }
 
-/// Tells of each pack that goes or gives up what is needed of it; with reasons also of those that stay.
+/// Reports each pack that is deleted, at once or after copying; with reasons also those that stay.
 pub(super) fn tell(pass: &Pass<'_>) {
     let progress = pass.progress;
     if !progress.wants_details() {
@@ -39,7 +39,7 @@ pub(super) fn tell(pass: &Pass<'_>) {
 }
 
 impl Planned<'_> {
-    /// What becomes of a pack (`-` it goes, `M` it goes when what is needed of it was copied, `=` it stays), and why.
+    /// The effect on a pack (`-` it is deleted, `M` it is deleted after its needed chunks are copied, `=` it stays), and the reason.
     fn why(&self, pack: &PackUse) -> (char, String) {
         let (unused, len) = (pack.unused(), pack.len);
         let part = if unused == 0 {

@@ -1,11 +1,12 @@
-//! The protocol of collecting, simulated with the real code: several clients with states of their own over a folder that
-//! delivers late, twice and in any order, or over one that all see at once. They snapshot, take files out of snapshots, and prune, by one process or two,
-//! repair packs whose index is damaged (where all see the same), fall asleep for days in the middle of any operation of the
-//! store, crash, lose their state or have it set back. No snapshot that is retained may lose a chunk.
+//! Simulates the pruning protocol with the real code: several clients with states of their own over a folder that delivers late, twice
+//! and in any order, or over one that all see at the same time. They take snapshots, remove files from snapshots, and prune, in one
+//! process or two, repair packs whose footer is damaged (where all see the same), fall asleep for days in the middle of any operation of
+//! the store, crash, and lose their state or have it reset. No retained snapshot may lose a chunk.
 //!
-//! 300 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
-//! `VAULT_TRACE=1` shows what happens in one that loses something, `VAULT_TRACE=all` in all. A number repeats what is done, but
-//! names are random, and what depends on their order may differ. With a rule weakened, the same simulation loses data: so it can fail.
+//! Runs 300 schedules of each kind by default; `VAULT_CAMPAIGN=n` makes it n thousand of each, from number `VAULT_SEED` on.
+//! `VAULT_TRACE=1` shows the events of a schedule that loses something, `VAULT_TRACE=all` those of all. A number repeats the same
+//! actions, but names are random, and results that depend on their order may differ. With a rule weakened, the same simulation loses
+//! data: so it can fail.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests may read the environment and print")]
 
@@ -38,7 +39,7 @@ fn schedules() -> u64 {
     number("VAULT_CAMPAIGN").map_or(300, |thousands| thousands * 1000)
 }
 
-/// Runs schedules, with a weakened rule until one loses something. Returns what happened in all of them.
+/// Runs schedules; with a weakened rule, until one loses something. Returns the events of all of them.
 fn campaign(delivery: Delivery, machines: Machines, rules: SweepRules, count: u64) -> Counts {
     let (first, pools, begun) = (number("VAULT_SEED").unwrap_or(1), Pools::new(), Instant::now());
     let (mut all, mut done, is_sound) = (Counts::default(), 0, rules == sound());
@@ -70,7 +71,8 @@ fn campaign(delivery: Delivery, machines: Machines, rules: SweepRules, count: u6
     all
 }
 
-/// Runs so many schedules of each delivery. Nothing is lost in any of them, and taken together everything happens that could lose something.
+/// Runs this many schedules for each kind of delivery. None of them loses anything, and together they contain all kinds of events that
+/// could lose something.
 fn go_through(machines: Machines, deliveries: &[(Delivery, u64)]) {
     let mut all = Counts::default();
     for &(delivery, count) in deliveries {
@@ -82,7 +84,7 @@ fn go_through(machines: Machines, deliveries: &[(Delivery, u64)]) {
         snapshots, imports, rewrites, prunes, deleted, crashes, slept, second, states, retired, retained, ..
     } = all;
     let Counts { damaged, repairs, live_states, merged, merged_deleted, past, .. } = all;
-    // The simulation damages objects, and changes states under a live run, only where all is seen at once.
+    // The simulation damages objects, and changes states during a run, only where all see the same.
     let is_direct = deliveries.iter().any(|(delivery, _)| *delivery == Delivery::Direct);
     assert!(!is_direct || damaged > 0 && repairs > 0 && live_states > 0, "{all:?}");
     let merges = [merged, merged_deleted, past];
@@ -120,8 +122,8 @@ fn without_waiting_for_acknowledgements_data_is_lost() {
     assert!(campaign(Delivery::Synced, Machines::Apart, rules, 1000).lost > 0);
 }
 
-/// Three machines of which two are copies of each other. The third holds a pack that it will give up; the first is at work on a
-/// snapshot that relies on it.
+/// Three machines, two of which are copies of each other. The third has a pack that it will condemn; the first is working on a snapshot
+/// that relies on it.
 fn alike(rules: SweepRules) -> Arc<Sim> {
     let sim = Sim::new(1, 3, Delivery::Direct, 0, &Pools::new(), rules, Machines::Alike);
     set_source(&sim, 2, &[1, 2]);
@@ -135,7 +137,7 @@ fn alike(rules: SweepRules) -> Arc<Sim> {
     sim
 }
 
-/// The other copy joins, so that the first one is waited for no longer, and the third machine gives its pack up, and deletes it if it
+/// The other copy joins, so that nobody waits for the first one any more, and the third machine condemns its pack, and deletes it if it
 /// may.
 fn another_takes_its_place(sim: &Arc<Sim>) {
     sim.take(1);
@@ -153,7 +155,7 @@ fn and_what_it_relied_on_is_deleted(sim: &Arc<Sim>) {
     assert!(sim.counts().deleted > 0);
 }
 
-/// A machine is retired by its copy just before it puts the record of its snapshot, and what that needs is deleted.
+/// A machine is retired by its copy just before it puts the record of its snapshot, and data that the snapshot needs is deleted.
 fn retired_when_the_record_is_put(rules: SweepRules) -> Counts {
     let sim = alike(rules);
     sim.when(0, 0, |sim| {
@@ -170,11 +172,11 @@ fn retired_when_the_record_is_put(rules: SweepRules) -> Counts {
 fn success_is_said_only_after_a_look_behind_the_record() {
     assert_eq!(retired_when_the_record_is_put(sound()).lost, 0);
     let weak = SweepRules { looked_behind: false, ..sound() };
-    assert!(retired_when_the_record_is_put(weak).lost > 0, "without the look data is lost");
+    assert!(retired_when_the_record_is_put(weak).lost > 0, "without looking after the record, data is lost");
 }
 
-/// A machine is retired by its copy just before it puts what takes the place of all snapshots, and what it has stored for that is deleted,
-/// as is what it takes the place of: that was forgotten.
+/// A machine is retired by its copy just before it puts the replacements of all snapshots. The data stored for them is deleted, and so
+/// are the old snapshots, which were forgotten.
 #[test]
 fn what_is_changed_as_a_machine_is_retired_is_whole_or_forgotten() {
     for (number, after) in [(1, 0), (1, 1), (3, 0), (3, 1), (9, 0)] {
@@ -189,13 +191,13 @@ fn what_is_changed_as_a_machine_is_retired_is_whole_or_forgotten() {
     }
 }
 
-/// A machine is retired by its copy while its snapshot puts the last pack: what that needs is condemned, and deleted just before the
-/// record is put.
+/// A machine is retired by its copy while its snapshot puts the last pack: data that the snapshot needs is condemned, and deleted just
+/// before the record is put.
 fn retired_while_it_stores(rules: SweepRules) -> Counts {
     let sim = alike(rules);
     set_source(&sim, 0, &[1, 5]);
     sim.when_pack(0, another_takes_its_place);
-    // The first record is that of joining anew, which retires the other copy.
+    // The first record is that of joining again, which retires the other copy.
     sim.when(0, 1, |sim| {
         sim.take(2);
         sim.keep(2, 9, 0.0);
@@ -208,10 +210,10 @@ fn retired_while_it_stores(rules: SweepRules) -> Counts {
 fn what_is_condemned_counts_as_absent_for_a_client_that_takes_another_ones_place() {
     assert_eq!(retired_while_it_stores(sound()).lost, 0);
     let weak = SweepRules { bound: false, ..sound() };
-    assert!(retired_while_it_stores(weak).lost > 0, "if work is not bound to its client data is lost");
+    assert!(retired_while_it_stores(weak).lost > 0, "if work is not bound to its client, data is lost");
 }
 
-/// A listing shows that a machine was retired, and not the record that it had put before, which its copy had not seen either.
+/// A listing shows that a machine was retired, but not the record that it had put before, which its copy had not seen either.
 /// The record is a snapshot of its own, or the changed form of another one.
 fn a_listing_shows_the_later_record_alone(rules: SweepRules, changes: bool) -> Counts {
     let sim = alike(rules);
@@ -225,7 +227,7 @@ fn a_listing_shows_the_later_record_alone(rules: SweepRules, changes: bool) -> C
         relying.body.tags = vec!["5".to_owned()];
     }
     say(&vault, RecordBody::Forget(vec![relying.id]), sim.clock(0), &silent).unwrap();
-    // Work that relies on the pack, and what it relies on.
+    // Running work that relies on the pack, and the data that it relies on.
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
     let needed = vault.pack_names().into_iter().collect();
     set_source(&sim, 2, &[2]);
@@ -245,8 +247,8 @@ fn a_listing_shows_the_later_record_alone(rules: SweepRules, changes: bool) -> C
         let id = *sim::lock(&name);
         id.unwrap()
     };
-    // When what is needed of the pack was copied, the log is listed before the condemning record, behind it, and before the pack is
-    // deleted: it is the last of these that shows too little.
+    // After the needed chunks of the pack were copied, the log is listed before the condemning record, after it, and before the pack is
+    // deleted: the last of these listings is incomplete.
     sim.when_pack(2, move |sim| sim.when_listing(2, 2, retire));
     sim.keep(2, 1, 0.0);
     sim.keep(2, 9, 0.0);
@@ -259,14 +261,14 @@ fn what_allows_a_deletion_is_known_before_the_last_look() {
     for changes in [false, true] {
         assert_eq!(a_listing_shows_the_later_record_alone(sound(), changes).lost, 0, "{changes}");
     }
-    assert!(a_listing_shows_the_later_record_alone(weak, false).lost > 0, "by one listing alone data is lost");
-    // Whoever retired its client had not seen it, but it was reported.
+    assert!(a_listing_shows_the_later_record_alone(weak, false).lost > 0, "with one listing alone, data is lost");
+    // The machine that retired its client had not seen it, but it was reported.
     let weak = SweepRules { doubted: false, ..sound() };
     assert!(a_listing_shows_the_later_record_alone(weak, true).lost > 0, "a change that was reported is lost");
 }
 
-/// The only machine retires itself. Of two that come then, unknown to each other, one relies on what it has left, and the other one
-/// deletes that.
+/// The only machine retires itself. Of two machines that join then, unknown to each other, one relies on the packs it has left, and the
+/// other deletes these.
 fn the_only_machine_retires_itself(rules: SweepRules) -> Counts {
     let sim = Sim::new(1, 3, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
     for numbers in [[1], [2]] {
@@ -306,7 +308,7 @@ fn merging(rules: SweepRules) -> Arc<Sim> {
     sim
 }
 
-/// A machine merges the log, and is lost when what it has deleted is known, and what it has put is not.
+/// A machine merges the log, and is lost when its deletions have been delivered, and its new objects have not.
 fn the_machine_that_merged_is_lost(rules: SweepRules) -> Counts {
     let sim = merging(rules);
     sim.lose(0);
@@ -320,7 +322,7 @@ fn what_a_merge_holds_stays_until_all_have_the_merge() {
     assert!(the_machine_that_merged_is_lost(weak).lost > 0, "without waiting the log is lost");
 }
 
-/// The only machine merges the log, deletes what the merge holds, and is lost before anyone has the merge.
+/// The only machine merges the log, deletes the merged objects, and is lost before anyone has the merge.
 fn the_only_machine_is_lost(rules: SweepRules) -> Counts {
     let sim = Sim::new(1, 2, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
     set_source(&sim, 0, &[1, 2]);
@@ -340,7 +342,8 @@ fn a_machine_that_is_alone_merges_nothing_where_things_arrive_late() {
     assert!(the_only_machine_is_lost(weak).lost > 0, "the log goes with the machine");
 }
 
-/// Two machines merge what they both know, and delete what they know to be merged, neither having heard of what the other one did meanwhile.
+/// Two machines merge the records that they both know, and delete objects that they know to be merged, without knowing what the other one
+/// does meanwhile.
 #[test]
 fn two_clients_that_merge_at_the_same_time_lose_nothing() {
     let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
@@ -366,7 +369,7 @@ fn two_clients_that_merge_at_the_same_time_lose_nothing() {
     assert_eq!(sim.finish().lost, 0);
 }
 
-/// A merge that cannot be read any more is relied on by nobody, though all have read it once.
+/// A merge that can no longer be read is not relied on, though all have read it once.
 #[test]
 fn what_a_merge_holds_stays_where_the_merge_is_damaged() {
     let sim = Sim::new(1, 1, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
@@ -390,7 +393,7 @@ fn what_a_merge_holds_goes_when_all_have_the_merge() {
     let sim = merging(sound());
     let objects = |client| sim.open(client).unwrap().log_objects().len();
     let (before, snapshots) = (objects(0), sim.open(0).unwrap().snapshots());
-    // The other one has not heard of it.
+    // The other machine does not know of it.
     sim.keep(0, 9, 0.0);
     assert_eq!(sim.counts().merged_deleted, 0);
     sim.world.deliver_all();
@@ -398,7 +401,7 @@ fn what_a_merge_holds_goes_when_all_have_the_merge() {
     sim.world.deliver_all();
     sim.keep(0, 9, 0.0);
     assert!(sim.counts().merged_deleted >= 8, "{:?}", sim.counts());
-    // The deletions are known before the last record is.
+    // The deletions are delivered before the last record.
     while sim.world.travelling() > 0 {
         sim.world.deliver(sim.world.travelling() as u64 - 1);
         let vault = sim.open(1).unwrap();
@@ -440,7 +443,7 @@ fn a_damaged_merge_is_put_again_with_all_that_it_held() {
     assert_eq!(sim.finish().lost, 0);
 }
 
-/// Left out, the number of a snapshot that cannot be restored any more would be missing for ever, and hold up every deletion.
+/// If it were left out, the number of a snapshot that can no longer be restored would be missing for ever and block every deletion.
 #[test]
 fn a_deleted_merge_is_put_again_with_what_cannot_be_restored_and_what_nobody_needs() {
     let (sim, all) = mostly_forgotten();
@@ -480,7 +483,7 @@ fn a_deleted_merge_is_put_again_with_what_cannot_be_restored_and_what_nobody_nee
     assert!(all.iter().all(|id| fresh.has_all_before(id)));
 }
 
-/// A log of which most was forgotten and merged, so that no more of it is left than places: by one machine, where all see the same.
+/// A log of which most was forgotten and merged, so that mostly past records are left of it: by one machine, where all see the same.
 fn mostly_forgotten() -> (Arc<Sim>, Vec<ObjectName>) {
     let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
     for number in 1..9 {
@@ -491,7 +494,7 @@ fn mostly_forgotten() -> (Arc<Sim>, Vec<ObjectName>) {
     sim.merge_from(2);
     for _ in 0..3 {
         sim.keep(0, 1, 0.0);
-        // What was swept is known.
+        // The sweep is acknowledged.
         set_source(&sim, 0, &[20]);
         sim.take(0);
     }
@@ -514,7 +517,7 @@ fn of_what_was_forgotten_no_more_is_left_than_its_place() {
     assert_eq!((vault.findings(), vault.missing_records().unwrap()), (Vec::new(), Lost::default()));
     let before: Vec<_> = vault.snapshots().into_iter().map(|info| (info.id, info.number, info.date)).collect();
     assert_eq!(before.len(), 2);
-    // A machine that knows nothing sees the same, and one that forgets all goes on.
+    // A machine that knows nothing sees the same, and one that loses its state continues.
     for client in [1, 0] {
         fs::remove_dir_all(sim.path("state", client)).ok();
         let fresh = sim.open(client).unwrap();
@@ -532,7 +535,7 @@ fn a_merge_that_says_what_nobody_needs_is_checked_and_put_again() {
     // A record outside of the merges names those before it.
     sim.take(0);
     let vault = sim.open(0).unwrap();
-    // It does not know the vault yet.
+    // The other machine does not know the vault yet.
     let other = sim.open(1).unwrap();
     let (clock, silent) = (|| sim.clock(0), crate::progress::Silent::default());
     let plain = CheckOptions { read_data: false, sample: None, max_time: None, clock: &clock, threads: 1 };
@@ -546,8 +549,8 @@ fn a_merge_that_says_what_nobody_needs_is_checked_and_put_again() {
         let harm = |bytes: &mut Vec<u8>| bytes[300] ^= 1;
         assert!(sim.world.view(0).unwrap().objects().mutate(&ObjectKey::Named(Kind::Log, *merge), harm));
     }
-    assert_eq!(problems(&vault), holders.len(), "a merge is read, whatever is remembered of it");
-    // A machine that does not remember it cannot say what was in it, but that records are missing.
+    assert_eq!(problems(&vault), holders.len(), "a merge is read even if its records are remembered");
+    // A machine that does not remember the merge cannot say what was in it, only that records are missing.
     drop(other);
     fs::remove_dir_all(sim.path("state", 1)).unwrap();
     let other = sim.open(1).unwrap();
@@ -569,7 +572,7 @@ fn a_merge_that_says_what_nobody_needs_is_checked_and_put_again() {
     assert_eq!(sim.finish().lost, 0);
 }
 
-/// Snapshots are forgotten whose packs are needed by a later one, and the log is merged. Returns how many are listed.
+/// Forgets snapshots whose packs a later one needs, and merges the log. Returns the number of snapshots listed.
 fn listed_when_merged(rules: SweepRules) -> usize {
     let sim = Sim::new(1, 1, Delivery::Direct, 0, &Pools::new(), rules, Machines::Apart);
     for number in 1..5 {
@@ -595,7 +598,7 @@ fn what_forgets_snapshots_is_needed_as_long_as_they_are() {
     assert!(listed_when_merged(weak) > 1, "without this rule they come back");
 }
 
-/// What a client keeps from now on.
+/// Sets the files of a client's source from now on.
 fn set_source(sim: &Sim, client: usize, files: &[u64]) {
     let source = sim.path("source", client);
     fs::remove_dir_all(&source).unwrap();
@@ -605,8 +608,8 @@ fn set_source(sim: &Sim, client: usize, files: &[u64]) {
     }
 }
 
-/// Two clients that know each other. Client 0 gives up the pack with file 1 while client 1, which has not heard of it yet,
-/// relies on it; then client 1 acknowledges, and only that later record reaches client 0.
+/// Two clients that know each other. Client 0 condemns the pack with file 1 while client 1, which does not know of it yet, relies on it;
+/// then client 1 acknowledges, and only that later record reaches client 0.
 fn a_record_overtakes_the_one_before(rules: SweepRules) -> Counts {
     let sim = Sim::new(1, 2, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
     set_source(&sim, 0, &[1, 2]);
@@ -644,7 +647,7 @@ fn a_later_record_does_not_speak_for_one_that_has_not_arrived() {
     );
 }
 
-/// A client that nobody has heard of takes its first snapshot while the only one that is known gives up a pack.
+/// A client that nobody knows takes its first snapshot while the only known one condemns a pack.
 fn a_new_client_is_not_known_yet(rules: SweepRules) -> Counts {
     let sim = Sim::new(1, 2, Delivery::Synced, 0, &Pools::new(), rules, Machines::Apart);
     set_source(&sim, 0, &[1, 2]);
@@ -668,8 +671,8 @@ fn a_new_client_relies_on_nothing_before_all_know_of_it() {
     );
 }
 
-/// A client has work under way that relies on what another process of it condemns; the other client would delete that.
-/// Returns how many packs it deletes while that work goes on, and after.
+/// A client's running work relies on a pack that another process of the same client condemns; the other client would delete the pack.
+/// Returns the number of packs that it deletes during that work, and after it.
 fn who_condemns_has_other_work(rules: SweepRules) -> (u64, u64) {
     let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), rules, Machines::Apart);
     set_source(&sim, 0, &[1]);
@@ -733,14 +736,14 @@ fn work_of_which_its_client_does_not_know_begins_anew() {
     assert!(the_state_goes_while_work_begins(weak) > 0, "nobody waits for it");
 }
 
-/// How many packs are there that no record claims.
+/// Number of packs that no record claims.
 fn unclaimed(sim: &std::sync::Arc<Sim>) -> usize {
     let vault = sim.open(0).unwrap();
     let claimed = vault.chains().claimed();
     vault.pack_names().iter().filter(|name| !claimed.contains(name)).count()
 }
 
-/// A client puts packs, and loses its record, before anyone reads it, and its state.
+/// A client puts packs, and loses its record before anyone reads it, and its state.
 #[test]
 fn what_a_client_left_that_lost_its_state_goes_when_all_others_have_gone_on() {
     let sim = Sim::new(1, 2, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
@@ -758,7 +761,7 @@ fn what_a_client_left_that_lost_its_state_goes_when_all_others_have_gone_on() {
     fs::remove_dir_all(sim.path("state", 1)).unwrap();
     assert!(unclaimed(&sim) > 0);
     set_source(&sim, 1, &[5]);
-    // The other one is at work on them, for all that is known.
+    // As far as anyone knows, the other client is still working on them.
     sim.keep(0, 9, 0.0);
     assert!(unclaimed(&sim) > 0 && sim.open(0).unwrap().condemned().is_empty());
     for _ in 0..4 {
@@ -766,10 +769,10 @@ fn what_a_client_left_that_lost_its_state_goes_when_all_others_have_gone_on() {
         sim.keep(0, 9, 0.0);
     }
     assert_eq!(unclaimed(&sim), 0);
-    assert_eq!(sim.finish().lost, 1, "the one whose record was taken away");
+    assert_eq!(sim.finish().lost, 1, "the snapshot whose record was removed");
 }
 
-/// So many packs are more than a record claims.
+/// More packs than one record can claim.
 #[test]
 fn records_of_any_run_can_be_written() {
     let sim = Sim::new(1, 1, Delivery::Direct, 0, &Pools::new(), sound(), Machines::Apart);
@@ -778,7 +781,7 @@ fn records_of_any_run_can_be_written() {
     let vault = sim.open(0).unwrap();
     let silent = crate::progress::Silent::default();
     let name = |number: u8| crate::id::ObjectName::new([number; 16]);
-    // A run that goes on.
+    // A run in progress.
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
     for number in 0..8 {
         vault.publish_claims(&session, &|| sim.clock(0)).unwrap();
@@ -786,7 +789,7 @@ fn records_of_any_run_can_be_written() {
     }
     let parts = vault.chains().unfinished(&vault.client().unwrap());
     assert_eq!(parts.len(), 6);
-    // It is cut off, and so was another one that claimed nothing.
+    // It is interrupted, and so was another one that claimed nothing.
     drop(session);
     let session = vault.begin_writing(sim.clock(0), &silent).unwrap();
     (8..20).for_each(|number| session.note_pack(&name(number), 1).unwrap());

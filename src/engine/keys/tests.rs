@@ -1,4 +1,4 @@
-//! Slots that go, slots that stay, and who can open the vault afterwards.
+//! Which slots stay when slots are added and removed, and who can open the vault afterwards.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,7 @@ fn secret(number: u8) -> Secret {
     Secret::raw(&[number; 32])
 }
 
-/// Makes a vault that secret 1 opens.
+/// Creates a vault that secret 1 opens.
 fn make(store: &dyn Store, delivery: Delivery) {
     let options = CreateOptions {
         secret: secret(1),
@@ -41,7 +41,7 @@ fn make(store: &dyn Store, delivery: Delivery) {
     create(store, &options).unwrap();
 }
 
-/// Opens it on a machine of this name.
+/// Opens it on a machine with this name.
 fn enter(store: &Arc<dyn Store>, state: &TempDir, machine: &str, number: u8) -> Result<Vault, VaultError> {
     let identity = Identity { host: machine.into(), user: "u".into(), machine: machine.into(), program: "p".into() };
     let options = OpenOptions { state: state.path().join(machine), identity };
@@ -56,7 +56,7 @@ fn take(vault: &Vault, id: SlotId) -> Result<Removal, KeyError> {
     remove(vault, id, When::Known, clock(), &Silent::default())
 }
 
-/// Which of the secrets 1 to 5 open the vault.
+/// Those of the secrets 1 to 5 that open the vault.
 fn opening(store: &Arc<dyn Store>) -> Vec<u8> {
     let state = tempfile::tempdir().unwrap();
     (1..=5).filter(|number| enter(store, &state, &format!("looker {number}"), *number).is_ok()).collect()
@@ -66,7 +66,7 @@ fn states(vault: &Vault) -> Vec<SlotState> {
     list(vault).unwrap().iter().map(|slot| slot.state).collect()
 }
 
-/// The slot with another id and a checksum that fits, as whoever can write to the store could make it.
+/// The slot with another id and a matching checksum, as anyone who can write to the store could make it.
 fn forged(slot: &SlotFile, id: u8) -> Vec<u8> {
     let mut bytes = slot.as_bytes()[..SLOT_LEN - 32].to_vec();
     bytes[40..56].fill(id);
@@ -103,7 +103,7 @@ fn a_removal_that_could_not_be_made_durable_is_made_so_by_the_next_one() {
     let vault = enter(&store, &state, "a", 1).unwrap();
     let first = vault.opened_by();
     put(&vault, 2).unwrap();
-    // The record, then the two files: the second deletion fails.
+    // Write the record, then delete the two files: the second deletion fails.
     let write = faulty.counts().writes + 2;
     faulty.add(Fault::FailAtWrite { write, leaves: Leaves::Nothing });
     assert!(matches!(take(&vault, first), Err(KeyError::Store(_))));
@@ -121,7 +121,7 @@ fn the_last_slot_that_a_person_can_use_stays() {
     let vault = enter(&store, &state, "a", 1).unwrap();
     let first = vault.opened_by();
     assert!(matches!(take(&vault, first), Err(KeyError::Last(id)) if id == first));
-    // The key of a machine is none.
+    // A device key does not count.
     let device = add_device(&vault, "laptop", clock(), &Silent::default()).unwrap();
     assert!(matches!(take(&vault, first), Err(KeyError::Last(_))));
     assert_eq!(take(&vault, device).unwrap(), Removal::Gone);
@@ -140,7 +140,7 @@ fn slots_that_were_made_without_the_key_count_for_nothing_and_hide_nothing() {
     make(store.as_ref(), Delivery::Direct);
     let slot = Slots::read(store.as_ref()).unwrap().copies.remove(0).1;
     for number in 0..60 {
-        // Names that come first, and ids of this vault and of another one.
+        // Names that sort first, and ids of this vault and of another one.
         let mut bytes = forged(&slot, number);
         if number % 2 == 1 {
             bytes = {
@@ -202,13 +202,13 @@ fn a_password_that_could_not_be_changed_is_the_old_one() {
         match (changed, opening(&store).as_slice()) {
             (Ok(_), [2]) => break,
             (Err(_), [1]) => assert!(tried < 5, "write {tried}"),
-            // The new one is valid by its record, and the old one is removed: its files go with the next command.
+            // The new slot is valid by its record, and the old one is removed: the next command deletes its files.
             (Err(_), [1, 2]) => {
                 assert!(tried >= 5, "write {tried}");
                 settle(&vault, clock(), &Silent::default()).unwrap();
                 assert_eq!(opening(&store), [2]);
             }
-            // One copy of two was deleted: the other one still opens.
+            // One of two copies was deleted: the other one still opens.
             (changed, opens) => panic!("write {tried}: {changed:?} {opens:?}"),
         }
     }
@@ -231,7 +231,7 @@ fn a_slot_that_is_put_back_is_told_and_never_copied() {
         })
         .collect();
     take(&vault, first).unwrap();
-    // One of its two files.
+    // Put back one of its two files.
     mem.replace(old[0].0, old[0].1.clone());
     let vault = enter(&store, &state, "a", 1).unwrap();
     assert_eq!(returned(&vault), [first]);
@@ -239,7 +239,7 @@ fn a_slot_that_is_put_back_is_told_and_never_copied() {
     let options = CheckOptions { read_data: true, sample: None, max_time: None, clock: &clock, threads: 1 };
     let report = check(&vault, &options, &Silent::default()).unwrap();
     assert!(report.returned_slots.contains(&first) && report.has_remarks() && !report.is_damaged());
-    // What is under way here deletes nothing that was put back.
+    // Settling earlier removals deletes no file that was put back.
     assert_eq!(settle(&vault, clock(), &Silent::default()).unwrap(), []);
     assert_eq!(opening(&store), [1, 2]);
     let options = RepairOptions { read_data: false, of_others: true, clock: &clock, threads: 1, from: None };
@@ -247,7 +247,7 @@ fn a_slot_that_is_put_back_is_told_and_never_copied() {
     assert!(planned.slot_copies.is_empty() && planned.aside.len() == 1);
     execute(&vault, planned, &options, &Silent::default()).unwrap();
     assert_eq!(opening(&store), [2]);
-    // Or it is removed once more.
+    // Or it is removed again.
     mem.replace(old[1].0, old[1].1.clone());
     assert_eq!(take(&vault, first).unwrap(), Removal::Gone);
     assert_eq!(opening(&store), [2]);
@@ -264,7 +264,7 @@ fn the_first_record_says_which_slots_there_were() {
     vault.publish(RecordBody::Forget(Vec::new()), clock(), None, |_| true, &Silent::default()).unwrap();
     assert!(vault.slot_set().exists());
     assert_eq!(states(&vault), [SlotState::Valid]);
-    // A slot without a record that comes later is not made valid by anyone but its maker; and it is never moved.
+    // A slot without a record that appears later is made valid only by its maker, and is never moved.
     let other = SlotFile::create(vault.keyring(), &secret(2), Purpose::Recovery, "late", 5, CHEAP).unwrap();
     put_slot(store.as_ref(), &other).unwrap();
     vault.publish(RecordBody::Forget(Vec::new()), clock(), None, |_| true, &Silent::default()).unwrap();
@@ -282,7 +282,7 @@ fn two_machines_that_remove_each_others_slot_leave_one_on_a_direct_store() {
     let b = enter(&mem, &state, "b", 1).unwrap();
     let first = b.opened_by();
     let second = put(&b, 2).unwrap();
-    // When A has looked, and is about to put its record, B does all of its removal.
+    // After A has checked, and before it puts its record, B does its whole removal.
     let other: Arc<Mutex<Option<Vault>>> = Arc::new(Mutex::new(None));
     let (turn, armed) = (other.clone(), Arc::new(Mutex::new(false)));
     let trigger = armed.clone();
@@ -327,7 +327,7 @@ fn two_machines_that_remove_each_others_slot_leave_one_in_a_synced_folder() {
     for vault in [&b, &a, &b, &a] {
         say(vault);
     }
-    // Neither has heard of the other's removal.
+    // Neither machine knows of the other's removal.
     assert!(matches!(take(&a, second).unwrap(), Removal::Waiting(clients) if clients.len() == 1));
     assert!(matches!(take(&b, first).unwrap(), Removal::Waiting(_)));
     for _ in 0..3 {
@@ -342,7 +342,7 @@ fn two_machines_that_remove_each_others_slot_leave_one_in_a_synced_folder() {
     assert_eq!((left.len(), &left), (1, &opening(&views[1])));
     let last = enter(&views[0], &state, "a", left[0]).unwrap();
     assert_eq!(states(&last), [SlotState::Valid]);
-    // Where nobody crosses it, a removal waits for the others, and then it is done.
+    // Without a crossing removal, a removal waits for the others and is then completed.
     put(&last, 5).unwrap();
     world.deliver_all();
     for vault in [&b, &last, &b] {

@@ -1,7 +1,7 @@
-//! Brings back from another vault what is lost in this one. A mirror, and a vault that was made like this one, call the same chunks by
-//! the same ids (SPEC §4.2): each chunk is verified by its id, and sealed into new packs, so nothing is put under a name that was
-//! taken before. Of any other vault the copies of hurt snapshots (SPEC §8.12) are read: what is lost is cut anew, which gives the
-//! ids that it had. Whatever is wrong with the other vault is its own trouble.
+//! Brings back lost chunks from another vault. A mirror, and a vault that was created like this one, use the same ids for the same
+//! chunks (SPEC §4.2): each chunk is verified by its id and sealed into new packs, so no name is ever reused. From any other vault,
+//! the copies of affected snapshots (SPEC §8.12) are read: their content is cut again, which gives the same ids as before. Faults of the
+//! other vault are not reported as faults of this one.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -28,59 +28,59 @@ use crate::tree::{ChunkSink, FileKind, Holes, Snapshot};
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, Vault, VaultError};
 
-/// So many threads read at least, where the other vault takes as many requests: they wait more than they work.
+/// Minimum number of reading threads, if the other vault allows as many requests: they wait more than they work.
 const READERS: usize = 8;
 
-/// What another vault has of what is lost.
+/// The lost chunks that another vault has.
 #[derive(Debug, Default)]
 pub struct Lent {
     /// The chunks.
     pub(super) ids: Vec<ChunkId>,
     /// Their bytes.
     pub bytes: u64,
-    /// How many others it does not have, of which it may get some: not all of it has arrived there.
+    /// Number of chunks that it does not have but may still receive, because not everything has arrived there.
     pub late: u64,
-    /// There may be more than was looked for.
+    /// More may be lost than was searched for.
     pub(super) is_cut: bool,
 }
 
 impl Lent {
-    /// How many chunks there are.
+    /// Number of chunks.
     pub const fn count(&self) -> u64 {
         self.ids.len() as u64
     }
 }
 
-/// What came of bringing chunks.
+/// Result of bringing chunks.
 #[derive(Debug, Default)]
 pub(super) struct Brought {
-    /// The packs that they lie in now.
+    /// The packs that now contain them.
     pub(super) packs: Vec<ObjectName>,
     /// Bytes of these packs.
     pub(super) bytes_stored: u64,
-    /// Chunks that could not be read in the other vault.
+    /// Chunks that could not be read from the other vault.
     pub(super) failed: HashSet<ChunkId>,
-    /// Of these, or of the files of copies, so many have just not arrived there yet.
+    /// Number of these, or of the files of copies, that have just not arrived there yet.
     pub(super) late: u64,
 }
 
-/// Whether what the other vault does not have may be on its way there.
+/// Whether missing data may still be on its way to the other vault.
 fn may_be_late(donor: &Vault) -> bool {
     donor.delivery() == Delivery::Synced
 }
 
-/// What of hurt snapshots another vault may have, since it has copies of them.
+/// Affected files of which another vault has copies.
 #[derive(Debug, Default)]
 pub struct Copies(Vec<(Snapshot, Vec<Vec<u8>>)>);
 
 impl Copies {
-    /// How many files and folders.
+    /// Number of files and folders.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(_, paths)| paths.len() as u64).sum()
     }
 }
 
-/// Finds the copies of hurt snapshots.
+/// Finds the copies of affected snapshots.
 pub(super) fn copies_of(vault: &Vault, donor: &Vault, hurt: &[HurtSnapshot]) -> Copies {
     let there = copy::there(donor);
     let snapshots = vault.snapshots();
@@ -92,7 +92,7 @@ pub(super) fn copies_of(vault: &Vault, donor: &Vault, hurt: &[HurtSnapshot]) -> 
     Copies(copies.collect())
 }
 
-/// Stores again what the copies have of what is lost here. What they do not have is passed over.
+/// Stores lost content again from the copies. Content that they do not have is skipped.
 ///
 /// # Errors
 /// As [`bring`].
@@ -134,7 +134,7 @@ pub(super) fn bring_copies(
     Ok(Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed: HashSet::new(), late })
 }
 
-/// Stores again what a copy has at a path. Returns what is the matter with what it does not have.
+/// Stores the content of a path of a copy again. Returns the state of the objects that the copy lacks.
 fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<Vec<ObjectState>, Ended<CopyError>> {
     if let Some((list, _)) = body.lists().into_iter().find(|(_, name)| name.as_bytes() == path) {
         return Ok(trees.meta_stream(list)?.err().into_iter().collect());
@@ -160,13 +160,13 @@ fn again(trees: &Trees<'_, '_>, body: &Snapshot, path: &[u8]) -> Result<Vec<Obje
     Ok(states)
 }
 
-/// Reads the other vault. What goes wrong with it as a whole is its own trouble.
+/// Opens the other vault for reading. Its own failures are reported as failures of the lender.
 fn segments(donor: &Vault) -> Result<Segments<'_>, RepairError> {
     let failed = |error: CatalogueError| RepairError::Lender(error.into());
     Segments::new(donor, Arc::new(donor.catalogue().reader().map_err(failed)?)).map_err(failed)
 }
 
-/// Says which of these chunks another vault has, in packs that its store lists as they were put.
+/// Finds which of these chunks another vault has, in packs that its store lists with their right length.
 ///
 /// # Errors
 /// If its store or its catalogue fails as a whole.
@@ -200,7 +200,7 @@ pub(super) fn available(donor: &Vault, wanted: impl Iterator<Item = ChunkId>) ->
 /// Stores these chunks of another vault in this one.
 ///
 /// # Errors
-/// If either store or catalogue fails as a whole, or the user stops it. What was put by then is found by the next one.
+/// If either store or catalogue fails as a whole, or the user stops it. The next run finds the packs put so far.
 pub(super) fn bring(
     vault: &Vault,
     donor: &Vault,
@@ -217,7 +217,7 @@ pub(super) fn bring(
     let late = failed.values().filter(|state| **state == ObjectState::NotArrived).count() as u64;
     let failed = failed.into_keys().collect();
     let mut brought = Brought { packs: published.packs, bytes_stored: published.bytes_stored, failed, late };
-    // What the depot took for stored elsewhere is not where it can be read.
+    // If the depot took a chunk for stored elsewhere, it cannot be read from there.
     let reader = vault.catalogue().reader()?;
     let new: HashSet<ObjectName> = brought.packs.iter().copied().collect();
     let numbers = reader.packs()?.into_iter().filter(|(_, info)| new.contains(&info.name));
@@ -230,7 +230,7 @@ pub(super) fn bring(
     Ok(brought)
 }
 
-/// Works with a depot of this vault, on threads enough for what is read from the other one.
+/// Works with a depot of this vault, on enough threads for reading from the other vault.
 fn in_depot<T: Send>(
     vault: &Vault,
     donor: &Vault,
@@ -254,8 +254,8 @@ fn in_depot<T: Send>(
     depot::fill(vault, depot_options, Some(session), progress, |depot| pool.install(|| work(depot)))
 }
 
-/// Reads the chunks in the order in which they lie there, each segment once. Returns those that cannot be read, and what is the matter
-/// with them.
+/// Reads the chunks in the order in which they are stored there, each segment once. Returns the chunks that cannot be read, and the state
+/// of the object at fault.
 fn read(
     donor: &Vault,
     lent: &Lent,
@@ -292,7 +292,7 @@ fn read(
                 depot.put_data(&mut depot.worker(), |buffer| buffer.extend_from_slice(bytes))
             };
             if let Err(Failed) = put {
-                // The depot knows why.
+                // The depot knows the reason.
                 return Ok(());
             }
             progress.counters().add(1, bytes.len() as u64);

@@ -1,13 +1,13 @@
-//! Repairing a vault (SPEC §8.7): what is damaged is made again from what is left, the rest is moved aside, never deleted, and
-//! what is lost is written down, so that the next snapshot stores again what it still finds.
+//! Repairs a vault (SPEC §8.7): damaged objects are made again from what is left, the rest is moved aside, never deleted, and losses are
+//! recorded, so that the next snapshot stores again whatever it still finds.
 //!
-//! `small` the VAULT file, key slots, records · `packs` which packs are broken, and what of them can be read · `bring` what is lost,
-//! out of another vault that has it.
+//! `small` the VAULT file, key slots, records · `packs` which packs are broken, and which parts of them can be read · `bring` lost
+//! chunks, from another vault that has them.
 //!
-//! Every step only adds, or moves aside what cannot be used any more and has been copied as far as it can be read. So a
-//! repair that is cut off has done no harm, and the next one goes on from there. Others may work with the vault meanwhile:
-//! a broken pack is condemned before it goes, as when space is given back; since all of it that can be read is in other packs
-//! by then, nobody's acknowledgement has to be waited for.
+//! Every step only adds objects, or moves aside objects that can no longer be used and have been copied as far as they can be read. So an
+//! interrupted repair does no harm, and the next one continues from there. Others may work with the vault meanwhile: a broken pack is
+//! condemned before it is moved, as in a prune; since everything readable in it is in other packs by then, no acknowledgements have to be
+//! awaited.
 
 pub mod bring;
 pub mod packs;
@@ -42,44 +42,44 @@ use crate::tree::Time;
 use crate::vault::session::Session;
 use crate::vault::{ObjectState, ReadError, Vault, VaultError};
 
-/// How many lost files of one snapshot are written down.
+/// Maximum number of lost files to record per snapshot.
 const PATHS_KEPT: usize = 10_000;
-/// A record gets no more when it has so many bytes.
+/// Size of a record's body, in bytes, from which nothing more is added.
 pub(crate) const BODY_LEN: usize = 8 << 20;
-/// Broken packs that are replaced together.
+/// Number of broken packs to replace together.
 const BATCH: usize = 1 << 10;
-/// zstd level for what is compressed; whole segments are copied as they are, so there is nothing.
+/// zstd level for new segments; whole segments are copied as they are, so nothing is compressed at present.
 const LEVEL: i32 = 3;
 
-/// How a vault is repaired.
+/// Options of a repair.
 #[derive(Clone, Copy)]
 pub struct RepairOptions<'a> {
-    /// Read every byte of every pack. Otherwise only what is damaged in their frames is found.
+    /// Read every byte of every pack. Otherwise only damage in their frames is found.
     pub read_data: bool,
-    /// Move aside broken packs of other clients as well, which they would repair themselves.
+    /// Also move aside broken packs of other clients, which would repair them themselves.
     pub of_others: bool,
     /// The clock.
     pub clock: &'a (dyn Fn() -> Time + Sync),
-    /// How many threads work.
+    /// Number of threads.
     pub threads: usize,
-    /// Another vault, out of which is brought back what is lost. One that calls chunks alike (a mirror, or one that was made like
-    /// this one) lends chunks; of any other one the copies of snapshots are read. From a mirror records come back, too.
+    /// Another vault from which lost data is brought back. A vault with the same ids (a mirror, or one created like this one)
+    /// provides chunks; any other provides its copies of snapshots. A mirror also provides records.
     pub from: Option<&'a Vault>,
 }
 
 impl<'a> RepairOptions<'a> {
-    /// The vault out of which chunks may be brought back.
+    /// The vault from which chunks may be brought back.
     fn lender(&self, vault: &Vault) -> Option<&'a Vault> {
         self.from.filter(|donor| donor.keys().names_alike(vault.keys()))
     }
 
-    /// The mirror of this vault from which things may be brought back.
+    /// The mirror of this vault from which objects may be brought back.
     fn mirror(&self, vault: &Vault) -> Option<&'a Vault> {
         self.from.filter(|donor| donor.id() == vault.id() && donor.is_mirror())
     }
 }
 
-/// Why a vault could not be repaired. What was done until then stays done.
+/// Why a vault could not be repaired. Steps done before that stay done.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The vault failed.
@@ -88,18 +88,18 @@ pub enum RepairError {
     /// The trees could not be read, for a reason other than damage.
     #[error(transparent)]
     Mark(#[from] MarkError),
-    /// The vault that things are brought back from could not be read, for a reason other than damage.
+    /// The vault that data is brought back from could not be read, for a reason other than damage.
     #[error("the place that it is brought back from")]
     Lender(#[source] ReadError),
-    /// What is in it cannot be stored here as it was read.
+    /// An entry cannot be stored here as it was read.
     #[error("{path} cannot be brought back: {what}")]
     Entry {
         /// Its path in the snapshot.
         path: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// Packs went away, or were condemned, since it was planned.
+    /// Packs were deleted or condemned since the plan was made.
     #[error("the vault was changed by another client in the meantime")]
     Changed,
     /// No threads could be started.
@@ -107,7 +107,7 @@ pub enum RepairError {
     Threads(String),
 }
 
-/// What goes wrong while what copies have is stored again: the vault that is copied is that which lends, the other one is this.
+/// Errors of storing copies again: there, the vault that is copied is the lender, and the other one is this vault.
 impl From<CopyError> for RepairError {
     fn from(error: CopyError) -> Self {
         match error {
@@ -133,39 +133,38 @@ macro_rules! through_vault {
 }
 through_vault!(CatalogueError, StoreError, PackError, SealError, RecordError);
 
-/// What is damaged, and what will be done about it.
+/// The damage, and what will be done about it.
 #[derive(Debug, Default)]
 pub struct RepairPlan {
-    /// What is wrong with the VAULT file, which will be made again.
+    /// The fault of the VAULT file, which will be written again.
     pub vault_file: Option<String>,
-    /// Key slots of which a second copy will be put.
+    /// Key slots that will get a second copy.
     pub slot_copies: Vec<SlotCopy>,
-    /// Records that this machine remembers, and will put into the log again.
+    /// Records that this machine remembers and that will be put into the log again.
     pub found: Vec<(LostRecord, FoundRecord)>,
-    /// What merges held of records that nobody needs any more, and will be put into the log again: of each merge one list for each
-    /// client.
+    /// Past records that were held by merges and will be put into the log again: for each merge, one list per client.
     pub past: Vec<Vec<Past>>,
-    /// Records that nobody here remembers.
+    /// Records that this machine does not remember.
     pub lost_records: Vec<LostRecord>,
-    /// Damaged key slots and records, and index objects of no use, that will be moved aside.
+    /// Damaged key slots and records, and useless index objects, that will be moved aside.
     pub aside: Vec<Aside>,
-    /// Packs about which the catalogue was wrong; it has been made again.
+    /// Number of packs for which the catalogue was wrong; it has been corrected.
     pub catalogue: u64,
-    /// Packs that will be moved aside, when all of them that can be read has been copied.
+    /// Packs that will be moved aside after everything readable in them has been copied.
     pub packs: Vec<BrokenPack>,
-    /// What will be brought back out of another vault.
+    /// Chunks that will be brought back from another vault.
     pub lent: Lent,
-    /// What may come back out of copies in another vault; it is among what snapshots have lost.
+    /// Files that may come back from copies in another vault; they also count as lost in `hurt`.
     pub copies: Copies,
-    /// Snapshots that have lost something.
+    /// Snapshots that have lost files.
     pub hurt: Vec<HurtSnapshot>,
-    /// What will be written down about snapshots; nothing if it is known already.
+    /// The losses that will be recorded; `None` if they are recorded already.
     pub marks: Option<Damage>,
-    /// What a repair can do nothing about.
+    /// Problems that a repair cannot solve.
     pub left: Vec<Problem>,
-    /// Packs that all this relies on: they must stay.
+    /// Packs that the plan relies on: they must stay.
     relied_on: HashSet<ObjectName>,
-    /// Packs of which every byte was read and found right.
+    /// Packs whose every byte was read and found right.
     verified: Vec<ObjectName>,
 }
 
@@ -183,7 +182,7 @@ impl RepairPlan {
             && self.marks.is_none()
     }
 
-    /// Whether all that is to be done is to restore what is kept twice, or only makes things quicker.
+    /// Whether the plan only restores redundancy, or only makes things faster.
     pub fn restores_redundancy_only(&self) -> bool {
         let is_index = |aside: &Aside| matches!(aside.key, ObjectKey::Named(Kind::Index, _));
         self.vault_file.is_none()
@@ -196,43 +195,43 @@ impl RepairPlan {
             && self.marks.is_none()
     }
 
-    /// Whether something is left that is no damage: newer, or not arrived yet, here or where it is brought back from.
+    /// Whether something is left that is not damage: objects of a later version, or not arrived yet, here or in the lender.
     pub fn has_remarks(&self) -> bool {
         self.lent.late > 0 || self.left.iter().any(|problem| problem.state.is_remark())
     }
 
-    /// Whether something is lost, or stays as it is.
+    /// Whether something is lost or stays damaged.
     pub fn has_losses(&self) -> bool {
         !self.hurt.is_empty() || self.left.iter().any(|problem| problem.state.is_loss())
     }
 }
 
-/// What was done.
+/// Result of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepairReport {
-    /// The VAULT file was made again.
+    /// Whether the VAULT file was written again.
     pub vault_file: bool,
-    /// Copies of key slots that were put.
+    /// Number of copies of key slots put.
     pub slot_copies: u64,
-    /// Records that were put into the log again.
+    /// Number of records put into the log again.
     pub records_found: u64,
-    /// Objects that were moved aside.
+    /// Number of objects moved aside.
     pub moved_aside: u64,
-    /// Bytes of the packs that were written in their place.
+    /// Bytes of the packs written in their place.
     pub bytes_stored: u64,
-    /// Chunks that were brought back out of another vault.
+    /// Number of chunks brought back from another vault.
     pub chunks_brought: u64,
-    /// Chunks that the other vault should have, and that cannot be read there.
+    /// Number of chunks that the other vault should have but that cannot be read there.
     pub chunks_not_brought: u64,
-    /// Chunks and files that may yet come back, as not all of the other vault has arrived where it lies.
+    /// Number of chunks and files that may still come back, as not all of the other vault has arrived where it is.
     pub late: u64,
-    /// Files and folders that were lost and came back out of copies.
+    /// Number of lost files and folders that came back from copies.
     pub files_brought: u64,
-    /// Snapshots that still lack something.
+    /// Number of snapshots that still lack files.
     pub hurt_left: u64,
-    /// Whether something is lost, or stays as it is.
+    /// Whether something is lost or stays damaged.
     pub has_losses: bool,
-    /// Broken packs that stay, as they became worse since it was planned.
+    /// Broken packs that stay, since they became worse after the plan was made.
     pub packs_left: Vec<ObjectName>,
 }
 
@@ -241,7 +240,7 @@ fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> Result<T, RepairError
     pool.map_err(|error| RepairError::Threads(error.to_string()))?.install(work)
 }
 
-/// Looks at everything, and plans what is to be done. Nothing is changed in the store; the catalogue is made right.
+/// Checks everything and plans the repair. Changes nothing in the store; corrects the catalogue.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.
@@ -250,7 +249,7 @@ pub fn plan(vault: &Vault, options: &RepairOptions<'_>, progress: &dyn Progress)
     in_pool(options.threads, || look(vault, options, &HashSet::new(), progress))
 }
 
-/// Looks at everything; these chunks cannot be brought back.
+/// Checks everything; the chunks in `not_there` cannot be brought back.
 fn look(
     vault: &Vault,
     options: &RepairOptions<'_>,
@@ -293,7 +292,7 @@ fn look(
     Ok(plan)
 }
 
-/// Finds out what the snapshots have lost, and whether that is written down.
+/// Finds which files the snapshots have lost, and whether that is recorded.
 fn find_losses(
     vault: &Vault,
     packs: &Packs,
@@ -335,7 +334,7 @@ fn find_losses(
     Ok(())
 }
 
-/// What the log should say about the snapshots, if it does not yet.
+/// The losses that the log should record, if it does not yet.
 fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
     let recorded = vault.recorded_damage();
     let mut damage = Damage::default();
@@ -345,7 +344,7 @@ fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
         let same = recorded.get(&snapshot.id).is_some_and(|known| {
             let files: BTreeSet<_> = known.files.iter().map(|(path, ids)| (path, ids)).collect();
             let mut now = snapshot.files.iter().map(|file| (&file.path, &file.ids));
-            // A check names fewer of many.
+            // A check records fewer files if there are many.
             known.count == snapshot.count && now.by_ref().filter(|file| files.contains(file)).count() == files.len()
         });
         if same {
@@ -377,11 +376,11 @@ fn marks_to_write(vault: &Vault, hurt: &[HurtSnapshot]) -> Option<Damage> {
     Some(damage).filter(|damage| !damage.snapshots.is_empty())
 }
 
-/// Does what was planned.
+/// Carries out the plan.
 ///
 /// # Errors
-/// [`RepairError::Changed`] if the plan is not true any more: plan again. What was done until then stays. If the store, the
-/// catalogue or the state folder fails: what was done until then stays, and the next repair goes on.
+/// [`RepairError::Changed`] if the plan no longer applies: plan again. Or if the store, the catalogue or the state folder fails. In both
+/// cases finished steps stay, and the next repair continues from there.
 pub fn execute(
     vault: &Vault,
     plan: RepairPlan,
@@ -412,12 +411,12 @@ struct Repair<'a> {
     options: &'a RepairOptions<'a>,
     progress: &'a dyn Progress,
     report: RepairReport,
-    /// Packs that hold what was brought back.
+    /// Packs with the chunks that were brought back.
     brought: Vec<ObjectName>,
 }
 
 impl Repair<'_> {
-    /// Stores what another vault has of what is lost, and returns what is to be done then.
+    /// Stores lost data that another vault has. Returns the plan for the rest.
     fn bring_back(&mut self, mut plan: RepairPlan) -> Result<RepairPlan, RepairError> {
         let Some(donor) = self.options.from else { return Ok(plan) };
         if plan.copies.count() > 0 {
@@ -433,7 +432,7 @@ impl Repair<'_> {
         }
         let (mut packs, mut failed, mut done) = (Vec::new(), HashSet::new(), HashSet::new());
         while !plan.lent.ids.is_empty() {
-            // The store has not kept what was put into it.
+            // The store did not keep the packs.
             if plan.lent.ids.iter().any(|id| done.contains(id)) {
                 return Err(RepairError::Changed);
             }
@@ -492,7 +491,7 @@ impl Repair<'_> {
             self.publish_on_brought(RecordBody::Damage(marks))?;
         }
         if self.session.unclaimed() > 0 {
-            // What was brought back is claimed, so that others rely on it, too.
+            // A record claims the packs with chunks brought back, so that others rely on them too.
             self.publish_on_brought(RecordBody::Forget(Vec::new()))?;
         }
         if !plan.verified.is_empty() {
@@ -509,7 +508,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Publishes what is true only if the store has kept what was brought back.
+    /// Publishes a record that is true only if the store has kept the packs with chunks brought back.
     fn publish_on_brought(&self, body: RecordBody) -> Result<(), RepairError> {
         if self.brought.is_empty() {
             return self.publish(body);
@@ -519,7 +518,7 @@ impl Repair<'_> {
         put.map(drop).ok_or(RepairError::Changed)
     }
 
-    /// Moves an object aside. One that is gone already is out of the way.
+    /// Moves an object aside. One that no longer exists needs no move.
     fn move_aside(&mut self, key: &ObjectKey) -> Result<(), RepairError> {
         match self.vault.store().quarantine(key) {
             Ok(()) => self.report.moved_aside += 1,
@@ -529,7 +528,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// The VAULT file and the copies of key slots. What is sound is put before what is damaged goes.
+    /// Repairs the VAULT file and the copies of key slots. Sound objects are put before damaged ones are moved.
     fn mend_small(&mut self, plan: &RepairPlan) -> Result<(), RepairError> {
         if plan.vault_file.is_some() {
             self.move_aside(&ObjectKey::Vault)?;
@@ -544,7 +543,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Copies what can be read of broken packs, condemns them, and moves them aside.
+    /// Copies everything readable in broken packs, condemns them, and moves them aside.
     fn replace_packs(&mut self, broken: &[BrokenPack], relied_on: &HashSet<ObjectName>) -> Result<(), RepairError> {
         let numbers: HashMap<ObjectName, (u32, crate::catalogue::PackInfo)> = {
             let infos = self.vault.catalogue().reader()?.packs()?;
@@ -568,7 +567,7 @@ impl Repair<'_> {
         self.report.bytes_stored += moved.bytes_stored;
         let is_left = |pack: &&BrokenPack| {
             let number = numbers.get(&pack.pack.name).map(|(number, _)| *number);
-            // A pack of which something is to be copied, but which nobody knows any more, has gone meanwhile.
+            // A pack that should be copied but is not in the catalogue has been deleted meanwhile.
             number.map_or(pack.bytes_saved > 0, |number| moved.failed.contains(&number))
         };
         let (left, gone): (Vec<&BrokenPack>, Vec<&BrokenPack>) = broken.iter().partition(is_left);

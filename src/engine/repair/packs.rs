@@ -1,4 +1,4 @@
-//! Which packs are broken, what of them can be read, and what is lost.
+//! Finds broken packs, the parts of them that can be read, and the lost chunks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,21 +20,21 @@ use crate::seal::Decompressor;
 use crate::store::{ObjectKey, StoreError};
 use crate::vault::{ObjectState, Vault, VaultError};
 
-/// What the operating system says of a place of the disk that cannot be read.
+/// Error number (EIO) of the operating system for a bad block of the disk.
 const BAD_PLACE: i32 = 5;
 
-/// A pack of which something cannot be read.
+/// A pack of which some part cannot be read.
 #[derive(Debug)]
 pub struct BrokenPack {
     /// The pack.
     pub pack: ListedPack,
-    /// What is wrong with it.
+    /// The fault.
     pub what: String,
-    /// Its index; segments that cannot be read have no chunks in it.
+    /// Its footer; unreadable segments have no chunks in it.
     pub footer: Footer,
-    /// Which segments have chunks that lie nowhere else: these are copied.
+    /// For each segment, whether it has chunks that are in no other pack: these segments are copied.
     pub copied: Vec<bool>,
-    /// Bytes of these segments.
+    /// Size of these segments, in bytes.
     pub bytes_saved: u64,
 }
 
@@ -44,12 +44,12 @@ impl BrokenPack {
         object_key(self.pack.kind, self.pack.name)
     }
 
-    /// How many of its segments cannot be read, as far as that is known.
+    /// Number of segments that cannot be read, as far as known.
     pub fn segments_lost(&self) -> u64 {
         self.footer.segments.iter().filter(|entry| entry.chunks.is_empty()).count() as u64
     }
 
-    /// For each segment the positions of the chunks that are copied: of those that are copied, all.
+    /// For each segment, the positions of the chunks to copy: all of a segment that is copied.
     pub fn saved_chunks(&self) -> Vec<Vec<u32>> {
         let segments = self.footer.segments.iter().zip(&self.copied);
         segments
@@ -58,16 +58,16 @@ impl BrokenPack {
     }
 }
 
-/// What is known of the packs when all have been looked at.
+/// Result of the diagnosis of all packs.
 #[derive(Debug, Default)]
 pub(super) struct Packs {
     /// Names of broken packs.
     broken: HashSet<ObjectName>,
-    /// Chunks that are copied out of them.
+    /// Chunks that are copied from them.
     saved: HashSet<ChunkId>,
 }
 
-/// What became of the packs that were looked at.
+/// The packs that were checked, by verdict.
 #[derive(Default)]
 struct Judged {
     broken: Vec<(ListedPack, Inspection)>,
@@ -76,7 +76,7 @@ struct Judged {
 }
 
 impl Packs {
-    /// Looks at all packs, makes the catalogue right, and plans what is done about those that are broken.
+    /// Checks all packs, corrects the catalogue, and plans the replacement of broken packs.
     pub(super) fn diagnose(
         vault: &Vault,
         options: &RepairOptions<'_>,
@@ -108,7 +108,7 @@ impl Packs {
         Ok(packs)
     }
 
-    /// Says which segments must be copied: those with a chunk that no pack has that is known to be sound and is not condemned.
+    /// Chooses the segments to copy: those with a chunk that is in no pack known to be sound and not condemned.
     fn choose(
         &mut self,
         vault: &Vault,
@@ -148,7 +148,7 @@ impl Packs {
         Ok(())
     }
 
-    /// Chunks that lie in broken packs alone, and cannot be read there: those that the snapshots need, as far as that is known.
+    /// Chunks that are only in broken packs and cannot be read there: those that the snapshots need, as far as known.
     pub(super) fn lost_chunks(&self, reader: &Reader, marks: &Marks) -> Result<HashSet<ChunkId>, CatalogueError> {
         let mut lost = HashSet::new();
         if self.broken.is_empty() {
@@ -169,7 +169,7 @@ impl Packs {
     }
 }
 
-/// Looks at every pack that the store lists; compares the catalogue with those that are sound.
+/// Checks every pack that the store lists; compares the catalogue with the sound ones.
 fn judge(
     vault: &Vault,
     options: &RepairOptions<'_>,
@@ -184,7 +184,7 @@ fn judge(
         .iter()
         .map(|(name, (kind, len))| ListedPack { kind: *kind, name: *name, len: *len })
         .collect();
-    // The largest first, so that all threads end at about the same time.
+    // Start with the largest, so that all threads end at about the same time.
     listed.sort_by_key(|pack| (std::cmp::Reverse(pack.len), pack.name));
     let reader = vault.catalogue().reader()?;
     let mut rows: HashMap<u32, u64> = HashMap::new();
@@ -208,7 +208,7 @@ fn judge(
         let mut judged = judged.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = inspection.footer.as_ref().err().into_iter().chain(inspection.bad.iter().map(|(_, error)| error));
         match errors.clone().find(|error| !is_broken(error)) {
-            // It went away since it was listed.
+            // It was deleted since it was listed.
             Some(PackError::Store(StoreError::Missing { .. })) => {}
             Some(error) => {
                 let state = if error.is_newer() { ObjectState::Newer } else { ObjectState::Damaged };
@@ -261,7 +261,7 @@ fn judge(
     Ok(crate::sync::into_inner(judged))
 }
 
-/// What is wrong with a pack that was looked at.
+/// The fault of a pack that was checked.
 fn reason(inspection: &Inspection) -> String {
     match &inspection.footer {
         Err(error) => error.reason(),
@@ -274,8 +274,8 @@ fn reason(inspection: &Inspection) -> String {
     }
 }
 
-/// Whether an error means that a part of a pack is lost for good: not that it was written by a newer vault, and not that the
-/// store could not be asked.
+/// Whether an error means that a part of a pack is lost for good: not if a later version wrote it, and not if the store could not be
+/// asked.
 fn is_broken(error: &PackError) -> bool {
     match error {
         PackError::Damaged { .. } | PackError::Store(StoreError::Short { .. }) => true,
@@ -284,7 +284,7 @@ fn is_broken(error: &PackError) -> bool {
     }
 }
 
-/// Whether the catalogue knows a pack as its footer says.
+/// Whether the catalogue agrees with the footer of a pack.
 fn fits(reader: &Reader, number: u32, info: &PackInfo, footer: &Footer, rows: u64) -> Result<bool, CatalogueError> {
     let chunks: u64 = footer.segments.iter().map(|entry| entry.chunks.len() as u64).sum();
     if !info.is_of(footer) || rows > chunks {
@@ -309,7 +309,7 @@ fn fits(reader: &Reader, number: u32, info: &PackInfo, footer: &Footer, rows: u6
     Ok(true)
 }
 
-/// What of a broken pack can be read. `None` if it is left as it is, which is noted.
+/// The readable parts of a broken pack. `None` if it is left as it is, which is recorded in the plan.
 fn readable(
     reader: &PackReader<'_>,
     pack: ListedPack,
@@ -329,8 +329,8 @@ fn readable(
         }
         Err(_) => match reader.scan(pack.kind, pack.name, pack.len, &mut Decompressor::new()?) {
             Ok(footer) => footer,
-            // The footer tells that the pack is of this version: then the header that says otherwise is damaged, and the keys of all
-            // segments with it.
+            // The footer says that the pack is of this version, so the header that contradicts it is damaged, and with it the keys of all
+            // segments.
             Err(PackError::Newer { .. }) if reader.footer(pack.kind, pack.name, pack.len).is_ok() => Footer::default(),
             Err(error @ PackError::Newer { .. }) => {
                 plan.left.push(left(key, error.reason(), ObjectState::Newer));
@@ -344,7 +344,7 @@ fn readable(
     Ok(Some(BrokenPack { pack, what, footer, copied: Vec::new(), bytes_saved: 0 }))
 }
 
-/// Enters what was found in packs that the catalogue does not know, so that it can be read.
+/// Enters the readable chunks of packs that the catalogue does not know, so that they can be read.
 fn enter(vault: &Vault, broken: &[BrokenPack]) -> Result<(), CatalogueError> {
     let known: HashSet<ObjectName> = vault.catalogue().reader()?.packs()?.into_values().map(|info| info.name).collect();
     let new: Vec<NewPack> = broken

@@ -1,4 +1,4 @@
-//! What is wrong with the VAULT file, the key slots and the records.
+//! Diagnoses the VAULT file, the key slots and the records.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::sync::try_share;
 use crate::vault::locked::Slots;
 use crate::vault::{BadObject, Lost, ObjectState, Vault, VaultError};
 
-/// A key slot of which one copy is left.
+/// A key slot with only one copy left.
 #[derive(Debug, Clone)]
 pub struct SlotCopy {
     /// Its id.
@@ -29,12 +29,12 @@ pub struct SlotCopy {
     pub slot: SlotFile,
 }
 
-/// An object that is of no use any more.
+/// An object that can no longer be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aside {
     /// The object.
     pub key: ObjectKey,
-    /// What is wrong with it.
+    /// The fault.
     pub what: String,
 }
 
@@ -43,13 +43,13 @@ pub struct Aside {
 pub struct LostRecord {
     /// The name of its object.
     pub name: ObjectName,
-    /// Whose it is, and its number, if that is known.
+    /// Its client and number, if known.
     pub place: Option<(ClientId, u64)>,
-    /// Whether it is a snapshot, if that is known.
+    /// Whether it is a snapshot, if known.
     pub is_snapshot: Option<bool>,
 }
 
-/// Looks at everything that is small. `not_there`: chunks that the mirror turned out not to have.
+/// Checks all small objects. `not_there`: chunks that the mirror turned out not to have.
 pub(super) fn diagnose(
     vault: &Vault,
     mirror: Option<&Vault>,
@@ -63,7 +63,7 @@ pub(super) fn diagnose(
     Ok(())
 }
 
-/// Index objects that are of no use: others are written in their place. Each entry is compared where every byte is read.
+/// Finds useless index objects; new ones are written in their place. If `thoroughly`, every entry is compared.
 pub(super) fn indexes(
     vault: &Vault,
     thoroughly: bool,
@@ -79,12 +79,12 @@ pub(super) fn indexes(
     Ok(())
 }
 
-/// Something that a repair can do nothing about.
+/// A problem that a repair cannot solve.
 pub(super) fn left(key: ObjectKey, what: String, state: ObjectState) -> Problem {
     Problem { subject: Subject::Object(key), state, what: state.told(what) }
 }
 
-/// What is wrong with the VAULT file, if anything is.
+/// The fault of the VAULT file, if there is one.
 fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
     let store = vault.store();
     let bytes = match store.get(&ObjectKey::Vault, VAULT_FILE_LEN_MAX) {
@@ -96,7 +96,7 @@ fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
         Ok(bytes) => bytes,
     };
     Ok(match VaultFile::parse(&bytes) {
-        // Where several vaults share the folder, there is one such file, and it may be that of any of them.
+        // Several vaults in one folder share one such file, which may be that of any of them.
         Ok(file) if vault.others().contains(&file.id) => None,
         Ok(file) if file.id != vault.id() => Some("it is that of another vault".to_owned()),
         Ok(_) | Err(VaultFileError::Newer { .. }) => None,
@@ -104,8 +104,8 @@ fn vault_file(vault: &Vault) -> Result<Option<String>, StoreError> {
     })
 }
 
-/// Each valid slot has two copies, and nothing else is there. One that was removed is never copied, and is moved aside once
-/// its removal is settled; one that no record speaks of may be just being made.
+/// Plans the key slots: each valid slot has two copies, and no other objects exist. A removed slot is never copied, and is moved aside
+/// once its removal is settled; a slot that no record mentions may just be being created.
 fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
     let store = vault.store();
     let slots = Slots::read(store)?;
@@ -150,8 +150,8 @@ fn slots(vault: &Vault, plan: &mut RepairPlan) -> Result<(), RepairError> {
     Ok(())
 }
 
-/// A damaged object is moved aside. One that is still on its way is left where it is: moved here, the sync would take it away
-/// from the machine that has it whole. Returns whether it is moved.
+/// Plans to move a damaged object aside. An object that is still arriving is left where it is: if it were moved here, the sync would take
+/// it away from the machine that has it complete. Returns whether it is moved.
 fn aside_or_left(vault: &Vault, key: ObjectKey, what: String, plan: &mut RepairPlan) -> Result<bool, RepairError> {
     let state = vault.state_of(&key)?;
     match state {
@@ -162,7 +162,7 @@ fn aside_or_left(vault: &Vault, key: ObjectKey, what: String, plan: &mut RepairP
     Ok(state == ObjectState::Damaged)
 }
 
-/// What is wrong with the bytes of an object, as `judge` says; an object that is too long is damaged.
+/// The fault in the bytes of an object according to `judge`; an object that is too long is damaged.
 fn is_damaged(
     store: &dyn Store,
     key: &ObjectKey,
@@ -176,8 +176,7 @@ fn is_damaged(
     }
 }
 
-/// Reads all records again. Those that are damaged or gone are put into the log again if this machine remembers them, or if a
-/// mirror has them.
+/// Reads all records again. Damaged or missing ones are put into the log again if this machine remembers them or a mirror has them.
 fn records(
     vault: &Vault,
     mirror: Option<&Vault>,
@@ -227,10 +226,11 @@ fn records(
             (remembered, _) => remembered,
         };
         match remembered {
-            // Others say all that it says.
+            // Merges say everything that it says.
             Some(found) if vault.is_made_up_for(&found) => {}
             None if chains.held(&name).is_some() || chains.is_past(&name) => {}
-            // With all that it held, also if the objects of that are there: others may be about to delete them, relying on it.
+            // Put it with everything that it held, even if the held objects exist: others may be about to delete them, relying on this
+            // record.
             Some(found) => {
                 let Held { records, past } = unfold(found);
                 plan.found.extend(records.into_iter().filter_map(|found| Some((describe(&found)?, found))));
@@ -241,13 +241,13 @@ fn records(
     }
     let Lost { records, inner, past } = vault.missing_records()?;
     plan.past.extend(past);
-    // What a merge held is put again whole: what is left out would be missing for ever, and hold up every deletion.
+    // Records that a merge held are all put again: a missing one would be missing for ever and block every deletion.
     let mut missing: Vec<Missing> =
         records.into_iter().map(|found| Missing { is_held: inner.contains(&found.name), found }).collect();
     if let Some(mirror) = mirror {
         of_mirror(vault, mirror, &mut missing, plan)?;
     }
-    // What those need that are forgotten, or replaced, is nobody's concern.
+    // Data that only forgotten or replaced snapshots need does not matter.
     let stands: HashSet<ObjectName> = {
         let found = plan.found.iter().map(|(_, found)| found).chain(missing.iter().map(|missing| &missing.found));
         vault.snapshots_with(found).into_iter().map(|info| info.id).collect()
@@ -257,22 +257,22 @@ fn records(
         if is_held || !stands.contains(&found.name) || is_restorable(vault, mirror, not_there, &found)? {
             plan.found.push((lost, found));
         } else {
-            // Put again, it would be a snapshot that cannot be restored.
+            // If put again, it would be a snapshot that cannot be restored.
             plan.lost_records.push(lost);
         }
     }
     Ok(())
 }
 
-/// A record that is missing from the log.
+/// A record missing from the log.
 struct Missing {
     found: FoundRecord,
-    /// Another one held it.
+    /// Whether a merge held it.
     is_held: bool,
 }
 
-/// Records that a mirror has, and that are missing here without this machine having known them. What the mirror holds in merges
-/// counts like all else there; what nobody needs any more is not brought back.
+/// Adds records that a mirror has and that are missing here without this machine having known them. Records held by merges in the mirror
+/// count like all others there; past records are not brought back.
 fn of_mirror(
     vault: &Vault,
     mirror: &Vault,
@@ -290,7 +290,7 @@ fn of_mirror(
         }
         let Some(found) = mirror.remembered_record(&link.name)? else { continue };
         let is_held = matches!(body, RecordBody::Found(_));
-        // A merge comes with all that it held.
+        // A merge comes with everything that it held.
         let Held { records, past } = unfold(found);
         plan.past.extend(Some(past).filter(|past| !past.is_empty()));
         let records = records.into_iter().filter(|found| known.insert(found.name));
@@ -299,7 +299,7 @@ fn of_mirror(
     Ok(())
 }
 
-/// Whether a record is worth putting again: all that a snapshot needs to begin with is stored, or comes back.
+/// Whether a record is worth putting again: for a snapshot, all chunks needed to start reading it are stored or come back.
 fn is_restorable(
     vault: &Vault,
     mirror: Option<&Vault>,

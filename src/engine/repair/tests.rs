@@ -1,4 +1,4 @@
-//! A catalogue that is wrong about packs: everything else is tested from outside.
+//! A catalogue that is wrong about packs. Everything else is tested from outside.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ fn a_catalogue_that_is_wrong_is_built_anew() {
     let infos = vault.catalogue().reader().unwrap().packs().unwrap();
     let info = infos.values().find(|info| info.kind == ObjectKind::Pack).unwrap().clone();
     let footer = PackReader::new(vault.store(), vault.keys()).footer(info.kind, info.name, info.len).unwrap();
-    // A chunk of another id, chunks in each other's place, and a segment too few.
+    // A chunk with another id, swapped chunks, and a missing segment.
     for change in 0..3 {
         let mut footer = footer.clone();
         match change {

@@ -1,5 +1,5 @@
-//! Comparing files with the ids of their chunks: what is there already and right is not written again, and what was
-//! written is read back if that is asked for.
+//! Compares files with the ids of their chunks: existing content that is right is not written again, and written content is read back on
+//! request.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -9,15 +9,15 @@ use crate::engine::restore::task::{Action, Hole, Identity, Piece};
 use crate::fs::{SourceFile, TargetFile};
 use crate::tree::FileKind;
 
-/// Chunks of one file that are compared at a time.
+/// Number of chunks of one file to compare at a time.
 const CHUNKS_AT_ONCE: usize = 64;
 
-/// Whether the second piece is a part of the same chunk as the first, which lies just before it.
+/// Whether the second piece belongs to the same chunk as the first, which precedes it.
 const fn continues(_: &Piece, second: &Piece) -> bool {
     second.skip > 0
 }
 
-/// Takes the pieces out that are in their place already, and makes the holes of existing files.
+/// Removes the pieces that are already in place, and makes the holes of existing files.
 pub(super) fn compare(
     executor: &Executor<'_, '_>,
     batch: &Batch,
@@ -26,7 +26,7 @@ pub(super) fn compare(
 ) -> Result<(), Halt> {
     let right: Vec<AtomicBool> = pieces.iter().map(|_| AtomicBool::new(false)).collect();
     let updates = |file: u32| matches!(batch.file(file).action, Action::Update { .. });
-    // Parts of one file, each a range of its pieces that divides no chunk.
+    // Each unit is a range of pieces of one file that divides no chunk.
     let mut units = Vec::new();
     let (mut start, mut chunks) = (0, 0);
     for at in 1..=pieces.len() {
@@ -60,7 +60,7 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// Compares some pieces of a file with what is there. Returns how many are right.
+/// Compares some pieces of a file with its present content. Returns how many are right.
 fn compare_unit(
     executor: &Executor<'_, '_>,
     batch: &Batch,
@@ -68,7 +68,7 @@ fn compare_unit(
     pieces: &[Piece],
     right: &[AtomicBool],
 ) -> Result<usize, Halt> {
-    // A file that cannot be read is written as if nothing were there: whatever is wrong shows then.
+    // A file that cannot be read is written as if it were empty: whatever is wrong shows then.
     let Some(file) = open(executor, batch, pieces[0].file) else { return Ok(0) };
     let (mut at, mut same) = (0, 0);
     for chunk in pieces.chunk_by(continues) {
@@ -92,7 +92,7 @@ fn open(executor: &Executor<'_, '_>, batch: &Batch, index: u32) -> Option<Source
     (stat.kind == FileKind::File && Identity::of(&stat) == identity).then_some(file)
 }
 
-/// Whether a chunk, given by its pieces, is what the file has in its places.
+/// Whether the file contains a chunk, given by its pieces, at the right places.
 fn is_chunk(
     run: &Run<'_>,
     chunk: &[Piece],
@@ -100,7 +100,7 @@ fn is_chunk(
     buffer: &mut Vec<u8>,
 ) -> std::io::Result<bool> {
     let len: usize = chunk.iter().map(|piece| piece.len as usize).sum();
-    // It only grows, so that it need not be cleared for each chunk.
+    // The buffer only grows, so it need not be cleared for each chunk.
     if buffer.len() < len {
         buffer.resize(len, 0);
     }
@@ -121,7 +121,7 @@ fn make_holes(executor: &Executor<'_, '_>, batch: &Batch, holes: &[Hole]) -> Res
     let Action::Update { size, .. } = task.action else { return Ok(()) };
     let extents = open(executor, batch, holes[0].file).and_then(|file| file.extents(size).ok()?);
     let has_data = |hole: &Hole| match &extents {
-        // No holes at all, or nobody knows.
+        // No holes at all, or the file system does not tell.
         None => hole.at < size,
         Some(extents) => {
             let first = extents.partition_point(|(_, end)| *end <= hole.at);
@@ -147,7 +147,7 @@ fn make_holes(executor: &Executor<'_, '_>, batch: &Batch, holes: &[Hole]) -> Res
     Ok(())
 }
 
-/// Reads pieces of a file back.
+/// Reads pieces of a file back and compares them with their chunk.
 pub(super) fn read_back(
     run: &Run<'_>,
     file: &TargetFile,

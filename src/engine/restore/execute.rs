@@ -1,4 +1,4 @@
-//! The executor: reads each segment of a window once and writes its chunks to all their places.
+//! Executes a restore: reads each segment of a window once and writes its chunks to all their places.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,11 +22,11 @@ use crate::sync::try_spawn;
 use crate::tree::FileKind;
 use crate::vault::{Lookup, ReadError};
 
-/// Files that are written by several threads or from several segments stay open up to this number.
+/// Maximum number of files to keep open that are written by several threads or from several segments.
 const FILES_OPEN_MAX: usize = 256;
-/// From this length on, a file's room is taken before it is written, in bytes.
+/// Space for files of at least this length, in bytes, is allocated before they are written.
 const PREALLOCATE_MIN: u64 = 16 << 20;
-/// Files without content are made this many at a time.
+/// Number of empty files to create at a time.
 const ENDING_AT_ONCE: usize = 64;
 
 /// Executes the windows of one restore.
@@ -41,7 +41,7 @@ pub(super) struct Executor<'r, 'a> {
     unfinished: Mutex<Vec<Arc<FileTask>>>,
 }
 
-/// What each thread has of its own.
+/// State of one thread.
 pub(super) struct Worker {
     decompressor: Decompressor,
     pack: Option<(u32, PackInfo)>,
@@ -67,11 +67,11 @@ impl Batch {
     }
 }
 
-/// Pieces that could not be had from where they were thought to be, and why.
+/// Pieces that could not be read from the expected place, each with the error and whether it is damage.
 type Failed = Mutex<Vec<(Piece, Arc<str>, bool)>>;
 
 impl<'r, 'a> Executor<'r, 'a> {
-    /// An executor that finds packs and other copies of chunks like this.
+    /// An executor that uses `lookup` to find packs and other copies of chunks.
     pub(super) fn new(run: &'r Run<'a>, links: &'r Links, lookup: Arc<Lookup<'a>>) -> Result<Self, ReadError> {
         let worker = || Ok(Mutex::new(Worker { decompressor: Decompressor::new()?, pack: None, buffer: Vec::new() }));
         Ok(Self {
@@ -123,7 +123,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(())
     }
 
-    /// Forgets the files that are finished.
+    /// Drops finished files from `unfinished`.
     fn settle(&self, batch: &Batch) {
         let mut unfinished = lock(&self.unfinished);
         unfinished.clear();
@@ -150,7 +150,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(())
     }
 
-    /// For a dry run: whether the file could be written. Returns `false` if it has failed before.
+    /// For a dry run: checks that the file could be written. Returns `false` if it has failed before.
     pub(super) fn begin(&self, task: &FileTask, state: &mut FileState) -> io::Result<bool> {
         if state.begun || state.failed.is_some() {
             return Ok(state.failed.is_none());
@@ -167,7 +167,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(true)
     }
 
-    /// Calls `each` for all items, in their order, from all threads.
+    /// Calls `each` for all items, from all threads. Items are started in order.
     pub(super) fn parallel<T: Sync>(
         &self,
         items: &[T],
@@ -197,7 +197,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         })
     }
 
-    /// Reads a segment and writes the pieces that lie in it.
+    /// Reads a segment and writes the pieces that are in it.
     fn segment(&self, batch: &Batch, worker: &mut Worker, group: &[Piece], failed: &Failed) -> Result<(), Halt> {
         let segment = match self.open_segment(worker, group) {
             Ok(segment) => segment,
@@ -269,7 +269,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         self.complete(batch, worker, index, good)
     }
 
-    /// The file, to be written: created or opened if it is not open. `None` if it has failed.
+    /// The file, opened for writing; created if it does not exist. `None` if it has failed.
     pub(super) fn open_task(&self, task: &FileTask, state: &mut FileState) -> io::Result<Option<Arc<TargetFile>>> {
         if state.failed.is_some() {
             return Ok(None);
@@ -286,7 +286,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             let file = match task.action {
                 Action::Create => dir.create_file(&task.name, task.attributes.mode)?,
                 Action::Replace => {
-                    // Nothing is written for what cannot take its place.
+                    // Nothing is written for a file that could not take its place.
                     dir.may_take(&task.name, true)?;
                     let name = temporary_name()?;
                     let file = dir.create_file(&name, task.attributes.mode)?;
@@ -296,7 +296,7 @@ impl<'r, 'a> Executor<'r, 'a> {
                 Action::Update { .. } if task.frozen => return Err(of_another_vault()),
                 Action::Update { identity, .. } => match open_to_change(&dir, task) {
                     Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                        // What is there stays as it is; a changed copy takes its place.
+                        // The existing file stays as it is; a changed copy replaces it.
                         let from = dir.as_source().open_file(&task.name)?;
                         same_file(&from.stat()?, Some(identity))?;
                         dir.may_take(&task.name, true)?;
@@ -330,7 +330,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(Some(file))
     }
 
-    /// Closes a file between two pieces, if too many are open.
+    /// Closes a file between two pieces if too many are open.
     fn relieve(&self, task: &FileTask) {
         if self.open.load(Relaxed) <= FILES_OPEN_MAX {
             return;
@@ -343,20 +343,20 @@ impl<'r, 'a> Executor<'r, 'a> {
                     state.identity = Some(Identity::of(&stat));
                     self.open.fetch_sub(1, Relaxed);
                 }
-                // Then it stays open.
+                // The file stays open.
                 Err(_) => state.handle = Some(file),
             }
         }
     }
 
-    /// Notes that a file cannot be restored.
+    /// Records that a file cannot be restored.
     pub(super) fn fail_task(&self, task: &FileTask, action: &str, error: io::Error) -> Result<(), Halt> {
         let what = self.run.target(&task.path(), task.place_of_errors(), action, error)?;
         lock(&task.state).failed.get_or_insert((what, false));
         Ok(())
     }
 
-    /// Parts of a file are where they should be. Whoever places the last one finishes the file.
+    /// Counts parts of a file as written. The thread that writes the last part finishes the file.
     pub(super) fn complete(&self, batch: &Batch, worker: &mut Worker, index: u32, parts: usize) -> Result<(), Halt> {
         let task = batch.file(index);
         if task.pending.fetch_sub(parts, AcqRel) > parts {
@@ -391,7 +391,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         self.run.folder_done(&task.folder)
     }
 
-    /// The last steps of a file whose content is there.
+    /// Does the last steps of a file whose content is written.
     fn finish(&self, batch: &Batch, worker: &mut Worker, index: u32, state: &mut FileState) -> Result<(), FinishError> {
         let (run, task) = (self.run, batch.file(index));
         let unchanged = match task.action {
@@ -478,7 +478,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(())
     }
 
-    /// Takes away what has been written of a file that cannot be restored. Returns what there is to say about it.
+    /// Removes the written part of a file that cannot be restored. Returns what to report about it.
     fn discard(&self, task: &FileTask, state: &mut FileState) -> Option<&'static str> {
         if !state.begun || self.run.options.dry_run {
             return match task.action {
@@ -490,7 +490,7 @@ impl<'r, 'a> Executor<'r, 'a> {
             (_, Some(name)) => name.into(),
             (Action::Create, None) => task.name.clone(),
             (Action::Update { .. }, None) => return Some("what was there has been overwritten in part"),
-            // It has taken its place already; only what belongs to it could not be set.
+            // It has taken its place already; only its metadata could not be set.
             (Action::Replace, None) => return None,
         };
         let removed = self.run.handles.open(&task.folder).and_then(|dir| dir.remove_file(&name));
@@ -501,14 +501,14 @@ impl<'r, 'a> Executor<'r, 'a> {
         }
     }
 
-    /// Where chunks may lie that could not be had from where they were looked for. A chunk that has no other place is
-    /// lost, and with it the files that need it.
+    /// Other places of chunks that could not be read from the expected place. A chunk that has no other place is lost, and so are the
+    /// files that need it.
     fn elsewhere(&self, batch: &Batch, failed: Vec<(Piece, Arc<str>, bool)>) -> Result<Vec<Piece>, Halt> {
         let mut again = Vec::new();
         let mut lost = BTreeSet::new();
         for (piece, what, damage) in failed {
             let tried = piece.tried + 1;
-            // The first may be the one that was tried first: once more does no harm.
+            // The first place may be the one that was tried first: trying it twice does no harm.
             let after = (piece.tried > 0).then_some(piece.place);
             let place = match self.lookup.next_place(&piece.id, after) {
                 Ok(place) => place,
@@ -539,7 +539,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(again)
     }
 
-    /// Reads back what is there of a file that goes on in the next window.
+    /// Reads back the written part of a file that continues in the next window.
     fn verify_begun(&self, batch: &Batch) -> Result<(), Halt> {
         let Some(task) = batch.files.last().filter(|task| task.pending.load(Acquire) > 0) else { return Ok(()) };
         let pieces = batch.pieces_of(batch.files.len() as u32 - 1);
@@ -564,7 +564,7 @@ impl<'r, 'a> Executor<'r, 'a> {
         Ok(())
     }
 
-    /// After a restore that ended early: takes away what was begun, so that no file looks whole that is not.
+    /// After a restore that ended early: removes unfinished files, so that no incomplete file looks complete.
     pub(super) fn clean_up(&self) {
         for task in lock(&self.unfinished).drain(..) {
             let mut state = lock(&task.state);
@@ -577,11 +577,11 @@ impl<'r, 'a> Executor<'r, 'a> {
 
 /// Why a file could not be finished.
 pub(super) enum FinishError {
-    /// The target failed.
+    /// An operation on the target failed.
     Target(io::Error),
-    /// It reads back differently.
+    /// The file reads back differently.
     Differs(String),
-    /// The restore is over.
+    /// The restore has been stopped.
     Halt,
 }
 
@@ -591,7 +591,7 @@ impl From<io::Error> for FinishError {
     }
 }
 
-/// Opens a file to be changed as it lies there. One that shall stay as a copy counts as busy.
+/// Opens a file to change it in place. A file that must be kept as a copy is reported as busy.
 fn open_to_change(dir: &TargetDir, task: &FileTask) -> io::Result<TargetFile> {
     if task.keeps_copy { Err(io::ErrorKind::ExecutableFileBusy.into()) } else { dir.open_existing(&task.name) }
 }
@@ -600,7 +600,7 @@ fn of_another_vault() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "what lies there belongs to another vault")
 }
 
-/// The ranges of pieces that lie in one segment each.
+/// The ranges of pieces that are in one segment each.
 fn groups(pieces: &[Piece]) -> Vec<Range<usize>> {
     let mut start = 0;
     pieces
@@ -613,7 +613,7 @@ fn groups(pieces: &[Piece]) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Where a piece lies in an opened segment.
+/// The range of a piece in an opened segment.
 fn find(segment: &Segment, piece: &Piece) -> Option<Range<usize>> {
     let is_it = |(id, _, len): &&(_, u32, u32)| *id == piece.id && *len == piece.place.len;
     let at = segment.chunks.binary_search_by_key(&piece.place.offset, |(_, offset, _)| *offset);
@@ -622,7 +622,7 @@ fn find(segment: &Segment, piece: &Piece) -> Option<Range<usize>> {
     Some(start..start + piece.len as usize)
 }
 
-/// Adds bytes to be written; those that continue the last ones are written with them.
+/// Adds bytes to write; bytes that continue the last run are added to it.
 fn add_run(runs: &mut Vec<(u64, Range<usize>)>, at: u64, range: Range<usize>) {
     match runs.last_mut() {
         Some((start, last)) if last.end == range.start && *start + last.len() as u64 == at => last.end = range.end,
@@ -630,7 +630,7 @@ fn add_run(runs: &mut Vec<(u64, Range<usize>)>, at: u64, range: Range<usize>) {
     }
 }
 
-/// Refuses a file that is another one than that of before.
+/// Refuses a file that is not the one opened before.
 fn same_file(stat: &Stat, expected: Option<Identity>) -> io::Result<()> {
     match expected {
         Some(expected) if Identity::of(stat) != expected => {

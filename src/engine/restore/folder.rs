@@ -1,4 +1,4 @@
-//! Folders of the target while they are restored into, and their handles.
+//! Target folders of a restore, and their handles.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,51 +12,50 @@ use crate::engine::restore::task::Attributes;
 use crate::fs::{Meta, Problem, Stat, TargetDir};
 use crate::tree::FileKind;
 
-/// A folder that is restored into. It is done, and gets its metadata, when its listing has been walked and everything
-/// in it is done.
+/// A folder that is restored into. It is finished, and gets its metadata, when its listing has been walked and everything in it is
+/// finished.
 #[derive(Debug)]
 pub(super) struct Folder {
     parent: Option<Arc<Folder>>,
-    /// The name in the parent; without a parent, the path inside the snapshot of what lies here.
+    /// The name in the parent; without a parent, the path inside the snapshot of what is restored here.
     name: Box<[u8]>,
     attributes: Option<Attributes>,
-    /// It belongs to the selection, so its metadata is set even if it was there before.
+    /// The folder belongs to the selection, so its metadata is set even if it existed before.
     selected: bool,
-    /// How it came to be, once it is made or found.
+    /// How the folder came to be, once it is made or found.
     made: OnceLock<Made>,
-    /// The file system it lies on and by which mount, if it is there.
+    /// Device number and mount number, if the folder exists.
     device: OnceLock<(u64, u64)>,
-    /// In a dry run: something in it would have been made or removed.
+    /// In a dry run: whether something in it would have been made or removed.
     touched: AtomicBool,
     pending: AtomicUsize,
     handle: Mutex<Option<Arc<TargetDir>>>,
 }
 
-/// How a folder of the target came to be.
+/// How a target folder came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
-    /// It is new, so nothing was in it.
+    /// The restore made it, so it was empty.
     New,
-    /// It was there.
+    /// It existed.
     Found,
-    /// It was there, but its owner had no right to look into it, which he has now. In a dry run he still has not.
+    /// It existed, but its owner had no right to read it, which the restore has given back. In a dry run the owner still has no right.
     Closed,
-    /// It was there and could not be read when the snapshot was taken, nor can it now. It is left as it is.
+    /// It existed and could not be read when the snapshot was taken, nor can it be now. It is left as it is.
     Sealed,
 }
 
-/// The handles of folders: those that were opened last stay open.
+/// The handles of folders: those opened last stay open.
 #[derive(Debug, Default)]
 pub(super) struct Handles {
     open: Mutex<VecDeque<Weak<Folder>>>,
 }
 
-/// Folders that stay open, at most.
+/// Maximum number of folders that stay open.
 const HANDLES_MAX: usize = 256;
 
 impl Folder {
-    /// A folder in which a restore begins. Its handle stays open; there is none in a dry run for a folder that is not
-    /// there.
+    /// A folder in which a restore begins. Its handle stays open; in a dry run, a folder that does not exist has none.
     pub(super) fn base(
         path: &[u8],
         handle: Option<TargetDir>,
@@ -93,37 +92,37 @@ impl Folder {
         }
     }
 
-    /// One more thing must be done before the folder is.
+    /// Adds one thing that must be finished before the folder is.
     pub(super) fn hold(&self) {
         self.pending.fetch_add(1, AcqRel);
     }
 
-    /// Whether it has been made or found.
+    /// Whether the folder has been made or found.
     pub(super) fn is_made(&self) -> bool {
         self.made.get().is_some()
     }
 
-    /// How it came to be, once it has.
+    /// How the folder came to be, once it has been made or found.
     pub(super) fn made(&self) -> Option<Made> {
         self.made.get().copied()
     }
 
-    /// Whether it is known that nothing was in it.
+    /// Whether the folder is known to have been empty.
     pub(super) fn is_fresh(&self) -> bool {
         self.made() == Some(Made::New)
     }
 
-    /// Whether nothing can be found out about what is in it: it is new, or a dry run may not open it.
+    /// Whether nothing can be known about its content: it is new, or a dry run may not open it.
     pub(super) fn is_blank(&self, dry: bool) -> bool {
         self.is_fresh() || dry && self.made() == Some(Made::Closed)
     }
 
-    /// For a dry run: something in it would have been made or removed.
+    /// For a dry run: records that something in it would have been made or removed.
     pub(super) fn touch(&self) {
         self.touched.store(true, Relaxed);
     }
 
-    /// The file system it lies on and by which mount, if it is there.
+    /// Device number and mount number, if the folder exists.
     pub(super) fn device(&self) -> Option<(u64, u64)> {
         self.device.get().copied()
     }
@@ -161,7 +160,7 @@ impl Folder {
     }
 }
 
-/// A path of thousands of folders must not be dropped by recursion.
+/// Not recursive, as a path may have thousands of folders.
 impl Drop for Folder {
     fn drop(&mut self) {
         let mut next = self.parent.take();
@@ -172,8 +171,7 @@ impl Drop for Folder {
 }
 
 impl Handles {
-    /// The handle of a folder that was made. Where it is not open any more, it is opened by its name in its parent,
-    /// never through a link.
+    /// The handle of a folder that was made. If it has been closed, it is opened again by its name in its parent, never through a link.
     pub(super) fn open(&self, folder: &Arc<Folder>) -> io::Result<Arc<TargetDir>> {
         let mut closed = Vec::new();
         let mut at = folder;
@@ -193,7 +191,7 @@ impl Handles {
         Ok(dir)
     }
 
-    /// Keeps a handle open, and closes the oldest one.
+    /// Keeps a handle open and closes the oldest one.
     fn keep(&self, folder: &Arc<Folder>, dir: Arc<TargetDir>) {
         *lock(&folder.handle) = Some(dir);
         let oldest = {
@@ -207,7 +205,7 @@ impl Handles {
     }
 }
 
-/// What lies where a folder shall be.
+/// The item at the place of a folder.
 enum Found {
     Nothing,
     Folder(Stat),
@@ -215,8 +213,8 @@ enum Found {
 }
 
 impl Run<'_> {
-    /// Makes a folder, whose parent has been made, or takes the one that is there. `ward` is about the parent. Returns
-    /// `false` if it cannot be had; that has been told then.
+    /// Makes a folder, whose parent has been made, or uses the existing one. `ward` belongs to the parent. Returns `false` if it cannot
+    /// be made; that has been reported.
     pub(super) fn make_folder(&self, folder: &Arc<Folder>, ward: &Ward) -> Result<bool, Halt> {
         let Some(parent) = &folder.parent else { return Ok(true) };
         let failed = |error| {
@@ -235,7 +233,7 @@ impl Run<'_> {
             Found::Folder(stat) => {
                 match self.guard().own(&stat) {
                     Some(Kept::State) => {
-                        // A snapshot of a home has it, as it was then. Nobody wants it set back.
+                        // A snapshot of a home folder contains the state folder as it was then. Nobody wants it reset.
                         self.keep(folder.path(), Kept::State);
                         return Ok(false);
                     }
@@ -315,10 +313,10 @@ impl Run<'_> {
         };
         if self.sets_metadata(folder, false) {
             if !self.options.dry_run {
-                // If this fails, so does what is done in it, and says so.
+                // If this fails, so do the changes in it, which are then reported.
                 let _ = opened.unlock();
             }
-            // Its time changes with all that is done in it.
+            // Its time changes with every change in it.
             let differs = folder.attributes.as_ref().map(|attributes| attributes.differs(stat, self));
             if let Some(differs) = differs.filter(|differs| differs.rights()) {
                 self.change(Mark::Changed, folder.path(), true, differs.after(Vec::new()), None);
@@ -335,7 +333,7 @@ impl Run<'_> {
         self.handles.keep(folder, Arc::new(opened));
     }
 
-    /// For a dry run: whether names could be made in a folder.
+    /// For a dry run: whether names could be created in a folder.
     pub(super) fn may_write(&self, folder: &Arc<Folder>) -> io::Result<()> {
         if !folder.is_blank(true) {
             self.handles.open(folder)?.may_write(self.sets_metadata(folder, false))?;
@@ -344,7 +342,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// For a dry run: whether what has this name in a folder could be replaced.
+    /// For a dry run: whether the item of this name in a folder could be replaced.
     pub(super) fn may_take(&self, folder: &Arc<Folder>, name: &[u8]) -> io::Result<()> {
         if !folder.is_blank(true) {
             self.handles.open(folder)?.may_take(name, self.sets_metadata(folder, false))?;
@@ -353,9 +351,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// For a dry run: what could not be set of the metadata of something that would be made in a folder.
+    /// For a dry run: metadata that could not be set on a new item in a folder.
     pub(super) fn foresee_new(&self, folder: &Arc<Folder>, meta: &Meta) -> Vec<Problem> {
-        // What is not there itself will be made in the first one above that is.
+        // A missing folder will be made in the first existing one above it.
         let mut near = Some(folder);
         while let Some(folder) = near {
             if !folder.is_blank(true)
@@ -368,7 +366,7 @@ impl Run<'_> {
         TargetDir::foresee_new_metadata(None, meta)
     }
 
-    /// What could not be set of a folder's own metadata.
+    /// Metadata that could not be set on the folder itself.
     fn foresee_own(&self, folder: &Arc<Folder>, made: Made, meta: &Meta) -> io::Result<Vec<Problem>> {
         let touched = folder.touched.load(Relaxed);
         match (made, &folder.parent) {
@@ -382,13 +380,13 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a folder's own metadata is set.
+    /// Whether the folder's own metadata is set.
     pub(super) fn sets_metadata(&self, folder: &Folder, fresh: bool) -> bool {
         folder.attributes.is_some() && (fresh || folder.selected && self.options.overwrite != Overwrite::Never)
     }
 
-    /// Something in a folder is done, or its listing is. Whoever does the last thing finishes the folder, and with it
-    /// perhaps those above.
+    /// Drops one pending item: the listing or something in the folder. Dropping the last one finishes the folder, and possibly its
+    /// parents.
     pub(super) fn folder_done(&self, folder: &Arc<Folder>) -> Result<(), Halt> {
         let mut folder = folder;
         loop {

@@ -1,28 +1,28 @@
-//! What a restore never removes and never overwrites. Everything that a restore takes away goes through here.
+//! Decides what a restore never removes and never overwrites. Everything that a restore removes is checked here first.
 //!
-//! That the snapshot does not have something does not mean that it was not there: it may have been left out, or could
-//! not be read. Only what was certainly absent is removed.
+//! A path that is not in the snapshot may still have existed: it may have been left out, or could not be read. Only what was certainly
+//! absent is removed.
 //!
-//! | what | is it removed? | may what is in it be overwritten? |
+//! | item | is it removed? | may its content be overwritten? |
 //! |---|---|---|
 //! | the opened vault, by device and inode, through whatever mount or link | never | never, and nothing is added |
-//! | a folder that holds the `VAULT` file or all folders of a vault: another one | never | never; what is missing is added, but not in place |
+//! | a folder with a `VAULT` file or all folders of a vault: another vault | never | never; missing items are added, but not in place |
 //! | the state folder | never | never, and nothing is added |
 //! | the configuration | never | as the snapshot has it |
-//! | what lies on another mount than the folder above it | never | as the snapshot has it |
-//! | what the snapshot lists as skipped, and all in it | never | as the snapshot has it |
-//! | all in a root whose disk was probably not mounted | never | as the snapshot has it |
-//! | all in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
-//! | what `--exclude` of this restore names | never | never |
-//! | a folder that cannot be looked into | never | after its owner's rights were given back |
-//! | what the snapshot's rules left out, and all in it | with `--delete-excluded` | as the snapshot has it |
-//! | what today's rules leave out, and all in it | with `--delete-excluded` | as the snapshot has it |
-//! | what a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
-//! | anything else that the snapshot does not have | with `--delete` | |
+//! | an item on another mount than its folder | never | as the snapshot has it |
+//! | an item that the snapshot lists as skipped, with its content | never | as the snapshot has it |
+//! | everything in a root whose disk was probably not mounted | never | as the snapshot has it |
+//! | everything in a root whose path leads to another place than it did, through a link | never | as the snapshot has it |
+//! | an item that `--exclude` of this restore names | never | never |
+//! | a folder that cannot be read | never | after its owner got the rights to it back |
+//! | an item that the snapshot's rules left out, with its content | with `--delete-excluded` | as the snapshot has it |
+//! | an item that today's rules leave out, with its content | with `--delete-excluded` | as the snapshot has it |
+//! | an item that a snapshot without rules does not have | with `--delete-excluded` | as the snapshot has it |
+//! | any other item that the snapshot does not have | with `--delete` | |
 //!
-//! Nothing at all is restored into a vault or into the state folder. The folder in which the selection begins may be a mount itself. A thing that gives way to one of another kind is
-//! removed by the same rules, with all that is in it; if something in it stays, it stays as a whole, and that is a problem
-//! of this file.
+//! Nothing at all is restored into a vault or into the state folder. The folder in which the selection begins may be a mount itself. An
+//! item that has to be replaced by one of another kind is removed by the same rules, with everything in it; if part of it must stay, the
+//! whole item stays, and that is a problem of the restored file.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -42,32 +42,32 @@ use crate::tree::entry::flags;
 use crate::tree::{FileKind, Root, RuleSet, Snapshot};
 use crate::vault::{SnapshotInfo, TreeReader};
 
-/// How every `VAULT` file begins.
+/// The beginning of every `VAULT` file.
 const VAULT_MARK: &[u8] = b"vault archive, format ";
-/// Its name.
+/// Name of the `VAULT` file.
 const VAULT_NAME: &[u8] = b"VAULT";
-/// Why something is kept that the snapshot does not have.
+/// Why an item is kept that the snapshot does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     /// It is the vault itself.
     Vault,
-    /// It is, or lies in, a folder of another vault.
+    /// It is, or is inside, a folder of another vault.
     OtherVault,
-    /// It is the state that the program keeps.
+    /// It is the program's state folder.
     State,
     /// It is the program's configuration.
     Configuration,
-    /// It lies on another file system, or behind another mount.
+    /// It is on another file system or another mount.
     Mount,
     /// The snapshot could not read it.
     Skipped,
     /// Its disk was probably not mounted when the snapshot was taken.
     Lost,
-    /// A link leads from the path of its root to another place than that of the snapshot.
+    /// Through a link, the path of its root leads to another place than it did for the snapshot.
     Elsewhere,
     /// The options of this restore exclude it.
     Excluded,
-    /// It cannot be looked into.
+    /// It cannot be read.
     Closed,
     /// The rules of the snapshot left it out.
     LeftOut,
@@ -78,7 +78,7 @@ pub enum Kept {
 }
 
 impl Kept {
-    /// A word for programs.
+    /// Key in the JSON output.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Vault => "vault",
@@ -123,20 +123,20 @@ impl fmt::Display for Kept {
     }
 }
 
-/// What is known of one folder in which things may be removed.
+/// The rules for removing and overwriting in one folder.
 #[derive(Debug, Clone)]
 pub(super) struct Ward {
     /// Nothing in it is removed, for this reason.
     shield: Option<Kept>,
     /// Nothing in it is overwritten.
     frozen: bool,
-    /// What the snapshot left out here.
+    /// The snapshot's rules for leaving out.
     stored: Rules,
-    /// What would be left out today.
+    /// Today's rules for leaving out.
     today: Rules,
-    /// How many bytes of a path belong to the root's name, with the slash; 0 above the roots.
+    /// Length in bytes of the root's name in paths, including the slash; 0 above the roots.
     root_len: usize,
-    /// Where it lies, once that is known.
+    /// Device number and mount number, once known.
     mount: Option<(u64, u64)>,
 }
 
@@ -152,7 +152,7 @@ impl Ward {
     }
 
     fn protect(&mut self, why: Option<Kept>) {
-        // A reason that holds whatever is asked for says more.
+        // A reason that holds whatever the options say is more useful.
         if self.shield.is_none_or(|shield| shield.is_of_rules() && why.is_some_and(|why| !why.is_of_rules())) {
             self.shield = why;
         }
@@ -163,10 +163,10 @@ impl Ward {
 #[derive(Debug)]
 pub(super) struct Guard {
     own: Vec<(Identity, Kept)>,
-    /// What the snapshot could not read, and what it left out.
+    /// The paths that the snapshot could not read, and those that it left out.
     omitted: Omitted,
     today: ExcludeOptions,
-    /// Name and path of each root, and why nothing in it is removed.
+    /// Name and path of each root, and why nothing in it is removed, if so.
     roots: Vec<(Vec<u8>, PathBuf, Option<Kept>)>,
     delete_excluded: bool,
 }
@@ -204,7 +204,7 @@ impl Guard {
         })
     }
 
-    /// What is known of the folder with this path inside the snapshot, before anything is known of a folder there.
+    /// The rules for the folder at this path inside the snapshot, before the folder in the target is known.
     pub(super) fn ward(&self, path: &[u8]) -> Ward {
         let mut ward = Ward {
             shield: if self.omitted.skipped.is_none() { Some(Kept::Skipped) } else { None },
@@ -223,7 +223,7 @@ impl Guard {
         ward
     }
 
-    /// What is known of a folder by its path inside the snapshot, in a folder of which `above` is known.
+    /// The rules for a folder, given by its path inside the snapshot, whose parent's rules are `above`.
     pub(super) fn below(&self, above: &Ward, path: &[u8]) -> Ward {
         let mut ward = above.clone();
         let is_root = above.root_len == 0;
@@ -240,7 +240,7 @@ impl Guard {
             if let Some(content) = rules.ignore_files.get(path) {
                 match ward.stored.with_file(content, below) {
                     Ok(inner) => ward.stored = inner,
-                    // It was valid for the program that took the snapshot.
+                    // The rules were valid for the program that took the snapshot.
                     Err(_) => ward.protect(self.unless_told(Some(Kept::Unknown))),
                 }
             }
@@ -251,14 +251,14 @@ impl Guard {
         ward
     }
 
-    /// Begins with the rules of a root. Returns why nothing in it is removed.
+    /// Starts with the rules of a root. Returns why nothing in it is removed, if so.
     fn enter_root(&self, ward: &mut Ward, name: &[u8]) -> Option<Kept> {
         let root = self.roots.iter().find(|(root, ..)| root == name);
         let path = root.map_or(Path::new(""), |(_, path, _)| path.as_path());
         if let Some((.., Some(why))) = root {
             return Some(*why);
         }
-        // Rules of today that are not valid were refused before.
+        // Invalid rules of today were refused before.
         ward.today = Rules::new(&self.today.patterns, path).unwrap_or_default();
         let Some((_, options)) = &self.omitted.rules else { return self.unless_told(Some(Kept::Unknown)) };
         match Rules::new(&options.patterns, path) {
@@ -268,7 +268,7 @@ impl Guard {
         self.unless_told(self.omitted.is_listed(name).then_some(Kept::LeftOut))
     }
 
-    /// Adds what can only be seen in the folder itself. `is_start`: the selection begins with it, so it may be a mount.
+    /// Adds what can only be seen in the folder itself. `is_start`: the selection begins with this folder, so it may be a mount.
     pub(super) fn enter(&self, ward: &mut Ward, dir: &TargetDir, stat: &Stat, is_start: bool) {
         let mount = (stat.dev, stat.mount);
         if !is_start && ward.mount.is_some_and(|above| is_elsewhere(above, mount)) {
@@ -291,7 +291,7 @@ impl Guard {
         }
     }
 
-    /// Adds what the content of a folder says about what is left out of it. `below` is its path below the root.
+    /// Adds the rules that follow from the names and marker files in a folder. `below` is its path below the root.
     pub(super) fn enter_rules(&self, ward: &mut Ward, dir: &TargetDir, path: &[u8], has: &dyn Fn(&[u8]) -> bool) {
         let below = path.get(ward.root_len..).unwrap_or_default();
         let marked = |options: &ExcludeOptions| {
@@ -312,19 +312,19 @@ impl Guard {
         }
     }
 
-    /// The same for a folder of which all names are known.
+    /// As [`Guard::enter_rules`], for a folder whose names are all known.
     pub(super) fn enter_names(&self, ward: &mut Ward, dir: &TargetDir, path: &[u8], names: &Names) {
         self.enter_rules(ward, dir, path, &|name| names.iter().any(|other| other == name));
     }
 
-    /// Why something that the snapshot does not have is kept, if it is. It lies in the folder that `ward` is about.
+    /// Why an item that the snapshot does not have is kept, if it is. `ward` belongs to its folder.
     pub(super) fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
         let unknown = || if self.omitted.rules.is_none() { self.unless_told(Some(Kept::Unknown)) } else { None };
         self.own(stat).or(ward.shield).or_else(|| self.keeps_itself(ward, path, stat)).or_else(unknown)
     }
 
-    /// Why something cannot give way to a thing of another kind that the snapshot has in its place, if it cannot. What is in
-    /// a folder is asked about by [`Guard::keeps`].
+    /// Why an item cannot be replaced by the snapshot's item of another kind, if it cannot. The content of a folder is checked by
+    /// [`Guard::keeps`].
     pub(super) fn keeps_from_change(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
         let shield = ward.shield.filter(|why| matches!(why, Kept::Vault | Kept::OtherVault | Kept::State));
         self.own(stat).or(shield).or_else(|| self.keeps_itself(ward, path, stat))
@@ -333,7 +333,7 @@ impl Guard {
     fn keeps_itself(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
         let mount = (stat.dev, stat.mount);
         let is_folder = stat.kind == FileKind::Directory;
-        // Some file systems give files other numbers of devices than the folder they are in.
+        // On some file systems, the device number of a file differs from that of its folder.
         let elsewhere =
             ward.mount.is_some_and(|above| is_elsewhere(if is_folder { above } else { (stat.dev, above.1) }, mount));
         if stat.mount_root || elsewhere {
@@ -342,7 +342,7 @@ impl Guard {
         self.named(path).or_else(|| self.unless_told(self.left_out(ward, path, stat)))
     }
 
-    /// Why something is kept whose path the snapshot names.
+    /// Why an item is kept because of its path in the snapshot.
     fn named(&self, path: &[u8]) -> Option<Kept> {
         if self.omitted.skipped.is_none() || self.omitted.is_skipped(path) {
             return Some(Kept::Skipped);
@@ -365,7 +365,7 @@ impl Guard {
         by_pattern(ward, below, stat.kind == FileKind::Directory).or(today)
     }
 
-    /// `--delete-excluded` takes the rules away.
+    /// `--delete-excluded` lifts the rules.
     fn unless_told(&self, why: Option<Kept>) -> Option<Kept> {
         why.filter(|_| !self.delete_excluded)
     }
@@ -375,17 +375,17 @@ impl Guard {
         self.omitted.is_skipped(path)
     }
 
-    /// What of the program's own something is.
+    /// Which of the program's own places this is, if any.
     pub(super) fn own(&self, stat: &Stat) -> Option<Kept> {
-        // Without a number nothing can be told apart.
+        // Without an inode number, files cannot be told apart.
         let identity = Identity::of(stat);
         let own = self.own.iter().find(|(own, _)| stat.ino != 0 && *own == identity);
         own.map(|(_, kept)| *kept)
     }
 
-    /// Which vault or state folder the folder is in, or is, and what it is; looked for from the folder upwards.
+    /// The vault or state folder that contains the folder (or is it), and what it is; searched from the folder upwards.
     pub(super) fn own_around(&self, folder: &Path) -> Option<(PathBuf, Kept)> {
-        // A folder that is still to be made lies in the first one that is there.
+        // A folder that does not exist yet will be in the first existing one above it.
         let there = folder.ancestors().find_map(|path| std::fs::canonicalize(path).ok())?;
         there.ancestors().find_map(|path| {
             let dir = TargetDir::open_root(path, false).ok()?;
@@ -405,7 +405,7 @@ fn has_moved(root: &Root) -> bool {
     }
 }
 
-/// Which patterns leave out something in the folder that `ward` is about. `below` is its path below the root.
+/// Which rules leave out something in the folder of `ward`. `below` is its path below the root.
 fn by_pattern(ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
     if below.is_empty() {
         return None;
@@ -414,13 +414,13 @@ fn by_pattern(ward: &Ward, below: &[u8], is_folder: bool) -> Option<Kept> {
     stored.or_else(|| ward.today.exclude(below, is_folder).then_some(Kept::LeftOutToday))
 }
 
-/// Whether two mounts, by device and number, differ.
+/// Whether two mounts, each a device number and a mount number, differ.
 const fn is_elsewhere(above: (u64, u64), here: (u64, u64)) -> bool {
     above.0 != here.0 || above.1 != 0 && here.1 != 0 && above.1 != here.1
 }
 
-/// Whether a folder is that of a vault, or may be: its mark is there, but cannot be read, or is missing beside all the
-/// folders that a vault has.
+/// Whether a folder is or may be that of a vault: its `VAULT` file begins with the mark or cannot be read, or all folders that a vault
+/// has are there.
 fn is_vault(dir: &TargetDir) -> bool {
     let is = |name: &[u8], kind| matches!(dir.stat_at(name), Ok(Some(stat)) if stat.kind == kind);
     if is(VAULT_NAME, FileKind::File) {
@@ -451,8 +451,7 @@ fn read_skipped_paths(
     Ok(None)
 }
 
-/// The places of the program itself: the vault with its folders, its state, and what the caller names; and the links that
-/// lead there.
+/// The program's own places: the vault with its folders, its state, those named by the caller, and the links that lead there.
 fn own_places(run: &Run<'_>) -> Vec<(Identity, Kept)> {
     let mut own = Vec::new();
     if let Some(folder) = run.vault.store().folder() {
@@ -467,7 +466,7 @@ fn own_places(run: &Run<'_>) -> Vec<(Identity, Kept)> {
 }
 
 fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) {
-    // Each link on the way, and what the path leads to in the end.
+    // Each link on the way, and the final place of the path.
     let mut paths: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
     let real = std::fs::canonicalize(path).ok();
     for path in paths.drain(..) {
@@ -481,7 +480,7 @@ fn add_place(own: &mut Vec<(Identity, Kept)>, path: &Path, kept: Kept) {
     }
 }
 
-/// What lies at a path, itself even if it is a link.
+/// The item at a path: the link itself if it is one.
 fn stat_of(path: &Path) -> Option<Stat> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Dir::open(parent).ok()?.stat_at(&from_os(name)).ok(),

@@ -1,7 +1,7 @@
-//! Hard links: the first name of a file that is met is restored, the others are linked to it at the end (SPEC §7.4).
+//! Hard links: the first name of a file is restored, and the others are linked to it at the end (SPEC §7.4).
 //!
-//! Which paths are names of one file is known by hashes of the paths, so that a million links take little memory; the
-//! paths themselves are read again from the snapshot when they are linked.
+//! Groups are kept as hashes of paths, so that a million links take little memory; the paths themselves are read from the snapshot again
+//! when they are linked.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -19,14 +19,14 @@ use crate::tree::entry::flags;
 use crate::tree::{FileKind, Owner};
 use crate::vault::{SnapshotInfo, TreeReader};
 
-/// Names that are remembered; those beyond are restored as files of their own.
+/// Maximum number of names to remember; further names become separate files.
 const MEMBERS_MAX: usize = 1 << 20;
-/// Names of one file that wait for the one they are linked to.
+/// Maximum number of names of one file that wait for the name they are linked to.
 const WAITING_MAX: usize = 1 << 16;
 
 type Hash = [u8; 16];
 
-/// What a path is to the hard links of the snapshot.
+/// The role of a path among the hard links of the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Member {
     /// The only name of its file.
@@ -43,7 +43,7 @@ pub(super) struct Links(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By hash.
+    /// Ordered by hash.
     members: Vec<Row>,
     groups: Vec<Group>,
 }
@@ -74,11 +74,11 @@ struct Group {
 /// The file that has the first name of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct First {
-    /// Which file it is; in a dry run, one that would be new is not known.
+    /// The identity of the file; unknown in a dry run if the file would be new.
     pub(super) identity: Option<Identity>,
     /// Its length in bytes.
     pub(super) size: u64,
-    /// It was there, and was changed as it lay.
+    /// The file existed and was changed in place.
     pub(super) changed: bool,
 }
 
@@ -89,8 +89,8 @@ fn hash(path: &[u8]) -> Hash {
 }
 
 impl Links {
-    /// Reads which of the paths to be restored are names of one file. If that is damaged, the names are restored as
-    /// files of their own, and it is told.
+    /// Reads which of the paths to restore are names of one file. If the list is damaged, the names become separate files, and a problem
+    /// is reported.
     pub(super) fn load(
         run: &Run<'_>,
         info: &SnapshotInfo,
@@ -133,12 +133,12 @@ impl Links {
         }
         state.add(&mut group, there);
         state.members.sort_unstable_by_key(|row| (row.hash, row.group));
-        // A path belongs to one group only, whatever the list says.
+        // A path belongs to only one group, whatever the list says.
         state.members.dedup_by_key(|row| row.hash);
         Ok(Self(Mutex::new(state)))
     }
 
-    /// Asks what the path of a file is, which is then restored if it is the first of its group.
+    /// The role of a file's path. If it is the first of its group, the caller restores it.
     pub(super) fn meet(&self, path: &[u8]) -> Member {
         let state = &mut *lock(&self.0);
         let Some(at) = state.find(path) else { return Member::None };
@@ -152,12 +152,12 @@ impl Links {
         Member::First(row.group)
     }
 
-    /// Whether all names of this file in the target are those of the group.
+    /// Whether all names of this file in the target belong to the group.
     pub(super) fn covers(&self, group: u32, identity: Identity) -> bool {
         lock(&self.0).groups[group as usize].covers == Some(identity)
     }
 
-    /// The first name of a group is in its place.
+    /// Records that the first name of a group is in place.
     pub(super) fn made(&self, group: u32, first: First) {
         lock(&self.0).groups[group as usize].made = Some(first);
     }
@@ -183,7 +183,7 @@ impl Links {
         let mut linker = Linker { run, places, first: None, waiting: Vec::new() };
         loop {
             run.check()?;
-            // If the end of the list is damaged, what it says has not been met either.
+            // If the end of the list is damaged, the names in it were not read before either.
             let Ok(Some((begins, path))) = reader.next(trees) else { break };
             if begins {
                 linker.end_group()?;
@@ -195,7 +195,7 @@ impl Links {
                 Met::First => linker.begin_group(path, state.groups[row.group as usize].made)?,
                 Met::Other => linker.add(path)?,
             }
-            // A path that is named twice is linked once.
+            // A path that is listed twice is linked once.
             state.members[at].met = Met::No;
         }
         linker.end_group()
@@ -211,7 +211,7 @@ impl State {
         self.members.binary_search_by(|row| row.hash.cmp(&hash)).ok()
     }
 
-    /// Adds a group. One of a single name needs no links.
+    /// Adds a group. A group of one name needs no links.
     fn add(&mut self, rows: &mut Vec<Row>, there: There) {
         if rows.len() > 1 {
             let covers = there.file.filter(|(_, nlink)| *nlink == there.names).map(|(identity, _)| identity);
@@ -222,7 +222,7 @@ impl State {
     }
 }
 
-/// The file that has the first existing name of a group, and how many of the group's names are its.
+/// The file at the first existing name of a group, and how many names of the group it has.
 #[derive(Debug, Default)]
 struct There {
     file: Option<(Identity, u64)>,
@@ -238,7 +238,7 @@ impl There {
     }
 }
 
-/// The folder in the target that a path inside the snapshot leads to, and the name there. No link is followed.
+/// The target folder and the name in it for a path inside the snapshot. Follows no links.
 fn resolve(places: &Places, path: &[u8]) -> io::Result<(Arc<TargetDir>, Vec<u8>)> {
     for place in &places.0 {
         let (Some(mut names), Some(folder)) = (place.names_to(path), place.folder()) else { continue };
@@ -256,9 +256,9 @@ fn resolve(places: &Places, path: &[u8]) -> io::Result<(Arc<TargetDir>, Vec<u8>)
 struct Linker<'l, 'a> {
     run: &'l Run<'a>,
     places: &'l Places,
-    /// The path of the first name, and which file that is if it could be restored.
+    /// The path of the first name, and its file if it could be restored.
     first: Option<(Vec<u8>, Option<First>)>,
-    /// Names that came before it.
+    /// Names listed before the first one.
     waiting: Vec<Vec<u8>>,
 }
 
@@ -301,7 +301,7 @@ impl Linker<'_, '_> {
 
     fn end_group(&mut self) -> Result<(), Halt> {
         if self.first.is_none() && !self.waiting.is_empty() {
-            // They were met, so the first one was, too, unless the list is damaged.
+            // They were met before, so the first name was too, unless the list is damaged.
             let first = (b"a file that is not listed".to_vec(), None);
             self.begin_group(first.0, first.1)?;
         }
@@ -312,7 +312,7 @@ impl Linker<'_, '_> {
     /// Links one name. Returns the length of the file.
     fn link(&self, first: &[u8], file: First, path: &[u8]) -> Result<u64, FinishError> {
         let at = match resolve(self.places, path) {
-            // In a dry run its folder may still have to be made.
+            // In a dry run its folder may not exist yet.
             Err(error) if self.run.options.dry_run && error.kind() == io::ErrorKind::NotFound => None,
             at => Some(at?),
         };
@@ -327,7 +327,7 @@ impl Linker<'_, '_> {
                 }
                 return Ok(file.size);
             }
-            // In a dry run it has given way already, as far as that was said.
+            // In a dry run the folder has already been reported as replaced, if it can be.
             Some(there) if there.kind == FileKind::Directory && !self.run.options.dry_run => {
                 return Err(FinishError::Differs("a folder lies there".to_owned()));
             }
@@ -350,7 +350,7 @@ impl Linker<'_, '_> {
         Ok(file.size)
     }
 
-    /// For a dry run: what would come of the link.
+    /// For a dry run: reports what would become of the link.
     fn foresee_link(
         &self,
         first: &[u8],
@@ -389,9 +389,9 @@ impl Linker<'_, '_> {
         if Some(Identity::of(&stat)) != file.identity {
             return Err(FinishError::Differs("someone replaced the file it is another name of".to_owned()));
         }
-        // The folder is done already: it is left as it was.
+        // The folder is finished already: its metadata is set back to this.
         let folder = dir.stat()?;
-        // If this fails, so does what follows, and says so.
+        // If this fails, so does the next step, which reports it.
         let _ = dir.unlock();
         let locked = stat.flags & (flags::IMMUTABLE | flags::APPEND) != 0;
         if locked {
@@ -415,7 +415,7 @@ impl Linker<'_, '_> {
         Ok(linked?)
     }
 
-    /// Links a name; where the file system has no hard links, a file is copied.
+    /// Links a name, or copies the file if the file system has no hard links.
     fn link_or_copy(
         &self,
         from: &TargetDir,
@@ -454,14 +454,14 @@ fn copy(
     let owner = Owner { uid: stat.uid, gid: stat.gid, ..Owner::default() };
     let options = MetaOptions { numeric: true, ..run.meta };
     let meta = Meta { owner: &owner, xattrs: &xattrs, options, ..as_it_was(stat, &run.names) };
-    // What the first name could have, this one can.
+    // Metadata that could be set on the first name can be set here.
     file.set_metadata(&meta);
     Ok(())
 }
 
 static NO_OWNER: Owner = Owner { uid: 0, gid: 0, user: Vec::new(), group: Vec::new() };
 
-/// Mode, time and flags as they were; nothing else is touched.
+/// Mode, time and flags as they were; nothing else is set.
 pub(super) fn as_it_was<'m>(stat: &Stat, names: &'m crate::fs::OwnerNames) -> Meta<'m> {
     Meta {
         kind: stat.kind,

@@ -1,13 +1,13 @@
-//! Bringing a snapshot back (SPEC §9).
+//! Restores snapshots (SPEC §9).
 //!
-//! A thread of its own walks the trees and plans: it makes the folders, and collects files with the places of their
-//! chunks in windows of bounded size. A window is then executed while the next one is planned: its chunks are sorted by
-//! segment, each segment is opened once, and every chunk is written to all its places.
+//! A separate thread walks the trees and plans: it makes the folders, and collects files with the places of their chunks in windows of
+//! bounded size. A window is executed while the next one is planned: its chunks are sorted by segment, each segment is opened once, and
+//! every chunk is written to all its places.
 //!
-//! `select` what is restored · `run` what all parts share, and what is counted · `folder` folders and their
-//! handles · `task` files and the pieces of their content · `place` where it all goes · `plan` from trees to
-//! windows · `special` what is neither file nor folder · `execute` from windows to files · `compare` what is there
-//! already, and reading back · `links` hard links · `guard` what is never removed · `removal` removing the rest.
+//! `select` which paths are restored · `run` state that all parts share, and counts · `folder` folders and their handles · `task` files
+//! and the pieces of their content · `place` where each part goes · `plan` from trees to windows · `special` existing items, links,
+//! pipes, devices · `execute` from windows to files · `compare` existing content, and reading back · `links` hard links · `guard` what is
+//! never removed · `removal` removing the rest.
 
 mod select;
 mod guard;
@@ -47,58 +47,58 @@ use crate::store::StoreError;
 use crate::sync::spawn;
 use crate::vault::{ReadError, Vault};
 
-/// Where a restore writes.
+/// Destination of a restore.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// Below this folder, which is made if it is missing.
+    /// Below this folder, which is created if it is missing.
     Folder(PathBuf),
-    /// Where the roots were snapshotted from.
+    /// Where each root was read from.
     InPlace,
 }
 
-/// What happens to files that are there already.
+/// How existing files are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
-    /// Nothing may be there: a target folder that is not empty is refused.
+    /// None may exist: a target folder that is not empty is refused.
     Refuse,
-    /// They are written anew.
+    /// They are written again.
     Always,
-    /// They are compared, and only what differs is written.
+    /// They are compared, and only differences are written.
     IfChanged,
-    /// As [`Overwrite::IfChanged`]; but a file whose content differs and that is newer than that of the snapshot stays as a
-    /// copy beside it.
+    /// As [`Overwrite::IfChanged`]; but a file that differs and is newer than in the snapshot is kept as a copy beside it.
     KeepNewer,
     /// They are left as they are.
     Never,
 }
 
-/// What to restore, where and how.
+/// Options of a restore.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// The snapshot.
     pub snapshot: ObjectName,
-    /// As it was under that id, if another one has taken its place since.
+    /// Restore the snapshot of that id even if another one has replaced it since.
     pub as_it_was: bool,
-    /// Only this path inside the snapshot, and what is below it; what is restored is placed as `TARGET/last component`.
+    /// Only this path inside the snapshot, and everything below it; it is placed at `TARGET/last component`.
     pub path: Option<Vec<u8>>,
     /// Only paths that match one of these globs (a folder matches with everything below it). Empty: everything.
     pub include: Vec<String>,
-    /// Not paths that match one of these globs.
+    /// Leave out paths that match one of these globs.
     pub exclude: Vec<String>,
-    /// Where to.
+    /// Destination.
     pub target: Target,
-    /// What happens to files that are there already.
+    /// How existing files are handled.
     pub overwrite: Overwrite,
-    /// Delete what is in restored folders but not in the snapshot. Nothing outside the selection is touched, and what may
-    /// have been left out stays.
+    /// Delete items in restored folders that are not in the snapshot. Nothing outside the selection is touched, and items that may have
+    /// been left out of the snapshot stay.
     pub delete: bool,
-    /// Delete also what the rules of the snapshot, or `today`, leave out, and what a snapshot without rules may have.
+    /// Also delete items that the rules of the snapshot, or `today`, leave out, and those that a snapshot without rules may have left
+    /// out.
     pub delete_excluded: bool,
-    /// What a snapshot of this source would leave out today.
+    /// The rules by which a snapshot of this source would leave out files today.
     pub today: ExcludeOptions,
-    /// Folders in which the program keeps its state, beside that of this vault. They are never touched.
+    /// The program's state folders, in addition to that of this vault. They are never touched.
     pub state: Vec<PathBuf>,
-    /// Files and folders that configure the program. They are never removed.
+    /// Files and folders with the program's configuration. They are never removed.
     pub configuration: Vec<PathBuf>,
     /// Plan and count, but write nothing.
     pub dry_run: bool,
@@ -108,12 +108,12 @@ pub struct RestoreOptions {
     pub no_owner: bool,
     /// Owners by number only, not by name.
     pub numeric_owner: bool,
-    /// How many threads read, open and write.
+    /// Number of threads that read, open and write.
     pub threads: usize,
 }
 
 impl RestoreOptions {
-    /// A whole snapshot to this target, by one thread, where nothing may be yet.
+    /// A whole snapshot to this target, which must be empty, by one thread.
     pub fn new(snapshot: ObjectName, target: Target) -> Self {
         Self {
             snapshot,
@@ -137,96 +137,96 @@ impl RestoreOptions {
     }
 }
 
-/// One thing that could not be restored as it was.
+/// An item that could not be restored as it was.
 #[derive(Debug, Clone)]
 pub struct RestoreProblem {
     /// Path inside the snapshot.
     pub path: Vec<u8>,
-    /// What could not be done, and why.
+    /// The failed action and the reason.
     pub what: String,
     /// True if content is missing or wrong because of damage in the store.
     pub damage: bool,
 }
 
-/// What came out.
+/// Result of a restore.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreReport {
-    /// Files of every kind but folders that are now as in the snapshot.
+    /// Files of all kinds except folders that are now as in the snapshot.
     pub files: u64,
-    /// Folders.
+    /// Number of folders.
     pub folders: u64,
-    /// Sum of the sizes of the regular files, in bytes.
+    /// Total size of the regular files, in bytes.
     pub bytes: u64,
-    /// Bytes that were written.
+    /// Bytes written.
     pub bytes_written: u64,
-    /// Files whose content was there already and right.
+    /// Files whose existing content was already right.
     pub files_unchanged: u64,
     /// Existing files left alone because of [`Overwrite::Never`].
     pub files_kept: u64,
-    /// Files and folders that were deleted: because of `delete`, or to make room for something of another kind.
+    /// Files and folders deleted: because of `delete`, or to make room for an item of another kind.
     pub deleted: u64,
-    /// Newer files that were kept as copies.
+    /// Newer files kept as copies.
     pub copies: u64,
-    /// What the snapshot does not have and that was kept, by path, the first [`KEPT_SHOWN`].
+    /// Items that are not in the snapshot but were kept, by path, the first [`KEPT_SHOWN`].
     pub kept: Vec<KeptThing>,
-    /// How many things were kept.
+    /// Number of items kept.
     pub kept_count: u64,
-    /// Files that were read back and found right (`verify`).
+    /// Files read back and found right (`verify`).
     pub files_verified: u64,
-    /// What could not be restored: damage first, then by path, the first [`PROBLEMS_SHOWN`].
+    /// Problems: damage first, then by path, the first [`PROBLEMS_SHOWN`].
     pub problems: Vec<RestoreProblem>,
-    /// How many problems there were.
+    /// Number of problems.
     pub problem_count: u64,
-    /// How many of them were damage in the store.
+    /// Number of problems that are damage in the store.
     pub damage_count: u64,
-    /// What a normal user may not do, by kind (`owner`, `device`, ...), and how often it was met. Not a failure.
+    /// Actions that a normal user may not do, by kind (`owner`, `device`, ...), with their number. Not an error.
     pub not_permitted: std::collections::BTreeMap<String, u64>,
 }
 
-/// Something that was not deleted.
+/// An item that was not deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptThing {
-    /// Its path inside the snapshot, if it had it.
+    /// The path that it would have inside the snapshot.
     pub path: Vec<u8>,
-    /// Why it is kept, with all that is in it.
+    /// Why it is kept, with everything in it.
     pub why: Kept,
 }
 
-/// What becomes of a path.
+/// The effect on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
-    /// It is new.
+    /// It is created.
     Added,
-    /// It was there and is changed or replaced.
+    /// It existed and is changed or replaced.
     Changed,
     /// It is deleted.
     Deleted,
-    /// It stays as it is. Only told to those who want to know why (`-vv`).
+    /// It stays as it is. Only reported if reasons are asked for (`-vv`).
     Same,
 }
 
-/// One path that a restore changes, or would change.
+/// A path that a restore changes or would change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What becomes of it.
+    /// The effect.
     pub mark: Mark,
     /// The path inside the snapshot.
     pub path: Vec<u8>,
     /// Whether it is a folder.
     pub is_folder: bool,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     pub why: Cow<'static, str>,
 }
 
-/// Is told each change, in the order of the tree.
+/// Receives each change, in the order of the tree.
 pub type Tell<'t> = &'t (dyn Fn(&Change) + Sync);
 
-/// How many kept things a report carries.
+/// Maximum number of kept items in a report.
 pub const KEPT_SHOWN: usize = 1000;
-/// How many problems a report carries.
+/// Maximum number of problems in a report.
 pub const PROBLEMS_SHOWN: usize = 1000;
 
-/// Why nothing was restored, or a restore ended before its end.
+/// Why nothing was restored, or why a restore ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The vault has no such snapshot.
@@ -235,16 +235,16 @@ pub enum RestoreError {
         /// Its id.
         id: ObjectName,
     },
-    /// The snapshot has nothing of this path.
+    /// The snapshot does not contain this path.
     #[error("there is no {path} in this snapshot")]
     NoSuchPath {
         /// The path inside the snapshot.
         path: String,
     },
-    /// The patterns leave nothing.
+    /// The patterns select nothing.
     #[error("nothing in this snapshot matches {patterns}")]
     NothingSelected {
-        /// What was asked for.
+        /// The patterns.
         patterns: String,
     },
     /// A pattern is not valid.
@@ -252,28 +252,28 @@ pub enum RestoreError {
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The mistake in it.
         what: String,
     },
-    /// The target is a folder of a vault or the state folder, or lies in one.
+    /// The target is, or is inside, a folder of a vault or the state folder.
     #[error("{path} {}", if *.is_state {
         "holds the state that vault keeps, and nothing is restored into it"
     } else {
         "is a vault, and nothing is restored into a vault"
     })]
     InOwn {
-        /// The folder of the vault, or of the state.
+        /// The vault folder or state folder.
         path: String,
-        /// Whether it is that of the state.
+        /// Whether it is the state folder.
         is_state: bool,
     },
-    /// Everything on the machine that the snapshot does not have would be deleted.
+    /// Everything on the machine that is not in the snapshot would be deleted.
     #[error("deleting in the root of the file system, {path}, needs --include")]
     WholeSystem {
-        /// The root.
+        /// The root folder of the file system.
         path: String,
     },
-    /// Something is there already, and nothing was said about it.
+    /// Something exists there already, and no option says how to handle it.
     #[error("{path} is there already{}", if *.is_folder { " and is not empty" } else { "" })]
     NotEmpty {
         /// The folder or the file.
@@ -281,7 +281,7 @@ pub enum RestoreError {
         /// Whether it is a folder.
         is_folder: bool,
     },
-    /// What was read from a command or from standard input has no place of its own.
+    /// Data read from a command or from standard input has no place of its own.
     #[error("{name} was read from a stream, so there is no place to restore it to")]
     NoPlace {
         /// Its name in the snapshot.
@@ -290,9 +290,9 @@ pub enum RestoreError {
     /// The target cannot be written: it is full, read-only, or gone.
     #[error("cannot write {path}")]
     Target {
-        /// Which file or folder.
+        /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The store failed as a whole.
@@ -301,12 +301,12 @@ pub enum RestoreError {
     /// The catalogue failed.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
-    /// The path that was asked for cannot be found because of damage, or nothing can be read at all.
+    /// The requested path cannot be found because of damage, or nothing can be read at all.
     #[error("cannot read {path}")]
     Read {
         /// The path inside the snapshot.
         path: String,
-        /// What failed.
+        /// The error.
         source: ReadError,
     },
     /// The user stopped it.
@@ -315,19 +315,19 @@ pub enum RestoreError {
 }
 
 impl Overwrite {
-    /// Whether what is there may be changed at all.
+    /// Whether existing items may be changed at all.
     pub(crate) const fn changes(self) -> bool {
         matches!(self, Self::Always | Self::IfChanged | Self::KeepNewer)
     }
 
-    /// Whether what is there is compared.
+    /// Whether existing files are compared.
     pub(crate) const fn compares(self) -> bool {
         matches!(self, Self::IfChanged | Self::KeepNewer)
     }
 }
 
 impl RestoreError {
-    /// Whether it tells of damage in the store.
+    /// Whether the error is damage in the store.
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Read { source, .. } => source.is_damage(),
@@ -348,7 +348,7 @@ impl RestoreError {
 /// Restores a snapshot, or a part of it.
 ///
 /// # Errors
-/// If nothing was restored, or it had to end early. Single files that could not be restored are listed in the report.
+/// If nothing was restored, or the restore had to end early. Single files that could not be restored are listed in the report.
 pub fn restore(
     vault: &Vault,
     options: &RestoreOptions,
@@ -357,7 +357,7 @@ pub fn restore(
     restore_telling(vault, options, progress, None)
 }
 
-/// The same, and tells each path that is changed. A dry run tells what would be changed.
+/// As [`restore`], and reports each path that is changed. A dry run reports what would be changed.
 ///
 /// # Errors
 /// As [`restore`].
@@ -372,7 +372,7 @@ pub fn restore_telling(
     let before = vault.snapshot_before(&info, &options.snapshot).filter(|_| options.as_it_was);
     let info = before.unwrap_or(info);
     let run = Run::new(vault, options, progress, Selection::new(options)?, tell);
-    // Keeps what is needed from being swept meanwhile. Where no state can be written, there is nobody to tell.
+    // Protects the needed packs from a concurrent sweep. With a read-only state folder we do without.
     let _session = vault.begin_session().ok();
     let unreadable = |source| {
         run::fatal(source).unwrap_or_else(|source| RestoreError::Read { path: "the snapshot".to_owned(), source })
@@ -394,7 +394,7 @@ pub fn restore_telling(
         let (run, links, places) = (&run, &links, &places);
         let planner = spawn(scope, move || Planner::new(run, links, trees, damaged, counted, windows).plan(places));
         let executed = planned.iter().try_for_each(|window| executor.execute(window));
-        // The planner notices that nobody takes its windows any more.
+        // The planner notices that its windows are no longer received.
         drop(planned);
         let planned = planner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         executed.and(planned)

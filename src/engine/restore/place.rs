@@ -1,4 +1,4 @@
-//! Where a restore begins: which parts of the snapshot go to which folders of this machine.
+//! The starting points of a restore: which parts of the snapshot go to which folders of this machine.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,27 @@ use crate::path::Shown;
 use crate::tree::{Entry, FileKind, Owner, Root, Stream};
 use crate::vault::{ReadError, SnapshotInfo, TreeReader};
 
-/// A part of the snapshot and the folder that it goes to.
+/// A part of the snapshot and the folder that it is restored to.
 #[derive(Debug)]
 pub(super) struct Place {
     /// The path inside the snapshot of the folder's content.
     pub(super) path: Vec<u8>,
     /// The folder.
     base: PathBuf,
-    /// What is set on the folder itself, if it belongs to the snapshot; in place only.
+    /// The snapshot's entry for the folder itself, whose metadata is set; only in place.
     own: Option<Entry>,
-    /// Folders below it, on the way to what is restored.
+    /// Folders below it, on the way to the restored item.
     pub(super) chain: Vec<Entry>,
     pub(super) what: What,
     folder: OnceLock<Arc<Folder>>,
 }
 
-/// What is restored into a folder.
+/// The content to restore into a folder.
 #[derive(Debug)]
 pub(super) enum What {
-    /// All that this listing has.
+    /// Everything in this listing.
     Content(Stream),
-    /// One thing, under this name.
+    /// One item, under this name.
     One(Box<Entry>, Vec<u8>),
 }
 
@@ -55,10 +55,10 @@ impl Place {
         self.folder.get()
     }
 
-    /// The names from the folder on to a path inside the snapshot, or `None` if that lies elsewhere.
+    /// The names from the folder to a path inside the snapshot, or `None` if the path is not in this place.
     pub(super) fn names_to<'p>(&'p self, path: &'p [u8]) -> Option<Vec<&'p [u8]>> {
         if let What::One(entry, name) = &self.what {
-            // Only this one thing goes here, not what lies beside it.
+            // Only this item is restored here, not its neighbours.
             let mut names: Vec<&[u8]> = self.chain.iter().map(|entry| entry.name.as_slice()).collect();
             let mut own = self.path.clone();
             names.iter().chain([&entry.name.as_slice()]).for_each(|name| own = path::join(&own, name));
@@ -77,7 +77,7 @@ impl Place {
 }
 
 impl Places {
-    /// Finds what is to be restored.
+    /// Finds the parts to restore.
     pub(super) fn find(run: &Run<'_>, info: &SnapshotInfo, trees: &mut TreeReader<'_>) -> Result<Self, RestoreError> {
         let options = run.options;
         let asked = options.path.as_deref().unwrap_or_default();
@@ -110,7 +110,7 @@ impl Places {
         Ok(Self(vec![place]))
     }
 
-    /// Every root goes to where it came from.
+    /// Restores every root to where it came from.
     fn in_place(
         run: &Run<'_>,
         info: &SnapshotInfo,
@@ -132,7 +132,7 @@ impl Places {
         roots.into_iter().map(|entry| in_place(info, entry)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Refuses places into which nothing may be restored, whatever is there.
+    /// Refuses places into which nothing may ever be restored.
     pub(super) fn refuse(&self, run: &Run<'_>) -> Result<(), RestoreError> {
         for place in &self.0 {
             if let Some((folder, own)) = run.guard().own_around(&place.base) {
@@ -146,7 +146,7 @@ impl Places {
         Ok(())
     }
 
-    /// Looks whether the folders may be restored into, and opens or makes them.
+    /// Checks that the folders may be restored into, and opens or creates them.
     pub(super) fn prepare(&self, run: &Run<'_>, trees: &mut TreeReader<'_>) -> Result<(), RestoreError> {
         for place in &self.0 {
             place.check(run, trees)?;
@@ -157,7 +157,7 @@ impl Places {
                     folder.device().into_iter().for_each(|device| run.begins_on(device));
                     let _ = place.folder.set(folder);
                 }
-                // The others are restored all the same.
+                // The other places are restored all the same.
                 Err(error) if self.0.len() > 1 => {
                     let action = "cannot be written to, so nothing in it is restored";
                     let path = match &place.what {
@@ -173,7 +173,7 @@ impl Places {
     }
 }
 
-/// Whether a folder is the top of a file system's tree, by its path or through a mount of it.
+/// Whether a folder is the root of a file system's tree, by its path or through a mount of it.
 fn is_root(folder: &Path) -> bool {
     let Ok(real) = std::fs::canonicalize(folder) else { return false };
     let id =
@@ -182,19 +182,19 @@ fn is_root(folder: &Path) -> bool {
     real.parent().is_none() || id(&real).is_some_and(|id_here| id_here.ino != 0 && id(top) == Some(id_here))
 }
 
-/// Whether what is there already may be changed.
+/// Whether existing items may be changed.
 fn changes(run: &Run<'_>) -> bool {
     !run.options.dry_run && run.options.overwrite != Overwrite::Never
 }
 
-/// A snapshot has no more roots than this; each is kept in memory here.
+/// Maximum number of roots of a snapshot, as each is kept in memory here.
 const ROOTS_MAX: usize = 1 << 16;
 
 fn target_error(path: &Path, source: io::Error) -> RestoreError {
     RestoreError::Target { path: path.display().to_string(), source }
 }
 
-/// Where a root was read from.
+/// The path that a root was read from.
 fn original<'i>(info: &'i SnapshotInfo, name: &[u8]) -> Result<&'i [u8], RestoreError> {
     let root: Option<&Root> = info.body.roots.iter().find(|root| root.name == name);
     match root.map(|root| root.path.as_slice()) {
@@ -203,7 +203,7 @@ fn original<'i>(info: &'i SnapshotInfo, name: &[u8]) -> Result<&'i [u8], Restore
     }
 }
 
-/// A root at its own place.
+/// The place of a root that is restored to where it came from.
 fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
     let path = path::to_path(original(info, &root.name)?).into_owned();
     if root.kind == FileKind::Directory {
@@ -219,7 +219,7 @@ fn in_place(info: &SnapshotInfo, root: Entry) -> Result<Place, RestoreError> {
 }
 
 impl Place {
-    /// Opens the folder, or makes it.
+    /// Opens or creates the folder.
     fn open(&self, run: &Run<'_>) -> io::Result<Arc<Folder>> {
         let there = match TargetDir::open_root(&self.base, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -228,7 +228,7 @@ impl Place {
         let fresh = there.is_none();
         let handle = match there {
             None if run.options.dry_run => {
-                // It would be made in the first folder above that is there.
+                // It would be created in the first existing folder above.
                 let above = self.base.ancestors().skip(1).find_map(|above| TargetDir::open_root(above, false).ok());
                 above.map_or(Ok(()), |above| above.may_write(false))?;
                 None
@@ -240,13 +240,13 @@ impl Place {
         let attributes =
             self.own.clone().map(|mut entry| Attributes::take(&mut entry, &mut Arc::new(Owner::default())));
         if let Some(handle) = handle.as_ref().filter(|_| !fresh && selected && changes(run)) {
-            // If this fails, so does what is done in it, and says so.
+            // If this fails, so do the changes in it, which are then reported.
             let _ = handle.unlock();
         }
         Ok(Folder::base(&self.path, handle, fresh, attributes, selected))
     }
 
-    /// Refuses a place where something is already, unless the user said what shall become of it.
+    /// Refuses a place where something exists, unless an option says how to handle it.
     fn check(&self, run: &Run<'_>, trees: &mut TreeReader<'_>) -> Result<(), RestoreError> {
         if run.options.overwrite != Overwrite::Refuse {
             return Ok(());
@@ -264,7 +264,7 @@ impl Place {
                 }
                 None
             }
-            // Only what would be written is in the way.
+            // Only items that would be overwritten are in the way.
             What::Content(listing) => {
                 let mut names = Vec::new();
                 let listed = trees.for_each_entry(listing, |entry| {
@@ -274,7 +274,7 @@ impl Place {
                     }
                     names.len() < ROOTS_MAX
                 });
-                // What cannot be read is told where it is restored.
+                // An unreadable listing is reported when it is restored.
                 if let Err(error) = listed {
                     run.read(error).map_err(|Halt| run.failure())?;
                 }
@@ -291,7 +291,7 @@ impl Place {
         .map_or(Ok(()), |(path, is_folder)| Err(RestoreError::NotEmpty { path: path.display().to_string(), is_folder }))
     }
 
-    /// The path of the one thing that is restored, if there is something already, and whether that is a folder.
+    /// The path of the item that is to be restored, if something exists there, and whether that is a folder.
     fn check_one(&self, mut dir: TargetDir, name: &[u8]) -> io::Result<Option<(PathBuf, bool)>> {
         let mut path = self.base.clone();
         for entry in &self.chain {
@@ -305,13 +305,13 @@ impl Place {
     }
 }
 
-/// The path of what has this name in a folder, unless it is an empty folder, and whether it is a folder.
+/// The path of the item of this name in a folder, unless it is missing or an empty folder, and whether it is a folder.
 fn there_at(dir: &TargetDir, path: &Path, name: &[u8]) -> io::Result<Option<(PathBuf, bool)>> {
     let is_folder = match dir.stat_at(name)? {
         None => return Ok(None),
         Some(stat) => stat.kind == FileKind::Directory,
     };
-    // One that cannot be looked into counts as full.
+    // A folder that cannot be read counts as not empty.
     let is_empty = is_folder && dir.open_dir(name).and_then(|dir| dir.is_empty()).unwrap_or(false);
     Ok((!is_empty).then(|| (path.join(&*path::to_path(name)), is_folder)))
 }

@@ -1,4 +1,4 @@
-//! The planner: walks the trees, makes folders, and collects files with the places of their content in windows.
+//! Plans a restore: walks the trees, makes folders, and collects files with the places of their content in windows.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Release};
@@ -23,13 +23,13 @@ use crate::read::sparse::Layout;
 use crate::tree::{Entry, FileKind, IdReader, Owner, Stream};
 use crate::vault::{Lookup, ReadError, SnapshotInfo, TreeReader};
 
-/// Files in the first window. It is small, so that writing begins at once.
+/// Number of files in the first window. It is small, so that writing begins at once.
 const FILES_FIRST: usize = 2 << 10;
-/// Files in a window at most; each window has twice as many as the one before up to this number.
+/// Maximum number of files in a window; each window has twice as many as the one before, up to this number.
 const FILES_MAX: usize = 32 << 10;
-/// Pieces in a window for each file that it may have: files of few chunks fill it by their number, others by this.
+/// Maximum pieces in a window, per file that it may have: files of few chunks fill it by their number, others by this.
 const PIECES_PER_FILE: usize = 4;
-/// A window ends when this many changes wait to be told.
+/// A window ends when this many changes wait to be reported.
 const CHANGES_MAX: usize = 64 << 10;
 
 /// The planner of one restore.
@@ -41,12 +41,12 @@ pub(super) struct Planner<'r, 'a> {
     window: Window,
     files_max: usize,
     levels: Vec<Level>,
-    /// A folder of this depth could not be made: what is in it is passed over.
+    /// The depth of a folder that could not be made: its content is skipped.
     blocked: Option<usize>,
     owner: Arc<Owner>,
-    /// Numbers of packs that are known to be damaged: another copy of a chunk is preferred.
+    /// Numbers of packs known to be damaged: other copies of their chunks are preferred.
     damaged: HashSet<u32>,
-    /// How much was counted in which folders: one in which nothing is selected is not gone into.
+    /// The amount selected in each folder counted so far: folders in which nothing is selected are not entered.
     counted: Counted,
 }
 
@@ -54,10 +54,9 @@ pub(super) struct Planner<'r, 'a> {
 struct Level {
     folder: Arc<Folder>,
     picked: Picked,
-    /// What stays in it, once it is made or found.
+    /// The rules for removing in it, once it is made or found.
     ward: Option<Ward>,
-    /// The names that were in the folder, and how many of them have been passed, if those that the snapshot does not
-    /// have are to be deleted.
+    /// The names that were in the folder, and how many of them have been passed, if names missing in the snapshot are to be deleted.
     names: Option<(Names, usize)>,
     broken: bool,
 }
@@ -71,12 +70,12 @@ impl Level {
 /// How the pieces of a file were planned.
 enum Planned {
     Whole,
-    /// It cannot be restored: why, and whether that is damage.
+    /// The file cannot be restored: the reason, and whether it is damage.
     Failed(String, bool),
 }
 
 impl<'r, 'a> Planner<'r, 'a> {
-    /// Plans into `windows`.
+    /// A planner that sends its windows to `windows`.
     pub(super) fn new(
         run: &'r Run<'a>,
         links: &'r Links,
@@ -100,7 +99,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
     }
 
-    /// Where a chunk lies; in a pack that is not known to be damaged, if there is any.
+    /// The place of a chunk, preferably in a pack not known to be damaged.
     fn locate(&self, lookup: &Lookup<'_>, id: &ChunkId) -> Result<Option<ChunkPlace>, ReadError> {
         let first = lookup.locate(id)?;
         match first {
@@ -156,7 +155,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         Ok(())
     }
 
-    /// Walks the folder that was entered last, and leaves it.
+    /// Walks the folder entered last, and leaves it.
     fn walk(&mut self, path: &[u8], listing: &Stream) -> Result<(), Halt> {
         let mut walk = TreeWalk::new(path, listing);
         while let Some(step) = walk.next(&mut self.trees) {
@@ -190,7 +189,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         if picked == Picked::Yes { self.make().map(|_| ()) } else { Ok(()) }
     }
 
-    /// Ends the last folder's part of the plan.
+    /// Finishes planning the last folder.
     fn pop(&mut self) -> Result<(), Halt> {
         self.delete_up_to(None)?;
         let Some(level) = self.levels.pop() else { return Ok(()) };
@@ -200,7 +199,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         self.run.folder_done(&level.folder)
     }
 
-    /// Adds to what is known of a folder what can be seen in it. `is_start`: the selection begins with it.
+    /// Adds to the rules of a folder what can be seen in it. `is_start`: the selection begins with it.
     fn look_around(&self, ward: &mut Ward, folder: &Arc<Folder>, path: &[u8], is_start: bool) -> Result<(), Halt> {
         let run = self.run;
         if folder.is_blank(run.options.dry_run)
@@ -223,7 +222,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
     }
 
-    /// Makes the folders on the way down that are not there yet. Returns `false` if one cannot be made.
+    /// Makes the missing folders on the way down. Returns `false` if one cannot be made.
     fn make(&mut self) -> Result<bool, Halt> {
         if self.blocked.is_some() {
             return Ok(false);
@@ -260,7 +259,7 @@ impl<'r, 'a> Planner<'r, 'a> {
             };
             let names = match closed {
                 Some(why) => {
-                    // Nobody could see beforehand what lies in it.
+                    // In a dry run its content cannot be known.
                     self.run.keep(level.folder.path(), why);
                     Ok(Names::new())
                 }
@@ -313,11 +312,11 @@ impl<'r, 'a> Planner<'r, 'a> {
 
     fn file(&mut self, mut entry: Entry, path: &[u8], folder: Arc<Folder>) -> Result<(), Halt> {
         let ward = self.levels.last().and_then(|level| level.ward.as_ref());
-        // A folder that is made or found has one.
+        // Every folder that has been made or found has a ward.
         let Some(ward) = ward else { return Ok(()) };
         let frozen = ward.is_frozen();
         let there = match self.run.decide(&folder, &entry.name, path, entry.kind, ward)? {
-            // What a living vault has given up, such as a key that was removed, does not come back to it.
+            // Objects that a living vault has deleted, such as a removed key, must not come back to it.
             Decision::Free if frozen && matches!(self.run.options.target, Target::InPlace) => {
                 self.run.keep(path.to_vec(), Kept::OtherVault);
                 self.run.progress.counters().add(1, entry.size);
@@ -350,7 +349,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
         let action = self.action(there.as_ref(), group);
         if let Some(error) = self.run.dead(&folder).filter(|_| !matches!(action, Action::Update { .. })) {
-            // So nothing is read for it.
+            // So none of its content is read.
             self.run.target_problem_in(path.to_vec(), Some(&folder), "cannot write it", error)?;
             self.run.progress.counters().add(1, entry.size);
             return Ok(());
@@ -379,7 +378,7 @@ impl<'r, 'a> Planner<'r, 'a> {
     fn action(&self, there: Option<&Stat>, group: Option<u32>) -> Action {
         let Some(stat) = there else { return Action::Create };
         let identity = Identity::of(stat);
-        // If the file has names that are not restored with it, they must not change.
+        // If the file has names that are not restored with it, it must not change.
         let ours = self.run.names_of(stat) == 1 || group.is_some_and(|group| self.links.covers(group, identity));
         if self.run.options.overwrite.compares() && stat.kind == FileKind::File && ours {
             Action::Update { size: stat.size, identity }
@@ -388,7 +387,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
     }
 
-    /// Why what is there gives way as a whole, if it does.
+    /// Why the existing item is replaced as a whole, if it is.
     fn why_replaced(&self, there: Option<&Stat>) -> &'static str {
         match there {
             Some(stat) if stat.kind != FileKind::File => "a thing of another kind is there",
@@ -397,7 +396,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
     }
 
-    /// Enters a file and the pieces of its content into the window, and sends windows that are full.
+    /// Adds a file and the pieces of its content to the window. Sends full windows.
     fn content(&mut self, entry: &Entry, task: Arc<FileTask>) -> Result<(), Halt> {
         task.folder.hold();
         let (pieces, holes) = (self.window.pieces.len(), self.window.holes.len());
@@ -406,7 +405,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         let planned = self.pieces(entry, &task, &mut sent)?;
         let index = self.window.files.len() - 1;
         if sent {
-            // A window that has its beginning is being executed: the file ends in this one, one way or the other.
+            // The window with its beginning is being executed already, so the file must end in this one, whether it failed or not.
             if let Planned::Failed(what, damage) = planned {
                 lock(&task.state).failed.get_or_insert((what, damage));
             }
@@ -495,12 +494,12 @@ impl<'r, 'a> Planner<'r, 'a> {
         Ok(Planned::Whole)
     }
 
-    /// Sends the window in the middle of its last file, which goes on in the next one.
+    /// Sends the window in the middle of its last file, which continues in the next one.
     fn send_within(&mut self, task: &Arc<FileTask>, again: bool) -> Result<(), Halt> {
         let file = (self.window.files.len() - 1) as u32;
         let pieces = self.window.pieces.iter().rev().take_while(|piece| piece.file == file).count();
         let holes = self.window.holes.iter().rev().take_while(|hole| hole.file == file).count();
-        // Until its end is planned, the planner's own part is pending as well.
+        // Until its end is planned, the planner itself counts as one pending part.
         task.pending.fetch_add(pieces + holes + usize::from(!again), AcqRel);
         self.send()?;
         self.window.files.push(task.clone());
@@ -510,11 +509,11 @@ impl<'r, 'a> Planner<'r, 'a> {
     fn send(&mut self) -> Result<(), Halt> {
         self.files_max = (self.files_max * 2).min(FILES_MAX);
         self.window.place = self.run.next_place();
-        // Nobody takes it only if the restore has failed.
+        // Sending fails only if the restore has failed.
         self.windows.send(std::mem::take(&mut self.window)).map_err(|_| Halt)
     }
 
-    /// Deletes what lies in the last folder before `name` (or to the end) and is not in the snapshot.
+    /// Deletes items of the last folder that sort before `name` (or all that remain) and are not in the snapshot.
     fn delete_up_to(&mut self, name: Option<&[u8]>) -> Result<(), Halt> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let Some((names, next)) = &mut level.names else { return Ok(()) };
@@ -527,7 +526,7 @@ impl<'r, 'a> Planner<'r, 'a> {
                     break;
                 }
                 Some(name) if found > name => break,
-                // What a damaged listing says no more is not known to be too much.
+                // A name missing in a damaged listing may still belong to the snapshot.
                 None if level.broken => break,
                 _ => extra.push(found.to_vec()),
             }
@@ -542,14 +541,14 @@ impl<'r, 'a> Planner<'r, 'a> {
             if let Some(ward) = &ward {
                 self.run.delete_extra(&folder, &name, ward)?;
             }
-            // A file whose end is still to be planned goes on in the next window.
+            // A file whose end is still to be planned continues in the next window.
             self.send_if_full()?;
         }
         Ok(())
     }
 }
 
-/// The files and bytes to restore, for the progress, and how much there is in which folders. An error if there is nothing to restore at
+/// Counts the files and bytes to restore, for the progress, and the amount in each folder. An error if there is nothing to restore at
 /// all.
 pub(super) fn totals(
     run: &Run<'_>,
@@ -597,7 +596,7 @@ pub(super) fn totals(
     Err(RestoreError::NothingSelected { patterns })
 }
 
-/// How much is selected in a folder, for which this was decided. Each folder is counted once, and once more only where its path counts for
+/// The amount selected in a folder for which `picked` was decided. Each folder is counted once, and again only where its path matters to
 /// the patterns.
 fn count(
     run: &Run<'_>,
@@ -638,7 +637,7 @@ fn count(
                     levels.last_mut().map_or(&mut total, |(_, _, above)| above).add(amount);
                 }
             }
-            // It is told when it is met again to be restored; if nothing else is, here is the reason.
+            // It is reported when it is met again during the restore; if nothing else is found, this is the reason.
             Step::Broken(error) => {
                 amount.anything |= error.is_contained();
                 run.read(error).map_err(|Halt| run.failure())?;

@@ -1,6 +1,6 @@
-//! Removing a file, or a folder with all that is in it, as far as the guard allows.
+//! Removes files, and folders with their content, as far as the guard allows.
 //!
-//! A dry run goes the same way and leaves out the last step of each removal.
+//! A dry run takes the same steps, without the last step of each removal.
 
 use std::io;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::fs::{Names, Stat, TargetDir};
 use crate::path::join;
 use crate::tree::FileKind;
 
-/// Above this depth the handles of the uppermost folders are closed.
+/// Above this depth, the handles of the uppermost folders are closed.
 const HANDLES_MAX: usize = 64;
 
-/// What became of something that was to be removed.
+/// The outcome of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removed {
     /// It is gone.
     Yes,
-    /// It, or something in it, is still there; that has been told.
+    /// It, or something in it, still exists; that has been reported.
     No,
 }
 
-/// What is done with what may go.
+/// How items that may be removed are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// It is removed; in a dry run it is only said.
+    /// Remove them; in a dry run only report them.
     Remove,
-    /// Nothing: it is looked for something that stays.
+    /// Leave them: only search for something that must stay.
     Look,
 }
 
-/// A folder on the way down to what is being removed.
+/// A folder on the way down to the item being removed.
 struct Level {
     name: Vec<u8>,
     path_len: usize,
@@ -43,7 +43,7 @@ struct Level {
     names: Names,
     next: usize,
     ward: Ward,
-    /// What the folder was like, if its owner was given back his rights to it.
+    /// The folder's metadata, if the restore has given its owner the rights to it.
     unlocked: Option<Stat>,
     /// Something in it stays.
     stays: bool,
@@ -51,32 +51,32 @@ struct Level {
     held: Option<TargetDir>,
 }
 
-/// The path of something that stays, and why.
+/// The path of an item that stays, and why.
 type Stayed = (Vec<u8>, Kept);
 
-/// What came of one step of the way.
+/// The outcome of one step of the walk.
 enum Step {
     Gone,
     Stays,
     Entered,
 }
 
-/// The way through a tree.
+/// A walk through a tree.
 struct Walk<'w, 'a> {
     run: &'w Run<'a>,
     /// The folder in which it begins.
     folder: &'w Arc<Folder>,
-    /// How long the path is of what lies there.
+    /// Length of the path of the item at the top.
     top_len: usize,
     way: Way,
     path: Vec<u8>,
     levels: Vec<Level>,
-    /// The first thing that stays, and why.
+    /// The first item that stays, and why.
     found: Option<Stayed>,
 }
 
 impl Run<'_> {
-    /// Removes something that the snapshot does not have. `ward` is about the folder that it lies in.
+    /// Removes an item that the snapshot does not have. `ward` belongs to its folder.
     pub(super) fn remove(
         &self,
         folder: &Arc<Folder>,
@@ -93,8 +93,7 @@ impl Run<'_> {
         self.clear(folder, dir, name, path, ward, Way::Remove).map(|(removed, _)| removed)
     }
 
-    /// Removes something that gives way to a thing of another kind. Returns why it stays, if it does: then nothing of it
-    /// was removed.
+    /// Removes an item to make room for one of another kind. Returns why it stays, if it does: then no part of it was removed.
     pub(super) fn give_way(
         &self,
         folder: &Arc<Folder>,
@@ -119,7 +118,7 @@ impl Run<'_> {
         Ok((removed == Removed::No).then(|| "what lies there could not be removed".to_owned()))
     }
 
-    /// Why something that the snapshot does not have is kept.
+    /// Why an item that the snapshot does not have is kept, if it is.
     fn keeps(&self, ward: &Ward, path: &[u8], stat: &Stat) -> Option<Kept> {
         let picked = self.selection.pick(Picked::Yes, path, stat.kind == FileKind::Directory);
         if picked == Picked::Yes { self.guard().keeps(ward, path, stat) } else { Some(Kept::Excluded) }
@@ -135,7 +134,7 @@ impl Run<'_> {
         }
     }
 
-    /// Goes through what is to be removed, whatever the guard says about its top.
+    /// Walks through the item to remove, whatever the guard says about the item itself.
     fn clear(
         &self,
         folder: &Arc<Folder>,
@@ -159,11 +158,11 @@ impl Run<'_> {
     }
 }
 
-/// What could not be done.
+/// Text of the failed action.
 const NOT_DELETED: &str = "cannot delete what the snapshot does not have";
 
 impl Walk<'_, '_> {
-    /// Notes that something stays. Looking ends with it.
+    /// Records that an item stays. A search ends with it.
     fn stays(&mut self, why: Kept) {
         match self.way {
             Way::Remove => self.run.keep(self.path.clone(), why),
@@ -171,7 +170,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Removes a thing that is no folder, or enters a folder: `current` is its handle then. The path is that of the thing.
+    /// Removes an item that is not a folder, or enters a folder and sets `current` to its handle. The path is that of the item.
     fn step(
         &mut self,
         dir: &TargetDir,
@@ -208,7 +207,7 @@ impl Walk<'_, '_> {
         let mut ward = self.run.guard().below(above, &self.path);
         self.run.guard().enter(&mut ward, &below, &stat, false);
         self.run.guard().enter_names(&mut ward, &below, &self.path, &names);
-        // In an empty folder there is nothing that may have been left out.
+        // Nothing can have been left out of an empty folder.
         if let Some(why) = ward.shield().filter(|why| !(names.is_empty() && why.is_of_rules())) {
             self.stays(why);
             return Ok(Step::Stays);
@@ -219,7 +218,7 @@ impl Walk<'_, '_> {
             && !names.is_empty()
             && below.is_locked().unwrap_or(false)
         {
-            // If this fails, so does what follows, and says so.
+            // If this fails, so does the next step, which reports it.
             unlocked = below.unlock().is_ok().then(|| stat.clone());
         }
         self.levels.push(Level {
@@ -237,7 +236,7 @@ impl Walk<'_, '_> {
         Ok(Step::Entered)
     }
 
-    /// Goes through the folder that was entered, which has this handle. Returns whether it is empty now.
+    /// Walks through the entered folder, which has this handle. Returns whether it is empty now.
     fn descend(&mut self, mut dir: TargetDir) -> Result<bool, Halt> {
         loop {
             self.run.check()?;
@@ -303,9 +302,9 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The last step of a removal. Returns whether the thing is gone, or would be.
+    /// The last step of a removal. Returns whether the item is gone, or would be.
     fn finish(&self, dir: &TargetDir, name: &[u8], is_folder: bool) -> Result<bool, Halt> {
-        // Those below are the restore's to open.
+        // The restore itself gives the rights to the folders below.
         let is_top = self.path.len() == self.top_len;
         let done = if self.run.options.dry_run {
             dir.may_take(name, !is_top || self.run.sets_metadata(self.folder, false))

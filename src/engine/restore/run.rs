@@ -1,4 +1,4 @@
-//! What all parts of one restore share: what is to be done, what was counted, and why it ends early.
+//! State shared by all parts of one restore: its options, its counts, and the reason if it ends early.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::progress::{Progress, plain};
 pub(super) use crate::sync::{into_inner, lock};
 use crate::vault::{ReadError, Vault};
 
-/// Why something is left as it is.
+/// Reason given for an unchanged item.
 pub(super) const UNCHANGED: &str = "it is as it should be";
 
 /// The restore is over; [`Run::failure`] knows why.
@@ -39,15 +39,15 @@ pub(super) struct Run<'a> {
     pub(super) tally: Tally,
     guard: OnceLock<Guard>,
     tell: Option<Tell<'a>>,
-    /// Changes that have not been told yet, each with its place in the order of the tree.
+    /// Changes that have not been reported yet, each with its position in the order of the tree.
     changes: Mutex<Vec<(u64, Change)>>,
-    /// The last place that was given out.
+    /// The last position given out.
     places: AtomicU64,
     /// Devices and mounts of the folders in which the restore begins.
     bases: Mutex<Vec<(u64, u64)>>,
-    /// Devices, each by a mount, that cannot be written to any more, and why.
+    /// File systems, each a device and a mount number, that can no longer be written, and why.
     dead: Mutex<BTreeMap<(u64, u64), io::ErrorKind>>,
-    /// Names that a dry run counts as deleted, of files that have several.
+    /// For files with several names: how many names a dry run counts as deleted.
     forgotten: Mutex<BTreeMap<(u64, u64), u64>>,
     /// The first failure of the target.
     first_target: Mutex<Option<(Vec<u8>, io::Error)>>,
@@ -55,7 +55,7 @@ pub(super) struct Run<'a> {
     failure: Mutex<Option<RestoreError>>,
 }
 
-/// What has been counted so far; the fields are those of the report.
+/// Counts so far; the fields are those of the report.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) files: AtomicU64,
@@ -67,20 +67,20 @@ pub(super) struct Tally {
     pub(super) deleted: AtomicU64,
     pub(super) files_verified: AtomicU64,
     pub(super) copies: AtomicU64,
-    /// How many of the problems are damage.
+    /// Number of problems that are damage.
     damage: AtomicU64,
-    /// What could not be restored: damage first, then by path.
+    /// Problems: damage first, then by path.
     problems: Mutex<First<(bool, Vec<u8>), String>>,
     kept: Mutex<First<Vec<u8>, Kept>>,
     not_permitted: Mutex<BTreeMap<String, u64>>,
 }
 
-/// The first of many things in the order of their keys, whatever order the threads tell them in: a dry run and the real one list
-/// the same. Those with equal keys stay in the order in which they are told.
+/// The first of many items in the order of their keys, whatever order the threads add them in, so a dry run and the real run list the
+/// same ones. Items with equal keys stay in the order in which they were added.
 #[derive(Debug)]
 struct First<K, V> {
     told: BTreeMap<(K, u64), V>,
-    /// How many were told.
+    /// Number of items added.
     count: u64,
 }
 
@@ -91,7 +91,7 @@ impl<K, V> Default for First<K, V> {
 }
 
 impl<K: Ord, V> First<K, V> {
-    /// Adds one; of all, the first `most` are kept.
+    /// Adds an item; of all items, the first `most` are kept.
     fn add(&mut self, key: K, value: V, most: usize) {
         self.told.insert((key, self.count), value);
         self.count += 1;
@@ -100,7 +100,7 @@ impl<K: Ord, V> First<K, V> {
         }
     }
 
-    /// What is kept, in order.
+    /// The kept items, in order.
     fn into_list<T>(self, make: impl Fn(K, V) -> T) -> Vec<T> {
         self.told.into_iter().map(|((key, _), value)| make(key, value)).collect()
     }
@@ -137,33 +137,33 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lets this guard decide from now on.
+    /// Sets the guard.
     pub(super) fn set_guard(&self, guard: Guard) {
         let _ = self.guard.set(guard);
     }
 
-    /// Who decides what stays.
+    /// The guard that decides what stays.
     pub(super) fn guard(&self) -> &Guard {
         self.guard.get().expect("set at the start") // always: `restore` sets it before anything is looked at
     }
 
-    /// Lists something that stays although the snapshot does not have it.
+    /// Lists an item that stays although the snapshot does not have it.
     pub(super) fn keep(&self, path: Vec<u8>, why: Kept) {
         self.progress.detail(&format!("kept: {} ({why})", Shown(&path)));
         lock(&self.tally.kept).add(path, why, KEPT_SHOWN);
     }
 
-    /// A place in the order in which changes are told.
+    /// The next position in the order of changes.
     pub(super) fn next_place(&self) -> u64 {
         self.places.fetch_add(1, Relaxed) + 1
     }
 
-    /// Whether somebody wants to know of such changes.
+    /// Whether changes with this mark are reported.
     pub(super) fn tells(&self, mark: Mark) -> bool {
         self.tell.is_some() && (mark != Mark::Same || self.progress.wants_reasons())
     }
 
-    /// Notes a change, in this place or the next one.
+    /// Records a change, at this position or the next one.
     pub(super) fn change(
         &self,
         mark: Mark,
@@ -178,12 +178,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How many changes wait to be told.
+    /// Number of changes waiting to be reported.
     pub(super) fn changes_waiting(&self) -> usize {
         lock(&self.changes).len()
     }
 
-    /// Tells the changes up to this place in their order; a file before its copy, which has the same place.
+    /// Reports the changes up to this position, in order; a file before its copy, which has the same position.
     pub(super) fn tell_up_to(&self, place: u64) {
         let Some(tell) = self.tell else { return };
         let mut changes = lock(&self.changes);
@@ -192,14 +192,14 @@ impl<'a> Run<'a> {
         changes.drain(..known).for_each(|(_, change)| tell(&change));
     }
 
-    /// A dry run counts a name of this file as deleted.
+    /// Counts one name of this file as deleted in a dry run.
     pub(super) fn forget_name(&self, stat: &Stat) {
         if stat.nlink > 1 {
             *lock(&self.forgotten).entry((stat.dev, stat.ino)).or_default() += 1;
         }
     }
 
-    /// How many names a file has, without those that count as deleted.
+    /// Number of names of a file, without those that count as deleted.
     pub(super) fn names_of(&self, stat: &Stat) -> u64 {
         if stat.nlink == 1 {
             return 1;
@@ -207,30 +207,30 @@ impl<'a> Run<'a> {
         stat.nlink - lock(&self.forgotten).get(&(stat.dev, stat.ino)).copied().unwrap_or(0).min(stat.nlink - 1)
     }
 
-    /// The restore begins in a folder of this device and mount.
+    /// Records that the restore begins in a folder of this device and mount.
     pub(super) fn begins_on(&self, device: (u64, u64)) {
         lock(&self.bases).push(device);
     }
 
-    /// Why nothing more can be written on the file system of this folder.
+    /// Why nothing more can be written on the file system of this folder, if so.
     pub(super) fn dead(&self, folder: &Folder) -> Option<io::Error> {
         let device = folder.device()?;
         lock(&self.dead).get(&device).map(|kind| io::Error::from(*kind))
     }
 
-    /// Ends the restore; the first reason is the one that counts.
+    /// Ends the restore; the first reason counts.
     pub(super) fn fail(&self, error: RestoreError) -> Halt {
         lock(&self.failure).get_or_insert(error);
         self.halted.store(true, Relaxed);
         Halt
     }
 
-    /// Why it ended early.
+    /// Why the restore ended early.
     pub(super) fn failure(&self) -> RestoreError {
         lock(&self.failure).take().unwrap_or(RestoreError::Interrupted)
     }
 
-    /// Asks whether to go on.
+    /// Stops with an error if the restore has failed or the user stopped it.
     pub(super) fn check(&self) -> Result<(), Halt> {
         if self.halted.load(Relaxed) {
             return Err(Halt);
@@ -238,20 +238,20 @@ impl<'a> Run<'a> {
         if self.progress.stopped() { Err(self.fail(RestoreError::Interrupted)) } else { Ok(()) }
     }
 
-    /// Lists something that could not be restored as it was.
+    /// Lists an item that could not be restored as it was.
     pub(super) fn problem(&self, path: Vec<u8>, what: String, damage: bool) {
         self.progress.warn(&format!("{}: {what}", called(&path)));
         self.tally.damage.fetch_add(u64::from(damage), Relaxed);
         lock(&self.tally.problems).add((!damage, path), what, PROBLEMS_SHOWN);
     }
 
-    /// Counts something that this user may not do.
+    /// Counts an action that this user may not do.
     pub(super) fn not_permitted(&self, kind: &str) {
         *lock(&self.tally.not_permitted).entry(kind.to_owned()).or_default() += 1;
     }
 
-    /// Judges a failure in the target, in this folder if it is known: one that will hit everything else, too, ends the
-    /// restore; any other one concerns this path, and its description is returned.
+    /// Classifies a failure in the target, in this folder if known: a failure that will affect everything else ends the restore; any
+    /// other concerns only this path, and its description is returned.
     pub(super) fn target(
         &self,
         path: &[u8],
@@ -260,11 +260,11 @@ impl<'a> Run<'a> {
         error: io::Error,
     ) -> Result<String, Halt> {
         let device = folder.and_then(|folder| folder.device());
-        // Of what is mounted itself nothing follows for the folder that it is in.
+        // A failure on a mounted file system says nothing about the folder that it is mounted in.
         if is_hopeless(&error) {
             let mut dead = lock(&self.dead);
             device.map(|device| dead.entry(device).or_insert_with(|| error.kind()));
-            // One that is read-only may have others below it, and its files may be right as they are.
+            // A read-only file system may contain mounts that are writable, and its files may already be right.
             let is_all = lock(&self.bases).iter().all(|base| dead.contains_key(base));
             if error.kind() != io::ErrorKind::ReadOnlyFilesystem && (is_all || device.is_none()) {
                 return Err(self.fail(RestoreError::Target { path: Shown(path).to_string(), source: error }));
@@ -275,12 +275,12 @@ impl<'a> Run<'a> {
         Ok(what)
     }
 
-    /// The same, and lists it.
+    /// As [`Run::target`], and lists the problem.
     pub(super) fn target_problem(&self, path: Vec<u8>, action: &str, error: io::Error) -> Result<(), Halt> {
         self.target_problem_in(path, None, action, error)
     }
 
-    /// The same for something in this folder.
+    /// As [`Run::target_problem`], for an item in this folder.
     pub(super) fn target_problem_in(
         &self,
         path: Vec<u8>,
@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lists or counts what could not be set.
+    /// Lists or counts metadata that could not be set.
     pub(super) fn metadata(&self, path: impl Fn() -> Vec<u8>, problems: Vec<Problem>) -> Result<(), Halt> {
         for problem in problems {
             if problem.expected {
@@ -306,8 +306,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Judges a failure to read from the vault: damage concerns this path only; its description is returned, and
-    /// whether it is damage at all or only something that this program does not know.
+    /// Classifies a failure to read from the vault: damage concerns only this path. Returns its description, and whether it is damage or
+    /// only something that this version does not know.
     pub(super) fn read(&self, error: ReadError) -> Result<(String, bool), Halt> {
         match fatal(error) {
             Ok(error) => Err(self.fail(error)),
@@ -315,10 +315,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What came out. `wanted` is how many files were to be restored.
+    /// The report. `wanted` is the number of files that were to be restored.
     ///
     /// # Errors
-    /// If the target failed, and nothing came out.
+    /// If the target failed and nothing was restored.
     pub(super) fn into_report(self, wanted: u64) -> Result<RestoreReport, RestoreError> {
         let problems = into_inner(self.tally.problems);
         let kept = into_inner(self.tally.kept);
@@ -349,8 +349,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The errors that end a restore; all others (returned as they are) concern single chunks. An object that cannot be read
-/// (a bad block on the disk) is one of these: whatever else the store has is restored.
+/// Separates errors that end a restore from those that concern single chunks, which are returned as they are. An object that cannot be
+/// read (a bad block on the disk) is one of the latter: everything else in the store is restored.
 pub(super) fn fatal(error: ReadError) -> Result<RestoreError, ReadError> {
     match error {
         ReadError::Pack(PackError::Store(error)) if error.is_of_whole() => Ok(RestoreError::Store(error)),
@@ -383,6 +383,10 @@ mod tests {
         };
         assert_eq!(list(&[0, 1, 2, 3, 4]), [("a", 1), ("a", 4), ("b", 3)]);
         assert_eq!(list(&[3, 1, 4, 2, 0]), [("a", 1), ("a", 4), ("b", 3)]);
-        assert_eq!(list(&[2, 0, 3, 4, 1]), [("a", 4), ("a", 1), ("b", 3)], "equal keys stay as they were told");
+        assert_eq!(
+            list(&[2, 0, 3, 4, 1]),
+            [("a", 4), ("a", 1), ("b", 3)],
+            "equal keys stay in the order in which they were added"
+        );
     }
 }

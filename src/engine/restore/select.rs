@@ -1,4 +1,4 @@
-//! Which part of a snapshot is restored.
+//! Selects the part of a snapshot that is restored.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::path::Shown;
 use crate::tree::stream::{StreamKey, stream_key};
 use crate::tree::{Entry, FileKind, Stream};
 
-/// Which paths of a snapshot are restored, by the patterns of the user.
+/// The user's patterns for the paths to restore.
 #[derive(Debug)]
 pub(super) struct Selection {
     include: Option<Patterns>,
@@ -18,11 +18,11 @@ pub(super) struct Selection {
 /// Whether a path is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Picked {
-    /// It is, and so is all that lies below, unless that is excluded.
+    /// It is, and so is everything below it, unless excluded.
     Yes,
     /// It is not, but something below it may be.
     Perhaps,
-    /// Neither it nor anything below.
+    /// Neither it nor anything below it.
     No,
 }
 
@@ -37,13 +37,12 @@ impl Selection {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// What is decided for the folder in which the walk begins: there is no pattern that it must match by itself, unless
-    /// only certain paths are wanted.
+    /// The decision for the folder in which the walk begins: it need not match a pattern itself, unless only certain paths are wanted.
     pub(super) fn start(&self) -> Picked {
         if self.include.is_some() { Picked::Perhaps } else { Picked::Yes }
     }
 
-    /// What is decided for a path, where `above` was decided for the folder it lies in.
+    /// The decision for a path, given the decision `above` for its folder.
     pub(super) fn pick(&self, above: Picked, path: &[u8], is_folder: bool) -> Picked {
         if self.is_all() || above == Picked::No {
             return above;
@@ -64,7 +63,7 @@ impl Selection {
         }
     }
 
-    /// What is decided for a path inside the snapshot, the folders above it taken into account.
+    /// The decision for a path inside the snapshot, taking the folders above it into account.
     pub(super) fn pick_path(&self, path: &[u8], is_folder: bool) -> Picked {
         let mut picked = self.start();
         if self.is_all() || path.is_empty() {
@@ -78,14 +77,14 @@ impl Selection {
     }
 }
 
-/// How much is selected of something.
+/// Number and size of selected files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Amount {
-    /// Files of every kind but folders.
+    /// Number of files of all kinds except folders.
     pub(super) files: u64,
-    /// Their sizes.
+    /// Their total size.
     pub(super) bytes: u64,
-    /// Whether there is anything, perhaps only a folder, or something that cannot be read.
+    /// Whether anything is selected, perhaps only a folder, or something that cannot be read.
     pub(super) anything: bool,
 }
 
@@ -96,14 +95,14 @@ impl Amount {
         self.anything |= other.anything;
     }
 
-    /// Adds an entry that is selected.
+    /// Adds a selected entry.
     pub(super) fn add_entry(&mut self, entry: &Entry) {
         let files = u64::from(entry.kind != FileKind::Directory);
         self.add(Self { files, bytes: entry.size, anything: true });
     }
 }
 
-/// What of a folder's place counts for what is selected in it: of two folders for which that is the same, the same.
+/// Everything that determines which content of a folder is selected: equal spots have equal selections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Spot {
     listing: StreamKey,
@@ -111,7 +110,7 @@ pub(super) struct Spot {
     ahead: Vec<u8>,
 }
 
-/// How much is selected in folders that were counted: a vault can name one from any number of places.
+/// The amounts selected in the folders counted so far, as a vault can contain one folder at any number of places.
 #[derive(Debug, Default)]
 pub(super) struct Counted(HashMap<Spot, Amount>);
 
@@ -126,7 +125,7 @@ impl Counted {
 }
 
 impl Selection {
-    /// What counts of a folder of this path, for which this was decided.
+    /// The spot of a folder at this path, for which `picked` was decided.
     pub(super) fn spot(&self, listing: &Stream, picked: Picked, path: &[u8]) -> Spot {
         let mut ahead = Vec::new();
         for patterns in self.include.iter().chain(&self.exclude) {
@@ -143,7 +142,7 @@ fn compile(lines: &[String]) -> Result<Option<Patterns>, RestoreError> {
     let mut patterns = Patterns::default();
     for line in lines {
         let added = patterns.add(line.as_bytes()).map_err(|error| error.what);
-        // What would match nothing is a mistake here: more, or less, would be restored than was meant.
+        // A pattern that would match nothing is an error here: more, or less, would be restored than was meant.
         if let Some(what) = added.err().or_else(|| flaw(line)) {
             let pattern = Shown(line.as_bytes()).to_string();
             return Err(RestoreError::Pattern { pattern, what: what.to_owned() });

@@ -1,4 +1,4 @@
-//! What is there already and what becomes of it; and what is neither file nor folder: links, pipes, sockets, devices.
+//! Decides how existing items are handled, and restores links, pipes, sockets and devices.
 
 use std::borrow::Cow;
 use std::io;
@@ -16,42 +16,42 @@ use crate::path::join;
 use crate::seal::random;
 use crate::tree::{Entry, FileKind};
 
-/// Bytes that are copied at a time.
+/// Number of bytes to copy at a time.
 const COPIED_AT_ONCE: usize = 256 << 10;
 
-/// What becomes of something that is to be restored.
+/// How an item is restored.
 #[derive(Debug)]
 pub(super) enum Decision {
     /// Its name is free.
     Free,
-    /// This is there, and is replaced or changed.
+    /// This exists, and is replaced or changed.
     Over(Stat),
-    /// Nothing is to be done, or nothing can be; that has been counted or told.
+    /// There is nothing to do, or nothing can be done; that has been counted or reported.
     Done,
 }
 
-/// A random name for something that will take the place of something else when it is whole.
+/// A random name for an item that will replace another one when it is complete.
 pub(super) fn temporary_name() -> io::Result<Vec<u8>> {
     let mut bytes = [0; 8];
     random(&mut bytes).map_err(io::Error::other)?;
     Ok(format!(".vault-{:016x}", u64::from_le_bytes(bytes)).into_bytes())
 }
 
-/// What is in the way of something, before the guard is asked about it.
+/// The obstacle to an item, before the guard is asked about it.
 enum Way {
     Decided(Decision),
     Blocked(&'static str),
-    /// This is there, of another kind: the guard is to be asked.
+    /// This item of another kind exists: the guard has to be asked.
     OfAnotherKind(Stat),
 }
 
-/// How a change is told: its mark, and why it is made.
+/// How a change is reported: its mark and its reason.
 type Told = (Mark, Cow<'static, str>);
-/// What was made, how that is told, and what of its metadata could not be set.
+/// The item made, how it is reported, and the metadata that could not be set.
 type Made = (Option<Identity>, Told, Vec<Problem>);
 
 impl Run<'_> {
-    /// Decides what becomes of `name`, which is not a folder in the snapshot but of this kind. `ward` is about the folder.
+    /// Decides how `name`, which is of this kind in the snapshot and not a folder, is restored. `ward` belongs to its folder.
     pub(super) fn decide(
         &self,
         folder: &Arc<Folder>,
@@ -77,7 +77,7 @@ impl Run<'_> {
             }
         };
         if stat.kind != FileKind::Directory {
-            // It is replaced when what takes its place is whole.
+            // It is replaced when its replacement is complete.
             return match self.guard().keeps_from_change(ward, path, &stat) {
                 None => Ok(Decision::Over(stat)),
                 Some(why) => {
@@ -133,13 +133,13 @@ impl Run<'_> {
         Ok(if stat.kind == kind { Way::Decided(Decision::Over(stat)) } else { Way::OfAnotherKind(stat) })
     }
 
-    /// Counts a file that is now as it should be.
+    /// Counts a file that is now as in the snapshot.
     pub(super) fn count_file(&self, size: u64) {
         self.tally.files.fetch_add(1, Relaxed);
         self.tally.bytes.fetch_add(size, Relaxed);
     }
 
-    /// Makes a link, pipe, socket or device. Returns which file it is, if it is there, or would be.
+    /// Makes a link, pipe, socket or device. Returns its identity, if it exists or would exist.
     pub(super) fn make_special(
         &self,
         folder: &Arc<Folder>,
@@ -227,7 +227,7 @@ impl Run<'_> {
                 put_in_place(&dir, &temporary, name)
             };
             if let Err(error) = put() {
-                // What cannot be put in place must not stay under its other name.
+                // An item that cannot be put in place must not stay under its temporary name.
                 let _ = dir.remove_file(&temporary);
                 return Err(error);
             }
@@ -239,13 +239,13 @@ impl Run<'_> {
         Ok((Some(Identity::of(&stat)), told, problems))
     }
 
-    /// Whether something that is there is to stay as a copy.
+    /// Whether an existing item must be kept as a copy.
     pub(super) fn keeps_copy(&self, attributes: &Attributes, there: &Stat) -> bool {
         self.options.overwrite == Overwrite::KeepNewer && attributes.is_older_than(there)
     }
 
-    /// Gives something that will be replaced a further name, which is free. `above` is the path of the folder; the copy is told in this
-    /// place or the next one.
+    /// Gives an item that will be replaced another, free name. `above` is the path of its folder. The copy is reported at this position, or
+    /// the next one.
     pub(super) fn keep_copy(&self, dir: &TargetDir, name: &[u8], above: &[u8], place: Option<u64>) -> io::Result<()> {
         let mut number = 1;
         loop {
@@ -258,7 +258,7 @@ impl Run<'_> {
             if !self.options.dry_run {
                 match dir.hard_link(&copy, dir, name) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                    // Not every file system has further names. Then the new file takes a name that is free.
+                    // Not every file system has hard links. Then the old file is renamed.
                     Err(_) => dir.rename(name, &copy)?,
                     Ok(()) => {}
                 }
@@ -269,7 +269,7 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes something that the snapshot does not have, as far as the guard allows. `ward` is about the folder.
+    /// Deletes an item that the snapshot does not have, as far as the guard allows. `ward` belongs to the folder.
     pub(super) fn delete_extra(&self, folder: &Arc<Folder>, name: &[u8], ward: &Ward) -> Result<(), Halt> {
         let path = join(&folder.path(), name);
         match self.handles.open(folder) {
@@ -282,7 +282,7 @@ impl Run<'_> {
     }
 }
 
-/// Gives something its final name, over whatever has that name.
+/// Gives an item its final name, replacing any item that has that name.
 pub(super) fn put_in_place(dir: &TargetDir, temporary: &[u8], name: &[u8]) -> io::Result<()> {
     match dir.rename(temporary, name) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.unlock_at(name).is_ok() => {
@@ -306,7 +306,7 @@ pub(super) fn copy_content(from: &SourceFile, to: &TargetFile) -> io::Result<()>
     }
 }
 
-/// Whether what is there is what the entry says, but for its metadata.
+/// Whether an existing item is as its entry says, apart from its metadata.
 fn is_same(dir: &TargetDir, entry: &Entry, stat: &Stat) -> io::Result<bool> {
     Ok(stat.kind == entry.kind
         && match entry.kind {

@@ -1,4 +1,4 @@
-//! Files to be restored, and the pieces of their content.
+//! Files to restore, and the pieces of their content.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::id::ChunkId;
 use crate::path::join;
 use crate::tree::{Entry, FileKind, Owner, Time};
 
-/// What is set on a file or folder when its content is there.
+/// Metadata to set on a file or folder once its content is there.
 #[derive(Debug, Clone)]
 pub(super) struct Attributes {
     pub(super) mode: u32,
@@ -22,7 +22,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Takes them out of an entry. Neighbours mostly have the same owner, which is then kept once.
+    /// Takes the metadata out of an entry. Neighbours mostly have the same owner, which is then stored once.
     pub(super) fn take(entry: &mut Entry, last: &mut Arc<Owner>) -> Self {
         if **last != entry.owner {
             *last = Arc::new(std::mem::take(&mut entry.owner));
@@ -36,7 +36,7 @@ impl Attributes {
         }
     }
 
-    /// What something has other metadata in, as far as its folder tells, and as far as that is set.
+    /// Which metadata of an existing item differs and would be set, as far as `stat` tells.
     pub(super) fn differs(&self, stat: &Stat, run: &Run<'_>) -> Differs {
         let owner = || run.names.resolve(&self.owner, run.meta.numeric) != (stat.uid, stat.gid);
         Differs {
@@ -46,12 +46,12 @@ impl Attributes {
         }
     }
 
-    /// Whether something was changed later than what the snapshot has.
+    /// Whether an item was modified later than in the snapshot.
     pub(super) fn is_older_than(&self, stat: &Stat) -> bool {
         self.mtime < stat.mtime
     }
 
-    /// In the form in which they are set.
+    /// The metadata in the form in which it is set.
     pub(super) fn meta<'a>(&'a self, kind: FileKind, run: &'a Run<'_>) -> Meta<'a> {
         Meta {
             kind,
@@ -66,7 +66,7 @@ impl Attributes {
     }
 }
 
-/// What of the metadata of something differs from what is to be set.
+/// Which metadata of an item differs from what is to be set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Differs {
     time: bool,
@@ -75,17 +75,17 @@ pub(super) struct Differs {
 }
 
 impl Differs {
-    /// Whether anything does.
+    /// Whether anything differs.
     pub(super) const fn any(self) -> bool {
         self.time || self.rights()
     }
 
-    /// Whether rights or owner do.
+    /// Whether mode or owner differ.
     pub(super) const fn rights(self) -> bool {
         self.mode || self.owner
     }
 
-    /// In words, after others.
+    /// The differences in words, after others.
     pub(super) fn after(self, mut words: Vec<&'static str>) -> String {
         let all = [("time", self.time), ("mode", self.mode), ("owner", self.owner)];
         words.extend(all.into_iter().filter(|(_, differs)| *differs).map(|(word, _)| word));
@@ -93,7 +93,7 @@ impl Differs {
     }
 }
 
-/// Which file on a file system.
+/// Identity of a file on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) dev: u64,
@@ -106,59 +106,59 @@ impl Identity {
     }
 }
 
-/// How a regular file comes to be.
+/// How a regular file is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Nothing is there.
+    /// Nothing exists there.
     Create,
-    /// Something is there: the file is written under another name and then takes its place.
+    /// Something exists there: the file is written under another name and then replaces it.
     Replace,
-    /// A file is there and is compared; what differs is written into it.
+    /// A file exists there and is compared; only differences are written.
     Update {
         /// Its length.
         size: u64,
-        /// Which file it is.
+        /// Its identity.
         identity: Identity,
     },
 }
 
-/// A regular file to be restored.
+/// A regular file to restore.
 #[derive(Debug)]
 pub(super) struct FileTask {
     pub(super) folder: Arc<Folder>,
     pub(super) name: Box<[u8]>,
     pub(super) attributes: Attributes,
     pub(super) size: u64,
-    /// Bytes of it that lie in holes.
+    /// Number of its bytes in holes.
     pub(super) holes_len: u64,
     pub(super) sparse: bool,
     pub(super) action: Action,
-    /// What is there is mounted itself.
+    /// The existing file is a mount point.
     pub(super) is_mount: bool,
-    /// What is there may not be overwritten.
+    /// The existing file may not be overwritten.
     pub(super) frozen: bool,
-    /// What is there is newer, and is kept as a copy if it gives way.
+    /// The existing file is newer, and is kept as a copy if it is replaced.
     pub(super) keeps_copy: bool,
-    /// In what metadata of what is there differs.
+    /// Which metadata of the existing file differs.
     pub(super) differs: Differs,
-    /// Why what is there is replaced, if it is.
+    /// Why the existing file is replaced, if it is.
     pub(super) replaced: &'static str,
-    /// Its place in the order in which changes are told.
+    /// Its position in the order in which changes are reported.
     pub(super) place: u64,
     /// Its group, if other names will be linked to it.
     pub(super) group: Option<u32>,
-    /// Pieces that are not in their place yet, and one for the planner while it has not come to the file's end.
+    /// Number of pieces not yet in place, plus one for the planner until it has reached the end of the file.
     pub(super) pending: AtomicUsize,
     pub(super) state: Mutex<FileState>,
 }
 
-/// How far a file is.
+/// The progress of a file.
 #[derive(Debug, Default)]
 pub(super) struct FileState {
     pub(super) handle: Option<Arc<TargetFile>>,
-    /// It has been created, or opened to be written.
+    /// The file has been created, or opened for writing.
     pub(super) begun: bool,
-    /// Which file it is, if it was closed in between.
+    /// The identity of the file, if it was closed in between.
     pub(super) identity: Option<Identity>,
     /// The name under which it is written, if not its own.
     pub(super) temporary: Option<Vec<u8>>,
@@ -168,7 +168,7 @@ pub(super) struct FileState {
 }
 
 impl FileTask {
-    /// The folder of which something follows from an error: none, if the file is mounted itself.
+    /// The folder that an error says something about: none, if the file itself is a mount point.
     pub(super) fn place_of_errors(&self) -> Option<&Arc<Folder>> {
         Some(&self.folder).filter(|_| !self.is_mount)
     }
@@ -184,19 +184,19 @@ impl FileTask {
 pub(super) struct Piece {
     pub(super) id: ChunkId,
     pub(super) place: ChunkPlace,
-    /// Where it begins in the chunk.
+    /// Offset of the piece in the chunk.
     pub(super) skip: u32,
     pub(super) len: u32,
     /// Number of the file in the window.
     pub(super) file: u32,
-    /// How many of the chunk's places have been tried in vain.
+    /// Number of the chunk's places that have been tried without success.
     pub(super) tried: u32,
-    /// Where it goes in the file.
+    /// Offset in the file.
     pub(super) at: u64,
 }
 
 impl Piece {
-    /// By the order of the store, so that each segment is read once and front to back.
+    /// Sort key in the order of the store, so that each segment is read once and front to back.
     pub(super) fn store_order(&self) -> (u32, u32, u32, u64) {
         (self.place.pack, self.place.segment, self.file, self.at)
     }
@@ -210,15 +210,15 @@ pub(super) struct Hole {
     pub(super) len: u64,
 }
 
-/// A part of the work, bounded in memory.
+/// A part of the work, with bounded memory.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     pub(super) files: Vec<Arc<FileTask>>,
     /// In the order of the files and of their content.
     pub(super) pieces: Vec<Piece>,
     pub(super) holes: Vec<Hole>,
-    /// Files that need nothing but their last step: empty ones, and those that began in an earlier window.
+    /// Files that need only their last step: empty ones, and those that began in an earlier window.
     pub(super) ending: Vec<u32>,
-    /// The last change of the plan up to here.
+    /// Position of the last planned change up to here.
     pub(super) place: u64,
 }

@@ -1,4 +1,4 @@
-//! Real trees, snapshotted into memory and brought back.
+//! Takes snapshots of real trees into memory and restores them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -115,14 +115,14 @@ impl Fixture {
     }
 }
 
-/// Bytes that look random.
+/// Pseudo-random bytes.
 fn bytes(seed: &str, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut out);
     out
 }
 
-/// Everything about a tree that a restore should bring back.
+/// Everything about a tree that a restore should restore.
 fn describe(top: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut inodes: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
@@ -163,7 +163,7 @@ fn set_mtime(path: &Path, secs: u64) {
     File::open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// A tree with something of everything.
+/// A tree with items of all kinds.
 fn make_everything(fixture: &Fixture) {
     let source = fixture.path("source");
     for (name, len) in [("empty", 0), ("one", 1), ("small", 5000), ("large", 3_000_000), ("deep/er/still/file", 70_000)]
@@ -181,7 +181,7 @@ fn make_everything(fixture: &Fixture) {
     for (from, to) in [("small", "many/linked"), ("small", "zz"), ("dangling", "deep/linked"), ("one", "one-b")] {
         fs::hard_link(source.join(from), source.join(to)).unwrap();
     }
-    // "a-b" stands after "a/..." in the tree, but before it in the order of bytes.
+    // "a-b" comes after "a/..." in the tree, but before it in byte order.
     fixture.write("a/b", &bytes("ab", 2000));
     fs::hard_link(source.join("a/b"), source.join("a-b")).unwrap();
     let sparse = File::create(source.join("sparse")).unwrap();
@@ -232,7 +232,7 @@ fn a_file_of_many_windows_comes_back() {
     let options = fixture.options(&info);
     fixture.restore(&options);
     fixture.check_equal("source", "target/source");
-    // Again over what is there: nothing is written.
+    // Again over the restored files: nothing is written.
     let options = RestoreOptions { overwrite: Overwrite::IfChanged, verify: true, ..options };
     let report = fixture.restore(&options);
     assert_eq!((report.bytes_written, report.files_unchanged), (0, 4));
@@ -370,7 +370,7 @@ fn conflicts_of_kind_are_told_or_resolved() {
     prepare();
     let report =
         restore(&fixture.vault, &RestoreOptions { overwrite: Overwrite::Never, ..options.clone() }, &Silent::default());
-    assert_eq!(report.unwrap().problem_count, 1, "what belongs into a folder that is a file");
+    assert_eq!(report.unwrap().problem_count, 1, "the file in the place of a folder");
     assert_eq!(fs::read(target.join("was-file")).unwrap(), b"file");
     prepare();
     fixture.restore(&RestoreOptions { delete: true, ..options });
@@ -399,7 +399,7 @@ fn extra_files_are_deleted_only_where_everything_is_restored() {
     let dry = fixture.restore(&RestoreOptions { dry_run: true, ..options.clone() });
     assert!(target.join("a/lost").exists());
     let report = fixture.restore(&options);
-    // Each file and folder counts.
+    // Each file and folder is counted.
     assert_eq!((dry.deleted, report.deleted), (8, 8));
     fixture.check_equal("source", "target/source");
     assert!(fixture.path("target/beside").exists(), "the target folder itself is not one of the snapshot's");
@@ -463,16 +463,16 @@ fn names_outside_the_restore_keep_their_content() {
     let target = fixture.path("target/source");
     fs::hard_link(target.join("alone"), fixture.path("outside")).unwrap();
     fs::write(target.join("alone"), b"changed").unwrap();
-    // Two names of one group that were torn apart, one of them linked to a file of its own.
+    // Two names of one group that are no longer linked, one of them linked to another file.
     fs::remove_file(target.join("a2")).unwrap();
     fs::hard_link(target.join("b"), target.join("a2")).unwrap();
     let (a, b) = (fs::metadata(target.join("a")).unwrap().ino(), fs::metadata(target.join("b")).unwrap().ino());
     fixture.restore(&options);
     fixture.check_equal("source", "target/source");
     assert_eq!(fs::read(fixture.path("outside")).unwrap(), b"changed");
-    assert_eq!(fs::metadata(target.join("a")).unwrap().ino(), a, "nothing about it was wrong");
+    assert_eq!(fs::metadata(target.join("a")).unwrap().ino(), a, "it was right already");
     assert_ne!(fs::metadata(target.join("b")).unwrap().ino(), b);
-    // A group that is whole is changed in place.
+    // A complete group is changed in place.
     let file = File::options().write(true).open(target.join("a")).unwrap();
     file.write_all_at(b"x", 100).unwrap();
     let report = fixture.restore(&options);
@@ -495,7 +495,7 @@ fn a_restore_in_place_brings_every_root_back() {
     fs::remove_file(fixture.path("single")).unwrap();
     fixture.restore(&options);
     assert_eq!((describe(&fixture.path("source")), describe(&fixture.path("single"))), before);
-    // A part of it.
+    // Restore a part of it.
     fs::remove_dir_all(fixture.path("source/folder")).unwrap();
     fs::write(fixture.path("source/mine"), b"mine").unwrap();
     let path = Some(b"source/folder/file".to_vec());
@@ -507,7 +507,7 @@ fn a_restore_in_place_brings_every_root_back() {
     assert_eq!((describe(&fixture.path("source")), describe(&fixture.path("single"))), before);
 }
 
-/// The packs of a kind.
+/// The packs of one kind.
 fn packs(store: &MemStore, kind: Kind) -> Vec<ObjectKey> {
     let is_kind = |key: &ObjectKey| matches!(key, ObjectKey::Named(other, _) if *other == kind);
     store.objects().into_iter().map(|(key, _)| key).filter(is_kind).collect()
@@ -524,14 +524,14 @@ fn damage_harms_only_the_files_it_is_in() {
     assert!(fixture.store.mutate(&pack, |bytes| bytes[100_000] ^= 1));
     let options = fixture.options(&info);
     let report = restore(&fixture.vault, &options, &Silent::default()).unwrap();
-    // At most those that have a chunk in the damaged segment.
+    // At most the files that have a chunk in the damaged segment.
     assert!((1..20).contains(&report.damage_count), "{}", report.damage_count);
     assert_eq!(report.files + report.damage_count, 40);
     assert!(report.problems[0].what.contains(&pack.to_string()), "{}", report.problems[0].what);
     let (source, found) = (describe(&fixture.path("source")), describe(&fixture.path("target/source")));
-    assert_eq!(found.len() as u64, report.files + 1, "nothing is left of what is damaged");
+    assert_eq!(found.len() as u64, report.files + 1, "no damaged file is left");
     assert!(found.iter().all(|(path, text)| source.get(path) == Some(text)));
-    // What is there and right does not need the damaged pack; what is there and wrong is left as it is.
+    // Existing files that are right do not need the damaged pack; existing files that are wrong are left as they are.
     let damaged: Vec<PathBuf> =
         report.problems.iter().map(|problem| PathBuf::from(OsStr::from_bytes(&problem.path[7..]))).collect();
     for (at, path) in damaged.iter().enumerate() {
@@ -543,7 +543,7 @@ fn damage_harms_only_the_files_it_is_in() {
     let report = restore(&fixture.vault, &options, &Silent::default()).unwrap();
     assert_eq!((report.damage_count, report.files), (1, 39));
     assert_eq!(fs::metadata(fixture.path("target/source").join(&damaged[0])).unwrap().size(), 150_000);
-    // Written anew, they keep what was there.
+    // Overwriting keeps the existing files too.
     let options = RestoreOptions { overwrite: Overwrite::Always, ..options };
     let report = restore(&fixture.vault, &options, &Silent::default()).unwrap();
     assert_eq!(report.damage_count as usize, damaged.len());
@@ -560,7 +560,7 @@ fn a_damaged_listing_harms_only_its_folder() {
     fixture.write("good/file", b"good");
     let whole = fixture.snapshot();
     let bad = browse::find_entry(&fixture.vault, &whole, b"source/bad").unwrap().content.unwrap();
-    // Take the listing's chunk away by cutting it out of the catalogue's view: its pack is removed, the others stay.
+    // Make the listing's chunk unreadable: its pack is removed, the others stay.
     let before: Vec<ObjectKey> = packs(&fixture.store, Kind::Meta);
     assert_eq!((before.len(), bad.ids.len()), (1, 1));
     fixture.write("good/other", b"more");
@@ -587,7 +587,7 @@ fn another_copy_of_a_chunk_takes_the_place_of_a_damaged_one() {
         fixture.write(&format!("file{at}"), &bytes(&at.to_string(), 100_000));
     }
     let info = fixture.snapshot();
-    // The same chunks once more, as two machines that do not know of each other store them.
+    // The same chunks stored again, as by two machines that do not know of each other.
     let copy = packs(&fixture.store, Kind::Pack)[0];
     let other = MemStore::from_state(fixture.store.snapshot());
     for key in packs(&other, Kind::Pack).into_iter().chain(packs(&other, Kind::Meta)).chain(packs(&other, Kind::Log)) {
@@ -631,7 +631,7 @@ fn a_restore_that_is_stopped_leaves_no_half_files() {
     stopped.stop();
     let options = fixture.options(&info);
     assert!(matches!(restore(&fixture.vault, &options, &stopped), Err(RestoreError::Interrupted)));
-    // In the middle of the file.
+    // Stop in the middle of the file.
     let progress = Silent::default();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -700,7 +700,7 @@ fn snapshots_can_be_looked_into() {
 #[test]
 fn a_deep_tree_comes_back() {
     let fixture = Fixture::new();
-    // Deeper than handles or listings are kept, and than a path of the system can be.
+    // Deeper than handles or listings are kept, and deeper than a path of the system may be.
     let mut dir =
         rustix::fs::open(fixture.path("source"), rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
     for depth in 0..700 {
@@ -729,7 +729,7 @@ fn a_deep_tree_comes_back() {
     let report =
         fixture.restore(&RestoreOptions { overwrite: Overwrite::IfChanged, delete: true, ..fixture.options(&info) });
     assert_eq!((report.files_unchanged, report.deleted), (700, 0));
-    // The scratch folder is too deep for the ordinary way to delete it: everything in it is superfluous now.
+    // The scratch folder is too deep to delete in the ordinary way, so a restore deletes everything in it.
     fs::rename(fixture.path("source"), fixture.path("target/source/a")).unwrap();
     fixture.write("stays", b"so that the source is not empty");
     let empty = fixture.snapshot();

@@ -1,4 +1,5 @@
-//! What a snapshot was before somebody changed it. Where things arrive late, the record of the change may be here before all that it needs.
+//! The state of a snapshot before somebody changed it. On a synced store, the record of a change may arrive before all the data that the
+//! changed snapshot needs.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::store::Delivery;
 use crate::tree::Snapshot;
 use crate::vault::{SnapshotInfo, Vault};
 
-/// The snapshot of this id as it was before another one took its place, if all of it is here and not all of that other one, `info`, is.
+/// The snapshot of this id as it was before `info` replaced it, if everything it needs is here and something that `info` needs is not.
 ///
 /// # Errors
 /// If the store or the catalogue fails as a whole, or the user stops it.

@@ -1,6 +1,6 @@
-//! Changes for whose writers nobody may have waited (SPEC §8.3): their clients were retired by one that had not seen them. What they need may
-//! be gone. Or all of it is there, and they were reported: the log alone does not tell, so whoever changes the snapshot again, or is to
-//! delete something, looks.
+//! Changes in doubt (SPEC §8.3): their clients were retired by a client that had not seen them, so a prune may not have waited for them. The data
+//! that they need may be gone. Or all of it is there, and they were reported: the log alone does not tell, so a client that changes the
+//! snapshot again, or deletes anything, looks first.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::progress::Progress;
 use crate::store::Delivery;
 use crate::vault::{SnapshotInfo, Vault, VaultError};
 
-/// Looks at changes of snapshots for whose writers nobody may have waited, and at which nobody has looked since (SPEC §8.3): what is whole
-/// takes its place now, what is not never does. Returns how many snapshots were put.
+/// Settles the changes in doubt that nobody has looked at since (SPEC §8.3): a change that is whole takes its place now, any other one never
+/// does. Returns the number of snapshots that were put.
 ///
 /// # Errors
-/// If the store or the catalogue fails, or the user stops it. Whatever is not settled stays as it is, and all that it needs.
+/// If the store or the catalogue fails, or the user stops it. A change that is not settled stays as it is, with all that it needs.
 pub fn settle(vault: &Vault, options: &RewriteOptions<'_>, progress: &dyn Progress) -> Result<usize, RewriteError> {
     let doubted = vault.doubted();
     if doubted.is_empty() {

@@ -1,12 +1,12 @@
-//! Puts snapshots in the place of others (SPEC §8.3, `replaces`): with other tags, another description, host or date, or without
-//! some of their files.
+//! Replaces snapshots (SPEC §8.3, `replaces`): with other tags, another description, host or date, or without some of their files.
 //!
-//! A rewrite is a snapshot that stores nothing but changed listings. For each snapshot that changes one record is put, so a crash
-//! leaves each of them either as it was or as it is meant to be, and the same command again does the rest.
+//! A rewrite stores nothing but changed listings. One record is put for each snapshot that changes, so a crash leaves each of them either
+//! unchanged or fully changed, and running the same command again does the rest.
 //!
-//! Of two that are put in one place at the same time only one counts (the one of the lower name). So behind the record it is looked
-//! whether somebody else put one there. If that one counts, it is changed in its turn. If it does not, it may have been reported all the
-//! same: then what it says is changed, and put in the place of both. Where things arrive late, neither can know.
+//! If two clients replace the same snapshot at the same time, only one replacement counts (the one with the lower name). So after putting
+//! a record we look whether somebody else put another one. If theirs counts, we change theirs in turn. If ours counts, theirs may have
+//! been reported as done all the same: then we change what theirs says, and put the result in the place of both. On a synced store,
+//! neither client can know.
 
 pub(crate) mod before;
 mod doubt;
@@ -42,25 +42,25 @@ pub use plan::{Gone, Sum, Thinned, TreePlan, Unread, Why};
 use plan::{PlanError, Taken, TreeFate};
 use thin::{Outcome, Thinner};
 
-/// What is to be changed.
+/// The changes to make.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Tags that are added.
+    /// Tags to add.
     pub add_tags: Vec<String>,
-    /// Tags that are taken off.
+    /// Tags to remove.
     pub remove_tags: Vec<String>,
-    /// Another description.
+    /// New description.
     pub description: Option<String>,
-    /// Another host.
+    /// New host.
     pub host: Option<String>,
-    /// Another date, which says what the content is of.
+    /// New date, which says when the content was current.
     pub time: Option<Time>,
-    /// What goes, as gitignore patterns like those of [`crate::engine::exclude::ExcludeOptions`].
+    /// Files to remove, as gitignore patterns like those of [`crate::engine::exclude::ExcludeOptions`].
     pub exclude: Vec<String>,
 }
 
 impl Change {
-    /// A snapshot with the changes that need no look at its files.
+    /// The snapshot with the changes that do not concern its files.
     fn apply(&self, before: &Snapshot) -> Snapshot {
         let mut body = before.clone();
         let tags: BTreeSet<String> = std::mem::take(&mut body.tags).into_iter().chain(self.add_tags.clone()).collect();
@@ -74,7 +74,7 @@ impl Change {
     }
 }
 
-/// How it is done.
+/// Options of a rewrite.
 #[derive(Clone, Copy)]
 pub struct RewriteOptions<'a> {
     /// The clock.
@@ -83,55 +83,55 @@ pub struct RewriteOptions<'a> {
     pub level: i32,
     /// Open, decompress and hash every new segment before its pack is put.
     pub verify: bool,
-    /// How packs that this machine has not put are looked at before something relies on them.
+    /// How packs that this machine did not put are verified before something relies on them.
     pub others: VerifyOthers,
-    /// How many threads work.
+    /// Number of threads.
     pub threads: usize,
 }
 
 /// A snapshot that changes.
 #[derive(Debug)]
 pub struct Planned {
-    /// The snapshot.
+    /// The snapshot as it is now.
     pub info: SnapshotInfo,
-    /// What goes of it.
+    /// The files that are removed from it.
     pub thinned: Option<Thinned>,
 }
 
-/// What a change comes to.
+/// The effect of a change, before anything is done.
 #[derive(Debug, Default)]
 pub struct RewritePlan {
     /// The snapshots that change, in their order.
     pub changes: Vec<Planned>,
-    /// Those in which something could not be looked into: what of each stays as it is, and why.
+    /// Snapshots that could not be read completely: which part of each stays as it is, and why.
     pub unread: Vec<(SnapshotInfo, Unread)>,
-    /// Those of which all is meant, so that nothing would be left. They stay as they are: to forget them is another command.
+    /// Snapshots from which everything would be removed. They stay as they are: forgetting them is another command.
     pub whole: Vec<(SnapshotInfo, Sum)>,
-    /// What goes.
+    /// The files and folders that are removed.
     pub trees: TreePlan,
 }
 
-/// What was done.
+/// Result of a rewrite.
 #[derive(Debug, Default)]
 pub struct RewriteReport {
-    /// The ids that were, and those of the snapshots that took their places, in the order of the snapshots.
+    /// Ids of the old snapshots and of those that replaced them, in the order of the snapshots.
     pub replaced: Vec<(ObjectName, ObjectName)>,
-    /// Those that are like that already.
+    /// Snapshots that already are as asked for.
     pub unchanged: Vec<ObjectName>,
-    /// Those that were forgotten meanwhile.
+    /// Snapshots that were forgotten meanwhile.
     pub forgotten: Vec<ObjectName>,
-    /// Those in which something could not be looked into: what of each stays as it is, and why.
+    /// Snapshots that could not be read completely: which part of each stays as it is, and why.
     pub unread: Vec<(SnapshotInfo, Unread)>,
-    /// Those of which all is meant by now, and which stay as they are.
+    /// Snapshots from which everything would be removed by now. They stay as they are.
     pub whole: Vec<(SnapshotInfo, Sum)>,
     /// Bytes put into the store, records not counted.
     pub bytes_stored: u64,
 }
 
-/// Why snapshots stay as they are. Where several were to change, some may have changed: the same again does the rest.
+/// Why snapshots stay as they are. If several were to change, some may have changed; the same command again does the rest.
 #[derive(Debug, thiserror::Error)]
 pub enum RewriteError {
-    /// The date that was given lies in the future.
+    /// The given date is in the future.
     #[error("the date that was given lies in the future")]
     Future,
     /// A pattern is not valid.
@@ -146,30 +146,30 @@ pub enum RewriteError {
     /// Something could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// What is needed could not be found out.
+    /// The chunks that the snapshots need could not be determined.
     #[error(transparent)]
     Mark(#[from] MarkError),
     /// The folders could not be walked.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// What the snapshots need lies only in packs that are being given up: it was forgotten by another machine, perhaps, or a prune was
-    /// cut off.
+    /// Data that the snapshots need is only in packs that are about to be deleted: perhaps another machine forgot the snapshots, or a
+    /// prune was interrupted.
     #[error("what these snapshots need is being given up")]
     GivenUp,
-    /// Packs vanished, or others changed the same snapshots, again and again.
+    /// Packs vanished, or others changed the same snapshots, at every attempt.
     #[error("others keep changing the vault meanwhile")]
     Unsettled,
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
-    /// It ended when some had changed already.
+    /// It failed after some snapshots had been changed.
     #[error("{done} of {all} snapshots are changed by now")]
     Partly {
-        /// How many.
+        /// Snapshots changed.
         done: usize,
-        /// Of how many.
+        /// Snapshots to change.
         all: usize,
-        /// Why it ended.
+        /// The reason.
         source: Box<Self>,
     },
 }
@@ -190,32 +190,32 @@ impl From<PlanError> for RewriteError {
     }
 }
 
-/// How often it is tried.
+/// Number of attempts.
 const ATTEMPTS: usize = 5;
 
 /// A snapshot that is to change.
 struct Goal {
-    /// The id that it had when the work began.
+    /// The id that the snapshot had when the work began.
     id: ObjectName,
-    /// What it said then.
+    /// Its body at that time.
     origin: Snapshot,
-    /// What is changed: that one, or what somebody else has put in its place meanwhile.
+    /// The snapshot to change: the original, or what somebody else has put in its place meanwhile.
     base: SnapshotInfo,
-    /// What the next record takes the place of.
+    /// The records that the next record replaces.
     names: Vec<ObjectName>,
-    /// What this work has put.
+    /// Records that this run has put.
     own: Vec<ObjectName>,
-    /// Others' that were looked at.
+    /// Records of others that have been considered.
     rivals: Vec<ObjectName>,
-    /// What stands in the place, if it is not the base. It stays, if it says all that the base says.
+    /// The snapshot that currently counts, if it is not the base. It stays if it says everything that the base says.
     stands: Option<SnapshotInfo>,
-    /// The same, put by a client that could not go on: nobody waited for that, so what it relies on may be gone.
+    /// The same, but put by a client that could not finish: no prune waited for it, so data that it relies on may be gone.
     doubted: Option<SnapshotInfo>,
-    /// A record is put even if the base is like that already.
+    /// Put a record even if the base already is as asked for.
     forced: bool,
 }
 
-/// Finds out what a change comes to. Nothing is changed.
+/// Determines the effect of a change. Changes nothing.
 ///
 /// # Errors
 /// If a pattern is not valid, the catalogue or the store fails as a whole, or the user stops it.
@@ -229,7 +229,7 @@ pub fn plan(
     plan_without(vault, snapshots, &HashMap::new(), change, threads, progress)
 }
 
-/// As [`plan()`]; what was taken out of some of them goes as well.
+/// As [`plan()`]; also removes from each snapshot the paths in `taken`.
 fn plan_without(
     vault: &Vault,
     snapshots: &[SnapshotInfo],
@@ -275,7 +275,7 @@ fn plan_without(
 }
 
 impl RewritePlan {
-    /// Leaves out snapshots of which a later version has said something that would be lost.
+    /// Leaves out snapshots with keys of a later version, which would be lost.
     fn leave_newer(&mut self, vault: &Vault) -> Result<(), VaultError> {
         let newer = vault.said_by_later(self.changes.iter().map(|planned| planned.info.id))?;
         for Planned { info, .. } in self.changes.extract_if(.., |planned| newer.contains(&planned.info.id)) {
@@ -286,7 +286,7 @@ impl RewritePlan {
     }
 }
 
-/// Of what seems to be lost, finds what may just not have arrived yet.
+/// Changes "damaged" to "not arrived" for data that may still be on its way.
 fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
     let lost = unread.iter().filter(|(_, unread)| unread.why == Why::Damaged);
     let late: HashSet<ObjectName> =
@@ -298,7 +298,8 @@ fn part_late(vault: &Vault, unread: &mut [(SnapshotInfo, Unread)]) {
     }
 }
 
-/// What two have made of one snapshot, in one: of each thing that one of them changed, what that one says; where both did, the first.
+/// Merges two changes of one snapshot: applies the changed tags of both, and takes each other field from the one that changed it, or from
+/// `one` if both did.
 fn both(origin: &Snapshot, one: Snapshot, other: &Snapshot) -> Snapshot {
     let mut body = other.clone();
     let tags: BTreeSet<&String> = one.tags.iter().chain(&other.tags).collect();
@@ -320,20 +321,20 @@ fn both(origin: &Snapshot, one: Snapshot, other: &Snapshot) -> Snapshot {
     Snapshot { time, host, tags, description, given, redated, ..one }
 }
 
-/// Whether two snapshots differ in nothing but what they take the place of.
+/// Whether two snapshots are equal except for what they replace.
 fn says_the_same(one: &Snapshot, other: &Snapshot) -> bool {
     *one == Snapshot { replaces: one.replaces.clone(), ..other.clone() }
 }
 
-/// Whether a snapshot gets another date, even if its record says that one already.
+/// Whether a snapshot gets another date, even if its record already says that date.
 fn is_redated(info: &SnapshotInfo, change: &Change) -> bool {
     change.time.is_some_and(|time| time != info.date)
 }
 
-/// Changes these snapshots, as far as they are still there.
+/// Changes these snapshots, if they still exist.
 ///
 /// # Errors
-/// If it is not done. Where several were to change, some may have changed.
+/// If the change fails. Some of several snapshots may have changed.
 pub fn rewrite(
     vault: &Vault,
     snapshots: &[SnapshotInfo],
@@ -367,7 +368,7 @@ fn put_all(
     for _ in 0..ATTEMPTS {
         let session = vault.begin_writing((options.clock)(), progress)?;
         let there = vault.snapshots();
-        // One that is nowhere any more was forgotten.
+        // A snapshot that is gone was forgotten.
         goals.retain_mut(|goal| {
             let is_there = goal.settle(vault, &there);
             report.forgotten.extend((!is_there).then_some(goal.id));
@@ -384,7 +385,7 @@ fn put_all(
         let mut first: HashMap<ObjectName, ObjectName> = HashMap::new();
         goals.retain(|goal| {
             let of = *first.entry(goal.base.id).or_insert(goal.id);
-            // Somebody has put one in the place of both.
+            // Somebody has replaced both by one.
             merged.extend((of != goal.id).then_some((goal.id, of)));
             of == goal.id
         });
@@ -397,7 +398,7 @@ fn put_all(
             let is_told = report.unread.iter().any(|(info, unread)| stays(info) && unread.path.is_empty())
                 || report.whole.iter().any(|(info, _)| stays(info));
             if !changes && !goal.own.is_empty() {
-                // Somebody has changed what this work had put.
+                // Somebody has changed a record of ours.
                 report.replaced.push((goal.id, goal.base.id));
             } else if !changes && !is_told {
                 report.unchanged.push(goal.id);
@@ -422,7 +423,7 @@ fn put_all(
 }
 
 impl RewriteReport {
-    /// What has become of snapshots that are one with another by now.
+    /// Records the outcome of snapshots that have been merged with another one.
     fn join(&mut self, merged: &[(ObjectName, ObjectName)]) {
         for (id, with) in merged.iter().rev() {
             let now = self.replaced.iter().find(|(id, _)| id == with).map(|(_, now)| *now);
@@ -449,12 +450,12 @@ impl Goal {
         }
     }
 
-    /// Finds what is to be changed now. Returns whether there is anything.
+    /// Determines the snapshot to change now. Returns whether there is one.
     fn settle(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
         let Some(info) = there.iter().find(|info| info.stands_for(&self.id)) else { return false };
         if !self.own.contains(&info.id) && info.id != self.base.id {
-            // Somebody has changed what this work has put. What was looked at before has a part in that, or has none: so all is looked
-            // at again.
+            // Somebody has changed a record of ours. What we considered before may or may not be part of theirs, so we consider
+            // everything again.
             let (own, origin) = (std::mem::take(&mut self.own), self.origin.clone());
             *self = Self { id: self.id, origin, own, ..Self::new(info) };
             if !self.own.is_empty() {
@@ -465,15 +466,15 @@ impl Goal {
         true
     }
 
-    /// What this work has put stands in the place now. Returns whether that is all: somebody else may have meant to put something
-    /// there at the same time, and may have been told that it stands there.
+    /// Whether the record that counts is ours and nothing else is left to do: somebody else may have put another record there at the same
+    /// time, and may have been told that it counts.
     fn is_reached(&mut self, vault: &Vault, there: &[SnapshotInfo]) -> bool {
         let Some(new) = self.own.last().and_then(|id| there.iter().find(|info| info.id == *id)) else { return false };
         !self.meet_rival(vault, there, new)
     }
 
-    /// Looks for what others have put in the place, beside what stands there. What it says is to be said, too. Returns whether there is
-    /// anything. What this work itself has put counts only if it stands there as well.
+    /// Looks for records that others put in the same place, beside the one that stands there. What they say must be said too. Returns
+    /// whether there is one. Our own records count only if they are there.
     fn meet_rival(&mut self, vault: &Vault, there: &[SnapshotInfo], stands: &SnapshotInfo) -> bool {
         let rivals = vault.meant_for(&[&self.names[..], &[self.id]].concat()).0;
         let is_there = |id: &ObjectName| there.iter().any(|info| info.id == *id);
@@ -488,8 +489,8 @@ impl Goal {
         true
     }
 
-    /// What was taken out of what stands in the place, by this work or by others: it goes from the base as well, so that nothing of it comes
-    /// back. `None` if nothing was.
+    /// Paths that this run or others removed in the snapshot that counts. They are removed from the base as well, so that none of them
+    /// comes back. `None` if none were.
     fn taken(&self, vault: &Vault, progress: &dyn Progress) -> Result<Option<Taken>, RewriteError> {
         let Some(stands) = self.stands.as_ref().filter(|stands| stands.body.tree != self.origin.tree) else {
             return Ok(None);
@@ -511,13 +512,13 @@ impl Goal {
         Ok(Some(taken).filter(|taken| !taken.is_empty()))
     }
 
-    /// What somebody else meant to put in the place, of these, and was not looked at yet.
+    /// The first of these records that somebody else put and that has not been considered yet.
     fn rival(&self, meant: Vec<SnapshotInfo>) -> Option<SnapshotInfo> {
         let is_new = |info: &SnapshotInfo| !self.own.contains(&info.id) && !self.rivals.contains(&info.id);
         meant.into_iter().find(is_new)
     }
 
-    /// What somebody else meant is changed next, in the place of that and of what this work has put.
+    /// Makes somebody else's record the next one to change, in the place of that record and of our own.
     fn take_over(&mut self, own: ObjectName, rival: SnapshotInfo) {
         self.rivals.push(rival.id);
         self.names = vec![own, rival.id];
@@ -526,9 +527,10 @@ impl Goal {
     }
 }
 
-/// Looks at what this work has put as a client that could not go on. If all is there that it needs, it stays: from now on it is needed
-/// like any other. If not, what somebody else meant to put there is changed instead, if there is any. If what it was to take the place of
-/// was forgotten meanwhile, or what somebody else had put there, it is forgotten as well. Otherwise it is put once more.
+/// Checks, as a client that had to start again, the records that this run has put. A record stays if everything it needs is there: from
+/// now on it is needed like any other. If not, the record that somebody else put in the same place is changed instead, if there is one.
+/// If the snapshot that it was to replace, or somebody else's replacement, was forgotten meanwhile, ours is forgotten as well. Otherwise
+/// it is put again.
 fn look_again(
     vault: &Vault,
     goals: &mut Vec<Goal>,
@@ -568,7 +570,7 @@ fn look_again(
     Ok(())
 }
 
-/// As [`plan()`]; what somebody else meant to put in the same place is a part of it even if nothing of it changes.
+/// As [`plan()`]; a record that somebody else put in the same place is included even if nothing in it changes.
 fn plan_goals(
     vault: &Vault,
     goals: &[Goal],
@@ -593,7 +595,7 @@ fn plan_goals(
     Ok(plan)
 }
 
-/// Makes sure that nothing of what these snapshots need is being given up: others may have been told already that nobody here needs it.
+/// Makes sure that nothing the snapshots need is about to be deleted: others may already have been told that nobody here needs it.
 fn may_rely(vault: &Vault, plan: &RewritePlan, progress: &dyn Progress) -> Result<(), RewriteError> {
     if unreliable(vault).is_empty() {
         return Ok(());
@@ -614,13 +616,13 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Puts the snapshots. Goals that are reached are taken out.
+    /// Puts the replacements. Removes the goals that are reached.
     fn attempt(&self, goals: &mut Vec<Goal>, report: &mut RewriteReport) -> Result<(), RewriteError> {
         let Self { vault, change, options, progress, .. } = *self;
         let condemned = vault.condemned();
         let there: Vec<ObjectName> = vault.pack_names().into_iter().filter(|name| !condemned.contains(name)).collect();
         let (bodies, published) = self.store()?;
-        // Some turn out to be damaged only when their folders are read.
+        // Some snapshots turn out to be damaged only when their folders are read.
         let mut bodies = VecDeque::from(bodies);
         report.bytes_stored += published.bytes_stored;
         progress.phase(Phase::Publish);
@@ -634,7 +636,8 @@ impl Work<'_> {
                 }
                 None => return false,
             };
-            // What takes the place of one alone has that one's date, whatever clock it is put by; of several, that of the last.
+            // A replacement of one snapshot has that snapshot's date, whatever clock it is put by; a replacement of several has the date
+            // of the last.
             let body = match &goal.stands {
                 Some(stands) => both(&goal.origin, body, &stands.body),
                 None => body,
@@ -657,7 +660,7 @@ impl Work<'_> {
         let names = vault.publish_together(batch, &needed, time, self.session, progress)?;
         for (goal, record) in goals.iter_mut().zip(&records) {
             if let RecordBody::Snapshot(body) = record {
-                // Some were put that do not count, since the client that put them could not go on.
+                // Some records were put that do not count, since the client that put them could not finish.
                 goal.own.extend(body.replaces.iter().filter(|name| !goal.names.contains(name)));
                 goal.names.clone_from(&body.replaces);
             }
@@ -682,7 +685,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Stores the trees, and returns the snapshots as they will be.
+    /// Stores the trees. Returns the new bodies.
     fn store(&self) -> Result<(Vec<Outcome>, Published), RewriteError> {
         let Self { vault, change, options, progress, session, plan } = *self;
         let said = |planned: &Planned| Ok(change.apply(&planned.info.body));
@@ -719,7 +722,7 @@ impl Work<'_> {
         Ok(bodies)
     }
 
-    /// What is known to be lost of a snapshot is lost of that which takes its place, as far as it has not gone.
+    /// Copies known damage of a snapshot to its replacement, except for files that were removed.
     fn carry_damage(&self, new: &[(ObjectName, ObjectName)]) -> Result<(), RewriteError> {
         let recorded = self.vault.recorded_damage();
         let mut damage = Damage::default();

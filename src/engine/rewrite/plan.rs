@@ -1,5 +1,5 @@
-//! What a rewrite takes out of which snapshots. Each distinct folder is looked at once, through the index of names, and once more only
-//! where what counts of its path for the patterns differs. Only folders in which something changes are remembered.
+//! Determines which files a rewrite removes from which snapshots. Each distinct folder is looked at once, through the index of names, and
+//! again only where the part of its path that matters to the patterns differs. Only folders in which something changes are remembered.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::AddAssign;
@@ -15,7 +15,7 @@ use crate::tree::stream::stream_key;
 use crate::tree::{FileKind, Root, Snapshot, Stream};
 use crate::vault::{ReadError, SnapshotInfo, Vault};
 
-/// Why something could not be looked into.
+/// Why something could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// It is lost or damaged.
@@ -24,12 +24,12 @@ pub enum Why {
     Newer,
     /// Another machine put it, and the sync has not brought all of it yet.
     NotArrived,
-    /// There is more of it than is read.
+    /// It is longer than the limit for reading.
     TooLong,
 }
 
 impl Why {
-    /// A word for programs.
+    /// Key in the JSON output.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
@@ -40,14 +40,14 @@ impl Why {
     }
 }
 
-/// Something of a snapshot that could not be looked into, and so stays as it is.
+/// A part of a snapshot that could not be read and so stays as it is.
 #[derive(Debug, Clone)]
 pub struct Unread {
-    /// The path of a folder in the snapshot, with all that is in it; empty if the whole snapshot stays as it is.
+    /// Path of a folder in the snapshot, which stays with its whole content; empty if the whole snapshot stays as it is.
     pub path: Vec<u8>,
-    /// Why.
+    /// The reason.
     pub why: Why,
-    /// What was found, in words.
+    /// The error, in words.
     pub what: String,
 }
 
@@ -58,19 +58,19 @@ impl Unread {
     }
 }
 
-/// How much there is of something.
+/// Number and size of files and folders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Files of every kind but folders.
+    /// Number of files of all kinds except folders.
     pub files: u64,
-    /// Folders.
+    /// Number of folders.
     pub folders: u64,
-    /// Sizes of the regular files.
+    /// Total size of the regular files.
     pub bytes: u64,
 }
 
 impl AddAssign for Sum {
-    /// Sizes are what entries say, true or not.
+    /// Saturates: sizes come from entries and may be wrong.
     fn add_assign(&mut self, other: Self) {
         self.files = self.files.saturating_add(other.files);
         self.folders = self.folders.saturating_add(other.folders);
@@ -78,49 +78,49 @@ impl AddAssign for Sum {
     }
 }
 
-/// Something that goes, with all that is in it.
+/// A file or folder that is removed, with its whole content.
 #[derive(Debug, Clone)]
 pub struct Gone {
     /// Its name in its folder.
     pub(super) name: Vec<u8>,
     /// Whether it is a folder.
     pub is_folder: bool,
-    /// It, and all that is in it.
+    /// The item and its whole content.
     pub sum: Sum,
 }
 
-/// A folder in which something goes, or in a folder below.
+/// A folder that changes because something in it or below is removed.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Its listing as it was.
+    /// The old listing.
     pub(super) listing: Stream,
-    /// What goes, in the order of the names.
+    /// Items to remove, ordered by name.
     pub(super) gone: Vec<Gone>,
-    /// The folders in it that change, in the order of the names, by number: always a lower one than its own.
+    /// The folders in it that change, ordered by name, each with its number, which is always lower than the number of this folder.
     pub(super) below: Vec<(Vec<u8>, u32)>,
-    /// All that goes, here and below.
+    /// Everything that is removed, here and below.
     sum: Sum,
-    /// How many things that is, folders with all that is in them being one.
+    /// Number of removed items; a folder with its content is one.
     count: u64,
-    /// How many bytes their paths from here on take.
+    /// Bytes of their paths from here on.
     paths_len: u64,
 }
 
-/// What becomes of a folder.
+/// The effect on a folder.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
-    /// Something in it goes: its number.
+    /// The number of its node, if something in it is removed.
     changes: Option<u32>,
-    /// The way to the first folder, it or below it, that cannot be looked into.
+    /// The way to the first unreadable folder: this one or one below it.
     unread: Option<u32>,
 }
 
-/// The way from a folder to one that cannot be looked into.
+/// The way from a folder to an unreadable one.
 #[derive(Debug)]
 enum Way {
-    /// It is that itself, with a path of nothing.
+    /// This folder is the unreadable one (with an empty path).
     Here(Unread),
-    /// It lies in the folder of this name, and from there on the way is that of this number.
+    /// It is in the folder of this name, and the way with this number leads on from there.
     Below(Vec<u8>, u32),
 }
 
@@ -128,65 +128,65 @@ impl Fate {
     const STAYS: Self = Self { changes: None, unread: None };
 }
 
-/// A snapshot from which something goes.
+/// A snapshot from which something is removed.
 #[derive(Debug)]
 pub struct Thinned {
     /// Its top folder.
     pub(super) node: u32,
-    /// All that goes.
+    /// Everything that is removed.
     pub sum: Sum,
-    /// How many things that is, folders with all that is in them being one.
+    /// Number of removed items; a folder with its content is one.
     pub count: u64,
 }
 
-/// What goes from some snapshots.
+/// The files and folders to remove from some snapshots.
 #[derive(Debug, Default)]
 pub struct TreePlan {
     pub(super) nodes: Vec<Node>,
     fates: HashMap<(ListingKey, [u8; 16]), Fate>,
     sums: HashMap<ListingKey, Sum>,
-    /// Ways to folders that cannot be looked into.
+    /// Ways to unreadable folders.
     unread: Vec<Way>,
-    /// How many folders were looked into, those again that lie elsewhere as well.
+    /// Number of folders looked into; one that is at several places may count several times.
     pub looked_into: u64,
 }
 
-/// What becomes of the tree of one snapshot.
+/// The effect on the tree of one snapshot.
 #[derive(Debug)]
 pub enum TreeFate {
-    /// Nothing in it is meant.
+    /// Nothing is removed.
     Stays,
-    /// Something goes.
+    /// Something is removed.
     Thinned(Thinned),
-    /// All of it is meant. A snapshot of nothing says nothing: that is for its owner to forget.
+    /// Everything would be removed. An empty snapshot says nothing: its owner should forget it instead.
     All(Sum),
 }
 
-/// That, and the first folder in it that cannot be looked into.
+/// The effect, and the first unreadable folder.
 type Planned = (TreeFate, Option<Unread>);
 
 /// A folder that is being looked at.
 struct Frame {
     key: (ListingKey, [u8; 16]),
     name: Vec<u8>,
-    /// Below its root.
+    /// Path below its root.
     path: Vec<u8>,
     node: Node,
     rest: std::vec::IntoIter<(Vec<u8>, Stream)>,
     unread: Option<u32>,
 }
 
-/// The path by which patterns are about a root: that which it was taken from, or, of what came from an archive or from another program,
-/// that in the snapshot.
+/// The path of a root that patterns apply to: the path it was read from or, if it came from an archive or another program, its path in
+/// the snapshot.
 pub(super) fn place_of(roots: &[Root], name: &[u8]) -> Vec<u8> {
     let path = roots.iter().find(|root| root.name == name).map(|root| &root.path);
     path.filter(|path| !path.is_empty()).cloned().unwrap_or_else(|| [b"/", name].concat())
 }
 
-/// Paths in a snapshot that go, whatever patterns say: somebody else has taken them out of it.
+/// Paths in a snapshot that are removed whatever the patterns say: somebody else has removed them.
 pub(super) type Taken = BTreeSet<Vec<u8>>;
 
-/// How a root is looked at.
+/// The rules for one root.
 struct Ground<'g> {
     rules: Rules,
     place: Vec<u8>,
@@ -195,7 +195,7 @@ struct Ground<'g> {
 }
 
 impl Ground<'_> {
-    /// Stands for the rules and what counts for them of a path below the root: what they say of all that is in it follows from this.
+    /// Hash of the rules and of the part of a path that matters to them: it determines what they say about everything below the path.
     fn key(&self, path: &[u8]) -> [u8; 16] {
         let mut key = [0; 16];
         let mut hasher = blake3::Hasher::new();
@@ -216,14 +216,14 @@ impl Ground<'_> {
         key
     }
 
-    /// Whether what lies at a path below the root goes.
+    /// Whether the item at a path below the root is removed.
     fn goes(&self, path: &[u8], is_folder: bool) -> bool {
         self.rules.exclude(path, is_folder) || !self.taken.is_empty() && self.taken.contains(&join(self.name, path))
     }
 }
 
-/// Finds out what goes from these snapshots by these patterns, and of what was taken out of each, and the first folder of each that cannot be looked into. Whatever is in
-/// such a folder stays.
+/// Determines what these patterns and the paths in `taken` remove from each snapshot, and the first folder of each that cannot be read.
+/// The content of such a folder stays.
 ///
 /// # Errors
 /// If a pattern is not valid, the catalogue or the store fails as a whole, or the user stops it.
@@ -237,7 +237,7 @@ pub(super) fn plan(
 ) -> Result<(TreePlan, Vec<Planned>), PlanError> {
     let index = Index::new(vault)?;
     let tops: Vec<Stream> = snapshots.iter().map(|info| info.body.tree.clone()).collect();
-    // Whatever the index does not have yet is read by all threads.
+    // All threads read what the index does not have yet.
     explore_ways(&index, &tops, threads, progress)?;
     let index = index.renew(None)?;
     let (mut plan, mut hand) = (TreePlan::default(), index.hand());
@@ -251,7 +251,7 @@ pub(super) fn plan(
     Ok((plan, fates))
 }
 
-/// Why it is not known what goes.
+/// Why the plan could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// A pattern is not valid.
@@ -269,7 +269,7 @@ impl From<ReadError> for PlanError {
 }
 
 impl TreePlan {
-    /// Calls `each` for everything that goes from a snapshot, with its path in it, until it returns `false`.
+    /// Calls `each` for every item removed from a snapshot, with its path in it, until it returns `false`.
     pub fn for_each(&self, thinned: &Thinned, mut each: impl FnMut(&[u8], &Gone) -> bool) {
         let mut waiting = vec![(Vec::new(), thinned.node)];
         while let Some((path, number)) = waiting.pop() {
@@ -330,7 +330,7 @@ impl TreePlan {
         Ok((fate, unread))
     }
 
-    /// More would go from a snapshot than can be listed: one folder lies at very many paths in it.
+    /// More items would be removed from a snapshot than can be listed: one folder is at very many places in it.
     fn too_many(&self, thinned: &Thinned) -> Unread {
         let mut first = Vec::new();
         self.for_each(thinned, |path, _| {
@@ -341,7 +341,7 @@ impl TreePlan {
         Unread { path: Vec::new(), why: Why::TooLong, what }
     }
 
-    /// The folder that a way leads to from a folder of this path.
+    /// The unreadable folder that a way leads to from a folder with this path.
     fn unread_at(&self, path: &[u8], way: u32) -> Option<Unread> {
         let (mut path, mut way) = (path.to_vec(), self.unread.get(way as usize)?);
         loop {
@@ -375,7 +375,7 @@ impl TreePlan {
         }
     }
 
-    /// Something in a folder goes, with all that is in it.
+    /// Adds an item of a folder that is removed with its whole content.
     fn add_gone(
         &mut self,
         node: &mut Node,
@@ -394,7 +394,7 @@ impl TreePlan {
         Ok(())
     }
 
-    /// What becomes of a root's folder and all that is in it.
+    /// Determines the effect on a root's folder and its whole content.
     fn folder(
         &mut self,
         hand: &mut Hand<'_, '_>,
@@ -436,7 +436,7 @@ impl TreePlan {
         }
     }
 
-    /// Looks into a folder: what goes of it, and which folders are to be looked at.
+    /// Looks into a folder: which items are removed, and which folders to look at next.
     fn open(
         &mut self,
         hand: &mut Hand<'_, '_>,
@@ -479,14 +479,14 @@ impl TreePlan {
         Frame { unread: Some(self.way(Way::Here(unread))), ..frame }
     }
 
-    /// All in a folder has been looked at.
+    /// Finishes a folder whose whole content has been looked at.
     fn close(&mut self, done: Frame) -> (Vec<u8>, Fate) {
         let fate = Fate { changes: (done.node.count > 0).then(|| self.add(done.node)), unread: done.unread };
         self.fates.insert(done.key, fate);
         (done.name, fate)
     }
 
-    /// How much is in a folder, as far as it can be read: it goes as a whole.
+    /// Number and size of everything in a folder that is removed as a whole, as far as it can be read.
     fn sum(&mut self, hand: &mut Hand<'_, '_>, listing: &Stream, progress: &dyn Progress) -> Result<Sum, PlanError> {
         let mut way: Vec<(ListingKey, Sum, Vec<Stream>)> = Vec::new();
         let mut next = Some(listing.clone());
@@ -531,7 +531,7 @@ impl TreePlan {
 }
 
 impl Gone {
-    /// A file, or a folder without what is in it.
+    /// A file, or a folder without its content.
     fn new(name: &[u8], is_folder: bool, size: u64) -> Self {
         let sum =
             if is_folder { Sum { files: 0, folders: 1, bytes: 0 } } else { Sum { files: 1, folders: 0, bytes: size } };
@@ -566,7 +566,7 @@ mod tests {
         for (path, counts) in [("", true), ("a", true), ("a/b", false), ("a/c", false), ("ab", false)] {
             assert_eq!(key(&none, path) != key(&taken, path), counts, "{path}");
         }
-        // Names alone are the same in each folder.
+        // Patterns of names alone have the same key in each folder.
         assert_eq!(key(&none, ""), key(&none, "a/c"));
     }
 }

@@ -1,4 +1,4 @@
-//! Stores snapshots without what goes: each folder that changes once, and the lists of each snapshot without what names it.
+//! Stores snapshots without the removed files: each folder that changes once, and for each snapshot its lists without the removed paths.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,20 +20,20 @@ use crate::vault::read::Listing;
 /// The key of a folder's listing in its entry (SPEC §7.2).
 const LISTING_KEY: &str = "c";
 
-/// Stores what a plan leaves of trees.
+/// Stores the trees that a plan leaves.
 pub(super) struct Thinner<'t, 'a> {
     depot: &'t Depot<'a>,
     plan: &'t TreePlan,
     patterns: &'t [String],
     trees: TreeReader<'a>,
-    /// The new listing of each folder that changes, by its number; or why it cannot be read.
+    /// The new listing of each folder that changes, by its number, or why the folder cannot be read.
     listings: Vec<Option<Result<Stream, Unread>>>,
 }
 
-/// What a snapshot becomes, or why it stays as it is.
+/// The new body of a snapshot, or why it stays as it is.
 pub(super) type Outcome = Result<Snapshot, Unread>;
 
-/// What cannot be read, if it is only that.
+/// Separates errors that concern only one part of the snapshot from those that end the work.
 fn contained<T>(result: Result<T, Ended<RewriteError>>) -> Result<Result<T, Unread>, Ended<RewriteError>> {
     let error = match result {
         Ok(done) => return Ok(Ok(done)),
@@ -48,28 +48,28 @@ fn contained<T>(result: Result<T, Ended<RewriteError>>) -> Result<Result<T, Unre
     }
 }
 
-/// What goes from one snapshot, by path.
+/// The paths removed from one snapshot.
 struct Paths<'p> {
     gone: HashSet<Vec<u8>>,
     patterns: &'p [String],
     roots: &'p [Root],
-    /// The rules of each root that was asked about, by its name, and whether all of it is meant.
+    /// The rules for each root asked about, by its name, and whether the patterns mean the whole root.
     rules: HashMap<Vec<u8>, (Rules, bool)>,
 }
 
-/// All beginnings of a path that are paths, the shortest first, the path itself last.
+/// All prefixes of a path that are paths, the shortest first, the path itself last.
 pub(super) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     ends.chain([path.len()]).map(|end| &path[..end])
 }
 
 impl Paths<'_> {
-    /// Whether a path in the snapshot goes, or lies in what goes.
+    /// Whether a path in the snapshot is removed or is inside something that is removed.
     fn covers(&self, path: &[u8]) -> bool {
         prefixes(path).any(|prefix| self.gone.contains(prefix))
     }
 
-    /// Whether the patterns are about a path, whether or not it is in the snapshot.
+    /// Whether the patterns match a path, whether or not it is in the snapshot.
     fn are_about(&mut self, path: &[u8]) -> Result<bool, PatternError> {
         let Some(root) = components(path).next() else { return Ok(false) };
         if !self.rules.contains_key(root) {
@@ -89,7 +89,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
         Self { depot, plan, patterns, trees, listings: vec![None; plan.nodes.len()] }
     }
 
-    /// Stores the folders that change of these snapshots.
+    /// Stores the changed folders of these snapshots.
     pub(super) fn store_folders<'s>(
         &mut self,
         snapshots: impl Iterator<Item = &'s Thinned>,
@@ -102,7 +102,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
                 waiting.extend(self.plan.nodes[number as usize].below.iter().map(|(_, below)| *below));
             }
         }
-        // What lies in a folder has a lower number than that.
+        // A folder has a higher number than the folders in it.
         for number in wanted {
             if stopped() {
                 return Err(RewriteError::Interrupted.into());
@@ -124,7 +124,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
                 continue;
             }
             let Some((_, number)) = below.next_if(|(below, _)| *below == name) else {
-                // Byte for byte, so that nothing is lost of what a later version wrote.
+                // Byte for byte, so that fields written by a later version are kept.
                 new.write(old.last_bytes(), cutter, sink)?;
                 continue;
             };
@@ -143,7 +143,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
         Ok(Ok(new.finish(cutter, sink)?))
     }
 
-    /// What is left of a snapshot.
+    /// The snapshot without the removed files.
     pub(super) fn snapshot(&mut self, before: &Snapshot, thinned: &Thinned) -> Result<Outcome, Ended<RewriteError>> {
         let tree = match self.listings[thinned.node as usize].clone().ok_or(RewriteError::Unsettled)? {
             Ok(tree) => tree,
@@ -159,10 +159,10 @@ impl<'t, 'a> Thinner<'t, 'a> {
             Ok(left) => left,
             Err(why) => return Ok(Err(why)),
         };
-        // What a list says that cannot be read is not known: it may name what goes, to somebody who can read it once.
+        // An unreadable list is dropped: it may name a removed path, which somebody might be able to read one day.
         let links = contained(self.links(&before.links, &paths))?.unwrap_or(Stream::EMPTY);
         let rules = contained(self.rules(&before.rules, &paths))?.unwrap_or(Stream::EMPTY);
-        // Each by its name: whoever adds one has to say here whether it is still true of what is left.
+        // Field by field: anyone who adds a field has to decide here whether it still holds for the rest.
         let Snapshot {
             time,
             source,
@@ -193,7 +193,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
             redated,
             origin: _,
         } = before.clone();
-        // Without a list it is partial for a reason that stays.
+        // Without a list, it is partial for a reason that remains.
         let is_whole = skipped > 0 && left.count == 0;
         Ok(Ok(Snapshot {
             time,
@@ -223,12 +223,12 @@ impl<'t, 'a> Thinner<'t, 'a> {
             rules,
             replaces,
             redated,
-            // What it was a copy of has files that it has not.
+            // The original has files that this one does not have.
             origin: None,
         }))
     }
 
-    /// Which paths are names of one file, as far as they stay.
+    /// The groups of hard links, without the removed paths.
     fn links(&mut self, before: &Stream, paths: &Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
         let (mut groups, mut reader): (Vec<Vec<Vec<u8>>>, _) = (Vec::new(), GroupReader::new(before));
         while let Some((is_first, path)) = reader.next(&mut self.trees).map_err(RewriteError::from)? {
@@ -242,7 +242,7 @@ impl<'t, 'a> Thinner<'t, 'a> {
         Ok(store_links(self.depot, groups.into_iter())?)
     }
 
-    /// What could not be saved, as far as it is not meant. What is meant of it counts as gone.
+    /// The list of skipped files, without those that the patterns mean. These count as removed.
     fn skipped(
         &mut self,
         before: &Snapshot,
@@ -267,14 +267,15 @@ impl<'t, 'a> Thinner<'t, 'a> {
         Ok(Ok(left))
     }
 
-    /// The rules: what goes was left out, so that a restore does not take it for absent. Where none were recorded, or some are not
-    /// known or cannot be read, there are none: then nothing is taken for absent, not even by somebody who knows them.
+    /// The rules: removed paths are recorded as left out, so that a restore does not take them for absent. If no rules were recorded, or
+    /// some are unknown or cannot be read, none are written: then nothing is taken for absent, not even by a later version that knows
+    /// them.
     fn rules(&mut self, before: &Stream, paths: &Paths<'_>) -> Result<Stream, Ended<RewriteError>> {
         let Some(mut rules) = RuleSet::read(before, &mut self.trees).map_err(RewriteError::from)? else {
             return Ok(Stream::EMPTY);
         };
-        // With its folder all that an ignore file has left out is gone. One that goes alone has left out what it has left out, and may
-        // not be told any more.
+        // A removed folder takes with it everything that its ignore file has left out. If only the ignore file is removed, what it left
+        // out can no longer be explained.
         rules.ignore_files.retain(|folder, _| !paths.covers(folder));
         if let Some(name) = &rules.options.ignore_file
             && rules.ignore_files.keys().any(|folder| paths.covers(&join(folder, name)))

@@ -1,4 +1,4 @@
-//! Finishing: entries make pages, pages make folders, folders are entries of their parents.
+//! Finishes entries into pages, pages into folders, and folders into entries of their parents.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
@@ -13,7 +13,7 @@ use crate::tree::entry::LISTING_VERSION;
 use crate::tree::{Entry, FileKind, Stream};
 
 impl Walk<'_> {
-    /// Enters a file that was read, or that could not be.
+    /// Records a file that was read, or that could not be read.
     pub(super) fn finish_file(&self, page: &Arc<Page>, slot: usize, read: Result<(Entry, Stat), ReadFailed>) {
         match read {
             Ok((entry, stat)) => {
@@ -28,18 +28,18 @@ impl Walk<'_> {
             Err(ReadFailed::Source(error)) => {
                 let name = lock(&page.slots)[slot].stat.name.to_vec();
                 let path = join(&page.folder.path, &name);
-                // If it was deleted since it was looked at, it is simply not there.
+                // A file that was deleted meanwhile is simply not in the snapshot.
                 if error.kind() != std::io::ErrorKind::NotFound {
                     self.skip(&path, error, false);
                 }
             }
-            // The run has failed; nothing of it will be used.
+            // The run has failed; none of its results will be used.
             Err(ReadFailed::Run) => return,
         }
         self.leave(page);
     }
 
-    /// What is remembered of a file that was read: what it was then, not when it was looked at first.
+    /// The row to remember for a file that was read: its state when it was read, not when it was first looked at.
     pub(super) fn remembered(&self, path: &[u8], entry: &Entry, stat: &Stat) -> StatEntry {
         let mut row = self.stat_entry(&entry.name, stat);
         if entry.torn {
@@ -47,7 +47,7 @@ impl Walk<'_> {
             row.inode = 0;
         }
         if entry.kind == FileKind::File && entry.size != stat.size {
-            // What the system says of it is not to be relied on, so it is read each time.
+            // Its size as reported by the system is not reliable, so it is read each time.
             let counted = |bytes: u64| Some(bytes.saturating_add(entry.size).saturating_sub(stat.size));
             let _ = self.found.bytes.fetch_update(Relaxed, Relaxed, counted); // never refused
             row.inode = 0;
@@ -56,7 +56,7 @@ impl Walk<'_> {
         row
     }
 
-    /// One part of a page is finished. If it was the last one, goes on with the folder, and with its parents.
+    /// Marks one part of a page as finished. After the last one, finishes the folder, and then its parents.
     pub(super) fn leave(&self, page: &Arc<Page>) {
         let mut page = page.clone();
         loop {
@@ -83,11 +83,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Adds a finished page to its folder's listing. Returns the listing if it was the last one.
+    /// Adds a finished page to its folder's listing. Returns the listing after the last page.
     fn finish_page(&self, page: &Page) -> Option<Stream> {
         let folder = &page.folder;
         let mut slots = std::mem::take(&mut *lock(&page.slots));
-        // What could not be read, or was left out at the last moment, has no entry.
+        // Files that could not be read, or were left out at the last moment, have no entry.
         slots.retain(|slot| !slot.stat.entry.is_empty());
         let begin: &[u8] = if page.index == 0 { &[LISTING_VERSION] } else { &[] };
         let len: usize = slots.iter().map(|slot| slot.stat.entry.len()).sum();
@@ -110,7 +110,7 @@ impl Walk<'_> {
         self.deliver(folder, &mut state, page.index, bytes)
     }
 
-    /// Writes pages to the listing in their order.
+    /// Writes pages to the listing in order.
     fn deliver(&self, folder: &Folder, state: &mut super::FolderState, index: usize, bytes: Vec<u8>) -> Option<Stream> {
         let (cutter, sink) = (self.depot.keys().cutter(), &mut self.depot.meta_sink());
         state.waiting.insert(index, bytes);
@@ -135,5 +135,5 @@ impl Walk<'_> {
     }
 }
 
-/// Rows of a large folder are handed on when they take more than this many bytes.
+/// Size, in bytes, from which the rows of a large folder are passed on.
 const ROWS_AT_ONCE: usize = 1 << 20;

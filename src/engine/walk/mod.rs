@@ -1,10 +1,9 @@
 //! Walks the source and turns folders into trees (SPEC §7, §8.5).
 //!
-//! Every folder is read in pages of neighbouring names. A page is finished when each of its files is stored and each of
-//! its folders has a tree; a folder is finished when its pages are, and its listing goes up into the page of its parent.
-//! Whoever finishes the last part goes on with what depends on it, so nobody waits and nothing recurses. Tasks run on a
-//! pool that works on the newest first, which keeps few folders open at a time; an idle thread takes the oldest, which
-//! keeps what lies together in the tree together in the segments.
+//! Every folder is read in pages of neighbouring names. A page is finished when each of its files is stored and each of its folders has a
+//! tree; a folder is finished when its pages are, and its listing is added to the page of its parent. The thread that finishes the last
+//! part continues with the parent, so no thread waits and nothing recurses. Tasks run on a pool that runs the newest first, which keeps
+//! few folders open at a time; an idle thread takes the oldest, which keeps neighbours in the tree together in the segments.
 
 mod finish;
 mod page;
@@ -36,19 +35,19 @@ use crate::tree::entry::flags;
 use crate::tree::{Entry, FileKind, RuleSet, Skipped, StreamWriter, Time};
 use crate::vault::TreeReader;
 
-/// Folders with more names than this are read in pages.
+/// Maximum number of names in a folder that is read as one page.
 const PAGE_MAX: usize = 4096;
-/// Longest file of patterns, in bytes.
+/// Maximum length of a file of patterns, in bytes.
 pub const IGNORE_FILE_MAX: usize = 64 << 20;
 /// The file that marks a cache (CACHEDIR.TAG specification 1.1).
 const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";
-/// A page ends behind a name whose hash has these bits zero, so that a new name moves no other page's bounds.
+/// A page ends after a name whose hash has these bits zero, so that a new name moves no other page's bounds.
 const PAGE_MASK: u64 = 0x3ff;
 
-/// Paths that are wanted, as a tree of names.
+/// The requested paths, as a tree of names.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    /// Everything from here on.
+    /// Everything from here on is requested.
     all: bool,
     below: BTreeMap<Vec<u8>, Arc<Wanted>>,
 }
@@ -72,70 +71,70 @@ impl Wanted {
     }
 }
 
-/// What was found, in numbers.
+/// Counts of the walk.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Files of every kind but folders.
+    /// Number of files of all kinds except folders.
     pub files: AtomicU64,
-    /// Folders.
+    /// Number of folders.
     pub folders: AtomicU64,
-    /// Sizes of the regular files.
+    /// Total size of the regular files.
     pub bytes: AtomicU64,
-    /// Files that were not there before.
+    /// Number of files that did not exist before.
     pub files_new: AtomicU64,
-    /// Files that differ from before.
+    /// Number of files that differ from before.
     pub files_changed: AtomicU64,
-    /// Files that were not opened.
+    /// Number of files that were not opened.
     pub files_unchanged: AtomicU64,
-    /// Bytes read from files.
+    /// Number of bytes read from files.
     pub bytes_read: AtomicU64,
-    /// Things that could not be read.
+    /// Number of items that could not be read.
     pub unreadable: AtomicU64,
 }
 
 /// The walk of one snapshot.
 pub struct Walk<'a> {
-    /// Where chunks go.
+    /// Destination of the chunks.
     pub depot: &'a Depot<'a>,
-    /// Whom to tell.
+    /// Progress sink.
     pub progress: &'a dyn Progress,
-    /// What to leave out.
+    /// The rules for leaving out.
     pub exclude: &'a ExcludeOptions,
-    /// A hash of the source's name: sources do not share remembered folders.
+    /// Hash of the source's name: sources do not share remembered folders.
     pub source: [u8; 16],
-    /// Number of the session that writes rows.
+    /// Number of the session that writes the rows.
     pub session: u64,
-    /// Sessions whose rows are believed without looking chunks up.
+    /// Sessions whose rows are trusted without looking up chunks.
     pub trusted: BTreeSet<u64>,
-    /// Read every file.
+    /// Whether to read every file.
     pub read_all: bool,
-    /// What was changed from this time on may have been changed after it was read, too.
+    /// Files changed at or after this time may have been changed again after they were read.
     pub racy_from: Time,
-    /// Folders that are never entered: the store's and the catalogue's own (device, inode).
+    /// Folders that are never entered: those of the store and the catalogue (device, inode).
     pub never: Vec<(u64, u64)>,
     /// Names of owners.
     pub owners: &'a OwnerNames,
-    /// Reads lists of ids of large unchanged files, where they have to be looked up.
+    /// Reads lists of ids of large unchanged files, where these have to be looked up.
     pub trees: Mutex<TreeReader<'a>>,
-    /// What was found.
+    /// Counts.
     pub found: Found,
-    /// Names of files that have several, by device and inode.
+    /// The names of files that have several, by device and inode.
     pub links: Mutex<HashMap<(u64, u64), Links>>,
-    /// What could not be saved as it should be.
+    /// Files that could not be saved completely.
     pub skipped: Mutex<SkippedList>,
-    /// Read pipes and devices as if they were files.
+    /// Whether to read pipes and devices like files.
     pub read_special: bool,
     /// Folders on other file systems whose content was left out.
     pub elsewhere: Mutex<LeftOut>,
-    /// What was left out, beside what the options say.
+    /// The rules for leaving out, and the paths that were left out for other reasons.
     pub rules: Mutex<RuleSet>,
-    /// The entries of the top folder; an empty one is not there.
+    /// The entries of the top folder; an empty one does not exist.
     pub top: Mutex<Vec<Bytes>>,
     /// Mount points below the roots.
     pub mounts: &'a MountPoints,
 }
 
-/// Mount points below the roots of a source: which there were the last time, and which are seen now. Each has its path in the snapshot.
+/// Mount points below the roots of a source: those of the last snapshot and those seen now, each with its path in the snapshot.
 #[derive(Debug, Default)]
 pub struct MountPoints {
     known: BTreeMap<FolderKey, Vec<u8>>,
@@ -145,12 +144,12 @@ pub struct MountPoints {
 }
 
 impl MountPoints {
-    /// Those that are remembered. `accepted`: whatever is seen now is how it is to be.
+    /// `known` are the remembered ones. `accepted`: whatever is seen now is right.
     pub const fn new(known: BTreeMap<FolderKey, Vec<u8>>, accepted: bool) -> Self {
         Self { known, accepted, seen: Mutex::new(BTreeMap::new()), lost: Mutex::new(BTreeSet::new()) }
     }
 
-    /// Notes what a folder of this root is. Returns whether it was a mount point and is none now.
+    /// Records whether a folder of this root is a mount point. Returns whether it was one and no longer is.
     fn has_gone(&self, folder: FolderKey, is_mount: bool, root: &[u8], path: &[u8]) -> bool {
         let has_gone = !is_mount && !self.accepted && self.known.contains_key(&folder);
         if is_mount || has_gone {
@@ -162,8 +161,8 @@ impl MountPoints {
         has_gone
     }
 
-    /// Those below this root that were not seen, and of which not even the folder is there: `is_away` looks, by the path below the
-    /// root. They may be mounted again.
+    /// The mount points below this root that were not seen and whose folders do not exist either; they may be mounted again. `is_away`
+    /// checks that, given the path below the root.
     pub fn vanished(&self, root: &[u8], is_away: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         if self.accepted {
             return Vec::new();
@@ -183,21 +182,21 @@ impl MountPoints {
         vanished.into_iter().map(|(_, path)| path).collect()
     }
 
-    /// Whether a mount point below this root has gone.
+    /// Whether a mount point below this root has disappeared.
     pub fn has_lost(&self, root: &[u8]) -> bool {
         lock(&self.lost).contains(root)
     }
 
-    /// Those to be remembered: what is one now, and what was one and may be again.
+    /// The mount points to remember: the present ones, and those that were ones and may be again.
     pub fn seen(&self) -> BTreeMap<FolderKey, Vec<u8>> {
         lock(&self.seen).clone()
     }
 }
 
-/// Why what is in a folder is probably not what was meant.
+/// Why the content of a folder is probably not what the user meant.
 pub const NOT_MOUNTED: &str = "it was a mount point, and now it is a folder like any other: is its disk mounted? If this \
                                is how it is to be: vault snapshot --allow-empty";
-/// The same, of a removable disk whose folder is gone with it.
+/// As [`NOT_MOUNTED`], for a removable disk whose folder has disappeared too.
 pub const TAKEN_OUT: &str = "a disk was mounted here, and is not there now: is it taken out? If this is how it is to be: \
                              vault snapshot --allow-empty";
 
@@ -206,16 +205,16 @@ pub const TAKEN_OUT: &str = "a disk was mounted here, and is not there now: is i
 pub struct Links {
     /// Paths in the snapshot.
     pub paths: Vec<Vec<u8>>,
-    /// Its entry, once it has been read under one of them, with what it looked like.
+    /// Its entry, once it has been read under one of them, with its metadata at that time.
     entry: Option<(Entry, Stat)>,
 }
 
-/// What was skipped: the first ones for the report, all of them as a stream.
+/// The skipped files: the first ones for the report, all of them as a stream.
 #[derive(Default)]
 pub struct SkippedList {
     /// The first ones.
     pub first: Vec<Skipped>,
-    /// How many there are.
+    /// Number of skipped files.
     pub count: u64,
     /// All of them.
     pub stream: StreamWriter,
@@ -228,7 +227,7 @@ impl SkippedList {
         let encoded =
             serde::Serialize::serialize(&skipped, &mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
         if encoded.is_ok() {
-            // A failure of the store ends the run elsewhere.
+            // A failed store ends the run elsewhere.
             let _ = self.stream.write(&bytes, depot.keys().cutter(), &mut depot.meta_sink());
             self.count += 1;
         }
@@ -238,7 +237,7 @@ impl SkippedList {
     }
 }
 
-/// The file in a folder for which its content is left out, if there is one.
+/// The marker file for which a folder's content is left out, if there is one.
 pub(crate) fn marker(exclude: &ExcludeOptions, names: &Names, dir: &Dir) -> Option<Vec<u8>> {
     if exclude.caches && has_name(names, CACHEDIR_TAG) && dir.is_cachedir_tagged() {
         return Some(CACHEDIR_TAG.to_vec());
@@ -246,12 +245,12 @@ pub(crate) fn marker(exclude: &ExcludeOptions, names: &Names, dir: &Dir) -> Opti
     exclude.if_present.iter().find(|name| has_name(names, name)).cloned()
 }
 
-/// Folders whose content was left out because it lies on another file system: the first ones, and how many there are.
+/// Folders whose content was left out because they are on another file system: the first ones and their number.
 #[derive(Debug, Clone, Default)]
 pub struct LeftOut {
-    /// Paths in the snapshot of the first ones.
+    /// Paths in the snapshot, of the first ones.
     pub first: Vec<Vec<u8>>,
-    /// How many there are.
+    /// Number of folders.
     pub count: u64,
 }
 
@@ -264,11 +263,11 @@ impl LeftOut {
     }
 }
 
-/// What an entry belongs to.
+/// The parent of an entry.
 enum Parent {
-    /// The top folder's entry of this number.
+    /// The top folder, and the number of the entry in it.
     Top(usize),
-    /// An entry of a page.
+    /// A page, and the number of the entry in it.
     Page(Arc<Page>, usize),
 }
 
@@ -280,14 +279,14 @@ struct Folder {
     dir: Dir,
     /// Path in the snapshot.
     path: Vec<u8>,
-    /// Length of the root's name in `path`, with the slash: what follows is the path that rules see.
+    /// Length of the root's name in `path`, including the slash: the rules see the rest of the path.
     root_len: usize,
     depth: usize,
     root_dev: u64,
     dev: u64,
     local: bool,
     key: FolderKey,
-    /// Where its rows were before, if it was renamed.
+    /// The key of its earlier rows; different if it was renamed.
     old_key: FolderKey,
     identity: [u8; 16],
     rules: Rules,
@@ -309,22 +308,22 @@ struct FolderState {
 struct Page {
     folder: Arc<Folder>,
     index: usize,
-    /// Entries that are not finished, and one for the thread that reads the page.
+    /// Number of unfinished entries, plus one for the thread that reads the page.
     outstanding: AtomicUsize,
     slots: Mutex<Vec<Slot>>,
     /// Names under which the rows are stored that this page was compared with.
     old_rows: Vec<Vec<u8>>,
-    /// How many entries they have.
+    /// Number of entries in these rows.
     old_entries: usize,
-    /// Whether all of them are believed as they are.
+    /// Whether all of these rows are trusted.
     old_trusted: bool,
 }
 
 /// One entry of a page.
 struct Slot {
-    /// What will be remembered. While a folder is read, its entry is the one that it had before.
+    /// The row to remember. While a folder is being read, this is its earlier entry.
     stat: StatEntry,
-    /// The same as it was remembered.
+    /// Whether this is the remembered entry, unchanged.
     reused: bool,
 }
 
@@ -349,7 +348,7 @@ fn pages(names: &Names) -> Vec<Range<usize>> {
     let mut pages = Vec::new();
     let mut start = 0;
     for (index, name) in names.iter().enumerate() {
-        // FNV-1a: this decides only about the cache, not about what is stored.
+        // FNV-1a: this only affects the cache, not what is stored.
         let hash = name
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
@@ -369,7 +368,7 @@ impl<'a> Walk<'a> {
         self.depot.has_failed() || self.progress.stopped()
     }
 
-    /// Notes something that could not be saved, or not as it should be.
+    /// Records a file that could not be saved, or not completely.
     pub(super) fn skip(&self, path: &[u8], why: impl std::fmt::Display, stored: bool) {
         let skipped = Skipped { path: path.to_vec(), why: why.to_string(), stored };
         self.progress.warn(&skipped.to_string());
@@ -379,16 +378,16 @@ impl<'a> Walk<'a> {
         lock(&self.skipped).push(skipped, self.depot);
     }
 
-    /// Notes something that was saved, but is probably not what was meant: that makes the snapshot partial.
+    /// Records something that was saved but is probably not what the user meant: this makes the snapshot partial.
     pub(super) fn doubt(&self, path: &[u8], why: impl std::fmt::Display) {
         self.found.unreadable.fetch_add(1, Relaxed);
         self.skip(path, why, true);
     }
 
-    /// Begins with a root: opens it, and spawns the reading of what is in it.
+    /// Starts with a root: opens it, and spawns the reading of its content.
     ///
     /// # Errors
-    /// If it cannot be read at all: that is never taken for an empty folder.
+    /// If it cannot be read at all: it is never treated as an empty folder.
     pub fn begin<'s>(
         &'s self,
         scope: &Scope<'s>,
@@ -401,7 +400,7 @@ impl<'a> Walk<'a> {
     where
         'a: 's,
     {
-        // A link that is named as a root is followed, so that a snapshot of it is never just the link.
+        // A link given as a root is followed, so that its snapshot is never just the link.
         let real = std::fs::canonicalize(path)?;
         let parent = real.parent().map_or(Ok(None), |parent| Dir::open(parent).map(Some))?;
         let file_name = real.file_name().map(crate::path::from_os);
@@ -447,8 +446,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// What will be remembered of a file, but for its entry. One that may have changed again without a trace is
-    /// remembered as unknown.
+    /// The row to remember for a file, without its entry. A file that may have changed again unnoticed is remembered as unknown.
     fn stat_entry(&self, name: &[u8], stat: &Stat) -> StatEntry {
         let is_racy = stat.ctime >= self.racy_from || stat.mtime >= self.racy_from;
         StatEntry {
@@ -469,7 +467,7 @@ impl<'a> Walk<'a> {
         self.progress.counters().add(1, size);
     }
 
-    /// Enters a finished root.
+    /// Records a finished root.
     pub fn put_top(&self, top: usize, entry: Option<Entry>) {
         let bytes = entry.map_or_else(Bytes::new, |entry| self.encode(&entry, &entry.name));
         lock(&self.top)[top] = bytes;
@@ -480,7 +478,7 @@ impl<'a> Walk<'a> {
         Ok(Entry { xattrs: dir.xattrs()?, ..self.plain_entry(name, stat) })
     }
 
-    /// What every kind of entry has.
+    /// The fields that every kind of entry has.
     fn plain_entry(&self, name: &[u8], stat: &Stat) -> Entry {
         Entry {
             mode: stat.mode,
@@ -504,8 +502,8 @@ impl<'a> Walk<'a> {
         Ok(entry)
     }
 
-    /// Reads the names of an opened folder and decides what of it is taken.
-    #[allow(clippy::too_many_arguments)] // what a folder is made of
+    /// Reads the names of an open folder and decides which of them are included.
+    #[allow(clippy::too_many_arguments)] // the parts of a folder
     fn open_folder(
         &self,
         parent: Parent,
@@ -519,7 +517,7 @@ impl<'a> Walk<'a> {
         let mut names = Names::new();
         dir.names(&mut names)?;
         if let Some(marker) = marker(self.exclude, &names, &dir) {
-            // The folder stays, with what marks it, so that a restore is marked too.
+            // The folder stays, with its marker, so that a restored folder is marked too.
             lock(&self.rules).emptied.insert(place.path.clone());
             names.clear();
             names.push(&marker, None)?;
@@ -540,7 +538,7 @@ impl<'a> Walk<'a> {
         let mut rules = rules;
         if let Some(file) = self.exclude.ignore_file.as_ref().filter(|file| has_name(&names, file)) {
             let below = place.path.get(place.root_len..).unwrap_or_default();
-            // Patterns that cannot be used are never passed over in silence: much would be stored that was not meant.
+            // Unusable patterns are never ignored silently: many files would be stored that the user meant to leave out.
             let unused = |why: String| {
                 let why = format!("the patterns in it are not used: {why}");
                 self.doubt(&join(&place.path, file), why);
@@ -584,7 +582,7 @@ impl<'a> Walk<'a> {
         }))
     }
 
-    /// Where this folder's rows are: under its path, or, if it was renamed, under the path it had.
+    /// The key of this folder's earlier rows: that of its path or, if it was renamed, that of its old path.
     fn old_key(&self, key: FolderKey, identity: &[u8; 16], names: &Names) -> FolderKey {
         if self.read_all || names.is_empty() {
             return key;
@@ -595,21 +593,21 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Where a folder stands.
+/// The position of a folder.
 struct Place {
     path: Vec<u8>,
     root_len: usize,
     depth: usize,
     root_dev: u64,
-    /// Whether files may be mapped, if that is known.
+    /// Whether files may be mapped, if known.
     local: Option<bool>,
     key: FolderKey,
     old_key: FolderKey,
-    /// It is what was remembered under `old_key`, so it was not renamed.
+    /// The folder is the one remembered under `old_key`, so it was not renamed.
     stayed: bool,
 }
 
-/// What is called with a file's entry and what the file looked like when it had been read.
+/// Called with a file's entry and its metadata after it was read.
 type ReadDone<'s> = Box<dyn FnOnce(Result<(Entry, Stat), ReadFailed>) + Send + 's>;
 
 fn has_name(names: &Names, name: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! Reading a page of a folder: comparing, and reading what changed.
+//! Reads a page of a folder: compares it with the remembered rows, and reads changed files.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,13 +28,13 @@ use crate::vault::{ReadError, TreeReader};
 
 /// Small files are read in batches of about this many bytes, so that other threads can take some.
 const BATCH_LEN: u64 = 4 << 20;
-/// A file of this length takes long enough to be named while it is read.
+/// Length from which a file takes long enough to be shown while it is read.
 const LONG_LEN: u64 = 64 << 20;
-/// A thread that reads files has up to this number open, so that the system reads the next ones while it works.
+/// Maximum number of files that a reading thread keeps open, so that the system reads the next ones while it works.
 const AHEAD_MAX: usize = 16;
-/// Bytes that the system is asked to read in advance for each thread.
+/// Number of bytes that the system is asked to read ahead for each thread.
 const AHEAD_LEN: u64 = 8 << 20;
-/// Files from this size on are worked on by all threads at once.
+/// Size from which all threads work on one file.
 pub(super) const SHARED_LEN: u64 = 32 << 20;
 /// Files below this size that change while they are read are read again.
 const RETRY_MAX: u64 = 64 << 20;
@@ -43,7 +43,7 @@ const RETRY_MAX: u64 = 64 << 20;
 const ENTRY_ROOM: usize = 256;
 
 impl Folder {
-    /// Whether the rules leave a name in this folder out.
+    /// Whether the rules leave out a name in this folder.
     fn is_excluded(&self, name: &[u8], is_folder: bool) -> bool {
         !self.rules.is_empty() && {
             let path = join(&self.path, name);
@@ -53,7 +53,7 @@ impl Folder {
 }
 
 impl<'a> Walk<'a> {
-    /// Reads one page of a folder: compares it with its rows, and spawns what has to be read.
+    /// Reads one page of a folder: compares it with its rows, and spawns the reading of what has changed.
     pub(super) fn read_page<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>, index: usize)
     where
         'a: 's,
@@ -62,13 +62,13 @@ impl<'a> Walk<'a> {
             return;
         }
         if index + 1 < folder.pages.len() {
-            // Only the next page, so that few are in memory at a time.
+            // Only the next page is spawned, so that few are in memory at a time.
             let folder = folder.clone();
             scope.spawn(move |scope| self.read_page(scope, &folder, index + 1));
         }
         let range = folder.pages[index].clone();
         let (rows, old_entries) = self.old_rows(folder, &range);
-        // A row that begins in the page before is that page's to replace.
+        // A row that begins in the page before is replaced by that page.
         let before = range.start.checked_sub(1).map(|last| folder.names.get(last));
         let is_own = |name: &[u8]| before.is_none_or(|before| name > before);
         let old_rows = rows.iter().map(|(name, _)| name.clone()).filter(|name| is_own(name)).collect();
@@ -143,7 +143,7 @@ impl<'a> Walk<'a> {
         }
         *lock(&page.slots) = slots;
         page.outstanding.fetch_add(folders.len() + files.len(), AcqRel);
-        // The pool takes the newest first: folders in reverse order, then the files of this page on top of them.
+        // The pool runs the newest first: spawn the folders in reverse order, then the files of this page on top of them.
         for (slot, stat, known) in folders.into_iter().rev() {
             let page = page.clone();
             scope.spawn(move |scope| self.enter_folder(scope, page, slot, &stat, known));
@@ -168,7 +168,7 @@ impl<'a> Walk<'a> {
         self.leave(&page);
     }
 
-    /// The rows that may speak of a page, with only the entries that lie in it, and how many entries they had.
+    /// The rows that may concern a page, with only the entries in the page, and the number of entries they had.
     fn old_rows(&self, folder: &Folder, range: &Range<usize>) -> (Vec<(Vec<u8>, StatRow)>, usize) {
         if range.is_empty() {
             return (Vec::new(), 0);
@@ -177,7 +177,7 @@ impl<'a> Walk<'a> {
         match self.depot.reader().rows(&folder.old_key, first, last) {
             Ok(mut rows) => {
                 let bounds = |entry: &StatEntry| *entry.name >= *first && *entry.name <= *last;
-                // Entries beyond the page count too: a row that has some is not the row of this page.
+                // Entries outside the page count too: a row that has some is not the row of this page.
                 let entries = rows.iter().map(|(_, row)| row.entries.len()).sum();
                 for (_, row) in &mut rows {
                     row.entries.retain(bounds);
@@ -191,12 +191,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at one name; `None` if it is left out.
+    /// The metadata of one name; `None` if it is left out.
     fn look(&self, folder: &Folder, name: &[u8]) -> Option<Stat> {
         let path = || join(&folder.path, name);
         let stat = match folder.dir.stat_at(name) {
             Ok(stat) => stat,
-            // It was deleted since the folder was read: so it is not in the snapshot.
+            // It was deleted since the folder was read, so it is not in the snapshot.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
                 self.skip(&path(), error, false);
@@ -256,11 +256,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Encodes an entry; one that cannot be is listed and left out.
+    /// Encodes an entry. One that cannot be encoded is listed and left out.
     pub(super) fn encode(&self, entry: &Entry, path: &[u8]) -> Bytes {
         let mut bytes = Vec::with_capacity(ENTRY_ROOM);
         match encode_entry(entry, &mut bytes) {
-            // A copy has no room left over.
+            // A copy has no spare capacity.
             Ok(()) => Bytes::copy_from_slice(&bytes),
             Err(error) => {
                 self.skip(path, error, false);
@@ -337,7 +337,7 @@ impl<'a> Walk<'a> {
         };
         let rules = parent.rules.clone();
         match self.open_folder(Parent::Page(page.clone(), slot), dir, &now, entry, place, rules, wanted) {
-            // Straight on: the first page is read by the thread that opened the folder.
+            // The thread that opened the folder reads its first page.
             Ok(folder) => self.read_page(scope, &folder, 0),
             Err(error) => unreadable(&error),
         }
@@ -356,7 +356,7 @@ impl<'a> Walk<'a> {
             while ahead.len() < AHEAD_MAX && ahead_len < AHEAD_LEN {
                 let Some((slot, stat)) = rest.next() else { break };
                 let name = lock(&page.slots)[slot].stat.name.to_vec();
-                // One that has several names has perhaps been read under another.
+                // A file with several names may have been read under another one.
                 let file = (stat.nlink == 1).then(|| folder.dir.open_file(&name));
                 if let Some(Ok(file)) = &file {
                     file.prefetch(0, stat.size.min(AHEAD_LEN));
@@ -399,7 +399,7 @@ impl<'a> Walk<'a> {
         same_content(seen, stat).then(|| Entry { name: name.to_vec(), ..entry.clone() })
     }
 
-    /// Reads a regular file and makes its entry, then calls `done`.
+    /// Reads a regular file, makes its entry, and calls `done`.
     pub(super) fn read_file<'s>(
         &'s self,
         spread: Option<&Scope<'s>>,
@@ -460,7 +460,7 @@ impl<'a> Walk<'a> {
         self.read_large_file(spread, large, local, done);
     }
 
-    /// Reads a large or sparse file; once more, in one thread and without a mapping, if it changed and is not very large.
+    /// Reads a large or sparse file. If it changed and is not very large, reads it again, in one thread and without mapping it.
     fn read_large_file<'s>(&'s self, spread: Option<&Scope<'s>>, large: LargeFile, map: bool, done: ContentDone<'s>)
     where
         'a: 's,
@@ -470,7 +470,7 @@ impl<'a> Walk<'a> {
             let looked = read.and_then(|(stream, torn)| {
                 let after = large.file.stat()?;
                 let torn = torn || !same_content(&large.before, &after);
-                // Some systems do not say how long their files are: then there is more, and nothing has changed.
+                // Some systems do not report the length of their files: then there is more to read, and nothing has changed.
                 let is_longer = !torn && large.file.read_full_at(&mut [0], large.before.size)? > 0;
                 Ok((stream, torn, is_longer, after))
             });
@@ -489,7 +489,7 @@ impl<'a> Walk<'a> {
             }
             let data: u64 = large.extents.iter().map(|(start, end)| end - start).sum();
             let content = if data == large.before.size || data != stream.len {
-                // If it was cut off in between, nothing is known of its holes any more.
+                // If it was truncated meanwhile, its holes are not known.
                 Ok(Content { size: stream.len, stream, holes: None, torn })
             } else {
                 holes_between(&large.extents, large.before.size, self.depot).map(|holes| Content {
@@ -504,7 +504,7 @@ impl<'a> Walk<'a> {
         read_large(self.depot, feed, spread, self.progress, Box::new(finish));
     }
 
-    /// Reads a file whose length nobody knows up to its end.
+    /// Reads a file of unknown length to its end.
     fn read_to_end<'s>(&'s self, file: Arc<SourceFile>, before: Stat, done: ContentDone<'s>)
     where
         'a: 's,
@@ -525,12 +525,12 @@ impl<'a> Walk<'a> {
         self.found.bytes_read.fetch_add(len, Relaxed);
     }
 
-    /// Whether something that is no file is read like one.
+    /// Whether items of this kind are read like files.
     pub(super) fn reads(&self, kind: FileKind) -> bool {
         self.read_special && matches!(kind, FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice)
     }
 
-    /// Reads a pipe or a device to its end, and makes the entry of a file of it.
+    /// Reads a pipe or a device to its end, and makes a file entry for it.
     pub(super) fn read_special<'s>(&'s self, dir: &Dir, file_name: &[u8], name: &[u8], stat: &Stat, done: ReadDone<'s>)
     where
         'a: 's,
@@ -568,7 +568,7 @@ impl io::Read for FromStart {
     }
 }
 
-/// A file whose turn comes soon.
+/// A file that is opened ahead of its turn.
 struct Ahead {
     slot: usize,
     stat: Stat,
@@ -585,7 +585,7 @@ struct LargeFile {
 
 type ContentDone<'s> = Box<dyn FnOnce(Result<(Content, Stat), ReadFailed>) + Send + 's>;
 
-/// Splits the files of a page into batches that are worth handing to another thread.
+/// Splits the files of a page into batches that are worth passing to another thread.
 fn batches(files: Vec<(usize, Stat)>) -> Vec<Vec<(usize, Stat)>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
@@ -604,7 +604,7 @@ fn batches(files: Vec<(usize, Stat)>) -> Vec<Vec<(usize, Stat)>> {
     batches
 }
 
-/// Remembered entries, taken in the order of the names.
+/// Remembered entries, in the order of their names.
 struct Joined {
     entries: std::iter::Peekable<std::vec::IntoIter<StatEntry>>,
 }
@@ -623,14 +623,14 @@ impl Joined {
         Self { entries: entries.into_iter().peekable() }
     }
 
-    /// The entry of this name. Names must come in order.
+    /// The entry with this name. Must be called with names in order.
     fn take(&mut self, name: &[u8]) -> Option<StatEntry> {
         while self.entries.next_if(|entry| *entry.name < *name).is_some() {}
         self.entries.next_if(|entry| *entry.name == *name)
     }
 }
 
-/// Reads lists of ids, but only from chunks that are stored where they will stay.
+/// Reads lists of ids, but only from chunks in packs that stay.
 struct Looked<'t, 'v, 'd> {
     trees: &'t mut TreeReader<'v>,
     depot: &'d Depot<'d>,

@@ -1,4 +1,4 @@
-//! Why a file counts as new or changed, in words, for those who ask for that much (`-vv`).
+//! Describes why a file counts as new or changed, for users who ask for it (`-vv`).
 
 use crate::catalogue::StatEntry;
 use crate::engine::walk::Walk;
@@ -7,8 +7,7 @@ use crate::path::Shown;
 use crate::tree::{FileKind, decode_entry};
 
 impl Walk<'_> {
-    /// Tells of a file that is new or has changed. `old` is what is remembered of it; `was_there` says whether
-    /// anything is.
+    /// Reports a file that is new or has changed. `old` is its remembered row; `was_there` says whether there is one.
     pub(super) fn tell(
         &self,
         path: &[u8],
@@ -40,14 +39,14 @@ impl Walk<'_> {
         }
         let mut found = differences(old, stat);
         if found.is_empty() {
-            // Only that something about it was changed is certain.
+            // It is only certain that something about it has changed.
             found.push(if has_other_xattrs(old, stat, dir, name) { "xattr" } else { "change time" });
         }
         found.join(", ")
     }
 }
 
-/// What differs by the look of it.
+/// The differences that can be seen.
 fn differences(old: &StatEntry, stat: &Stat) -> Vec<&'static str> {
     let entry = decode_entry(&old.entry).ok().flatten().map(|(entry, _)| entry);
     let entry = entry.filter(|_| old.kind == stat.kind);

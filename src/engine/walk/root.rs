@@ -1,4 +1,4 @@
-//! Roots that are files: remembered like the files of a folder, so that one that did not change is not read again.
+//! Roots that are files. They are remembered like the files of a folder, so that an unchanged one is not read again.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,12 +19,12 @@ pub(super) struct RootFile {
     pub(super) top: usize,
     /// Its name there.
     pub(super) name: Vec<u8>,
-    /// What is remembered of it stands as the only row of a folder with this key.
+    /// Key of the folder whose only row remembers this file.
     pub(super) key: FolderKey,
 }
 
 impl<'a> Walk<'a> {
-    /// Reads a root that is a file, unless it is as it was.
+    /// Reads a root that is a file, unless it is unchanged.
     pub(super) fn read_root_file<'s>(&'s self, scope: &Scope<'s>, root: RootFile, parent: &Dir, file_name: &[u8])
     where
         'a: 's,
@@ -68,7 +68,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What is remembered of a root that is a file, and whether that is believed as it is.
+    /// The remembered row of a root that is a file, and whether it is trusted.
     fn remembered_root(&self, root: &RootFile) -> Option<(StatEntry, bool)> {
         let rows = self.depot.reader().rows(&root.key, &root.name, &root.name).unwrap_or_else(|error| {
             self.depot.fail(error.into());
@@ -84,13 +84,13 @@ impl<'a> Walk<'a> {
         self.depot.put_rows(FolderRows { folder: root.key, rows: vec![row], ..FolderRows::default() });
     }
 
-    /// Enters a root that is a file, once it was read.
+    /// Records a root that is a file, after it was read.
     fn finish_root_file(&self, root: &RootFile, read: Result<(Entry, Stat), ReadFailed>) {
         match read {
             Ok((entry, stat)) => {
                 let remembered = self.remembered(&root.name, &entry, &stat);
                 lock(&self.top)[root.top] = remembered.entry.clone();
-                // One that could not be encoded was skipped, and is to be named again the next time.
+                // A file that could not be encoded was skipped, and must be reported again the next time.
                 if !remembered.entry.is_empty() {
                     self.remember_root(root, remembered);
                 }
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
                 self.skip(&root.name, error, false);
                 self.put_top(root.top, None);
             }
-            // The run has failed; nothing of it will be used.
+            // The run has failed; none of its results will be used.
             Err(ReadFailed::Run) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Clients with states of their own over a store that delivers late or at once, driven by one row of dice.
+//! Simulated clients with states of their own over a store that delivers late or at once, driven by one sequence of random numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -30,26 +30,26 @@ use crate::tree::{StreamReader, Time};
 use crate::vault::client::ClientState;
 use crate::vault::{CreateOptions, Identity, OpenOptions, SnapshotInfo, Vault};
 
-/// Different files that there are.
+/// Number of different files.
 const FILES: u64 = 6;
-/// How deep operations interrupt each other.
+/// Maximum depth to which operations interrupt each other.
 const DEPTH_MAX: usize = 2;
 
-/// What a file of this number holds.
+/// The content of the file with this number.
 pub fn content(number: u64) -> Vec<u8> {
     let mut bytes = vec![0; 300 + (number as usize * 137) % 1500];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-/// What happens then.
+/// An action to run later.
 type Then<T> = Box<dyn FnOnce(&Arc<Sim>) -> T + Send>;
 
-/// Something that happens just before a client puts a record, or a pack.
+/// An action just before a client puts a record, or a pack.
 struct Hook {
     client: usize,
     is_log: bool,
-    /// So many of these it puts before.
+    /// Number of these that it puts before.
     after: usize,
     then: Then<()>,
 }
@@ -60,10 +60,10 @@ impl std::fmt::Debug for Hook {
     }
 }
 
-/// Something that happens in the middle of a listing of the log, which does not show the record of the name that comes out.
+/// An action in the middle of a listing of the log; the listing omits the record whose name the action returns.
 struct ListingHook {
     client: usize,
-    /// So many listings come before.
+    /// Number of listings before.
     after: usize,
     then: Then<ObjectName>,
 }
@@ -77,81 +77,81 @@ impl std::fmt::Debug for ListingHook {
 /// Which machines there are, beside usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machines {
-    /// Each is like no other.
+    /// No two are alike.
     Apart,
     /// All are copies of one: machine, host, user and folder are the same.
     Alike,
-    /// All were made from one template, and have other host names.
+    /// All were made from one template, and have different host names.
     Template,
 }
 
 #[derive(Debug, Default)]
 struct State {
     dice: u64,
-    /// How many processes of each client are in the middle of something.
+    /// For each client, the number of its processes in the middle of an operation.
     busy: Vec<usize>,
-    /// Clients to which and from which nothing travels.
+    /// Clients without deliveries in either direction.
     asleep: Vec<bool>,
-    /// Clients whose operations all fail until they are started again.
+    /// Clients whose operations all fail until they are restarted.
     crashed: Vec<bool>,
     depth: usize,
-    /// Steps that are left.
+    /// Number of steps left.
     left: usize,
     /// Snapshots that were reported as taken.
     taken: BTreeSet<ObjectName>,
-    /// A folder could not be read when files were to be taken out: they stayed, and that was said.
+    /// Whether a folder could not be read when files were to be removed: they stayed, and that was reported.
     was_unread: bool,
-    /// Machines whose state was lost where things arrive late: a person may retire the clients that wrote there.
+    /// Clients of machines whose state was lost, on a synced store: a person may retire these.
     gone: Vec<ClientId>,
-    /// How far the clock of each machine is off, in seconds.
+    /// Error of each machine's clock, in seconds.
     skew: Vec<i64>,
-    /// What happens when a client puts something.
+    /// Actions for when a client puts something.
     hooks: Vec<Hook>,
-    /// What happens in the middle of a listing of the log.
+    /// The action in the middle of a listing of the log.
     listing: Option<ListingHook>,
-    /// A machine that is no copy of the others.
+    /// A machine that is not a copy of the others.
     apart: Option<usize>,
-    /// So many objects of the log are merged.
+    /// Number of objects of the log from which they are merged.
     merged: usize,
-    /// The machine from which it is looked at last.
+    /// The machine whose view is checked at the end.
     eye: usize,
     counts: Counts,
     trace: Vec<String>,
 }
 
-/// What happened.
+/// Numbers of events.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
     pub snapshots: u64,
     pub prunes: u64,
-    /// Packs that were deleted.
+    /// Packs deleted.
     pub deleted: u64,
-    /// Objects of the log that were merged, and those that were deleted since merges hold them.
+    /// Objects of the log merged, and those deleted because merges contain them.
     pub merged: u64,
     pub merged_deleted: u64,
-    /// Records of which at the end no more was left than their places.
+    /// Past records at the end.
     pub past: u64,
     pub crashes: u64,
-    /// Clients that slept in the middle of something.
+    /// Clients that slept in the middle of an operation.
     pub slept: u64,
-    /// Work of a client that began while other work of it was under way.
+    /// Operations of a client that began during another one of the same client.
     pub second: u64,
-    /// States that were lost, set back, or copied to another machine; and how many of them while work was under way.
+    /// States that were lost, reset, or copied to another machine; and the number of these during an operation.
     pub states: u64,
     pub live_states: u64,
     /// Clients that were retired, by a person or by themselves.
     pub retired: u64,
     pub imports: u64,
-    /// Snapshots that were put in the place of others.
+    /// Snapshots that replaced others.
     pub rewrites: u64,
-    /// Snapshots that were not reported, and are not whole, of clients that cannot go on: their runs were cut off.
+    /// Incomplete snapshots that were not reported, of clients that cannot continue: their runs were interrupted.
     pub unreported: u64,
-    /// Packs whose index was damaged, and repairs.
+    /// Packs whose footer was damaged, and repairs.
     pub damaged: u64,
     pub repairs: u64,
     /// Snapshots that nobody forgot.
     pub retained: u64,
-    /// Snapshots of these that do not read back, and snapshots that were reported and have no record.
+    /// Retained snapshots that cannot be read back, and reported snapshots without a record.
     pub lost: u64,
 }
 
@@ -179,7 +179,7 @@ impl Counts {
     }
 }
 
-/// Threads for the operations at each depth, one for each: what the library does in parallel, it does there in order.
+/// One thread for the operations at each depth, so that parallel work of the library runs there in order.
 #[derive(Debug, Clone)]
 pub struct Pools(Vec<Arc<ThreadPool>>);
 
@@ -189,8 +189,9 @@ impl Pools {
         Self((0..=DEPTH_MAX).map(|_| pool()).collect())
     }
 
-    /// Does work of this depth in the middle of an operation of the store. A thread of a pool that waits for another pool takes up
-    /// work of its own meanwhile, which may need what it holds, so a plain thread waits in its place: no real store would let it go on.
+    /// Runs work of this depth in the middle of an operation of the store. A pool thread that waits for another pool takes up tasks of
+    /// its own pool meanwhile, which may need locks that it holds, so a plain thread waits in its place: no real store would let it
+    /// continue.
     fn amid<T: Send>(&self, depth: usize, work: impl FnOnce() -> T + Send) -> T {
         if self.0[depth].current_thread_index().is_some() {
             return work();
@@ -221,7 +222,7 @@ struct SimStore {
 }
 
 impl SimStore {
-    /// What happens at an operation: nothing, or the others go on while this client waits, or it crashes.
+    /// Decides what happens at an operation: nothing, or others act while this client waits, or it crashes.
     fn meet(&self, object: &dyn ToString) -> Result<(), StoreError> {
         let sim = &self.sim;
         let crashed = || StoreError::Io {
@@ -294,7 +295,7 @@ impl Store for SimStore {
 
     fn list(&self, kind: Kind, found: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
         self.meet(&kind.folder())?;
-        // A listing is not taken at one moment: of what comes and goes meanwhile it shows some.
+        // A listing does not show one moment: it shows some of the objects that appear or disappear meanwhile.
         let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
         let key = |listed: &Listed| match listed {
             Listed::Object { name, .. } => name.to_string(),
@@ -336,7 +337,7 @@ impl Store for SimStore {
         self.view.quarantine(key)
     }
 
-    /// One request at a time, so that what happens follows from the dice alone.
+    /// One request at a time, so that events depend on the random numbers alone.
     fn limits(&self) -> StoreLimits {
         StoreLimits::ONE
     }
@@ -380,7 +381,7 @@ impl Sim {
             crashed: vec![false; clients],
             skew: vec![0; clients],
             left,
-            // What is told step by step counts records.
+            // Schedules that are scripted step by step count records.
             merged: if left > 0 { 4 } else { 64 },
             ..State::default()
         };
@@ -395,7 +396,7 @@ impl Sim {
         Arc::new(sim)
     }
 
-    /// Does what was to happen when this client puts something.
+    /// Runs the action for this client's next put.
     fn hook(self: &Arc<Self>, client: usize, is_log: bool) {
         let hook = {
             let mut state = lock(&self.state);
@@ -424,7 +425,7 @@ impl Sim {
         Some(self.pools.amid(1, || (hook.then)(self)))
     }
 
-    /// Lets something happen in the middle of a listing of the log, after so many others.
+    /// Runs an action in the middle of a listing of the log, after this many others.
     pub fn when_listing(
         &self,
         client: usize,
@@ -434,33 +435,33 @@ impl Sim {
         lock(&self.state).listing = Some(ListingHook { client, after, then: Box::new(then) });
     }
 
-    /// A snapshot was reported as taken.
+    /// Records that a snapshot was reported as taken.
     pub fn report(&self, id: ObjectName) {
         lock(&self.state).taken.insert(id);
     }
 
-    /// Lets something happen just before a client puts a record, after so many others.
+    /// Runs an action just before a client puts a record, after this many others.
     pub fn when(&self, client: usize, after: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
         lock(&self.state).hooks.push(Hook { client, is_log: true, after, then: Box::new(then) });
     }
 
-    /// Lets something happen just before a client puts a pack.
+    /// Runs an action just before a client puts a pack.
     pub fn when_pack(&self, client: usize, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
         lock(&self.state).hooks.push(Hook { client, is_log: false, after: 0, then: Box::new(then) });
     }
 
-    /// So many objects of the log are merged from now on.
+    /// Sets the number of objects of the log from which they are merged.
     pub fn merge_from(&self, count: usize) {
         lock(&self.state).merged = count;
     }
 
-    /// A machine is lost, with all that it has put and that has not gone anywhere yet; what it deleted is gone everywhere.
+    /// Loses a machine, with all its objects that have not been delivered yet; its deletions are delivered everywhere.
     pub fn lose(&self, client: usize) {
         self.world.lose(client);
         lock(&self.state).eye = (client + 1) % self.clients;
     }
 
-    /// One machine is not like the others.
+    /// Makes one machine different from the others.
     pub fn set_apart(&self, client: usize) {
         lock(&self.state).apart = Some(client);
     }
@@ -488,8 +489,8 @@ impl Sim {
         self.folder.path().join(format!("{what} {client}"))
     }
 
-    /// The clock: six hours for each step, from long after all files were made, so that no timestamp is too fresh to be
-    /// believed. Some machines are wrong by years.
+    /// The clock: six hours for each step, starting long after all files were made, so that no timestamp is too recent to be trusted.
+    /// Some machines are wrong by years.
     pub fn clock(&self, client: usize) -> Time {
         let state = lock(&self.state);
         let left = i64::try_from(state.left).unwrap();
@@ -511,7 +512,7 @@ impl Sim {
         let options = OpenOptions { state, identity };
         let mut vault = crate::vault::open::open(store, &Secret::raw(&[7; 32]), options, &Silent::default()).ok()?;
         vault.rules = self.rules;
-        // Few, so that claims are published in between.
+        // Low limits, so that claims are published during a run.
         (vault.limits.claims, vault.limits.names, vault.limits.merged) = (3, 2, lock(&self.state).merged);
         if self.machines != Machines::Apart {
             vault.place = "/state".to_owned();
@@ -526,7 +527,7 @@ impl Sim {
         self.open_at(store, client, self.path("state", client))
     }
 
-    /// All clients get to know each other.
+    /// Lets all clients get to know each other.
     pub fn meet_all(self: &Arc<Self>) {
         let left = std::mem::take(&mut lock(&self.state).left);
         for client in (0..self.clients).chain(0..self.clients) {
@@ -537,14 +538,14 @@ impl Sim {
         lock(&self.state).left = left;
     }
 
-    /// Does everything.
+    /// Runs all steps.
     pub fn run(self: &Arc<Self>) {
         while lock(&self.state).left > 0 {
             self.step();
         }
     }
 
-    /// One thing happens somewhere.
+    /// Runs one step at some client.
     fn step(self: &Arc<Self>) {
         let depth = {
             let mut state = lock(&self.state);
@@ -567,12 +568,12 @@ impl Sim {
         lock(&self.state).busy[client] -= 1;
     }
 
-    /// Some of what is on its way arrives, now and then to arrive once more later.
+    /// Delivers some objects; some of these will be delivered again later.
     fn deliver(&self) {
         let asleep = lock(&self.state).asleep.clone();
         for _ in 0..=self.roll(40) {
             let dice = self.roll(u64::MAX);
-            // New things tend to come in order, but not always.
+            // New objects tend to arrive in order, but not always.
             let dice = if self.roll(2) == 0 { 0 } else { dice };
             let is_open = |from: usize, to: usize| !asleep[from] && !asleep[to];
             if self.roll(30) == 0 {
@@ -593,15 +594,15 @@ impl Sim {
         locks.any(|file| file.try_lock().is_err())
     }
 
-    /// A client does something. If other work of it is under way, its files and its state stay as they are.
+    /// A client does something. During other work of the same client, its files and its state stay as they are.
     fn act(self: &Arc<Self>, client: usize, busy: usize) {
         let (state, saved) = (self.path("state", client), self.path("saved", client));
         lock(&self.state).counts.second += busy as u64;
-        // Where things arrive late, whoever has a sound copy does not see the damage.
+        // On a synced store, a machine with a sound copy does not see the damage.
         if self.delivery == Delivery::Direct && self.roll(40) == 0 {
             return self.damage_and_repair(client);
         }
-        // Where things arrive late, nobody can help a client that others do not know to be there.
+        // On a synced store, nobody can help a client that others do not know to exist.
         let rough = busy == 0 || self.delivery == Delivery::Direct;
         match self.roll(if rough { 90 } else { 76 }) {
             0..34 => {
@@ -631,7 +632,7 @@ impl Sim {
         }
     }
 
-    /// What is remembered at this machine goes.
+    /// Removes this machine's state.
     fn leave(self: &Arc<Self>, client: usize, busy: usize) {
         {
             let mut state = lock(&self.state);
@@ -645,8 +646,8 @@ impl Sim {
         }
     }
 
-    /// Another machine gets the state of this one, as when a disk is copied. Where things arrive late, nothing tells one machine from
-    /// another that is its copy in all.
+    /// Copies this machine's state to another machine, as when a disk is copied. On a synced store, nothing distinguishes a machine from
+    /// an exact copy of it.
     fn copy_machine(self: &Arc<Self>, client: usize, busy: usize) {
         if self.delivery == Delivery::Synced && self.machines == Machines::Alike {
             return;
@@ -660,7 +661,7 @@ impl Sim {
         }
     }
 
-    /// A person retires a client: where all is seen at once, perhaps one that is alive.
+    /// A person retires a client: where all see the same, possibly one that is alive.
     fn retire(self: &Arc<Self>, client: usize) {
         let Some(vault) = self.open(client) else { return };
         let own = vault.client();
@@ -699,7 +700,7 @@ impl Sim {
         }
     }
 
-    /// Imports an archive of what the source is now.
+    /// Imports an archive of the present source.
     fn import(self: &Arc<Self>, client: usize) {
         let numbers: Vec<u64> = (0..FILES).filter(|_| self.roll(2) == 0).collect();
         let names = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
@@ -730,12 +731,12 @@ impl Sim {
         }
     }
 
-    /// Takes a file out of some snapshots.
+    /// Removes a file from some snapshots.
     fn rewrite(self: &Arc<Self>, client: usize) {
         self.take_out(client, self.roll(FILES), |sim| sim.roll(2) == 0);
     }
 
-    /// Takes a file out of snapshots that are chosen one by one, and says so in a tag.
+    /// Removes a file from snapshots that are chosen one by one, and adds a tag that says so.
     pub fn take_out(self: &Arc<Self>, client: usize, number: u64, is_meant: impl Fn(&Self) -> bool) {
         self.trace(client, &format!("begins to take {number} out"));
         let Some(vault) = self.open(client) else { return };
@@ -770,7 +771,7 @@ impl Sim {
         }
     }
 
-    /// Takes a snapshot of what the source is now.
+    /// Takes a snapshot of the present source.
     pub fn take(self: &Arc<Self>, client: usize) {
         let source = self.path("source", client);
         let names = fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -807,7 +808,7 @@ impl Sim {
         }
     }
 
-    /// The index of a pack is damaged, or not: all that is in it can still be saved. Then a client repairs what it finds.
+    /// Damages the footer of a pack, or not: everything in it can still be saved. Then a client repairs what it finds.
     fn damage_and_repair(self: &Arc<Self>, client: usize) {
         let objects = self.world.view(0).unwrap();
         let objects = objects.objects();
@@ -844,7 +845,7 @@ impl Sim {
         self.keep(client, keep, max_unused);
     }
 
-    /// Keeps the last so many of each client.
+    /// Keeps the last `keep` snapshots of each client.
     pub fn keep(self: &Arc<Self>, client: usize, keep: u64, max_unused: f64) {
         self.trace(client, &format!("begins to keep {keep}"));
         let Some(vault) = self.open(client) else { return };
@@ -863,8 +864,8 @@ impl Sim {
         }
     }
 
-    /// Everything arrives; then every snapshot that is retained must read back, and every one that was reported must have
-    /// its record. Returns what happened.
+    /// Delivers everything; then every retained snapshot must be readable, and every reported one must have its record. Returns the
+    /// numbers of events.
     pub fn finish(self: &Arc<Self>) -> Counts {
         self.pools.0[0].install(|| self.look());
         let counts = self.counts();
@@ -897,14 +898,14 @@ impl Sim {
             let all: BTreeSet<&str> = info.body.description.split(' ').filter(|name| !name.is_empty()).collect();
             let is_out = |name: &&&str| info.body.tags.iter().any(|tag| tag == *name);
             let left: BTreeSet<&str> = all.iter().filter(|name| !is_out(name)).copied().collect();
-            // What lay in a folder that could not be read may have stayed: that was said.
+            // Content of an unreadable folder may have stayed: that was reported.
             let may_stay = lock(&self.state).was_unread;
             let there = read_back(&vault, &info.body);
             let is_whole = there.as_ref().is_some_and(|names| {
                 let names: BTreeSet<&str> = names.split(' ').filter(|name| !name.is_empty()).collect();
                 names == left || may_stay && names.is_superset(&left) && names.is_subset(&all)
             });
-            // Whoever put it, if in the place of another one.
+            // The client that put it, possibly as a replacement.
             let chains = vault.chains();
             let writer = chains.links().find(|link| link.name == info.id).unwrap().record.client;
             let may_go_on = chains.may_go_on(&writer);
@@ -924,7 +925,7 @@ impl Sim {
             .filter(|link| matches!(link.record.body, RecordBody::Snapshot(_)))
             .map(|link| link.name)
             .collect();
-        // Of one that was forgotten no more may be left than that it was there.
+        // Of a forgotten snapshot, only a past record may be left.
         recorded.extend(chains.past().flat_map(|past| &past.records).map(|record| record.name));
         let mut state = lock(&self.state);
         let missing = state.taken.iter().filter(|id| !recorded.contains(id)).count() as u64;
@@ -975,7 +976,7 @@ fn tar(name: &str, kind: u8, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The names of the files in a snapshot, if it can be read and each is what it should be.
+/// The names of the files in a snapshot, if it can be read and each has the right content.
 fn read_back(vault: &Vault, body: &crate::tree::Snapshot) -> Option<String> {
     let mut reader = vault.tree_reader().ok()?;
     let mut tops = Vec::new();

@@ -1,4 +1,4 @@
-//! Trees that no snapshot makes: whoever has the key may have written anything.
+//! Trees that no snapshot creates: anyone with the key may have written anything.
 
 use super::*;
 use crate::id::ChunkId;
@@ -42,7 +42,7 @@ impl Fixture {
         body.links = self.stream(links);
         let record = RecordBody::Snapshot(Box::new(body));
         let time = Time { secs: 3, nanos: 0 };
-        // Whoever put the packs has left no word of it in the log.
+        // The packs were put without a record in the log.
         self.vault.refresh(&Silent::default()).unwrap();
         let id = self.vault.publish(record, time, None, |_| true, &Silent::default()).unwrap().unwrap();
         self.vault.snapshot(&id).unwrap()
@@ -63,7 +63,7 @@ fn file(name: &[u8], content: Stream) -> Entry {
     entry
 }
 
-/// An entry whose name is replaced by another one of the same length.
+/// An entry whose name is replaced by another of the same length.
 fn renamed(entry: &Entry, name: &[u8]) -> Vec<u8> {
     let mut bytes = encoded(entry);
     let at = bytes.windows(name.len()).position(|window| window == entry.name).unwrap();
@@ -129,7 +129,7 @@ fn contents_that_contradict_themselves_are_left_out() {
         entries.push(entry);
     }
     let count = entries.len() as u64;
-    // A file of eight exabytes, nearly all of it a hole, is more than any file system takes.
+    // A file of eight exbibytes, nearly all of it a hole, is larger than any file system allows.
     let mut giant = file(b"z-giant", content.clone());
     giant.size = 1 << 63;
     let mut pairs = vec![7];
