@@ -1,4 +1,4 @@
-//! Real files of every kind, read and brought back.
+//! Tests with real files of every kind, read and restored.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
