@@ -129,7 +129,7 @@ pub const NO_ATTRIBUTE: Errno = Errno::NODATA;
 /// The system's error for a missing attribute.
 #[cfg(target_os = "macos")]
 pub const NO_ATTRIBUTE: Errno = Errno::NOATTR;
-/// A stand-in: these systems have no error of their own for a missing attribute.
+/// A stand-in: the error of other systems for a missing attribute is not known here.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub const NO_ATTRIBUTE: Errno = Errno::NOENT;
 
