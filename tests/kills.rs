@@ -34,7 +34,7 @@ fn command(home: &Path, args: &[&str]) -> Command {
 
 fn open(home: &Path) -> Vault {
     let store: Arc<dyn Store> = Arc::new(DirStore::open(&home.join("store")).unwrap());
-    // Another machine, which knows only what is in the store.
+    // Another machine, which knows only the content of the store.
     open_as(&store, scratch().path(), &Secret::password("password"), "another").unwrap()
 }
 

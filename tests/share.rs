@@ -1,4 +1,4 @@
-//! Snapshots as a share (`vault mount --webdav`), asked by a plain client, and by rclone where it is installed.
+//! Snapshots as a share (`vault mount --webdav`), read by a plain client, and by rclone if it is installed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::support::binary::Desk;
 use crate::support::http::{Answer, exchange};
 use crate::support::source::bytes;
 
-/// A share. Its program is gone when this is dropped.
+/// A share. Its program is ended when this is dropped.
 struct Share {
     child: Child,
     port: u16,
@@ -44,7 +44,7 @@ impl Share {
         format!("http://127.0.0.1:{}{}", self.port, self.top)
     }
 
-    /// Asks for something below the top.
+    /// Sends a request for a path below the top.
     fn ask(&self, method: &str, at: &str, lines: &[(&str, &str)]) -> Answer {
         self.ask_for(method, &format!("{}{at}", self.top), &format!("127.0.0.1:{}", self.port), lines)
     }
@@ -71,7 +71,7 @@ impl Share {
             .collect()
     }
 
-    /// Ends it as Ctrl-C does, and returns its exit code and what it said.
+    /// Ends it as Ctrl-C does, and returns its exit code and its output.
     fn end(mut self) -> (i32, String) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let mut err = String::new();
@@ -116,7 +116,7 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
     assert_eq!(share.list("source/"), set(&["latest/", "2026-01-01%2000.00/", "2026-01-02%2000.00/"]));
     assert_eq!(share.list("all/").len(), 2);
     let latest = "source/latest/source/";
-    // Links are what they lead to, inside of the snapshot; pipes have nothing to read.
+    // Links are followed inside of the snapshot; pipes have no content.
     let listed = share.list(latest);
     assert_eq!(listed.len(), 5, "{listed:?}");
     assert!(set(&["long", "folder/", "inside", "dir/"]).is_subset(&listed), "{listed:?}");
@@ -132,7 +132,7 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
     assert_eq!(get("long", &[("Range", "bytes=9999999-")]).status, 416);
     let tag = get("long", &[]).header("etag").unwrap().to_owned();
     assert_eq!(get("long", &[("If-None-Match", &tag)]).status, 304);
-    // A page that comes out of a snapshot runs nothing.
+    // A page from a snapshot runs no scripts.
     for at in ["inside", "folder/page.html", "dir/page.html"] {
         let page = get(at, &[]);
         assert_eq!(page.body, b"<script>alert(1)</script>");
@@ -155,7 +155,7 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
         assert!((400..=599).contains(&answer.status), "{method}: {}", answer.head);
     }
     assert_eq!(get("long", &[]).body.len(), 3 << 20);
-    // Who asks.
+    // Wrong users and addresses.
     let own = format!("127.0.0.1:{}", share.port);
     let status = |target: &str, host: &str, lines: &[(&str, &str)]| share.ask_for("GET", target, host, lines).status;
     let at = format!("{}README.txt", share.top);
@@ -177,7 +177,7 @@ fn a_share_of_one_folder_follows_what_is_asked_for() {
     let share = Share::begin(&desk, &["latest:source/folder"]);
     assert_eq!(share.list(""), set(&["a"]));
     assert_eq!(share.ask("GET", "a", &[]).body, b"a");
-    // New snapshots are seen where all are shown.
+    // New snapshots appear if all are shown.
     let all = Share::begin(&desk, &["--source", "source"]);
     assert_eq!(all.list("source/").len(), 2);
     desk.take("2026-01-02");
