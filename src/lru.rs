@@ -102,7 +102,11 @@ mod tests {
         lru.insert(2, 7, 1);
         assert_eq!((lru.get(&2), lru.weight()), (Some(7), 7));
         lru.insert(9, 9, 100);
-        assert_eq!((lru.get(&9), lru.get(&0), lru.weight()), (Some(9), None, 100), "one stays, whatever it weighs");
+        assert_eq!(
+            (lru.get(&9), lru.get(&0), lru.weight()),
+            (Some(9), None, 100),
+            "one value stays, whatever its weight"
+        );
         lru.clear();
         assert_eq!((lru.get(&9), lru.weight()), (None, 0));
     }

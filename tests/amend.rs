@@ -185,7 +185,7 @@ fn the_least_secret_is_gone_after_a_prune_that_leaves_nothing() {
     let said = desk.ok(&["rewrite", "--exclude", "/secret", "--yes"]);
     assert!(said.contains("vault prune --max-unused 0%"), "{said}");
     desk.ok(&["prune", "--keep", "9"]);
-    assert!(there(&id, "third"), "so little is left for later: that is why more is needed");
+    assert!(there(&id, "third"), "so little stays for later: that is why the option is needed");
     desk.ok(&["prune", "--keep", "9", "--max-unused", "0%"]);
     assert!(!there(&id, "fourth"));
     desk.ok(&["check", "--read-data"]);

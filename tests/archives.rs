@@ -165,7 +165,7 @@ fn an_export_can_be_a_part_go_to_standard_output_and_replaces_nothing_unasked() 
     assert_eq!(out.status.code(), Some(0));
     assert!(out.stdout == fs::read(&file).unwrap(), "the same archive on standard output");
     let single = desk.command(&["export", "latest:source/docs/a.txt", "--tar", "-"]).output().unwrap();
-    assert!(single.stdout.windows(7).any(|part| part == b"\0a.txt\0"), "it begins with the last component");
+    assert!(single.stdout.windows(7).any(|part| part == b"\0a.txt\0"), "the name begins with the last component");
     if has("tar") {
         let listed = Command::new("tar").args(["-tf", text(&file)]).output().unwrap();
         assert_eq!(said(&listed).out, "docs/\ndocs/a.txt\ndocs/sub/\ndocs/sub/b.txt\n");

@@ -92,7 +92,7 @@ fn find_takes_patterns_and_filters() {
 fn find_names_sources_and_what_may_have_been_meant() {
     let (desk, ids) = letters();
     let one = |of: &str| format!("in {} (2026-01-02 00:00){of}", &ids[1][..8]);
-    assert!(!desk.ok(&["find", "letter.odt", "--long"]).contains(" of "), "there is one source only");
+    assert!(!desk.ok(&["find", "letter.odt", "--long"]).contains(" of "), "there is only one source");
     desk.ok(&["snapshot", "docs", "--source", "another", "--host", "elsewhere", "--time", "2026-01-07"]);
     let text = desk.ok(&["find", "other.txt", "--long"]);
     assert!(text.contains(" of another on elsewhere"), "{text}");

@@ -262,7 +262,7 @@ impl Past {
             }
             "export" if done => {
                 let written = fs::read(self.desk.path("out.tar")).unwrap();
-                assert!(written == self.archive, "{shown}: the archive is another one");
+                assert!(written == self.archive, "{shown}: the archive differs");
             }
             "key add" | "key passwd" => {
                 let (old, new) = (self.opens(PASSWORD, "store"), self.opens("new", "store"));

@@ -86,7 +86,7 @@ impl Fixture {
         check_all(&vault, &self.last);
         assert!(vault.condemned().is_empty(), "{what}: condemned packs are left");
         let left: u64 = pack_bytes(store.inner());
-        assert!(left <= least + least / 4 + (1 << 17), "{what}: {left} bytes are left, {least} would do");
+        assert!(left <= least + least / 4 + (1 << 17), "{what}: {left} bytes are left, {least} are enough");
         drop(vault);
         let elsewhere = scratch();
         let vault = open_vault(&shared, elsewhere.path()).unwrap();
@@ -188,7 +188,7 @@ fn a_full_store_is_pruned_as_long_as_records_fit() {
     // Records fit, packs do not.
     store.add(Fault::FullAfter(20_000));
     let _ = run(&vault, 1, 0.0);
-    assert!(pack_bytes(store.inner()) < before, "packs that nobody needs go without any copying");
+    assert!(pack_bytes(store.inner()) < before, "unneeded packs are deleted without copying");
     let last = BTreeMap::from([(newest, fixture.world.expected[&newest].clone())]);
     check_all(&vault, &last);
 }
@@ -266,7 +266,7 @@ fn the_last_word_of_a_client_about_a_pin_counts_whatever_its_clock_says() {
         vault.snapshots()[0].pinned
     };
     assert!(!say(false, 4_000_000_000), "the clock is far ahead");
-    assert!(say(true, 1_000_000_000), "and was set right again");
+    assert!(say(true, 1_000_000_000), "and was corrected");
     assert!(!say(false, 999_999_999));
 }
 
@@ -384,7 +384,7 @@ fn a_second_prune_has_nothing_to_do_and_touches_nothing() {
     assert_eq!(store.counts().writes, before);
     let report = run(&vault, 0, 0.05).unwrap();
     assert!(report.packs_deleted > 0);
-    assert_eq!(pack_bytes(store.inner()), 0, "with no snapshot nothing is needed");
+    assert_eq!(pack_bytes(store.inner()), 0, "without snapshots nothing is needed");
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn what_the_configuration_has_is_offered() {
     // A far vault is not asked.
     let begun = Instant::now();
     assert!(offered(&["--repo", "nas", "ls", ""]).is_empty());
-    assert!(begun.elapsed().as_secs() < 5, "nobody was waited for");
+    assert!(begun.elapsed().as_secs() < 5, "it did not wait");
     // A mistake in the configuration prints nothing into the line.
     fs::write(&config, "[sources\n").unwrap();
     assert!(offered(&["run", ""]).is_empty());

@@ -78,7 +78,7 @@ fn check_copies(from: &World, to: &Vault) {
         assert!(!origin.partial && origin.vault == from.open().id());
         let read = model::of_snapshot(to, &info.body);
         assert!(read.errors.is_empty(), "{:?}", read.errors);
-        assert!(there.insert(origin.snapshot, read.nodes).is_none(), "{} is there twice", origin.snapshot);
+        assert!(there.insert(origin.snapshot, read.nodes).is_none(), "{} exists twice", origin.snapshot);
     }
     assert_eq!(there.len(), from.expected.len());
     for (id, expected) in &from.expected {
@@ -130,7 +130,7 @@ fn copies_read_back_as_what_they_are_copies_of() {
         let report = copy_all(&from, &to).unwrap();
         assert_eq!((report.copied.len(), report.there), (3, 0));
         assert!(report.copied.iter().all(|copied| copied.lost.is_empty()));
-        assert_eq!(world.store.objects(), before, "the vault that is copied is only read");
+        assert_eq!(world.store.objects(), before, "the copied vault is only read");
         check_copies(&world, &to);
         assert_eq!(copies(&to), 0, "nothing is stored twice");
         // A snapshot of the same folder, taken there, finds all of it stored.
@@ -145,9 +145,9 @@ fn copies_read_back_as_what_they_are_copies_of() {
         assert_eq!((again.copied.len(), again.there, again.bytes_stored), (0, 3, 0));
         let stranger = open_vault(&shared, &world.folder.path().join("stranger")).unwrap();
         assert_eq!(copy_all(&from, &stranger).unwrap().there, 3);
-        assert_eq!(store.objects(), objects, "what is there is passed over");
+        assert_eq!(store.objects(), objects, "existing copies are skipped");
         let back = copy_all(&stranger, &from).unwrap();
-        assert_eq!((back.copied.len(), back.there), (1, 3), "only what was taken there comes here");
+        assert_eq!((back.copied.len(), back.there), (1, 3), "only the snapshot taken there is copied here");
         // Copied by way of a third vault it is still the same snapshot.
         let third: Arc<dyn Store> = Arc::new(other(&world, Some(larger)));
         let third = open_vault(&third, &world.folder.path().join("third")).unwrap();
@@ -264,7 +264,7 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
             assert!(read.errors.is_empty(), "{:?}", read.errors);
             let expected = &world.expected[&origin.snapshot];
             let is_less = read.nodes.len() < expected.len();
-            assert!(!is_less || origin.partial, "{key}: what is missing is said");
+            assert!(!is_less || origin.partial, "{key}: missing files are reported");
             assert_eq!(origin.partial, info.body.verdict == Verdict::Partial, "{key}");
             for (path, node) in &read.nodes {
                 let mut node = node.clone();
@@ -274,7 +274,7 @@ fn of_a_damaged_vault_only_what_is_damaged_is_missing() {
         }
         assert!(report.left.iter().all(|left| left.why == Left::Damaged), "{key}: {:?}", report.left);
         let unreadable = report.left.len();
-        assert_eq!(to.snapshots().len() + unreadable, 3, "{key}: nothing empty stands for what cannot be read");
+        assert_eq!(to.snapshots().len() + unreadable, 3, "{key}: no empty snapshot replaces an unreadable one");
         if lost == 0 && unreadable == 0 {
             nothing += 1;
             check_copies(&world, &to);
@@ -543,7 +543,7 @@ fn the_command_copies_what_it_is_told_and_says_so() {
     desk.ok(&["snapshot", ".", "--source", "another", "--time", "2026-01-02T12:00:00Z"]);
     let dry = two.copy(&["copy", "--dry-run"]);
     assert_eq!((dry["copied"].as_array().unwrap().len(), &dry["copied"][0]["snapshot"]), (2, &serde_json::Value::Null));
-    assert!(two.list(Some(&two.to)).is_empty(), "a trial copies nothing");
+    assert!(two.list(Some(&two.to)).is_empty(), "a dry run copies nothing");
     let one = two.copy(&["copy", &first[..8]]);
     assert_eq!((one["copied"].as_array().unwrap().len(), &one["copied"][0]["from"]), (1, &first.clone().into()));
     let other = two.copy(&["copy", "--source", "another"]);
@@ -567,7 +567,7 @@ fn the_command_copies_what_it_is_told_and_says_so() {
     let mirror = desk.path("mirror");
     desk.ok(&["mirror", "--to", mirror.to_str().unwrap()]);
     let said = said(&two.output(&["copy", "--repo", mirror.to_str().unwrap()]));
-    assert!(said.code == 0 && said.out.contains("2 there before"), "a mirror is a vault to copy from: {}", said.err);
+    assert!(said.code == 0 && said.out.contains("2 there before"), "a mirror can be copied from: {}", said.err);
     // A damaged file is missing in the copy, and the exit code says so.
     desk.write("two", bytes(3, 90_000));
     let before: Vec<_> = packs(&store);

@@ -110,7 +110,7 @@ fn open(store: &Arc<FaultyStore<MemStore>>, state: &Path) -> Result<Vault, Vault
 fn run(store: &Arc<FaultyStore<MemStore>>, state: &Path, source: &Path) -> Result<(), SnapshotError> {
     let vault = open(store, state)?;
     let report = take(&vault, source)?;
-    assert!(report.skipped.is_empty(), "the store's trouble was taken for the source's: {:?}", report.skipped);
+    assert!(report.skipped.is_empty(), "an error of the store was taken for one of the source: {:?}", report.skipped);
     Ok(())
 }
 
@@ -322,7 +322,7 @@ fn a_vault_whose_making_was_cut_is_finished_by_whoever_comes_next() {
             match crate::support::open_as(&shared, &world.state(), &secret, "machine") {
                 Ok(vault) => {
                     take(&vault, &world.source()).unwrap();
-                    assert!(store.len(&ObjectKey::Vault).is_ok(), "the VAULT file is there again");
+                    assert!(store.len(&ObjectKey::Vault).is_ok(), "the VAULT file exists again");
                 }
                 Err(VaultError::NoVault { .. }) => {
                     create_vault(store.as_ref(), small_chunks()).unwrap();

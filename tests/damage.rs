@@ -104,7 +104,7 @@ fn fixture() -> Fixture {
     let clean = world.store.snapshot();
     let fixture = Fixture { world, clean, objects, bodies, padding };
     let (noticed, vault) = judge(&fixture, &fixture.world.store, &[], &fixture.world.folder.path().join("fresh"));
-    assert_eq!(noticed, Noticed::Never, "a vault that is whole is not complained of");
+    assert_eq!(noticed, Noticed::Never, "a whole vault has no findings");
     assert_eq!(vault.unwrap().snapshots().len(), 3);
     fixture
 }
@@ -127,12 +127,16 @@ fn judge(fixture: &Fixture, store: &MemStore, touched: &[ObjectKey], state: &Pat
     let names_one = |text: &str| names.iter().any(|name| text.contains(name.as_str()));
     let bad = vault.bad_objects();
     for bad in &bad {
-        assert!(names.contains(&bad.key.to_string()), "{} is whole, but it is said that {}", bad.key, bad.what);
+        assert!(names.contains(&bad.key.to_string()), "{} is whole, but is reported: {}", bad.key, bad.what);
     }
     let mut noticed = if bad.is_empty() && vault.findings().is_empty() { Noticed::Never } else { Noticed::AtOpen };
     let snapshots = vault.snapshots();
     for snapshot in &snapshots {
-        assert_eq!(fixture.bodies.get(&snapshot.id), Some(&snapshot.body), "a record says what was never written");
+        assert_eq!(
+            fixture.bodies.get(&snapshot.id),
+            Some(&snapshot.body),
+            "a record has content that was never written"
+        );
         let read = of_snapshot(&vault, &snapshot.body);
         for (_, error) in &read.errors {
             assert!(error.is_damage(), "{error}");
@@ -528,7 +532,7 @@ fn a_flipped_bit_in_the_catalogue_gives_no_wrong_data() {
         fs::write(state.join(&id).join("catalogue.redb"), bytes).unwrap();
         if !is_whole(*at, &state) {
             disturbed.fetch_add(1, Relaxed);
-            assert!(is_whole(*at, &state), "byte {at}: the catalogue was not built anew");
+            assert!(is_whole(*at, &state), "byte {at}: the catalogue was not rebuilt");
         }
         fs::remove_dir_all(&state).unwrap();
     });

@@ -150,7 +150,7 @@ fn make(folder: &Path) {
     assert!(two.prune(DAY_ONE + 12 * DAY).0 > 60, "the log was merged");
     one.take("files", DAY_ONE + 13 * DAY, None);
     two.take("letters", DAY_ONE + 14 * DAY, None);
-    assert!(two.prune(DAY_ONE + 15 * DAY).1 > 60, "what was merged was deleted");
+    assert!(two.prune(DAY_ONE + 15 * DAY).1 > 60, "the merged records were deleted");
     two.take("letters", DAY_ONE + 16 * DAY, None);
 }
 

@@ -279,7 +279,7 @@ fn rules_of_today_and_options_of_the_restore_protect_too() {
     let found = kept_with(&desk, 3, &[DELETE, &["--exclude", "*.keep"]].concat());
     let expected = [("gives-way/deep/z.keep", "excluded"), ("x.own", "left-out-today"), ("y.keep", "excluded")];
     assert_eq!(found, reasons(&expected));
-    assert!(desk.source().join("gives-way/other").exists(), "what cannot give way stays as a whole");
+    assert!(desk.source().join("gives-way/other").exists(), "a folder with something protected in it stays whole");
     // The same with the options in the configuration.
     desk.write("z.conf", "z");
     let config = format!(
@@ -602,7 +602,7 @@ fn what_the_snapshot_could_not_read_stays() {
     let done = as_nobody(&desk, DELETE).unwrap();
     assert_eq!((dry.code, done.code), (0, 0), "{}{}", done.out, done.err);
     assert!(done.out.contains("source/file: the snapshot could not read it"), "{}", done.out);
-    assert_eq!(fs::metadata(desk.source().join("closed")).unwrap().mode() & 0o777, 0, "it was not opened for it");
+    assert_eq!(fs::metadata(desk.source().join("closed")).unwrap().mode() & 0o777, 0, "it was not made accessible");
     assert!(desk.source().join("closed/inner").exists());
     // A folder that was closed later costs the same exit code in both.
     close(0o700);

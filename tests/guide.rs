@@ -269,7 +269,7 @@ fn ctrl_c_while_the_vault_is_made_leaves_all_or_nothing() {
             nothing += 1;
         }
     }
-    assert!(nothing > 0, "at least the first comes before all is made");
+    assert!(nothing > 0, "at least the first interrupt comes before the vault is made");
 }
 
 #[test]

@@ -371,7 +371,7 @@ fn objects_are_merged_and_go_with_their_packs() {
     let mut known = described(&vault, &world.store);
     assert!(left.iter().all(|pack| known.binary_search(pack).is_ok()));
     known.retain(|pack| left.binary_search(pack).is_err());
-    assert!(known.len() <= left.len(), "{} packs are described that are gone", known.len());
+    assert!(known.len() <= left.len(), "{} described packs are gone", known.len());
     let report = check_vault(&vault, true);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     let state = scratch();

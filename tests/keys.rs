@@ -196,7 +196,7 @@ fn two_vaults_in_one_folder_do_each_other_no_harm() {
     assert!(there(&["list"]).out.contains("two"), "the machine has met it here");
     assert!(there(&["snapshot", ".", "--source", "two"]).code == 0);
     assert!(one.run(&["list", "--vault", "00000000"]).err.contains("00000000"));
-    assert!(one.run(&["list"]).out.contains("one"), "the one that is meant stays so");
+    assert!(one.run(&["list"]).out.contains("one"), "the chosen vault stays chosen");
 }
 
 #[test]

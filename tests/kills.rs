@@ -79,7 +79,7 @@ fn a_run_killed_at_any_moment_loses_and_repeats_nothing() {
             }
             expected.entry(snapshot.id).or_insert_with(|| of_snapshot(&vault, &snapshot.body).nodes);
         }
-        assert!(is_there || !status.success() || round == 0, "what was reported is there");
+        assert!(is_there || !status.success() || round == 0, "reported snapshots exist");
         finished += u64::from(is_there);
         assert_eq!(copies(&vault), 0, "chunks were stored twice");
     }

@@ -317,7 +317,7 @@ fn snapshots_come_and_go_and_old_versions_are_found() {
     let latest = || fs::read_link(mount.latest()).unwrap();
     eventually("the last one is the last", || latest() == Path::new("2026-01-03 10.00"));
     let folder = mount.latest().join("source/a");
-    assert!(!names(&folder).contains(".versions"), "it is in no listing");
+    assert!(!names(&folder).contains(".versions"), "no listing has it");
     let versions = folder.join(".versions/letter.txt");
     assert_eq!(names(&versions), BTreeSet::from(["2026-01-01 10.00.txt", "2026-01-02 10.00.txt"].map(str::to_owned)));
     assert_eq!(fs::read_to_string(versions.join("2026-01-01 10.00.txt")).unwrap(), "one");
@@ -405,7 +405,7 @@ fn damage_costs_the_file_that_has_it_and_is_remembered() {
         assert!(read[0].is_ok() && read[2].is_ok());
         assert_eq!(read[1].as_ref().unwrap_err().raw_os_error(), Some(5), "an error of input");
     }
-    assert_eq!(names(&folder).len(), 3, "it is listed all the same");
+    assert_eq!(names(&folder).len(), 3, "it is still listed");
     let (code, err) = mount.end(Signal::INT);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("source/b") && err.contains("vault doctor") && err.lines().count() == 1, "{err}");
@@ -567,7 +567,7 @@ fn who_sees_what_is_chosen() {
     let mount = Mount::by(&desk, &["mount", "--allow-other"]);
     let seen = [("open", 12_345), ("closed", 12_345), ("open", 40_000), ("closed", 40_000)];
     assert_eq!(seen.map(|(name, user)| read(&mount.at, name, user)), [true, true, true, false]);
-    assert!(!read(&mount.at, ".versions/closed/2026-01-01 00.00", 12_345), "other versions are not for others");
+    assert!(!read(&mount.at, ".versions/closed/2026-01-01 00.00", 12_345), "other users see no old versions");
     assert!(read(&mount.at, ".versions/closed/2026-01-01 00.00", 0));
     drop(mount);
     // Programs that only want to preview files.
@@ -579,7 +579,7 @@ fn who_sees_what_is_chosen() {
         command.arg(mount.latest().join("source").join(name)).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().unwrap().success()
     };
-    assert!(!preview("open") && preview("closed"), "long ones only");
+    assert!(!preview("open") && preview("closed"), "only long files are withheld");
     assert!(read(&mount.at, "open", 0));
     drop(mount);
     // Shown in the file manager.

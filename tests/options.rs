@@ -164,7 +164,7 @@ fn sources_and_machines_narrow_what_is_meant() {
     let tar = desk.path("a.tar");
     let tar = tar.to_str().unwrap();
     assert_eq!(id(&["export", "latest", "--tar", tar, "--source", "alpha"]), one);
-    assert_eq!(desk.run(&["export", "latest", "--tar", tar]).code, 1, "it is there already");
+    assert_eq!(desk.run(&["export", "latest", "--tar", tar]).code, 1, "the file already exists");
     assert_eq!(id(&["export", "latest", "--tar", tar, "--overwrite", "--host", "h1"]), one);
 
     assert_eq!(ids(&["pin", "latest", "--source", "alpha"]), std::slice::from_ref(&one));
@@ -270,7 +270,7 @@ fn what_is_left_out_of_a_snapshot_is_left_out_of_a_comparison_too() {
     desk.ok(&["snapshot", ".", "--no-vaultignore"]);
     assert!(kept(&desk).contains("ignored"));
     assert_eq!(desk.json(&["diff", "latest", "--no-vaultignore"]).len(), 1);
-    assert_eq!(desk.json(&["diff", "latest"]).len(), 2, "the file that is ignored seems to be gone");
+    assert_eq!(desk.json(&["diff", "latest"]).len(), 2, "the ignored file seems to be gone");
 
     let mounted = desk.source().join("marked");
     let mount = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&mounted).stderr(Stdio::null()).status();

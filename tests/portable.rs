@@ -141,7 +141,7 @@ fn commands_run_by_the_shell_of_the_system() {
     assert_eq!(failed.code, 1, "{}", failed.err);
     let mut command = desk.command(&["list"]);
     command.env_remove("VAULT_PASSWORD").env("VAULT_PASSWORD_COMMAND", "echo correct horse");
-    assert!(command.output().unwrap().status.success(), "the line is the password, without a space at its end");
+    assert!(command.output().unwrap().status.success(), "the line is the password, without a trailing space");
 }
 
 /// An archive brings names into a vault that not every system can have.

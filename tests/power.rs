@@ -213,7 +213,7 @@ fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName,
             assert!(there.contains(&id), "{what}: the {} is lost", step.what);
         }
         if let Some(id) = step.forgets {
-            assert!(!there.contains(&id), "{what}: what was forgotten is there again");
+            assert!(!there.contains(&id), "{what}: a forgotten snapshot is back");
         }
     }
     for snapshot in vault.snapshots().iter().filter(|snapshot| !forgotten.contains(&snapshot.id)) {
@@ -225,7 +225,7 @@ fn judge(kind: &Kind, desk: &Desk, steps: &[Step], models: &BTreeMap<ObjectName,
     let closing: BTreeSet<&str> = begun.iter().filter_map(|step| step.closes).collect();
     for step in done {
         if let Some(password) = step.opens.filter(|password| !closing.contains(password)) {
-            assert!(opens(&store, password), "{what}: {password:?} was to open");
+            assert!(opens(&store, password), "{what}: {password:?} should open");
         }
         if let Some(password) = step.closes {
             assert!(!opens(&store, password), "{what}: {password:?} was removed, and opens");

@@ -208,7 +208,7 @@ fn ctrl_c_ends_a_restore_at_once_and_loses_nothing() {
     println!("a restore ended after {} ms", took.as_millis());
     assert_at_once(took, timed(|| drop(run(home, &[&restore[..], &["--overwrite", "if-changed"]].concat()))));
     assert_same(&expected, &of_disk(&to.join("source"), b"source"), "restored after an interruption");
-    assert_eq!(walk(&to), 14, "nothing half done is left behind");
+    assert_eq!(walk(&to), 14, "no partial file is left behind");
     run(home, &["check"]);
 }
 
@@ -294,12 +294,16 @@ fn what_other_processes_put_during_a_look_is_not_called_missing() {
     // The second look of the same process already knows some records.
     let looking = open_vault(&store, &state).unwrap();
     for _ in 0..2 {
-        assert_eq!(looking.missing_records().unwrap().records.len(), 0, "records are said to be missing");
+        assert_eq!(looking.missing_records().unwrap().records.len(), 0, "records are reported as missing");
         assert_eq!(looking.known_findings(now()).unwrap(), Vec::new());
         let before = taken.lock().unwrap().len();
-        assert!(before > 0, "nothing has happened meanwhile");
+        assert!(before > 0, "the other process did nothing meanwhile");
         let known = looking.catalogue().reader().unwrap().packs().unwrap().len();
-        assert_eq!(known, world.store.objects().iter().filter(|(key, _)| is_pack(key)).count(), "packs were taken out");
+        assert_eq!(
+            known,
+            world.store.objects().iter().filter(|(key, _)| is_pack(key)).count(),
+            "packs were removed from the catalogue"
+        );
         looking.refresh(&vault::progress::Silent::default()).unwrap();
     }
     let there: Vec<_> = open_vault(&shared, &state).unwrap().snapshots().iter().map(|info| info.id).collect();

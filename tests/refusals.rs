@@ -84,7 +84,7 @@ fn a_vault_of_a_newer_version_is_not_touched() {
     {
         check(&desk, 1, args, &["newer"]);
     }
-    assert!(fs::read_to_string(&path).unwrap().contains("format 2\n"), "it is as it was");
+    assert!(fs::read_to_string(&path).unwrap().contains("format 2\n"), "it is unchanged");
 }
 
 /// Runs `mount`; `false` if that is not allowed.

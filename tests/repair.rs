@@ -282,7 +282,7 @@ fn a_repair_cut_at_any_write_does_no_harm_and_is_finished_by_the_next() {
         let report = check_vault(&vault);
         assert_eq!(report.problems, [], "{what}");
         let hurt: BTreeMap<ObjectName, u64> = report.hurt.iter().map(|hurt| (hurt.id, hurt.count)).collect();
-        assert_eq!(hurt, expected, "{what}: more is lost than without the cut");
+        assert_eq!(hurt, expected, "{what}: more is lost than without the interruption");
         fixture.check_read(&vault, &hurt, what);
         assert!(look(&vault).is_empty(), "{what}");
         assert_eq!(vault.snapshots().len(), 3, "{what}");
@@ -423,7 +423,7 @@ fn the_commands_tell_what_is_wrong_and_what_to_do() {
     assert_eq!(vault(&["repair", "--quick", "--dry-run"]).0, 4, "its frame is whole, but the check is remembered");
     let (code, plan) = json(&["repair", "--dry-run", "--json"]);
     assert_eq!((code, plan["packs"].as_array().unwrap().len(), plan["hurt"].as_array().unwrap().len()), (4, 1, 1));
-    assert!(pack.exists(), "a trial changes nothing");
+    assert!(pack.exists(), "a dry run changes nothing");
     let (code, done) = json(&["repair", "--yes", "--json"]);
     assert_eq!((code, done["moved_aside"].as_u64()), (4, Some(1)), "{done}");
     assert!(!pack.exists() && fs::read_dir(at("repo").join("quarantine")).unwrap().count() == 1);

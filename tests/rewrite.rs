@@ -74,7 +74,7 @@ fn tags_and_descriptions_change_and_all_else_stays() {
     for field in ["id", "replaces", "tags", "description"] {
         (old[field], now[field]) = (Value::Null, Value::Null);
     }
-    assert_eq!(old, now, "date, place, pin and all else are as they were");
+    assert_eq!(old, now, "date, place, pin and everything else are unchanged");
     // Old ids lead to it, with a message.
     let seen = desk.run(&["cat", &format!("{}:source/a", &first[..8])]);
     assert_eq!((seen.code, seen.out.as_str()), (0, "1"));
@@ -186,7 +186,7 @@ fn what_is_taken_out_is_gone_after_a_prune() {
     let planned = desk.json(&[&args[..], &["--dry-run"]].concat());
     assert_eq!(planned[0]["gone"].as_array().unwrap().len(), 3);
     assert_eq!(planned[0]["snapshots"], serde_json::json!([first, second]));
-    assert_eq!(listed(&desk), before, "a trial changes nothing");
+    assert_eq!(listed(&desk), before, "a dry run changes nothing");
     let said = desk.ok(&[&args[..], &["--yes"]].concat());
     assert!(
         said.contains("vault prune") && said.contains("is still there: the next snapshot takes it again"),
@@ -534,7 +534,7 @@ fn what_is_being_given_up_is_not_relied_on() {
     say(&first, RecordBody::Forget(names.clone()), now(), &Silent::default()).unwrap();
     prune(&first, &[], &options, &Silent::default()).unwrap();
     let condemned = first.condemned();
-    assert!(!condemned.is_empty(), "nothing is proven by packs that are gone at once");
+    assert!(!condemned.is_empty(), "packs that are deleted at once prove nothing");
     // Snapshots that do not need them stay, and can be changed.
     change(&first, &tagged("fine"));
     let needed = refreshed(&first)[0].body.clone();
@@ -578,7 +578,7 @@ fn what_is_lost_stays_known_and_goes_with_what_is_taken_out() {
     };
     assert_eq!(lost(&desk), 2);
     desk.run(&["tag", "add", "t", "latest"]);
-    assert_eq!(lost(&desk), 2, "what is lost is lost of the one in its place, too");
+    assert_eq!(lost(&desk), 2, "the replacement has lost the same files");
     let said = desk.run(&["rewrite", "--exclude", "/gone", "--yes"]);
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(lost(&desk), 1);
@@ -750,7 +750,7 @@ fn what_a_snapshot_was_is_there_until_what_it_is_now_has_arrived() {
     assert!(words.contains("has arrived here yet, so it is read as it was before that change"), "{words}");
     assert_eq!(fs::read(to.join("source/secret")).unwrap(), bytes(2, 30_000));
     assert!(far.run(&["ls", &format!("{old}:source")]).out.contains("secret"));
-    assert_ne!(restore(&new).code, 0, "what is asked for by its new id is that");
+    assert_ne!(restore(&new).code, 0, "the new id means the new snapshot");
     for folder in ["packs", "meta", "index"] {
         Far::bring(&store, &far.view, folder);
     }

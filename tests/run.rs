@@ -147,7 +147,7 @@ fn states(report: &Value) -> Vec<String> {
 fn the_configuration_is_written_checked_and_explained() {
     let home = Home::new();
     assert!(home.expect(1, &["config"]).contains("vault config init"));
-    assert!(!home.path(".config/vault/vault.toml").exists(), "it only shows");
+    assert!(!home.path(".config/vault/vault.toml").exists(), "it writes nothing");
     let said = home.expect(0, &["config", "init"]);
     assert!(said.contains(".config/vault/vault.toml"), "{said}");
     let starter = home.read(".config/vault/vault.toml");
@@ -192,7 +192,7 @@ fn a_vault_is_called_by_its_name() {
     home.expect(0, &["init", "--repo", "usb"]);
     assert!(home.path("usb/vault/VAULT").exists());
     home.expect(0, &["init"]);
-    assert!(home.path("disk/vault/VAULT").exists(), "the default is meant where none is named");
+    assert!(home.path("disk/vault/VAULT").exists(), "the default vault is used if none is named");
     home.expect(0, &["snapshot", "--repo", "usb", &home.text("a")]);
     assert_eq!(home.json(0, &["list", "--repo", "usb"])["snapshots"].as_array().unwrap().len(), 1);
     assert_eq!(home.json(0, &["list"])["snapshots"].as_array().unwrap().len(), 0);
@@ -284,7 +284,7 @@ fn passwords_come_from_files_commands_and_keyrings() {
         let by_hand = home.command(&["list", "--repo", name]).env("VAULT_PASSWORD", password).output().unwrap();
         assert!(by_hand.status.success(), "{name}");
         let wrong = home.command(&["list", "--repo", name]).env("VAULT_PASSWORD", "wrong").output().unwrap();
-        assert_eq!(wrong.status.code(), Some(12), "what is given outright counts");
+        assert_eq!(wrong.status.code(), Some(12), "an explicit password counts");
     }
     if cfg!(target_os = "linux") {
         let (code, _, err) =
@@ -443,7 +443,7 @@ fn hooks_run_and_their_failures_follow_the_rules() {
     );
     home.expect(0, &["init"]);
     let json = home.json(0, &["run"]);
-    assert_eq!(json["results"][0]["files"], 3, "what the hook made is in it");
+    assert_eq!(json["results"][0]["files"], 3, "the hook's file is in it");
     assert_eq!(home.read("log"), "after a complete 3\n");
     assert!(!home.path("a/dump").exists());
 
@@ -619,7 +619,7 @@ fn a_run_is_followed_and_stopped_from_elsewhere() {
     });
     assert_eq!(stopped.0, 130, "{stopped:?}");
     let report: Value = serde_json::from_str(&stopped.1).unwrap();
-    assert_eq!(states(&report), ["a>disk=complete", "b>disk=interrupted"], "what was done stays");
+    assert_eq!(states(&report), ["a>disk=complete", "b>disk=interrupted"], "finished sources stay");
     assert_eq!(home.json(0, &["list"])["snapshots"].as_array().unwrap().len(), 1);
     let (first, asked, last, code) = told;
     let first: Value = serde_json::from_str(&first).unwrap();
@@ -697,7 +697,7 @@ fn a_restore_is_tried_where_that_is_due() {
     configure("30d");
     home.expect(0, &["init"]);
     home.expect(0, &["run", "--no-check"]);
-    assert!(!home.read("vault.prom").contains("vault_last_drill_files{"), "it is left out if that is wanted");
+    assert!(!home.read("vault.prom").contains("vault_last_drill_files{"), "it can be switched off");
     home.expect(0, &["run", "--now"]);
     let figures = home.read("vault.prom");
     let labels = format!("{{place=\"{}\"}}", home.text("disk"));

@@ -46,7 +46,7 @@ fn a_schedule_is_installed_proven_and_removed() {
     assert!(home.read(FILES[1]).contains("OnCalendar=0/1:00\n"));
     assert!(home.read(FILES[0]).contains("ConditionACPower=true\n"), "as the configuration says");
     let state = format!("--state {}", home.text("state/vault"));
-    assert!(home.read(FILES[0]).contains(&state), "as a variable says that the schedule will not have");
+    assert!(home.read(FILES[0]).contains(&state), "from a variable that the schedule will not have");
     assert!(home.read("systemctl.log").contains("--user daemon-reload\n--user reenable vault-run.timer\n"));
     let said = home.expect(0, &["schedule", "status"]);
     for part in ["installed and active", "looks every: 1h", "2026-11-22 08:15", "starts next", "by it: never"] {

@@ -149,7 +149,7 @@ fn a_share_shows_what_was_kept_and_nothing_can_be_changed() {
     assert_eq!(share.list(&version), set(&["2026-01-01%2000.00", "2026-01-02%2000.00"]));
     assert!(share.ask("OPTIONS", "", &[]).header("dav").is_some());
     let infinite = share.ask("PROPFIND", "", &[("Depth", "infinity"), ("X-Litmus", "1")]);
-    assert_eq!(infinite.status, 501, "nobody makes it go through everything");
+    assert_eq!(infinite.status, 501, "no request makes it walk through everything");
     for method in ["PUT", "DELETE", "MKCOL", "PROPPATCH", "MOVE", "COPY", "LOCK", "UNLOCK", "PATCH", "POST"] {
         let answer = share.ask(method, &format!("{latest}long"), &[("Content-Length", "0"), ("Destination", "/x")]);
         assert!((400..=599).contains(&answer.status), "{method}: {}", answer.head);
@@ -203,7 +203,7 @@ fn damage_breaks_an_answer_off_and_is_remembered() {
     file.write_all_at(&[0; 2000], 500_000).unwrap();
     let share = Share::begin(&desk, &[]);
     let answer = share.ask("GET", "source/latest/source/a", &[]);
-    assert!(answer.body.len() < 1 << 20, "zeros are never sent for what is lost");
+    assert!(answer.body.len() < 1 << 20, "lost data is never sent as zeros");
     let (code, err) = share.end();
     assert!(code == 4 && err.contains("source/a") && err.contains("vault doctor"), "{code} {err}");
     assert_eq!(desk.run(&["list"]).code, 4, "it is remembered");

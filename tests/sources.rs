@@ -248,7 +248,7 @@ fn what_is_left_out_is_what_was_asked_for() {
     });
     let gone: Vec<String> = names(&all).into_iter().filter(|name| !left.contains_key(name.as_bytes())).collect();
     assert_eq!(gone, ["top/big", "top/cache/file", "top/ignoring/file", "top/marked/file"]);
-    assert_eq!(report.snapshot.verdict, Verdict::Complete, "what was to be left out is no failure");
+    assert_eq!(report.snapshot.verdict, Verdict::Complete, "an exclusion is no failure");
 
     let (_, only) = take_with(&vault, &top, |options| {
         let only = Some(vec![b"plain/file".to_vec(), b"ignoring/below".to_vec()]);

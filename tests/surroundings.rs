@@ -71,7 +71,7 @@ fn what_is_written_is_held_to_the_limit() {
         desk.write("third", bytes(seed + 1, 2 << 20));
         timed(&["snapshot", ".", "--limit-upload", "1G"]) < free + Duration::from_millis(1400)
     };
-    assert!((5..25).step_by(2).any(is_free), "ten times it took as long as with a limit of 1 MiB/s");
+    assert!((5..25).step_by(2).any(is_free), "ten times it was as slow as with a limit of 1 MiB/s");
     desk.write("third", bytes(6, 2 << 20));
     desk.ok(&["snapshot", "."]);
     desk.ok(&["check", "--read-data"]);

@@ -201,7 +201,7 @@ fn nobody_but_a_browser_that_was_let_in_is_told_anything() {
     let entered = page.enter(&page.token);
     assert_eq!(entered.status, 200);
     page.cookie = entered.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
-    assert_eq!(page.enter(&page.token).status, 401, "the token is good once");
+    assert_eq!(page.enter(&page.token).status, 401, "the token works once");
     assert_eq!(page.get("status").status, 200);
 
     for host in [
@@ -406,7 +406,7 @@ fn files_are_looked_at_in_the_shapes_of_the_commands() {
     let preview = |path: &str| page.told(&format!("preview?snapshot={second}&path={path}"));
     assert_eq!(preview("source/sub/letter.txt"), json!({ "kind": "text", "text": "one\nthree\n", "whole": true }));
     assert_eq!(preview("source/picture.png"), json!({ "kind": "image/png" }));
-    assert_eq!(preview("source/script.svg")["kind"], "text", "it is shown as it is written");
+    assert_eq!(preview("source/script.svg")["kind"], "text", "it is shown as plain text");
     assert_eq!(preview("source/noise"), json!({ "kind": "none" }));
     assert_eq!(preview("source/sub"), json!({ "kind": "none" }));
 
@@ -527,11 +527,11 @@ fn a_restore_is_tried_first_and_then_brings_all_back() {
         wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         wish
     };
-    assert_eq!(page.post_with("restore", &wish, &[]).status, 409, "what deletes is tried first");
+    assert_eq!(page.post_with("restore", &wish, &[]).status, 409, "a restore that deletes needs a dry run first");
     let tried = page.done("restore", &with(json!({ "dry_run": true })));
     assert_eq!((&tried["result"]["deleted"], desk.source().join("new.txt").exists()), (&json!(1), true), "{tried}");
     let other = with(json!({ "plan": tried["id"], "overwrite": "always" }));
-    assert_eq!(page.post_with("restore", &other, &[]).status, 409, "that was not what was tried");
+    assert_eq!(page.post_with("restore", &other, &[]).status, 409, "the dry run was for another restore");
     let done = page.done("restore", &with(json!({ "plan": tried["id"] })));
     assert_eq!((&done["state"], &done["result"]["deleted"]), (&json!("done"), &json!(1)), "{done}");
     assert_same(&before, &of_disk(&desk.source(), b"source"), "in place");
@@ -682,7 +682,7 @@ fn runs_of_the_configuration_are_begun_seen_and_reported() {
     let job = page.done("save", &json!({ "then": "eject" }));
     let not_ejected = job["messages"].to_string() + &job["error"].to_string();
     assert!(not_ejected.contains("not on a disk that can be ejected"), "{job}");
-    assert_eq!(page.told("runs")["runs"].as_array().unwrap().len(), 2, "all before it was done");
+    assert_eq!(page.told("runs")["runs"].as_array().unwrap().len(), 2, "everything before it was done");
     // A run that somebody else has started is seen.
     let lock = fs::File::options().write(true).open(desk.path("state/run/lock")).unwrap();
     lock.lock().unwrap();

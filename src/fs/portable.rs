@@ -811,7 +811,7 @@ mod tests {
         let (above, below) = (root.stat().unwrap(), dir.stat().unwrap());
         assert_ne!(id(&above), id(&below));
         assert_eq!(id(&dir.open_parent(id(&above)).unwrap().stat().unwrap()), id(&above));
-        assert!(dir.open_parent(id(&below)).is_err(), "not the one that was meant");
+        assert!(dir.open_parent(id(&below)).is_err(), "not the expected folder");
 
         dir.create_file(b"file", 0o644).unwrap();
         root.hard_link(b"same", &dir, b"file").unwrap();
@@ -839,7 +839,7 @@ mod tests {
         }
         let dir = root.open_dir(b"dir").unwrap();
         assert!(dir.open_existing(b"file").unwrap().write_at(b"x", 0).is_ok());
-        assert!(root.symlink(b"dir/link", b"../kept", true).is_err(), "a path is no name");
+        assert!(root.symlink(b"dir/link", b"../kept", true).is_err(), "a path is not a name");
         // Not everyone may make links on Windows.
         let linked = dir.symlink(b"link", b"../kept", true).is_ok();
         assert!(linked || cfg!(windows));

@@ -607,7 +607,7 @@ mod tests {
             left.says(|_| true).contains_key(&small.name)
         };
         let weak = views.iter().flat_map(Contents::superfluous_by_all).collect();
-        assert!(!left(weak), "by the weaker rule it is lost");
+        assert!(!left(weak), "the weaker rule loses it");
         let real: HashSet<ObjectName> =
             views.iter().flat_map(|seen| seen.superfluous(|_, _| true).into_values().flatten()).collect();
         assert_eq!(real, HashSet::from([small.name]));
@@ -677,7 +677,7 @@ mod tests {
         let whole = merge(4, 1, &all);
         let both = [whole, first];
         assert!(chains(&both).is_past(&snapshot.name));
-        assert_eq!(superfluous(&both, |_, _| true), [0; 0], "neither holds all that counts of the other");
+        assert_eq!(superfluous(&both, |_, _| true), [0; 0], "neither holds everything that counts in the other");
     }
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
         // Two records with one number: a fork.
         assert_eq!(decode(&[entry(1, 1), entry(0, 2)].concat()).unwrap().records.len(), 2);
         assert!(decode(&[entry(1, 2), entry(0, 1)].concat()).is_err(), "names fall");
-        assert!(decode(&[entry(1, 1), entry(0, 1)].concat()).is_err(), "one is there twice");
+        assert!(decode(&[entry(1, 1), entry(0, 1)].concat()).is_err(), "a record occurs twice");
         assert!(decode(&entry(0, 1)).is_err(), "there is no number 0");
         assert!(decode(&entry(1, 1)[..18]).is_err(), "it is cut short");
         let mut huge = Vec::new();

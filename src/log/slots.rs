@@ -256,7 +256,7 @@ mod tests {
         check(&[&[both.clone(), later.clone()][..], &removals].concat(), &[1, 9]);
         let again = link(2, 4, 5, &[(1, 2), (3, 2)], &[1], &[]);
         let set = check(&[&[both, later, again][..], &removals].concat(), &[1, 9]);
-        assert!(set.is_beyond_doubt(&slot(1).id), "it was added once more");
+        assert!(set.is_beyond_doubt(&slot(1).id), "it was added a second time");
         // A slot whose removal was settled before is never brought back, however low its name is.
         let three = link(1, 2, 10, &[], &[1, 2, 3], &[]);
         let settled = link(1, 3, 1, &[], &[], &[3]);

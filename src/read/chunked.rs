@@ -298,7 +298,7 @@ mod tests {
         let asked = memory.asked.swap(0, Relaxed);
         assert!(asked * 4 < whole, "only lists are read on the way: {asked} of {whole} chunks");
         chunked.read_at(2_900_005, &mut out, &memory).unwrap();
-        assert!(memory.asked.swap(0, Relaxed) <= 2, "and the way is remembered");
+        assert!(memory.asked.swap(0, Relaxed) <= 2, "the offsets are remembered");
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
             assert!(out == data[..start]);
             assert!(chunked.read_at(0, &mut vec![0; 10_000], &memory).is_err(), "{number} {more}");
             let end = start + memory.chunks[&one].len();
-            assert!(chunked.read_at(end as u64 + 10, &mut [0; 10], &memory).is_err(), "in the one behind it");
+            assert!(chunked.read_at(end as u64 + 10, &mut [0; 10], &memory).is_err(), "in the next chunk");
             assert!(memory.distrusted.swap(0, Relaxed) > 0);
         }
     }

@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(footer.len(), plain.len() + SEAL_OVERHEAD);
             let open = |keys: &Keys, kind, name| keys.index_seal(kind, name).open(IndexSection::Footer, &footer);
             assert_eq!(open(&keys, kind, name).unwrap(), plain);
-            assert_eq!(open(&keys_of(9, 2, 3), kind, name).unwrap(), plain, "whoever only writes reads it");
+            assert_eq!(open(&keys_of(9, 2, 3), kind, name).unwrap(), plain, "a write-only client can read it");
             for wrong in [
                 open(&keys_of(1, 9, 3), kind, name),
                 open(&keys_of(1, 2, 9), kind, name),

@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(set.write(&cutter(), &mut memory).unwrap(), stream);
         assert_eq!(RuleSet::read(&stream, &mut memory).unwrap(), Some(set));
         let none = RuleSet::default().write(&cutter(), &mut memory).unwrap();
-        assert!(!none.is_empty(), "that nothing was left out is known");
+        assert!(!none.is_empty(), "it is known that nothing was left out");
         assert_eq!(RuleSet::read(&none, &mut memory).unwrap(), Some(RuleSet::default()));
     }
 

@@ -369,7 +369,11 @@ mod tests {
             assert_eq!((stream.len, stream.depth), (len as u64, depth));
             assert!(stream.is_valid());
             assert_eq!(read_stream(&stream, len as u64, &mut memory).unwrap(), data);
-            assert_eq!(write(&data, 77_777, &mut memory), stream, "the cuts do not depend on how the bytes came in");
+            assert_eq!(
+                write(&data, 77_777, &mut memory),
+                stream,
+                "the cuts do not depend on how the bytes were passed in"
+            );
         }
     }
 

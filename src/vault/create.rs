@@ -251,7 +251,7 @@ mod tests {
             let made = usize::from(one.is_ok()) + usize::from(two.is_ok());
             assert!(made < 2, "{one:?} {two:?}");
             let left = Slots::read(inner.as_ref()).unwrap();
-            assert_eq!(left.copies.len(), 4 * made, "who has not made it takes back what it has put");
+            assert_eq!(left.copies.len(), 4 * made, "the one that failed takes back its objects");
         }
     }
 

@@ -134,7 +134,7 @@ mod tests {
         assert_eq!([1, 2, 1, 3, 1, 2].map(get), [1, 1, 0, 1, 0, 1]);
         assert_eq!(cache.bytes(), 200);
         cache.get(key(9), |_| Ok(segment(1000))).unwrap();
-        assert_eq!(cache.bytes(), 1000, "one stays, however long it is");
+        assert_eq!(cache.bytes(), 1000, "one segment stays, whatever its length");
         cache.keep(10);
         assert_eq!([1, 1, 2, 1].map(get), [1, 0, 1, 0], "the bound only rises");
     }

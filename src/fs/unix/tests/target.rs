@@ -230,7 +230,7 @@ fn files_in_a_folder_of_ones_own_get_the_same_without_being_looked_at() {
                 }
                 assert!(problems.is_empty() || wanted.flags != 0, "{problems:?}");
             }
-            assert_eq!(learned(), number != 2, "inherited lists have to be looked for, nothing else");
+            assert_eq!(learned(), number != 2, "only inherited access lists must be searched for");
         }
         // A folder that others can enter is not private.
         top.make_dir(b"open").unwrap();
