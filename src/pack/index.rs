@@ -604,7 +604,7 @@ fn tier(entries: u64) -> u32 {
     tier
 }
 
-/// Positions of the objects that should be merged into one; none if all is well. They are [`TIER`] objects of one tier,
+/// Positions of the objects that should be merged into one; none if all is well. They are `TIER` objects of one tier,
 /// or objects most of whose packs are gone. One merge never makes an object of more than [`INDEX_ENTRIES_MAX`] entries.
 pub fn choose(objects: &[Extent]) -> Vec<usize> {
     let mut most = 0;
